@@ -1,0 +1,25 @@
+"""Errors that a user can cause, each one clear line and an exit code.
+
+Library code raises these; `cxr_data.command.run` turns them into one line on
+stderr and the exit code. Anything else that escapes is a defect of ours and
+keeps its traceback.
+"""
+
+
+class CxrError(Exception):
+    """A failure that the user can act on: bad data, a full disk, a lost file.
+
+    The message is one line that names the file, record or flag and the way out.
+    """
+
+    exit_code = 1
+
+
+class UsageError(CxrError):
+    """The command line is wrong: an unknown value, a missing or clashing flag."""
+
+    exit_code = 2
+
+
+class DataError(CxrError):
+    """A file, shard, record or manifest is not what it should be."""

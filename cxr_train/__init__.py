@@ -1,0 +1,1 @@
+"""The trainer: backbones, compiled steps, metrics and evaluation."""

@@ -1,0 +1,63 @@
+"""The classifier: backbone -> global average pooling -> dense head -> logits."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import keras
+
+from cxr_train.backbones import build_backbone
+
+
+def build_model(
+    backbone: str,
+    *,
+    classes: int,
+    image_size: int,
+    head: Sequence[int] = (128, 32),
+    dropout: float = 0.0,
+    weights: str = "none",
+    dtype_policy: str = "float32",
+) -> keras.Model:
+    """Builds the study's classifier on one of the ten backbones.
+
+    The backbone's layers are the model's own (it is not nested), so that any
+    layer can be reached by name for freezing and for Grad-CAM.
+
+    Args:
+      backbone: a key of `backbones.BACKBONES`.
+      classes: number of outputs.
+      image_size: height and width of the input in pixels.
+      head: widths of the hidden dense layers, relu each.
+      dropout: rate after the pooling, in training only; 0 leaves the layer out.
+      weights: `none`, `imagenet` or a file, see `build_backbone`.
+      dtype_policy: `float32`, `mixed_float16` or `mixed_bfloat16`. Variables
+        and logits are float32 under all of them.
+
+    Returns:
+      A model from images float32 [B, S, S, 3] in [0, 1] to logits float32
+      [B, classes]. There is no softmax: the loss and the metrics take logits.
+
+    Raises:
+      UsageError, DataError: as `build_backbone`.
+    """
+    with _dtype_policy(dtype_policy):
+        network = build_backbone(backbone, image_size, weights)
+        x = keras.layers.GlobalAveragePooling2D(name="pooling")(network.output)
+        if dropout:
+            x = keras.layers.Dropout(dropout, name="dropout")(x)
+        for number, width in enumerate(head, start=1):
+            x = keras.layers.Dense(width, activation="relu", name=f"head_{number}")(x)
+        # A float16 logit of 12 has a resolution of 1/128: the loss needs float32.
+        logits = keras.layers.Dense(classes, dtype="float32", name="logits")(x)
+    return keras.Model(network.input, logits, name=backbone)
+
+
+@contextlib.contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    """Sets the global dtype policy, the only one that `keras.applications` reads."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,1 @@
+"""Command-line programs over `cxr_data` and `cxr_train`."""
