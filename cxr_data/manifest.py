@@ -1,0 +1,202 @@
+"""The manifest: what a directory of shards holds, and where every record lies.
+
+`manifest.json` is written last, so a directory that has one is whole. Beside it
+stands `index.npy`, one row of `record.INDEX_DTYPE` per record in manifest order
+(the shards in the order of `Manifest.shards`, the records in file order).
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from cxr_data import storage
+from cxr_data.errors import DataError
+from cxr_data.record import DTYPES, INDEX_DTYPE
+
+SCHEMA = "cxr.tfrecord/1"
+MANIFEST_NAME = "manifest.json"
+INDEX_NAME = "index.npy"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One TFRecord file."""
+
+    name: str
+    split: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a directory of shards holds.
+
+    Attributes:
+      directory: where it was read from; not written.
+      schema: name and version of the record schema.
+      class_names: in the order of the label values.
+      size: height and width of every image, in pixels.
+      channels: 1 or 3.
+      dtype: one of `record.DTYPES`.
+      kernel: how images were resized.
+      color: "gray" or "keep".
+      shards: in the order of `index.npy`, all shards of a split together.
+      counts: {split: {class name: images}}.
+      mean, std: of the training pixels in [0, 1], one number per channel.
+      seed: of the plan.
+      config_hash: of the flags that decide the output.
+      inputs_hash: of the ids, sizes and labels that the plan was made from.
+      source_counts: what became of the discovered files: discovered = written + quarantined + duplicates.
+      versions: of the programs that decide the pixels.
+      index_sha256: of `index.npy`.
+    """
+
+    directory: str
+    schema: str
+    class_names: tuple[str, ...]
+    size: int
+    channels: int
+    dtype: str
+    kernel: str
+    color: str
+    shards: tuple[Shard, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    seed: int
+    config_hash: str
+    inputs_hash: str
+    source_counts: Mapping[str, int]
+    versions: Mapping[str, str]
+    index_sha256: str
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that hold records, in manifest order."""
+        return tuple(dict.fromkeys(shard.split for shard in self.shards))
+
+    @property
+    def records(self) -> int:
+        """Number of records in all splits."""
+        return sum(shard.records for shard in self.shards)
+
+    def shards_of(self, split: str) -> tuple[Shard, ...]:
+        """The shards of a split. Raises DataError for a split that is not there."""
+        if split not in self.splits:
+            raise DataError(f"{self.directory} has no split {split!r}, only {', '.join(self.splits)}")
+        return tuple(shard for shard in self.shards if shard.split == split)
+
+    def count(self, split: str) -> int:
+        """Number of records of a split."""
+        return sum(shard.records for shard in self.shards_of(split))
+
+    def path(self, shard: Shard) -> str:
+        """Where a shard lies."""
+        return storage.join(self.directory, shard.name)
+
+
+def write_index(directory: str, index: np.ndarray) -> str:
+    """Writes `index.npy` and returns its SHA-256.
+
+    Args:
+      directory: local.
+      index: rows of `INDEX_DTYPE`, in manifest order.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, index.astype(INDEX_DTYPE, copy=False), allow_pickle=False)
+    content = buffer.getvalue()
+    storage.replace(storage.join(directory, INDEX_NAME), content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Writes `manifest.json` into `manifest.directory`, at once or not at all."""
+    document = asdict(manifest)
+    del document["directory"]
+    text = json.dumps(document, indent=2, ensure_ascii=True) + "\n"
+    storage.replace(storage.join(manifest.directory, MANIFEST_NAME), text.encode())
+
+
+def read_manifest(directory: str) -> Manifest:
+    """Reads `directory/manifest.json` and checks that the shards it names are there, at full size.
+
+    Raises:
+      DataError: there is no manifest, it is damaged or of another schema, or a shard is missing
+        or truncated; one line that names the file and the way out.
+    """
+    path = storage.join(directory, MANIFEST_NAME)
+    if storage.size(path) is None:
+        raise DataError(
+            f"{directory} has no {MANIFEST_NAME}: not a finished dataset; "
+            f"make it with python -m tools.make_tfrecords --output={directory}"
+        )
+    try:
+        document = json.loads(storage.read_bytes(path))
+        if not isinstance(document, dict):
+            raise TypeError("not an object")
+        _refuse_schema(path, document.get("schema"))
+        manifest = _from_document(directory, document)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error}): make the dataset again with --overwrite") from error
+    for shard in manifest.shards:
+        _check_shard(manifest, shard)
+    return manifest
+
+
+def read_index(manifest: Manifest) -> np.ndarray:
+    """Reads `index.npy`: `manifest.records` rows of `INDEX_DTYPE` in manifest order.
+
+    Raises:
+      DataError: it is missing, or not the index that the manifest was written with.
+    """
+    path = storage.join(manifest.directory, INDEX_NAME)
+    content = storage.read_bytes(path)
+    remedy = "run the same make_tfrecords command again with --overwrite"
+    if hashlib.sha256(content).hexdigest() != manifest.index_sha256:
+        raise DataError(f"{path} is damaged or of another run (SHA-256 differs from the manifest): {remedy}")
+    index: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    expected = np.repeat(np.arange(len(manifest.shards)), [shard.records for shard in manifest.shards])
+    if index.dtype != INDEX_DTYPE or not np.array_equal(index["shard"], expected):
+        raise DataError(f"{path} does not fit the manifest ({len(index)} rows, {manifest.records} records): {remedy}")
+    return index
+
+
+def _refuse_schema(path: str, schema: object) -> None:
+    if schema != SCHEMA:
+        raise DataError(f"{path} has schema {schema!r}, this program reads {SCHEMA!r}: make the dataset again")
+
+
+def _from_document(directory: str, document: dict[str, Any]) -> Manifest:
+    known = {f.name for f in fields(Manifest)}
+    values = {key: value for key, value in document.items() if key in known}
+    values["shards"] = tuple(Shard(**shard) for shard in document["shards"])
+    for name in ("class_names", "mean", "std", "notes"):
+        values[name] = tuple(document[name])
+    manifest = Manifest(**{**values, "directory": str(directory).rstrip("/") or "/"})
+    if manifest.dtype not in DTYPES or manifest.channels not in (1, 3):
+        raise ValueError(f"dtype {manifest.dtype!r}, channels {manifest.channels!r}")
+    if any("/" in shard.name for shard in manifest.shards):
+        raise ValueError("a shard's name leads out of the directory")
+    written = sum(sum(by_class.values()) for by_class in manifest.counts.values())
+    if written != manifest.records:
+        raise ValueError(f"counts say {written} images, shards say {manifest.records}")
+    return manifest
+
+
+def _check_shard(manifest: Manifest, shard: Shard) -> None:
+    path = manifest.path(shard)
+    found = storage.size(path)
+    remedy = "run the same make_tfrecords command again to make it anew"
+    if found is None:
+        raise DataError(f"shard {path} is missing: {remedy}")
+    if found != shard.bytes:
+        state = "truncated" if found < shard.bytes else "too long"
+        raise DataError(f"shard {path} is {state}: {found} bytes, the manifest says {shard.bytes}: {remedy}")
