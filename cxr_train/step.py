@@ -1,0 +1,190 @@
+"""The compiled steps: what runs on the devices, several batches to a host call.
+
+One replica's forward and backward pass is compiled by XLA inside `strategy.run`.
+The reduction over the replicas, the check for overflow and the optimizer stand
+outside of the compiled part: neither the whole replica step nor the outer loop can
+be compiled once there are two replicas. On one device they are one program.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from cxr_train.precision import LossScale, all_finite
+
+Batch = dict[str, tf.Tensor]
+
+
+class Sums(NamedTuple):
+    """Sums over examples, kept on the device until the host call returns.
+
+    Attributes:
+      loss: float32 [], of the per-example cross-entropy.
+      examples: float32 [], of the weights: the number of examples.
+      correct: float32 [], of the right predictions.
+    """
+
+    loss: tf.Tensor
+    examples: tf.Tensor
+    correct: tf.Tensor
+
+
+class Totals(NamedTuple):
+    """What a host call of several steps returns.
+
+    Attributes:
+      sums: over all its steps.
+      waited: float64 [], seconds in which the steps waited for their batches.
+    """
+
+    sums: Sums
+    waited: tf.Tensor
+
+
+class Steps:
+    """Training and prediction steps of one model under one strategy.
+
+    Args:
+      model: images float32 [B, S, S, 3] to logits float32 [B, C]; built under
+        `strategy`'s scope.
+      optimizer: a Keras optimizer, made under the same scope. Its own loss scaling
+        and gradient accumulation must be off.
+      loss_scale: made under the same scope.
+      strategy: where the steps run.
+      compile: whether XLA compiles them.
+      global_batch: examples in a training batch over all replicas; the loss is the
+        mean over them.
+
+    Attributes:
+      traces: how often a function was traced, by name. One each is right: a second
+        one means that shapes or dtypes changed, and costs another compilation.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        loss_scale: LossScale,
+        strategy: tf.distribute.Strategy,
+        *,
+        compile: bool,
+        global_batch: int,
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._loss_scale = loss_scale
+        self._strategy = strategy
+        self._compile = compile
+        self._global_batch = global_batch
+        self._variables = model.trainable_variables
+        self.traces: dict[str, int] = {}
+        with strategy.scope():
+            optimizer.build(self._variables)
+        _take_reduced_gradients(optimizer)
+        self._compiled_gradients = self._compiled(self._scaled_gradients)
+        self._compiled_step = self._compiled(self._step_on_one_device)
+        self._compiled_forward = self._compiled(self._forward)
+        self.train = tf.function(self._train)
+        self.predict = tf.function(self._predict)
+
+    def _compiled(self, function: Callable) -> Callable:
+        return tf.function(function, jit_compile=self._compile)
+
+    def _traced(self, name: str) -> None:
+        """Counts a trace: Python code in a `tf.function` runs while it is traced only."""
+        self.traces[name] = self.traces.get(name, 0) + 1
+
+    def _train(self, iterator: tf.data.Iterator, steps: tf.Tensor) -> Totals:
+        """Takes `steps` (int32 []) training steps and returns their sums."""
+        self._traced("train")
+        totals = Totals(Sums(tf.zeros([]), tf.zeros([]), tf.zeros([])), tf.zeros([], tf.float64))
+        for _ in tf.range(steps):
+            batch, waited = _timed_next(iterator, after=totals.sums)
+            sums = self._step(batch)
+            totals = Totals(
+                Sums(*(total + value for total, value in zip(totals.sums, sums, strict=True))),
+                totals.waited + waited,
+            )
+        return totals
+
+    def _step(self, batch: Batch) -> Sums:
+        if self._strategy.num_replicas_in_sync == 1:
+            sums = self._strategy.run(self._compiled_step, args=(batch,))
+        else:
+            gradients, finite, sums = self._strategy.run(self._reduced_gradients, args=(batch,))
+            # Every replica holds the same answer; the condition must stand outside
+            # of `run`, since the optimizer leaves the replica to update.
+            finite = self._strategy.experimental_local_results(finite)[0]
+            self._apply_if(finite, lambda: self._strategy.run(self._optimizer.apply, args=(gradients,)))
+        return Sums(*(self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in sums))
+
+    def _step_on_one_device(self, batch: Batch) -> Sums:
+        gradients, sums = self._scaled_gradients(batch)
+        gradients = self._loss_scale.unscale(gradients)
+        self._apply_if(all_finite(gradients), lambda: self._optimizer.apply(gradients))
+        return sums
+
+    def _reduced_gradients(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor, Sums]:
+        """One replica's view of the summed, unscaled gradients, and whether they are finite."""
+        gradients, sums = self._compiled_gradients(batch)
+        replica = tf.distribute.get_replica_context()
+        gradients = self._loss_scale.unscale(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
+        return gradients, all_finite(gradients), sums
+
+    def _scaled_gradients(self, batch: Batch) -> tuple[list[tf.Tensor], Sums]:
+        """One replica's gradients of the scaled loss, not yet reduced, and its sums."""
+        self._traced("gradients")
+        with tf.GradientTape() as tape:
+            logits = self._model(batch["image"], training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch["label"], logits=logits)
+            loss = tf.reduce_sum(losses * batch["weight"])
+            # Divided by the global batch, so that the sum over replicas is the mean.
+            scaled = loss / self._global_batch * self._loss_scale.scale
+        gradients = tape.gradient(scaled, [variable.value for variable in self._variables])
+        right = tf.equal(tf.argmax(logits, axis=-1, output_type=batch["label"].dtype), batch["label"])
+        correct = tf.reduce_sum(tf.cast(right, tf.float32) * batch["weight"])
+        return gradients, Sums(loss, tf.reduce_sum(batch["weight"]), correct)
+
+    def _apply_if(self, finite: tf.Tensor, apply: Callable[[], object]) -> None:
+        def branch() -> tf.Tensor:
+            apply()
+            return finite
+
+        tf.cond(finite, branch, lambda: finite)
+        self._loss_scale.update(finite)
+
+    def _forward(self, images: tf.Tensor) -> tf.Tensor:
+        self._traced("forward")
+        return self._model(images, training=False)
+
+    def _predict(self, batch: Batch) -> tuple[tf.Tensor, ...]:
+        """Returns each replica's logits float32 [b, C], in the order of the batch."""
+        self._traced("predict")
+        logits = self._strategy.run(self._compiled_forward, args=(batch["image"],))
+        return self._strategy.experimental_local_results(logits)
+
+
+def _timed_next(iterator: tf.data.Iterator, after: Sums) -> tuple[Batch, tf.Tensor]:
+    """Takes a batch once `after` is computed, and the seconds that this took.
+
+    The control dependencies make the clock honest: without them the executor may
+    read it before the step in hand has ended.
+    """
+    with tf.control_dependencies(list(after)):
+        start = tf.timestamp()
+    with tf.control_dependencies([start]):
+        batch = next(iterator)
+    with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+        waited = tf.timestamp() - start
+    return batch, waited
+
+
+def _take_reduced_gradients(optimizer: keras.optimizers.Optimizer) -> None:
+    """Makes `optimizer.apply` take gradients that are already summed over the replicas.
+
+    Keras sums them itself, as its last step before the update. By then it is too late
+    to check the sum for overflow or to clip it by its norm.
+    """
+    optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables

@@ -1,0 +1,141 @@
+"""Where the network runs and how it is computed there; `auto` says what it chose and why."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from cxr_data.errors import UsageError
+
+STRATEGIES = ("auto", "one", "mirrored")
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+XLA = ("auto", "on", "off")
+
+# Tensor cores for float16 came with Volta (7.0), for bfloat16 with Ampere (8.0).
+_FLOAT16_CAPABILITY = (7, 0)
+_BFLOAT16_CAPABILITY = (8, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A setting as it is used.
+
+    Attributes:
+      flag: the flag's name.
+      value: what is in force.
+      why: the reason, where `auto` chose; empty where the user did.
+    """
+
+    flag: str
+    value: str
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.flag}: {self.value}" + (f" (auto: {self.why})" if self.why else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """The device setup of a run.
+
+    Attributes:
+      strategy: the `tf.distribute` strategy; its scope is open while the model is built.
+      policy: Keras dtype policy.
+      compile: whether XLA compiles the step.
+      choices: every choice made, for the log and the report.
+    """
+
+    strategy: tf.distribute.Strategy
+    policy: str
+    compile: bool
+    choices: tuple[Choice, ...]
+
+    @property
+    def replicas(self) -> int:
+        """Number of replicas that share a global batch."""
+        return self.strategy.num_replicas_in_sync
+
+
+def split_cpu(replicas: int) -> None:
+    """Presents the CPU as several logical devices, to run several replicas without a GPU.
+
+    Raises:
+      UsageError: TensorFlow has already started its devices.
+    """
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    except RuntimeError as error:
+        raise UsageError("--logical_devices must be set before TensorFlow starts its devices") from error
+
+
+def choose_runtime(strategy: str, precision: str, xla: str) -> Runtime:
+    """Turns the three flags into a runtime on the devices of this machine.
+
+    Raises:
+      UsageError: a value that is none of `STRATEGIES`, `PRECISIONS` or `XLA`.
+    """
+    for flag, value, known in (
+        ("strategy", strategy, STRATEGIES),
+        ("precision", precision, PRECISIONS),
+        ("xla", xla, XLA),
+    ):
+        if value not in known:
+            raise UsageError(f"--{flag}={value}: choose one of {', '.join(known)}")
+    gpus = tf.config.list_logical_devices("GPU")
+    strategy_choice = _choose_strategy(strategy, len(gpus))
+    precision_choice = _choose_precision(precision)
+    xla_choice = _choose_xla(xla, bool(gpus))
+    return Runtime(
+        strategy=_make_strategy(strategy_choice.value),
+        policy=precision_choice.value,
+        compile=xla_choice.value == "on",
+        choices=(strategy_choice, precision_choice, xla_choice),
+    )
+
+
+def _choose_strategy(requested: str, gpus: int) -> Choice:
+    if requested != "auto":
+        return Choice("strategy", requested)
+    if gpus > 1:
+        return Choice("strategy", "mirrored", f"{gpus} GPUs")
+    return Choice("strategy", "one", "one GPU" if gpus else "no GPU")
+
+
+def _choose_precision(requested: str) -> Choice:
+    if requested != "auto":
+        return Choice("precision", requested)
+    capability = _weakest_compute_capability()
+    if capability is None:
+        return Choice("precision", "float32", "a CPU gains little from 16 bits")
+    version = ".".join(map(str, capability))
+    if capability >= _BFLOAT16_CAPABILITY:
+        return Choice("precision", "mixed_bfloat16", f"compute capability {version}, no loss scaling needed")
+    if capability >= _FLOAT16_CAPABILITY:
+        return Choice("precision", "mixed_float16", f"compute capability {version}")
+    return Choice("precision", "float32", f"compute capability {version} has no 16-bit tensor cores")
+
+
+def _choose_xla(requested: str, has_gpu: bool) -> Choice:
+    if requested != "auto":
+        return Choice("xla", requested)
+    if has_gpu:
+        return Choice("xla", "on", "a GPU gains from fusion")
+    return Choice("xla", "off", "on a CPU oneDNN is 10 to 20 times faster than XLA's convolutions")
+
+
+def _weakest_compute_capability() -> tuple[int, int] | None:
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    return min((detail.get("compute_capability", (0, 0)) for detail in details), default=None)
+
+
+def _make_strategy(name: str) -> tf.distribute.Strategy:
+    if name == "one":
+        gpus = tf.config.list_logical_devices("GPU")
+        return tf.distribute.OneDeviceStrategy(gpus[0].name if gpus else "/cpu:0")
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])
+    # NCCL is for GPUs, and the default reduction to one CPU device deadlocks when
+    # several steps run in one call.
+    cpus = [cpu.name for cpu in tf.config.list_logical_devices("CPU")]
+    return tf.distribute.MirroredStrategy(cpus, cross_device_ops=tf.distribute.HierarchicalCopyAllReduce())

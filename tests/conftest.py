@@ -1,0 +1,23 @@
+"""What all tests share: a quiet TensorFlow, and the folder of real data where it exists."""
+
+import pathlib
+
+import pytest
+
+import cxr_data  # noqa: F401  (sets TensorFlow's log level before it is imported)
+
+
+def pytest_configure() -> None:
+    """Presents the CPU as two devices, so that every test can run two replicas."""
+    from cxr_train.strategy import split_cpu
+
+    split_cpu(2)
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder `shared/` beside the project, with real images and published predictions."""
+    folder = pathlib.Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} does not exist")
+    return folder

@@ -1,0 +1,181 @@
+"""The training step: against a plain eager reference, on one replica and on two, in 16 bits."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cxr_train.precision import LossScale
+from cxr_train.step import Steps
+
+CLASSES = 3
+BATCH = 8
+
+
+def tiny_model(policy: str = "float32", *, batch_norm: bool = False) -> keras.Model:
+    """Conv -> (BatchNorm) -> pooling -> logits, with seeded weights."""
+    keras.utils.set_random_seed(1)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        inputs = keras.Input([12, 12, 3])
+        x = keras.layers.Conv2D(6, 3, activation="relu")(inputs)
+        if batch_norm:
+            x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        return keras.Model(inputs, keras.layers.Dense(CLASSES, dtype="float32")(x))
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def batches(count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    generator = np.random.default_rng(seed)
+    return [
+        {
+            "image": generator.random([BATCH, 12, 12, 3], np.float32),
+            "label": generator.integers(0, CLASSES, BATCH).astype(np.int32),
+            "weight": np.ones(BATCH, np.float32),
+        }
+        for _ in range(count)
+    ]
+
+
+def dataset(items: list[dict[str, np.ndarray]]) -> tf.data.Dataset:
+    stacked = {key: np.stack([item[key] for item in items]) for key in items[0]}
+    return tf.data.Dataset.from_tensor_slices(stacked)
+
+
+def train(strategy, items, *, compile=False, policy="float32", batch_norm=False, optimizer=None, scale=None):
+    """Runs one call of len(items) steps; returns the model, the steps and their totals."""
+    with strategy.scope():
+        model = tiny_model(policy, batch_norm=batch_norm)
+        optimizer = optimizer() if optimizer else keras.optimizers.SGD(0.1)
+        loss_scale = scale() if scale else LossScale.for_policy(policy)
+    steps = Steps(model, optimizer, loss_scale, strategy, compile=compile, global_batch=BATCH)
+    iterator = iter(strategy.experimental_distribute_dataset(dataset(items)))
+    totals = steps.train(iterator, tf.constant(len(items)))
+    return model, steps, totals
+
+
+def reference_weights(items) -> list[np.ndarray]:
+    """Plain eager gradient descent on the mean cross-entropy: slow and obviously right."""
+    model = tiny_model()
+    for item in items:
+        with tf.GradientTape() as tape:
+            logits = model(item["image"], training=True)
+            loss = tf.reduce_mean(
+                keras.losses.sparse_categorical_crossentropy(item["label"], logits, from_logits=True)
+            )
+        for variable, gradient in zip(
+            model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
+        ):
+            variable.assign(variable - 0.1 * gradient)
+    return model.get_weights()
+
+
+def one() -> tf.distribute.Strategy:
+    return tf.distribute.OneDeviceStrategy("/cpu:0")
+
+
+def two() -> tf.distribute.Strategy:
+    cpus = tf.config.list_logical_devices("CPU")
+    assert len(cpus) == 2
+    return tf.distribute.MirroredStrategy(
+        [cpu.name for cpu in cpus], cross_device_ops=tf.distribute.HierarchicalCopyAllReduce()
+    )
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("strategy", [one, two])
+def test_weights_equal_an_eager_reference(strategy, compile):
+    items = batches(5)
+    model, steps, totals = train(strategy(), items, compile=compile)
+    for weight, expected in zip(model.get_weights(), reference_weights(items), strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-5)
+    assert totals.sums.examples == 5 * BATCH
+    assert 0 <= totals.waited < 60
+
+
+@pytest.mark.parametrize("strategy", [one, two])
+def test_one_trace_for_any_number_of_calls_and_steps(strategy):
+    strategy = strategy()
+    with strategy.scope():
+        model = tiny_model()
+        optimizer = keras.optimizers.Adam(1e-4)
+        scale = LossScale(1.0, dynamic=False)
+    steps = Steps(model, optimizer, scale, strategy, compile=True, global_batch=BATCH)
+    for count in (1, 3, 2):
+        iterator = iter(strategy.experimental_distribute_dataset(dataset(batches(count))))
+        steps.train(iterator, tf.constant(count))
+    assert steps.traces == {"train": 1, "gradients": strategy.num_replicas_in_sync}
+    assert optimizer.iterations.numpy() == 6
+
+
+@pytest.mark.parametrize("replica", [0, 1])
+@pytest.mark.parametrize("compile", [False, True])
+def test_overflow_on_either_replica_skips_the_step_and_halves_the_scale(replica, compile):
+    items = batches(1)
+    half = BATCH // 2
+    items[0]["image"][replica * half] = 3e38
+    strategy = two()
+    model, steps, _ = train(strategy, items, compile=compile, policy="mixed_float16")
+    expected = tiny_model("mixed_float16").get_weights()
+    for variable, weight in zip(model.variables, expected, strict=True):
+        for copy in strategy.experimental_local_results(variable.value):
+            np.testing.assert_array_equal(copy.numpy(), weight)
+    assert steps._loss_scale.scale.numpy() == 2.0**14
+    assert steps._loss_scale.skipped_steps.numpy() == 1
+
+
+def test_float16_survives_a_start_scale_that_overflows():
+    items = batches(1) * 30
+    model, steps, _ = train(one(), items, policy="mixed_float16", scale=lambda: LossScale(2.0**24))
+    assert 0 < int(steps._loss_scale.skipped_steps) < 30
+    start = tiny_model("mixed_float16").get_weights()
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert any((weight != before).any() for weight, before in zip(model.get_weights(), start, strict=True))
+
+
+def test_scale_doubles_after_the_stated_number_of_good_steps():
+    scale = LossScale(8.0, growth_steps=3)
+    seen = []
+    for finite in [True, True, True, True, False, True]:
+        scale.update(tf.constant(finite))
+        seen.append(float(scale.scale))
+    assert seen == [8, 8, 16, 16, 8, 8]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("strategy", [one, two])
+def test_loss_halves_on_a_fixed_batch(strategy, policy):
+    item = batches(1)[0]
+    item["image"] *= (1 + item["label"])[:, None, None, None] / CLASSES
+    adam = lambda: keras.optimizers.Adam(0.03)  # noqa: E731
+    _, _, first = train(strategy(), [item], policy=policy, optimizer=adam)
+    _, _, all_steps = train(strategy(), [item] * 150, policy=policy, optimizer=adam, batch_norm=True)
+    assert float(all_steps.sums.loss) / 150 < float(first.sums.loss) / 2
+
+
+def test_padding_does_not_count():
+    item = batches(1)[0]
+    padded = {key: value.copy() for key, value in item.items()}
+    padded["weight"][5:] = 0
+    padded["image"][5:] = 1e6
+    _, _, totals = train(one(), [padded])
+    assert totals.sums.examples == 5
+    assert totals.sums.correct <= 5
+
+
+def test_predictions_keep_the_order_of_the_batch():
+    item = batches(1)[0]
+    results = []
+    for strategy in (one(), two()):
+        with strategy.scope():
+            model = tiny_model()
+            optimizer = keras.optimizers.SGD(0.1)
+            scale = LossScale(1.0, dynamic=False)
+        steps = Steps(model, optimizer, scale, strategy, compile=False, global_batch=BATCH)
+        (batch,) = strategy.experimental_distribute_dataset(dataset([item]))
+        results.append(np.concatenate([part.numpy() for part in steps.predict(batch)]))
+    np.testing.assert_allclose(results[0], results[1], atol=1e-6)
+    np.testing.assert_allclose(results[0], tiny_model()(item["image"]).numpy(), atol=1e-6)
