@@ -59,13 +59,20 @@ _ALL = (
         "nasnet_large", keras.applications.NASNetLarge, f"{_APPLICATIONS}/nasnet/NASNet-large-no-top.h5"
     ),
     Backbone(
-        "inception_v3", keras.applications.InceptionV3, f"{_APPLICATIONS}/inception_v3/inception_v3_{_KERNELS}", 75
+        "inception_v3",
+        keras.applications.InceptionV3,
+        f"{_APPLICATIONS}/inception_v3/inception_v3_{_KERNELS}",
+        75,
     ),
     Backbone(
-        "efficientnet_b1", keras.applications.EfficientNetB1, f"{_BUCKET}/keras-applications/efficientnetb1_notop.h5"
+        "efficientnet_b1",
+        keras.applications.EfficientNetB1,
+        f"{_BUCKET}/keras-applications/efficientnetb1_notop.h5",
     ),
     Backbone(
-        "efficientnet_b7", keras.applications.EfficientNetB7, f"{_BUCKET}/keras-applications/efficientnetb7_notop.h5"
+        "efficientnet_b7",
+        keras.applications.EfficientNetB7,
+        f"{_BUCKET}/keras-applications/efficientnetb7_notop.h5",
     ),
 )
 
@@ -119,9 +126,7 @@ def _imagenet_file(backbone: Backbone) -> pathlib.Path:
     if cached.exists():
         return cached
     try:
-        return pathlib.Path(
-            keras.utils.get_file(cached.name, backbone.weights_url, cache_subdir="models")
-        )
+        return pathlib.Path(keras.utils.get_file(cached.name, backbone.weights_url, cache_subdir="models"))
     except Exception as error:  # get_file raises bare Exception for every network failure
         raise DataError(
             f"--weights=imagenet: cannot download {backbone.weights_url}; fetch it elsewhere and put it at "

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from cxr_train.precision import LossScale, all_finite
@@ -43,8 +44,8 @@ class Totals(NamedTuple):
     waited: tf.Tensor
 
 
-class Steps:
-    """Training and prediction steps of one model under one strategy.
+class TrainStep:
+    """The training step of one model under one strategy.
 
     Args:
       model: images float32 [B, S, S, 3] to logits float32 [B, C]; built under
@@ -52,8 +53,8 @@ class Steps:
       optimizer: a Keras optimizer, made under the same scope. Its own loss scaling
         and gradient accumulation must be off.
       loss_scale: made under the same scope.
-      strategy: where the steps run.
-      compile: whether XLA compiles them.
+      strategy: where the step runs.
+      compile: whether XLA compiles it.
       global_batch: examples in a training batch over all replicas; the loss is the
         mean over them.
 
@@ -76,29 +77,31 @@ class Steps:
         self._optimizer = optimizer
         self._loss_scale = loss_scale
         self._strategy = strategy
-        self._compile = compile
         self._global_batch = global_batch
         self._variables = model.trainable_variables
         self.traces: dict[str, int] = {}
         with strategy.scope():
             optimizer.build(self._variables)
         _take_reduced_gradients(optimizer)
-        self._compiled_gradients = self._compiled(self._scaled_gradients)
-        self._compiled_step = self._compiled(self._step_on_one_device)
-        self._compiled_forward = self._compiled(self._forward)
-        self.train = tf.function(self._train)
-        self.predict = tf.function(self._predict)
+        self._compiled_gradients = tf.function(self._scaled_gradients, jit_compile=compile)
+        self._compiled_step = tf.function(self._step_on_one_device, jit_compile=compile)
+        self._run = tf.function(self._several_steps)
 
-    def _compiled(self, function: Callable) -> Callable:
-        return tf.function(function, jit_compile=self._compile)
+    def __call__(self, iterator: tf.data.Iterator, steps: int) -> Totals:
+        """Takes `steps` training steps in one host call and returns their sums.
+
+        Args:
+          iterator: over batches of `cxr_data.pipeline`, distributed by the strategy.
+          steps: at most as many as the iterator has batches left.
+        """
+        return self._run(iterator, tf.constant(steps, tf.int32))
 
     def _traced(self, name: str) -> None:
-        """Counts a trace: Python code in a `tf.function` runs while it is traced only."""
+        """Counts a trace: the Python code of a `tf.function` runs only while it is traced."""
         self.traces[name] = self.traces.get(name, 0) + 1
 
-    def _train(self, iterator: tf.data.Iterator, steps: tf.Tensor) -> Totals:
-        """Takes `steps` (int32 []) training steps and returns their sums."""
-        self._traced("train")
+    def _several_steps(self, iterator: tf.data.Iterator, steps: tf.Tensor) -> Totals:
+        self._traced("loop")
         totals = Totals(Sums(tf.zeros([]), tf.zeros([]), tf.zeros([])), tf.zeros([], tf.float64))
         for _ in tf.range(steps):
             batch, waited = _timed_next(iterator, after=totals.sums)
@@ -155,15 +158,27 @@ class Steps:
         tf.cond(finite, branch, lambda: finite)
         self._loss_scale.update(finite)
 
-    def _forward(self, images: tf.Tensor) -> tf.Tensor:
-        self._traced("forward")
-        return self._model(images, training=False)
 
-    def _predict(self, batch: Batch) -> tuple[tf.Tensor, ...]:
-        """Returns each replica's logits float32 [b, C], in the order of the batch."""
-        self._traced("predict")
-        logits = self._strategy.run(self._compiled_forward, args=(batch["image"],))
-        return self._strategy.experimental_local_results(logits)
+class PredictStep:
+    """The prediction step of one model under one strategy.
+
+    Args:
+      model, strategy, compile: as for `TrainStep`.
+    """
+
+    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy, *, compile: bool) -> None:
+        self._strategy = strategy
+        self._forward = tf.function(lambda images: model(images, training=False), jit_compile=compile)
+        self._run = tf.function(lambda images: strategy.run(self._forward, args=(images,)))
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        """Returns the logits float32 [B, C] of a distributed batch, in its order."""
+        return self.gather(self._run(batch["image"]))
+
+    def gather(self, per_replica: tf.Tensor) -> np.ndarray:
+        """Returns the replicas' parts of a batch as one array [B, ...], in the batch's order."""
+        parts = self._strategy.experimental_local_results(per_replica)
+        return np.concatenate([part.numpy() for part in parts])
 
 
 def _timed_next(iterator: tf.data.Iterator, after: Sums) -> tuple[Batch, tf.Tensor]:

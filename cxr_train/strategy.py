@@ -34,8 +34,8 @@ class Choice:
 
 
 @dataclasses.dataclass(frozen=True)
-class Runtime:
-    """The device setup of a run.
+class Placement:
+    """Where and how a run computes.
 
     Attributes:
       strategy: the `tf.distribute` strategy; its scope is open while the model is built.
@@ -68,8 +68,8 @@ def split_cpu(replicas: int) -> None:
         raise UsageError("--logical_devices must be set before TensorFlow starts its devices") from error
 
 
-def choose_runtime(strategy: str, precision: str, xla: str) -> Runtime:
-    """Turns the three flags into a runtime on the devices of this machine.
+def choose_placement(strategy: str, precision: str, xla: str) -> Placement:
+    """Turns the three flags into a placement on the devices of this machine.
 
     Raises:
       UsageError: a value that is none of `STRATEGIES`, `PRECISIONS` or `XLA`.
@@ -85,7 +85,7 @@ def choose_runtime(strategy: str, precision: str, xla: str) -> Runtime:
     strategy_choice = _choose_strategy(strategy, len(gpus))
     precision_choice = _choose_precision(precision)
     xla_choice = _choose_xla(xla, bool(gpus))
-    return Runtime(
+    return Placement(
         strategy=_make_strategy(strategy_choice.value),
         policy=precision_choice.value,
         compile=xla_choice.value == "on",
@@ -124,7 +124,9 @@ def _choose_xla(requested: str, has_gpu: bool) -> Choice:
 
 
 def _weakest_compute_capability() -> tuple[int, int] | None:
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")]
+    details = [
+        tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")
+    ]
     return min((detail.get("compute_capability", (0, 0)) for detail in details), default=None)
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from cxr_train.precision import LossScale
-from cxr_train.step import Steps
+from cxr_train.step import PredictStep, TrainStep
 
 CLASSES = 3
 BATCH = 8
@@ -46,15 +46,15 @@ def dataset(items: list[dict[str, np.ndarray]]) -> tf.data.Dataset:
 
 
 def train(strategy, items, *, compile=False, policy="float32", batch_norm=False, optimizer=None, scale=None):
-    """Runs one call of len(items) steps; returns the model, the steps and their totals."""
+    """Runs one call of len(items) steps; returns the model, the step and its totals."""
     with strategy.scope():
         model = tiny_model(policy, batch_norm=batch_norm)
         optimizer = optimizer() if optimizer else keras.optimizers.SGD(0.1)
         loss_scale = scale() if scale else LossScale.for_policy(policy)
-    steps = Steps(model, optimizer, loss_scale, strategy, compile=compile, global_batch=BATCH)
+    step = TrainStep(model, optimizer, loss_scale, strategy, compile=compile, global_batch=BATCH)
     iterator = iter(strategy.experimental_distribute_dataset(dataset(items)))
-    totals = steps.train(iterator, tf.constant(len(items)))
-    return model, steps, totals
+    totals = step(iterator, len(items))
+    return model, step, totals
 
 
 def reference_weights(items) -> list[np.ndarray]:
@@ -89,7 +89,7 @@ def two() -> tf.distribute.Strategy:
 @pytest.mark.parametrize("strategy", [one, two])
 def test_weights_equal_an_eager_reference(strategy, compile):
     items = batches(5)
-    model, steps, totals = train(strategy(), items, compile=compile)
+    model, _, totals = train(strategy(), items, compile=compile)
     for weight, expected in zip(model.get_weights(), reference_weights(items), strict=True):
         np.testing.assert_allclose(weight, expected, atol=1e-5)
     assert totals.sums.examples == 5 * BATCH
@@ -103,11 +103,11 @@ def test_one_trace_for_any_number_of_calls_and_steps(strategy):
         model = tiny_model()
         optimizer = keras.optimizers.Adam(1e-4)
         scale = LossScale(1.0, dynamic=False)
-    steps = Steps(model, optimizer, scale, strategy, compile=True, global_batch=BATCH)
+    step = TrainStep(model, optimizer, scale, strategy, compile=True, global_batch=BATCH)
     for count in (1, 3, 2):
         iterator = iter(strategy.experimental_distribute_dataset(dataset(batches(count))))
-        steps.train(iterator, tf.constant(count))
-    assert steps.traces == {"train": 1, "gradients": strategy.num_replicas_in_sync}
+        step(iterator, count)
+    assert step.traces == {"loop": 1, "gradients": strategy.num_replicas_in_sync}
     assert optimizer.iterations.numpy() == 6
 
 
@@ -118,19 +118,19 @@ def test_overflow_on_either_replica_skips_the_step_and_halves_the_scale(replica,
     half = BATCH // 2
     items[0]["image"][replica * half] = 3e38
     strategy = two()
-    model, steps, _ = train(strategy, items, compile=compile, policy="mixed_float16")
+    model, step, _ = train(strategy, items, compile=compile, policy="mixed_float16")
     expected = tiny_model("mixed_float16").get_weights()
     for variable, weight in zip(model.variables, expected, strict=True):
         for copy in strategy.experimental_local_results(variable.value):
             np.testing.assert_array_equal(copy.numpy(), weight)
-    assert steps._loss_scale.scale.numpy() == 2.0**14
-    assert steps._loss_scale.skipped_steps.numpy() == 1
+    assert step._loss_scale.scale.numpy() == 2.0**14
+    assert step._loss_scale.skipped_steps.numpy() == 1
 
 
 def test_float16_survives_a_start_scale_that_overflows():
     items = batches(1) * 30
-    model, steps, _ = train(one(), items, policy="mixed_float16", scale=lambda: LossScale(2.0**24))
-    assert 0 < int(steps._loss_scale.skipped_steps) < 30
+    model, step, _ = train(one(), items, policy="mixed_float16", scale=lambda: LossScale(2.0**24))
+    assert 0 < int(step._loss_scale.skipped_steps) < 30
     start = tiny_model("mixed_float16").get_weights()
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
     assert any((weight != before).any() for weight, before in zip(model.get_weights(), start, strict=True))
@@ -171,11 +171,8 @@ def test_predictions_keep_the_order_of_the_batch():
     results = []
     for strategy in (one(), two()):
         with strategy.scope():
-            model = tiny_model()
-            optimizer = keras.optimizers.SGD(0.1)
-            scale = LossScale(1.0, dynamic=False)
-        steps = Steps(model, optimizer, scale, strategy, compile=False, global_batch=BATCH)
+            predict = PredictStep(tiny_model(), strategy, compile=False)
         (batch,) = strategy.experimental_distribute_dataset(dataset([item]))
-        results.append(np.concatenate([part.numpy() for part in steps.predict(batch)]))
+        results.append(predict(batch))
     np.testing.assert_allclose(results[0], results[1], atol=1e-6)
     np.testing.assert_allclose(results[0], tiny_model()(item["image"]).numpy(), atol=1e-6)

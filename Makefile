@@ -1,0 +1,37 @@
+# Everything a newcomer types. Each target works on a fresh machine with Python 3.11.
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+DEMO := build/demo
+
+.PHONY: install demo lint test test-all clean
+
+install: $(VENV)/installed
+
+# Installed anew only when the pins change.
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@
+
+demo: install
+	rm -rf $(DEMO)
+	$(RUN) -m tools.make_sample --output=$(DEMO)/images --images=120
+	$(RUN) -m tools.make_tfrecords --source=$(DEMO)/images --output=$(DEMO)/tfrecords --size=96 --splits=folders
+	$(RUN) -m cxr_train.main --backbone=xception --data=$(DEMO)/tfrecords --run_dir=$(DEMO)/run \
+	  --weights=none --epochs=6 --batch_size=8 --learning_rate=1e-3
+
+lint: install
+	$(VENV)/bin/ruff check --config .ci/ruff.toml .
+	$(VENV)/bin/ruff format --config .ci/ruff.toml --check .
+	$(VENV)/bin/mypy
+
+test: lint
+	$(RUN) -m pytest
+
+# The long ones too: all backbones through XLA takes more than an hour on two cores.
+test-all: lint
+	$(RUN) -m pytest -m "slow or not slow"
+
+clean:
+	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

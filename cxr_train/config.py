@@ -1,0 +1,88 @@
+"""The configuration of a training run, frozen once the flags are parsed."""
+
+import dataclasses
+import json
+import pathlib
+
+from cxr_data.errors import DataError, UsageError
+from cxr_train.backbones import find_backbone
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a run computes.
+
+    Attributes:
+      backbone: a key of `backbones.BACKBONES`.
+      data: directory of the shards.
+      run_dir: directory that receives everything the run writes.
+      epochs: passes over the training split.
+      batch_size: global batch, over all replicas.
+      learning_rate: of Adam.
+      head: widths of the hidden dense layers.
+      dropout: rate after the pooling; 0 for none.
+      weights: `none`, `imagenet` or a file.
+      precision, xla, strategy: see `strategy.choose_placement`.
+      seed: of the initial weights, the order of the examples and the dropout.
+      train_split, validation_split: names of splits in the manifest.
+    """
+
+    backbone: str
+    data: str
+    run_dir: str
+    epochs: int = 50
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    head: tuple[int, ...] = (128, 32)
+    dropout: float = 0.0
+    weights: str = "imagenet"
+    precision: str = "auto"
+    xla: str = "auto"
+    strategy: str = "auto"
+    seed: int = 0
+    train_split: str = "train"
+    validation_split: str = "validation"
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for a value that no run could use, naming its flag."""
+        find_backbone(self.backbone)
+        for flag in ("epochs", "batch_size"):
+            if getattr(self, flag) < 1:
+                raise UsageError(f"--{flag}={getattr(self, flag)}: must be at least 1")
+        if not self.learning_rate > 0:
+            raise UsageError(f"--learning_rate={self.learning_rate}: must be above 0")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"--dropout={self.dropout}: must be in [0, 1)")
+        if any(width < 1 for width in self.head):
+            raise UsageError(f"--head={'-'.join(map(str, self.head))}: widths must be at least 1")
+
+    def save(self, path: pathlib.Path) -> None:
+        """Writes the configuration as JSON."""
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "TrainConfig":
+        """Reads what `save` wrote.
+
+        Raises:
+          DataError: the file is missing or not such a configuration.
+        """
+        try:
+            values = json.loads(path.read_text())
+            return cls(**{**values, "head": tuple(values["head"])})
+        except FileNotFoundError as error:
+            raise DataError(f"{path.parent} is not a run directory: it has no {path.name}") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path} is not the configuration of a run: {error}") from error
+
+
+def parse_head(text: str) -> tuple[int, ...]:
+    """Parses `128-32` to (128, 32); an empty text is a head without hidden layers.
+
+    Raises:
+      UsageError: it is not a list of whole numbers.
+    """
+    try:
+        return tuple(int(width) for width in text.split("-")) if text else ()
+    except ValueError as error:
+        raise UsageError(f"--head={text}: write the widths of the hidden layers like 128-32") from error

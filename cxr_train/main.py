@@ -1,0 +1,220 @@
+"""Trains a classifier on shards.
+
+    python -m cxr_train.main --backbone=xception --data=DIR --run_dir=DIR
+
+Without `--data` it trains on a small synthetic sample that it makes itself.
+"""
+
+import dataclasses
+import datetime
+import pathlib
+import shlex
+import shutil
+import sys
+
+from absl import flags
+
+from cxr_data import command
+from cxr_data.errors import DataError, UsageError
+from cxr_data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from cxr_data.runtime import start
+from cxr_train import evaluate
+from cxr_train.backbones import BACKBONES
+from cxr_train.config import TrainConfig, parse_head
+from cxr_train.embedded import embedded_sample
+from cxr_train.loop import Trainer
+from cxr_train.stop import StopRequest
+from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Choice, Placement, choose_placement, split_cpu
+
+_BACKBONE = flags.DEFINE_string("backbone", "xception", f"One of {', '.join(BACKBONES)}.")
+_DATA = flags.DEFINE_string("data", None, "Directory of shards; without it, the embedded sample.")
+_RUN_DIR = flags.DEFINE_string("run_dir", None, "Where the run writes; by default runs/BACKBONE-TIME.")
+_RESUME = flags.DEFINE_bool("resume", False, "Go on with the run in --run_dir.")
+_EPOCHS = flags.DEFINE_integer("epochs", TrainConfig.epochs, "Passes over the training split.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", TrainConfig.batch_size, "Global batch over all replicas.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", TrainConfig.learning_rate, "Of Adam.")
+_HEAD = flags.DEFINE_string("head", "128-32", "Widths of the hidden dense layers.")
+_DROPOUT = flags.DEFINE_float("dropout", TrainConfig.dropout, "Rate after the pooling; 0 for none.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    "auto",
+    "imagenet, none, or a file of the backbone's weights without top; "
+    "auto: imagenet, but none on the embedded sample.",
+)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Height and width in pixels; the shards' own by default. The embedded sample is made in it.",
+)
+_PRECISION = flags.DEFINE_enum("precision", "auto", PRECISIONS, "Keras dtype policy.")
+_XLA = flags.DEFINE_enum("xla", "auto", XLA, "Whether XLA compiles the step.")
+_STRATEGY = flags.DEFINE_enum("strategy", "auto", STRATEGIES, "One device, or all of this machine.")
+_LOGICAL_DEVICES = flags.DEFINE_integer(
+    "logical_devices",
+    1,
+    "Splits the CPU into so many devices, to try --strategy=mirrored without GPUs.",
+    lower_bound=1,
+)
+_SEED = flags.DEFINE_integer("seed", TrainConfig.seed, "Of weights, order and dropout.", lower_bound=0)
+_TRAIN_SPLIT = flags.DEFINE_string("train_split", TrainConfig.train_split, "Split to train on.")
+_VALIDATION_SPLIT = flags.DEFINE_string(
+    "validation_split", TrainConfig.validation_split, "Split that picks the best."
+)
+
+_EMBEDDED_IMAGE_SIZE = 96
+_FLAGS_FILE = "flags.txt"
+
+
+def config_from_flags() -> TrainConfig:
+    """Reads the parsed flags into a checked configuration.
+
+    Raises:
+      UsageError: a flag has a value that no run could use.
+    """
+    name = f"{_BACKBONE.value}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    run_dir = pathlib.Path(_RUN_DIR.value or pathlib.Path("runs") / name)
+    weights = _WEIGHTS.value
+    if weights == "auto":
+        weights = "imagenet" if _DATA.value else "none"
+    return TrainConfig(
+        backbone=_BACKBONE.value,
+        data=_DATA.value or str(run_dir / "sample_tfrecords"),
+        run_dir=str(run_dir),
+        epochs=_EPOCHS.value,
+        batch_size=_BATCH_SIZE.value,
+        learning_rate=_LEARNING_RATE.value,
+        head=parse_head(_HEAD.value),
+        dropout=_DROPOUT.value,
+        weights=weights,
+        precision=_PRECISION.value,
+        xla=_XLA.value,
+        strategy=_STRATEGY.value,
+        seed=_SEED.value,
+        train_split=_TRAIN_SPLIT.value,
+        validation_split=_VALIDATION_SPLIT.value,
+    )
+
+
+def prepare_run_dir(config: TrainConfig, resume: bool) -> None:
+    """Makes the run directory, or checks that the one there is this run's.
+
+    Raises:
+      UsageError: there is a run already and `resume` is off, or it has another configuration.
+      DataError: `resume` is on and there is no run.
+    """
+    run_dir = pathlib.Path(config.run_dir)
+    saved = run_dir / "config.json"
+    if not resume:
+        if saved.exists():
+            raise UsageError(
+                f"--run_dir={run_dir}: holds a run already; pass --resume to go on or choose another"
+            )
+        run_dir.mkdir(parents=True, exist_ok=True)
+        config.save(saved)
+        return
+    if not saved.exists():
+        raise DataError(f"--resume: {run_dir} holds no run (no {saved.name}); start it without --resume")
+    before = dataclasses.asdict(TrainConfig.load(saved))
+    for name, value in dataclasses.asdict(config).items():
+        # More epochs continue the same run; the directory may have been moved.
+        if name not in ("epochs", "run_dir") and value != before[name]:
+            raise UsageError(
+                f"--resume: the run in {run_dir} has --{name}={before[name]}, not {value}; "
+                f"repeat its flags with --flagfile={run_dir / _FLAGS_FILE}"
+            )
+    config.save(saved)
+
+
+def _write_flags(config: TrainConfig) -> None:
+    """Writes flags that repeat or, with --resume, continue this run."""
+    own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    values = {flag.name: flag for flag in own if flag.name != "resume" and flag.value is not None}
+    lines = [flag.serialize() for flag in values.values()]
+    if "run_dir" not in values:
+        lines.append(f"--run_dir={config.run_dir}")
+    (pathlib.Path(config.run_dir) / _FLAGS_FILE).write_text("\n".join(line for line in lines if line) + "\n")
+
+
+def _open_data(config: TrainConfig) -> Manifest:
+    """Reads the manifest, making the embedded sample first where no data is given.
+
+    Raises:
+      DataError: the data is not whole, or not what this run was started with.
+    """
+    if _DATA.value is None:
+        embedded_sample(pathlib.Path(config.run_dir), _IMAGE_SIZE.value or _EMBEDDED_IMAGE_SIZE)
+    manifest = read_manifest(config.data)
+    if _IMAGE_SIZE.value not in (None, manifest.size):
+        raise UsageError(
+            f"--image_size={_IMAGE_SIZE.value}: {config.data} holds {manifest.size} px images; "
+            f"convert again with python -m tools.make_tfrecords --size={_IMAGE_SIZE.value}"
+        )
+    kept = pathlib.Path(config.run_dir) / MANIFEST_NAME
+    if not kept.exists():
+        shutil.copyfile(pathlib.Path(config.data) / MANIFEST_NAME, kept)
+    elif kept.read_bytes() != (pathlib.Path(config.data) / MANIFEST_NAME).read_bytes():
+        raise DataError(
+            f"--resume: {config.data} is not the data that {config.run_dir} was started on: see {kept}"
+        )
+    return manifest
+
+
+def _evaluate_best(config: TrainConfig, manifest: Manifest, placement: Placement) -> None:
+    """Evaluates the best model on every split that was held out."""
+    run_dir = pathlib.Path(config.run_dir)
+    with placement.strategy.scope():
+        best = evaluate.load_best_model(run_dir)
+    for split in manifest.splits:
+        if split == config.train_split:
+            continue
+        summary = evaluate.evaluate_split(
+            run_dir, manifest, split, best, placement, batch_size=config.batch_size
+        )
+        print(f"\n{split} split, best epoch\n{evaluate.table(summary)}")
+
+
+def main() -> int:
+    """Trains, evaluates the best model, and says where everything is."""
+    config = config_from_flags()
+    start()
+    if _LOGICAL_DEVICES.value > 1:
+        split_cpu(_LOGICAL_DEVICES.value)
+    prepare_run_dir(config, _RESUME.value)
+    _write_flags(config)
+    manifest = _open_data(config)
+    placement = choose_placement(config.strategy, config.precision, config.xla)
+    weights = Choice("weights", config.weights, _weights_reason())
+    for choice in (*placement.choices, weights):
+        print(choice)
+    trainer = Trainer(config, manifest, placement)
+    print(trainer.describe(), flush=True)
+    if _RESUME.value:
+        print(trainer.resume(), flush=True)
+    with StopRequest().listening() as stop:
+        complete = trainer.run(stop)
+    if not complete:
+        flagfile = shlex.quote(str(pathlib.Path(config.run_dir) / _FLAGS_FILE))
+        print(f"stopped and saved; go on with: python -m cxr_train.main --flagfile={flagfile} --resume")
+        return 0
+    _evaluate_best(config, manifest, placement)
+    print(
+        f"\nrun directory {config.run_dir}: best.keras, metrics.jsonl, predictions_*.csv, metrics_*.json, "
+        f"checkpoints/, tensorboard/ (tensorboard --logdir={config.run_dir}/tensorboard)"
+    )
+    print("Research software: nothing here is a diagnosis.")
+    return 0
+
+
+def _weights_reason() -> str:
+    if _WEIGHTS.value != "auto":
+        return ""
+    return "as the study" if _DATA.value else "the embedded sample needs no download"
+
+
+def console_main() -> None:
+    """The `cxr-train` command."""
+    command.run(main)
+
+
+if __name__ == "__main__":
+    console_main()

@@ -1,0 +1,175 @@
+"""The outer loop on a tiny network: rows, best model, stop and resume, bit for bit."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from shards import random_images, write_shards
+
+from cxr_data.errors import CxrError, DataError, UsageError
+from cxr_train import backbones, evaluate, loop
+from cxr_train.config import TrainConfig
+from cxr_train.loop import Trainer
+from cxr_train.stop import StopRequest
+from cxr_train.strategy import choose_placement
+
+
+def tiny_backbone(*, include_top, weights, input_shape) -> keras.Model:
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
+    return keras.Model(inputs, keras.layers.BatchNormalization()(x))
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(
+        backbones.BACKBONES, "tiny", backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 4)
+    )
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    splits = {"train": random_images(23), "validation": random_images(7, seed=1)}
+    return write_shards(tmp_path_factory.mktemp("data"), splits)
+
+
+def trainer(manifest, run_dir, **changes) -> Trainer:
+    values = {
+        "epochs": 3,
+        "batch_size": 4,
+        "weights": "none",
+        "dropout": 0.3,
+        "head": (6,),
+        "learning_rate": 1e-2,
+    }
+    values |= changes
+    run_dir.mkdir(exist_ok=True)
+    config = TrainConfig(backbone="tiny", data=manifest.directory, run_dir=str(run_dir), **values)
+    return Trainer(config, manifest, choose_placement(config.strategy, config.precision, config.xla))
+
+
+class StopAfter(StopRequest):
+    """Asks to stop once it was asked `calls` times."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def __bool__(self) -> bool:
+        self.calls -= 1
+        return self.calls < 0
+
+
+def rows(run_dir) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_writes_what_the_design_names(manifest, tmp_path):
+    run = trainer(manifest, tmp_path)
+    assert run.run(StopRequest())
+    assert [row["epoch"] for row in rows(tmp_path)] == [1, 2, 3]
+    row = rows(tmp_path)[-1]
+    assert row["train"]["images"] == 20
+    assert row["train"]["images_per_second"] > 0
+    assert 0 <= row["train"]["input_wait_share"] <= 1
+    assert row["validation"]["images"] == 7
+    assert rows(tmp_path)[0]["train"]["compile_seconds"] > 0 == row["train"]["compile_seconds"]
+    assert (tmp_path / "best.keras").exists()
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert run.train_step.traces == {"loop": 1, "gradients": 1}
+
+
+def test_the_best_model_is_the_epoch_of_the_lowest_validation_loss(manifest, tmp_path):
+    run = trainer(manifest, tmp_path, learning_rate=0.3)
+    run.run(StopRequest())
+    placement = choose_placement("one", "float32", "off")
+    best = evaluate.load_best_model(tmp_path)
+    summary = evaluate.evaluate_split(tmp_path, manifest, "validation", best, placement, batch_size=4)
+    assert summary["loss"] == pytest.approx(
+        min(row["validation"]["loss"] for row in rows(tmp_path)), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("calls", [1, 4, 5, 8])
+def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(
+    manifest, tmp_path, monkeypatch, calls
+):
+    whole = trainer(manifest, tmp_path / "whole")
+    assert whole.run(StopRequest())
+    monkeypatch.setattr(loop, "_MOST_STEPS_PER_CALL", 1)
+    assert not trainer(manifest, tmp_path / "parts").run(StopAfter(calls))
+    resumed = trainer(manifest, tmp_path / "parts")
+    assert "resume: " in resumed.resume()
+    assert resumed.run(StopRequest())
+    for variable, expected in zip(resumed.model.variables, whole.model.variables, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), expected.numpy())
+    assert resumed.checkpoints.best.numpy() == whole.checkpoints.best.numpy()
+
+
+def test_two_replicas_evaluate_as_one(manifest, tmp_path):
+    summaries = []
+    for strategy in ("one", "mirrored"):
+        run = trainer(manifest, tmp_path / strategy, strategy=strategy, dropout=0.0)
+        run.run(StopRequest())
+        best = evaluate.load_best_model(tmp_path / "one")
+        placement = choose_placement("one", "float32", "off")
+        for batch_size in (1, 4, 6):
+            summary = evaluate.evaluate_split(
+                tmp_path / strategy, manifest, "validation", best, placement, batch_size=batch_size
+            )
+            summaries.append(summary)
+        lines = (tmp_path / strategy / "predictions_validation.csv").read_text().splitlines()
+        assert lines[0] == "id,group,label,predicted,p_covid,p_normal,p_pneumonia"
+        assert [line.split(",")[0] for line in lines[1:]] == [f"validation/{i}.png" for i in range(7)]
+    for summary in summaries:
+        assert summary["images"] == 7
+        assert summary["loss"] == pytest.approx(summaries[0]["loss"], rel=1e-6)
+        assert summary["confusion_matrix"] == summaries[0]["confusion_matrix"]
+
+
+def test_two_replicas_save_the_mean_of_their_statistics(manifest, tmp_path):
+    run = trainer(manifest, tmp_path, strategy="mirrored", epochs=1)
+    run.run(StopRequest())
+    saved = evaluate.load_best_model(tmp_path)
+    for variable, kept in zip(run.model.non_trainable_variables, saved.non_trainable_variables, strict=True):
+        if "moving" not in variable.path:
+            continue
+        copies = [copy.numpy() for copy in variable.value.values]
+        np.testing.assert_array_equal(copies[0], copies[1])
+        np.testing.assert_array_equal(kept.numpy(), copies[0])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(manifest, tmp_path):
+    run = trainer(manifest, tmp_path, learning_rate=1e30)
+    with pytest.raises(CxrError, match="loss is (nan|inf) after step .* lower --learning_rate"):
+        run.run(StopRequest())
+
+
+def test_a_batch_that_does_not_divide_by_the_replicas_is_refused(manifest, tmp_path):
+    with pytest.raises(UsageError, match="--batch_size=5: must be a multiple of the 2 replicas"):
+        trainer(manifest, tmp_path, strategy="mirrored", batch_size=5)
+
+
+def test_a_broken_checkpoint_is_named(manifest, tmp_path):
+    run = trainer(manifest, tmp_path, epochs=1)
+    run.run(StopRequest())
+    for part in (tmp_path / "checkpoints").glob("*.index"):
+        part.write_bytes(b"no table")
+    with pytest.raises(DataError, match="cannot restore checkpoint .*ckpt-1"):
+        trainer(manifest, tmp_path).resume()
+
+
+def test_a_run_without_a_best_model_is_named(tmp_path):
+    with pytest.raises(DataError, match="has no best.keras"):
+        evaluate.load_best_model(tmp_path)
+
+
+def test_probabilities_are_the_softmax_of_the_logits():
+    logits = np.array([[1.0, 2.0, 3.0], [800.0, 0.0, -800.0]], np.float32)
+    predictions = evaluate.Predictions(np.arange(2), np.array([2, 0]), logits)
+    np.testing.assert_allclose(
+        predictions.probabilities, tf.nn.softmax(logits.astype(np.float64)), atol=1e-12
+    )
+    assert predictions.loss == pytest.approx(0.5 * (np.log(np.exp([1, 2, 3]).sum()) - 3))
