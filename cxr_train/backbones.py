@@ -1,10 +1,15 @@
 """The ten ImageNet backbones, by name, and their pretrained weights."""
 
 import dataclasses
+import hashlib
+import os
 import pathlib
+import warnings
 from collections.abc import Callable
 
+import h5py
 import keras
+import numpy as np
 
 from cxr_data.errors import DataError, UsageError
 
@@ -32,7 +37,7 @@ class Backbone:
     @property
     def cached_weights(self) -> pathlib.Path:
         """Where Keras looks for the ImageNet weights before it downloads them."""
-        return pathlib.Path(keras.config.keras_home()) / "models" / self.weights_url.rsplit("/", 1)[-1]
+        return pathlib.Path(_keras_home()) / "models" / self.weights_url.rsplit("/", 1)[-1]
 
 
 _ALL = (
@@ -138,12 +143,50 @@ def _load_weights(network: keras.Model, name: str, path: pathlib.Path) -> None:
     if not path.is_file():
         raise DataError(f"--weights={path}: no such file")
     try:
-        network.load_weights(path)
+        with warnings.catch_warnings():
+            # Keras warns of parts that the file lacks and goes on; what counts is
+            # whether every variable got its values, and that is checked below.
+            warnings.simplefilter("ignore")
+            network.load_weights(path)
+        problem = _not_loaded(network, path)
     except (ValueError, KeyError, OSError) as error:
+        problem = _first_line(error)
+    if problem:
         raise DataError(
-            f"--weights={path}: these are not the weights of {name} without top "
-            f"({_first_line(error)}); pass the file of the same backbone"
-        ) from error
+            f"--weights={path}: these are not the weights of {name} without top ({problem}); "
+            f"pass the file of the same backbone"
+        )
+
+
+def _not_loaded(network: keras.Model, path: pathlib.Path) -> str:
+    """Says which variable of `network` holds values that are not in the file; empty if none."""
+    stored = set()
+
+    def collect(_: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            stored.add(_fingerprint(item[()]))
+
+    with h5py.File(path) as file:
+        file.visititems(collect)
+    for variable in network.variables:
+        if _is_weight(variable) and _fingerprint(variable.numpy()) not in stored:
+            return f"it has no values for {variable.path}"
+    return ""
+
+
+def _is_weight(variable: keras.Variable) -> bool:
+    """Whether a variable comes from training, unlike the state of a random generator."""
+    return "seed_generator" not in variable.path
+
+
+def _fingerprint(values: np.ndarray) -> tuple[tuple[int, ...], bytes]:
+    content = np.ascontiguousarray(values, np.float32)
+    return content.shape, hashlib.sha256(content).digest()
+
+
+def _keras_home() -> str:
+    """Keras' own rule for its cache, which it does not publish."""
+    return os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
 
 
 def _first_line(error: Exception) -> str:

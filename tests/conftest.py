@@ -1,6 +1,12 @@
 """What all tests share: a quiet TensorFlow, and the folder of real data where it exists."""
 
+import os
 import pathlib
+
+# Tests ask XLA for right results, not for fast ones: this halves its compile time.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 import pytest
 
