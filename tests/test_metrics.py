@@ -7,15 +7,16 @@ import warnings
 import numpy as np
 import pytest
 import sklearn.metrics
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cxr_data.errors import CxrError
 from cxr_train import metrics
 
+# The first call into scikit-learn imports for longer than hypothesis grants an example.
+UNHURRIED = settings(deadline=None)
 NAMES = ("normal", "covid", "pneumonia")
-ORACLE = pathlib.Path(__file__).resolve().parents[2] / "shared" / "oracle" / "study_predictions.json"
 
 # Accuracy, sensitivity and specificity in percent, as the study prints them.
 PUBLISHED = {
@@ -59,6 +60,7 @@ class TestConfusionMatrix:
         np.testing.assert_array_equal(matrix, [[1, 0, 1], [0, 1, 0], [0, 1, 0]])
         assert matrix.dtype == np.int64
 
+    @UNHURRIED
     @given(predictions())
     def test_equals_scikit_learn(self, case: tuple[np.ndarray, np.ndarray, int]) -> None:
         labels, predicted, classes = case
@@ -103,6 +105,7 @@ class TestRates:
         np.testing.assert_allclose(rates.f1, [10 / 14, 8 / 14, 0])
         assert metrics.accuracy(HAND) == 9 / 16
 
+    @UNHURRIED
     @given(predictions())
     def test_equal_scikit_learn(self, case: tuple[np.ndarray, np.ndarray, int]) -> None:
         labels, predicted, classes = case
@@ -138,6 +141,7 @@ class TestRates:
                 **close,
             )
 
+    @UNHURRIED
     @given(predictions())
     def test_macro_equals_scikit_learn(self, case: tuple[np.ndarray, np.ndarray, int]) -> None:
         labels, predicted, classes = case
@@ -181,6 +185,7 @@ class TestRankings:
         # Of the four pairs (image of class 1, image of class 0) three are in order, one is a tie.
         np.testing.assert_allclose(metrics.auroc([0, 0, 1, 1], scores), [3.5 / 4, 3.5 / 4], atol=1e-15)
 
+    @UNHURRIED
     @given(scored())
     def test_auroc_counts_pairs(self, case: tuple[np.ndarray, np.ndarray]) -> None:
         labels, scores = case
@@ -190,6 +195,7 @@ class TestRankings:
             pairs = np.sign(inside[:, None] - outside[None, :]) / 2 + 0.5
             assert result[name] == pytest.approx(pairs.mean(), abs=1e-12)
 
+    @UNHURRIED
     @given(scored())
     def test_equal_scikit_learn(self, case: tuple[np.ndarray, np.ndarray]) -> None:
         labels, scores = case
@@ -255,6 +261,7 @@ class TestSummarize:
     def test_a_tie_goes_to_the_lower_index(self) -> None:
         assert metrics.summarize([1], [[0.2, 0.4, 0.4]], NAMES)["confusion_matrix"][1] == [0, 1, 0]
 
+    @UNHURRIED
     @given(scored())
     def test_order_of_the_images_does_not_matter(self, case: tuple[np.ndarray, np.ndarray]) -> None:
         labels, scores = case
@@ -280,10 +287,11 @@ class TestSummarize:
 
 
 @pytest.fixture(scope="module")
-def study() -> dict:
-    if not ORACLE.exists():
-        pytest.skip(f"the study's public predictions are not here: {ORACLE}")
-    return json.loads(ORACLE.read_text())
+def study(shared: pathlib.Path) -> dict:
+    oracle = shared / "oracle" / "study_predictions.json"
+    if not oracle.exists():
+        pytest.skip(f"the study's public predictions are not here: {oracle}")
+    return json.loads(oracle.read_text())
 
 
 class TestStudy:
