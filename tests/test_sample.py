@@ -128,7 +128,8 @@ class TestPlan:
         for image in plan:
             if not image.path.startswith("test_set/"):
                 match = re.fullmatch(r"(\d{8})_(\d{3})\.(png|jpg)", image.path.rpartition("/")[2])
-                assert match and int(match[1]) == image.patient
+                assert match
+                assert int(match[1]) == image.patient
                 visits[image.patient].append(int(match[2]))
         assert all(numbers == list(range(len(numbers))) for numbers in visits.values())
         assert {len(numbers) for numbers in visits.values()} == {1, 2, 3}
