@@ -115,9 +115,10 @@ class Trainer:
         """Returns one line: the network, its parameters, the data and the steps."""
         trainable = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
         return (
-            f"{self._config.backbone}: {self.model.count_params():,} parameters ({trainable:,} trainable), "
-            f"{self._manifest.count(self._config.train_split):,} training images of "
-            f"{self._manifest.size} px, {self._steps_per_epoch:,} steps of {self._config.batch_size} an epoch, "
+            f"{self._config.backbone}: {self.model.count_params():,} parameters "
+            f"({trainable:,} trainable), "
+            f"{self._manifest.count(self._config.train_split):,} training images of {self._manifest.size} px, "
+            f"{self._steps_per_epoch:,} steps of {self._config.batch_size} an epoch, "
             f"{self._placement.replicas} replica(s)"
         )
 
