@@ -165,13 +165,17 @@ def read_index(manifest: Manifest) -> np.ndarray:
     index: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
     expected = np.repeat(np.arange(len(manifest.shards)), [shard.records for shard in manifest.shards])
     if index.dtype != INDEX_DTYPE or not np.array_equal(index["shard"], expected):
-        raise DataError(f"{path} does not fit the manifest ({len(index)} rows, {manifest.records} records): {remedy}")
+        raise DataError(
+            f"{path} does not fit the manifest ({len(index)} rows, {manifest.records} records): {remedy}"
+        )
     return index
 
 
 def _refuse_schema(path: str, schema: object) -> None:
     if schema != SCHEMA:
-        raise DataError(f"{path} has schema {schema!r}, this program reads {SCHEMA!r}: make the dataset again")
+        raise DataError(
+            f"{path} has schema {schema!r}, this program reads {SCHEMA!r}: make the dataset again"
+        )
 
 
 def _from_document(directory: str, document: dict[str, Any]) -> Manifest:

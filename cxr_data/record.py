@@ -285,7 +285,9 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[tuple[int, memoryview]
             size = os.fstat(file.fileno()).st_size
             while offset < size:
                 head = file.read(FRAME_HEADER_BYTES)
-                length, length_crc = struct.unpack("<QI", head) if len(head) == FRAME_HEADER_BYTES else (0, -1)
+                length, length_crc = (
+                    struct.unpack("<QI", head) if len(head) == FRAME_HEADER_BYTES else (0, -1)
+                )
                 if masked_crc(crc32c(head[:8])) != length_crc:
                     raise DataError(f"{path}: record {number} at byte {offset}: the length is damaged")
                 if offset + FRAME_HEADER_BYTES + length + FRAME_FOOTER_BYTES > size:

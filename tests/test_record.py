@@ -68,7 +68,11 @@ def test_tensorflow_reads_our_file(tmp_path, dtype):
     parsed = [tf.io.parse_single_example(r, features) for r in tf.data.TFRecordDataset(str(path))]
     assert [int(p["label"]) for p in parsed] == [0, 1, 2]
     for p in parsed:
-        image = p["image"] if dtype == "float32" else tf.reshape(tf.io.decode_raw(p["image"], dtype), pixels.shape)
+        image = (
+            p["image"]
+            if dtype == "float32"
+            else tf.reshape(tf.io.decode_raw(p["image"], dtype), pixels.shape)
+        )
         np.testing.assert_array_equal(image, pixels)
 
 

@@ -1,0 +1,168 @@
+"""From the bytes of an image file to 8-bit pixels, whatever the format.
+
+The content decides, never the extension. Everything is brought to the same form
+before it is resized: orientation applied, transparency composited on black, 16 bits
+scaled to 8, one luma channel (or three, if colour is kept), so that nothing about
+the file but its picture reaches the model.
+"""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from cxr_data import png
+from cxr_data.quarantine import Undecodable
+
+COLORS = ("gray", "keep")
+MAX_SIDE = 65_535
+
+# Sizes are checked against --max_pixels from the header; Pillow's own limit would only warn.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def sniff(head: bytes) -> str | None:
+    """The format of an image file by its first 132 bytes: Pillow's name, "DICOM" or None."""
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head.startswith(png.SIGNATURE):
+        return "PNG"
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    if head.startswith((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
+        return "TIFF"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head.startswith(b"BM") and head[6:10] == b"\x00\x00\x00\x00":
+        return "BMP"
+    if head.startswith((b"\x08\x00", b"\x02\x00")) and len(head) == 132 and head[3] == 0:
+        return "DICOM"  # without its preamble: the first tag is of group 8 or 2
+    return None
+
+
+def decode(data: bytes, color: str, max_pixels: int) -> np.ndarray:
+    """Decodes one image file.
+
+    Args:
+      data: the whole file.
+      color: "gray" for one luma channel, "keep" for RGB.
+      max_pixels: larger images are refused by their header, before their pixels are touched.
+
+    Returns:
+      uint8, [H, W] for "gray", [H, W, 3] for "keep".
+
+    Raises:
+      Undecodable: with the reason for the quarantine.
+    """
+    if not data:
+        raise Undecodable("empty", "the file has no bytes")
+    kind = sniff(data[:132])
+    if kind is None:
+        raise Undecodable("not_an_image", f"it begins with {data[:12]!r}")
+    try:
+        return _DECODERS.get(kind, _decode_pillow)(data, kind, color, max_pixels)
+    except Undecodable:
+        raise
+    # Decoders raise almost anything on damaged bytes (OSError, SyntaxError, struct.error,
+    # IndexError, MemoryError, ...), and whatever it is, it is this one file's fault.
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        truncated = any(word in text.lower() for word in ("truncated", "end of file", "not enough"))
+        raise Undecodable("truncated" if truncated else "damaged", f"{kind}: {text[:200]}") from error
+
+
+def to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    """Scales unsigned integers to uint8 by their range.
+
+    The range is the smallest usual depth (8, 10, 12, 14, 16 bits, or what is needed) that holds
+    the brightest pixel: detectors write 10 to 14 bits into 16-bit files without saying so.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.size and int(pixels.min()) < 0:
+        raise Undecodable("unsupported", "negative pixels without a DICOM header that explains them")
+    brightest = int(pixels.max(initial=0))
+    depth = next((d for d in (8, 10, 12, 14, 16) if brightest < 1 << d), brightest.bit_length())
+    top = (1 << depth) - 1
+    return ((pixels.astype(np.uint64) * 255 + top // 2) // top).astype(np.uint8)
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Raises Undecodable if an image of this size is not to be decoded."""
+    if width < 1 or height < 1:
+        raise Undecodable("damaged", f"{width}x{height} pixels")
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        raise Undecodable("too_large", f"{width}x{height} pixels")
+
+
+def _decode_png(data: bytes, kind: str, color: str, max_pixels: int) -> np.ndarray:
+    image = png.decode_plain_gray(data, max_pixels)
+    if image is None:
+        return _decode_pillow(data, kind, color, max_pixels)
+    return image if color == "gray" else np.repeat(image[..., None], 3, axis=2)
+
+
+def _decode_pillow(data: bytes, kind: str, color: str, max_pixels: int) -> np.ndarray:
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata, which changes no pixel.
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=[kind]) as image:
+            check_pixels(*image.size, max_pixels)
+            if kind == "JPEG" and color == "gray":
+                # The luma plane as it is stored: exactly the gray of the picture, without
+                # the way through RGB and back.
+                image.draft("L", image.size)
+            image.load()
+            upright = _upright(image)
+            return _to_gray(upright) if color == "gray" else _to_rgb(upright)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return image
+    return ImageOps.exif_transpose(image)
+
+
+def _to_gray(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image)
+        return to_8_bits(_white_is_bright(image, pixels))
+    return np.asarray(_opaque(image).convert("L"))
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):
+        return np.repeat(_to_gray(image)[..., None], 3, axis=2)
+    return np.asarray(_opaque(image).convert("RGB"))
+
+
+def _white_is_bright(image: Image.Image, pixels: np.ndarray) -> np.ndarray:
+    photometric = getattr(image, "tag_v2", {}).get(262, 1)
+    # Pillow inverts WhiteIsZero for 8 bits, not for 16.
+    return np.iinfo(np.uint16).max - pixels if photometric == 0 and pixels.dtype == np.uint16 else pixels
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise Undecodable("unsupported", "floating-point pixels have no range of their own")
+    if not image.has_transparency_data:
+        return image
+    colored = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), colored).convert("RGB")
+
+
+def _decode_dicom(data: bytes, kind: str, color: str, max_pixels: int) -> np.ndarray:
+    from cxr_data import dicom  # pydicom is not needed for anything else
+
+    pixels = dicom.decode(data, max_pixels)
+    if pixels.ndim == 2 and color == "keep":
+        return np.repeat(pixels[..., None], 3, axis=2)
+    if pixels.ndim == 3 and color == "gray":
+        return np.asarray(Image.fromarray(pixels).convert("L"))
+    return pixels
+
+
+_DECODERS = {"PNG": _decode_png, "DICOM": _decode_dicom}

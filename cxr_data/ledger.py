@@ -1,0 +1,108 @@
+"""The ledger: which shards are whole, so that a run that was stopped goes on.
+
+`ledger.jsonl` begins with what the run was asked for; each further line is a finished
+shard and all that the manifest needs of it. A line is appended, and synced, after its
+shard has its final name. A run that was killed leaves whole lines and perhaps one torn
+one, which is dropped. When everything is finished the ledger is written anew in plan
+order, so that it too is the same for any number of workers.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_data import storage
+from cxr_data.errors import DataError
+from cxr_data.quarantine import Quarantined
+from cxr_data.write import ShardResult
+
+LEDGER_NAME = "ledger.jsonl"
+SCHEMA = "cxr.ledger/1"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a run was asked for.
+
+    Attributes:
+      config: the flags that decide the output, and the versions of what decides the pixels.
+      plan: digest of the plan.
+    """
+
+    config: Mapping[str, Any]
+    plan: str
+
+    def difference(self, other: "Header") -> str:
+        """What `other` asks for that this one does not; empty if both ask for the same."""
+        names = [n for n in {**self.config, **other.config} if self.config.get(n) != other.config.get(n)]
+        if names:
+            return "; ".join(
+                f"{n} was {self.config.get(n)!r} and is now {other.config.get(n)!r}" for n in names
+            )
+        return "" if self.plan == other.plan else "the source has other files, labels or groups now"
+
+
+def read_ledger(directory: str) -> tuple[Header, dict[str, ShardResult]] | None:
+    """The header and {shard name: result} of a ledger, or None where there is none.
+
+    Raises:
+      DataError: the first line is damaged.
+    """
+    path = Path(directory, LEDGER_NAME)
+    if not path.exists():
+        return None
+    lines = storage.read_bytes(str(path)).split(b"\n")
+    try:
+        first = json.loads(lines[0])
+        if first["schema"] != SCHEMA:
+            raise ValueError(f"schema {first['schema']!r}")
+        header = Header(first["config"], first["plan"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}): --overwrite starts anew") from error
+    results: dict[str, ShardResult] = {}
+    for line in lines[1:]:
+        # A torn last line is a shard that is done again, and so is any other damaged line.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            result = _from_json(json.loads(line))
+            results[result.name] = result
+    return header, results
+
+
+def write_ledger(directory: str, header: Header, results: Iterable[ShardResult]) -> None:
+    """Writes a whole ledger at once."""
+    lines = [_header_line(header)] + [_line(result) for result in results]
+    storage.replace(storage.join(directory, LEDGER_NAME), b"".join(lines))
+
+
+def append(directory: str, result: ShardResult) -> None:
+    """Adds a finished shard, on disk when this returns."""
+    with open(Path(directory, LEDGER_NAME), "ab") as file:
+        file.write(_line(result))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _header_line(header: Header) -> bytes:
+    return (json.dumps({"schema": SCHEMA, "config": header.config, "plan": header.plan}) + "\n").encode()
+
+
+def _line(result: ShardResult) -> bytes:
+    return (json.dumps(asdict(result), separators=(",", ":")) + "\n").encode()
+
+
+def _from_json(document: dict[str, Any]) -> ShardResult:
+    return ShardResult(
+        name=document["name"],
+        records=document["records"],
+        bytes=document["bytes"],
+        sha256=document["sha256"],
+        rows=tuple(tuple(row) for row in document["rows"]),
+        sources=tuple((source[0], source[1], source[2]) for source in document["sources"]),
+        quarantined=tuple(Quarantined(**entry) for entry in document["quarantined"]),
+        sums=tuple(document["sums"]),
+        squares=tuple(document["squares"]),
+    )

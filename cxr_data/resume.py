@@ -1,0 +1,121 @@
+"""What an earlier run left: re-used where it is whole and of the same plan, refused where it is not."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cxr_data import ledger, manifest, plan, quarantine, storage
+from cxr_data.errors import DataError
+from cxr_data.ledger import Header
+from cxr_data.plan import ShardPlan
+from cxr_data.prepare import Prepared, cores
+from cxr_data.progress import Progress
+from cxr_data.quarantine import Undecodable
+from cxr_data.sharder_config import SharderConfig
+from cxr_data.write import ShardResult, read_source
+
+AUDIT_NAME = "audit.json"
+
+_SHARD_FILE = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.tmp)?")
+_OUR_FILES = (
+    manifest.MANIFEST_NAME,
+    manifest.INDEX_NAME,
+    quarantine.QUARANTINE_NAME,
+    ledger.LEDGER_NAME,
+    AUDIT_NAME,
+)
+
+
+def reusable(config: SharderConfig, prepared: Prepared, progress: Progress) -> dict[str, ShardResult]:
+    """The shards of an earlier run that are whole and of the same plan. Refuses what is of another."""
+    earlier = _read_earlier(config)
+    if earlier is None:
+        return {}
+    header, results = earlier
+    difference = header.difference(prepared.header)
+    finished = Path(config.output, manifest.MANIFEST_NAME).exists()
+    if difference or (config.overwrite and finished):
+        if not config.overwrite:
+            raise DataError(
+                f"{config.output} holds another conversion: {difference}; --overwrite replaces it"
+            )
+        progress.say(f"--overwrite: starting anew ({difference or 'the output was finished'})")
+        return {}
+    by_name = {shard.name: shard for shard in prepared.plan.shards}
+    candidates = [(by_name[name], result) for name, result in results.items() if name in by_name]
+    if config.retry_quarantined:
+        candidates = [(shard, result) for shard, result in candidates if not result.quarantined]
+    with ThreadPoolExecutor(cores()) as pool:
+        whole = list(pool.map(lambda pair: _is_whole(config, *pair), candidates))
+    reused = {result.name: result for (_, result), good in zip(candidates, whole, strict=True) if good}
+    progress.say(f"found {len(reused)} of {len(by_name)} shards whole and checked")
+    return reused
+
+
+def _read_earlier(config: SharderConfig) -> tuple[Header, dict[str, ShardResult]] | None:
+    foreign = [name for name in os.listdir(config.output) if _is_ours(name)]
+    try:
+        earlier = ledger.read_ledger(config.output)
+        if earlier is None and foreign:
+            raise DataError(
+                f"{config.output} holds {foreign[0]} but no {ledger.LEDGER_NAME}; --overwrite replaces it"
+            )
+    except DataError:
+        if not config.overwrite:
+            raise
+        return None
+    return earlier
+
+
+def _is_ours(name: str) -> bool:
+    return name in _OUR_FILES or _SHARD_FILE.fullmatch(name) is not None
+
+
+def _is_whole(config: SharderConfig, shard: ShardPlan, result: ShardResult) -> bool:
+    """Whether a shard is on disk as it was written, and its sources are what it was made from."""
+    path = Path(config.output, result.name)
+    if result.records == 0:
+        return not path.exists()
+    try:
+        status = path.stat()
+        if status.st_size != result.bytes or _sha256_of(path) != result.sha256:
+            return False
+    except OSError:
+        return False
+    entries = {entry.id: entry for entry in shard.entries}
+    for name, size, sha256 in result.sources:
+        if not _is_unchanged(entries[name], size, sha256, status.st_mtime_ns, config.max_pixels):
+            if config.overwrite or config.retry_quarantined:
+                return False
+            raise DataError(f"{name} has changed since it was converted; --overwrite starts anew")
+    return True
+
+
+def _is_unchanged(entry: plan.Entry, size: int, sha256: str, converted_ns: int, max_pixels: int) -> bool:
+    if entry.bytes != size:
+        return False
+    if not storage.is_remote(entry.path) and os.stat(entry.path).st_ctime_ns < converted_ns:
+        return True
+    # Touched after it was converted, perhaps only copied or renamed: the content decides.
+    try:
+        return hashlib.sha256(read_source(entry.path, max_pixels)).hexdigest() == sha256
+    except Undecodable:
+        return False
+
+
+def _sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def begin(output: str, prepared: Prepared, results: Mapping[str, ShardResult]) -> None:
+    """Makes the output an unfinished one: no manifest, a ledger of what is whole, nothing else of ours."""
+    for name in (manifest.MANIFEST_NAME, AUDIT_NAME):
+        Path(output, name).unlink(missing_ok=True)
+    ledger.write_ledger(output, prepared.header, results.values())
+    for name in os.listdir(output):
+        if _SHARD_FILE.fullmatch(name) and name not in results:
+            os.unlink(os.path.join(output, name))

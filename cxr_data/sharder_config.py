@@ -1,0 +1,84 @@
+"""What to convert and how: the sharder's flags as one frozen value."""
+
+from dataclasses import dataclass
+
+from cxr_data import decode, duplicates, group, record, storage
+from cxr_data.errors import UsageError
+from cxr_data.write import PixelOptions
+
+DEFAULT_SPLITS = "train:0.8,validation:0.1,test:0.1"
+
+
+@dataclass(frozen=True)
+class SharderConfig:
+    """What to convert, and how.
+
+    Attributes:
+      source: a folder or a CSV file.
+      output: a local folder.
+      size: height and width of the records' images.
+      dtype: one of `record.DTYPES`.
+      channels: 3 or 1.
+      color: "gray" or "keep".
+      splits: `train:0.8,...`, "folders", or "auto": folders where the source has them.
+      classes: class names in index order; empty for alphabetical order.
+      group_regex: see `group.find_groups`.
+      shard_mb: the largest size of a shard, in millions of bytes.
+      workers: processes; -1 for one a core, 0 for none (all in this process).
+      seed: of the split and the order.
+      duplicates: "exclude", "keep" or "fail".
+      max_pixels: larger images are quarantined.
+      max_bad: the share of quarantined images at which the run stops.
+      image_timeout: seconds that one image may take.
+      overwrite: whether an output of other flags or inputs may be replaced.
+      retry_quarantined: whether to try the quarantined files of a finished output again.
+      log_json: file for JSON lines, "-" for stdout.
+      quiet: no progress on stderr.
+    """
+
+    source: str
+    output: str
+    size: int = 360
+    dtype: str = "float32"
+    channels: int = 3
+    color: str = "gray"
+    splits: str = "auto"
+    classes: tuple[str, ...] = ()
+    group_regex: str = group.AUTO
+    shard_mb: float = 100
+    workers: int = -1
+    seed: int = 0
+    duplicates: str = "exclude"
+    max_pixels: int = 100_000_000
+    max_bad: float = 1.0
+    image_timeout: float = 120
+    overwrite: bool = False
+    retry_quarantined: bool = False
+    log_json: str = ""
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("dtype", record.DTYPES),
+            ("channels", (1, 3)),
+            ("color", decode.COLORS),
+            ("duplicates", duplicates.POLICIES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise UsageError(
+                    f"--{name}={getattr(self, name)}: choose from {', '.join(map(str, allowed))}"
+                )
+        if self.color == "keep" and self.channels == 1:
+            raise UsageError("--color=keep needs --channels=3")
+        if not 1 <= self.size <= 4096:
+            raise UsageError(f"--size={self.size}: choose from 1 to 4096")
+        if self.shard_mb <= 0 or self.max_pixels <= 0 or self.image_timeout <= 0:
+            raise UsageError("--shard_mb, --max_pixels and --image_timeout must be above 0")
+        if not 0 <= self.max_bad <= 1:
+            raise UsageError(f"--max_bad={self.max_bad:.0%}: choose from 0% to 100%")
+        if storage.is_remote(self.output):
+            raise UsageError(f"--output={self.output}: write to a local folder, then copy it")
+
+    @property
+    def pixels(self) -> PixelOptions:
+        return PixelOptions(self.size, self.channels, self.dtype, self.color, self.max_pixels)

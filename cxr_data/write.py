@@ -1,0 +1,277 @@
+"""Writes one planned shard: read -> decode -> resize -> encode -> append, then fsync and rename.
+
+A shard has its final name only when it is whole. Nothing here depends on how many
+workers there are, and nothing here imports TensorFlow.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import cv2
+import numpy as np
+from crc32c import crc32c
+
+from cxr_data import record, storage
+from cxr_data.decode import decode
+from cxr_data.plan import ShardPlan
+from cxr_data.quarantine import Quarantined, Undecodable
+from cxr_data.resize import resize
+
+# One core is one worker; threads inside of a worker would only fight over it.
+cv2.setNumThreads(1)
+
+_READ_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """Everything that decides the bytes of a record, given its image."""
+
+    size: int
+    channels: int
+    dtype: str
+    color: str
+    max_pixels: int
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the pixels of one record."""
+        return self.size * self.size * self.channels * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What became of a planned shard. A shard without records has no file.
+
+    Attributes:
+      name: of the file.
+      records, bytes, sha256: of the file.
+      rows: (label, record, length, payload, crc32c) of each record, as in `record.INDEX_DTYPE`.
+      sources: (id, bytes, sha256) of each record's source file.
+      quarantined: the planned images that were not written.
+      sums, squares: of the 8-bit pixels, one number per channel.
+    """
+
+    name: str
+    records: int
+    bytes: int
+    sha256: str
+    rows: tuple[tuple[int, ...], ...] = ()
+    sources: tuple[tuple[str, int, str], ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    sums: tuple[int, ...] = ()
+    squares: tuple[int, ...] = ()
+
+
+class Watcher(Protocol):
+    """Is told what a worker does, cheaply and often."""
+
+    def begin(self, position: int) -> None:
+        """The image at `position` of the shard is taken in hand."""
+
+    def done(self, read: int, written: int, quarantined: bool) -> None:
+        """It is finished: so many bytes read and written."""
+
+
+def encode(image: np.ndarray, options: PixelOptions) -> np.ndarray:
+    """The payload of a record from 8-bit pixels.
+
+    Args:
+      image: uint8, [size, size], or [size, size, 3] for color "keep".
+      options: dtype and channels.
+
+    Returns:
+      [size, size, channels] contiguous: uint8, or its values over 255 as float32, or these
+      rounded to float16.
+    """
+    if options.dtype == "uint8":
+        values = image
+    elif options.dtype == "float32":
+        values = cv2.LUT(image, _UNIT)
+    else:
+        # As 16-bit integers, because OpenCV knows no float16.
+        values = _UNIT.astype(np.float16).view(np.uint16)[image]
+    if options.channels == 3 and values.ndim == 2:
+        values = cv2.cvtColor(values, cv2.COLOR_GRAY2RGB)
+    values = values.view(options.dtype)
+    return np.ascontiguousarray(values.reshape(options.size, options.size, options.channels))
+
+
+_UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
+
+
+def read_source(path: str, max_pixels: int) -> bytes:
+    """The bytes of an input, at most as many as an image of `max_pixels` can have.
+
+    Raises:
+      Undecodable: it cannot be read, is no regular file any more, or is too large.
+    """
+    limit = 64 * (1 << 20) + 8 * max_pixels
+    if storage.is_remote(path):
+        return storage.read_bytes(path)
+    try:
+        # Links were resolved when the file was found: one that is there now was put there since.
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise Undecodable("special_file", "not a regular file any more")
+            if status.st_size > limit:
+                raise Undecodable("too_large", f"{status.st_size} bytes")
+            return _read_all(file, status.st_size)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise Undecodable("unreadable", error.strerror or str(error)) from error
+
+
+def _read_all(file: int, size: int) -> bytes:
+    first = os.read(file, size + 1)
+    if len(first) == size:  # the usual case: one call, no copy
+        return first
+    parts = [first]
+    while parts[-1]:
+        parts.append(os.read(file, _READ_CHUNK))
+    return b"".join(parts)
+
+
+def small_image(data: bytes, options: PixelOptions) -> np.ndarray:
+    """Decodes and resizes: uint8 [size, size] or [size, size, 3]. Raises Undecodable."""
+    image = resize(decode(data, options.color, options.max_pixels), options.size)
+    if image.min() == image.max():
+        raise Undecodable("zero_variance", f"every pixel is {image.flat[0]}")
+    return image
+
+
+@dataclass
+class _ShardFile:
+    """A shard being written under a temporary name."""
+
+    path: str
+    rows: list[tuple[int, ...]] = field(default_factory=list)
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        self.temporary = self.path + ".tmp"
+        self.hash = hashlib.sha256()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        if os.path.lexists(self.temporary):  # of a run that was killed
+            os.unlink(self.temporary)
+        self.file = os.open(self.temporary, flags, 0o666)
+
+    def append(self, fields: record.Fields, payload: np.ndarray) -> int:
+        """Appends one record and returns its bytes."""
+        pixels = memoryview(payload.reshape(-1).view(np.uint8).data)
+        header = record.example_header(fields, payload.dtype.name, len(pixels))
+        head, tail = record.frame(header, pixels)
+        length = len(header) + len(pixels)
+        self.rows.append((fields.label, self.offset, length, self.offset + len(head), crc32c(pixels)))
+        for part in (head, pixels, tail):
+            self.hash.update(part)
+        _write_all(self.file, [memoryview(head), pixels, memoryview(tail)])
+        written = len(head) + len(pixels) + len(tail)
+        self.offset += written
+        return written
+
+    def finish(self) -> None:
+        """Makes the shard appear, whole and on disk; nothing appears if it has no records."""
+        if self.rows:
+            os.fsync(self.file)
+            os.close(self.file)
+            storage.rename(self.temporary, self.path)
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        os.close(self.file)
+        os.unlink(self.temporary)
+
+
+def _write_all(file: int, parts: list[memoryview]) -> None:
+    while parts:
+        count = os.writev(file, parts)
+        while parts and count >= len(parts[0]):
+            count -= len(parts.pop(0))
+        if parts:  # a short write: a signal, or the disk is about to be full
+            parts[0] = parts[0][count:]
+
+
+def write_shard(
+    plan: ShardPlan,
+    directory: str,
+    options: PixelOptions,
+    watcher: Watcher,
+    condemned: Mapping[int, Quarantined] | None = None,
+    may_finish: Callable[[], bool] = lambda: True,
+) -> ShardResult:
+    """Converts the images of a shard and writes it.
+
+    Args:
+      plan: the shard.
+      directory: where it is to appear.
+      options: how images become records.
+      watcher: is told of every image.
+      condemned: positions that are not to be tried, because they ended a worker before.
+      may_finish: asked once before the shard is given its name.
+
+    Raises:
+      OSError: the output cannot be written; nothing is left of the shard then.
+    """
+    out = _ShardFile(os.path.join(directory, plan.name))
+    sources: list[tuple[str, int, str]] = []
+    quarantined: list[Quarantined] = []
+    sums, squares = np.zeros(options.channels, np.int64), np.zeros(options.channels, np.int64)
+    try:
+        for position, entry in enumerate(plan.entries):
+            watcher.begin(position)
+            if condemned and position in condemned:
+                quarantined.append(condemned[position])
+                watcher.done(0, 0, True)
+                continue
+            data, digest = b"", ""
+            try:
+                data = read_source(entry.path, options.max_pixels)
+                digest = hashlib.sha256(data).hexdigest()
+                image = small_image(data, options)
+            except Undecodable as error:
+                quarantined.append(Quarantined(entry.id, error.reason, error.detail, digest))
+                watcher.done(len(data), 0, True)
+                continue
+            fields = record.Fields(entry.label, entry.id, digest, entry.group)
+            written = out.append(fields, encode(image, options))
+            sources.append((entry.id, len(data), digest))
+            _add_statistics(image, sums, squares)
+            watcher.done(len(data), written, False)
+        if not may_finish():
+            raise OSError(errno.ECANCELED, "the run was stopped")
+        out.finish()
+    except BaseException:
+        if os.path.lexists(out.temporary):
+            out.discard()
+        raise
+    return ShardResult(
+        name=plan.name,
+        records=len(out.rows),
+        bytes=out.offset,
+        sha256=out.hash.hexdigest(),
+        rows=tuple(out.rows),
+        sources=tuple(sources),
+        quarantined=tuple(quarantined),
+        sums=tuple(sums.tolist()),
+        squares=tuple(squares.tolist()),
+    )
+
+
+def _add_statistics(image: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> None:
+    """Adds the exact sums of an image's 8-bit pixels; a gray one counts for every channel."""
+    for channel in range(len(sums)):
+        if channel == 0 or image.ndim == 3:
+            plane = np.ascontiguousarray(image[..., channel]) if image.ndim == 3 else image
+            total, square = int(cv2.sumElems(plane)[0]), int(cv2.norm(plane, cv2.NORM_L2SQR))
+        sums[channel] += total
+        squares[channel] += square
