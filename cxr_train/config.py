@@ -22,6 +22,7 @@ class TrainConfig:
       head: widths of the hidden dense layers.
       dropout: rate after the pooling; 0 for none.
       weights: `none`, `imagenet` or a file.
+      batch_norm_momentum: of BatchNorm's moving statistics; None for the network's own.
       precision, xla, strategy: see `strategy.choose_placement`.
       seed: of the initial weights, the order of the examples and the dropout.
       train_split, validation_split: names of splits in the manifest.
@@ -36,6 +37,7 @@ class TrainConfig:
     head: tuple[int, ...] = (128, 32)
     dropout: float = 0.0
     weights: str = "imagenet"
+    batch_norm_momentum: float | None = None
     precision: str = "auto"
     xla: str = "auto"
     strategy: str = "auto"
@@ -53,6 +55,8 @@ class TrainConfig:
             raise UsageError(f"--learning_rate={self.learning_rate}: must be above 0")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"--dropout={self.dropout}: must be in [0, 1)")
+        if self.batch_norm_momentum is not None and not 0 <= self.batch_norm_momentum < 1:
+            raise UsageError(f"--batch_norm_momentum={self.batch_norm_momentum}: must be in [0, 1)")
         if any(width < 1 for width in self.head):
             raise UsageError(f"--head={'-'.join(map(str, self.head))}: widths must be at least 1")
 

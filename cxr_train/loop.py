@@ -93,6 +93,7 @@ class Trainer:
                 head=config.head,
                 dropout=config.dropout,
                 weights=config.weights,
+                batch_norm_momentum=config.batch_norm_momentum,
                 dtype_policy=placement.policy,
             )
             optimizer = keras.optimizers.Adam(config.learning_rate)
@@ -116,8 +117,8 @@ class Trainer:
         trainable = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
         return (
             f"{self._config.backbone}: {self.model.count_params():,} parameters "
-            f"({trainable:,} trainable), "
-            f"{self._manifest.count(self._config.train_split):,} training images of {self._manifest.size} px, "
+            f"({trainable:,} trainable), {self._manifest.count(self._config.train_split):,} "
+            f"training images of {self._manifest.size} px, "
             f"{self._steps_per_epoch:,} steps of {self._config.batch_size} an epoch, "
             f"{self._placement.replicas} replica(s)"
         )

@@ -21,7 +21,7 @@ from cxr_data.runtime import start
 from cxr_train import evaluate
 from cxr_train.backbones import BACKBONES
 from cxr_train.config import TrainConfig, parse_head
-from cxr_train.embedded import embedded_sample
+from cxr_train.embedded import make_embedded_sample
 from cxr_train.loop import Trainer
 from cxr_train.stop import StopRequest
 from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Choice, Placement, choose_placement, split_cpu
@@ -45,6 +45,9 @@ _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
     "Height and width in pixels; the shards' own by default. The embedded sample is made in it.",
+)
+_BATCH_NORM_MOMENTUM = flags.DEFINE_float(
+    "batch_norm_momentum", None, "Of BatchNorm's moving statistics; the network's own by default."
 )
 _PRECISION = flags.DEFINE_enum("precision", "auto", PRECISIONS, "Keras dtype policy.")
 _XLA = flags.DEFINE_enum("xla", "auto", XLA, "Whether XLA compiles the step.")
@@ -86,6 +89,7 @@ def config_from_flags() -> TrainConfig:
         head=parse_head(_HEAD.value),
         dropout=_DROPOUT.value,
         weights=weights,
+        batch_norm_momentum=_BATCH_NORM_MOMENTUM.value,
         precision=_PRECISION.value,
         xla=_XLA.value,
         strategy=_STRATEGY.value,
@@ -142,7 +146,7 @@ def _open_data(config: TrainConfig) -> Manifest:
       DataError: the data is not whole, or not what this run was started with.
     """
     if _DATA.value is None:
-        embedded_sample(pathlib.Path(config.run_dir), _IMAGE_SIZE.value or _EMBEDDED_IMAGE_SIZE)
+        make_embedded_sample(pathlib.Path(config.run_dir), _IMAGE_SIZE.value or _EMBEDDED_IMAGE_SIZE)
     manifest = read_manifest(config.data)
     if _IMAGE_SIZE.value not in (None, manifest.size):
         raise UsageError(

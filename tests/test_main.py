@@ -28,7 +28,9 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "cxr_train.main", *fixed, *map(str, arguments)]
 
 
-def run(*arguments: object, module: str = "cxr_train.main", fixed: bool = True) -> subprocess.CompletedProcess:
+def run(
+    *arguments: object, module: str = "cxr_train.main", fixed: bool = True
+) -> subprocess.CompletedProcess:
     line = command(*arguments) if fixed else [sys.executable, "-m", module, *map(str, arguments)]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
@@ -46,18 +48,25 @@ def test_train_stop_resume_and_evaluate(data, tmp_path):
     line = command(f"--data={data}", f"--run_dir={run_dir}", "--epochs=400")
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not (run_dir / "metrics.jsonl").exists() and time.monotonic() < deadline:
+    while not (run_dir / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "precision: float32 (auto: a CPU gains little from 16 bits)" in output
     told = output.strip().splitlines()[-1]
-    assert told == f"stopped and saved; go on with: python -m cxr_train.main --flagfile={run_dir}/flags.txt --resume"
+    assert (
+        told
+        == f"stopped and saved; go on with: python -m cxr_train.main --flagfile={run_dir}/flags.txt --resume"
+    )
 
     epochs = len((run_dir / "metrics.jsonl").read_text().splitlines()) + 1
     resumed = run(
-        f"--flagfile={run_dir}/flags.txt", "--resume", f"--epochs={epochs}", module="cxr_train.main", fixed=False
+        f"--flagfile={run_dir}/flags.txt",
+        "--resume",
+        f"--epochs={epochs}",
+        module="cxr_train.main",
+        fixed=False,
     )
     assert resumed.returncode == 0, resumed.stderr
     assert "resume: " in resumed.stdout
@@ -122,7 +131,9 @@ def test_damaged_data_is_named(tmp_path, damage):
     directory = tmp_path / "data"
     write_shards(directory, {"train": random_images(18, SIZE), "validation": random_images(5, SIZE)})
     expected = damage(directory)
-    assert_one_clear_line(run(f"--data={directory}", f"--run_dir={tmp_path}/run"), 1, str(directory), expected)
+    assert_one_clear_line(
+        run(f"--data={directory}", f"--run_dir={tmp_path}/run"), 1, str(directory), expected
+    )
 
 
 def test_evaluating_a_folder_that_is_no_run_is_named(tmp_path):
