@@ -181,7 +181,7 @@ def _is_weight(variable: keras.Variable) -> bool:
 
 def _fingerprint(values: np.ndarray) -> tuple[tuple[int, ...], bytes]:
     content = np.ascontiguousarray(values, np.float32)
-    return content.shape, hashlib.sha256(content).digest()
+    return content.shape, hashlib.sha256(content.tobytes()).digest()
 
 
 def _keras_home() -> str:
