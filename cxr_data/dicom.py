@@ -1,15 +1,17 @@
 """DICOM: the header by pydicom, the pixels by tensorflow-io, the look by both rules of the standard.
 
-tensorflow-io decodes every common transfer syntax exactly, but it inverts MONOCHROME1
-by itself, ignores windows, and distorts rescaled, signed and overlaid images. So
-the stored values are taken from it where they are plain, and from pydicom where not;
-rescale, VOI LUT or window, and inversion follow here, in the standard's order
+tensorflow-io decodes every common transfer syntax of MONOCHROME2 exactly, but it inverts
+MONOCHROME1 by itself and inexactly, ignores windows, distorts rescaled, signed and
+overlaid images, and fills up pixels that are cut off. So the stored values are taken from
+it where they are plain (MONOCHROME1 under the name of 2), and from pydicom where
+not; rescale, VOI LUT or window, and inversion follow here, in the standard's order
 (PS3.4 N.2.1).
 """
 
 import hashlib
 import hmac
 import io
+import re
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -76,10 +78,11 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
         raise Undecodable("unsupported", "a DICOM file without an image")
     if rows * columns > max_pixels:
         raise Undecodable("too_large", f"{columns}x{rows} pixels")
+    _refuse_truncated(data, header)
     photometric = str(header.get("PhotometricInterpretation", ""))
     if not photometric.startswith("MONOCHROME"):
         return _color(data)
-    stored = _stored_by_tensorflow(data, header) if _is_plain(header) else _stored_by_pydicom(data)
+    stored = _stored_by_tensorflow(data) if _is_plain(header) else _stored_by_pydicom(data)
     bright = _windowed(stored, header)
     return 255 - bright if photometric == "MONOCHROME1" else bright
 
@@ -94,26 +97,41 @@ def _is_plain(header: Any) -> bool:
         and "ModalityLUTSequence" not in header
         and not any(0x6000 <= element.tag.group <= 0x60FF for element in header)
         and int(header.get("BitsStored", 16)) <= 16
+        and bool(header.original_encoding[1])  # little-endian, as _MONOCHROME1 expects
     )
 
 
-def _stored_by_tensorflow(data: bytes, header: Any) -> np.ndarray:
+# (0028,0004), perhaps CS, length 12: the value may be renamed in place.
+_MONOCHROME1 = re.compile(rb"(\x28\x00\x04\x00(?:CS\x0c\x00|\x0c\x00\x00\x00)MONOCHROME)1")
+
+
+def _stored_by_tensorflow(data: bytes) -> np.ndarray:
     """Stored values [H, W] uint16."""
     import tensorflow as tf
     import tensorflow_io as tfio
 
+    renamed = _MONOCHROME1.sub(rb"\g<1>2", data, count=1)
     try:
         image = tfio.image.decode_dicom_image(
-            data, color_dim=True, on_error="strict", dtype=tf.uint16
+            renamed, color_dim=True, on_error="strict", dtype=tf.uint16
         ).numpy()
     except tf.errors.OpError as error:
         raise Undecodable("damaged", f"DICOM: {error.message}") from error
     if image.ndim != 4 or not image.size:
         raise Undecodable("damaged", "DICOM: no pixels")
-    pixels = np.asarray(image[0, ..., 0])
-    if str(header.PhotometricInterpretation) == "MONOCHROME1":
-        return ((1 << int(header.BitsStored)) - 1 - pixels).astype(np.uint16)
-    return pixels
+    return np.asarray(image[0, ..., 0])
+
+
+def _refuse_truncated(data: bytes, header: Any) -> None:
+    """Raises Undecodable if pixels are missing: the decoders would make some up."""
+    whole = _read_whole(data)  # raises if an encapsulated stream has no end
+    if "PixelData" not in whole:
+        raise Undecodable("truncated", "DICOM: no pixels")
+    if not whole.file_meta.TransferSyntaxUID.is_compressed:
+        samples = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel", 1))
+        expected = samples * int(header.get("BitsAllocated", 8)) // 8
+        if len(whole.PixelData) < expected and "YBR" not in str(header.PhotometricInterpretation):
+            raise Undecodable("truncated", f"DICOM: {len(whole.PixelData)} of {expected} bytes of pixels")
 
 
 def _read_whole(data: bytes) -> Any:

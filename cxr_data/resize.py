@@ -1,14 +1,15 @@
 """The resize kernel: antialiased bicubic, the same for every format, size and machine.
 
 It is the algorithm of Pillow's `Image.resize(..., BICUBIC)`, which the study used:
-a separable cubic (a = -0.5) stretched by the scale when shrinking, horizontal pass
-first, each pass rounded to 8 bits. (Source: Pillow, src/libImaging/Resample.c.)
+a separable cubic (a = -0.5) stretched by the scale when shrinking, each pass rounded to
+8 bits, the horizontal one always first. (Source: Pillow, src/libImaging/Resample.c;
+some of its versions begin with the cheaper pass.)
 
 Each pass is a banded matrix product in float32, where BLAS is fast. The
 coefficients are integers over 2**15, so every product and every sum is an integer
 below 2**24 over 2**15 and therefore exact in float32: the result does not depend on
 the order of the sums, the BLAS, or the number of workers. Pillow's coefficients have
-22 bits; the difference is at most one grey level, in about one pixel of 200.
+22 bits; in the same order of passes the difference is at most one grey level.
 """
 
 from functools import lru_cache

@@ -1,0 +1,210 @@
+"""Killed at any moment, the same command makes the same bytes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sharder_fixtures import content_of, encoded, make_source, picture, save
+
+from cxr_data.convert import make_tfrecords
+from cxr_data.errors import DataError
+from cxr_data.sharder_config import SharderConfig
+from cxr_data.verify import verify
+
+ROOT = Path(__file__).resolve().parents[1]
+OPTIONS = {"size": 48, "shard_mb": 0.1, "quiet": True}
+
+# Kills its own process, workers and all, when the named step is reached for the nth time.
+KILL_AT_STEP = """
+import os, signal, sys
+from cxr_data import convert, finish, ledger, manifest, quarantine, resume, sharder_config, storage, write
+
+step, count, source, output, workers = sys.argv[1], int(sys.argv[2]), *sys.argv[3:5], int(sys.argv[5])
+modules = {"storage": storage, "ledger": ledger, "write": write, "os": os, "resume": resume}
+module, name = step.split(".")
+genuine = getattr(modules[module], name)
+calls = 0
+
+def deadly(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return genuine(*args, **kwargs)
+
+setattr(modules[module], name, deadly)
+config = sharder_config.SharderConfig(source, output, size=48, shard_mb=0.1, quiet=True, workers=workers)
+convert.make_tfrecords(config)
+"""
+
+
+def run(source, output, **options):
+    return make_tfrecords(SharderConfig(str(source), str(output), **{**OPTIONS, "workers": 0, **options}))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    root = make_source(tmp_path_factory.mktemp("source"), 60)
+    save(root / "covid/bad.png", encoded(picture(1))[:-30])
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed") / "out"
+    run(source, output)
+    return content_of(output)
+
+
+STEPS = [
+    ("ledger.write_ledger", 1),  # before the ledger is begun
+    ("write._write_all", 3),  # in a temporary file
+    ("os.fsync", 4),  # after a temporary write
+    ("storage.rename", 3),  # before a shard's rename
+    ("ledger.append", 2),  # after the rename, before the ledger knows
+    ("ledger._line", 3),
+    ("ledger.write_ledger", 2),  # after the last shard
+    ("storage.replace", 2),  # before one of the final files
+    ("storage.replace", 3),
+    ("storage.replace", 4),
+    ("storage.replace", 5),  # before the manifest
+]
+
+
+@pytest.mark.parametrize(("step", "count"), STEPS)
+def test_killed_at_a_step(source, undisturbed, tmp_path, step, count):
+    arguments = [step, str(count), str(source), str(tmp_path / "out"), "0"]
+    done = subprocess.run(
+        [sys.executable, "-c", KILL_AT_STEP, *arguments], cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert not (tmp_path / "out/manifest.json").exists()
+    run(source, tmp_path / "out")
+    assert content_of(tmp_path / "out") == undisturbed
+
+
+def start(source, output, workers):
+    flags = [
+        f"--source={source}",
+        f"--output={output}",
+        "--size=48",
+        "--shard_mb=0.1",
+        f"--workers={workers}",
+    ]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tools.make_tfrecords", *flags],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+
+def kill_at_random_moments(source, output, undisturbed, kills, seed):
+    rng = random.Random(seed)
+    began = time.monotonic()
+    assert start(source, output, 2).wait() == 0
+    whole_run = time.monotonic() - began
+    assert content_of(output) == undisturbed
+    for path in output.iterdir():
+        path.unlink()
+    for _ in range(kills):
+        process = start(source, output, rng.choice([1, 2, 3]))
+        time.sleep(rng.uniform(0.1, whole_run))
+        # Only the main process, in half of the cases: the workers must notice by themselves.
+        if rng.random() < 0.5:
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if (output / "manifest.json").exists():  # it was finished already: from the start again
+            assert content_of(output) == undisturbed
+            for path in output.iterdir():
+                path.unlink()
+    assert start(source, output, 2).wait() == 0
+    assert verify(str(output), 2).problems == ()
+    assert content_of(output) == undisturbed
+
+
+def test_killed_at_random_moments(source, undisturbed, tmp_path):
+    kill_at_random_moments(source, tmp_path / "out", undisturbed, kills=20, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_many_random_moments(source, undisturbed, tmp_path, seed):
+    kill_at_random_moments(source, tmp_path / "out", undisturbed, kills=25, seed=seed)
+
+
+def test_a_torn_or_damaged_ledger_line_is_only_work_to_do_again(source, undisturbed, tmp_path):
+    run(source, tmp_path)
+    ledger = tmp_path / "ledger.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(b"".join([*lines[:2], b'{"name": 5}\n', b"\xff\n", lines[3][: len(lines[3]) // 2]]))
+    (tmp_path / "manifest.json").unlink()
+    run(source, tmp_path)
+    assert content_of(tmp_path) == undisturbed
+
+
+def test_a_damaged_ledger_head_is_one_clear_line(source, tmp_path):
+    run(source, tmp_path)
+    (tmp_path / "ledger.jsonl").write_bytes(b"nonsense\n")
+    with pytest.raises(DataError, match=r"ledger\.jsonl is damaged.*--overwrite"):
+        run(source, tmp_path)
+    run(source, tmp_path, overwrite=True)
+
+
+def test_overwrite_of_an_unfinished_output_goes_on_with_it(source, undisturbed, tmp_path):
+    run(source, tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    times = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.tfrecord")}
+    run(source, tmp_path, overwrite=True)
+    assert {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.tfrecord")} == times
+    assert content_of(tmp_path) == undisturbed
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_disk_full_and_resumed(source, undisturbed, small_disk, workers):
+    output = small_disk / "out"
+    with pytest.raises(DataError, match=r"cannot write in .*: No space left on device;.*same command again"):
+        run(source, output, workers=workers)
+    assert not list(output.glob("*.tmp"))
+    shards = list(output.glob("*.tfrecord"))
+    assert shards
+    for shard in shards:
+        assert shard.read_bytes() == undisturbed[shard.name]
+    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    run(source, output, workers=workers)
+    assert content_of(output) == undisturbed
+
+
+def test_a_limit_on_file_size_is_one_clear_line(source, undisturbed, tmp_path):
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, resource.RLIM_INFINITY));"
+        "from tools import make_tfrecords; make_tfrecords.console_main()"
+    )
+    flags = [f"--source={source}", f"--output={tmp_path / 'out'}", "--size=48", "--shard_mb=0.1"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "File too large" in done.stderr.splitlines()[-1]
+    assert not list((tmp_path / "out").glob("*.tfrecord"))
+    run(source, tmp_path / "out")
+    assert content_of(tmp_path / "out") == undisturbed
