@@ -55,9 +55,7 @@ def test_float32_gives_the_exact_integers(height, width, size, seed):
 @given(height=SIDE, width=SIDE, size=st.integers(1, 70), seed=st.integers(0, 99))
 def test_at_most_one_level_from_pillow(height, width, size, seed):
     image = noise(height, width, seed)
-    difference = np.abs(resize(image, size).astype(int) - pillow(image, size))
-    assert difference.max() <= 1
-    assert difference.mean() < 0.1
+    assert np.abs(resize(image, size).astype(int) - pillow(image, size)).max() <= 1
 
 
 @pytest.mark.parametrize(

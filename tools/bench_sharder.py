@@ -1,0 +1,291 @@
+"""The sharder against decoding alone, the study's way, and a tf.data map.
+
+Every way gets the same files, on the same cores, in the same run, its start included;
+the rounds take turns, and the median counts. The files are the 1024x1024 grayscale
+PNGs of a source, as they are and as JPEG, repeated with a few bytes behind the end so
+that no two are the same. Put --scratch on a file system that is not the bottleneck.
+"""
+
+import concurrent.futures
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from cxr_data.decode import decode
+from cxr_data.errors import DataError, UsageError
+
+FLAGS = flags.FLAGS
+
+SIDE = 1024
+JPEG_QUALITY = 94  # about 130 kB, as the JPEGs of the challenge
+SIZE = 360
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of one format."""
+
+    format: str
+    way: str
+    images: int
+    images_per_second: float
+    peak_mb: float
+    ratio: float
+    target: str
+
+
+def define_flags() -> None:
+    """Defines the flags of this benchmark."""
+    flags.DEFINE_string("source", None, "Folder with 1024x1024 grayscale PNGs, as ../shared/data/cxr_sample.")
+    flags.DEFINE_integer("images", 2000, "Images per run; the slow references get fewer.")
+    flags.DEFINE_integer("rounds", 3, "Rounds; the median counts.")
+    flags.DEFINE_string("scratch", "/dev/shm", "Where files and shards are put.")
+    flags.DEFINE_string("json", "", "File for the numbers as JSON.")
+
+
+# -- the files ---------------------------------------------------------------------------------
+
+
+def pictures(source: str) -> list[bytes]:
+    """The bytes of the 1024x1024 grayscale PNGs of a folder."""
+    found = []
+    for path in sorted(Path(source).rglob("*.png")):
+        with Image.open(path) as image:
+            if image.format == "PNG" and image.mode == "L" and image.size == (SIDE, SIDE):
+                found.append(path.read_bytes())
+    if not found:
+        raise DataError(f"{source} holds no grayscale PNGs of {SIDE}x{SIDE}")
+    return found
+
+
+def as_jpeg(png: bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png)).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def write_files(folder: Path, contents: Sequence[bytes], images: int, suffix: str) -> list[str]:
+    """Writes `images` files into two class folders; no two have the same bytes."""
+    paths = []
+    for number in range(images):
+        path = folder / "ab"[number % 2] / f"{number:06d}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(contents[number % len(contents)] + number.to_bytes(4, "little"))
+        paths.append(str(path))
+    return paths
+
+
+# -- the ways ----------------------------------------------------------------------------------
+
+
+def decode_opencv(path: str) -> int:
+    cv2.setNumThreads(1)
+    return int(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE).shape[0])
+
+
+def decode_pillow(path: str) -> int:
+    with Image.open(path) as image:
+        image.load()
+        return image.height
+
+
+def decode_ours(path: str) -> int:
+    return int(decode(Path(path).read_bytes(), "gray", 10**8).shape[0])
+
+
+def decode_only(decoder: Callable[[str], int], paths: Sequence[str], _: Path) -> None:
+    """Reads and decodes on all cores, and throws the pixels away."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(_cores(), context) as pool:
+        for _height in pool.map(decoder, paths, chunksize=16):
+            pass
+
+
+def sharder(paths: Sequence[str], output: Path) -> None:
+    """This project, as users start it."""
+    source = Path(paths[0]).parents[1]
+    command = [sys.executable, "-m", "tools.make_tfrecords", f"--source={source}", f"--output={output}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DataError(f"the sharder failed: {done.stderr.strip().splitlines()[-1]}")
+
+
+def study(paths: Sequence[str], output: Path) -> None:
+    """Pillow in one process, tf.train.Example, TFRecordWriter."""
+    import tensorflow as tf
+
+    output.mkdir()
+    with tf.io.TFRecordWriter(str(output / "study.tfrecord")) as writer:
+        for path in paths:
+            gray = Image.open(path).convert("L").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+            pixels = np.repeat(np.asarray(gray, np.float32)[..., None] / 255, 3, axis=2)
+            image = tf.train.Feature(float_list=tf.train.FloatList(value=pixels.ravel()))
+            label = tf.train.Feature(int64_list=tf.train.Int64List(value=[0]))
+            features = tf.train.Features(feature={"image": image, "label": label})
+            writer.write(tf.train.Example(features=features).SerializeToString())
+
+
+def tf_data_map(paths: Sequence[str], output: Path) -> None:
+    """decode_image, resize with antialias, in a parallel map; serialized tensors (no protobuf)."""
+    import tensorflow as tf
+
+    def load(path: object) -> object:
+        image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+        small = tf.image.resize(image, [SIZE, SIZE], method="bicubic", antialias=True) / 255
+        return tf.io.serialize_tensor(small)
+
+    output.mkdir()
+    dataset = tf.data.Dataset.from_tensor_slices(list(paths)).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    with tf.io.TFRecordWriter(str(output / "map.tfrecord")) as writer:
+        for record in dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
+            writer.write(record)
+
+
+def _way(name: str, paths: Sequence[str], output: Path) -> None:
+    """Runs one way in this process."""
+    decoders = {"opencv": decode_opencv, "pillow": decode_pillow, "ours": decode_ours}
+    kind, _, decoder = name.partition(":")
+    if kind == "decode":
+        decode_only(decoders[decoder], paths, output)
+    else:
+        {"sharder": sharder, "study": study, "tf.data": tf_data_map}[kind](paths, output)
+
+
+# -- measuring ---------------------------------------------------------------------------------
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def measure(name: str, paths: Sequence[str], scratch: Path) -> tuple[float, float]:
+    """Runs one way in a process of its own: (seconds, peak MB of it and all below it)."""
+    output = scratch / "output"
+    shutil.rmtree(output, ignore_errors=True)
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_way, args=(name, paths, output))
+    began = time.monotonic()
+    process.start()
+    with _peak_memory(process.pid or 0) as peak:
+        process.join()
+    seconds = time.monotonic() - began
+    shutil.rmtree(output, ignore_errors=True)
+    if process.exitcode:
+        raise DataError(f"benchmark way {name!r} ended with exit code {process.exitcode}")
+    return seconds, peak[0]
+
+
+@contextlib.contextmanager
+def _peak_memory(pid: int) -> Iterator[list[float]]:
+    """Samples the proportional memory of a process tree; the list holds the peak in MB."""
+    peak, stop = [0.0], threading.Event()
+
+    def sample() -> None:
+        while not stop.wait(0.1):
+            peak[0] = max(peak[0], sum(_pss(process) for process in _tree(pid)))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _tree(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *(below for child in children for below in _tree(int(child)))]
+    return []
+
+
+def _pss(pid: int) -> float:
+    """Memory in MB, shared pages counted by share."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1e3
+    return 0.0
+
+
+def bench_format(name: str, contents: Sequence[bytes], scratch: Path) -> list[Row]:
+    """All ways of one format."""
+    folder = scratch / name
+    paths = write_files(folder, contents, FLAGS.images, "png" if name == "PNG" else "jpg")
+    few = paths[: max(len(paths) // 10, 1)]
+    small = write_files(scratch / f"{name}-small", contents, max(FLAGS.images // 10, 1), "img")
+    ways = {
+        "sharder": paths,
+        "sharder:small": small,
+        "decode:opencv": paths,
+        "decode:pillow": paths,
+        "decode:ours": paths,
+        "tf.data": paths[: max(len(paths) // 4, 1)],
+        "study": few,
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    memory: dict[str, float] = {}
+    for number in range(FLAGS.rounds):
+        for way, files in ways.items():
+            took, peak = measure(way, files, scratch)
+            seconds[way].append(took)
+            memory[way] = max(memory.get(way, 0), peak)
+            print(
+                f"round {number + 1} {name} {way}: {len(files) / took:.1f} img/s", file=sys.stderr, flush=True
+            )
+    shutil.rmtree(folder)
+    shutil.rmtree(scratch / f"{name}-small")
+    speed = {way: len(files) / statistics.median(seconds[way]) for way, files in ways.items()}
+    targets = {
+        "decode:opencv": "0.85" if name == "PNG" else "0.75",
+        "decode:pillow": "0.85" if name == "PNG" else "0.75",
+        "tf.data": "2",
+        "study": "8",
+    }
+    ours = speed["sharder"]
+    return [
+        Row(name, way, len(ways[way]), speed[way], memory[way], ours / speed[way], targets.get(way, ""))
+        for way in ways
+    ]
+
+
+def main() -> None:
+    """Reads the flags, measures, prints a table and writes JSON."""
+    if not FLAGS.source:
+        raise UsageError("--source is missing, as --source=../shared/data/cxr_sample")
+    contents = pictures(FLAGS.source)
+    with tempfile.TemporaryDirectory(dir=FLAGS.scratch, prefix="cxr-bench-") as name:
+        scratch = Path(name)
+        rows = bench_format("PNG", contents, scratch)
+        rows += bench_format("JPEG", [as_jpeg(content) for content in contents], scratch)
+    print(
+        f"{_cores()} cores, {len(contents)} pictures, scratch {FLAGS.scratch}, float32 x 3 at {SIZE}x{SIZE}"
+    )
+    print(
+        f"{'format':6}  {'way':14}  {'images':>6}  {'img/s':>7}  {'peak MB':>7}  {'sharder / way':>13}  target"
+    )
+    for row in rows:
+        print(
+            f"{row.format:6}  {row.way:14}  {row.images:6}  {row.images_per_second:7.1f}  {row.peak_mb:7.0f}  "
+            f"{row.ratio:13.2f}  {row.target and '>= ' + row.target}"
+        )
+    if FLAGS.json:
+        Path(FLAGS.json).write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
