@@ -88,6 +88,16 @@ class Manifest:
         """Number of records in all splits."""
         return sum(shard.records for shard in self.shards)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every stored image."""
+        return self.size, self.size, self.channels
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of one stored image."""
+        return int(np.prod(self.image_shape)) * np.dtype(self.dtype).itemsize
+
     def shards_of(self, split: str) -> tuple[Shard, ...]:
         """The shards of a split. Raises DataError for a split that is not there."""
         if split not in self.splits:
@@ -125,8 +135,12 @@ def write_manifest(manifest: Manifest) -> None:
     storage.replace(storage.join(manifest.directory, MANIFEST_NAME), text.encode())
 
 
-def read_manifest(directory: str) -> Manifest:
+def read_manifest(directory: str, *, check_shards: bool = True) -> Manifest:
     """Reads `directory/manifest.json` and checks that the shards it names are there, at full size.
+
+    Args:
+      directory: local or remote.
+      check_shards: False leaves missing and truncated shards to the reader.
 
     Raises:
       DataError: there is no manifest, it is damaged or of another schema, or a shard is missing
@@ -146,7 +160,7 @@ def read_manifest(directory: str) -> Manifest:
         manifest = _from_document(directory, document)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error}): make the dataset again with --overwrite") from error
-    for shard in manifest.shards:
+    for shard in manifest.shards if check_shards else ():
         _check_shard(manifest, shard)
     return manifest
 

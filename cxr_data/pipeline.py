@@ -1,93 +1,299 @@
-"""The read side: shards -> seeded order -> parse -> batch -> prefetch.
+"""The read side: index -> order -> read -> batch -> prefetch.
 
-A batch is a dictionary:
+Two readers, one interface: by position for local shards (`indexed`), as streams for remote
+storage and the tf.data service (`streamed`). A batch is a dictionary:
 
-    image   float32 [B, S, S, 3] in [0, 1]
+    image   [B, S, S, C] as stored: float32 or float16 in [0, 1], or uint8 in [0, 255].
+            `expand_image` makes float32 [B, S, S, 3] of it, on the device.
     label   int32   [B]
     weight  float32 [B], 1 for an example, 0 for padding
-    index   int64   [B], the record's number within its split (its place among the
-            rows of the split in `index.npy`), -1 for padding
+    index   int64   [B], the record's position in its split, -1 for padding
 
 Training drops the odd last batch, since another shape would be another compilation;
 evaluation pads it and gives the padding weight 0, so that every image counts once.
 """
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Callable, Iterator
+import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
+from cxr_data import cache, damage, order, storage
+from cxr_data.cache import MemoryCache, PositionalReader, cache_on_disk, choose_cache, free_memory
+from cxr_data.choice import Choice
 from cxr_data.errors import DataError, UsageError
-from cxr_data.manifest import Manifest, Shard, read_index
+from cxr_data.indexed import VERIFY, IndexedReader
+from cxr_data.manifest import Manifest, read_index
+from cxr_data.order import PADDING, InputWorker
 from cxr_data.record import Fields, read_fields
+from cxr_data.streamed import StreamedReader
 
-_SHARDS_READ_AT_ONCE = 4
-_READ_BUFFER_BYTES = 8 << 20
+READERS = ("auto", "indexed", "stream")
+ON_BAD_RECORD = ("fail", "skip")
+
 _PREFETCHED_BATCHES = 2
+_BATCHES_READ_AT_ONCE = 2
 
 
-def steps_per_epoch(manifest: Manifest, split: str, batch_size: int) -> int:
-    """Returns the number of full batches in `split`.
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """How shards are read.
+
+    Attributes:
+      reader: one of `READERS`.
+      cache: one of `cache.CACHES`.
+      cache_dir: where `--cache=disk` keeps its copies.
+      verify: one of `indexed.VERIFY`; the streamed reader always checks.
+      on_bad_record: `fail`, or `skip`: all records are checked once at the start and the bad
+        ones are left out.
+      max_bad_records: how many may be left out.
+      shuffle_mb: the streamed reader's shuffle buffer, in MB of stored records.
+      worker: which part of each global batch this process reads.
 
     Raises:
-      UsageError: not even one.
+      UsageError: a value that is not known.
     """
-    count = manifest.count(split)
-    if count < batch_size:
-        raise UsageError(
-            f"--batch_size={batch_size}: split {split!r} has only {count} images; choose at most {count}"
-        )
-    return count // batch_size
+
+    reader: str = "auto"
+    cache: str = "auto"
+    cache_dir: str = "~/.cache/cxr"
+    verify: str = "first"
+    on_bad_record: str = "fail"
+    max_bad_records: int = 100
+    shuffle_mb: int = 512
+    worker: InputWorker = InputWorker()  # noqa: RUF009  (frozen)
+
+    def __post_init__(self) -> None:
+        for flag, known in (
+            ("reader", READERS),
+            ("cache", cache.CACHES),
+            ("verify", VERIFY),
+            ("on_bad_record", ON_BAD_RECORD),
+        ):
+            if getattr(self, flag) not in known:
+                raise UsageError(f"--{flag}={getattr(self, flag)}: choose one of {', '.join(known)}")
 
 
-def training_dataset(
-    manifest: Manifest,
-    split: str,
-    *,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    first_step: int = 0,
-    shuffle_records: int = 512,
-) -> tf.data.Dataset:
-    """One epoch of full batches in an order that depends on `seed` and `epoch` only.
-
-    The order of the shards is permuted, a few are read at once, and their records go
-    through a shuffle buffer in the stored form, not as decoded images.
+class Pipeline:
+    """Batches of the splits of one data directory.
 
     Args:
       manifest: of the data directory.
-      split: such as `train`.
-      batch_size: the global batch.
-      seed: the same seed gives the same order of examples.
-      epoch: from 0; each has its own order.
-      first_step: how many batches of this epoch to skip, to go on after a stop.
-      shuffle_records: size of the shuffle buffer, in records.
+      options: how to read it.
 
-    Returns:
-      `steps_per_epoch - first_step` batches.
+    Attributes:
+      choices: what `auto` chose, and why.
+
+    Raises:
+      DataError: an index is missing, too many records are bad, or a cache does not fit.
     """
-    numbered = _numbered_shards(manifest, split)
-    generator = np.random.default_rng([seed, epoch])
-    generator.shuffle(numbered)
-    dataset = _read(numbered, shards_at_once=_SHARDS_READ_AT_ONCE)
-    shuffle_seed = int(generator.integers(1 << 31))
-    dataset = dataset.shuffle(shuffle_records, seed=shuffle_seed, reshuffle_each_iteration=False)
-    dataset = dataset.skip(first_step * batch_size)
-    dataset = dataset.map(_parser(manifest), num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(batch_size, drop_remainder=True)
-    return _finish(dataset, steps_per_epoch(manifest, split, batch_size) - first_step)
+
+    def __init__(self, manifest: Manifest, options: ReadOptions | None = None) -> None:
+        self.manifest = manifest
+        self._options = options or ReadOptions()
+        self._local = not storage.is_remote(manifest.directory)
+        kept = self._choose_cache()
+        reader = self._choose_reader(kept.value)
+        self.choices = (reader, kept)
+        self._cache = kept.value
+        self._indexed = reader.value == "indexed"
+        if kept.value == "disk":
+            cache_dir = pathlib.Path(self._options.cache_dir).expanduser()
+            self.manifest = cache_on_disk(manifest, manifest.splits, cache_dir)
+        self._readers: dict[str, PositionalReader | StreamedReader] = {}
+        self._positions: dict[str, np.ndarray] = {}
+
+    def steps_per_epoch(self, split: str, batch_size: int) -> int:
+        """Returns the number of full training batches in `split`.
+
+        Raises:
+          UsageError: not even one.
+        """
+        count = len(self.positions(split))
+        if count < batch_size:
+            raise UsageError(
+                f"--batch_size={batch_size}: split {split!r} has only {count} images; choose at most {count}"
+            )
+        return count // batch_size
+
+    def positions(self, split: str) -> np.ndarray:
+        """The records of `split` that are read: int64, ascending; all, but for bad ones left out.
+
+        Raises:
+          DataError: the split is not there, or too many records are bad.
+        """
+        if split not in self._positions:
+            every = np.arange(self.manifest.count(split))
+            self._positions[split] = np.setdiff1d(every, self._bad_positions(split))
+        return self._positions[split]
+
+    def training_dataset(
+        self, split: str, *, batch_size: int, seed: int, epoch: int, first_step: int = 0
+    ) -> tf.data.Dataset:
+        """One epoch of full batches, in an order that depends on the arguments and the options only.
+
+        Args:
+          split: such as `train`.
+          batch_size: the global batch.
+          seed: the same seed gives the same order of examples.
+          epoch: from 0; each has its own order.
+          first_step: how many batches of this epoch to skip, to go on after a stop.
+
+        Returns:
+          `steps_per_epoch - first_step` batches, of this input worker's part of the global batch.
+
+        Raises:
+          UsageError: the split has not one full batch.
+        """
+        steps = self.steps_per_epoch(split, batch_size) - first_step
+        worker = self._options.worker
+        positions = self.positions(split)
+        reader = self._reader(split)
+        if isinstance(reader, StreamedReader):
+            examples = reader.training_examples(
+                positions, batch_size=batch_size, seed=seed, epoch=epoch, worker=worker, first_step=first_step
+            )
+            return _finish(_batch(examples, worker.part_of(batch_size)), steps)
+        batches = order.training_batches(
+            positions, batch_size=batch_size, seed=seed, epoch=epoch, worker=worker
+        )
+        return _finish(self._by_position(reader, batches[first_step:]), steps)
+
+    def evaluation_dataset(self, split: str, *, batch_size: int) -> tf.data.Dataset:
+        """Every record of `split` once, in manifest order; the last batch is padded to `batch_size`."""
+        positions = self.positions(split)
+        reader = self._reader(split)
+        steps = -(-len(positions) // batch_size)
+        if isinstance(reader, StreamedReader):
+            examples = reader.examples(positions)
+            return _finish(_batch(examples, batch_size, pad=True), steps)
+        batches = order.evaluation_batches(positions, batch_size=batch_size)
+        return _finish(self._by_position(reader, batches), steps)
+
+    def _by_position(self, reader: PositionalReader, batches: np.ndarray) -> tf.data.Dataset:
+        """Turns rows of positions into batches; the images are read inside of tf.data."""
+        shape = [batches.shape[1], *self.manifest.image_shape]
+        labels = tf.constant(reader.labels)
+
+        def read(positions: tf.Tensor) -> dict[str, tf.Tensor]:
+            images = tf.numpy_function(reader.read, [positions], self.manifest.dtype, stateful=False)
+            real = positions != PADDING
+            return {
+                "image": tf.ensure_shape(images, shape),
+                "label": tf.gather(labels, tf.maximum(positions, 0)) * tf.cast(real, tf.int32),
+                "weight": tf.cast(real, tf.float32),
+                "index": positions,
+            }
+
+        dataset = tf.data.Dataset.from_tensor_slices(batches)
+        return dataset.map(read, num_parallel_calls=_BATCHES_READ_AT_ONCE, deterministic=True)
+
+    def _reader(self, split: str) -> PositionalReader | StreamedReader:
+        if split not in self._readers:
+            self._readers[split] = self._open(split)
+        return self._readers[split]
+
+    def _open(self, split: str) -> PositionalReader | StreamedReader:
+        if not self._indexed:
+            return StreamedReader(self.manifest, split, shuffle_mb=self._options.shuffle_mb)
+        below: PositionalReader
+        if storage.is_remote(self.manifest.directory):
+            below = _RemoteSplit(self.manifest, split)
+        else:
+            below = IndexedReader(self.manifest, split, verify=self._options.verify)
+        if self._cache != "memory":
+            return below
+        return MemoryCache(below, self.manifest.image_shape, self.manifest.dtype)
+
+    def _bad_positions(self, split: str) -> list[int]:
+        if self._options.on_bad_record == "fail":
+            return []
+        bad = damage.find_bad_records(self.manifest, split)
+        for record in bad:
+            print(f"left out: {record}")
+        damage.refuse_too_many(bad, most=self._options.max_bad_records)
+        return [record.position for record in bad]
+
+    def _choose_reader(self, kept: str) -> Choice:
+        requested = self._options.reader
+        positional = self._local or kept != "none"
+        if requested == "indexed" and not positional:
+            raise UsageError("--reader=indexed: these shards are remote; add --cache=memory or --cache=disk")
+        if self._options.on_bad_record == "skip" and (requested == "stream" or not self._local):
+            raise UsageError("--on_bad_record=skip: needs local shards and --reader=indexed")
+        if requested != "auto":
+            return Choice("reader", requested)
+        if self._local:
+            return Choice("reader", "indexed", "local shards, read by position")
+        if positional:
+            return Choice("reader", "indexed", f"remote shards, kept by --cache={kept}")
+        return Choice("reader", "stream", "remote shards")
+
+    def _choose_cache(self) -> Choice:
+        if self._options.reader == "stream":
+            if self._options.cache not in ("auto", "none"):
+                raise UsageError(
+                    f"--cache={self._options.cache}: is read by position; leave out --reader=stream"
+                )
+            return Choice("cache", "none", "--reader=stream" if self._options.cache == "auto" else "")
+        directory = pathlib.Path(self._options.cache_dir).expanduser()
+        existing = next(place for place in (directory, *directory.parents) if place.exists())
+        status = os.statvfs(existing)
+        return choose_cache(
+            self._options.cache,
+            stored_bytes=sum(shard.bytes for shard in self.manifest.shards),
+            local=self._local,
+            free=free_memory(),
+            free_disk=status.f_bavail * status.f_frsize,
+        )
 
 
-def evaluation_dataset(manifest: Manifest, split: str, *, batch_size: int) -> tf.data.Dataset:
-    """Every record of `split` once, in manifest order; the last batch is padded to `batch_size`."""
-    dataset = _read(_numbered_shards(manifest, split), shards_at_once=1)
-    dataset = dataset.map(_parser(manifest), num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.batch(batch_size)
-    dataset = dataset.map(lambda batch: pad_batch(batch, batch_size))
-    return _finish(dataset, -(-manifest.count(split) // batch_size))
+class _RemoteSplit:
+    """A remote split that is streamed into memory as a whole, at its first read."""
+
+    def __init__(self, manifest: Manifest, split: str) -> None:
+        self._reader = StreamedReader(manifest, split)
+        self._shape = manifest.image_shape
+        self._dtype = np.dtype(manifest.dtype)
+        rows = read_index(manifest)
+        numbers = [manifest.shards.index(shard) for shard in manifest.shards_of(split)]
+        self.labels: np.ndarray = rows[np.isin(rows["shard"], numbers)]["label"].astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        """Returns [B, S, S, C] for ascending or unordered positions int64 [B]."""
+        images = np.empty((len(positions), *self._shape), self._dtype)
+        place = np.argsort(positions)
+        examples = self._reader.examples(np.sort(positions))
+        for row, (_, image, _) in zip(place, examples.as_numpy_iterator(), strict=True):
+            images[row] = image
+        return images
+
+
+def _batch(examples: tf.data.Dataset, batch_size: int, *, pad: bool = False) -> tf.data.Dataset:
+    """Batches (position, image, label) examples into the dictionaries described above."""
+
+    def name(position: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
+        batch = {"image": image, "label": label, "weight": tf.ones(tf.shape(label)), "index": position}
+        return pad_batch(batch, batch_size) if pad else batch
+
+    return examples.batch(batch_size, drop_remainder=not pad).map(name)
+
+
+def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
+    """Prefetches, and settles what TensorFlow would otherwise choose for itself."""
+    options = tf.data.Options()
+    options.deterministic = True
+    # The input workers' parts are ours to deal out, not TensorFlow's.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    dataset = dataset.prefetch(_PREFETCHED_BATCHES).with_options(options)
+    return dataset.apply(tf.data.experimental.assert_cardinality(batches))
 
 
 def pad_batch(batch: dict[str, tf.Tensor], batch_size: int) -> dict[str, tf.Tensor]:
@@ -96,23 +302,33 @@ def pad_batch(batch: dict[str, tf.Tensor], batch_size: int) -> dict[str, tf.Tens
     padded = {}
     for key, tensor in batch.items():
         padding = [[0, missing]] + [[0, 0]] * (tensor.shape.rank - 1)
-        fill = tf.constant(-1 if key == "index" else 0, tensor.dtype)
+        fill = tf.constant(PADDING if key == "index" else 0, tensor.dtype)
         padded[key] = tf.ensure_shape(
             tf.pad(tensor, padding, constant_values=fill), [batch_size, *tensor.shape[1:]]
         )
     return padded
 
 
+def expand_image(image: tf.Tensor) -> tf.Tensor:
+    """Turns stored pixels [..., 1 or 3] into float32 [..., 3] in [0, 1].
+
+    float16 and float32 pixels are stored in [0, 1], uint8 pixels in [0, 255]. It runs inside
+    the compiled step: what travels to the device is the stored form.
+    """
+    scale = 1 / 255 if image.dtype == tf.uint8 else 1.0
+    image = tf.cast(image, tf.float32) * scale
+    return image if image.shape[-1] == 3 else tf.repeat(image, 3, axis=-1)
+
+
 def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
-    """Reads id, label, group and SHA-256 of every record of `split`, without the pixels.
+    """Reads id, label, group and SHA-256 of every record of a local split, without the pixels.
 
     Returns:
       One entry for each record, so that a batch's `index` is a position in the list.
     """
-    shards = manifest.shards_of(split)
     index = read_index(manifest)
     fields = []
-    for shard in shards:
+    for shard in manifest.shards_of(split):
         file = os.open(manifest.path(shard), os.O_RDONLY)
         try:
             rows = index[index["shard"] == manifest.shards.index(shard)]
@@ -127,90 +343,27 @@ def clear_data_errors(manifest: Manifest) -> Iterator[None]:
     """Turns TensorFlow's errors about damaged records into one line that says what to do.
 
     Raises:
-      DataError: in place of `tf.errors.DataLossError` and of a record that does not parse.
+      DataError: in place of the error of a reader that runs inside of tf.data, of
+        `tf.errors.DataLossError`, and of a record that does not parse.
     """
     try:
         yield
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
-        if not _is_about_records(error):
+    except tf.errors.OpError as error:
+        reason = _reason(error)
+        if not reason:
             raise
         raise DataError(
-            f"a record in {manifest.directory} is damaged or missing ({error.message.splitlines()[0][:160]}); "
-            f"`python -m tools.verify_tfrecords --data={manifest.directory}` names it"
+            f"{reason}; `python -m tools.verify_tfrecords --data={manifest.directory}` lists all damage, "
+            "--on_bad_record=skip goes on without these records"
         ) from error
 
 
-def _is_about_records(error: tf.errors.OpError) -> bool:
-    return not isinstance(error, tf.errors.InvalidArgumentError) or "ParseSingleExample" in error.message
-
-
-def _numbered_shards(manifest: Manifest, split: str) -> list[tuple[str, int]]:
-    """Returns (path, number of its first record within the split) for each shard of `split`."""
-    numbered = []
-    first = 0
-    for shard in manifest.shards_of(split):
-        numbered.append((_path(manifest, shard), first))
-        first += shard.records
-    return numbered
-
-
-def _path(manifest: Manifest, shard: Shard) -> str:
-    return str(manifest.path(shard))
-
-
-def _read(numbered: list[tuple[str, int]], shards_at_once: int) -> tf.data.Dataset:
-    """Yields (index int64 [], serialized Example string []) over the shards, in a fixed order."""
-    paths, firsts = zip(*numbered, strict=True)
-    shards = tf.data.Dataset.from_tensor_slices((list(paths), np.array(firsts, np.int64)))
-
-    def records(path: tf.Tensor, first: tf.Tensor) -> tf.data.Dataset:
-        return tf.data.TFRecordDataset(path, buffer_size=_READ_BUFFER_BYTES).enumerate(start=first)
-
-    return shards.interleave(
-        records, cycle_length=shards_at_once, num_parallel_calls=shards_at_once, deterministic=True
-    )
-
-
-def _parser(manifest: Manifest) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns the function that turns (index, serialized Example) into one example."""
-    stored_shape = [manifest.size, manifest.size, manifest.channels]
-    as_floats = manifest.dtype == "float32"
-    features = {
-        "image": tf.io.FixedLenFeature(stored_shape, tf.float32)
-        if as_floats
-        else tf.io.FixedLenFeature([], tf.string),
-        "label": tf.io.FixedLenFeature([], tf.int64),
-    }
-
-    def parse(index: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-        example = tf.io.parse_single_example(serialized, features)
-        image = example["image"]
-        if not as_floats:
-            image = tf.reshape(tf.io.decode_raw(image, tf.dtypes.as_dtype(manifest.dtype)), stored_shape)
-        return {
-            "image": expand_image(image),
-            "label": tf.cast(example["label"], tf.int32),
-            "weight": tf.ones([]),
-            "index": index,
-        }
-
-    return parse
-
-
-def expand_image(image: tf.Tensor) -> tf.Tensor:
-    """Turns stored pixels [..., 1 or 3] into float32 [..., 3] in [0, 1].
-
-    float16 and float32 pixels are stored in [0, 1], uint8 pixels in [0, 255].
-    """
-    scale = 1 / 255 if image.dtype == tf.uint8 else 1.0
-    image = tf.cast(image, tf.float32) * scale
-    return image if image.shape[-1] == 3 else tf.repeat(image, 3, axis=-1)
-
-
-def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
-    options = tf.data.Options()
-    options.deterministic = True
-    # One host reads everything itself: TensorFlow must not deal the shards out once more.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    dataset = dataset.prefetch(_PREFETCHED_BATCHES).with_options(options)
-    return dataset.apply(tf.data.experimental.assert_cardinality(batches))
+def _reason(error: tf.errors.OpError) -> str:
+    """What is wrong with the data; empty if `error` is not about the data."""
+    first = error.message.splitlines()[0]
+    marker = f"{DataError.__name__}: "
+    if marker in first:  # raised by a reader inside of tf.data
+        return first.split(marker, 1)[1]
+    if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
+        return f"a record is damaged or missing ({first[:160]})"
+    return f"a record has another schema ({first[:160]})" if "ParseSingleExample" in error.message else ""

@@ -48,6 +48,11 @@ def read_bytes(path: str) -> bytes:
         raise DataError(f"cannot read {path}: {error.message}") from error
 
 
+def open_read(path: str) -> Any:
+    """Opens a local or remote file to read bytes from front to back."""
+    return gfile().GFile(path, "rb") if is_remote(path) else open(path, "rb")  # noqa: SIM115
+
+
 def size(path: str) -> int | None:
     """The size of a file in bytes, or None where there is no such file."""
     if not is_remote(path):

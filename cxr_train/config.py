@@ -5,6 +5,8 @@ import json
 import pathlib
 
 from cxr_data.errors import DataError, UsageError
+from cxr_data.order import InputWorker
+from cxr_data.pipeline import ReadOptions
 from cxr_train.backbones import find_backbone
 
 
@@ -26,6 +28,7 @@ class TrainConfig:
       precision, xla, strategy: see `strategy.choose_placement`.
       seed: of the initial weights, the order of the examples and the dropout.
       train_split, validation_split: names of splits in the manifest.
+      read: how the shards are read.
     """
 
     backbone: str
@@ -44,6 +47,7 @@ class TrainConfig:
     seed: int = 0
     train_split: str = "train"
     validation_split: str = "validation"
+    read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value that no run could use, naming its flag."""
@@ -60,6 +64,18 @@ class TrainConfig:
         if any(width < 1 for width in self.head):
             raise UsageError(f"--head={'-'.join(map(str, self.head))}: widths must be at least 1")
 
+    def what_decides_the_result(self) -> dict[str, object]:
+        """The values by flag that a resumed run must share with the run that it continues.
+
+        More epochs continue the same run, the directory may have been moved, and caches and
+        checks change no pixel.
+        """
+        values = dataclasses.asdict(self)
+        values |= values.pop("read")
+        for free in ("epochs", "run_dir", "cache", "cache_dir", "verify", "max_bad_records"):
+            del values[free]
+        return values
+
     def save(self, path: pathlib.Path) -> None:
         """Writes the configuration as JSON."""
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
@@ -73,7 +89,9 @@ class TrainConfig:
         """
         try:
             values = json.loads(path.read_text())
-            return cls(**{**values, "head": tuple(values["head"])})
+            read = values["read"]
+            options = ReadOptions(**{**read, "worker": InputWorker(**read["worker"])})
+            return cls(**{**values, "head": tuple(values["head"]), "read": options})
         except FileNotFoundError as error:
             raise DataError(f"{path.parent} is not a run directory: it has no {path.name}") from error
         except (ValueError, TypeError, KeyError) as error:

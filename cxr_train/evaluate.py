@@ -14,12 +14,14 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from cxr_data import command, pipeline
+from cxr_data import command
 from cxr_data.errors import DataError
 from cxr_data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from cxr_data.pipeline import Pipeline, clear_data_errors, read_split_fields
 from cxr_data.runtime import start
 from cxr_train import metrics
 from cxr_train.config import TrainConfig
+from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.step import PredictStep
 from cxr_train.strategy import Placement, choose_placement
 
@@ -60,7 +62,7 @@ class Predictions:
 
 
 def predict_split(
-    manifest: Manifest, split: str, predict: PredictStep, placement: Placement, *, batch_size: int
+    pipeline: Pipeline, split: str, predict: PredictStep, placement: Placement, *, batch_size: int
 ) -> Predictions:
     """Predicts every image of `split` exactly once, whatever the batch size and the replicas.
 
@@ -71,11 +73,11 @@ def predict_split(
       DataError: the split is not there, or a record is damaged.
     """
     replicas = placement.replicas
-    batch_size = -(-min(batch_size, manifest.count(split)) // replicas) * replicas
-    dataset = pipeline.evaluation_dataset(manifest, split, batch_size=batch_size)
+    batch_size = -(-min(batch_size, len(pipeline.positions(split))) // replicas) * replicas
+    dataset = pipeline.evaluation_dataset(split, batch_size=batch_size)
     batches = placement.strategy.experimental_distribute_dataset(dataset)
     parts = []
-    with pipeline.clear_data_errors(manifest):
+    with clear_data_errors(pipeline.manifest):
         for batch in tqdm(batches, total=len(dataset), desc=f"evaluate {split}", unit="batch", leave=False):
             real = predict.gather(batch["weight"]) > 0
             columns = (predict.gather(batch["index"]), predict.gather(batch["label"]), predict(batch))
@@ -86,7 +88,7 @@ def predict_split(
 
 def write_predictions(path: pathlib.Path, manifest: Manifest, split: str, predictions: Predictions) -> None:
     """Writes one line an image: id, group, label, predicted class and a probability a class."""
-    fields = pipeline.read_split_fields(manifest, split)
+    fields = read_split_fields(manifest, split)
     names = manifest.class_names
     with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -100,7 +102,7 @@ def write_predictions(path: pathlib.Path, manifest: Manifest, split: str, predic
 
 def evaluate_split(
     run_dir: pathlib.Path,
-    manifest: Manifest,
+    pipeline: Pipeline,
     split: str,
     model: keras.Model,
     placement: Placement,
@@ -113,7 +115,8 @@ def evaluate_split(
       The metrics, see `metrics.summarize`.
     """
     predict = PredictStep(model, placement.strategy, compile=placement.compile)
-    predictions = predict_split(manifest, split, predict, placement, batch_size=batch_size)
+    manifest = pipeline.manifest
+    predictions = predict_split(pipeline, split, predict, placement, batch_size=batch_size)
     write_predictions(run_dir / f"predictions_{split}.csv", manifest, split, predictions)
     summary = predictions.summarize(manifest.class_names)
     (run_dir / f"metrics_{split}.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -184,7 +187,7 @@ def main() -> int:
     chosen = choose_placement("one", config.precision, flags.FLAGS.xla)
     summary = evaluate_split(
         run_dir,
-        manifest,
+        Pipeline(manifest, read_options_from_flags()),
         flags.FLAGS.split,
         model,
         chosen,
@@ -201,6 +204,7 @@ def console_main() -> None:
     flags.DEFINE_string("data", None, "Directory of shards; the run's own by default.")
     flags.DEFINE_string("split", "validation", "Which split to evaluate.")
     flags.DEFINE_integer("batch_size", None, "Images a step; the run's own by default.", lower_bound=1)
+    define_read_flags()
     flags.DEFINE_enum("xla", "auto", ["auto", "on", "off"], "Whether XLA compiles the prediction.")
     command.run(main)
 

@@ -13,9 +13,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from cxr_data import pipeline
 from cxr_data.errors import CxrError, UsageError
-from cxr_data.manifest import Manifest
+from cxr_data.pipeline import Pipeline, clear_data_errors
 from cxr_train.checkpoint import Checkpoints, average_replica_statistics
 from cxr_train.config import TrainConfig
 from cxr_train.evaluate import Predictions, predict_split
@@ -65,7 +64,7 @@ class Trainer:
 
     Args:
       config: what to train.
-      manifest: of `config.data`.
+      pipeline: of `config.data`.
       placement: where to train.
 
     Raises:
@@ -73,16 +72,18 @@ class Trainer:
       DataError: the weights do not fit, or a split is missing.
     """
 
-    def __init__(self, config: TrainConfig, manifest: Manifest, placement: Placement) -> None:
+    def __init__(self, config: TrainConfig, pipeline: Pipeline, placement: Placement) -> None:
         if config.batch_size % placement.replicas:
             raise UsageError(
                 f"--batch_size={config.batch_size}: must be a multiple of the {placement.replicas} replicas"
             )
         self._config = config
+        manifest = pipeline.manifest
+        self._pipeline = pipeline
         self._manifest = manifest
         self._placement = placement
         self._run_dir = pathlib.Path(config.run_dir)
-        self._steps_per_epoch = pipeline.steps_per_epoch(manifest, config.train_split, config.batch_size)
+        self._steps_per_epoch = pipeline.steps_per_epoch(config.train_split, config.batch_size)
         manifest.shards_of(config.validation_split)
         keras.utils.set_random_seed(config.seed)
         with placement.strategy.scope():
@@ -149,7 +150,7 @@ class Trainer:
         """
         while (epoch := int(self.checkpoints.epoch.numpy())) < self._config.epochs:
             clock = Clock()
-            with pipeline.clear_data_errors(self._manifest):
+            with clear_data_errors(self._manifest):
                 complete = self._train_epoch(epoch, clock, stop)
             average_replica_statistics(self.model, self._placement.strategy)
             if not complete:
@@ -161,8 +162,7 @@ class Trainer:
     def _train_epoch(self, epoch: int, clock: Clock, stop: StopRequest) -> bool:
         """Takes the epoch's remaining steps; False if it was stopped before the last."""
         done = int(self.checkpoints.step.numpy())
-        dataset = pipeline.training_dataset(
-            self._manifest,
+        dataset = self._pipeline.training_dataset(
             self._config.train_split,
             batch_size=self._config.batch_size,
             seed=self._config.seed,
@@ -220,7 +220,7 @@ class Trainer:
     def _end_epoch(self, epoch: int, clock: Clock) -> None:
         """Evaluates, keeps the best model, writes the epoch's row, and saves."""
         predictions = predict_split(
-            self._manifest,
+            self._pipeline,
             self._config.validation_split,
             self._predict_step,
             self._placement,

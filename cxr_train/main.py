@@ -5,7 +5,6 @@
 Without `--data` it trains on a small synthetic sample that it makes itself.
 """
 
-import dataclasses
 import datetime
 import pathlib
 import shlex
@@ -15,16 +14,19 @@ import sys
 from absl import flags
 
 from cxr_data import command
+from cxr_data.choice import Choice
 from cxr_data.errors import DataError, UsageError
-from cxr_data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from cxr_data.manifest import MANIFEST_NAME, read_manifest
+from cxr_data.pipeline import Pipeline
 from cxr_data.runtime import start
 from cxr_train import evaluate
 from cxr_train.backbones import BACKBONES
 from cxr_train.config import TrainConfig, parse_head
 from cxr_train.embedded import make_embedded_sample
 from cxr_train.loop import Trainer
+from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.stop import StopRequest
-from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Choice, Placement, choose_placement, split_cpu
+from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Placement, choose_placement, split_cpu
 
 _BACKBONE = flags.DEFINE_string("backbone", "xception", f"One of {', '.join(BACKBONES)}.")
 _DATA = flags.DEFINE_string("data", None, "Directory of shards; without it, the embedded sample.")
@@ -64,6 +66,8 @@ _VALIDATION_SPLIT = flags.DEFINE_string(
     "validation_split", TrainConfig.validation_split, "Split that picks the best."
 )
 
+define_read_flags()
+
 _EMBEDDED_IMAGE_SIZE = 96
 _FLAGS_FILE = "flags.txt"
 
@@ -96,6 +100,7 @@ def config_from_flags() -> TrainConfig:
         seed=_SEED.value,
         train_split=_TRAIN_SPLIT.value,
         validation_split=_VALIDATION_SPLIT.value,
+        read=read_options_from_flags(),
     )
 
 
@@ -118,10 +123,9 @@ def prepare_run_dir(config: TrainConfig, resume: bool) -> None:
         return
     if not saved.exists():
         raise DataError(f"--resume: {run_dir} holds no run (no {saved.name}); start it without --resume")
-    before = dataclasses.asdict(TrainConfig.load(saved))
-    for name, value in dataclasses.asdict(config).items():
-        # More epochs continue the same run; the directory may have been moved.
-        if name not in ("epochs", "run_dir") and value != before[name]:
+    before = TrainConfig.load(saved).what_decides_the_result()
+    for name, value in config.what_decides_the_result().items():
+        if value != before[name]:
             raise UsageError(
                 f"--resume: the run in {run_dir} has --{name}={before[name]}, not {value}; "
                 f"repeat its flags with --flagfile={run_dir / _FLAGS_FILE}"
@@ -139,15 +143,15 @@ def _write_flags(config: TrainConfig) -> None:
     (pathlib.Path(config.run_dir) / _FLAGS_FILE).write_text("\n".join(line for line in lines if line) + "\n")
 
 
-def _open_data(config: TrainConfig) -> Manifest:
-    """Reads the manifest, making the embedded sample first where no data is given.
+def _open_data(config: TrainConfig) -> Pipeline:
+    """Opens the data, making the embedded sample first where no data is given.
 
     Raises:
       DataError: the data is not whole, or not what this run was started with.
     """
     if _DATA.value is None:
         make_embedded_sample(pathlib.Path(config.run_dir), _IMAGE_SIZE.value or _EMBEDDED_IMAGE_SIZE)
-    manifest = read_manifest(config.data)
+    manifest = read_manifest(config.data, check_shards=config.read.on_bad_record == "fail")
     if _IMAGE_SIZE.value not in (None, manifest.size):
         raise UsageError(
             f"--image_size={_IMAGE_SIZE.value}: {config.data} holds {manifest.size} px images; "
@@ -160,19 +164,19 @@ def _open_data(config: TrainConfig) -> Manifest:
         raise DataError(
             f"--resume: {config.data} is not the data that {config.run_dir} was started on: see {kept}"
         )
-    return manifest
+    return Pipeline(manifest, config.read)
 
 
-def _evaluate_best(config: TrainConfig, manifest: Manifest, placement: Placement) -> None:
+def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement) -> None:
     """Evaluates the best model on every split that was held out."""
     run_dir = pathlib.Path(config.run_dir)
     with placement.strategy.scope():
         best = evaluate.load_best_model(run_dir)
-    for split in manifest.splits:
+    for split in pipeline.manifest.splits:
         if split == config.train_split:
             continue
         summary = evaluate.evaluate_split(
-            run_dir, manifest, split, best, placement, batch_size=config.batch_size
+            run_dir, pipeline, split, best, placement, batch_size=config.batch_size
         )
         print(f"\n{split} split, best epoch\n{evaluate.table(summary)}")
 
@@ -185,12 +189,12 @@ def main() -> int:
         split_cpu(_LOGICAL_DEVICES.value)
     prepare_run_dir(config, _RESUME.value)
     _write_flags(config)
-    manifest = _open_data(config)
+    pipeline = _open_data(config)
     placement = choose_placement(config.strategy, config.precision, config.xla)
     weights = Choice("weights", config.weights, _weights_reason())
-    for choice in (*placement.choices, weights):
+    for choice in (*placement.choices, *pipeline.choices, weights):
         print(choice)
-    trainer = Trainer(config, manifest, placement)
+    trainer = Trainer(config, pipeline, placement)
     print(trainer.describe(), flush=True)
     if _RESUME.value:
         print(trainer.resume(), flush=True)
@@ -200,7 +204,7 @@ def main() -> int:
         flagfile = shlex.quote(str(pathlib.Path(config.run_dir) / _FLAGS_FILE))
         print(f"stopped and saved; go on with: python -m cxr_train.main --flagfile={flagfile} --resume")
         return 0
-    _evaluate_best(config, manifest, placement)
+    _evaluate_best(config, pipeline, placement)
     print(
         f"\nrun directory {config.run_dir}: best.keras, metrics.jsonl, predictions_*.csv, metrics_*.json, "
         f"checkpoints/, tensorboard/ (tensorboard --logdir={config.run_dir}/tensorboard)"

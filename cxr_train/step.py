@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cxr_data.pipeline import expand_image
 from cxr_train.precision import LossScale, all_finite
 
 Batch = dict[str, tf.Tensor]
@@ -140,7 +141,7 @@ class TrainStep:
         """One replica's gradients of the scaled loss, not yet reduced, and its sums."""
         self._traced("gradients")
         with tf.GradientTape() as tape:
-            logits = self._model(batch["image"], training=True)
+            logits = self._model(expand_image(batch["image"]), training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch["label"], logits=logits)
             loss = tf.reduce_sum(losses * batch["weight"])
             # Divided by the global batch, so that the sum over replicas is the mean.
@@ -168,7 +169,9 @@ class PredictStep:
 
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy, *, compile: bool) -> None:
         self._strategy = strategy
-        self._forward = tf.function(lambda images: model(images, training=False), jit_compile=compile)
+        self._forward = tf.function(
+            lambda images: model(expand_image(images), training=False), jit_compile=compile
+        )
         self._run = tf.function(lambda images: strategy.run(self._forward, args=(images,)))
 
     def __call__(self, batch: Batch) -> np.ndarray:

@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from cxr_data.choice import Choice
 from cxr_data.errors import UsageError
 
 STRATEGIES = ("auto", "one", "mirrored")
@@ -13,24 +14,6 @@ XLA = ("auto", "on", "off")
 # Tensor cores for float16 came with Volta (7.0), for bfloat16 with Ampere (8.0).
 _FLOAT16_CAPABILITY = (7, 0)
 _BFLOAT16_CAPABILITY = (8, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """A setting as it is used.
-
-    Attributes:
-      flag: the flag's name.
-      value: what is in force.
-      why: the reason, where `auto` chose; empty where the user did.
-    """
-
-    flag: str
-    value: str
-    why: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.flag}: {self.value}" + (f" (auto: {self.why})" if self.why else "")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from shards import random_images, write_shards
 
 from cxr_data.errors import CxrError, DataError, UsageError
+from cxr_data.pipeline import Pipeline
 from cxr_train import backbones, evaluate, loop
 from cxr_train.config import TrainConfig
 from cxr_train.loop import Trainer
@@ -47,7 +48,9 @@ def trainer(manifest, run_dir, **changes) -> Trainer:
     values |= changes
     run_dir.mkdir(exist_ok=True)
     config = TrainConfig(backbone="tiny", data=manifest.directory, run_dir=str(run_dir), **values)
-    return Trainer(config, manifest, choose_placement(config.strategy, config.precision, config.xla))
+    return Trainer(
+        config, Pipeline(manifest), choose_placement(config.strategy, config.precision, config.xla)
+    )
 
 
 class StopAfter(StopRequest):
@@ -86,7 +89,9 @@ def test_the_best_model_is_the_epoch_of_the_lowest_validation_loss(manifest, tmp
     run.run(StopRequest())
     placement = choose_placement("one", "float32", "off")
     best = evaluate.load_best_model(tmp_path)
-    summary = evaluate.evaluate_split(tmp_path, manifest, "validation", best, placement, batch_size=4)
+    summary = evaluate.evaluate_split(
+        tmp_path, Pipeline(manifest), "validation", best, placement, batch_size=4
+    )
     assert summary["loss"] == pytest.approx(
         min(row["validation"]["loss"] for row in rows(tmp_path)), rel=1e-5
     )
@@ -117,7 +122,7 @@ def test_two_replicas_evaluate_as_one(manifest, tmp_path):
         placement = choose_placement("one", "float32", "off")
         for batch_size in (1, 4, 6):
             summary = evaluate.evaluate_split(
-                tmp_path / strategy, manifest, "validation", best, placement, batch_size=batch_size
+                tmp_path / strategy, Pipeline(manifest), "validation", best, placement, batch_size=batch_size
             )
             summaries.append(summary)
         lines = (tmp_path / strategy / "predictions_validation.csv").read_text().splitlines()

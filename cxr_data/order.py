@@ -1,0 +1,72 @@
+"""Which example comes when: permutations of positions, for any number of input workers.
+
+A position is a record's number within its split. The global batches of an epoch depend
+on the seed, the epoch and the batch size only; input worker `i` of `n` gets the i-th of
+n equal parts of each, so that the example order does not depend on the number of workers.
+"""
+
+import dataclasses
+
+import numpy as np
+
+PADDING = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class InputWorker:
+    """One of `count` processes that feed a global batch together."""
+
+    number: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.number < self.count:
+            raise ValueError(f"input worker {self.number} of {self.count}")
+
+    def part_of(self, batch_size: int) -> int:
+        """This worker's share of a global batch. Raises ValueError if it is not whole."""
+        if batch_size % self.count:
+            raise ValueError(f"a global batch of {batch_size} does not divide by {self.count} input workers")
+        return batch_size // self.count
+
+
+def epoch_order(positions: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """Returns `positions` (int64 [N]) in the order of `epoch`, which no other epoch has."""
+    return np.random.default_rng([seed, epoch]).permutation(positions)
+
+
+def training_batches(
+    positions: np.ndarray, *, batch_size: int, seed: int, epoch: int, worker: InputWorker | None = None
+) -> np.ndarray:
+    """The full batches of one training epoch; the odd last batch is dropped.
+
+    Args:
+      positions: int64 [N], the records to train on.
+      batch_size: global.
+      seed, epoch: name the order.
+      worker: which part of each global batch to return; the whole by default.
+
+    Returns:
+      int64 [N // batch_size, batch_size / worker.count].
+    """
+    worker = worker or InputWorker()
+    part = worker.part_of(batch_size)
+    steps = len(positions) // batch_size
+    order = epoch_order(positions, seed=seed, epoch=epoch)[: steps * batch_size]
+    return order.reshape(steps, worker.count, part)[:, worker.number]
+
+
+def evaluation_batches(
+    positions: np.ndarray, *, batch_size: int, worker: InputWorker | None = None
+) -> np.ndarray:
+    """Every position once, in the order given; the last batch is filled up with `PADDING`.
+
+    Returns:
+      int64 [ceil(N / batch_size), batch_size / worker.count].
+    """
+    worker = worker or InputWorker()
+    part = worker.part_of(batch_size)
+    steps = -(-len(positions) // batch_size)
+    padded = np.full(steps * batch_size, PADDING, np.int64)
+    padded[: len(positions)] = positions
+    return padded.reshape(steps, worker.count, part)[:, worker.number]

@@ -1,0 +1,157 @@
+"""The streamed reader: shards read from front to back through an interleaved TFRecordDataset.
+
+For remote storage and the tf.data service, which positional reads cannot serve. It gives
+the same examples in the same epoch as the indexed reader, in another order: the shards are
+permuted, a few are read at once, and their records go through a bounded shuffle buffer in
+the stored form.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from cxr_data.manifest import Manifest
+from cxr_data.order import InputWorker, epoch_order
+
+_SHARDS_READ_AT_ONCE = 4
+_READ_BUFFER_BYTES = 4 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stretch:
+    """A run of records of one shard.
+
+    Attributes:
+      path: of the shard.
+      first: position (within the split) of the shard's first record.
+      start, stop: numbers within the shard, `stop` excluded.
+    """
+
+    path: str
+    first: int
+    start: int
+    stop: int
+
+
+class StreamedReader:
+    """Reads one split of a local or remote data directory as streams.
+
+    Args:
+      manifest: of the data directory.
+      split: such as `train`.
+      shuffle_mb: size of the shuffle buffer in MB of stored records.
+    """
+
+    def __init__(self, manifest: Manifest, split: str, *, shuffle_mb: int = 512) -> None:
+        self._manifest = manifest
+        self._shards = manifest.shards_of(split)
+        sizes = np.array([shard.records for shard in self._shards])
+        self._firsts = np.concatenate([[0], np.cumsum(sizes)])
+        largest = max(shard.bytes / max(shard.records, 1) for shard in self._shards)
+        self.shuffle_records = max(int(shuffle_mb * 1e6 / largest), 2)
+        self._parse = _parser(manifest)
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def training_examples(
+        self,
+        positions: np.ndarray,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        worker: InputWorker,
+        first_step: int,
+    ) -> tf.data.Dataset:
+        """One epoch's examples for `worker`, shuffled; as many as `order.training_batches` has.
+
+        Each epoch leaves out the same few examples as the indexed reader does (its odd last
+        batch). The workers divide the records that remain, laid end to end in the epoch's
+        order of shards, into equal stretches: each example is read by one worker, whatever
+        the numbers of shards and workers, and no worker reads much more than its part.
+
+        Returns:
+          A dataset of (position int64 [], image [S, S, C] as stored, label int32 []).
+        """
+        steps = len(positions) // batch_size
+        part = worker.part_of(batch_size)
+        order = epoch_order(positions, seed=seed, epoch=epoch)
+        kept = np.zeros(len(self), bool)
+        kept[order[: steps * batch_size]] = True
+        generator = np.random.default_rng([seed, epoch, 1])
+        shards = generator.permutation(len(self._shards))
+        stretches = self._stretches(shards, kept, worker.number * steps * part, steps * part)
+        dropped = np.setdiff1d(np.arange(len(self)), order[: steps * batch_size])
+        dataset = self._records(stretches, dropped, at_once=_SHARDS_READ_AT_ONCE)
+        dataset = dataset.shuffle(
+            self.shuffle_records, seed=int(generator.integers(1 << 31)), reshuffle_each_iteration=False
+        )
+        dataset = dataset.skip(first_step * part)
+        return dataset.map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def examples(self, positions: np.ndarray) -> tf.data.Dataset:
+        """The examples at `positions` (ascending), in that order; as `training_examples`."""
+        kept = np.zeros(len(self), bool)
+        kept[positions] = True
+        stretches = self._stretches(np.arange(len(self._shards)), kept, 0, len(positions))
+        dropped = np.flatnonzero(~kept)
+        return self._records(stretches, dropped, at_once=1).map(
+            self._parse, num_parallel_calls=tf.data.AUTOTUNE
+        )
+
+    def _stretches(self, shards: np.ndarray, kept: np.ndarray, start: int, count: int) -> list[_Stretch]:
+        """Cuts `count` kept records, after `start` of them, out of `shards` laid end to end."""
+        stretches = []
+        for number in shards.tolist():
+            first, stop = int(self._firsts[number]), int(self._firsts[number + 1])
+            numbers = np.flatnonzero(kept[first:stop])
+            mine = numbers[max(start, 0) : max(start + count, 0)]
+            start -= len(numbers)
+            if len(mine):
+                path = self._manifest.path(self._shards[number])
+                stretches.append(_Stretch(path, first, int(mine[0]), int(mine[-1]) + 1))
+        return stretches
+
+    def _records(self, stretches: list[_Stretch], dropped: np.ndarray, at_once: int) -> tf.data.Dataset:
+        """Yields (position int64 [], serialized Example string []), without the `dropped` positions."""
+        columns = {
+            "path": [stretch.path for stretch in stretches],
+            "first": np.array([stretch.first for stretch in stretches], np.int64),
+            "start": np.array([stretch.start for stretch in stretches], np.int64),
+            "stop": np.array([stretch.stop for stretch in stretches], np.int64),
+        }
+
+        def read(stretch: dict[str, tf.Tensor]) -> tf.data.Dataset:
+            records = tf.data.TFRecordDataset(stretch["path"], buffer_size=_READ_BUFFER_BYTES)
+            records = records.take(stretch["stop"]).skip(stretch["start"])
+            return records.enumerate(start=stretch["first"] + stretch["start"])
+
+        dataset = tf.data.Dataset.from_tensor_slices(columns).interleave(
+            read, cycle_length=at_once, num_parallel_calls=at_once, deterministic=True
+        )
+        if not len(dropped):
+            return dataset
+        absent = tf.constant(dropped, tf.int64)
+        return dataset.filter(lambda position, _: tf.reduce_all(position != absent))
+
+
+def _parser(manifest: Manifest):  # type: ignore[no-untyped-def]  # a function for Dataset.map
+    shape = [manifest.size, manifest.size, manifest.channels]
+    as_floats = manifest.dtype == "float32"
+    features = {
+        "image": tf.io.FixedLenFeature(shape, tf.float32)
+        if as_floats
+        else tf.io.FixedLenFeature([], tf.string),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+    }
+
+    def parse(position: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        example = tf.io.parse_single_example(serialized, features)
+        image = example["image"]
+        if not as_floats:
+            image = tf.reshape(tf.io.decode_raw(image, tf.dtypes.as_dtype(manifest.dtype)), shape)
+        return position, image, tf.cast(example["label"], tf.int32)
+
+    return parse
