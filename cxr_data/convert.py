@@ -25,6 +25,9 @@ from cxr_data.sharder_config import SharderConfig
 from cxr_data.workers import Pool
 from cxr_data.write import ShardResult
 
+# Quarantined files that are shown as they are met; quarantine.jsonl names all.
+_MOST_SHOWN = 20
+
 
 def make_tfrecords(config: SharderConfig) -> manifest.Manifest:
     """Converts a source; see the head of this file.
@@ -98,14 +101,18 @@ def _convert(
     _warn_of_space(config, todo, progress)
     count = cores() if config.workers < 0 else config.workers
     pool = Pool(count, config.output, config.pixels, config.image_timeout, progress.say)
-    bad = len(prepared.found.quarantined) + sum(len(result.quarantined) for result in results.values())
+    bad = sum(entry.reason not in quarantine.NOT_BAD for entry in prepared.found.quarantined)
+    bad += sum(len(result.quarantined) for result in results.values())
+    shown = 0
     progress.start(sum(len(shard.entries) for shard in todo))
     with contextlib.closing(pool.convert(todo, progress.tick)) as finished:
         for result in finished:
             ledger.append(config.output, result)
             results[result.name] = result
             for entry in result.quarantined:
-                progress.say(f"quarantined {entry.id}: {entry.reason}: {entry.detail}")
+                shown += 1
+                if shown <= _MOST_SHOWN:
+                    progress.say(f"quarantined {entry.id}: {entry.reason}: {entry.detail}")
                 progress.event("quarantined", **vars(entry))
             bad += len(result.quarantined)
             if bad > config.max_bad * prepared.found.discovered:

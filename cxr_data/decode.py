@@ -130,7 +130,8 @@ def _to_gray(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):
         pixels = np.asarray(image)
         return to_8_bits(_white_is_bright(image, pixels))
-    return np.asarray(_opaque(image).convert("L"))
+    opaque = _opaque(image)
+    return np.asarray(opaque if opaque.mode == "L" else opaque.convert("L"))
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

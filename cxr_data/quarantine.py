@@ -35,6 +35,9 @@ REASONS = {
 }
 """Every reason there is. "duplicate" is an exclusion, all others are quarantine."""
 
+NOT_BAD = ("no_class", "listed_twice", "duplicate")
+"""Reasons that say nothing against the file, and do not count for --max_bad."""
+
 
 class Undecodable(DataError):
     """An input that cannot become a record: `reason` is one of `REASONS`."""

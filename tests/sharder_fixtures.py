@@ -1,10 +1,14 @@
 """Small source folders for the sharder's tests."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from cxr_data import record
+from cxr_data.manifest import Manifest, Shard, read_index
 
 
 def picture(seed: int, height: int = 48, width: int = 40) -> np.ndarray:
@@ -46,3 +50,12 @@ def make_source(
 def content_of(directory: Path) -> dict[str, bytes]:
     """{name: bytes} of every file below a folder."""
     return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def fields_of(made: Manifest) -> Iterator[tuple[Shard, record.Fields]]:
+    """Yields (shard, fields) of every record."""
+    index = read_index(made)
+    for number, shard in enumerate(made.shards):
+        with open(made.path(shard), "rb") as file:
+            for row in index[index["shard"] == number]:
+                yield shard, record.read_fields(file.fileno(), row)

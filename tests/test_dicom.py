@@ -7,7 +7,7 @@ import pydicom
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from sharder_fixtures import picture, save
+from sharder_fixtures import fields_of, picture, save
 
 from cxr_data import dicom
 from cxr_data.convert import make_tfrecords
@@ -130,8 +130,6 @@ def test_patients_are_groups_and_their_ids_are_not_written(tmp_path):
     assert made.records == 12
     for path in output.iterdir():
         assert b"SECRET" not in path.read_bytes()
-    from test_make_tfrecords import fields_of
-
     split_of = {}
     for shard, fields in fields_of(made):
         assert split_of.setdefault(fields.group, shard.split) == shard.split

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from sharder_fixtures import content_of, encoded, make_source, picture, save
+from sharder_fixtures import content_of, encoded, fields_of, make_source, picture, save
 
 from cxr_data import record, write
 from cxr_data.convert import make_tfrecords
 from cxr_data.decode import decode
 from cxr_data.errors import DataError, UsageError
-from cxr_data.manifest import read_index, read_manifest
+from cxr_data.manifest import read_manifest
 from cxr_data.quarantine import read_quarantine
 from cxr_data.resize import resize
 from cxr_data.sharder_config import SharderConfig
@@ -39,15 +39,6 @@ def command(*flags):
         text=True,
         check=False,
     )
-
-
-def fields_of(made):
-    """(shard, fields) of every record."""
-    index = read_index(made)
-    for number, shard in enumerate(made.shards):
-        with open(made.path(shard), "rb") as file:
-            for row in index[index["shard"] == number]:
-                yield shard, record.read_fields(file.fileno(), row)
 
 
 @pytest.fixture(scope="module")
