@@ -15,9 +15,10 @@ evaluation pads it and gives the padding weight 0, so that every image counts on
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -132,67 +133,98 @@ class Pipeline:
         return self._positions[split]
 
     def training_dataset(
-        self, split: str, *, batch_size: int, seed: int, epoch: int, first_step: int = 0
+        self, split: str, *, batch_size: int, seed: int, epoch: int, first_step: int = 0, epochs: int = 1
     ) -> tf.data.Dataset:
-        """One epoch of full batches, in an order that depends on the arguments and the options only.
+        """Full batches of one or several epochs, in an order that depends on the arguments only.
 
         Args:
           split: such as `train`.
           batch_size: the global batch.
           seed: the same seed gives the same order of examples.
-          epoch: from 0; each has its own order.
-          first_step: how many batches of this epoch to skip, to go on after a stop.
+          epoch: the first epoch, from 0; each has its own order.
+          first_step: how many batches of it to skip, to go on after a stop.
+          epochs: how many epochs follow each other without a pause between them.
 
         Returns:
-          `steps_per_epoch - first_step` batches, of this input worker's part of the global batch.
+          `epochs * steps_per_epoch - first_step` batches, of this input worker's part of each.
 
         Raises:
           UsageError: the split has not one full batch.
         """
-        steps = self.steps_per_epoch(split, batch_size) - first_step
+        steps = self.steps_per_epoch(split, batch_size)
         worker = self._options.worker
         positions = self.positions(split)
-        reader = self._reader(split)
+        reader = self.reader(split)
+        count = epochs * steps - first_step
         if isinstance(reader, StreamedReader):
-            examples = reader.training_examples(
-                positions, batch_size=batch_size, seed=seed, epoch=epoch, worker=worker, first_step=first_step
+            parts = [
+                reader.training_examples(
+                    positions,
+                    batch_size=batch_size,
+                    seed=seed,
+                    epoch=number,
+                    worker=worker,
+                    first_step=first_step if number == epoch else 0,
+                )
+                for number in range(epoch, epoch + epochs)
+            ]
+            examples = functools.reduce(tf.data.Dataset.concatenate, parts)
+            return _finish(_batch(examples, worker.part_of(batch_size)), count)
+
+        @functools.lru_cache(maxsize=2)
+        def batches_of(number: int) -> np.ndarray:
+            return order.training_batches(
+                positions, batch_size=batch_size, seed=seed, epoch=number, worker=worker
             )
-            return _finish(_batch(examples, worker.part_of(batch_size)), steps)
-        batches = order.training_batches(
-            positions, batch_size=batch_size, seed=seed, epoch=epoch, worker=worker
-        )
-        return _finish(self._by_position(reader, batches[first_step:]), steps)
+
+        def positions_at(step: int) -> np.ndarray:
+            return batches_of(step // steps)[step % steps]
+
+        start = epoch * steps + first_step
+        dataset = self._by_position(reader, positions_at, start, count, worker.part_of(batch_size))
+        return _finish(dataset, count)
 
     def evaluation_dataset(self, split: str, *, batch_size: int) -> tf.data.Dataset:
         """Every record of `split` once, in manifest order; the last batch is padded to `batch_size`."""
         positions = self.positions(split)
-        reader = self._reader(split)
-        steps = -(-len(positions) // batch_size)
+        reader = self.reader(split)
+        count = -(-len(positions) // batch_size)
         if isinstance(reader, StreamedReader):
-            examples = reader.examples(positions)
-            return _finish(_batch(examples, batch_size, pad=True), steps)
+            return _finish(_batch(reader.examples(positions), batch_size, pad=True), count)
         batches = order.evaluation_batches(positions, batch_size=batch_size)
-        return _finish(self._by_position(reader, batches), steps)
+        return _finish(self._by_position(reader, batches.__getitem__, 0, count, batch_size), count)
 
-    def _by_position(self, reader: PositionalReader, batches: np.ndarray) -> tf.data.Dataset:
-        """Turns rows of positions into batches; the images are read inside of tf.data."""
-        shape = [batches.shape[1], *self.manifest.image_shape]
-        labels = tf.constant(reader.labels)
+    def _by_position(
+        self,
+        reader: PositionalReader,
+        positions_at: Callable[[int], np.ndarray],
+        start: int,
+        count: int,
+        batch_size: int,
+    ) -> tf.data.Dataset:
+        """Reads the batches of `count` steps from `start` on, inside of tf.data."""
 
-        def read(positions: tf.Tensor) -> dict[str, tf.Tensor]:
-            images = tf.numpy_function(reader.read, [positions], self.manifest.dtype, stateful=False)
-            real = positions != PADDING
+        def read(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            positions = positions_at(int(step))
+            labels = np.where(positions == PADDING, 0, reader.labels[positions])
+            return reader.read(positions), labels, positions
+
+        def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
+            types = [self.manifest.dtype, tf.int32, tf.int64]
+            images, labels, positions = tf.numpy_function(read, [step], types, stateful=False)
+            positions = tf.ensure_shape(positions, [batch_size])
             return {
-                "image": tf.ensure_shape(images, shape),
-                "label": tf.gather(labels, tf.maximum(positions, 0)) * tf.cast(real, tf.int32),
-                "weight": tf.cast(real, tf.float32),
+                "image": tf.ensure_shape(images, [batch_size, *self.manifest.image_shape]),
+                "label": tf.ensure_shape(labels, [batch_size]),
+                "weight": tf.cast(positions != PADDING, tf.float32),
                 "index": positions,
             }
 
-        dataset = tf.data.Dataset.from_tensor_slices(batches)
-        return dataset.map(read, num_parallel_calls=_BATCHES_READ_AT_ONCE, deterministic=True)
+        steps = tf.data.Dataset.range(start, start + count)
+        return steps.map(batch, num_parallel_calls=_BATCHES_READ_AT_ONCE, deterministic=True)
 
-    def _reader(self, split: str) -> PositionalReader | StreamedReader:
+    def reader(self, split: str) -> PositionalReader | StreamedReader:
+        """The reader of `split`, opened once; it keeps its files and what it has verified."""
         if split not in self._readers:
             self._readers[split] = self._open(split)
         return self._readers[split]

@@ -93,13 +93,14 @@ class StreamedReader:
 
     def examples(self, positions: np.ndarray) -> tf.data.Dataset:
         """The examples at `positions` (ascending), in that order; as `training_examples`."""
+        return self.records(positions).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def records(self, positions: np.ndarray) -> tf.data.Dataset:
+        """The records at `positions` (ascending): (position int64 [], serialized Example string [])."""
         kept = np.zeros(len(self), bool)
         kept[positions] = True
         stretches = self._stretches(np.arange(len(self._shards)), kept, 0, len(positions))
-        dropped = np.flatnonzero(~kept)
-        return self._records(stretches, dropped, at_once=1).map(
-            self._parse, num_parallel_calls=tf.data.AUTOTUNE
-        )
+        return self._records(stretches, np.flatnonzero(~kept), at_once=1)
 
     def _stretches(self, shards: np.ndarray, kept: np.ndarray, start: int, count: int) -> list[_Stretch]:
         """Cuts `count` kept records, after `start` of them, out of `shards` laid end to end."""

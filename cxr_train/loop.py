@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from cxr_data.errors import CxrError, UsageError
 from cxr_data.pipeline import Pipeline, clear_data_errors
+from cxr_data.verdict import measure_input, verdict
 from cxr_train.checkpoint import Checkpoints, average_replica_statistics
 from cxr_train.config import TrainConfig
 from cxr_train.evaluate import Predictions, predict_split
@@ -111,6 +112,7 @@ class Trainer:
         self.checkpoints = Checkpoints(self._run_dir / "checkpoints", self.model, optimizer, loss_scale)
         self._steps_per_call = 1
         self._compile_seconds = 0.0
+        self._last_clock = Clock()
         self._summaries = tf.summary.create_file_writer(str(self._run_dir / "tensorboard"))
 
     def describe(self) -> str:
@@ -148,10 +150,11 @@ class Trainer:
           CxrError: the loss is not finite; the last saved state stays.
           DataError: a record is damaged.
         """
+        iterator = self._batches()
         while (epoch := int(self.checkpoints.epoch.numpy())) < self._config.epochs:
-            clock = Clock()
+            clock = self._last_clock = Clock()
             with clear_data_errors(self._manifest):
-                complete = self._train_epoch(epoch, clock, stop)
+                complete = self._train_epoch(iterator, epoch, clock, stop)
             average_replica_statistics(self.model, self._placement.strategy)
             if not complete:
                 self.checkpoints.save()
@@ -159,17 +162,52 @@ class Trainer:
             self._end_epoch(epoch, clock)
         return True
 
-    def _train_epoch(self, epoch: int, clock: Clock, stop: StopRequest) -> bool:
-        """Takes the epoch's remaining steps; False if it was stopped before the last."""
-        done = int(self.checkpoints.step.numpy())
+    def _batches(self) -> Any:
+        """One iterator over all batches from the present position to the last epoch's end."""
+        epoch = int(self.checkpoints.epoch.numpy())
+        if epoch >= self._config.epochs:
+            return iter(())
         dataset = self._pipeline.training_dataset(
             self._config.train_split,
             batch_size=self._config.batch_size,
             seed=self._config.seed,
             epoch=epoch,
-            first_step=done,
+            first_step=int(self.checkpoints.step.numpy()),
+            epochs=self._config.epochs - epoch,
         )
-        iterator = iter(self._placement.strategy.experimental_distribute_dataset(dataset))
+        return iter(self._placement.strategy.experimental_distribute_dataset(dataset))
+
+    def throughput(self, seconds: float = 0.5) -> dict[str, Any]:
+        """Measures the input alone and compares it with the last epoch's training; ready for JSON.
+
+        Args:
+          seconds: how long each stage of the input is measured.
+
+        Returns:
+          images_per_second, input_wait_share: of the last epoch trained in this process, null
+          if it had no timed step; input_images_per_second and stage_seconds_per_image: of the
+          input alone; verdict: what limits the run, in words.
+        """
+        clock = self._last_clock
+        rates = measure_input(
+            self._pipeline,
+            self._config.train_split,
+            batch_size=self._config.batch_size,
+            seconds=seconds,
+            distribute=self._placement.strategy.experimental_distribute_dataset,
+        )
+        consumed = clock.images_per_second
+        return {
+            "images_per_second": _json_number(consumed),
+            "input_wait_share": _json_number(clock.input_wait_share),
+            "input_images_per_second": rates.images_per_second,
+            "stage_seconds_per_image": rates.stages,
+            "verdict": verdict(rates, consumed) if math.isfinite(consumed) else "no timed step: no verdict",
+        }
+
+    def _train_epoch(self, iterator: Any, epoch: int, clock: Clock, stop: StopRequest) -> bool:
+        """Takes the epoch's remaining steps; False if it was stopped before the last."""
+        done = int(self.checkpoints.step.numpy())
         with tqdm(
             total=self._steps_per_epoch * self._config.batch_size,
             initial=done * self._config.batch_size,

@@ -6,18 +6,18 @@ Without `--data` it trains on a small synthetic sample that it makes itself.
 """
 
 import datetime
+import json
 import pathlib
 import shlex
-import shutil
 import sys
 
 from absl import flags
 
-from cxr_data import command
+from cxr_data import command, emulate, storage
 from cxr_data.choice import Choice
 from cxr_data.errors import DataError, UsageError
-from cxr_data.manifest import MANIFEST_NAME, read_manifest
-from cxr_data.pipeline import Pipeline
+from cxr_data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from cxr_data.pipeline import Pipeline, clear_data_errors
 from cxr_data.runtime import start
 from cxr_train import evaluate
 from cxr_train.backbones import BACKBONES
@@ -66,6 +66,12 @@ _VALIDATION_SPLIT = flags.DEFINE_string(
     "validation_split", TrainConfig.validation_split, "Split that picks the best."
 )
 
+_EMULATE_STEP_MS = flags.DEFINE_float(
+    "emulate_step_ms", None, "Trains nothing: sleeps so long a step, and reports the accelerator utilisation."
+)
+_EMULATE_IMAGES_PER_SECOND = flags.DEFINE_float(
+    "emulate_images_per_second", None, "As --emulate_step_ms, by the rate of the accelerator."
+)
 define_read_flags()
 
 _EMBEDDED_IMAGE_SIZE = 96
@@ -143,11 +149,12 @@ def _write_flags(config: TrainConfig) -> None:
     (pathlib.Path(config.run_dir) / _FLAGS_FILE).write_text("\n".join(line for line in lines if line) + "\n")
 
 
-def _open_data(config: TrainConfig) -> Pipeline:
-    """Opens the data, making the embedded sample first where no data is given.
+def _read_data(config: TrainConfig) -> Manifest:
+    """Reads the manifest, making the embedded sample first where no data is given.
 
     Raises:
-      DataError: the data is not whole, or not what this run was started with.
+      UsageError: the images are of another size than `--image_size`.
+      DataError: the data is not whole.
     """
     if _DATA.value is None:
         make_embedded_sample(pathlib.Path(config.run_dir), _IMAGE_SIZE.value or _EMBEDDED_IMAGE_SIZE)
@@ -157,14 +164,23 @@ def _open_data(config: TrainConfig) -> Pipeline:
             f"--image_size={_IMAGE_SIZE.value}: {config.data} holds {manifest.size} px images; "
             f"convert again with python -m tools.make_tfrecords --size={_IMAGE_SIZE.value}"
         )
+    return manifest
+
+
+def _keep_manifest(config: TrainConfig) -> None:
+    """Keeps a copy of the manifest in the run directory, the proof of what was trained on.
+
+    Raises:
+      DataError: a resumed run was started on other data.
+    """
     kept = pathlib.Path(config.run_dir) / MANIFEST_NAME
+    content = storage.read_bytes(storage.join(config.data, MANIFEST_NAME))
     if not kept.exists():
-        shutil.copyfile(pathlib.Path(config.data) / MANIFEST_NAME, kept)
-    elif kept.read_bytes() != (pathlib.Path(config.data) / MANIFEST_NAME).read_bytes():
+        kept.write_bytes(content)
+    elif kept.read_bytes() != content:
         raise DataError(
             f"--resume: {config.data} is not the data that {config.run_dir} was started on: see {kept}"
         )
-    return Pipeline(manifest, config.read)
 
 
 def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement) -> None:
@@ -187,9 +203,15 @@ def main() -> int:
     start()
     if _LOGICAL_DEVICES.value > 1:
         split_cpu(_LOGICAL_DEVICES.value)
+    step_seconds = emulate.step_seconds(
+        _EMULATE_STEP_MS.value, _EMULATE_IMAGES_PER_SECOND.value, config.batch_size
+    )
+    if step_seconds is not None:
+        return _emulate(config, Pipeline(_read_data(config), config.read), step_seconds)
     prepare_run_dir(config, _RESUME.value)
     _write_flags(config)
-    pipeline = _open_data(config)
+    pipeline = Pipeline(_read_data(config), config.read)
+    _keep_manifest(config)
     placement = choose_placement(config.strategy, config.precision, config.xla)
     weights = Choice("weights", config.weights, _weights_reason())
     for choice in (*placement.choices, *pipeline.choices, weights):
@@ -205,11 +227,26 @@ def main() -> int:
         print(f"stopped and saved; go on with: python -m cxr_train.main --flagfile={flagfile} --resume")
         return 0
     _evaluate_best(config, pipeline, placement)
+    throughput = trainer.throughput()
+    (pathlib.Path(config.run_dir) / "throughput.json").write_text(json.dumps(throughput, indent=2) + "\n")
+    print(f"\n{throughput['verdict']}")
     print(
         f"\nrun directory {config.run_dir}: best.keras, metrics.jsonl, predictions_*.csv, metrics_*.json, "
         f"checkpoints/, tensorboard/ (tensorboard --logdir={config.run_dir}/tensorboard)"
     )
     print("Research software: nothing here is a diagnosis.")
+    return 0
+
+
+def _emulate(config: TrainConfig, pipeline: Pipeline, step_seconds: float) -> int:
+    """Feeds an emulated accelerator instead of a network."""
+    for choice in pipeline.choices:
+        print(choice)
+    dataset = pipeline.training_dataset(
+        config.train_split, batch_size=config.batch_size, seed=config.seed, epoch=0, epochs=config.epochs
+    )
+    with clear_data_errors(pipeline.manifest):
+        print(emulate.emulate(dataset, batch_size=config.batch_size, step_seconds=step_seconds))
     return 0
 
 

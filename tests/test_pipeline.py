@@ -77,6 +77,15 @@ def test_going_on_in_mid_epoch_repeats_and_skips_nothing(manifest, reader, stopp
 
 
 @both_readers
+@pytest.mark.parametrize("first_step", [0, 3])
+def test_several_epochs_in_one_dataset_are_the_epochs_one_after_the_other(manifest, reader, first_step):
+    together = training(manifest, reader, epoch=1, epochs=3, first_step=first_step)
+    apart = [indices(training(manifest, reader, epoch=epoch)) for epoch in (1, 2, 3)]
+    assert indices(together) == sum(apart, [])[5 * first_step :]  # noqa: RUF017  (three short lists)
+    assert len(together) == 12 - first_step
+
+
+@both_readers
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 10])
 def test_evaluation_sees_every_image_once_in_order(manifest, reader, batch_size):
     dataset = open_pipeline(manifest, reader).evaluation_dataset("validation", batch_size=batch_size)
@@ -223,5 +232,5 @@ def test_no_cache_shows_in_the_order_or_the_images(manifest, tmp_path):
 def test_the_shuffle_of_the_streamed_reader_is_bounded_by_megabytes(tmp_path):
     manifest = write_shards(tmp_path, {"train": random_images(64, 16)}, records_per_shard=32)
     small = pipeline.Pipeline(manifest, pipeline.ReadOptions(reader="stream", shuffle_mb=1))
-    assert small._reader("train").shuffle_records == int(1e6 / (manifest.shards[0].bytes / 32))
+    assert small.reader("train").shuffle_records == int(1e6 / (manifest.shards[0].bytes / 32))
     assert read_manifest(str(tmp_path)) == manifest

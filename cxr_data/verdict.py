@@ -1,0 +1,143 @@
+"""What limits the input, in words: stages are measured by taking them out.
+
+The pipeline runs with and without each of its stages, a moment each; what a stage costs is
+the time an image that goes away with it. Plumber (Kuchnik et al., 2022) and the study of
+tf.data (Murray et al., 2021) argue that this beats profiling: stages overlap.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from cxr_data.indexed import IndexedReader
+from cxr_data.pipeline import Pipeline
+from cxr_data.streamed import StreamedReader
+
+# An input that keeps this far ahead does not hold an accelerator up.
+_ENOUGH_HEADROOM = 1.1
+_PREFETCHED_RECORDS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class InputRates:
+    """What the input delivers alone, and what each of its stages costs.
+
+    Attributes:
+      images_per_second: of the whole input, without anything that consumes it.
+      stages: seconds an image that go away with each stage, by name.
+    """
+
+    images_per_second: float
+    stages: dict[str, float]
+
+    @property
+    def limit(self) -> str:
+        """The name of the most expensive stage."""
+        return max(self.stages, key=self.stages.__getitem__)
+
+    def costs(self) -> str:
+        """The stages' shares in words, the most expensive first."""
+        total = sum(self.stages.values()) or 1.0
+        ranked = sorted(self.stages.items(), key=lambda item: -item[1])
+        return ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in ranked)
+
+
+def verdict(rates: InputRates, consumed_per_second: float) -> str:
+    """Says in words what limits a run.
+
+    Args:
+      rates: of the input alone.
+      consumed_per_second: images a second that the training consumed.
+    """
+    headroom = rates.images_per_second / consumed_per_second
+    alone = f"input alone {rates.images_per_second:.0f} images/s ({rates.costs()})"
+    if headroom >= _ENOUGH_HEADROOM:
+        return f"accelerator-bound: input could feed {headroom:.1f}x more; {alone}"
+    return f"{rates.limit}-bound: the accelerator waits, the input has no headroom ({headroom:.2f}x); {alone}"
+
+
+def measure_input(
+    pipeline: Pipeline,
+    split: str,
+    *,
+    batch_size: int,
+    seconds: float = 1.0,
+    distribute: Callable[[tf.data.Dataset], Iterable[object]] = iter,
+) -> InputRates:
+    """Measures the input of `split` and its stages, `seconds` each.
+
+    By position, the stages are `storage` (what reading one hot record again and again does
+    not need), `checksum`, `copy` (from the page cache into the batch) and `host-to-device`
+    (tf.data and the transfer); as streams: `storage` with its checksum, `parse`, and `copy`
+    (the batching).
+
+    Args:
+      distribute: brings a dataset to the devices, such as a strategy's
+        `experimental_distribute_dataset`.
+    """
+
+    def epochs() -> Iterator[object]:
+        epoch = 0
+        while True:
+            yield from distribute(
+                pipeline.training_dataset(split, batch_size=batch_size, seed=0, epoch=epoch)
+            )
+            epoch += 1
+
+    whole = _rate(epochs, batch_size, seconds)
+    reader = pipeline.reader(split)
+    if isinstance(reader, StreamedReader):
+        return InputRates(whole, _streamed_stages(whole, reader, pipeline.positions(split), seconds))
+    if not isinstance(reader, IndexedReader):  # from memory: no storage, no checksum
+        bare = _rate(lambda: _bare(reader.read, _shuffled(len(reader), batch_size)), batch_size, seconds)
+        return InputRates(whole, _differences({"host-to-device": whole, "copy": bare}))
+    quick = reader.without_verification()
+    batches = _shuffled(len(reader), batch_size)
+    checked = _rate(lambda: _bare(reader.read, batches), batch_size, seconds)
+    unchecked = _rate(lambda: _bare(quick.read, batches), batch_size, seconds)
+    hot = _rate(lambda: _bare(quick.read, np.zeros_like(batches)), batch_size, seconds)
+    return InputRates(
+        whole, _differences({"host-to-device": whole, "checksum": checked, "storage": unchecked, "copy": hot})
+    )
+
+
+def _streamed_stages(
+    whole: float, reader: StreamedReader, positions: np.ndarray, seconds: float
+) -> dict[str, float]:
+    parsed = _rate(lambda: iter(reader.examples(positions).prefetch(_PREFETCHED_RECORDS)), 1, seconds)
+    records = _rate(lambda: iter(reader.records(positions).prefetch(_PREFETCHED_RECORDS)), 1, seconds)
+    return _differences({"copy": whole, "parse": parsed, "storage": records})
+
+
+def _differences(rates: dict[str, float]) -> dict[str, float]:
+    """Costs from rates that each lack one stage more: {stage: rate with it and all that follow}."""
+    names = list(rates)
+    times = [1 / rate for rate in rates.values()] + [0.0]
+    return {name: max(times[i] - times[i + 1], 0.0) for i, name in enumerate(names)}
+
+
+def _shuffled(count: int, batch_size: int) -> np.ndarray:
+    order = np.random.default_rng(0).permutation(count)
+    return order[: count // batch_size * batch_size].reshape(-1, batch_size)
+
+
+def _bare(read: Callable[[np.ndarray], np.ndarray], batches: np.ndarray) -> Iterator[np.ndarray]:
+    while True:
+        for positions in batches:
+            yield read(positions)
+
+
+def _rate(start: Callable[[], Iterator[object]], images: int, seconds: float) -> float:
+    """Items a second times `images` an item, after the first item, which starts everything."""
+    iterator = start()
+    next(iterator)
+    count = 0
+    begun = time.perf_counter()
+    while (elapsed := time.perf_counter() - begun) < seconds:
+        if next(iterator, None) is None:
+            iterator = start()
+        count += images
+    return count / elapsed
