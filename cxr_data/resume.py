@@ -19,7 +19,7 @@ from cxr_data.write import ShardResult, read_source
 
 AUDIT_NAME = "audit.json"
 
-_SHARD_FILE = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.tmp)?")
+_SHARD_FILE = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.\d+\.tmp)?")
 _OUR_FILES = (
     manifest.MANIFEST_NAME,
     manifest.INDEX_NAME,
@@ -91,6 +91,14 @@ def _is_whole(config: SharderConfig, shard: ShardPlan, result: ShardResult) -> b
             if config.overwrite or config.retry_quarantined:
                 return False
             raise DataError(f"{name} has changed since it was converted; --overwrite starts anew")
+    for left_out in result.quarantined:
+        entry = entries[left_out.id]
+        if left_out.sha256 and not _is_unchanged(
+            entry, entry.bytes, left_out.sha256, status.st_mtime_ns, config.max_pixels
+        ):
+            raise DataError(
+                f"{entry.id} has changed since it was quarantined; --retry_quarantined tries it again"
+            )
     return True
 
 

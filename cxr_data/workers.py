@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from cxr_data.errors import DataError
@@ -147,9 +148,8 @@ class Pool:
         finally:
             for worker in self._workers:
                 worker.stop()
-            for plan in shards:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(self._directory, plan.name + ".tmp"))
+            for leftover in Path(self._directory).glob("*.tfrecord.*.tmp"):
+                leftover.unlink(missing_ok=True)
 
     def _convert_here(
         self, shards: Sequence[ShardPlan], tick: Callable[[Counters], None]

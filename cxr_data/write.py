@@ -4,6 +4,7 @@ A shard has its final name only when it is whole. Nothing here depends on how ma
 workers there are, and nothing here imports TensorFlow.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -157,11 +158,10 @@ class _ShardFile:
     offset: int = 0
 
     def __post_init__(self) -> None:
-        self.temporary = self.path + ".tmp"
+        # Named by the process: the worker of a run that was killed may still be at the same shard.
+        self.temporary = f"{self.path}.{os.getpid()}.tmp"
         self.hash = hashlib.sha256()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        if os.path.lexists(self.temporary):  # of a run that was killed
-            os.unlink(self.temporary)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         self.file = os.open(self.temporary, flags, 0o666)
 
     def append(self, fields: record.Fields, payload: np.ndarray) -> int:
@@ -182,14 +182,13 @@ class _ShardFile:
         """Makes the shard appear, whole and on disk; nothing appears if it has no records."""
         if self.rows:
             os.fsync(self.file)
-            os.close(self.file)
             storage.rename(self.temporary, self.path)
-        else:
-            self.discard()
 
-    def discard(self) -> None:
+    def close(self) -> None:
+        """Closes the file, and removes it unless it is finished."""
         os.close(self.file)
-        os.unlink(self.temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.temporary)
 
 
 def _write_all(file: int, parts: list[memoryview]) -> None:
@@ -207,7 +206,7 @@ def write_shard(
     options: PixelOptions,
     watcher: Watcher,
     condemned: Mapping[int, Quarantined] | None = None,
-    may_finish: Callable[[], bool] = lambda: True,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> ShardResult:
     """Converts the images of a shard and writes it.
 
@@ -217,7 +216,7 @@ def write_shard(
       options: how images become records.
       watcher: is told of every image.
       condemned: positions that are not to be tried, because they ended a worker before.
-      may_finish: asked once before the shard is given its name.
+      may_go_on: asked before every image, and before the shard is given its name.
 
     Raises:
       OSError: the output cannot be written; nothing is left of the shard then.
@@ -228,6 +227,7 @@ def write_shard(
     sums, squares = np.zeros(options.channels, np.int64), np.zeros(options.channels, np.int64)
     try:
         for position, entry in enumerate(plan.entries):
+            _require(may_go_on())
             watcher.begin(position)
             if condemned and position in condemned:
                 quarantined.append(condemned[position])
@@ -247,13 +247,10 @@ def write_shard(
             sources.append((entry.id, len(data), digest))
             _add_statistics(image, sums, squares)
             watcher.done(len(data), written, False)
-        if not may_finish():
-            raise OSError(errno.ECANCELED, "the run was stopped")
+        _require(may_go_on())
         out.finish()
-    except BaseException:
-        if os.path.lexists(out.temporary):
-            out.discard()
-        raise
+    finally:
+        out.close()
     return ShardResult(
         name=plan.name,
         records=len(out.rows),
@@ -265,6 +262,11 @@ def write_shard(
         sums=tuple(sums.tolist()),
         squares=tuple(squares.tolist()),
     )
+
+
+def _require(may_go_on: bool) -> None:
+    if not may_go_on:
+        raise OSError(errno.ECANCELED, "the run that this worker belongs to has ended")
 
 
 def _add_statistics(image: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> None:

@@ -208,3 +208,23 @@ def test_a_limit_on_file_size_is_one_clear_line(source, undisturbed, tmp_path):
     assert not list((tmp_path / "out").glob("*.tfrecord"))
     run(source, tmp_path / "out")
     assert content_of(tmp_path / "out") == undisturbed
+
+
+def test_the_worker_of_a_killed_run_does_no_harm(source, undisturbed, tmp_path):
+    """It may wake up while the next run is at the same shard."""
+    output = tmp_path / "out"
+    process = start(source, output, 1)
+    while not list(output.glob("*.tmp")):
+        time.sleep(0.005)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGSTOP)
+    process.kill()
+    process.wait()
+    run(source, output)
+    for child in children:
+        os.kill(int(child), signal.SIGCONT)
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert content_of(output) == undisturbed

@@ -236,6 +236,8 @@ def test_quarantine_retry(tmp_path):
     }
     times = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.tfrecord")}
     bad.write_bytes(encoded(picture(50)))
+    with pytest.raises(DataError, match=r"covid/bad\.png has changed since it was quarantined; --retry_quar"):
+        run(source, tmp_path / "out")
     made = run(source, tmp_path / "out", retry_quarantined=True)
     assert made.source_counts["quarantined"] == 2
     assert verify(made.directory, 1).problems == ()

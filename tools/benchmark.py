@@ -12,7 +12,9 @@ from cxr_data import command
 from cxr_data.errors import UsageError
 
 BENCHMARKS = {
+    "peers": "tools.bench_peers",
     "sharder": "tools.bench_sharder",
+    "pipeline": "tools.bench_pipeline",
 }
 
 

@@ -1,0 +1,271 @@
+"""This project's reader against other loaders, over the same images.
+
+Every peer is set up as its own documentation advises, runs in a process of its own, and is
+timed over whole, shuffled epochs up to the point where a batch is a float32 array in host
+memory. A process warms up for one epoch, so the page cache is warm for everyone; nobody
+keeps images in memory, but the rows that say so. The rounds take turns, and the median
+counts. The peers' packages go into an environment of their own.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from absl import flags
+
+from cxr_data.errors import DataError, UsageError
+from tools import peers
+from tools.bench_peers_data import Data, prepare
+from tools.peers import Peer
+from tools.peers.environment import Environment, package_name
+
+FLAGS = flags.FLAGS
+
+# What a peer is to be beaten by, from uncached storage.
+TARGET = 1.5
+# The mean of all pixels: exact for copies of the same arrays, close for another kernel.
+_SAME_ARRAYS, _SAME_IMAGES = 1e-5, 2e-2
+_PATIENCE_S = 900
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; speeds are None, and `reason` says why, where there are none."""
+
+    key: str
+    name: str
+    version: str
+    uncached: bool
+    images_per_second: float | None
+    slowest: float | None
+    fastest: float | None
+    ratio: float | None
+    note: str
+    reason: str
+
+
+@dataclass
+class Measured:
+    """What the rounds of one peer gave."""
+
+    speeds: list[float]
+    mean: float = 0.0
+    reason: str = ""
+
+
+def define_flags() -> None:
+    """Defines the flags of this benchmark."""
+    known = ", ".join(peer.key for peer in peers.PEERS)
+    flags.DEFINE_integer("images", 512, "Images, drawn by tools.make_sample; a multiple of --batch.")
+    flags.DEFINE_integer("batch", 16, "Images in a batch.")
+    flags.DEFINE_integer("size", 360, "Height and width of the batches' images.")
+    flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.")
+    flags.DEFINE_float("seconds", 2, "Each round runs whole epochs for at least so long.")
+    flags.DEFINE_list("peers", [], f"Only these (and ours): {known}.")
+    flags.DEFINE_string(
+        "scratch", "build/bench_peers", "Folder for images and copies; kept for the next run."
+    )
+    flags.DEFINE_string("environment", "build/bench_env", "Folder for the peers' packages; kept.")
+    flags.DEFINE_boolean("install", True, "Whether to install what is missing there.")
+    flags.DEFINE_string("json", "", "File for the numbers as JSON.")
+
+
+# -- running -----------------------------------------------------------------------------------
+
+
+def run_worker(python: str, peer: Peer, spec: Mapping[str, object]) -> dict[str, float]:
+    """Runs `peers.worker` in a process of its own.
+
+    Raises:
+      DataError: it failed; the message is its last line.
+    """
+    script = Path(peers.__file__).with_name("worker.py")
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        command = [python, str(script), json.dumps({**spec, "module": peer.module, "result": str(result)})]
+        try:
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=_PATIENCE_S,
+                stdin=subprocess.DEVNULL,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DataError(f"did not end within {_PATIENCE_S} s") from error
+        if not result.exists():
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            raise DataError(lines[-1].strip() if lines else f"ended with exit code {done.returncode}")
+        return dict(json.loads(result.read_text()))
+
+
+def missing_package(peer: Peer, versions: Mapping[str, str], failed: Mapping[str, str]) -> str:
+    """Why a peer cannot run; empty if it can."""
+    if peer.environment == peers.OWN:
+        return ""
+    for package in map(package_name, (peer.package, *peer.needs)):
+        if package in failed:
+            return f"{package} cannot be installed: {failed[package]}"
+        if package not in versions:
+            return f"{package} is not installed (--install)"
+    return ""
+
+
+def measure(
+    chosen: Sequence[Peer],
+    run: Callable[[Peer, Mapping[str, object]], dict[str, float]],
+    data: Data,
+    broken: Mapping[str, str],
+) -> dict[str, Measured]:
+    """All rounds, in turns; a peer that fails once is not run again."""
+    measured = {peer.key: Measured([], reason=broken.get(peer.key, "")) for peer in chosen}
+    for number in range(FLAGS.rounds):
+        for peer in chosen:
+            one = measured[peer.key]
+            if one.reason:
+                continue
+            spec = {
+                "data": str(data.folder / peer.data),
+                "batch_size": FLAGS.batch,
+                "size": data.size,
+                "images": data.images,
+                "seconds": FLAGS.seconds,
+                "options": dict(peer.options),
+            }
+            try:
+                result = run(peer, spec)
+            except DataError as error:
+                one.reason = str(error)
+                print(f"round {number + 1} {peer.label}: {error}", file=sys.stderr, flush=True)
+                continue
+            one.speeds.append(result["images_per_second"])
+            one.mean = result["mean"]
+            print(f"round {number + 1} {peer.label}: {one.speeds[-1]:.1f} img/s", file=sys.stderr, flush=True)
+    return measured
+
+
+# -- results -----------------------------------------------------------------------------------
+
+
+def check_same_images(chosen: Sequence[Peer], measured: Mapping[str, Measured]) -> None:
+    """Marks the peers whose pixels are not ours, by the mean of all of them."""
+    ours = measured["ours"]
+    for peer in chosen:
+        one = measured[peer.key]
+        if one.reason or ours.reason:
+            continue
+        # `image_dataset_from_directory` leaves the pixels in [0, 255].
+        mean = one.mean / 255 if peer.module == "keras_directory" else one.mean
+        allowed = _SAME_IMAGES if peer.data == "images" else _SAME_ARRAYS
+        if abs(mean - ours.mean) > allowed:
+            one.reason = f"gives other pixels: their mean is {mean:.4f}, ours {ours.mean:.4f}"
+
+
+def make_rows(
+    chosen: Sequence[Peer], measured: Mapping[str, Measured], versions: Mapping[str, Mapping[str, str]]
+) -> list[Row]:
+    """Medians and ratios, in the order of `chosen`."""
+    reference = None if measured["ours"].reason else statistics.median(measured["ours"].speeds)
+    rows = []
+    for peer in chosen:
+        one = measured[peer.key]
+        version = versions[peer.environment].get(package_name(peer.package), "")
+        common = (peer.key, peer.label, version, peer.uncached)
+        if one.reason:
+            rows.append(Row(*common, None, None, None, None, peer.note, one.reason))
+            continue
+        median = statistics.median(one.speeds)
+        ratio = reference / median if reference else None
+        rows.append(Row(*common, median, min(one.speeds), max(one.speeds), ratio, peer.note, one.reason))
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text."""
+    name = max(len(row.name) for row in rows)
+    version = max(len(row.version) for row in rows)
+    head = f"{'loader':{name}}  {'version':{version}}  {'img/s':>8}  {'slowest':>8}  {'fastest':>8}  {'ours / it':>9}"
+    lines = [head]
+    for row in rows:
+        start = f"{row.name:{name}}  {row.version:{version}}"
+        if row.reason:
+            lines.append(f"{start}  not measured: {row.reason}")
+            continue
+        speeds = (row.images_per_second or 0, row.slowest or 0, row.fastest or 0)
+        numbers = "  ".join(f"{speed:8.1f}" for speed in speeds)
+        ratio = f"{row.ratio:9.2f}" if row.ratio else f"{'-':>9}"
+        lines.append(f"{start}  {numbers}  {ratio}  {row.note}".rstrip())
+    return "\n".join(lines)
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Names the nearest peer that reads from storage, and all that come closer than the target."""
+    rivals = [row for row in rows if row.uncached and row.ratio and not row.key.startswith("ours")]
+    if not rivals:
+        return "No peer was measured."
+    rivals.sort(key=lambda row: row.ratio or 0)
+    nearest = rivals[0]
+    text = f"Nearest from uncached storage: {nearest.name}; ours is {nearest.ratio:.2f} times as fast."
+    closer = [f"{row.name} ({row.ratio:.2f})" for row in rivals if (row.ratio or 0) < TARGET]
+    if closer:
+        return f"{text} Closer than {TARGET}: {', '.join(closer)}."
+    return f"{text} All {len(rivals)} are at least {TARGET} times slower."
+
+
+def choose(keys: Sequence[str]) -> list[Peer]:
+    """The peers of --peers, ours always among them.
+
+    Raises:
+      UsageError: one is not known.
+    """
+    known = [peer.key for peer in peers.PEERS]
+    for key in keys:
+        if key not in known:
+            raise UsageError(f"--peers={key}: choose from {', '.join(known)}")
+    return [peer for peer in peers.PEERS if not keys or peer.key in keys or peer.key == "ours"]
+
+
+def main() -> None:
+    """Reads the flags, prepares data and packages, measures, prints a table and writes JSON."""
+    chosen = choose(FLAGS.peers)
+    if FLAGS.batch < 1 or FLAGS.images < 6 or FLAGS.images % FLAGS.batch:
+        raise UsageError(f"--images={FLAGS.images}: choose a multiple of --batch={FLAGS.batch}, at least 6")
+    if FLAGS.rounds < 1 or FLAGS.seconds <= 0:
+        raise UsageError("--rounds and --seconds must be above 0")
+    environment = Environment(Path(FLAGS.environment))
+    if FLAGS.install and any(peer.environment != peers.OWN for peer in chosen):
+        environment.install(peers.PINS)
+    pythons = {peers.OWN: sys.executable, "": str(environment.python)}
+    theirs = environment.versions()
+    broken = {peer.key: missing_package(peer, theirs, environment.failed) for peer in chosen}
+
+    def run(peer: Peer, spec: Mapping[str, object]) -> dict[str, float]:
+        return run_worker(pythons[peer.environment], peer, spec)
+
+    data, unwritten = prepare(Path(FLAGS.scratch), FLAGS.images, FLAGS.size, chosen, broken, run)
+    broken.update(unwritten)
+    load = os.getloadavg()[0]
+    measured = measure(chosen, run, data, broken)
+    check_same_images(chosen, measured)
+    own = {package_name(entry.name): entry.version for entry in metadata.distributions()}
+    rows = make_rows(chosen, measured, {peers.OWN: own, "": theirs})
+    megabytes = FLAGS.batch * data.image_bytes / 1e6
+    print(
+        f"{len(os.sched_getaffinity(0))} cores, load {load:.1f} at the start, Python {platform.python_version()}, "
+        f"{data.images} images, batches of {FLAGS.batch} ({megabytes:.1f} MB float32), {FLAGS.rounds} rounds in "
+        "turns, page cache warm, full epochs"
+    )
+    print(table(rows))
+    print(verdict(rows))
+    if FLAGS.json:
+        Path(FLAGS.json).write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
