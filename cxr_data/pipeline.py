@@ -38,6 +38,7 @@ ON_BAD_RECORD = ("fail", "skip")
 
 _PREFETCHED_BATCHES = 2
 _BATCHES_READ_AT_ONCE = 2
+_AUTOTUNE_BYTES = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,6 +325,8 @@ def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
     options.deterministic = True
     # The input workers' parts are ours to deal out, not TensorFlow's.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # By default the autotuner may fill half of the free memory with buffers.
+    options.autotune.ram_budget = _AUTOTUNE_BYTES
     dataset = dataset.prefetch(_PREFETCHED_BATCHES).with_options(options)
     return dataset.apply(tf.data.experimental.assert_cardinality(batches))
 
