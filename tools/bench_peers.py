@@ -194,8 +194,8 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
     name = max(len(row.name) for row in rows)
     version = max(len(row.version) for row in rows)
-    head = f"{'loader':{name}}  {'version':{version}}  {'img/s':>8}  {'slowest':>8}  {'fastest':>8}  {'ours / it':>9}"
-    lines = [head]
+    speeds_head = f"{'img/s':>8}  {'slowest':>8}  {'fastest':>8}"
+    lines = [f"{'loader':{name}}  {'version':{version}}  {speeds_head}  {'ours / it':>9}"]
     for row in rows:
         start = f"{row.name:{name}}  {row.version:{version}}"
         if row.reason:
@@ -259,11 +259,12 @@ def main() -> None:
     check_same_images(chosen, measured)
     own = {package_name(entry.name): entry.version for entry in metadata.distributions()}
     rows = make_rows(chosen, measured, {peers.OWN: own, "": theirs})
+    cores = len(os.sched_getaffinity(0))
     megabytes = FLAGS.batch * data.image_bytes / 1e6
     print(
-        f"{len(os.sched_getaffinity(0))} cores, load {load:.1f} at the start, Python {platform.python_version()}, "
-        f"{data.images} images, batches of {FLAGS.batch} ({megabytes:.1f} MB float32), {FLAGS.rounds} rounds in "
-        "turns, page cache warm, full epochs"
+        f"{cores} cores, load {load:.1f} at the start, Python {platform.python_version()}, "
+        f"{data.images} images, batches of {FLAGS.batch} ({megabytes:.1f} MB float32), "
+        f"{FLAGS.rounds} rounds in turns, full epochs, page cache warm"
     )
     print(table(rows))
     print(verdict(rows))

@@ -1,0 +1,42 @@
+"""WebDataset over tar shards of .npy members, shuffled by shard and in a buffer."""
+
+import io
+import json
+import pathlib
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_PER_SHARD = 32
+_SHUFFLE_BUFFER = 100
+
+
+def write(arrays: pathlib.Path, output: pathlib.Path) -> None:
+    """Writes the tar shards: `KEY.npy` and `KEY.cls` for each image."""
+    labels = json.loads((arrays / "labels.json").read_text())
+    files = sorted(arrays.glob("*.npy"))
+    for start in range(0, len(files), _PER_SHARD):
+        with tarfile.open(output / f"{start // _PER_SHARD:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number in range(start, min(start + _PER_SHARD, len(files))):
+                tar.add(files[number], files[number].name)
+                content = str(labels[number]).encode()
+                member = tarfile.TarInfo(files[number].with_suffix(".cls").name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def open_epochs(
+    data: pathlib.Path, batch_size: int, *, size: int, workers: bool = False
+) -> Callable[[int], Iterator[Any]]:
+    """See the package. Batches are made in the workers, as WebDataset's guide advises."""
+    import webdataset as wds
+    from torch_loader import worker_count
+
+    del size
+    urls = sorted(str(path) for path in data.glob("*.tar"))
+    dataset = wds.WebDataset(urls, shardshuffle=len(urls), seed=0)
+    dataset = dataset.shuffle(_SHUFFLE_BUFFER).decode().to_tuple("npy", "cls").batched(batch_size)
+    loader = wds.WebLoader(
+        dataset, batch_size=None, num_workers=worker_count(workers), persistent_workers=workers
+    )
+    return lambda _: (images for images, _ in loader)
