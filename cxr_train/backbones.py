@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from cxr_data.errors import DataError, UsageError
+from cxr_train.input_range import to_trained_range
 
 _BUCKET = "https://storage.googleapis.com"
 _APPLICATIONS = f"{_BUCKET}/tensorflow/keras-applications"
@@ -27,12 +28,14 @@ class Backbone:
       build: the constructor in `keras.applications`.
       weights_url: where Keras publishes the ImageNet weights without the top.
       smallest_image: the smallest height and width in pixels that it accepts.
+      trained_on: the input that its ImageNet weights expect, one of `input_range.TRAINED_ON`.
     """
 
     name: str
     build: Callable[..., keras.Model]
     weights_url: str
     smallest_image: int = 32
+    trained_on: str = "-1..1"
 
     @property
     def cached_weights(self) -> pathlib.Path:
@@ -46,9 +49,14 @@ _ALL = (
         keras.applications.MobileNetV2,
         f"{_APPLICATIONS}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
     ),
-    Backbone("vgg16", keras.applications.VGG16, f"{_APPLICATIONS}/vgg16/vgg16_{_KERNELS}"),
     Backbone(
-        "densenet201", keras.applications.DenseNet201, f"{_APPLICATIONS}/densenet/densenet201_{_KERNELS}"
+        "vgg16", keras.applications.VGG16, f"{_APPLICATIONS}/vgg16/vgg16_{_KERNELS}", trained_on="caffe"
+    ),
+    Backbone(
+        "densenet201",
+        keras.applications.DenseNet201,
+        f"{_APPLICATIONS}/densenet/densenet201_{_KERNELS}",
+        trained_on="torch",
     ),
     Backbone("xception", keras.applications.Xception, f"{_APPLICATIONS}/xception/xception_{_KERNELS}", 71),
     Backbone(
@@ -73,11 +81,13 @@ _ALL = (
         "efficientnet_b1",
         keras.applications.EfficientNetB1,
         f"{_BUCKET}/keras-applications/efficientnetb1_notop.h5",
+        trained_on="0..255",
     ),
     Backbone(
         "efficientnet_b7",
         keras.applications.EfficientNetB7,
         f"{_BUCKET}/keras-applications/efficientnetb7_notop.h5",
+        trained_on="0..255",
     ),
 )
 
@@ -95,7 +105,7 @@ def find_backbone(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def build_backbone(name: str, image_size: int, weights: str) -> keras.Model:
+def build_backbone(name: str, image_size: int, weights: str, input_range: str = "unit") -> keras.Model:
     """Builds a backbone under the dtype policy in force and loads its weights.
 
     Args:
@@ -103,9 +113,11 @@ def build_backbone(name: str, image_size: int, weights: str) -> keras.Model:
       image_size: height and width of the input in pixels.
       weights: `none` (random), `imagenet` (Keras' cache or download) or the path
         of a `.weights.h5` or legacy `.h5` file of the same network without top.
+      input_range: `unit` gives the network the pixels as they are, as the study did;
+        `imagenet` what its pretrained weights expect.
 
     Returns:
-      A model from float images [B, S, S, 3] to features [B, h, w, C].
+      A model from float images in [0, 1] [B, S, S, 3] to features [B, h, w, C].
 
     Raises:
       UsageError: unknown name, or an image too small for the network.
@@ -117,8 +129,9 @@ def build_backbone(name: str, image_size: int, weights: str) -> keras.Model:
             f"--image_size={image_size}: {name} needs at least {backbone.smallest_image}x"
             f"{backbone.smallest_image} pixels"
         )
-    shape = (image_size, image_size, 3)
-    network = backbone.build(include_top=False, weights=None, input_shape=shape)
+    images = keras.Input((image_size, image_size, 3), name="image")
+    pixels = images if input_range == "unit" else to_trained_range(images, backbone.trained_on)
+    network = backbone.build(include_top=False, weights=None, input_tensor=pixels)
     if weights != "none":
         path = _imagenet_file(backbone) if weights == "imagenet" else pathlib.Path(weights)
         _load_weights(network, name, path)

@@ -8,6 +8,7 @@ from cxr_data.errors import DataError, UsageError
 from cxr_data.order import InputWorker
 from cxr_data.pipeline import ReadOptions
 from cxr_train.backbones import find_backbone
+from cxr_train.input_range import INPUT_RANGES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class TrainConfig:
       head: widths of the hidden dense layers.
       dropout: rate after the pooling; 0 for none.
       weights: `none`, `imagenet` or a file.
+      input_range: `unit` or `imagenet`.
       batch_norm_momentum: of BatchNorm's moving statistics; None for the network's own.
       precision, xla, strategy: see `strategy.choose_placement`.
       seed: of the initial weights, the order of the examples and the dropout.
@@ -40,6 +42,7 @@ class TrainConfig:
     head: tuple[int, ...] = (128, 32)
     dropout: float = 0.0
     weights: str = "imagenet"
+    input_range: str = "unit"
     batch_norm_momentum: float | None = None
     precision: str = "auto"
     xla: str = "auto"
@@ -52,6 +55,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raises UsageError for a value that no run could use, naming its flag."""
         find_backbone(self.backbone)
+        if self.input_range not in INPUT_RANGES:
+            raise UsageError(f"--input_range={self.input_range}: choose one of {', '.join(INPUT_RANGES)}")
         for flag in ("epochs", "batch_size"):
             if getattr(self, flag) < 1:
                 raise UsageError(f"--{flag}={getattr(self, flag)}: must be at least 1")

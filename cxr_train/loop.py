@@ -95,6 +95,7 @@ class Trainer:
                 head=config.head,
                 dropout=config.dropout,
                 weights=config.weights,
+                input_range=config.input_range,
                 batch_norm_momentum=config.batch_norm_momentum,
                 dtype_policy=placement.policy,
             )

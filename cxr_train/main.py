@@ -23,6 +23,7 @@ from cxr_train import evaluate
 from cxr_train.backbones import BACKBONES
 from cxr_train.config import TrainConfig, parse_head
 from cxr_train.embedded import make_embedded_sample
+from cxr_train.input_range import INPUT_RANGES
 from cxr_train.loop import Trainer
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.stop import StopRequest
@@ -47,6 +48,12 @@ _IMAGE_SIZE = flags.DEFINE_integer(
     "image_size",
     None,
     "Height and width in pixels; the shards' own by default. The embedded sample is made in it.",
+)
+_INPUT_RANGE = flags.DEFINE_enum(
+    "input_range",
+    TrainConfig.input_range,
+    INPUT_RANGES,
+    "Pixels in [0, 1] as the study, or as the pretrained weights know them.",
 )
 _BATCH_NORM_MOMENTUM = flags.DEFINE_float(
     "batch_norm_momentum", None, "Of BatchNorm's moving statistics; the network's own by default."
@@ -99,6 +106,7 @@ def config_from_flags() -> TrainConfig:
         head=parse_head(_HEAD.value),
         dropout=_DROPOUT.value,
         weights=weights,
+        input_range=_INPUT_RANGE.value,
         batch_norm_momentum=_BATCH_NORM_MOMENTUM.value,
         precision=_PRECISION.value,
         xla=_XLA.value,

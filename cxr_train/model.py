@@ -16,6 +16,7 @@ def build_model(
     head: Sequence[int] = (128, 32),
     dropout: float = 0.0,
     weights: str = "none",
+    input_range: str = "unit",
     batch_norm_momentum: float | None = None,
     dtype_policy: str = "float32",
 ) -> keras.Model:
@@ -31,6 +32,7 @@ def build_model(
       head: widths of the hidden dense layers, relu each.
       dropout: rate after the pooling, in training only; 0 leaves the layer out.
       weights: `none`, `imagenet` or a file, see `build_backbone`.
+      input_range: `unit` or `imagenet`, see `input_range`.
       batch_norm_momentum: of the moving statistics; None keeps each network's own
         (mostly 0.99: after 70 steps half of them is still the initial 0 and 1, and
         a short run from random weights predicts noise).
@@ -45,7 +47,7 @@ def build_model(
       UsageError, DataError: as `build_backbone`.
     """
     with _dtype_policy(dtype_policy):
-        network = build_backbone(backbone, image_size, weights)
+        network = build_backbone(backbone, image_size, weights, input_range)
         if batch_norm_momentum is not None:
             _set_batch_norm_momentum(network, batch_norm_momentum)
         x = keras.layers.GlobalAveragePooling2D(name="pooling")(network.output)

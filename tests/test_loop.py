@@ -17,10 +17,9 @@ from cxr_train.stop import StopRequest
 from cxr_train.strategy import choose_placement
 
 
-def tiny_backbone(*, include_top, weights, input_shape) -> keras.Model:
-    inputs = keras.Input(input_shape)
-    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
-    return keras.Model(inputs, keras.layers.BatchNormalization()(x))
+def tiny_backbone(*, include_top, weights, input_tensor) -> keras.Model:
+    x = keras.layers.Conv2D(4, 3, activation="relu")(input_tensor)
+    return keras.Model(input_tensor, keras.layers.BatchNormalization()(x))
 
 
 @pytest.fixture(autouse=True)
