@@ -10,6 +10,7 @@ counts. The peers' packages go into an environment of their own.
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -104,9 +105,15 @@ def run_worker(python: str, peer: Peer, spec: Mapping[str, object]) -> dict[str,
         except subprocess.TimeoutExpired as error:
             raise DataError(f"did not end within {_PATIENCE_S} s") from error
         if not result.exists():
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            raise DataError(lines[-1].strip() if lines else f"ended with exit code {done.returncode}")
+            raise DataError(_exception(done.stderr) or f"ended with exit code {done.returncode}")
         return dict(json.loads(result.read_text()))
+
+
+def _exception(stderr: str) -> str:
+    """The line of a traceback that names the exception, or else the last line."""
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)]
+    return (named or lines or [""])[-1].strip()
 
 
 def missing_package(peer: Peer, versions: Mapping[str, str], failed: Mapping[str, str]) -> str:

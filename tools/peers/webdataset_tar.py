@@ -7,7 +7,10 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_PER_SHARD = 32
+import numpy as np
+
+# Every worker needs a shard, and shards are the coarse part of the shuffle.
+_SHARDS = 16
 _SHUFFLE_BUFFER = 100
 
 
@@ -15,9 +18,9 @@ def write(arrays: pathlib.Path, output: pathlib.Path) -> None:
     """Writes the tar shards: `KEY.npy` and `KEY.cls` for each image."""
     labels = json.loads((arrays / "labels.json").read_text())
     files = sorted(arrays.glob("*.npy"))
-    for start in range(0, len(files), _PER_SHARD):
-        with tarfile.open(output / f"{start // _PER_SHARD:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-            for number in range(start, min(start + _PER_SHARD, len(files))):
+    for shard, numbers in enumerate(np.array_split(np.arange(len(files)), min(_SHARDS, len(files)))):
+        with tarfile.open(output / f"{shard:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number in numbers.tolist():
                 tar.add(files[number], files[number].name)
                 content = str(labels[number]).encode()
                 member = tarfile.TarInfo(files[number].with_suffix(".cls").name)
