@@ -1,6 +1,6 @@
 """The data engine: images to TFRecord shards, and shards to batches.
 
-    discover -> decode -> resize -> record -> plan -> write -> manifest | pipeline
+discover -> decode -> resize -> record -> plan -> write -> manifest | pipeline
 """
 
 import os

@@ -76,6 +76,7 @@ class Found:
 
     @property
     def discovered(self) -> int:
+        """Number of files found, good and bad."""
         return len(self.items) + len(self.quarantined)
 
 
@@ -86,14 +87,13 @@ def discover(source: str) -> Found:
       UsageError: there is no such source.
       DataError: it holds no image files, or the CSV is malformed.
     """
-    if source.lower().endswith(".csv"):
-        found = _discover_csv(source)
-    else:
-        found = _discover_folder(source)
+    from_csv = source.lower().endswith(".csv")
+    found = _discover_csv(source) if from_csv else _discover_folder(source)
     if not found.items:
         reasons = "".join(f"; {q.id}: {q.detail}" for q in found.quarantined[:1])
         raise DataError(
-            f"no images under {source}: expected {source}/CLASS/*.png, {source}/train/CLASS/*.png or a CSV{reasons}"
+            f"no images under {source}: expected {source}/CLASS/*.png, {source}/train/CLASS/*.png "
+            f"or a CSV{reasons}"
         )
     return found
 

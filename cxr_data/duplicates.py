@@ -99,5 +99,5 @@ def tie_groups(groups: Mapping[str, str], same: Iterable[Sequence[str]]) -> dict
 
     for ids in same:
         roots = sorted({root(groups[name]) for name in ids})
-        parent.update({other: roots[0] for other in roots[1:]})
+        parent.update(dict.fromkeys(roots[1:], roots[0]))
     return {name: root(group) for name, group in groups.items()}

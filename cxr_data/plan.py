@@ -51,6 +51,7 @@ class Plan:
 
     @property
     def records(self) -> int:
+        """Number of images in all shards, before any turns out to be bad."""
         return sum(len(shard.entries) for shard in self.shards)
 
     def digest(self) -> str:
@@ -162,8 +163,9 @@ def splits_of_folders(items: Sequence[Item], groups: Mapping[str, str]) -> dict[
         split, first = assigned.setdefault(groups[item.id], (item.split or "", item.id))
         if split != item.split:
             raise DataError(
-                f"group {groups[item.id]!r} is in two splits: {first} ({split}) and {item.id} ({item.split}); "
-                f"let --splits=train:0.8,validation:0.1,test:0.1 split anew, or move one of them"
+                f"group {groups[item.id]!r} is in two splits: {first} ({split}) and {item.id} "
+                f"({item.split}); let --splits=train:0.8,validation:0.1,test:0.1 split anew, "
+                "or move one of them"
             )
     return {group: split for group, (split, _) in assigned.items()}
 

@@ -81,4 +81,5 @@ class SharderConfig:
 
     @property
     def pixels(self) -> PixelOptions:
+        """The part that decides the bytes of a record."""
         return PixelOptions(self.size, self.channels, self.dtype, self.color, self.max_pixels)

@@ -50,7 +50,7 @@ def read_bytes(path: str) -> bytes:
 
 def open_read(path: str) -> Any:
     """Opens a local or remote file to read bytes from front to back."""
-    return gfile().GFile(path, "rb") if is_remote(path) else open(path, "rb")  # noqa: SIM115
+    return gfile().GFile(path, "rb") if is_remote(path) else open(path, "rb")
 
 
 def size(path: str) -> int | None:

@@ -79,7 +79,8 @@ def test_csv(tmp_path):
     for name in ("x/1.png", "x/2.png"):
         save(tmp_path / name, PNG)
     outside = save(tmp_path.parent / f"{tmp_path.name}_outside.png", PNG)
-    text = f"Path, Label,group,split\nx/1.png,a,p1,train\nx/2.png,b,p2,val\nx/2.png,b,p2,val\nx/3.png,b,p3,val\n../{outside.name},a,p4,train\n"
+    rows = ["x/1.png,a,p1,train", "x/2.png,b,p2,val", "x/2.png,b,p2,val", "x/3.png,b,p3,val"]
+    text = "\n".join(["Path, Label,group,split", *rows, f"../{outside.name},a,p4,train", ""])
     csv = save(tmp_path / "list.csv", text.encode())
     found = discover(str(csv))
     assert [(i.id, i.label, i.group, i.split) for i in found.items] == [

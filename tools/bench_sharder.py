@@ -82,6 +82,7 @@ def pictures(source: str) -> list[bytes]:
 
 
 def as_jpeg(png: bytes) -> bytes:
+    """The same picture as a JPEG."""
     buffer = io.BytesIO()
     Image.open(io.BytesIO(png)).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
@@ -102,11 +103,13 @@ def write_files(folder: Path, contents: Sequence[bytes], images: int, suffix: st
 
 
 def decode_opencv(path: str) -> int:
+    """Decodes a file with OpenCV on one thread; returns its height."""
     cv2.setNumThreads(1)
     return int(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE).shape[0])
 
 
 def decode_pillow(path: str) -> int:
+    """Decodes a file with Pillow; returns its height."""
     with Image.open(path) as image:
         image.load()
         return image.height
@@ -300,8 +303,9 @@ def main() -> None:
     print("format  way             images    img/s  cpu ms  peak MB  sharder/way  by cpu  target")
     for row in rows:
         print(
-            f"{row.format:6}  {row.way:14}  {row.images:6}  {row.images_per_second:7.1f}  {row.cpu_ms:6.2f}  "
-            f"{row.peak_mb:7.0f}  {row.ratio:11.2f}  {row.cpu_ratio:6.2f}  {row.target and '>= ' + row.target}"
+            f"{row.format:6}  {row.way:14}  {row.images:6}  {row.images_per_second:7.1f}  "
+            f"{row.cpu_ms:6.2f}  {row.peak_mb:7.0f}  "
+            f"{row.ratio:11.2f}  {row.cpu_ratio:6.2f}  {row.target and '>= ' + row.target}"
         )
     if FLAGS.json:
         Path(FLAGS.json).write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
