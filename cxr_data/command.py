@@ -7,28 +7,34 @@ a wrong command line, 1 for a failure, 130 after Ctrl-C.
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags
 
 from cxr_data.errors import CxrError
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse_flags(argv: Sequence[str]) -> None:
     """Parses `argv` into absl FLAGS; `--help` prints and exits with 0."""
+    if _wants_help(argv):
+        # absl prints the help while it parses, and exits with 1.
+        try:
+            app.parse_flags_with_usage(list(argv))
+        except SystemExit:
+            sys.exit(0)
     try:
-        rest = app.parse_flags_with_usage(list(argv)) if _wants_help(argv) else flags.FLAGS(list(argv))
+        rest = flags.FLAGS(list(argv))
     except flags.Error as error:
         _fail(argv, f"{error} (--help lists the flags)", exit_code=2)
     if len(rest) > 1:
         _fail(argv, f"unexpected argument {rest[1]!r} (--help lists the flags)", exit_code=2)
-    return rest
 
 
 def _wants_help(argv: Sequence[str]) -> bool:
     return any(word.lstrip("-").startswith(("help", "?")) for word in argv[1:] if word.startswith("-"))
 
 
-def _fail(argv: Sequence[str], message: object, exit_code: int) -> None:
+def _fail(argv: Sequence[str], message: object, exit_code: int) -> NoReturn:
     program = argv[0].rsplit("/", 1)[-1].removesuffix(".py")
     one_line = " ".join(str(message).split())
     print(f"{program}: error: {one_line}", file=sys.stderr, flush=True)
