@@ -66,7 +66,7 @@ class ReadOptions:
     verify: str = "first"
     on_bad_record: str = "fail"
     max_bad_records: int = 100
-    shuffle_mb: int = 512
+    shuffle_mb: int = 256
     worker: InputWorker = InputWorker()  # noqa: RUF009  (frozen)
 
     def __post_init__(self) -> None:
@@ -159,7 +159,7 @@ class Pipeline:
         count = epochs * steps - first_step
         if isinstance(reader, StreamedReader):
             parts = [
-                reader.training_examples(
+                reader.training_records(
                     positions,
                     batch_size=batch_size,
                     seed=seed,
@@ -169,8 +169,9 @@ class Pipeline:
                 )
                 for number in range(epoch, epoch + epochs)
             ]
-            examples = functools.reduce(tf.data.Dataset.concatenate, parts)
-            return _finish(_batch(examples, worker.part_of(batch_size)), count)
+            records = functools.reduce(tf.data.Dataset.concatenate, parts)
+            examples = reader.parse(records, worker.part_of(batch_size), drop_remainder=True)
+            return _finish(examples.map(_name_columns), count)
 
         @functools.lru_cache(maxsize=2)
         def batches_of(number: int) -> np.ndarray:
@@ -191,7 +192,9 @@ class Pipeline:
         reader = self.reader(split)
         count = -(-len(positions) // batch_size)
         if isinstance(reader, StreamedReader):
-            return _finish(_batch(reader.examples(positions), batch_size, pad=True), count)
+            examples = reader.parse(reader.records(positions), batch_size, drop_remainder=False)
+            padded = examples.map(lambda *columns: pad_batch(_name_columns(*columns), batch_size))
+            return _finish(padded, count)
         batches = order.evaluation_batches(positions, batch_size=batch_size)
         return _finish(self._by_position(reader, batches.__getitem__, 0, count, batch_size), count)
 
@@ -303,20 +306,17 @@ class _RemoteSplit:
         """Returns [B, S, S, C] for ascending or unordered positions int64 [B]."""
         images = np.empty((len(positions), *self._shape), self._dtype)
         place = np.argsort(positions)
-        examples = self._reader.examples(np.sort(positions))
+        records = self._reader.records(np.sort(positions))
+        examples = self._reader.parse(records, 1, drop_remainder=True)
         for row, (_, image, _) in zip(place, examples.as_numpy_iterator(), strict=True):
-            images[row] = image
+            images[row] = image[0]
         return images
 
 
-def _batch(examples: tf.data.Dataset, batch_size: int, *, pad: bool = False) -> tf.data.Dataset:
-    """Batches (position, image, label) examples into the dictionaries described above."""
-
-    def name(position: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = {"image": image, "label": label, "weight": tf.ones(tf.shape(label)), "index": position}
-        return pad_batch(batch, batch_size) if pad else batch
-
-    return examples.batch(batch_size, drop_remainder=not pad).map(name)
+def _name_columns(position: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The columns of a streamed batch as the dictionary described above."""
+    weight = tf.ones_like(label, tf.float32)
+    return {"image": image, "label": label, "weight": weight, "index": position}
 
 
 def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
@@ -401,4 +401,4 @@ def _reason(error: tf.errors.OpError) -> str:
         return first.split(marker, 1)[1]
     if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
         return f"a record is damaged or missing ({first[:160]})"
-    return f"a record has another schema ({first[:160]})" if "ParseSingleExample" in error.message else ""
+    return f"a record has another schema ({first[:160]})" if "ParseExample" in error.message else ""

@@ -14,8 +14,9 @@ import tensorflow as tf
 from cxr_data.manifest import Manifest
 from cxr_data.order import InputWorker, epoch_order
 
-_SHARDS_READ_AT_ONCE = 4
-_READ_BUFFER_BYTES = 4 << 20
+_SHARDS_READ_AT_ONCE = 2
+_READ_BUFFER_BYTES = 8 << 20
+_BATCHES_PARSED_AT_ONCE = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,19 +44,18 @@ class StreamedReader:
       shuffle_mb: size of the shuffle buffer in MB of stored records.
     """
 
-    def __init__(self, manifest: Manifest, split: str, *, shuffle_mb: int = 512) -> None:
+    def __init__(self, manifest: Manifest, split: str, *, shuffle_mb: int = 256) -> None:
         self._manifest = manifest
         self._shards = manifest.shards_of(split)
         sizes = np.array([shard.records for shard in self._shards])
         self._firsts = np.concatenate([[0], np.cumsum(sizes)])
         largest = max(shard.bytes / max(shard.records, 1) for shard in self._shards)
         self.shuffle_records = max(int(shuffle_mb * 1e6 / largest), 2)
-        self._parse = _parser(manifest)
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
-    def training_examples(
+    def training_records(
         self,
         positions: np.ndarray,
         *,
@@ -65,7 +65,7 @@ class StreamedReader:
         worker: InputWorker,
         first_step: int,
     ) -> tf.data.Dataset:
-        """One epoch's examples for `worker`, shuffled; as many as `order.training_batches` has.
+        """One epoch's records for `worker`, shuffled; as many as `order.training_batches` has.
 
         Each epoch leaves out the same few examples as the indexed reader does (its odd last
         batch). The workers divide the records that remain, laid end to end in the epoch's
@@ -73,7 +73,7 @@ class StreamedReader:
         the numbers of shards and workers, and no worker reads much more than its part.
 
         Returns:
-          A dataset of (position int64 [], image [S, S, C] as stored, label int32 []).
+          A dataset of (position int64 [], serialized Example string []).
         """
         steps = len(positions) // batch_size
         part = worker.part_of(batch_size)
@@ -88,15 +88,10 @@ class StreamedReader:
         dataset = dataset.shuffle(
             self.shuffle_records, seed=int(generator.integers(1 << 31)), reshuffle_each_iteration=False
         )
-        dataset = dataset.skip(first_step * part)
-        return dataset.map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
-
-    def examples(self, positions: np.ndarray) -> tf.data.Dataset:
-        """The examples at `positions` (ascending), in that order; as `training_examples`."""
-        return self.records(positions).map(self._parse, num_parallel_calls=tf.data.AUTOTUNE)
+        return dataset.skip(first_step * part)
 
     def records(self, positions: np.ndarray) -> tf.data.Dataset:
-        """The records at `positions` (ascending): (position int64 [], serialized Example string [])."""
+        """The records at `positions` (ascending), in that order; elements as in `training_records`."""
         kept = np.zeros(len(self), bool)
         kept[positions] = True
         stretches = self._stretches(np.arange(len(self._shards)), kept, 0, len(positions))
@@ -137,22 +132,30 @@ class StreamedReader:
         absent = tf.constant(dropped, tf.int64)
         return dataset.filter(lambda position, _: tf.reduce_all(position != absent))
 
+    def parse(self, records: tf.data.Dataset, batch_size: int, *, drop_remainder: bool) -> tf.data.Dataset:
+        """Batches and parses records.
 
-def _parser(manifest: Manifest):  # type: ignore[no-untyped-def]  # a function for Dataset.map
-    shape = [manifest.size, manifest.size, manifest.channels]
-    as_floats = manifest.dtype == "float32"
-    features = {
-        "image": tf.io.FixedLenFeature(shape, tf.float32)
-        if as_floats
-        else tf.io.FixedLenFeature([], tf.string),
-        "label": tf.io.FixedLenFeature([], tf.int64),
-    }
+        They are batched first, as strings that are not copied, and parsed straight into the
+        batch's array: parsing one by one would copy each image once more.
 
-    def parse(position: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        example = tf.io.parse_single_example(serialized, features)
-        image = example["image"]
+        Returns:
+          A dataset of (position int64 [B], image [B, S, S, C] as stored, label int32 [B]).
+        """
+        batches = records.batch(batch_size, drop_remainder=drop_remainder)
+        return batches.map(self._parse_batch, num_parallel_calls=_BATCHES_PARSED_AT_ONCE)
+
+    def _parse_batch(
+        self, positions: tf.Tensor, serialized: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        shape = self._manifest.image_shape
+        as_floats = self._manifest.dtype == "float32"
+        image = (
+            tf.io.FixedLenFeature(shape, tf.float32) if as_floats else tf.io.FixedLenFeature([], tf.string)
+        )
+        label = tf.io.FixedLenFeature([], tf.int64)
+        examples = tf.io.parse_example(serialized, {"image": image, "label": label})
+        images = examples["image"]
         if not as_floats:
-            image = tf.reshape(tf.io.decode_raw(image, tf.dtypes.as_dtype(manifest.dtype)), shape)
-        return position, image, tf.cast(example["label"], tf.int32)
-
-    return parse
+            pixels = tf.io.decode_raw(images, tf.dtypes.as_dtype(self._manifest.dtype))
+            images = tf.reshape(pixels, [-1, *shape])
+        return positions, images, tf.cast(examples["label"], tf.int32)

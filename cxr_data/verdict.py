@@ -71,8 +71,8 @@ def measure_input(
 
     By position, the stages are `storage` (what reading one hot record again and again does
     not need), `checksum`, `copy` (from the page cache into the batch) and `host-to-device`
-    (tf.data and the transfer); as streams: `storage` with its checksum, `parse`, and `copy`
-    (the batching).
+    (tf.data and the transfer); as streams: `storage` with its checksum, `parse` with its
+    copy into the batch, and `shuffle` (the buffer and the transfer).
 
     Args:
       distribute: brings a dataset to the devices, such as a strategy's
@@ -107,9 +107,14 @@ def measure_input(
 def _streamed_stages(
     whole: float, reader: StreamedReader, positions: np.ndarray, seconds: float
 ) -> dict[str, float]:
-    parsed = _rate(lambda: iter(reader.examples(positions).prefetch(_PREFETCHED_RECORDS)), 1, seconds)
     records = _rate(lambda: iter(reader.records(positions).prefetch(_PREFETCHED_RECORDS)), 1, seconds)
-    return _differences({"copy": whole, "parse": parsed, "storage": records})
+
+    def parsed() -> Iterator[object]:
+        return iter(
+            reader.parse(reader.records(positions), 1, drop_remainder=True).prefetch(_PREFETCHED_RECORDS)
+        )
+
+    return _differences({"shuffle": whole, "parse": _rate(parsed, 1, seconds), "storage": records})
 
 
 def _differences(rates: dict[str, float]) -> dict[str, float]:

@@ -101,7 +101,7 @@ def test_stage_costs_are_differences_and_never_negative():
     ("options", "stages"),
     [
         ({}, {"host-to-device", "checksum", "storage", "copy"}),
-        ({"reader": "stream"}, {"copy", "parse", "storage"}),
+        ({"reader": "stream"}, {"shuffle", "parse", "storage"}),
         ({"cache": "memory"}, {"host-to-device", "copy"}),
     ],
 )
