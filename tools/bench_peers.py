@@ -4,19 +4,22 @@ Every peer is set up as its own documentation advises, runs in a process of its 
 timed over whole, shuffled epochs up to the point where a batch is a float32 array in host
 memory. A process warms up for one epoch, so the page cache is warm for everyone; nobody
 keeps images in memory, but the rows that say so. The rounds take turns, and the median
-counts. The peers' packages go into an environment of their own.
+counts. `CPU ms` is the processor time of an image, in all threads and workers: what the loader
+takes from the training beside it. The peers' packages go into an environment of their own.
 """
 
+import contextlib
 import json
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -39,7 +42,7 @@ _PATIENCE_S = 900
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; speeds are None, and `reason` says why, where there are none."""
+    """One line of the table; numbers are None, and `reason` says why, where there are none."""
 
     key: str
     name: str
@@ -49,6 +52,7 @@ class Row:
     slowest: float | None
     fastest: float | None
     ratio: float | None
+    cpu_ms: float | None
     note: str
     reason: str
 
@@ -58,6 +62,7 @@ class Measured:
     """What the rounds of one peer gave."""
 
     speeds: list[float]
+    cpu_ms: list[float] = field(default_factory=list)
     mean: float = 0.0
     reason: str = ""
 
@@ -92,21 +97,34 @@ def run_worker(python: str, peer: Peer, spec: Mapping[str, object]) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         command = [python, str(script), json.dumps({**spec, "module": peer.module, "result": str(result)})]
+        stderr = _run_to_end(command)
+        if not result.exists():
+            raise DataError(_exception(stderr) or "it ended without a result and without a word")
+        return dict(json.loads(result.read_text()))
+
+
+def _run_to_end(command: Sequence[str]) -> str:
+    """Runs a command and ends all that it started; returns what it wrote to stderr."""
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as stderr,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=_PATIENCE_S,
-                stdin=subprocess.DEVNULL,
-            )
+            process.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired as error:
             raise DataError(f"did not end within {_PATIENCE_S} s") from error
-        if not result.exists():
-            raise DataError(_exception(done.stderr) or f"ended with exit code {done.returncode}")
-        return dict(json.loads(result.read_text()))
+        finally:
+            # A loader's workers may outlive it; they are in its session, and nobody else is.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        stderr.seek(0)
+        return stderr.read()
 
 
 def _exception(stderr: str) -> str:
@@ -155,7 +173,8 @@ def measure(
                 one.reason = str(error)
                 print(f"round {number + 1} {peer.label}: {error}", file=sys.stderr, flush=True)
                 continue
-            one.speeds.append(result["images_per_second"])
+            one.speeds.append(result["images"] / result["seconds"])
+            one.cpu_ms.append(result["cpu_seconds"] / result["images"] * 1e3)
             one.mean = result["mean"]
             print(f"round {number + 1} {peer.label}: {one.speeds[-1]:.1f} img/s", file=sys.stderr, flush=True)
     return measured
@@ -189,11 +208,12 @@ def make_rows(
         version = versions[peer.environment].get(package_name(peer.package), "")
         common = (peer.key, peer.label, version, peer.uncached)
         if one.reason:
-            rows.append(Row(*common, None, None, None, None, peer.note, one.reason))
+            rows.append(Row(*common, None, None, None, None, None, peer.note, one.reason))
             continue
         median = statistics.median(one.speeds)
         ratio = reference / median if reference else None
-        rows.append(Row(*common, median, min(one.speeds), max(one.speeds), ratio, peer.note, one.reason))
+        numbers = (median, min(one.speeds), max(one.speeds), ratio, statistics.median(one.cpu_ms))
+        rows.append(Row(*common, *numbers, peer.note, one.reason))
     return rows
 
 
@@ -202,7 +222,7 @@ def table(rows: Sequence[Row]) -> str:
     name = max(len(row.name) for row in rows)
     version = max(len(row.version) for row in rows)
     speeds_head = f"{'img/s':>8}  {'slowest':>8}  {'fastest':>8}"
-    lines = [f"{'loader':{name}}  {'version':{version}}  {speeds_head}  {'ours / it':>9}"]
+    lines = [f"{'loader':{name}}  {'version':{version}}  {speeds_head}  {'ours / it':>9}  {'CPU ms':>6}"]
     for row in rows:
         start = f"{row.name:{name}}  {row.version:{version}}"
         if row.reason:
@@ -211,7 +231,7 @@ def table(rows: Sequence[Row]) -> str:
         speeds = (row.images_per_second or 0, row.slowest or 0, row.fastest or 0)
         numbers = "  ".join(f"{speed:8.1f}" for speed in speeds)
         ratio = f"{row.ratio:9.2f}" if row.ratio else f"{'-':>9}"
-        lines.append(f"{start}  {numbers}  {ratio}  {row.note}".rstrip())
+        lines.append(f"{start}  {numbers}  {ratio}  {row.cpu_ms or 0:6.2f}  {row.note}".rstrip())
     return "\n".join(lines)
 
 

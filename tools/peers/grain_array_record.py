@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,10 @@ import numpy as np
 
 _PER_FILE = 64
 _LABEL_BYTES = 8
+# Its defaults, 16 threads and 500 elements, are for records of kilobytes: here an element
+# is a batch of 25 MB.
+_THREADS = 2
+_BATCHES_AHEAD = 4
 
 
 def write(arrays: pathlib.Path, output: pathlib.Path) -> None:
@@ -27,7 +32,7 @@ def write(arrays: pathlib.Path, output: pathlib.Path) -> None:
 
 
 def open_epochs(
-    data: pathlib.Path, batch_size: int, *, size: int, threads: int = 2, workers: int = 0
+    data: pathlib.Path, batch_size: int, *, size: int, workers: bool = False
 ) -> Callable[[int], Iterator[Any]]:
     """See the package."""
     import grain
@@ -37,12 +42,15 @@ def open_epochs(
         return pixels.reshape(size, size, 3), int.from_bytes(record[:_LABEL_BYTES], "little")
 
     source = grain.sources.ArrayRecordDataSource(sorted(str(path) for path in data.glob("*.array_record")))
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BATCHES_AHEAD)
 
     dataset = grain.MapDataset.source(source).seed(0).shuffle().repeat().map(parse).batch(batch_size)
     iterator = dataset.to_iter_dataset(options)
     if workers:
-        iterator = iterator.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        count = len(os.sched_getaffinity(0))
+        iterator = iterator.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=count, per_worker_buffer_size=_BATCHES_AHEAD)
+        )
     batches = iter(iterator)
     steps = len(source) // batch_size
     # Epochs without a pause, each in its own order: what `repeat` after `shuffle` gives.

@@ -28,6 +28,14 @@ def write(arrays: pathlib.Path, output: pathlib.Path) -> None:
                 tar.addfile(member, io.BytesIO(content))
 
 
+def view_npy(content: bytes) -> np.ndarray:
+    """The array of a .npy file, without the copy that WebDataset's own decoder makes (a third slower)."""
+    stream = io.BytesIO(content)
+    np.lib.format.read_magic(stream)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape)
+
+
 def open_epochs(
     data: pathlib.Path, batch_size: int, *, size: int, workers: bool = False
 ) -> Callable[[int], Iterator[Any]]:
@@ -38,7 +46,8 @@ def open_epochs(
     del size
     urls = sorted(str(path) for path in data.glob("*.tar"))
     dataset = wds.WebDataset(urls, shardshuffle=len(urls), seed=0)
-    dataset = dataset.shuffle(_SHUFFLE_BUFFER).decode().to_tuple("npy", "cls").batched(batch_size)
+    dataset = dataset.shuffle(_SHUFFLE_BUFFER).decode(wds.handle_extension("npy", view_npy))
+    dataset = dataset.to_tuple("npy", "cls").batched(batch_size)
     loader = wds.WebLoader(
         dataset, batch_size=None, num_workers=worker_count(workers), persistent_workers=workers
     )

@@ -36,15 +36,36 @@ def first_epoch(epochs: Epochs, images: int, size: int) -> float:
     return total / count
 
 
-def timed_epochs(epochs: Epochs, images: int, seconds: float) -> tuple[int, float]:
-    """Runs whole epochs for at least `seconds`; returns (images, seconds)."""
-    number, began, elapsed = 0, time.perf_counter(), 0.0
+def timed_epochs(epochs: Epochs, images: int, seconds: float) -> dict[str, float]:
+    """Runs whole epochs for at least `seconds`.
+
+    Returns:
+      `images`, `seconds`, and `cpu_seconds` of this process and the workers that it has now.
+    """
+    number, elapsed, used = 0, 0.0, cpu_seconds("self")
+    began = time.perf_counter()
     while elapsed < seconds:
         number += 1
         # A batch is let go when the next one comes, as a training step would.
         _refuse_missing(sum(batch.shape[0] for batch in epochs(number)), images)
         elapsed = time.perf_counter() - began
-    return number * images, elapsed
+    return {"images": number * images, "seconds": elapsed, "cpu_seconds": cpu_seconds("self") - used}
+
+
+def cpu_seconds(process: str) -> float:
+    """User and system time of a process (a number, or `self`) and of all below it that live."""
+    place = pathlib.Path("/proc", process)
+    try:
+        # The name in brackets, the second field, may have spaces; the rest follows it.
+        fields = (place / "stat").read_text().rpartition(")")[2].split()
+        below = [child for task in (place / "task").iterdir() for child in _children(task)]
+    except OSError:  # It has ended.
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(cpu_seconds, below))
+
+
+def _children(task: pathlib.Path) -> list[str]:
+    return (task / "children").read_text().split()
 
 
 def _refuse_missing(count: int, images: int) -> None:
@@ -61,8 +82,7 @@ def run(spec: dict[str, Any]) -> dict[str, float]:
         return {}
     epochs = module.open_epochs(data, spec["batch_size"], size=spec["size"], **spec["options"])
     mean = first_epoch(epochs, spec["images"], spec["size"])
-    images, seconds = timed_epochs(epochs, spec["images"], spec["seconds"])
-    return {"mean": mean, "images": images, "seconds": seconds, "images_per_second": images / seconds}
+    return {"mean": mean, **timed_epochs(epochs, spec["images"], spec["seconds"])}
 
 
 def main() -> None:
