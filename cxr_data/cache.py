@@ -13,9 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from cxr_data import storage
+from cxr_data.buffers import BatchBuffers, aligned_empty
 from cxr_data.choice import Choice
 from cxr_data.errors import DataError
-from cxr_data.indexed import aligned_empty
 from cxr_data.manifest import INDEX_NAME, Manifest, Shard
 from cxr_data.order import PADDING
 
@@ -103,6 +103,7 @@ class MemoryCache:
                 f"--cache=memory needs {needed / 1e9:.1f} GB, {free_memory() / 1e9:.1f} GB are free; "
                 "use --cache=disk or --cache=none, or store uint8 or one channel"
             )
+        self._buffers = BatchBuffers()
         self._images = aligned_empty(shape, np.dtype(dtype))
 
     def __len__(self) -> int:
@@ -118,7 +119,7 @@ class MemoryCache:
             self._images[missing] = images
             with self._lock:
                 self._filled[missing] = True
-        batch = aligned_empty((len(positions), *self._images.shape[1:]), self._images.dtype)
+        batch = self._buffers.take((len(positions), *self._images.shape[1:]), self._images.dtype)
         if len(real) < len(positions):
             batch[...] = 0
             batch[positions != PADDING] = self._images[real]

@@ -5,16 +5,22 @@ utilisation (AU) is the share of the time in which the device would have compute
 
     AU = steps x step time / elapsed time
 
-It leaves out the start of the first epoch, until the first batch is there.
-Source: MLPerf Storage benchmark rules, "accelerator utilization"; there 0.90 is a pass.
+It leaves out the start, until the first batch is there. Source: MLPerf Storage benchmark
+rules, "accelerator utilization"; there 0.90 is a pass.
+
+Batches are taken and steps slept inside of one TensorFlow function, as the trainer takes
+several steps in a host call: an accelerator does not wait for Python's interpreter lock.
 """
 
 import dataclasses
-import time
-from collections.abc import Iterable
-from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.data.experimental.ops.testing import sleep
 
 from cxr_data.errors import UsageError
+
+_CALIBRATION_SLEEPS = 40
+_CALIBRATION_SECONDS = 0.005
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Utilisation:
 
     @property
     def accelerator_utilisation(self) -> float:
-        """AU in [0, 1]."""
+        """AU in [0, 1], but for the error of the clock."""
         return self.steps * self.step_seconds / self.seconds
 
     @property
@@ -68,32 +74,63 @@ def step_seconds(step_ms: float | None, images_per_second: float | None, batch_s
     return None if images_per_second is None else batch_size / images_per_second
 
 
-def emulate(batches: Iterable[dict[str, Any]], *, batch_size: int, step_seconds: float) -> Utilisation:
-    """Consumes batches at the pace of the emulated accelerator.
+def emulate(batches: tf.data.Dataset, *, batch_size: int, step_seconds: float) -> Utilisation:
+    """Consumes all batches at the pace of the emulated accelerator.
 
     Args:
-      batches: of one or several epochs.
+      batches: of one or several epochs, of known cardinality.
       batch_size: images in a batch.
       step_seconds: how long the device would compute on one.
 
     Raises:
       UsageError: there are fewer than two batches.
     """
-    begun = None
-    steps = 0
-    waited = 0.0
-    asked = time.perf_counter()
-    for _ in batches:
-        now = time.perf_counter()
-        if begun is None:
-            begun = now
-        else:
-            waited += now - asked
-            steps += 1
-        time.sleep(step_seconds)
-        asked = time.perf_counter()
-    if begun is None or not steps:
+    steps = len(batches) - 1
+    if steps < 1:
         raise UsageError("--emulate_*: needs at least two batches; lower --batch_size or raise --epochs")
-    # The first batch's own step lies inside of the elapsed time too.
-    seconds = time.perf_counter() - begun
-    return Utilisation(steps + 1, (steps + 1) * batch_size, step_seconds, seconds, waited)
+    # A sleep wakes up late; what it is late by is no part of the step.
+    late = _seconds_of_sleeps(_CALIBRATION_SECONDS) - _CALIBRATION_SECONDS
+    device = _Sleeper(max(step_seconds - late, 0))
+    iterator = iter(batches)
+    next(iterator)
+    elapsed, waited = _consume(iterator, iter(device.dataset), tf.constant(steps))
+    return Utilisation(steps, steps * batch_size, step_seconds, float(elapsed), float(waited))
+
+
+class _Sleeper:
+    """A dataset without end whose every element takes `seconds` to come."""
+
+    def __init__(self, seconds: float) -> None:
+        clock = tf.data.Dataset.range(1).repeat()
+        options = tf.data.Options()
+        # The device must not compute ahead of its batches.
+        options.experimental_optimization.inject_prefetch = False
+        self.dataset = (clock.apply(sleep(int(seconds * 1e6))) if seconds else clock).with_options(options)
+
+
+def _seconds_of_sleeps(seconds: float) -> float:
+    """How long a sleep of `seconds` takes, on average."""
+    clock = iter(_Sleeper(seconds).dataset)
+    nothing = iter(tf.data.Dataset.range(1).repeat())
+    elapsed, _ = _consume(nothing, clock, tf.constant(_CALIBRATION_SLEEPS))
+    return float(elapsed) / _CALIBRATION_SLEEPS
+
+
+@tf.function(reduce_retracing=True)
+def _consume(
+    batches: tf.data.Iterator, device: tf.data.Iterator, steps: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Takes `steps` batches, a device step after each; returns elapsed and waited seconds, float64 []."""
+    begun = now = tf.timestamp()
+    waited = tf.zeros([], tf.float64)
+    for _ in tf.range(steps):
+        with tf.control_dependencies([now]):
+            batch = next(batches)
+        with tf.control_dependencies(tf.nest.flatten(batch)):
+            arrived = tf.timestamp()
+        waited += arrived - now
+        with tf.control_dependencies([arrived]):
+            computed = next(device)
+        with tf.control_dependencies([computed]):
+            now = tf.timestamp()
+    return now - begun, waited

@@ -14,6 +14,7 @@ import threading
 import crc32c
 import numpy as np
 
+from cxr_data.buffers import BatchBuffers
 from cxr_data.errors import DataError
 from cxr_data.manifest import Manifest, read_index
 from cxr_data.order import PADDING
@@ -21,17 +22,6 @@ from cxr_data.order import PADDING
 VERIFY = ("first", "always", "never")
 """When a payload is checked against its CRC32C: when it is first read by this process,
 whenever it is read, or never."""
-
-# TensorFlow takes over an array without copying it only if it starts on such a boundary.
-_ALIGNMENT = 64
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised C-contiguous array whose first byte lies on a 64-byte boundary."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    raw = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 class IndexedReader:
@@ -66,6 +56,7 @@ class IndexedReader:
         self._dtype = np.dtype(manifest.dtype)
         self._verify = verify
         self._verified = np.zeros(len(rows), bool)
+        self._buffers = BatchBuffers()
         self._files: dict[int, int] = {}
         self._lock = threading.Lock()
         self._threads = threads
@@ -86,7 +77,7 @@ class IndexedReader:
         Raises:
           DataError: a record cannot be read or fails its checksum; names shard and record.
         """
-        images = aligned_empty((len(positions), *self._shape), self._dtype)
+        images = self._buffers.take((len(positions), *self._shape), self._dtype)
         if self._pool is None or len(positions) < 2 * self._threads:
             self._read_into(images, positions)
             return images

@@ -395,10 +395,13 @@ def clear_data_errors(manifest: Manifest) -> Iterator[None]:
 
 def _reason(error: tf.errors.OpError) -> str:
     """What is wrong with the data; empty if `error` is not about the data."""
-    first = error.message.splitlines()[0]
+    # Inside of a compiled function, a headline and a traceback stand around the message.
+    lines = [line for line in error.message.splitlines() if line and line != "Graph execution error:"]
     marker = f"{DataError.__name__}: "
-    if marker in first:  # raised by a reader inside of tf.data
-        return first.split(marker, 1)[1]
+    for line in lines:
+        if marker in line:  # raised by a reader inside of tf.data
+            return line.split(marker, 1)[1]
+    told = next((line[:160] for line in lines if "record" in line), lines[0][:160])
     if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
-        return f"a record is damaged or missing ({first[:160]})"
-    return f"a record has another schema ({first[:160]})" if "ParseExample" in error.message else ""
+        return f"a record is damaged or missing ({told})"
+    return f"a record has another schema ({told})" if "ParseExample" in error.message else ""

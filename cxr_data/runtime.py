@@ -7,7 +7,9 @@ from cxr_data.errors import CxrError
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_LARGEST_KEPT_ALLOCATION = 1 << 30
+# The largest that glibc takes for M_MMAP_THRESHOLD on 64 bits (HEAP_MAX_SIZE / 2).
+_LARGEST_KEPT_ALLOCATION = 32 << 20
+_TRIM_THRESHOLD = 1 << 30
 
 
 @functools.cache
@@ -52,6 +54,5 @@ def keep_large_allocations() -> bool:
     except (AttributeError, OSError):
         return False
     return bool(
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_ALLOCATION)
-        and mallopt(_M_TRIM_THRESHOLD, _LARGEST_KEPT_ALLOCATION)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_ALLOCATION) and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
     )

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from shards import labels_of, random_images, write_shards
 
+from cxr_data.buffers import BatchBuffers, aligned_empty
 from cxr_data.errors import DataError
-from cxr_data.indexed import IndexedReader, aligned_empty
+from cxr_data.indexed import IndexedReader
 from cxr_data.order import PADDING
 
 COUNT = 21
@@ -51,6 +52,41 @@ def test_arrays_are_aligned(shape, dtype):
     assert array.dtype == dtype
     assert array.ctypes.data % 64 == 0
     assert array.flags.c_contiguous
+
+
+def test_memory_comes_back_when_the_last_view_is_gone_and_not_before():
+    buffers = BatchBuffers()
+    shape, dtype = (4, 100), np.dtype(np.float32)
+    first = buffers.take(shape, dtype)
+    address = first.ctypes.data
+    assert address % 64 == 0
+    first[...] = 7
+    view = first[1:3, ::2]
+    del first
+    second = buffers.take(shape, dtype)
+    second[...] = 9
+    assert second.ctypes.data != address
+    assert (view == 7).all()
+    del view
+    assert buffers.take(shape, dtype).ctypes.data == address
+    assert buffers.take((2, 2), dtype).ctypes.data not in (address, second.ctypes.data)
+
+
+def test_a_tensor_keeps_its_batch_while_others_are_read(data):
+    indexed = reader(data)
+
+    def read(step):
+        return indexed.read(np.arange(step, step + 8))
+
+    dataset = tf.data.Dataset.range(COUNT - 8).map(lambda i: tf.numpy_function(read, [i], tf.float32))
+    kept = list(dataset)
+    for step, tensor in enumerate(kept):
+        np.testing.assert_array_equal(tensor, random_images(COUNT)[step : step + 8])
+    addresses = {np.frombuffer(memoryview(tensor), np.uint8).ctypes.data for tensor in kept}
+    assert len(addresses) == len(kept)
+    del kept, tensor
+    again = {np.frombuffer(memoryview(tensor), np.uint8).ctypes.data for tensor in dataset}
+    assert again & addresses, "no batch used the memory of an earlier one"
 
 
 def address_in_tensorflow(make) -> tuple[int, int]:

@@ -78,7 +78,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "scratch", "build/bench_pipeline", "Where the shards are made, and stay for the next run."
     )
-    flags.DEFINE_integer("images", 1536, "Images in the float32 shards, 1.56 MB each.", lower_bound=256)
+    flags.DEFINE_integer("images", 3072, "Images in the float32 shards, 1.56 MB each.", lower_bound=256)
     flags.DEFINE_integer("batch_size", 16, "Images in a batch.", lower_bound=2)
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.", lower_bound=1)
     flags.DEFINE_float("seconds", 3.0, "Seconds that each way runs in a round.")
@@ -184,15 +184,10 @@ def pipeline_batches(made: Manifest, batch_size: int, **options: str) -> Iterato
     """Our own pipeline, epoch after epoch."""
     from cxr_data.pipeline import Pipeline, ReadOptions
 
-    dataset = Pipeline(made, ReadOptions(cache="none", **options)).training_dataset(
-        SPLIT,
-        batch_size=batch_size,
-        seed=0,
-        epoch=0,
-        epochs=10 if options.get("reader") == "stream" else 1000,
-    )
-    for _ in dataset:
-        yield batch_size
+    pipeline = Pipeline(made, ReadOptions(cache="none", **options))
+    while True:
+        for _ in pipeline.training_dataset(SPLIT, batch_size=batch_size, seed=0, epoch=0, epochs=20):
+            yield batch_size
 
 
 def rate(items: Iterable[int], seconds: float) -> float:
