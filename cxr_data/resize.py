@@ -9,7 +9,8 @@ Each pass is a banded matrix product in float32, where BLAS is fast. The
 coefficients are integers over 2**15, so every product and every sum is an integer
 below 2**24 over 2**15 and therefore exact in float32: the result does not depend on
 the order of the sums, the BLAS, or the number of workers. Pillow's coefficients have
-22 bits; in the same order of passes the difference is at most one grey level.
+22 bits; in the same order of passes the first one differs by at most one
+grey level, and the second, whose weights' absolute values sum to at most 1.25, by at most two.
 """
 
 from functools import lru_cache

@@ -53,9 +53,10 @@ def test_float32_gives_the_exact_integers(height, width, size, seed):
 
 @settings(max_examples=80, deadline=None)
 @given(height=SIDE, width=SIDE, size=st.integers(1, 70), seed=st.integers(0, 99))
-def test_at_most_one_level_from_pillow(height, width, size, seed):
+def test_at_most_two_levels_from_pillow(height, width, size, seed):
     image = noise(height, width, seed)
-    assert np.abs(resize(image, size).astype(int) - pillow(image, size)).max() <= 1
+    # One in the first pass, 1.25 times that in the second, and the rounding of both.
+    assert np.abs(resize(image, size).astype(int) - pillow(image, size)).max() <= 2
 
 
 @pytest.mark.parametrize(
