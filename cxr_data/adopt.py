@@ -5,20 +5,18 @@ need beside them is where each image lies, and what the pixels and labels mean.
 """
 
 import concurrent.futures
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from cxr_data import manifest, quarantine, record
+from cxr_data import manifest, quarantine, record, storage
 from cxr_data.errors import DataError, UsageError
 from cxr_data.manifest import Manifest, Shard
 
 # train-00003-of-00012.tfrecord, train.tfrecord, train_3.tfrecords: the split comes first.
 _NAME = re.compile(r"(?P<split>[A-Za-z]+)[^/]*\.tfrecords?")
-_HASH_CHUNK = 1 << 20
 
 
 def adopt(
@@ -61,7 +59,7 @@ def adopt(
         rows["shard"] = number
         _check(path, rows, payload, len(class_names), is_float_list=dtype == "float32")
         tick(path.name)
-        return Shard(path.name, splits[path], len(rows), path.stat().st_size, _sha256(path)), rows
+        return Shard(path.name, splits[path], len(rows), path.stat().st_size, storage.sha256_of(path)), rows
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         shards, rows = zip(*pool.map(scan, range(len(paths))), strict=True)
@@ -108,14 +106,6 @@ def _check(path: Path, rows: np.ndarray, payload: int, classes: int, *, is_float
                     f"{path}: record {number} holds {kind} of {example.payload_bytes} bytes, not the "
                     f"{payload} bytes that --size, --channels and --dtype say"
                 )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(_HASH_CHUNK):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _counts(

@@ -16,7 +16,7 @@ import numpy as np
 
 from cxr_data.buffers import BatchBuffers
 from cxr_data.errors import DataError
-from cxr_data.manifest import Manifest, read_index
+from cxr_data.manifest import Manifest, read_split_index
 from cxr_data.order import PADDING
 
 VERIFY = ("first", "always", "never")
@@ -43,15 +43,13 @@ class IndexedReader:
     def __init__(self, manifest: Manifest, split: str, *, verify: str = "first", threads: int = 2) -> None:
         if verify not in VERIFY:
             raise ValueError(f"verify={verify!r} is none of {VERIFY}")
-        index = read_index(manifest)
-        numbers = [manifest.shards.index(shard) for shard in manifest.shards_of(split)]
-        rows = index[np.isin(index["shard"], numbers)]
+        rows = read_split_index(manifest, split)
         self.labels: np.ndarray = rows["label"].astype(np.int32)
         self._manifest = manifest
         self._shards = rows["shard"].tolist()
         self._payloads = rows["payload"].tolist()
         self._checksums = rows["crc32c"].tolist()
-        self._first_of_shard = {number: int((rows["shard"] < number).sum()) for number in numbers}
+        self._first_of_shard = dict(zip(*np.unique(rows["shard"], return_index=True), strict=True))
         self._shape = manifest.image_shape
         self._dtype = np.dtype(manifest.dtype)
         self._verify = verify

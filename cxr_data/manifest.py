@@ -185,6 +185,17 @@ def read_index(manifest: Manifest) -> np.ndarray:
     return index
 
 
+def read_split_index(manifest: Manifest, split: str) -> np.ndarray:
+    """The rows of `read_index` that belong to `split`: row i is the record at position i of it.
+
+    Raises:
+      DataError: as `read_index`, or the split is not there.
+    """
+    numbers = [manifest.shards.index(shard) for shard in manifest.shards_of(split)]
+    index = read_index(manifest)
+    return index[np.isin(index["shard"], numbers)]
+
+
 def _refuse_schema(path: str, schema: object) -> None:
     if schema != SCHEMA:
         raise DataError(

@@ -28,7 +28,7 @@ from cxr_data.cache import MemoryCache, PositionalReader, cache_on_disk, choose_
 from cxr_data.choice import Choice
 from cxr_data.errors import DataError, UsageError
 from cxr_data.indexed import VERIFY, IndexedReader
-from cxr_data.manifest import Manifest, read_index
+from cxr_data.manifest import Manifest, read_index, read_split_index
 from cxr_data.order import PADDING, InputWorker
 from cxr_data.record import Fields, read_fields
 from cxr_data.streamed import StreamedReader
@@ -296,9 +296,7 @@ class _RemoteSplit:
         self._reader = StreamedReader(manifest, split)
         self._shape = manifest.image_shape
         self._dtype = np.dtype(manifest.dtype)
-        rows = read_index(manifest)
-        numbers = [manifest.shards.index(shard) for shard in manifest.shards_of(split)]
-        self.labels: np.ndarray = rows[np.isin(rows["shard"], numbers)]["label"].astype(np.int32)
+        self.labels: np.ndarray = read_split_index(manifest, split)["label"].astype(np.int32)
 
     def __len__(self) -> int:
         return len(self._reader)

@@ -81,7 +81,7 @@ def _is_whole(config: SharderConfig, shard: ShardPlan, result: ShardResult) -> b
         return not path.exists()
     try:
         status = path.stat()
-        if status.st_size != result.bytes or _sha256_of(path) != result.sha256:
+        if status.st_size != result.bytes or storage.sha256_of(path) != result.sha256:
             return False
     except OSError:
         return False
@@ -112,11 +112,6 @@ def _is_unchanged(entry: plan.Entry, size: int, sha256: str, converted_ns: int, 
         return hashlib.sha256(read_source(entry.path, max_pixels)).hexdigest() == sha256
     except Undecodable:
         return False
-
-
-def _sha256_of(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def begin(output: str, prepared: Prepared, results: Mapping[str, ShardResult]) -> None:

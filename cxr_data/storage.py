@@ -5,6 +5,7 @@ local data never imports TensorFlow. A path with a scheme (`s3://`, `gs://`) goe
 through `tf.io.gfile`.
 """
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ def join(directory: str | os.PathLike[str], *names: str) -> str:
 def gfile() -> Any:
     """`tf.io.gfile`, with the file systems of tensorflow-io registered."""
     import tensorflow as tf
-    from tensorflow_io.python.ops import core_ops
 
-    core_ops._load()
+    from cxr_data.runtime import load_tensorflow_io
+
+    load_tensorflow_io()
     return tf.io.gfile
 
 
@@ -51,6 +53,12 @@ def read_bytes(path: str) -> bytes:
 def open_read(path: str) -> Any:
     """Opens a local or remote file to read bytes from front to back."""
     return gfile().GFile(path, "rb") if is_remote(path) else open(path, "rb")
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a local file, 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size(path: str) -> int | None:
