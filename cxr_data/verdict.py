@@ -7,11 +7,13 @@ tf.data (Murray et al., 2021) argue that this beats profiling: stages overlap.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from cxr_data.consume import elements_per_second
 from cxr_data.indexed import IndexedReader
 from cxr_data.pipeline import Pipeline
 from cxr_data.streamed import StreamedReader
@@ -65,7 +67,7 @@ def measure_input(
     *,
     batch_size: int,
     seconds: float = 1.0,
-    distribute: Callable[[tf.data.Dataset], Iterable[object]] = iter,
+    distribute: Callable[[tf.data.Dataset], Any] = lambda dataset: dataset,
 ) -> InputRates:
     """Measures the input of `split` and its stages, `seconds` each.
 
@@ -78,27 +80,19 @@ def measure_input(
       distribute: brings a dataset to the devices, such as a strategy's
         `experimental_distribute_dataset`.
     """
-
-    def epochs() -> Iterator[object]:
-        epoch = 0
-        while True:
-            yield from distribute(
-                pipeline.training_dataset(split, batch_size=batch_size, seed=0, epoch=epoch)
-            )
-            epoch += 1
-
-    whole = _rate(epochs, batch_size, seconds)
+    batches = pipeline.training_dataset(split, batch_size=batch_size, seed=0, epoch=0).repeat()
+    whole = batch_size * elements_per_second(iter(distribute(batches)), seconds)
     reader = pipeline.reader(split)
     if isinstance(reader, StreamedReader):
         return InputRates(whole, _streamed_stages(whole, reader, pipeline.positions(split), seconds))
     if not isinstance(reader, IndexedReader):  # from memory: no storage, no checksum
-        bare = _rate(lambda: _bare(reader.read, _shuffled(len(reader), batch_size)), batch_size, seconds)
+        bare = _rate(_bare(reader.read, _shuffled(len(reader), batch_size)), batch_size, seconds)
         return InputRates(whole, _differences({"host-to-device": whole, "copy": bare}))
     quick = reader.without_verification()
-    batches = _shuffled(len(reader), batch_size)
-    checked = _rate(lambda: _bare(reader.read, batches), batch_size, seconds)
-    unchecked = _rate(lambda: _bare(quick.read, batches), batch_size, seconds)
-    hot = _rate(lambda: _bare(quick.read, np.zeros_like(batches)), batch_size, seconds)
+    shuffled = _shuffled(len(reader), batch_size)
+    checked = _rate(_bare(reader.read, shuffled), batch_size, seconds)
+    unchecked = _rate(_bare(quick.read, shuffled), batch_size, seconds)
+    hot = _rate(_bare(quick.read, np.zeros_like(shuffled)), batch_size, seconds)
     return InputRates(
         whole, _differences({"host-to-device": whole, "checksum": checked, "storage": unchecked, "copy": hot})
     )
@@ -107,14 +101,12 @@ def measure_input(
 def _streamed_stages(
     whole: float, reader: StreamedReader, positions: np.ndarray, seconds: float
 ) -> dict[str, float]:
-    records = _rate(lambda: iter(reader.records(positions).prefetch(_PREFETCHED_RECORDS)), 1, seconds)
+    def rate(dataset: tf.data.Dataset) -> float:
+        return elements_per_second(iter(dataset.repeat().prefetch(_PREFETCHED_RECORDS)), seconds)
 
-    def parsed() -> Iterator[object]:
-        return iter(
-            reader.parse(reader.records(positions), 1, drop_remainder=True).prefetch(_PREFETCHED_RECORDS)
-        )
-
-    return _differences({"shuffle": whole, "parse": _rate(parsed, 1, seconds), "storage": records})
+    records = reader.records(positions)
+    parsed = reader.parse(records, 1, drop_remainder=True)
+    return _differences({"shuffle": whole, "parse": rate(parsed), "storage": rate(records)})
 
 
 def _differences(rates: dict[str, float]) -> dict[str, float]:
@@ -135,14 +127,12 @@ def _bare(read: Callable[[np.ndarray], np.ndarray], batches: np.ndarray) -> Iter
             yield read(positions)
 
 
-def _rate(start: Callable[[], Iterator[object]], images: int, seconds: float) -> float:
+def _rate(iterator: Iterator[object], images: int, seconds: float) -> float:
     """Items a second times `images` an item, after the first item, which starts everything."""
-    iterator = start()
     next(iterator)
     count = 0
     begun = time.perf_counter()
     while (elapsed := time.perf_counter() - begun) < seconds:
-        if next(iterator, None) is None:
-            iterator = start()
+        next(iterator)
         count += images
     return count / elapsed

@@ -6,7 +6,9 @@ float32 x 3 and uint8 x 1. The ways take turns, every round, and the medians cou
     records only   TFRecordDataset, the best of several settings, nothing after it: the reference
     limit          the same positional reads on two bare threads, no tf.data, no checksum
 
-The utilisation of an emulated accelerator is measured at the rates of `GPU_RATES`.
+Datasets are taken as the trainer takes them, many batches in one TensorFlow function; what a
+Python loop around the same dataset gets is a row of its own. The utilisation of an emulated
+accelerator is measured at the rates of `GPU_RATES`.
 """
 
 import concurrent.futures
@@ -18,17 +20,20 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
 from cxr_data import manifest as manifests
 from cxr_data import order, record, runtime
+from cxr_data.consume import elements_per_second
 from cxr_data.emulate import emulate
 from cxr_data.indexed import IndexedReader
 from cxr_data.manifest import Manifest, Shard, read_manifest
+from cxr_data.pipeline import Pipeline, ReadOptions
 from cxr_data.verdict import measure_input
 
 FLAGS = flags.FLAGS
@@ -158,10 +163,8 @@ def bare_reads(made: Manifest, batch_size: int) -> Iterator[int]:
             yield batch_size
 
 
-def records_only(made: Manifest, settings: tuple[int, int]) -> Iterator[int]:
-    """TFRecordDataset with nothing after it: (shards at once, read buffer in MB)."""
-    import tensorflow as tf
-
+def records_only(made: Manifest, settings: tuple[int, int]) -> tf.data.Dataset:
+    """TFRecordDataset with nothing after it: (shards at once, read buffer in MB, 0 for none)."""
     at_once, buffer_mb = settings
     paths = [made.path(shard) for shard in made.shards]
 
@@ -173,31 +176,26 @@ def records_only(made: Manifest, settings: tuple[int, int]) -> Iterator[int]:
         dataset = dataset.interleave(read, cycle_length=at_once, num_parallel_calls=at_once)
     else:
         dataset = dataset.flat_map(read)
-    for _ in dataset.prefetch(16):
-        yield 1
+    return dataset.prefetch(16)
 
 
-RECORD_SETTINGS = tuple((at_once, buffer) for at_once in (1, 2, 4) for buffer in (1, 8))
+RECORD_SETTINGS = tuple((at_once, buffer) for at_once in (1, 2, 4) for buffer in (0, 1, 8))
 
 
-def pipeline_batches(made: Manifest, batch_size: int, **options: str) -> Iterator[int]:
+def pipeline_batches(made: Manifest, batch_size: int, **options: str) -> tf.data.Dataset:
     """Our own pipeline, epoch after epoch."""
-    from cxr_data.pipeline import Pipeline, ReadOptions
-
     pipeline = Pipeline(made, ReadOptions(cache="none", **options))
-    while True:
-        for _ in pipeline.training_dataset(SPLIT, batch_size=batch_size, seed=0, epoch=0, epochs=20):
-            yield batch_size
+    return pipeline.training_dataset(SPLIT, batch_size=batch_size, seed=0, epoch=0, epochs=40)
 
 
-def rate(items: Iterable[int], seconds: float) -> float:
-    """Images a second, after the first item, which starts everything."""
-    iterator = iter(items)
-    next(iterator)
+def in_python(items: Iterator[object], images: int, seconds: float) -> float:
+    """Images a second of a Python loop, after the first item, which starts everything."""
+    next(items)
     count = 0
     begun = time.perf_counter()
     while (elapsed := time.perf_counter() - begun) < seconds:
-        count += next(iterator)
+        next(items)
+        count += images
     return count / elapsed
 
 
@@ -206,32 +204,40 @@ def rate(items: Iterable[int], seconds: float) -> float:
 
 def measure(floats: Manifest, compact: Manifest) -> list[Row]:
     """Measures every way in turn, for every round."""
-    size = FLAGS.batch_size
-    best = max(RECORD_SETTINGS, key=lambda settings: rate(records_only(floats, settings), FLAGS.seconds / 2))
-    ways: dict[str, tuple[Callable[[], Iterable[int]], str]] = {
-        f"records only ({best[0]} at once, {best[1]} MB)": (lambda: records_only(floats, best), "reference"),
-        "limit: bare positional reads, 2 threads": (lambda: bare_reads(floats, size), ""),
+    size, seconds = FLAGS.batch_size, FLAGS.seconds
+
+    def records(settings: tuple[int, int]) -> float:
+        return elements_per_second(iter(records_only(floats, settings)), seconds)
+
+    def ours(made: Manifest, **options: str) -> float:
+        return size * elements_per_second(iter(pipeline_batches(made, size, **options)), seconds)
+
+    best = max(RECORD_SETTINGS, key=records)
+    ways: dict[str, tuple[Callable[[], float], str]] = {
+        f"records only ({best[0]} at once, {best[1]} MB)": (lambda: records(best), "reference"),
+        "limit: bare positional reads, 2 threads": (
+            lambda: in_python(bare_reads(floats, size), size, seconds), "",
+        ),
         "indexed, checked in the first epoch": (
-            lambda: pipeline_batches(floats, size, verify="never"), "2.0 x records only, 0.75 x limit",
+            lambda: ours(floats, verify="never"), "2.0 x records only, 0.75 x limit",
         ),
-        "indexed, every read checked": (lambda: pipeline_batches(floats, size, verify="always"), ""),
-        "streamed": (lambda: pipeline_batches(floats, size, reader="stream"), "0.8 x records only"),
-        "indexed, uint8 x 1": (
-            lambda: pipeline_batches(compact, size, verify="never"), "2.5 x indexed float32",
+        "indexed, every read checked": (lambda: ours(floats, verify="always"), ""),
+        "indexed, taken by a Python loop": (
+            lambda: in_python(iter(pipeline_batches(floats, size, verify="never")), size, seconds), "",
         ),
-        "streamed, uint8 x 1": (lambda: pipeline_batches(compact, size, reader="stream"), ""),
+        "streamed": (lambda: ours(floats, reader="stream"), "0.8 x records only"),
+        "indexed, uint8 x 1": (lambda: ours(compact, verify="never"), "2.5 x indexed float32"),
+        "streamed, uint8 x 1": (lambda: ours(compact, reader="stream"), ""),
     }  # fmt: skip
     rates: dict[str, list[float]] = {way: [] for way in ways}
     for _ in tqdm(range(FLAGS.rounds), desc="rounds", unit="round"):
-        for way, (start, _) in ways.items():
-            rates[way].append(rate(start(), FLAGS.seconds))
+        for way, (run, _) in ways.items():
+            rates[way].append(run())
     return [Row(way, tuple(rates[way]), target) for way, (_, target) in ways.items()]
 
 
 def utilisations(made: Manifest) -> dict[str, tuple[float, float]]:
     """Accelerator utilisation by backbone, with the emulated images a second."""
-    from cxr_data.pipeline import Pipeline, ReadOptions
-
     found = {}
     for backbone, images_per_second in tqdm(GPU_RATES.items(), desc="emulated", unit="backbone"):
         step = FLAGS.batch_size / images_per_second
@@ -256,8 +262,6 @@ def peak_memory(directory: str) -> float:
 
 
 def _read_once(directory: str) -> None:
-    from cxr_data.pipeline import Pipeline, ReadOptions
-
     dataset = Pipeline(read_manifest(directory), ReadOptions(cache="none")).training_dataset(
         SPLIT, batch_size=FLAGS.batch_size, seed=0, epoch=0
     )
@@ -277,8 +281,6 @@ def shuffle_quality(made: Manifest, reader: str) -> tuple[float, float]:
     the mean over the batches of the largest class's share, 0 where each batch is of one class,
     1 where it is that of batches drawn at random.
     """
-    from cxr_data.pipeline import Pipeline, ReadOptions
-
     size, classes = FLAGS.batch_size, len(CLASSES)
     dataset = Pipeline(made, ReadOptions(cache="none", reader=reader)).training_dataset(
         SPLIT, batch_size=size, seed=0, epoch=0
@@ -312,8 +314,8 @@ def cold_rate(made: Manifest) -> float:
     drop_page_cache(made)
     begun = time.perf_counter()
     count = 0
-    for images in pipeline_batches(made, FLAGS.batch_size, verify="never"):
-        count += images
+    for _ in pipeline_batches(made, FLAGS.batch_size, verify="never"):
+        count += FLAGS.batch_size
         if count >= made.records // FLAGS.batch_size * FLAGS.batch_size:
             break
     return count / (time.perf_counter() - begun)
@@ -350,8 +352,6 @@ def main() -> None:
           f"{floats.records}: {growth:+.1%}")  # fmt: skip
     cold = cold_rate(floats)
     print(f"one epoch after dropping the page cache: {cold:.0f} img/s")
-    from cxr_data.pipeline import Pipeline, ReadOptions
-
     stages = measure_input(Pipeline(floats, ReadOptions(verify="always")), SPLIT, batch_size=FLAGS.batch_size)
     print(f"where the time goes, every read checked: {stages.costs()}")
     quality = {reader: shuffle_quality(floats, reader) for reader in ("indexed", "stream")}
