@@ -6,6 +6,8 @@ import keras
 import tensorflow as tf
 
 from cxr_data.errors import DataError
+from cxr_train.average import WeightAverage
+from cxr_train.optimizers import ParameterGroups
 from cxr_train.precision import LossScale
 
 
@@ -19,6 +21,7 @@ class Checkpoints:
     Args:
       directory: receives the checkpoints.
       model, optimizer, loss_scale: whose variables are saved.
+      average: the averaged weights, where the run has them.
       keep: how many of the newest states stay.
 
     Attributes:
@@ -31,8 +34,9 @@ class Checkpoints:
         self,
         directory: pathlib.Path,
         model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
+        optimizer: keras.optimizers.Optimizer | ParameterGroups,
         loss_scale: LossScale,
+        average: WeightAverage | None = None,
         keep: int = 3,
     ) -> None:
         self.epoch = tf.Variable(0, trainable=False, dtype=tf.int64)
@@ -45,6 +49,7 @@ class Checkpoints:
             epoch=self.epoch,
             step=self.step,
             best=self.best,
+            **({"average": average} if average else {}),
         )
         self._checkpoint = checkpoint
         self._manager = tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep=keep)

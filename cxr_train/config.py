@@ -9,6 +9,7 @@ from cxr_data.order import InputWorker
 from cxr_data.pipeline import ReadOptions
 from cxr_train.backbones import find_backbone
 from cxr_train.input_range import INPUT_RANGES
+from cxr_train.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class TrainConfig:
       run_dir: directory that receives everything the run writes.
       epochs: passes over the training split.
       batch_size: global batch, over all replicas.
-      learning_rate: of Adam.
+      learning_rate: of the head, and of the backbone times the recipe's factor.
       head: widths of the hidden dense layers.
       dropout: rate after the pooling; 0 for none.
       weights: `none`, `imagenet` or a file.
@@ -30,6 +31,7 @@ class TrainConfig:
       precision, xla, strategy: see `strategy.choose_placement`.
       seed: of the initial weights, the order of the examples and the dropout.
       train_split, validation_split: names of splits in the manifest.
+      recipe: how the weights are changed.
       read: how the shards are read.
     """
 
@@ -50,6 +52,7 @@ class TrainConfig:
     seed: int = 0
     train_split: str = "train"
     validation_split: str = "validation"
+    recipe: Recipe = dataclasses.field(default_factory=Recipe)
     read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
@@ -72,13 +75,16 @@ class TrainConfig:
     def what_decides_the_result(self) -> dict[str, object]:
         """The values by flag that a resumed run must share with the run that it continues.
 
-        More epochs continue the same run, the directory may have been moved, and caches and
-        checks change no pixel.
+        More epochs continue the same run, unless they stretch its schedule; the directory may
+        have been moved, and caches and checks change no pixel.
         """
         values = dataclasses.asdict(self)
-        values |= values.pop("read")
-        for free in ("epochs", "run_dir", "cache", "cache_dir", "verify", "max_bad_records"):
-            del values[free]
+        values |= values.pop("read") | values.pop("recipe")
+        free = ["run_dir", "cache", "cache_dir", "verify", "max_bad_records"]
+        if self.recipe.schedule == "constant":
+            free.append("epochs")
+        for name in free:
+            del values[name]
         return values
 
     def save(self, path: pathlib.Path) -> None:
@@ -96,7 +102,8 @@ class TrainConfig:
             values = json.loads(path.read_text())
             read = values["read"]
             options = ReadOptions(**{**read, "worker": InputWorker(**read["worker"])})
-            return cls(**{**values, "head": tuple(values["head"]), "read": options})
+            recipe = Recipe(**values.get("recipe", {}))
+            return cls(**{**values, "head": tuple(values["head"]), "read": options, "recipe": recipe})
         except FileNotFoundError as error:
             raise DataError(f"{path.parent} is not a run directory: it has no {path.name}") from error
         except (ValueError, TypeError, KeyError) as error:

@@ -1,5 +1,6 @@
 """The outer loop: epochs, evaluation, checkpoints, summaries; the compiled steps are in `step`."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -8,20 +9,18 @@ import sys
 import time
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from cxr_data.errors import CxrError, UsageError
+from cxr_data.errors import CxrError
 from cxr_data.pipeline import Pipeline, clear_data_errors
 from cxr_data.verdict import measure_input, verdict
+from cxr_train.assemble import assemble
 from cxr_train.checkpoint import Checkpoints, average_replica_statistics
 from cxr_train.config import TrainConfig
 from cxr_train.evaluate import Predictions, predict_split
-from cxr_train.model import build_model
-from cxr_train.precision import LossScale
-from cxr_train.step import PredictStep, TrainStep
+from cxr_train.step import PredictStep
 from cxr_train.stop import StopRequest
 from cxr_train.strategy import Placement
 
@@ -69,15 +68,11 @@ class Trainer:
       placement: where to train.
 
     Raises:
-      UsageError: the batch does not divide by the replicas, or exceeds the split.
+      UsageError: the batch does not divide by the replicas, or exceeds the split; see `assemble`.
       DataError: the weights do not fit, or a split is missing.
     """
 
     def __init__(self, config: TrainConfig, pipeline: Pipeline, placement: Placement) -> None:
-        if config.batch_size % placement.replicas:
-            raise UsageError(
-                f"--batch_size={config.batch_size}: must be a multiple of the {placement.replicas} replicas"
-            )
         self._config = config
         manifest = pipeline.manifest
         self._pipeline = pipeline
@@ -86,46 +81,34 @@ class Trainer:
         self._run_dir = pathlib.Path(config.run_dir)
         self._steps_per_epoch = pipeline.steps_per_epoch(config.train_split, config.batch_size)
         manifest.shards_of(config.validation_split)
-        keras.utils.set_random_seed(config.seed)
-        with placement.strategy.scope():
-            self.model = build_model(
-                config.backbone,
-                classes=len(manifest.class_names),
-                image_size=manifest.size,
-                head=config.head,
-                dropout=config.dropout,
-                weights=config.weights,
-                input_range=config.input_range,
-                batch_norm_momentum=config.batch_norm_momentum,
-                dtype_policy=placement.policy,
-            )
-            optimizer = keras.optimizers.Adam(config.learning_rate)
-            loss_scale = LossScale.for_policy(placement.policy)
-        self.train_step = TrainStep(
-            self.model,
-            optimizer,
-            loss_scale,
-            placement.strategy,
-            compile=placement.compile,
-            global_batch=config.batch_size,
-        )
+        self._training = assemble(config, manifest, placement, self._steps_per_epoch)
+        self.model = self._training.model
+        self.train_step = self._training.step
         self._predict_step = PredictStep(self.model, placement.strategy, compile=placement.compile)
-        self.checkpoints = Checkpoints(self._run_dir / "checkpoints", self.model, optimizer, loss_scale)
+        self.checkpoints = Checkpoints(
+            self._run_dir / "checkpoints",
+            self.model,
+            self._training.optimizer,
+            self._training.loss_scale,
+            self._training.average,
+        )
+        self._unfrozen = False
         self._steps_per_call = 1
         self._compile_seconds = 0.0
         self._last_clock = Clock()
         self._summaries = tf.summary.create_file_writer(str(self._run_dir / "tensorboard"))
 
     def describe(self) -> str:
-        """Returns one line: the network, its parameters, the data and the steps."""
+        """Returns a line on the network, its parameters, the data and the steps, and the recipe's notes."""
         trainable = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
-        return (
+        network = (
             f"{self._config.backbone}: {self.model.count_params():,} parameters "
             f"({trainable:,} trainable), {self._manifest.count(self._config.train_split):,} "
             f"training images of {self._manifest.size} px, "
             f"{self._steps_per_epoch:,} steps of {self._config.batch_size} an epoch, "
             f"{self._placement.replicas} replica(s)"
         )
+        return "\n".join([network, *self._training.notes])
 
     def resume(self) -> str:
         """Restores the newest checkpoint and returns a line that says where the run stands.
@@ -153,6 +136,7 @@ class Trainer:
         """
         iterator = self._batches()
         while (epoch := int(self.checkpoints.epoch.numpy())) < self._config.epochs:
+            self._unfreeze_if_due(epoch)
             clock = self._last_clock = Clock()
             with clear_data_errors(self._manifest):
                 complete = self._train_epoch(iterator, epoch, clock, stop)
@@ -234,7 +218,7 @@ class Trainer:
     def _call(self, iterator: Any, steps: int, clock: Clock) -> None:
         """One host call of `steps` training steps, entered in the clock."""
         start = time.perf_counter()
-        totals = self.train_step(iterator, steps)
+        totals = self.train_step(iterator, steps, self._first_step())
         loss = float(totals.sums.loss)  # waits for the device
         seconds = time.perf_counter() - start
         examples = float(totals.sums.examples)
@@ -256,18 +240,33 @@ class Trainer:
                 f"--precision=float32; the last saved state is {self.checkpoints.newest}"
             )
 
+    def _first_step(self) -> int:
+        """The number of the next step, from the start of the run."""
+        return int(self.checkpoints.epoch.numpy()) * self._steps_per_epoch + int(
+            self.checkpoints.step.numpy()
+        )
+
+    def _unfreeze_if_due(self, epoch: int) -> None:
+        """Trains every layer from the epoch on that the recipe names, also when a run goes on after it."""
+        due = self._config.recipe.unfreeze_at_epoch
+        if due is not None and epoch + 1 >= due and not self._unfrozen:
+            self._training.unfreeze(compile=self._placement.compile)
+            self._unfrozen = True
+
     def _end_epoch(self, epoch: int, clock: Clock) -> None:
         """Evaluates, keeps the best model, writes the epoch's row, and saves."""
-        predictions = predict_split(
-            self._pipeline,
-            self._config.validation_split,
-            self._predict_step,
-            self._placement,
-            batch_size=self._config.batch_size,
-        )
-        if predictions.loss < float(self.checkpoints.best.numpy()):
-            self.checkpoints.best.assign(predictions.loss)
-            self._save_best()
+        average = self._training.average
+        with average.in_place() if average else contextlib.nullcontext():
+            predictions = predict_split(
+                self._pipeline,
+                self._config.validation_split,
+                self._predict_step,
+                self._placement,
+                batch_size=self._config.batch_size,
+            )
+            if predictions.loss < float(self.checkpoints.best.numpy()):
+                self.checkpoints.best.assign(predictions.loss)
+                self._save_best()
         row = self._row(epoch, clock, predictions)
         _append_json(self._run_dir / "metrics.jsonl", row)
         self._summarize(epoch, row)

@@ -26,6 +26,7 @@ from cxr_train.embedded import make_embedded_sample
 from cxr_train.input_range import INPUT_RANGES
 from cxr_train.loop import Trainer
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
+from cxr_train.recipe_flags import define_recipe_flags, recipe_from_flags
 from cxr_train.stop import StopRequest
 from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Placement, choose_placement, split_cpu
 
@@ -35,7 +36,7 @@ _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where the run writes; by defaul
 _RESUME = flags.DEFINE_bool("resume", False, "Go on with the run in --run_dir.")
 _EPOCHS = flags.DEFINE_integer("epochs", TrainConfig.epochs, "Passes over the training split.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", TrainConfig.batch_size, "Global batch over all replicas.")
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", TrainConfig.learning_rate, "Of Adam.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", TrainConfig.learning_rate, "After the warm-up.")
 _HEAD = flags.DEFINE_string("head", "128-32", "Widths of the hidden dense layers.")
 _DROPOUT = flags.DEFINE_float("dropout", TrainConfig.dropout, "Rate after the pooling; 0 for none.")
 _WEIGHTS = flags.DEFINE_string(
@@ -79,6 +80,7 @@ _EMULATE_STEP_MS = flags.DEFINE_float(
 _EMULATE_IMAGES_PER_SECOND = flags.DEFINE_float(
     "emulate_images_per_second", None, "As --emulate_step_ms, by the rate of the accelerator."
 )
+define_recipe_flags()
 define_read_flags()
 
 _EMBEDDED_IMAGE_SIZE = 96
@@ -114,6 +116,7 @@ def config_from_flags() -> TrainConfig:
         seed=_SEED.value,
         train_split=_TRAIN_SPLIT.value,
         validation_split=_VALIDATION_SPLIT.value,
+        recipe=recipe_from_flags(),
         read=read_options_from_flags(),
     )
 
@@ -139,7 +142,7 @@ def prepare_run_dir(config: TrainConfig, resume: bool) -> None:
         raise DataError(f"--resume: {run_dir} holds no run (no {saved.name}); start it without --resume")
     before = TrainConfig.load(saved).what_decides_the_result()
     for name, value in config.what_decides_the_result().items():
-        if value != before[name]:
+        if value != before.get(name, value):
             raise UsageError(
                 f"--resume: the run in {run_dir} has --{name}={before[name]}, not {value}; "
                 f"repeat its flags with --flagfile={run_dir / _FLAGS_FILE}"

@@ -3,7 +3,8 @@
 One replica's forward and backward pass is compiled by XLA inside `strategy.run`.
 The reduction over the replicas, the check for overflow and the optimizer stand
 outside of the compiled part: neither the whole replica step nor the outer loop can
-be compiled once there are two replicas. On one device they are one program.
+be compiled once there are two replicas. On one device they are one program, which
+updates the variables in place (XLA aliases its outputs with its inputs).
 """
 
 from collections.abc import Callable
@@ -14,16 +15,21 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_data.pipeline import expand_image
+from cxr_train.augment import Augmentation, draw
+from cxr_train.average import WeightAverage
+from cxr_train.objective import Objective
+from cxr_train.optimizers import ParameterGroups
 from cxr_train.precision import LossScale, all_finite
 
 Batch = dict[str, tf.Tensor]
+Gradients = list[tf.Tensor]
 
 
 class Sums(NamedTuple):
     """Sums over examples, kept on the device until the host call returns.
 
     Attributes:
-      loss: float32 [], of the per-example cross-entropy.
+      loss: float32 [], of the per-example objective.
       examples: float32 [], of the weights: the number of examples.
       correct: float32 [], of the right predictions.
     """
@@ -51,13 +57,21 @@ class TrainStep:
     Args:
       model: images float32 [B, S, S, 3] to logits float32 [B, C]; built under
         `strategy`'s scope.
-      optimizer: a Keras optimizer, made under the same scope. Its own loss scaling
-        and gradient accumulation must be off.
+      optimizer: a Keras optimizer, or `ParameterGroups`, made under the same scope. Its own
+        loss scaling, clipping and gradient accumulation must be off.
       loss_scale: made under the same scope.
       strategy: where the step runs.
       compile: whether XLA compiles it.
       global_batch: examples in a training batch over all replicas; the loss is the
         mean over them.
+      objective: what is minimised; plain cross-entropy by default.
+      accumulation: into how many micro-batches a replica splits its part of the batch. Their
+        gradients are summed, so that the step is that of the whole batch; BatchNorm alone sees
+        micro-batches. Must divide the replica's part.
+      clip_norm: the largest global norm of the reduced gradients; None for any.
+      augmentation: how images are changed at random.
+      seed: of the augmentation.
+      average: of the weights, moved with each step that is applied.
 
     Attributes:
       traces: how often a function was traced, by name. One each is right: a second
@@ -67,89 +81,143 @@ class TrainStep:
     def __init__(
         self,
         model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
+        optimizer: keras.optimizers.Optimizer | ParameterGroups,
         loss_scale: LossScale,
         strategy: tf.distribute.Strategy,
         *,
         compile: bool,
         global_batch: int,
+        objective: Objective | None = None,
+        accumulation: int = 1,
+        clip_norm: float | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        average: WeightAverage | None = None,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
         self._loss_scale = loss_scale
         self._strategy = strategy
         self._global_batch = global_batch
-        self._variables = model.trainable_variables
+        self._objective = objective or Objective()
+        self._accumulation = accumulation
+        self._clip_norm = clip_norm
+        self._augmentation = augmentation or Augmentation()
+        self._seed = seed
+        self._average = average
         self.traces: dict[str, int] = {}
         with strategy.scope():
-            optimizer.build(self._variables)
+            optimizer.build(model.trainable_variables)
         _take_reduced_gradients(optimizer)
+        self.retrace(compile=compile)
+
+    def retrace(self, *, compile: bool) -> None:
+        """Makes the functions anew, for layers that were frozen or freed since, or for another way.
+
+        The next call traces them once.
+        """
+        self._variables = self._model.trainable_variables
         self._compiled_gradients = tf.function(self._scaled_gradients, jit_compile=compile)
         self._compiled_step = tf.function(self._step_on_one_device, jit_compile=compile)
         self._run = tf.function(self._several_steps)
 
-    def __call__(self, iterator: tf.data.Iterator, steps: int) -> Totals:
+    def __call__(self, iterator: tf.data.Iterator, steps: int, first_step: int = 0) -> Totals:
         """Takes `steps` training steps in one host call and returns their sums.
 
         Args:
           iterator: over batches of `cxr_data.pipeline`, distributed by the strategy.
           steps: at most as many as the iterator has batches left.
+          first_step: the number of the first of them, from the start of the run; the
+            augmentation depends on it.
         """
-        return self._run(iterator, tf.constant(steps, tf.int32))
+        return self._run(iterator, tf.constant(steps, tf.int64), tf.constant(first_step, tf.int64))
 
     def _traced(self, name: str) -> None:
         """Counts a trace: the Python code of a `tf.function` runs only while it is traced."""
         self.traces[name] = self.traces.get(name, 0) + 1
 
-    def _several_steps(self, iterator: tf.data.Iterator, steps: tf.Tensor) -> Totals:
+    def _several_steps(self, iterator: tf.data.Iterator, steps: tf.Tensor, first_step: tf.Tensor) -> Totals:
         self._traced("loop")
-        totals = Totals(Sums(tf.zeros([]), tf.zeros([]), tf.zeros([])), tf.zeros([], tf.float64))
-        for _ in tf.range(steps):
+        totals = Totals(_no_examples(), tf.zeros([], tf.float64))
+        for step in tf.range(first_step, first_step + steps):
             batch, waited = _timed_next(iterator, after=totals.sums)
-            sums = self._step(batch)
-            totals = Totals(
-                Sums(*(total + value for total, value in zip(totals.sums, sums, strict=True))),
-                totals.waited + waited,
-            )
+            totals = Totals(_add(totals.sums, self._step(batch, step)), totals.waited + waited)
         return totals
 
-    def _step(self, batch: Batch) -> Sums:
+    def _step(self, batch: Batch, step: tf.Tensor) -> Sums:
         if self._strategy.num_replicas_in_sync == 1:
-            sums = self._strategy.run(self._compiled_step, args=(batch,))
+            sums = self._strategy.run(self._compiled_step, args=(batch, step))
         else:
-            gradients, finite, sums = self._strategy.run(self._reduced_gradients, args=(batch,))
+            gradients, finite, sums = self._strategy.run(self._reduced_gradients, args=(batch, step))
             # Every replica holds the same answer; the condition must stand outside
             # of `run`, since the optimizer leaves the replica to update.
             finite = self._strategy.experimental_local_results(finite)[0]
-            self._apply_if(finite, lambda: self._strategy.run(self._optimizer.apply, args=(gradients,)))
+            self._apply_if(finite, lambda: self._strategy.run(self._apply, args=(gradients,)))
         return Sums(*(self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in sums))
 
-    def _step_on_one_device(self, batch: Batch) -> Sums:
-        gradients, sums = self._scaled_gradients(batch)
+    def _step_on_one_device(self, batch: Batch, step: tf.Tensor) -> Sums:
+        gradients, sums = self._scaled_gradients(batch, step, tf.constant(0))
         gradients = self._loss_scale.unscale(gradients)
-        self._apply_if(all_finite(gradients), lambda: self._optimizer.apply(gradients))
+        self._apply_if(all_finite(gradients), lambda: self._apply(gradients))
         return sums
 
-    def _reduced_gradients(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor, Sums]:
+    def _reduced_gradients(self, batch: Batch, step: tf.Tensor) -> tuple[Gradients, tf.Tensor, Sums]:
         """One replica's view of the summed, unscaled gradients, and whether they are finite."""
-        gradients, sums = self._compiled_gradients(batch)
         replica = tf.distribute.get_replica_context()
+        number = tf.convert_to_tensor(replica.replica_id_in_sync_group)
+        gradients, sums = self._compiled_gradients(batch, step, number)
         gradients = self._loss_scale.unscale(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
         return gradients, all_finite(gradients), sums
 
-    def _scaled_gradients(self, batch: Batch) -> tuple[list[tf.Tensor], Sums]:
+    def _scaled_gradients(self, batch: Batch, step: tf.Tensor, replica: tf.Tensor) -> tuple[Gradients, Sums]:
         """One replica's gradients of the scaled loss, not yet reduced, and its sums."""
         self._traced("gradients")
-        with tf.GradientTape() as tape:
-            logits = self._model(expand_image(batch["image"]), training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch["label"], logits=logits)
-            loss = tf.reduce_sum(losses * batch["weight"])
+        if self._augmentation:
+            rows = tf.shape(batch["label"])[0]
+            draws = draw(self._seed, step, self._global_batch)
+            batch = {**batch, "draws": tf.slice(draws, [replica * rows, 0], [rows, -1])}
+        if self._accumulation == 1:
+            return self._gradients_of(batch)
+        gradients = [tf.zeros(variable.shape, variable.dtype) for variable in self._variables]
+        sums = _no_examples()
+        micro_batches = {key: self._split(value) for key, value in batch.items()}
+        # A loop in the graph: the network is compiled once, and the activations of one
+        # micro-batch are freed before the next.
+        for number in tf.range(self._accumulation):
+            part, part_sums = self._gradients_of({key: value[number] for key, value in micro_batches.items()})
+            gradients = [total + gradient for total, gradient in zip(gradients, part, strict=True)]
+            sums = _add(sums, part_sums)
+        return gradients, sums
+
+    def _split(self, value: tf.Tensor) -> tf.Tensor:
+        """[B, ...] -> [accumulation, B / accumulation, ...], in order."""
+        return tf.reshape(value, [self._accumulation, -1, *value.shape[1:]])
+
+    def _gradients_of(self, batch: Batch) -> tuple[Gradients, Sums]:
+        """Gradients of the scaled loss of a batch, as its share of the global batch."""
+        images = batch["image"]
+        if self._augmentation:
+            images = self._augmentation(images, batch["draws"])
+        values = [variable.value for variable in self._variables]
+        # Only what is trained is watched: frozen layers below it are no part of the backward pass.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            logits = self._model(expand_image(images), training=True)
+            loss = tf.reduce_sum(self._objective(batch["label"], logits) * batch["weight"])
             # Divided by the global batch, so that the sum over replicas is the mean.
             scaled = loss / self._global_batch * self._loss_scale.scale
-        gradients = tape.gradient(scaled, [variable.value for variable in self._variables])
+        gradients = tape.gradient(scaled, values)
         right = tf.equal(tf.argmax(logits, axis=-1, output_type=batch["label"].dtype), batch["label"])
         correct = tf.reduce_sum(tf.cast(right, tf.float32) * batch["weight"])
         return gradients, Sums(loss, tf.reduce_sum(batch["weight"]), correct)
+
+    def _apply(self, gradients: Gradients) -> None:
+        """Clips and applies reduced, finite gradients."""
+        if self._clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
+        self._optimizer.apply(gradients, self._variables)
+        if self._average:
+            self._average.update(self._optimizer.iterations)
 
     def _apply_if(self, finite: tf.Tensor, apply: Callable[[], object]) -> None:
         def branch() -> tf.Tensor:
@@ -184,6 +252,14 @@ class PredictStep:
         return np.concatenate([part.numpy() for part in parts])
 
 
+def _no_examples() -> Sums:
+    return Sums(tf.zeros([]), tf.zeros([]), tf.zeros([]))
+
+
+def _add(left: Sums, right: Sums) -> Sums:
+    return Sums(*(a + b for a, b in zip(left, right, strict=True)))
+
+
 def _timed_next(iterator: tf.data.Iterator, after: Sums) -> tuple[Batch, tf.Tensor]:
     """Takes a batch once `after` is computed, and the seconds that this took.
 
@@ -199,10 +275,11 @@ def _timed_next(iterator: tf.data.Iterator, after: Sums) -> tuple[Batch, tf.Tens
     return batch, waited
 
 
-def _take_reduced_gradients(optimizer: keras.optimizers.Optimizer) -> None:
+def _take_reduced_gradients(optimizer: keras.optimizers.Optimizer | ParameterGroups) -> None:
     """Makes `optimizer.apply` take gradients that are already summed over the replicas.
 
     Keras sums them itself, as its last step before the update. By then it is too late
     to check the sum for overflow or to clip it by its norm.
     """
-    optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
+    for one in optimizer.optimizers if isinstance(optimizer, ParameterGroups) else [optimizer]:
+        one._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables

@@ -45,19 +45,29 @@ def dataset(items: list[dict[str, np.ndarray]]) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(stacked)
 
 
-def train(strategy, items, *, compile=False, policy="float32", batch_norm=False, optimizer=None, scale=None):
+def train(
+    strategy,
+    items,
+    *,
+    compile=False,
+    policy="float32",
+    batch_norm=False,
+    optimizer=None,
+    scale=None,
+    **options,
+):
     """Runs one call of len(items) steps; returns the model, the step and its totals."""
     with strategy.scope():
         model = tiny_model(policy, batch_norm=batch_norm)
         optimizer = optimizer() if optimizer else keras.optimizers.SGD(0.1)
         loss_scale = scale() if scale else LossScale.for_policy(policy)
-    step = TrainStep(model, optimizer, loss_scale, strategy, compile=compile, global_batch=BATCH)
+    step = TrainStep(model, optimizer, loss_scale, strategy, compile=compile, global_batch=BATCH, **options)
     iterator = iter(strategy.experimental_distribute_dataset(dataset(items)))
     totals = step(iterator, len(items))
     return model, step, totals
 
 
-def reference_weights(items) -> list[np.ndarray]:
+def reference_weights(items, clip_norm=np.inf) -> list[np.ndarray]:
     """Plain eager gradient descent on the mean cross-entropy: slow and obviously right."""
     model = tiny_model()
     for item in items:
@@ -66,10 +76,10 @@ def reference_weights(items) -> list[np.ndarray]:
             loss = tf.reduce_mean(
                 keras.losses.sparse_categorical_crossentropy(item["label"], logits, from_logits=True)
             )
-        for variable, gradient in zip(
-            model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
-        ):
-            variable.assign(variable - 0.1 * gradient)
+        gradients = [gradient.numpy() for gradient in tape.gradient(loss, model.trainable_variables)]
+        norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
+        for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+            variable.assign(variable - 0.1 * gradient * min(1, clip_norm / norm))
     return model.get_weights()
 
 
@@ -96,6 +106,42 @@ def test_weights_equal_an_eager_reference(strategy, compile):
     assert 0 <= totals.waited < 60
 
 
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("strategy", [one, two])
+def test_micro_batches_and_clipping_equal_an_eager_reference_on_the_whole_batch(strategy, compile):
+    strategy, items = strategy(), batches(5)
+    model, step, totals = train(strategy, items, compile=compile, accumulation=4, clip_norm=0.05)
+    for weight, expected in zip(model.get_weights(), reference_weights(items, clip_norm=0.05), strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-6)
+    free = reference_weights(items)
+    assert max(np.abs(a - b).max() for a, b in zip(model.get_weights(), free, strict=True)) > 1e-3
+    assert totals.sums.examples == 5 * BATCH
+    assert step.traces == {"loop": 1, "gradients": strategy.num_replicas_in_sync}
+
+
+def test_batch_norm_normalises_by_micro_batch():
+    items = batches(1)
+    model, _, _ = train(one(), items, batch_norm=True, accumulation=2)
+    reference = tiny_model(batch_norm=True)
+    for part in (slice(0, 4), slice(4, 8)):
+        reference(items[0]["image"][part], training=True)
+    for variable, expected in zip(
+        model.non_trainable_variables, reference.non_trainable_variables, strict=True
+    ):
+        np.testing.assert_allclose(variable, expected, atol=1e-6)
+
+
+def test_on_one_device_the_compiled_step_updates_every_variable_in_place():
+    optimizer = lambda: keras.optimizers.Adam(1e-3)  # noqa: E731
+    model, step, _ = train(one(), batches(1), compile=True, optimizer=optimizer, batch_norm=True)
+    batch = {key: tf.constant(value) for key, value in batches(1)[0].items()}
+    program = step._compiled_step.experimental_get_compiler_ir(batch, tf.constant(0, tf.int64))
+    header = program(stage="hlo").partition("entry_computation_layout")[0]
+    # Weights and BatchNorm statistics, two moments of each weight, and the step's number.
+    written = len(model.variables) + 2 * len(model.trainable_variables) + 1
+    assert header.count("may-alias") + header.count("must-alias") >= written
+
+
 @pytest.mark.parametrize("strategy", [one, two])
 def test_one_trace_for_any_number_of_calls_and_steps(strategy):
     strategy = strategy()
@@ -113,12 +159,13 @@ def test_one_trace_for_any_number_of_calls_and_steps(strategy):
 
 @pytest.mark.parametrize("replica", [0, 1])
 @pytest.mark.parametrize("compile", [False, True])
-def test_overflow_on_either_replica_skips_the_step_and_halves_the_scale(replica, compile):
+@pytest.mark.parametrize("options", [{}, {"accumulation": 2, "clip_norm": 0.1}])
+def test_overflow_on_either_replica_skips_the_step_and_halves_the_scale(replica, compile, options):
     items = batches(1)
     half = BATCH // 2
     items[0]["image"][replica * half] = 3e38
     strategy = two()
-    model, step, _ = train(strategy, items, compile=compile, policy="mixed_float16")
+    model, step, _ = train(strategy, items, compile=compile, policy="mixed_float16", **options)
     expected = tiny_model("mixed_float16").get_weights()
     for variable, weight in zip(model.variables, expected, strict=True):
         for copy in strategy.experimental_local_results(variable.value):

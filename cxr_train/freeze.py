@@ -1,0 +1,48 @@
+"""Which layers are trained: the head always, the backbone in whole, in part, later, or not at all.
+
+A frozen layer's weights are no part of the backward pass, and its BatchNorm normalises with its
+moving statistics and leaves them as they are (Keras' rule for `trainable = False`).
+"""
+
+import difflib
+import itertools
+
+import keras
+
+from cxr_data.errors import UsageError
+from cxr_train.recipe import UNTIL
+
+
+def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers before the pooling, in the order of `model.summary()`."""
+    return list(itertools.takewhile(lambda layer: layer.name != "pooling", model.layers))
+
+
+def layers_to_freeze(model: keras.Model, rule: str) -> list[keras.layers.Layer]:
+    """The layers that `--freeze=rule` names.
+
+    Args:
+      model: of `build_model`.
+      rule: `none`, `backbone`, or `until:LAYER` for LAYER and all layers before it in the order
+        of `model.summary()`, in which a layer's inputs come before the layer.
+
+    Raises:
+      UsageError: the backbone has no such layer; the message lists the nearest names.
+    """
+    layers = backbone_layers(model)
+    if rule == "none":
+        return []
+    if rule == "backbone":
+        return layers
+    name = rule.removeprefix(UNTIL)
+    names = [layer.name for layer in layers]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=5, cutoff=0.0)
+        raise UsageError(f"--freeze={rule}: the backbone has no layer {name!r}; near: {', '.join(near)}")
+    return layers[: names.index(name) + 1]
+
+
+def set_trainable(layers: list[keras.layers.Layer], trainable: bool) -> None:
+    """Freezes or frees layers. A function traced before must be traced again."""
+    for layer in layers:
+        layer.trainable = trainable

@@ -1,0 +1,136 @@
+"""The recipe: refused values, the schedule at each step, decoupled decay, the objective, old runs."""
+
+import dataclasses
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cxr_data.errors import UsageError
+from cxr_train.config import TrainConfig
+from cxr_train.objective import Objective, resolve_class_weights
+from cxr_train.optimizers import ParameterGroups, Schedule, make_optimizer
+from cxr_train.recipe import Recipe
+
+CLASS_NAMES = ("covid", "normal", "pneumonia")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer": "lamb"}, "--optimizer=lamb: choose one of adam, adamw, sgd"),
+        ({"schedule": "linear"}, "--schedule=linear: choose one of constant, cosine"),
+        ({"freeze": "head"}, "--freeze=head: choose none, backbone or until:LAYER"),
+        ({"label_smoothing": 1.0}, "--label_smoothing=1.0: must be in"),
+        ({"ema": -0.1}, "--ema=-0.1: must be in"),
+        ({"warmup_epochs": -1.0}, "--warmup_epochs=-1.0: must not be negative"),
+        ({"weight_decay": math.nan, "optimizer": "sgd"}, "--weight_decay=nan: must not be negative"),
+        ({"clip_norm": 0.0}, "--clip_norm=0.0: must be above 0"),
+        ({"backbone_rate_factor": 0.0}, "--backbone_rate_factor=0.0: must be above 0"),
+        ({"gradient_accumulation": 0}, "--gradient_accumulation=0: must be at least 1"),
+        ({"momentum": 0.9}, "--momentum=0.9: is for --optimizer=sgd, not adam"),
+        ({"weight_decay": 0.01}, "--weight_decay=0.01: is for --optimizer=adamw or sgd, not adam"),
+        ({"optimizer": "adamw"}, "--optimizer=adamw: needs --weight_decay"),
+        ({"unfreeze_at_epoch": 3}, "--unfreeze_at_epoch=3: needs --freeze"),
+        ({"unfreeze_at_epoch": 1, "freeze": "backbone"}, "--unfreeze_at_epoch=1: must be at least 2"),
+        ({"augment": "rotation,blur"}, "'blur' is none of rotation, shift, zoom, brightness, contrast"),
+        ({"augment": "zoom:wide"}, "'wide' is no number; write zoom:0.1"),
+        ({"augment": "rotation:200"}, "rotation must be above 0 and at most 180"),
+        ({"class_weights": "covid"}, "--class_weights=covid: write none, balanced, or like covid:2"),
+        ({"class_weights": "covid:-1"}, "the weight of covid must not be negative"),
+    ],
+)
+def test_a_value_that_no_run_could_use_is_one_line_that_names_its_flag(values, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        Recipe(**values)
+    assert "\n" not in str(caught.value)
+
+
+def config(**recipe) -> TrainConfig:
+    return TrainConfig(backbone="vgg16", data="data", run_dir="run", recipe=Recipe(**recipe))
+
+
+def test_a_configuration_round_trips_and_one_without_a_recipe_has_the_studys(tmp_path):
+    path = tmp_path / "config.json"
+    written = config(optimizer="sgd", weight_decay=0.1, schedule="cosine", augment="all")
+    written.save(path)
+    assert TrainConfig.load(path) == written
+    values = json.loads(path.read_text())
+    del values["recipe"]
+    path.write_text(json.dumps(values))
+    assert TrainConfig.load(path).recipe == Recipe()
+
+
+def test_every_value_of_the_recipe_decides_the_result():
+    decides = config().what_decides_the_result()
+    assert {field.name for field in dataclasses.fields(Recipe)} <= set(decides)
+    assert "epochs" not in decides
+    assert "epochs" in config(schedule="cosine").what_decides_the_result()
+
+
+@given(st.booleans(), st.integers(0, 7), st.integers(8, 40), st.integers(0, 5))
+def test_the_schedule_follows_its_formula_at_each_step(cosine, warmup, total, start):
+    schedule = Schedule(0.2, cosine=cosine, warmup=warmup, total=total, start=start)
+    for step in range(start, total + 3):
+        expected = 0.2
+        if step < warmup:
+            expected *= (step + 1) / warmup
+        elif cosine:
+            expected *= (1 + math.cos(math.pi * min((step - warmup) / (total - warmup), 1))) / 2
+        assert float(schedule(tf.constant(step - start))) == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_default_is_adam_at_a_constant_rate():
+    (variable,) = variables = [keras.Variable(np.ones([2, 2]), name="kernel")]
+    optimizer = make_optimizer(Recipe(), TrainConfig.learning_rate, variables)
+    assert optimizer.get_config() == keras.optimizers.Adam(1e-4).get_config() | {"name": optimizer.name}
+    assert variable.shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_decay_is_decoupled_and_spares_biases(name):
+    kernel, bias = variables = [keras.Variable(np.full([2, 2], 3.0)), keras.Variable(np.full([2], 3.0))]
+    optimizer = make_optimizer(Recipe(optimizer=name, weight_decay=0.5), 0.1, variables)
+    optimizer.build(variables)
+    optimizer.apply([tf.zeros([2, 2]), tf.zeros([2])], variables)
+    np.testing.assert_allclose(kernel, 3 - 0.1 * 0.5 * 3, rtol=1e-6)
+    np.testing.assert_array_equal(bias, 3.0)
+
+
+def test_a_group_that_joins_later_moves_as_with_a_new_optimizer():
+    first, later = keras.Variable([1.0]), keras.Variable([1.0])
+    groups = ParameterGroups([(keras.optimizers.Adam(0.01), [first]), (keras.optimizers.Adam(0.01), [later])])
+    groups.build([first])
+    groups.optimizers[0].iterations.assign(1000)
+    groups.apply([tf.constant([1.0]), tf.constant([1.0])], [later, first])
+    np.testing.assert_allclose(later, 0.99, rtol=1e-6)
+    assert int(groups.iterations) == 1001
+
+
+def test_the_objective_equals_keras_with_smoothing_and_weights():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 9).astype(np.int32)
+    logits = generator.normal(size=[9, 3]).astype(np.float32)
+    expected = keras.losses.categorical_crossentropy(
+        np.eye(3)[labels], logits, from_logits=True, label_smoothing=0.2
+    )
+    weights = np.array([1.0, 2.0, 0.5])
+    np.testing.assert_allclose(Objective(0.2)(labels, logits), expected, rtol=1e-5)
+    weighted = Objective(0.2, tuple(weights))(labels, logits)
+    np.testing.assert_allclose(weighted, expected * weights[labels], rtol=1e-5)
+
+
+def test_class_weights_balance_the_training_images_or_are_named():
+    images = {"covid": 10, "normal": 30, "pneumonia": 20}
+    balanced = resolve_class_weights("balanced", CLASS_NAMES, images)
+    assert balanced == pytest.approx((2.0, 2 / 3, 1.0))
+    assert np.average(balanced, weights=list(images.values())) == pytest.approx(1)
+    assert resolve_class_weights("none", CLASS_NAMES, images) == ()
+    assert resolve_class_weights("normal:0.5", CLASS_NAMES, images) == (1.0, 0.5, 1.0)
+    with pytest.raises(UsageError, match="no class 'healthy'; there are covid, normal, pneumonia"):
+        resolve_class_weights("healthy:1", CLASS_NAMES, images)
