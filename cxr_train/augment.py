@@ -87,7 +87,6 @@ def draw(seed: int, step: tf.Tensor, batch: int) -> tf.Tensor:
       batch: global.
     """
     key = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
-    # The algorithm is named since XLA would choose another than the other kernels.
     return tf.random.stateless_uniform([batch, len(DRAWS)], key, -1.0, 1.0, alg="philox")
 
 

@@ -145,37 +145,45 @@ class TrainStep:
         return totals
 
     def _step(self, batch: Batch, step: tf.Tensor) -> Sums:
-        if self._strategy.num_replicas_in_sync == 1:
-            sums = self._strategy.run(self._compiled_step, args=(batch, step))
+        # Drawn outside of the compiled part: XLA's generator gives other numbers for the same key.
+        draws = draw(self._seed, step, self._global_batch) if self._augmentation else None
+        # A mirrored strategy leaves the replica to update, however few there are.
+        if isinstance(self._strategy, tf.distribute.OneDeviceStrategy):
+            sums = self._strategy.run(self._compiled_step, args=(batch, draws))
         else:
-            gradients, finite, sums = self._strategy.run(self._reduced_gradients, args=(batch, step))
+            gradients, finite, sums = self._strategy.run(self._reduced_gradients, args=(batch, draws))
             # Every replica holds the same answer; the condition must stand outside
             # of `run`, since the optimizer leaves the replica to update.
             finite = self._strategy.experimental_local_results(finite)[0]
             self._apply_if(finite, lambda: self._strategy.run(self._apply, args=(gradients,)))
         return Sums(*(self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in sums))
 
-    def _step_on_one_device(self, batch: Batch, step: tf.Tensor) -> Sums:
-        gradients, sums = self._scaled_gradients(batch, step, tf.constant(0))
+    def _step_on_one_device(self, batch: Batch, draws: tf.Tensor | None) -> Sums:
+        gradients, sums = self._scaled_gradients(batch, draws)
         gradients = self._loss_scale.unscale(gradients)
         self._apply_if(all_finite(gradients), lambda: self._apply(gradients))
         return sums
 
-    def _reduced_gradients(self, batch: Batch, step: tf.Tensor) -> tuple[Gradients, tf.Tensor, Sums]:
+    def _reduced_gradients(self, batch: Batch, draws: tf.Tensor | None) -> tuple[Gradients, tf.Tensor, Sums]:
         """One replica's view of the summed, unscaled gradients, and whether they are finite."""
         replica = tf.distribute.get_replica_context()
-        number = tf.convert_to_tensor(replica.replica_id_in_sync_group)
-        gradients, sums = self._compiled_gradients(batch, step, number)
+        if draws is not None:
+            parts = tf.reshape(draws, [replica.num_replicas_in_sync, -1, draws.shape[1]])
+            draws = parts[replica.replica_id_in_sync_group]
+        gradients, sums = self._compiled_gradients(batch, draws)
         gradients = self._loss_scale.unscale(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
         return gradients, all_finite(gradients), sums
 
-    def _scaled_gradients(self, batch: Batch, step: tf.Tensor, replica: tf.Tensor) -> tuple[Gradients, Sums]:
-        """One replica's gradients of the scaled loss, not yet reduced, and its sums."""
+    def _scaled_gradients(self, batch: Batch, draws: tf.Tensor | None) -> tuple[Gradients, Sums]:
+        """One replica's gradients of the scaled loss, not yet reduced, and its sums.
+
+        Args:
+          batch: the replica's part of the global batch.
+          draws: of the augmentation, for each of its images; None without.
+        """
         self._traced("gradients")
-        if self._augmentation:
-            rows = tf.shape(batch["label"])[0]
-            draws = draw(self._seed, step, self._global_batch)
-            batch = {**batch, "draws": tf.slice(draws, [replica * rows, 0], [rows, -1])}
+        if draws is not None:
+            batch = {**batch, "draws": draws}
         if self._accumulation == 1:
             return self._gradients_of(batch)
         gradients = [tf.zeros(variable.shape, variable.dtype) for variable in self._variables]
@@ -196,7 +204,7 @@ class TrainStep:
     def _gradients_of(self, batch: Batch) -> tuple[Gradients, Sums]:
         """Gradients of the scaled loss of a batch, as its share of the global batch."""
         images = batch["image"]
-        if self._augmentation:
+        if "draws" in batch:
             images = self._augmentation(images, batch["draws"])
         values = [variable.value for variable in self._variables]
         # Only what is trained is watched: frozen layers below it are no part of the backward pass.

@@ -135,9 +135,9 @@ def test_on_one_device_the_compiled_step_updates_every_variable_in_place():
     optimizer = lambda: keras.optimizers.Adam(1e-3)  # noqa: E731
     model, step, _ = train(one(), batches(1), compile=True, optimizer=optimizer, batch_norm=True)
     batch = {key: tf.constant(value) for key, value in batches(1)[0].items()}
-    program = step._compiled_step.experimental_get_compiler_ir(batch, tf.constant(0, tf.int64))
+    program = step._compiled_step.experimental_get_compiler_ir(batch, None)
     header = program(stage="hlo").partition("entry_computation_layout")[0]
-    # Weights and BatchNorm statistics, two moments of each weight, and the step's number.
+    # Weights and BatchNorm statistics, two moments of each weight, and the number of the step.
     written = len(model.variables) + 2 * len(model.trainable_variables) + 1
     assert header.count("may-alias") + header.count("must-alias") >= written
 

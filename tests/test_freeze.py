@@ -1,0 +1,103 @@
+"""Frozen layers: they keep all they know, cost no backward pass, and join later as if new."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cxr_data.errors import UsageError
+from cxr_train import backbones
+from cxr_train.freeze import layers_to_freeze, set_trainable
+from cxr_train.model import build_model
+from cxr_train.precision import LossScale
+from cxr_train.step import TrainStep
+
+SIZE = 16
+
+
+def three_convolutions(*, include_top, weights, input_tensor) -> keras.Model:
+    x = input_tensor
+    for number in (1, 2, 3):
+        x = keras.layers.Conv2D(4, 3, activation="relu", name=f"block{number}_conv")(x)
+        x = keras.layers.BatchNormalization(name=f"block{number}_bn")(x)
+    return keras.Model(input_tensor, x)
+
+
+@pytest.fixture(autouse=True)
+def three(monkeypatch):
+    backbone = backbones.Backbone("three", three_convolutions, "https://none/three.h5", 8)
+    monkeypatch.setitem(backbones.BACKBONES, "three", backbone)
+
+
+def model_of(strategy: tf.distribute.Strategy) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        return build_model("three", classes=3, image_size=SIZE, head=(5,))
+
+
+def batch(count: int = 4) -> dict[str, tf.Tensor]:
+    generator = np.random.default_rng(0)
+    return {
+        "image": tf.constant(generator.random([count, SIZE, SIZE, 3], np.float32)),
+        "label": tf.constant(generator.integers(0, 3, count), tf.int32),
+        "weight": tf.ones(count),
+    }
+
+
+@pytest.mark.parametrize(
+    ("rule", "first_trained"),
+    [("none", "image"), ("until:block2_conv", "block2_bn"), ("backbone", "pooling")],
+)
+def test_a_rule_names_a_layer_and_all_before_it(rule, first_trained):
+    model = model_of(tf.distribute.get_strategy())
+    frozen = layers_to_freeze(model, rule)
+    assert frozen == model.layers[: len(frozen)]
+    assert model.layers[len(frozen)].name == first_trained
+
+
+def test_an_unknown_layer_is_answered_with_the_nearest_names():
+    model = model_of(tf.distribute.get_strategy())
+    with pytest.raises(UsageError, match="--freeze=until:blok2_conv: .* near: block2_conv, ") as caught:
+        layers_to_freeze(model, "until:blok2_conv")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="no layer 'head_1'"):
+        layers_to_freeze(model, "until:head_1")
+
+
+@pytest.mark.parametrize(("rule", "trained"), [("none", 3), ("until:block2_bn", 1), ("backbone", 0)])
+def test_a_step_computes_no_gradient_of_a_frozen_layer(rule, trained):
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    model = model_of(strategy)
+    set_trainable(layers_to_freeze(model, rule), False)
+    step = TrainStep(
+        model,
+        keras.optimizers.SGD(0.1),
+        LossScale(1.0, dynamic=False),
+        strategy,
+        compile=False,
+        global_batch=4,
+    )
+    graph = step._compiled_step.get_concrete_function(batch(), None).graph
+    types = [operation.type for operation in graph.get_operations()]
+    for backward in ("Conv2DBackpropFilter", "Conv2DBackpropInput"):
+        assert types.count(backward) == trained
+
+
+@pytest.mark.parametrize("replicas", [1, 2])  # a mirrored strategy of one has its own path
+def test_frozen_weights_and_statistics_stay_and_the_rest_moves(replicas):
+    cpus = [cpu.name for cpu in tf.config.list_logical_devices("CPU")][:replicas]
+    reduction = tf.distribute.HierarchicalCopyAllReduce()
+    strategy = tf.distribute.MirroredStrategy(cpus, cross_device_ops=reduction)
+    model = model_of(strategy)
+    before = {variable.path: variable.numpy() for variable in model.variables}
+    set_trainable(layers_to_freeze(model, "until:block2_bn"), False)
+    with strategy.scope():
+        optimizer, scale = keras.optimizers.Adam(0.01), LossScale(1.0, dynamic=False)
+    step = TrainStep(model, optimizer, scale, strategy, compile=False, global_batch=4)
+    data = tf.data.Dataset.from_tensors(batch()).repeat(3).unbatch().batch(4, drop_remainder=True)
+    step(iter(strategy.experimental_distribute_dataset(data)), 3)
+    frozen = {variable.path for layer in model.layers[:5] for variable in layer.variables}
+    assert len(frozen) == 12
+    for variable in model.variables:
+        same = (variable.numpy() == before[variable.path]).all()
+        assert same == (variable.path in frozen), variable.path

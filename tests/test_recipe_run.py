@@ -1,0 +1,163 @@
+"""Whole runs with a recipe: stopped and resumed bit for bit, thawed with one more trace, averaged."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from shards import random_images, write_shards
+from test_loop import StopAfter, tiny_backbone
+
+from cxr_data.errors import UsageError
+from cxr_data.pipeline import Pipeline
+from cxr_train import backbones, evaluate, loop
+from cxr_train.config import TrainConfig
+from cxr_train.loop import Trainer
+from cxr_train.recipe import Recipe
+from cxr_train.stop import StopRequest
+from cxr_train.strategy import choose_placement
+
+STEPS = 5
+EVERYTHING = Recipe(
+    optimizer="adamw",
+    weight_decay=0.01,
+    schedule="cosine",
+    warmup_epochs=0.5,
+    clip_norm=1.0,
+    gradient_accumulation=2,
+    label_smoothing=0.1,
+    class_weights="balanced",
+    ema=0.9,
+    freeze="backbone",
+    unfreeze_at_epoch=2,
+    backbone_rate_factor=0.1,
+    augment="all",
+)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    backbone = backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 4)
+    monkeypatch.setitem(backbones.BACKBONES, "tiny", backbone)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    splits = {"train": random_images(23), "validation": random_images(7, seed=1)}
+    return write_shards(tmp_path_factory.mktemp("data"), splits)
+
+
+def trainer(manifest, run_dir, recipe=EVERYTHING, **changes) -> Trainer:
+    run_dir.mkdir(exist_ok=True)
+    values = {"epochs": 3, "batch_size": 4, "weights": "none", "head": (6,), "learning_rate": 1e-2} | changes
+    config = TrainConfig(
+        backbone="tiny", data=manifest.directory, run_dir=str(run_dir), recipe=recipe, **values
+    )
+    placement = choose_placement(config.strategy, config.precision, config.xla)
+    return Trainer(config, Pipeline(manifest), placement)
+
+
+@pytest.fixture(scope="module")
+def whole(manifest, tmp_path_factory):
+    """A run that was never stopped, and its directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        backbone = backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 4)
+        patch.setitem(backbones.BACKBONES, "tiny", backbone)
+        directory = tmp_path_factory.mktemp("whole")
+        run = trainer(manifest, directory)
+        run.run(StopRequest())
+    return run, directory
+
+
+def state(run: Trainer) -> list[np.ndarray]:
+    training = run._training
+    return [
+        *(variable.numpy() for variable in (*run.model.variables, *training.optimizer.variables)),
+        *(average.numpy() for average in training.average.averages),
+    ]
+
+
+@pytest.mark.parametrize("steps", [2, STEPS + 2, 2 * STEPS + 1])
+def test_a_run_stopped_before_and_after_the_unfreeze_ends_bit_for_bit_the_same(
+    manifest, tmp_path, monkeypatch, whole, steps
+):
+    monkeypatch.setattr(loop, "_MOST_STEPS_PER_CALL", 1)
+    trainer(manifest, tmp_path).run(StopAfter(steps))
+    resumed = trainer(manifest, tmp_path)
+    resumed.resume()
+    resumed.run(StopRequest())
+    for value, expected in zip(state(resumed), state(whole[0]), strict=True):
+        np.testing.assert_array_equal(value, expected)
+    traces = 2 if steps < STEPS else 1
+    assert resumed.train_step.traces == {"loop": traces, "gradients": traces}
+
+
+def frozen_values(run: Trainer) -> list[np.ndarray]:
+    return [variable.numpy() for layer in run._training.frozen for variable in layer.variables]
+
+
+def test_unfreezing_traces_once_more_and_starts_from_zero_moments(manifest, tmp_path, whole):
+    frozen = trainer(manifest, tmp_path, epochs=1)
+    start = frozen_values(frozen)
+    frozen.run(StopRequest())
+    head, backbone = frozen._training.optimizer.optimizers
+    assert (int(head.iterations), int(backbone.iterations)) == (STEPS, 0)
+    assert not any(variable.numpy().any() for variable in backbone.variables)
+    for value, expected in zip(frozen_values(frozen), start, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+    thawed = whole[0]
+    head, backbone = thawed._training.optimizer.optimizers
+    assert (int(head.iterations), int(backbone.iterations)) == (3 * STEPS, 2 * STEPS)
+    # It goes on at the schedule's present step, at its own factor.
+    assert float(backbone.learning_rate) == pytest.approx(0.1 * float(head.learning_rate), abs=1e-9)
+    assert thawed.train_step.traces == {"loop": 2, "gradients": 2}
+    moved = zip(frozen_values(thawed), start, strict=True)
+    assert all((value != before).any() for value, before in moved)
+
+
+def test_the_averaged_weights_are_those_evaluated_and_kept(manifest, whole):
+    run, directory = whole
+    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    best = evaluate.load_best_model(directory)
+    placement = choose_placement("one", "float32", "off")
+    summary = evaluate.evaluate_split(
+        directory, Pipeline(manifest), "validation", best, placement, batch_size=4
+    )
+    losses = [row["validation"]["loss"] for row in rows]
+    assert summary["loss"] == pytest.approx(min(losses), rel=1e-5)
+    if losses[-1] == min(losses):
+        floats = [v for v in best.variables if keras.backend.is_float_dtype(v.dtype)]
+        for kept, average in zip(floats, run._training.average.averages, strict=True):
+            np.testing.assert_array_equal(kept.numpy(), average.numpy())
+
+
+def test_the_default_run_is_the_studys(manifest, tmp_path):
+    run = trainer(manifest, tmp_path, Recipe(), learning_rate=TrainConfig.learning_rate)
+    (adam,) = run._training.optimizer.optimizers
+    assert adam.get_config() == keras.optimizers.Adam(1e-4).get_config() | {"name": adam.name}
+    assert len(run.model.trainable_variables) * 2 + 2 == len(run._training.optimizer.variables)
+    assert run._training.average is None
+    assert run.describe().count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (
+            Recipe(gradient_accumulation=3),
+            "--gradient_accumulation=3: --batch_size=4 must be a multiple of 3",
+        ),
+        (Recipe(class_weights="flu:2"), "no class 'flu'; there are covid, normal, pneumonia"),
+        (Recipe(freeze="until:nothing"), "--freeze=until:nothing: the backbone has no layer"),
+    ],
+)
+def test_what_does_not_fit_the_data_or_the_network_is_refused(manifest, tmp_path, recipe, message):
+    with pytest.raises(UsageError, match=message):
+        trainer(manifest, tmp_path, recipe)
+
+
+def test_what_the_recipe_came_to_is_said(manifest, tmp_path):
+    lines = trainer(manifest, tmp_path).describe().splitlines()
+    assert lines[1].startswith("class weights: covid 0.958, normal 0.958, pneumonia 1.095")
+    assert lines[2].startswith("frozen: 3 of 6 layers, 128 parameters, until epoch 2")
