@@ -199,6 +199,22 @@ class Pipeline:
         batches = order.evaluation_batches(positions, batch_size=batch_size)
         return _finish(self._by_position(reader, batches.__getitem__, 0, count, batch_size), count)
 
+    def images(self, split: str, positions: np.ndarray) -> np.ndarray:
+        """Reads the images at `positions` (int64 [N], each once): float32 [N, S, S, 3] in [0, 1].
+
+        Raises:
+          DataError: one cannot be read.
+        """
+        reader = self.reader(split)
+        if isinstance(reader, StreamedReader):
+            stored = _read_streamed(
+                reader, positions, self.manifest.image_shape, np.dtype(self.manifest.dtype)
+            )
+        else:
+            stored = reader.read(positions)
+        image: np.ndarray = expand_image(tf.constant(stored)).numpy()
+        return image
+
     def _by_position(
         self,
         reader: PositionalReader,
@@ -303,13 +319,18 @@ class _RemoteSplit:
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """Returns [B, S, S, C] for ascending or unordered positions int64 [B]."""
-        images = np.empty((len(positions), *self._shape), self._dtype)
-        place = np.argsort(positions)
-        records = self._reader.records(np.sort(positions))
-        examples = self._reader.parse(records, 1, drop_remainder=True)
-        for row, (_, image, _) in zip(place, examples.as_numpy_iterator(), strict=True):
-            images[row] = image[0]
-        return images
+        return _read_streamed(self._reader, positions, self._shape, self._dtype)
+
+
+def _read_streamed(
+    reader: StreamedReader, positions: np.ndarray, shape: tuple[int, int, int], dtype: np.dtype
+) -> np.ndarray:
+    images = np.empty((len(positions), *shape), dtype)
+    place = np.argsort(positions)
+    examples = reader.parse(reader.records(np.sort(positions)), 1, drop_remainder=True)
+    for row, (_, image, _) in zip(place, examples.as_numpy_iterator(), strict=True):
+        images[row] = image[0]
+    return images
 
 
 def _name_columns(position: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:

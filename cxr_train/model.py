@@ -60,6 +60,22 @@ def build_model(
     return keras.Model(network.input, logits, name=backbone)
 
 
+def in_float32(model: keras.Model) -> keras.Model:
+    """Makes a model compute in float32, whatever it was trained in; its variables are float32 already.
+
+    Explanations need it: in float16 the gradients that reach the first layers vanish or overflow.
+
+    Args:
+      model: built by `build_model` under any dtype policy; it is changed.
+
+    Returns:
+      `model`.
+    """
+    for layer in model.layers:
+        layer.dtype_policy = "float32"
+    return model
+
+
 def _set_batch_norm_momentum(network: keras.Model, momentum: float) -> None:
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

@@ -1,0 +1,71 @@
+"""Explains a run: Grad-CAM at several depths, galleries, filters, and an occlusion check.
+
+python -m cxr_train.explain --run_dir=RUN_DIR [--data=DIR] [--split=validation]
+"""
+
+import pathlib
+
+from absl import flags
+
+from cxr_data import command
+from cxr_data.manifest import read_manifest
+from cxr_data.pipeline import Pipeline
+from cxr_data.runtime import start
+from cxr_train.config import TrainConfig
+from cxr_train.evaluate import refuse_other_classes
+from cxr_train.explanation import EXPLANATION_NAME, Explainer, ExplainOptions
+from cxr_train.read_flags import define_read_flags, read_options_from_flags
+
+
+def main() -> int:
+    """Explains a run directory from flags."""
+    values = flags.FLAGS
+    run_dir = pathlib.Path(values.run_dir)
+    start()
+    config = TrainConfig.load(run_dir / "config.json")
+    manifest = read_manifest(values.data or config.data)
+    refuse_other_classes(run_dir, manifest)
+    options = ExplainOptions(
+        split=values.split,
+        classes=tuple(values.classes),
+        images=tuple(values.images),
+        layers=tuple(values.layers),
+        filter_layers=tuple(values.filter_layers),
+        gallery_size=values.gallery_size,
+        check_images=values.check_images,
+        filters=values.filters,
+        filter_steps=values.filter_steps,
+        overwrite=values.overwrite,
+    )
+    explainer = Explainer(config, Pipeline(manifest, read_options_from_flags()), options)
+    document = explainer.explain()
+    print(f"layers: {', '.join(document['layers'])}")
+    print(document["occlusion"]["text"])
+    print(f"written: {explainer.directory}/{EXPLANATION_NAME}, {len(document['cases'])} cases, pictures")
+    print("Research software: a map shows what the network used, not where a disease is.")
+    return 0
+
+
+def console_main() -> None:
+    """Defines the flags and runs; the entry point of `cxr-explain`."""
+    defaults = ExplainOptions()
+    flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
+    flags.DEFINE_string("data", None, "Directory of shards; the run's own by default.")
+    flags.DEFINE_string("split", defaults.split, "Which split to explain.")
+    flags.DEFINE_list("classes", [], "Names of the classes that get galleries; all by default.")
+    flags.DEFINE_list("images", [], "Ids whose depths are shown; by default a true positive a class.")
+    flags.DEFINE_list("layers", [], "Layers to map; by default the end of each resolution stage.")
+    flags.DEFINE_list("filter_layers", [], "Layers whose filters are shown; by default two of them.")
+    flags.DEFINE_integer("gallery_size", defaults.gallery_size, "Cases of each gallery.", lower_bound=1)
+    flags.DEFINE_integer(
+        "check_images", defaults.check_images, "Images of the occlusion check.", lower_bound=1
+    )
+    flags.DEFINE_integer("filters", defaults.filters, "Channels of each layer; 0 for none.", lower_bound=0)
+    flags.DEFINE_integer("filter_steps", defaults.filter_steps, "Of the gradient ascent.", lower_bound=1)
+    flags.DEFINE_bool("overwrite", False, "Replace an earlier explanation of the split.")
+    define_read_flags()
+    command.run(main)
+
+
+if __name__ == "__main__":
+    console_main()

@@ -1,0 +1,68 @@
+"""Explains an untrained backbone in mixed float16 and prints what came out as JSON; a program of its own.
+
+    python tests/explained_backbone.py BACKBONE DIRECTORY
+
+As in `compiled_steps.py`, a process for each network: TensorFlow keeps the memory.
+"""
+
+import json
+import pathlib
+import sys
+
+import keras
+import numpy as np
+from shards import random_images, write_shards
+
+from cxr_data.pipeline import Pipeline
+from cxr_train.backbones import BACKBONES
+from cxr_train.config import TrainConfig
+from cxr_train.evaluate import load_best_model
+from cxr_train.explanation import Explainer, ExplainOptions
+from cxr_train.gradcam import GradCam
+from cxr_train.model import build_model, in_float32
+
+CLASSES = 3
+
+
+def explain(backbone: str, directory: pathlib.Path) -> dict[str, object]:
+    """Saves the network as a run would, explains it, and compares it with its float32 twin."""
+    size = max(96, BACKBONES[backbone].smallest_image)
+    data = write_shards(directory / "data", {"validation": random_images(4, size)})
+    run_dir = directory / "run"
+    run_dir.mkdir()
+    config = TrainConfig(
+        backbone=backbone,
+        data=data.directory,
+        run_dir=str(run_dir),
+        weights="none",
+        batch_size=4,
+        precision="mixed_float16",
+        input_range="imagenet",
+    )
+    options = {"classes": CLASSES, "image_size": size, "weights": "none", "input_range": "imagenet"}
+    keras.utils.set_random_seed(1)
+    trained = build_model(backbone, dtype_policy="mixed_float16", **options)
+    trained.save(run_dir / "best.keras")
+    twin = build_model(backbone, **options)
+    twin.set_weights(trained.get_weights())
+
+    explained = ExplainOptions(gallery_size=1, check_images=2, filters=1, filter_steps=2)
+    document = Explainer(config, Pipeline(data), explained).explain()
+
+    images = random_images(2, size)
+    model = in_float32(load_best_model(run_dir))
+    difference = np.abs(model(images).numpy() - twin(images).numpy()).max()
+    cam = GradCam(model, document["layers"])
+    maps = [cam(images, np.full(2, shown))[0] for shown in range(CLASSES)]
+    return {
+        "layers": document["layers"],
+        "resolutions": [layer.shape[1] for layer in maps[0]],
+        "finite": all(np.isfinite(layer).all() for layers in maps for layer in layers),
+        "evidence": [max(float(layers[depth].max()) for layers in maps) for depth in range(len(cam.layers))],
+        "difference_to_float32": float(difference),
+        "files": sorted(path.name for path in (run_dir / "explain/validation").iterdir()),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(explain(sys.argv[1], pathlib.Path(sys.argv[2]))))

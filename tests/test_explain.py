@@ -1,0 +1,164 @@
+"""Explaining a run, from its directory to explain.json and the pictures."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import explained_backbone
+import keras
+import numpy as np
+import pytest
+from shards import random_images, write_shards
+from test_main import ROOT, assert_one_clear_line
+
+from cxr_data.errors import UsageError
+from cxr_data.pipeline import Pipeline, ReadOptions
+from cxr_train import backbones
+from cxr_train.config import TrainConfig
+from cxr_train.explanation import Explainer, ExplainOptions, initial_model
+from cxr_train.loop import Trainer
+from cxr_train.stop import StopRequest
+from cxr_train.strategy import choose_placement
+
+SIZE = 16
+QUICK = ExplainOptions(gallery_size=2, check_images=7, filters=2, filter_steps=4)
+
+
+def tiny_backbone(*, include_top, weights, input_tensor) -> keras.Model:
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="early")(input_tensor)
+    x = keras.layers.Conv2D(6, 3, strides=2, name="late")(x)
+    # As in keras.applications: from the images, not from the pixels that were rescaled for it.
+    images = keras.utils.get_source_inputs(input_tensor)
+    return keras.Model(images, keras.layers.BatchNormalization(name="end")(x))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny():
+    with pytest.MonkeyPatch.context() as patch:
+        tiny = backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 8)
+        patch.setitem(backbones.BACKBONES, "tiny", tiny)
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    splits = {"train": random_images(12, SIZE), "validation": random_images(9, SIZE, seed=1)}
+    return write_shards(tmp_path_factory.mktemp("data"), splits, dtype="uint8")
+
+
+def trainer(data, run_dir, **changes) -> Trainer:
+    values = {"epochs": 1, "batch_size": 4, "weights": "none", "head": (6,), "input_range": "imagenet"}
+    run_dir.mkdir(exist_ok=True)
+    config = TrainConfig(backbone="tiny", data=data.directory, run_dir=str(run_dir), **values | changes)
+    config.save(run_dir / "config.json")
+    return Trainer(config, Pipeline(data), choose_placement("one", config.precision, "off"))
+
+
+@pytest.fixture(scope="module")
+def config(data, tmp_path_factory) -> TrainConfig:
+    run_dir = tmp_path_factory.mktemp("run")
+    trainer(data, run_dir, precision="mixed_float16").run(StopRequest())
+    return TrainConfig.load(run_dir / "config.json")
+
+
+def test_a_run_is_explained(config, data):
+    explainer = Explainer(config, Pipeline(data), QUICK)
+    document = explainer.explain()
+    assert json.loads((explainer.directory / "explain.json").read_text()) == document
+    assert explainer.directory.parts[-2:] == ("explain", "validation")
+    assert document["layers"] == ["early", "end"]
+    assert document["class_names"] == ["covid", "normal", "pneumonia"]
+    for case in document["cases"]:
+        assert (case["label"] == case["predicted"]) == (case["kind"] == "true_positive")
+        picture = cv2.imread(str(explainer.directory / case["file"]))
+        assert picture.shape == (SIZE, SIZE * (1 + len(case["mapped"])), 3)
+    wrong = [case for case in document["cases"] if case["kind"] == "confusion"]
+    assert wrong
+    assert all(case["mapped"] == [case["label"], case["predicted"]] for case in wrong)
+    assert document["occlusion"]["images"] == 7
+    assert document["occlusion"]["verdict"] in ("passed", "failed")
+    assert document["filters"]["before"] == "random initial weights"
+    for name in (document["depths"]["file"], document["filters"]["file"]):
+        assert cv2.imread(str(explainer.directory / name)).std() > 10
+    left = {path.name for path in explainer.directory.iterdir()}
+    assert left == {"explain.json", "depths.png", "filters.png"} | {c["file"] for c in document["cases"]}
+
+    with pytest.raises(UsageError, match="explain/validation is there already; pass --overwrite"):
+        Explainer(config, Pipeline(data), QUICK)
+
+
+def test_only_what_was_asked_for_by_name_is_explained(config, data):
+    options = ExplainOptions(
+        split="train",
+        classes=("pneumonia",),
+        images=("train/4.png", "train/1.png"),
+        layers=("late",),
+        check_images=2,
+        filters=0,
+    )
+    document = Explainer(config, Pipeline(data, ReadOptions(reader="stream")), options).explain()
+    assert document["layers"] == ["late"]
+    assert [row["id"] for row in document["depths"]["rows"]] == ["train/4.png", "train/1.png"]
+    assert document["depths"]["rows"][0]["label"] == "normal"
+    kinds = {"true_positive", "false_negative", "false_positive"}
+    shown = [case["mapped"] for case in document["cases"] if case["kind"] in kinds]
+    assert shown
+    assert all(mapped == ["pneumonia"] for mapped in shown)
+    assert document["occlusion"]["verdict"] == "undecided"
+    assert document["filters"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": ("Covid",)}, "--classes=Covid: no such class; choose from covid, normal, pneumonia"),
+        ({"images": ("x.png",)}, "--images=x.png: no such image .* ids are like validation/0.png"),
+        ({"layers": ("lat",)}, "--layers=lat: tiny has no such layer .* try late"),
+    ],
+)
+def test_what_is_not_there_is_named(config, data, options, message):
+    with pytest.raises(UsageError, match=message):
+        Explainer(config, Pipeline(data), ExplainOptions(**options, overwrite=True))
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_before_training_is_what_the_run_began_with(data, tmp_path, precision):
+    began = trainer(data, tmp_path, precision=precision, seed=3, dropout=0.2)
+    config = TrainConfig.load(tmp_path / "config.json")
+    again = initial_model(config, 3, image_size=20)
+    for weight, expected in zip(again.get_weights(), began.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def test_images_are_read_in_the_order_asked_for_by_both_readers(data):
+    positions = np.array([7, 0, 5])
+    expected = np.rint(random_images(9, SIZE, seed=1)[positions] * 255) / 255
+    for reader in ("indexed", "stream"):
+        images = Pipeline(data, ReadOptions(reader=reader)).images("validation", positions)
+        assert images.dtype == np.float32
+        np.testing.assert_allclose(images, expected, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", backbones.BACKBONES)
+def test_every_backbone_is_explained_in_mixed_precision(backbone, tmp_path):
+    line = [sys.executable, explained_backbone.__file__, backbone, str(tmp_path)]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=1800, check=False)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout.splitlines()[-1])
+    assert {"explain.json", "depths.png", "filters.png"} <= set(told["files"])
+    # From the first convolution, at least half of the image's size, to the last stage.
+    assert len(told["layers"]) >= 4
+    assert told["resolutions"][0] >= 47
+    assert told["resolutions"] == sorted(told["resolutions"], reverse=True)
+    assert 1 < told["resolutions"][-1] <= 6
+    assert told["finite"]
+    assert all(highest > 0 for highest in told["evidence"])
+    assert told["difference_to_float32"] == 0
+
+
+def test_the_command_names_what_is_missing(tmp_path):
+    line = [sys.executable, "-m", "cxr_train.explain", f"--run_dir={tmp_path}"]
+    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert_one_clear_line(result, 1, f"{tmp_path} is not a run directory")
