@@ -67,7 +67,7 @@ class ReadOptions:
     verify: str = "first"
     on_bad_record: str = "fail"
     max_bad_records: int = 100
-    shuffle_mb: int = 256
+    shuffle_mb: int = 16
     worker: InputWorker = InputWorker()  # noqa: RUF009  (frozen)
 
     def __post_init__(self) -> None:

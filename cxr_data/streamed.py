@@ -61,10 +61,11 @@ class StreamedReader:
     Args:
       manifest: of the data directory.
       split: such as `train`.
-      shuffle_mb: size of the shuffle buffer in MB of stored records.
+      shuffle_mb: size of the shuffle buffer in MB of stored records. A small one keeps a record in
+        the processor's cache until it is parsed: 16 MB cost 2 % of the speed, 256 MB a third.
     """
 
-    def __init__(self, manifest: Manifest, split: str, *, shuffle_mb: int = 256) -> None:
+    def __init__(self, manifest: Manifest, split: str, *, shuffle_mb: int = 16) -> None:
         self._manifest = manifest
         self._access = _REMOTE if storage.is_remote(manifest.directory) else _LOCAL
         self._shards = manifest.shards_of(split)
