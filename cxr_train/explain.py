@@ -12,7 +12,7 @@ from cxr_data.manifest import read_manifest
 from cxr_data.pipeline import Pipeline
 from cxr_data.runtime import start
 from cxr_train.config import TrainConfig
-from cxr_train.evaluate import refuse_other_classes
+from cxr_train.evaluation import refuse_other_classes
 from cxr_train.explanation import EXPLANATION_NAME, Explainer, ExplainOptions
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 

@@ -22,12 +22,13 @@ from cxr_data.record import Fields
 from cxr_train.backbones import find_backbone
 from cxr_train.cases import Case, pick_cases
 from cxr_train.config import TrainConfig
-from cxr_train.evaluate import load_best_model, predict_split
 from cxr_train.filters import excite, liveliest_channels
 from cxr_train.gradcam import GradCam, Maps
 from cxr_train.model import build_model, in_float32
 from cxr_train.occlusion import OcclusionCheck, check_occlusion
 from cxr_train.overlays import depths_figure, filters_figure, tile
+from cxr_train.predictions import predict_split
+from cxr_train.run import load_best_model
 from cxr_train.stages import check_layers, stage_outputs
 from cxr_train.step import PredictStep
 from cxr_train.strategy import choose_placement

@@ -19,7 +19,7 @@ from cxr_data.verdict import measure_input, verdict
 from cxr_train.assemble import assemble
 from cxr_train.checkpoint import Checkpoints, average_replica_statistics
 from cxr_train.config import TrainConfig
-from cxr_train.evaluate import Predictions, predict_split
+from cxr_train.predictions import Predictions, predict_split
 from cxr_train.step import PredictStep
 from cxr_train.stop import StopRequest
 from cxr_train.strategy import Placement

@@ -19,14 +19,16 @@ from cxr_data.errors import DataError, UsageError
 from cxr_data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from cxr_data.pipeline import Pipeline, clear_data_errors
 from cxr_data.runtime import start
-from cxr_train import evaluate
+from cxr_train import evaluation_text
 from cxr_train.backbones import BACKBONES
 from cxr_train.config import TrainConfig, parse_head
 from cxr_train.embedded import make_embedded_sample
+from cxr_train.evaluation import EvaluationOptions, evaluate_split
 from cxr_train.input_range import INPUT_RANGES
 from cxr_train.loop import Trainer
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.recipe_flags import define_recipe_flags, recipe_from_flags
+from cxr_train.run import load_best_model
 from cxr_train.stop import StopRequest
 from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Placement, choose_placement, split_cpu
 
@@ -198,14 +200,15 @@ def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement
     """Evaluates the best model on every split that was held out."""
     run_dir = pathlib.Path(config.run_dir)
     with placement.strategy.scope():
-        best = evaluate.load_best_model(run_dir)
-    for split in pipeline.manifest.splits:
-        if split == config.train_split:
-            continue
-        summary = evaluate.evaluate_split(
-            run_dir, pipeline, split, best, placement, batch_size=config.batch_size
+        best = load_best_model(run_dir)
+    options = EvaluationOptions(train_split=config.train_split, validation_split=config.validation_split)
+    held_out = [split for split in pipeline.manifest.splits if split != config.train_split]
+    # Validation first: the temperature of the others is fitted on it.
+    for split in sorted(held_out, key=lambda split: split != config.validation_split):
+        summary = evaluate_split(
+            run_dir, pipeline, split, best, placement, batch_size=config.batch_size, options=options
         )
-        print(f"\n{split} split, best epoch\n{evaluate.table(summary)}")
+        print(f"\n{split} split, best epoch\n{evaluation_text.table(summary)}")
 
 
 def main() -> int:

@@ -61,7 +61,7 @@ def accuracy(matrix: npt.ArrayLike) -> Floats:
       float64 [...] in [0, 1]; NaN for a matrix without images.
     """
     matrix = np.asarray(matrix)
-    return _ratio(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum(axis=(-2, -1)))
+    return ratio(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum(axis=(-2, -1)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +93,11 @@ class OneVsRest:
         images = matrix.sum(axis=(-2, -1))[..., np.newaxis]
         return cls(hits, given_class - hits, of_class - hits, images - of_class - given_class + hits)
 
+    @classmethod
+    def from_decisions(cls, is_class: npt.ArrayLike, is_given: npt.ArrayLike) -> "OneVsRest":
+        """Counts [C] from bool [N, C] each; unlike in a matrix, an image may be given several classes."""
+        return cls(*(cell.sum(axis=0) for cell in outcomes(is_class, is_given)))
+
     @property
     def one_vs_rest_accuracy(self) -> Floats:
         """(TP + TN) / N. Its macro average is what the study prints as accuracy.
@@ -102,7 +107,7 @@ class OneVsRest:
         classes the error is 2/3 of the plain one (97.57 % instead of 96.36 %).
         """
         right = self.true_positives + self.true_negatives
-        return _ratio(right, right + self.false_positives + self.false_negatives)
+        return ratio(right, right + self.false_positives + self.false_negatives)
 
     @property
     def sensitivity(self) -> Floats:
@@ -111,17 +116,17 @@ class OneVsRest:
         The study's sensitivity is its macro average (the balanced accuracy),
         although its slide prints the formula of the precision.
         """
-        return _ratio(self.true_positives, self.true_positives + self.false_negatives)
+        return ratio(self.true_positives, self.true_positives + self.false_negatives)
 
     @property
     def specificity(self) -> Floats:
         """TN / (TN + FP); undefined where every image is of the class. As in the study."""
-        return _ratio(self.true_negatives, self.true_negatives + self.false_positives)
+        return ratio(self.true_negatives, self.true_negatives + self.false_positives)
 
     @property
     def precision(self) -> Floats:
         """TP / (TP + FP); undefined for a class that is never predicted."""
-        return _ratio(self.true_positives, self.true_positives + self.false_positives)
+        return ratio(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def f1(self) -> Floats:
@@ -130,10 +135,16 @@ class OneVsRest:
         In this form it is 0, not undefined, for a class that has images and is
         never predicted; undefined only for a class that occurs on neither side.
         """
-        return _ratio(
+        return ratio(
             2 * self.true_positives,
             2 * self.true_positives + self.false_positives + self.false_negatives,
         )
+
+
+def outcomes(is_class: npt.ArrayLike, is_given: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], ...]:
+    """True and false positives, false and true negatives: bool, in the shape of the arguments."""
+    is_class, is_given = np.asarray(is_class, bool), np.asarray(is_given, bool)
+    return is_class & is_given, ~is_class & is_given, is_class & ~is_given, ~is_class & ~is_given
 
 
 def macro(values: npt.ArrayLike) -> Floats:
@@ -153,7 +164,7 @@ def macro(values: npt.ArrayLike) -> Floats:
     """
     values = np.asarray(values, dtype=np.float64)
     defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+    return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
 
 
 def auroc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
@@ -195,6 +206,14 @@ def auprc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
     return _per_class(sklearn.metrics.average_precision_score, labels, probabilities)
 
 
+def all_metrics(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[str, Floats]:
+    """Each of `RATES` and `RANKINGS` by name, float64 [C]; the arguments as for `summarize`."""
+    true, scores = _labels_and_scores(labels, probabilities)
+    one_vs_rest = OneVsRest.from_matrix(confusion_matrix(true, scores.argmax(axis=1), scores.shape[1]))
+    metrics = {name: getattr(one_vs_rest, name) for name in RATES}
+    return metrics | {"auroc": auroc(true, scores), "auprc": auprc(true, scores)}
+
+
 def summarize(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, class_names: Sequence[str]
 ) -> dict[str, Any]:
@@ -231,18 +250,16 @@ def summarize(
         raise ValueError(f"probabilities of {scores.shape[1]} classes but {len(names)} class names")
 
     matrix = confusion_matrix(true, scores.argmax(axis=1), len(names))
-    one_vs_rest = OneVsRest.from_matrix(matrix)
-    metrics = {name: getattr(one_vs_rest, name) for name in RATES}
-    metrics |= {"auroc": auroc(true, scores), "auprc": auprc(true, scores)}
+    metrics = all_metrics(true, scores)
     return {
         "images": int(matrix.sum()),
         "class_names": names,
         "confusion_matrix": matrix.tolist(),
-        "accuracy": _json_number(accuracy(matrix)),
-        "macro": {metric: _json_number(macro(values)) for metric, values in metrics.items()},
+        "accuracy": json_number(accuracy(matrix)),
+        "macro": {metric: json_number(macro(values)) for metric, values in metrics.items()},
         "per_class": {
             name: {"images": int(matrix[index].sum())}
-            | {metric: _json_number(values[index]) for metric, values in metrics.items()}
+            | {metric: json_number(values[index]) for metric, values in metrics.items()}
             for index, name in enumerate(names)
         },
         "left_out": _undefined_classes(metrics, names),
@@ -293,8 +310,8 @@ def _per_class(metric: Any, labels: npt.ArrayLike, probabilities: npt.ArrayLike)
     return result
 
 
-def _ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Floats:
-    """numerator / denominator in float64, NaN where the denominator is 0."""
+def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Floats:
+    """Returns numerator / denominator in float64, NaN where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     result = np.full(numerator.shape, np.nan)
     np.divide(numerator, denominator, out=result, where=denominator != 0)
@@ -309,7 +326,7 @@ def _undefined_classes(metrics: dict[str, Floats], names: Sequence[str]) -> dict
     return {metric: classes for metric, classes in undefined.items() if classes}
 
 
-def _json_number(value: npt.ArrayLike) -> float | None:
+def json_number(value: npt.ArrayLike) -> float | None:
     """A Python float, or None for NaN: JSON has no NaN, and strict readers refuse it."""
     number = float(np.asarray(value))
     return None if math.isnan(number) else number

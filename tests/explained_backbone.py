@@ -16,10 +16,10 @@ from shards import random_images, write_shards
 from cxr_data.pipeline import Pipeline
 from cxr_train.backbones import BACKBONES
 from cxr_train.config import TrainConfig
-from cxr_train.evaluate import load_best_model
 from cxr_train.explanation import Explainer, ExplainOptions
 from cxr_train.gradcam import GradCam
 from cxr_train.model import build_model, in_float32
+from cxr_train.run import load_best_model
 
 CLASSES = 3
 

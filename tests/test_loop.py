@@ -1,6 +1,8 @@
 """The outer loop on a tiny network: rows, best model, stop and resume, bit for bit."""
 
 import json
+import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -9,10 +11,12 @@ import tensorflow as tf
 from shards import random_images, write_shards
 
 from cxr_data.errors import CxrError, DataError, UsageError
+from cxr_data.manifest import MANIFEST_NAME
 from cxr_data.pipeline import Pipeline
-from cxr_train import backbones, evaluate, loop
+from cxr_train import backbones, evaluation, loop, predictions
 from cxr_train.config import TrainConfig
 from cxr_train.loop import Trainer
+from cxr_train.run import load_best_model
 from cxr_train.stop import StopRequest
 from cxr_train.strategy import choose_placement
 
@@ -46,6 +50,7 @@ def trainer(manifest, run_dir, **changes) -> Trainer:
     }
     values |= changes
     run_dir.mkdir(exist_ok=True)
+    shutil.copy(pathlib.Path(manifest.directory, MANIFEST_NAME), run_dir)
     config = TrainConfig(backbone="tiny", data=manifest.directory, run_dir=str(run_dir), **values)
     return Trainer(
         config, Pipeline(manifest), choose_placement(config.strategy, config.precision, config.xla)
@@ -87,8 +92,8 @@ def test_the_best_model_is_the_epoch_of_the_lowest_validation_loss(manifest, tmp
     run = trainer(manifest, tmp_path, learning_rate=0.3)
     run.run(StopRequest())
     placement = choose_placement("one", "float32", "off")
-    best = evaluate.load_best_model(tmp_path)
-    summary = evaluate.evaluate_split(
+    best = load_best_model(tmp_path)
+    summary = evaluation.evaluate_split(
         tmp_path, Pipeline(manifest), "validation", best, placement, batch_size=4
     )
     assert summary["loss"] == pytest.approx(
@@ -117,10 +122,10 @@ def test_two_replicas_evaluate_as_one(manifest, tmp_path):
     for strategy in ("one", "mirrored"):
         run = trainer(manifest, tmp_path / strategy, strategy=strategy, dropout=0.0)
         run.run(StopRequest())
-        best = evaluate.load_best_model(tmp_path / "one")
+        best = load_best_model(tmp_path / "one")
         placement = choose_placement("one", "float32", "off")
         for batch_size in (1, 4, 6):
-            summary = evaluate.evaluate_split(
+            summary = evaluation.evaluate_split(
                 tmp_path / strategy, Pipeline(manifest), "validation", best, placement, batch_size=batch_size
             )
             summaries.append(summary)
@@ -136,7 +141,7 @@ def test_two_replicas_evaluate_as_one(manifest, tmp_path):
 def test_two_replicas_save_the_mean_of_their_statistics(manifest, tmp_path):
     run = trainer(manifest, tmp_path, strategy="mirrored", epochs=1)
     run.run(StopRequest())
-    saved = evaluate.load_best_model(tmp_path)
+    saved = load_best_model(tmp_path)
     for variable, kept in zip(run.model.non_trainable_variables, saved.non_trainable_variables, strict=True):
         if "moving" not in variable.path:
             continue
@@ -167,13 +172,11 @@ def test_a_broken_checkpoint_is_named(manifest, tmp_path):
 
 def test_a_run_without_a_best_model_is_named(tmp_path):
     with pytest.raises(DataError, match="has no best.keras"):
-        evaluate.load_best_model(tmp_path)
+        load_best_model(tmp_path)
 
 
 def test_probabilities_are_the_softmax_of_the_logits():
     logits = np.array([[1.0, 2.0, 3.0], [800.0, 0.0, -800.0]], np.float32)
-    predictions = evaluate.Predictions(np.arange(2), np.array([2, 0]), logits)
-    np.testing.assert_allclose(
-        predictions.probabilities, tf.nn.softmax(logits.astype(np.float64)), atol=1e-12
-    )
-    assert predictions.loss == pytest.approx(0.5 * (np.log(np.exp([1, 2, 3]).sum()) - 3))
+    made = predictions.Predictions(np.arange(2), np.array([2, 0]), logits)
+    np.testing.assert_allclose(made.probabilities, tf.nn.softmax(logits.astype(np.float64)), atol=1e-12)
+    assert made.loss == pytest.approx(0.5 * (np.log(np.exp([1, 2, 3]).sum()) - 3))

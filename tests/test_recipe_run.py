@@ -1,6 +1,8 @@
 """Whole runs with a recipe: stopped and resumed bit for bit, thawed with one more trace, averaged."""
 
 import json
+import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -9,11 +11,13 @@ from shards import random_images, write_shards
 from test_loop import StopAfter, tiny_backbone
 
 from cxr_data.errors import UsageError
+from cxr_data.manifest import MANIFEST_NAME
 from cxr_data.pipeline import Pipeline
-from cxr_train import backbones, evaluate, loop
+from cxr_train import backbones, evaluation, loop
 from cxr_train.config import TrainConfig
 from cxr_train.loop import Trainer
 from cxr_train.recipe import Recipe
+from cxr_train.run import load_best_model
 from cxr_train.stop import StopRequest
 from cxr_train.strategy import choose_placement
 
@@ -49,6 +53,7 @@ def manifest(tmp_path_factory):
 
 def trainer(manifest, run_dir, recipe=EVERYTHING, **changes) -> Trainer:
     run_dir.mkdir(exist_ok=True)
+    shutil.copy(pathlib.Path(manifest.directory, MANIFEST_NAME), run_dir)
     values = {"epochs": 3, "batch_size": 4, "weights": "none", "head": (6,), "learning_rate": 1e-2} | changes
     config = TrainConfig(
         backbone="tiny", data=manifest.directory, run_dir=str(run_dir), recipe=recipe, **values
@@ -119,9 +124,9 @@ def test_unfreezing_traces_once_more_and_starts_from_zero_moments(manifest, tmp_
 def test_the_averaged_weights_are_those_evaluated_and_kept(manifest, whole):
     run, directory = whole
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    best = evaluate.load_best_model(directory)
+    best = load_best_model(directory)
     placement = choose_placement("one", "float32", "off")
-    summary = evaluate.evaluate_split(
+    summary = evaluation.evaluate_split(
         directory, Pipeline(manifest), "validation", best, placement, batch_size=4
     )
     losses = [row["validation"]["loss"] for row in rows]

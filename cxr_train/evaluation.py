@@ -1,0 +1,272 @@
+"""The evaluation of a model on a split: its predictions to a CSV, its metrics to JSON.
+
+`metrics_{split}.json`, undefined numbers being null:
+
+    schema            "cxr.metrics/1"
+    split, data       what was evaluated
+    own_data          whether it is a split of the data that the run was trained on
+    model_sha256      of the run's best.keras
+    seen_in_training  whether the model was trained on these very images
+    dropped           images left out by --class_map, by their class
+    loss              mean cross-entropy, in nats
+    images, class_names, confusion_matrix, accuracy, macro, per_class, left_out
+                      see `metrics.summarize`
+    intervals         see `intervals.metric_intervals`
+    calibration       uncalibrated: see `calibration.calibration`; temperature, fitted_on (a split),
+                      calibrated: the same at that temperature; all three null without validation data
+    thresholds        null, or at_sensitivity, chosen_on (a split), and `thresholds.report_thresholds`
+    comparison        null, or see `compare.compare`
+
+With `own_data` and `fitted_on` or `chosen_on` the split itself, these numbers are of the very images
+that temperature or thresholds were chosen on, and flatter.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from cxr_data import storage
+from cxr_data.errors import DataError, UsageError
+from cxr_data.manifest import Manifest
+from cxr_data.pipeline import Pipeline
+from cxr_train import calibration, intervals, metrics, thresholds
+from cxr_train.class_map import ClassMap, map_classes
+from cxr_train.compare import compare
+from cxr_train.intervals import PatientBootstrap
+from cxr_train.predictions import (
+    NamedPredictions,
+    name_predictions,
+    predict_split,
+    read_predictions,
+    write_predictions,
+)
+from cxr_train.run import is_own_data, model_sha256, trained_on
+from cxr_train.step import PredictStep
+from cxr_train.strategy import Placement
+
+SCHEMA = "cxr.metrics/1"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationOptions:
+    """What an evaluation computes.
+
+    Attributes:
+      resamples, seed: of the patient bootstrap.
+      train_split, validation_split: of the run; temperature and thresholds are chosen on the latter.
+      at_sensitivity: in (0, 1], the sensitivity at which thresholds are chosen; None for none.
+      compare: another run's directory; None for none.
+      class_map: by their class name, ours or "-", see `class_map`.
+
+    Raises:
+      UsageError: a value that makes no sense, naming its flag.
+    """
+
+    resamples: int = intervals.RESAMPLES
+    seed: int = 0
+    train_split: str = "train"
+    validation_split: str = "validation"
+    at_sensitivity: float | None = None
+    compare: pathlib.Path | None = None
+    class_map: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.resamples < 100:
+            raise UsageError(f"--resamples={self.resamples}: a 95 % interval needs at least 100")
+        if self.at_sensitivity is not None and not 0 < self.at_sensitivity <= 1:
+            raise UsageError(f"--at_sensitivity={self.at_sensitivity}: choose from above 0 to 1, as 0.95")
+
+
+def analyse(
+    predictions: NamedPredictions,
+    options: EvaluationOptions,
+    *,
+    validation: NamedPredictions | None = None,
+    other: NamedPredictions | None = None,
+) -> dict[str, Any]:
+    """Everything in `metrics_{split}.json` that follows from predictions alone.
+
+    Args:
+      predictions: of the images to evaluate.
+      options: of them, `resamples`, `seed` and `at_sensitivity` are used.
+      validation: where temperature and thresholds are chosen.
+      other: another model's, to compare with.
+
+    Raises:
+      UsageError: thresholds are asked for without `validation`.
+      DataError: `other` is of other images or labels.
+    """
+    labels, probabilities = predictions.labels, predictions.probabilities
+    names = predictions.class_names
+    bootstrap = PatientBootstrap(predictions.groups, resamples=options.resamples, seed=options.seed)
+    uncalibrated = calibration.calibration(labels, probabilities)
+    return {
+        "loss": uncalibrated["negative_log_likelihood"],
+        **metrics.summarize(labels, probabilities, names),
+        "intervals": intervals.metric_intervals(labels, probabilities, names, bootstrap),
+        "calibration": {"uncalibrated": uncalibrated, **_calibrated(predictions, options, validation)},
+        "thresholds": _thresholds(predictions, options, validation, bootstrap),
+        "comparison": None if other is None else compare(predictions, other, bootstrap),
+    }
+
+
+def _calibrated(
+    predictions: NamedPredictions, options: EvaluationOptions, validation: NamedPredictions | None
+) -> dict[str, Any]:
+    if validation is None:
+        return {"temperature": None, "fitted_on": None, "calibrated": None}
+    temperature = calibration.fit_temperature(validation.labels, validation.probabilities)
+    cooled = calibration.apply_temperature(predictions.probabilities, temperature)
+    return {
+        "temperature": temperature,
+        "fitted_on": options.validation_split,
+        "calibrated": calibration.calibration(predictions.labels, cooled),
+    }
+
+
+def _thresholds(
+    predictions: NamedPredictions,
+    options: EvaluationOptions,
+    validation: NamedPredictions | None,
+    bootstrap: PatientBootstrap,
+) -> dict[str, Any] | None:
+    if options.at_sensitivity is None:
+        return None
+    if validation is None:
+        raise UsageError(
+            f"--at_sensitivity: the thresholds are chosen on the {options.validation_split} split, and "
+            "this run has no predictions of it: evaluate that first"
+        )
+    chosen = thresholds.choose_thresholds(validation.labels, validation.probabilities, options.at_sensitivity)
+    reported = thresholds.report_thresholds(
+        predictions.labels, predictions.probabilities, chosen, predictions.class_names, bootstrap
+    )
+    return {
+        "at_sensitivity": options.at_sensitivity,
+        "chosen_on": options.validation_split,
+        **reported,
+    }
+
+
+def evaluate_split(
+    run_dir: pathlib.Path,
+    pipeline: Pipeline,
+    split: str,
+    model: keras.Model,
+    placement: Placement,
+    *,
+    batch_size: int,
+    options: EvaluationOptions | None = None,
+    output: pathlib.Path | None = None,
+) -> dict[str, Any]:
+    """Evaluates `model` on `split`; writes `predictions_{split}.csv` and `metrics_{split}.json`.
+
+    Args:
+      run_dir: of the model; validation predictions are looked for in it.
+      pipeline: of the data, the run's own or other data.
+      batch_size: global.
+      output: receives the two files; the run directory by default.
+
+    Returns:
+      What was written as JSON, see the head of this file.
+
+    Raises:
+      UsageError, DataError: the data does not fit the model, a record is damaged, or as `analyse`.
+    """
+    options = options or EvaluationOptions()
+    manifest = pipeline.manifest
+    own = is_own_data(run_dir, manifest)
+    mapped = class_map_for(run_dir, manifest, options.class_map)
+    other = None if options.compare is None else _other_predictions(options.compare, split)
+    predict = PredictStep(model, placement.strategy, compile=placement.compile)
+    predicted = predict_split(pipeline, split, predict, placement, batch_size=batch_size)
+    dropped = mapped.dropped(predicted.labels)
+    labels, kept = mapped.labels(predicted.labels)
+    named = name_predictions(predicted, manifest, split, mapped.ours, f"this run ({run_dir})")
+    named = named.keep(kept, labels)
+    if not named.ids:
+        raise DataError(f"--class_map leaves out every image of the {split} split of {manifest.directory}")
+    is_validation = own and split == options.validation_split
+    validation = named if is_validation else stored_predictions(run_dir, options.validation_split)
+    summary = {
+        "schema": SCHEMA,
+        "split": split,
+        "data": manifest.directory,
+        "own_data": own,
+        "model_sha256": model_sha256(run_dir),
+        "seen_in_training": own and split == options.train_split,
+        "dropped": dropped,
+        **analyse(named, options, validation=validation, other=other),
+    }
+    directory = output or run_dir
+    directory.mkdir(parents=True, exist_ok=True)
+    write_predictions(directory / f"predictions_{split}.csv", named)
+    storage.replace(directory / f"metrics_{split}.json", (json.dumps(summary, indent=2) + "\n").encode())
+    return summary
+
+
+def class_map_for(
+    run_dir: pathlib.Path, manifest: Manifest, names: Mapping[str, str] | None = None
+) -> ClassMap:
+    """Checks that data fits the model of a run, and says which of its classes is which of the model's.
+
+    Args:
+      manifest: of the data.
+      names: see `class_map.map_classes`.
+
+    Raises:
+      DataError: the images have another size, or a class is unknown to the model.
+      UsageError: `names` do not fit.
+    """
+    expected = trained_on(run_dir)
+    if manifest.size != expected.size:
+        raise DataError(
+            f"{manifest.directory} has images of {manifest.size} px, the run {run_dir} was trained on "
+            f"{expected.size}: convert with python -m tools.make_tfrecords --size={expected.size}"
+        )
+    for name in ("kernel", "color"):
+        if getattr(manifest, name) != getattr(expected, name):
+            raise DataError(
+                f"{manifest.directory} was made with {name} {getattr(manifest, name)!r}, the data of the run "
+                f"{run_dir} with {getattr(expected, name)!r}: convert it the same way"
+            )
+    return map_classes(manifest.class_names, expected.class_names, names or {})
+
+
+def refuse_other_classes(run_dir: pathlib.Path, manifest: Manifest) -> None:
+    """Checks that data has the model's own classes, in its order. Raises as `class_map_for`."""
+    class_map_for(run_dir, manifest)
+    expected = trained_on(run_dir).class_names
+    if manifest.class_names != expected:
+        raise DataError(
+            f"{manifest.directory} has class_names {manifest.class_names}, the run {run_dir} {expected}"
+        )
+
+
+def stored_predictions(run_dir: pathlib.Path, split: str) -> NamedPredictions | None:
+    """The predictions that the run's best model has made of a split of its own data.
+
+    Returns:
+      None where there are none, or they are another model's.
+    """
+    try:
+        summary = json.loads((run_dir / f"metrics_{split}.json").read_text())
+        if summary["model_sha256"] != model_sha256(run_dir):
+            return None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return read_predictions(run_dir / f"predictions_{split}.csv")
+
+
+def _other_predictions(run_dir: pathlib.Path, split: str) -> NamedPredictions:
+    path = run_dir / f"predictions_{split}.csv"
+    if not path.exists():
+        raise DataError(
+            f"--compare={run_dir}: no {path.name} there; evaluate that run on the same data first: "
+            f"python -m cxr_train.evaluate --run_dir={run_dir} --split={split}"
+        )
+    return read_predictions(path)

@@ -1,0 +1,105 @@
+"""What an evaluation says, for the terminal."""
+
+from typing import Any
+
+_COLUMNS = ("sensitivity", "specificity", "precision", "f1", "one_vs_rest_accuracy", "auroc", "auprc")
+_HEADINGS = {"one_vs_rest_accuracy": "1-vs-rest acc."}
+_WIDTH = 23
+
+
+def table(summary: dict[str, Any]) -> str:
+    """Renders `metrics_{split}.json`: a line a class with 95 % intervals, and what else there is to say."""
+    intervals = summary["intervals"]
+    names = [*summary["per_class"], "macro"]
+    width = max(len(name) for name in names) + 2
+    headings = (_HEADINGS.get(name, name) for name in _COLUMNS)
+    lines = [f"{'':{width}}{'images':>8}" + "".join(f"{name:>{_WIDTH}}" for name in headings)]
+    rows = [
+        (name, row, row["images"], intervals["per_class"][name]) for name, row in summary["per_class"].items()
+    ]
+    rows.append(("macro", summary["macro"], summary["images"], intervals["macro"]))
+    for name, values, images, of_row in rows:
+        cells = (f"{_cell(values[metric], of_row[metric]):>{_WIDTH}}" for metric in _COLUMNS)
+        lines.append(f"{name:{width}}{images:>8}" + "".join(cells))
+    accuracy = _cell(summary["accuracy"], intervals["accuracy"])
+    lines.append(f"accuracy {accuracy}, loss {summary['loss']:.4f}")
+    lines.append(
+        f"[95 % intervals: {intervals['method']}, {intervals['resamples']:,} resamples of "
+        f"{intervals['patients']:,} patients]"
+    )
+    more = [*_notes(summary), _calibration(summary), *_thresholds(summary), *_comparison(summary)]
+    return "\n".join([*lines, *more])
+
+
+def _cell(value: float | None, interval: list[float] | None) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def _notes(summary: dict[str, Any]) -> list[str]:
+    """What a reader of the table must know."""
+    intervals = summary["intervals"]
+    notes = [f"left out: {count:,} images of {name}" for name, count in summary["dropped"].items()]
+    if summary["seen_in_training"]:
+        notes.append("the model was trained on these images: this says nothing about new ones")
+    if intervals["exact"]:
+        notes.append(f"exact binomial intervals over patients (0 or 1): {', '.join(intervals['exact'])}")
+    if intervals["undefined_resamples"]:
+        lost = (f"{name} {count:,}" for name, count in intervals["undefined_resamples"].items())
+        notes.append(f"resamples left out because undefined: {', '.join(lost)}")
+    if intervals["no_interval"]:
+        reasons = (f"{name} ({reason})" for name, reason in intervals["no_interval"].items())
+        notes.append(f"no interval: {', '.join(reasons)}")
+    return notes
+
+
+def _calibration(summary: dict[str, Any]) -> str:
+    found = summary["calibration"]
+    before = f"calibration: ECE {found['uncalibrated']['ece']:.4f}"
+    if found["temperature"] is None:
+        return f"{before}; no temperature, for want of predictions of the run's validation split"
+    return (
+        f"{before}, {found['calibrated']['ece']:.4f} at temperature {found['temperature']:.3f} "
+        f"(fitted on {found['fitted_on']}{_optimistic(summary, found['fitted_on'])})"
+    )
+
+
+def _thresholds(summary: dict[str, Any]) -> list[str]:
+    found = summary["thresholds"]
+    if found is None:
+        return []
+    lines = [
+        f"thresholds for a sensitivity of {found['at_sensitivity']:g}, chosen on {found['chosen_on']}"
+        f"{_optimistic(summary, found['chosen_on'])}:"
+    ]
+    for name, row in found["per_class"].items():
+        rates = (
+            f"{rate} {_cell(row[rate], row['intervals'][rate])}"
+            for rate in ("sensitivity", "specificity", "precision")
+        )
+        threshold = "none" if row["threshold"] is None else f"{row['threshold']:.4f}"
+        lines.append(f"  {name}: p >= {threshold}: {', '.join(rates)}")
+    return lines
+
+
+def _optimistic(summary: dict[str, Any], chosen_on: str) -> str:
+    own = summary["own_data"] and chosen_on == summary["split"]
+    return ", these very images: it flatters" if own else ""
+
+
+def _comparison(summary: dict[str, Any]) -> list[str]:
+    found = summary["comparison"]
+    if found is None:
+        return []
+    lines = [
+        f"against {found['other']}: {found['only_this']} images only this run has right, "
+        f"{found['only_other']} only the other: exact McNemar p = {found['mcnemar_exact_p']:.2g}"
+    ]
+    for name in ("accuracy", "macro sensitivity", "macro auroc"):
+        difference = found["differences"][name]
+        if difference["value"] is not None:
+            interval = difference["interval"]
+            reach = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else ""
+            lines.append(f"  {name} {difference['value']:+.4f}{reach}")
+    return lines

@@ -1,0 +1,210 @@
+"""The evaluation of a run, as a library and as the command that users type."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from runs import make_run, probabilities_of
+from shards import labels_of, random_images, write_shards
+
+from cxr_data.errors import DataError, UsageError
+from cxr_data.manifest import write_manifest
+from cxr_data.pipeline import Pipeline
+from cxr_train import evaluation, evaluation_text, metrics
+from cxr_train.class_map import map_classes, parse_class_map
+from cxr_train.evaluation import EvaluationOptions, evaluate_split, stored_predictions
+from cxr_train.strategy import choose_placement
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+VALIDATION, TEST = random_images(30, seed=1), random_images(14, seed=2)
+OURS = ("covid", "normal", "pneumonia")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    splits = {"train": random_images(9), "validation": VALIDATION, "test": TEST}
+    return write_shards(tmp_path_factory.mktemp("data"), splits)
+
+
+def evaluate(run_dir, manifest, model, split, **options):
+    return evaluate_split(
+        run_dir,
+        Pipeline(manifest),
+        split,
+        model,
+        choose_placement("one", "float32", "off"),
+        batch_size=4,
+        options=EvaluationOptions(resamples=100, **options),
+    )
+
+
+def test_what_is_written_is_what_the_model_says(manifest, tmp_path):
+    run_dir = tmp_path / "run"
+    model = make_run(run_dir, manifest)
+    first = evaluate(run_dir, manifest, model, "validation", at_sensitivity=0.9)
+    second = evaluate(run_dir, manifest, model, "test", at_sensitivity=0.9)
+
+    expected = probabilities_of(model, TEST)
+    stored = stored_predictions(run_dir, "test")
+    np.testing.assert_allclose(stored.probabilities, expected, atol=1e-6)
+    np.testing.assert_array_equal(stored.labels, labels_of(len(TEST)))
+    assert stored.ids == tuple(f"test/{n}.png" for n in range(len(TEST)))
+    assert json.loads((run_dir / "metrics_test.json").read_text()) == second
+    summary = metrics.summarize(stored.labels, stored.probabilities, OURS)
+    assert {key: second[key] for key in summary} == summary
+
+    assert first["schema"] == second["schema"] == "cxr.metrics/1"
+    assert second["own_data"]
+    assert not second["seen_in_training"]
+    for found in (first, second):
+        assert found["calibration"]["temperature"] == first["calibration"]["temperature"]
+        assert found["calibration"]["fitted_on"] == found["thresholds"]["chosen_on"] == "validation"
+    at = [found["thresholds"]["per_class"]["covid"] for found in (first, second)]
+    assert at[0]["threshold"] == at[1]["threshold"]
+    assert at[0]["sensitivity"] >= 0.9
+    assert "these very images: it flatters" in evaluation_text.table(first)
+    assert "flatters" not in evaluation_text.table(second)
+
+
+def test_predictions_of_another_model_are_not_used(manifest, tmp_path):
+    run_dir = tmp_path / "run"
+    model = make_run(run_dir, manifest)
+    assert stored_predictions(run_dir, "validation") is None
+    evaluate(run_dir, manifest, model, "validation")
+    assert stored_predictions(run_dir, "validation") is not None
+    model.layers[-1].kernel.assign_add(0.1 * np.ones_like(model.layers[-1].kernel))
+    model.save(run_dir / "best.keras")
+    assert stored_predictions(run_dir, "validation") is None
+    found = evaluate(run_dir, manifest, model, "test")
+    assert found["calibration"]["temperature"] is None
+    assert "no temperature, for want of predictions" in evaluation_text.table(found)
+    with pytest.raises(UsageError, match="--at_sensitivity: .* no predictions of it: evaluate that first"):
+        evaluate(run_dir, manifest, model, "test", at_sensitivity=0.9)
+
+
+def test_evaluating_the_training_split_says_so(manifest, tmp_path):
+    model = make_run(tmp_path / "run", manifest)
+    found = evaluate(tmp_path / "run", manifest, model, "train")
+    assert found["seen_in_training"]
+    assert "was trained on these images" in evaluation_text.table(found)
+
+
+class TestClassMap:
+    def test_theirs_become_ours(self):
+        mapped = map_classes(("COVID-19", "Opacity", "normal"), OURS, {"COVID-19": "covid", "Opacity": "-"})
+        labels, kept = mapped.labels(np.array([2, 1, 0, 1]))
+        np.testing.assert_array_equal(kept, [True, False, True, False])
+        np.testing.assert_array_equal(labels[kept], [1, 0])
+        assert mapped.dropped(np.array([2, 1, 0, 1])) == {"Opacity": 2}
+
+    def test_two_of_theirs_may_be_one_of_ours(self):
+        mapped = map_classes(("bacterial", "viral"), OURS, {"bacterial": "pneumonia", "viral": "pneumonia"})
+        np.testing.assert_array_equal(mapped.labels(np.array([0, 1]))[0], [2, 2])
+
+    @pytest.mark.parametrize(
+        ("theirs", "names", "error", "message"),
+        [
+            (("covid", "sick"), {}, DataError, "class sick .* --class_map=sick:CLASS, .* --class_map=sick:-"),
+            (("covid",), {"sick": "covid"}, UsageError, "--class_map=sick:covid: the data has no class sick"),
+            (
+                ("sick",),
+                {"sick": "ill"},
+                UsageError,
+                "--class_map=sick:ill: the model has no class ill, only",
+            ),
+            (("covid",), {"covid": "-"}, UsageError, "leaves all classes out"),
+        ],
+    )
+    def test_what_does_not_fit_is_named(self, theirs, names, error, message):
+        with pytest.raises(error, match=message):
+            map_classes(theirs, OURS, names)
+
+    def test_parsing(self):
+        assert parse_class_map(["a:b", "c:d:-"]) == {"a": "b", "c:d": "-"}
+        for entries in (["a"], [":b"], ["a:"], ["a:b", "a:c"]):
+            with pytest.raises(UsageError, match="--class_map"):
+                parse_class_map(entries)
+
+
+def test_data_of_another_size_or_kernel_is_refused(manifest, tmp_path):
+    make_run(tmp_path / "run", manifest)
+    for changes, message in (
+        ({"size": 16}, "images of 16 px, .* trained on 8: convert with .* --size=8"),
+        ({"kernel": "bilinear"}, "made with kernel 'bilinear'"),
+        ({"color": "keep"}, "made with color 'keep'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            evaluation.class_map_for(tmp_path / "run", dataclasses.replace(manifest, **changes))
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "cxr_train.evaluate", *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_command_on_external_data_against_another_run(manifest, tmp_path):
+    runs = [tmp_path / "one", tmp_path / "two"]
+    models = [make_run(run_dir, manifest, seed) for seed, run_dir in enumerate(runs)]
+    theirs = write_shards(tmp_path / "hospital", {"all": random_images(25, seed=5)})
+    theirs = dataclasses.replace(
+        theirs,
+        class_names=("COVID-19", "normal", "other"),
+        counts={"all": dict(zip(("COVID-19", "normal", "other"), (9, 8, 8), strict=True))},
+    )
+    write_manifest(theirs)
+    names = {"COVID-19": "covid", "other": "-"}
+    evaluate_split(
+        runs[1],
+        Pipeline(theirs),
+        "all",
+        models[1],
+        choose_placement("one", "float32", "off"),
+        batch_size=4,
+        options=EvaluationOptions(class_map=names),
+        output=runs[1] / "external" / "hospital",
+    )
+    result = run(
+        f"--run_dir={runs[0]}",
+        f"--data={theirs.directory}",
+        "--split=all",
+        "--class_map=COVID-19:covid,other:-",
+        "--at_sensitivity=0.8",
+        f"--compare={runs[1]}",
+        "--resamples=200",
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads((runs[0] / "external" / "hospital" / "metrics_all.json").read_text())
+    assert found["images"] == 17
+    assert found["dropped"] == {"other": 8}
+    assert not found["own_data"]
+    assert found["per_class"]["pneumonia"]["sensitivity"] is None
+    assert found["thresholds"]["at_sensitivity"] == 0.8
+    assert found["intervals"]["resamples"] == 200
+    assert found["comparison"]["other"].endswith("two/external/hospital/predictions_all.csv")
+    # The predictions of the run's own validation split were made for the temperature, and stay.
+    assert stored_predictions(runs[0], "validation") is not None
+    assert found["calibration"]["fitted_on"] == "validation"
+    for told in ("exact McNemar p =", "chosen on validation", "left out: 8 images of other", "patients]"):
+        assert told in result.stdout
+    assert not (runs[0] / "predictions_all.csv").exists()
+
+
+def test_a_run_that_was_not_evaluated_cannot_be_compared_with(manifest, tmp_path):
+    model = make_run(tmp_path / "run", manifest)
+    with pytest.raises(
+        DataError, match="other: no predictions_test.csv there; evaluate that run .*split=test"
+    ):
+        evaluate(tmp_path / "run", manifest, model, "test", compare=tmp_path / "other")
+
+
+def test_options_that_make_no_sense_name_their_flag():
+    for options, message in (
+        ({"at_sensitivity": 95}, "--at_sensitivity=95: choose from above 0 to 1"),
+        ({"resamples": 5}, "--resamples=5: a 95 % interval needs at least 100"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            EvaluationOptions(**options)
