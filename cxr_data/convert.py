@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cxr_data import ledger, manifest, quarantine, storage
+from cxr_data.beam import BeamJob
 from cxr_data.errors import DataError, UsageError
 from cxr_data.finish import finish
 from cxr_data.plan import ShardPlan
@@ -99,8 +100,7 @@ def _convert(
 ) -> None:
     """Writes the missing shards and adds them to `results` and the ledger."""
     _warn_of_space(config, todo, progress)
-    count = cores() if config.workers < 0 else config.workers
-    pool = Pool(count, config.output, config.pixels, config.image_timeout, progress.say)
+    pool = _pool(config, prepared, progress)
     bad = sum(entry.reason not in quarantine.NOT_BAD for entry in prepared.found.quarantined)
     bad += sum(len(result.quarantined) for result in results.values())
     shown = 0
@@ -120,6 +120,15 @@ def _convert(
                     f"{bad} of {prepared.found.discovered} files are bad, more than --max_bad="
                     f"{config.max_bad:.2%}, the last one {_last_bad(result)}; stopped"
                 )
+
+
+def _pool(config: SharderConfig, prepared: Prepared, progress: Progress) -> Pool | BeamJob:
+    count = cores() if config.workers < 0 else config.workers
+    if config.runner == "local":
+        return Pool(count, config.output, config.pixels, config.image_timeout, progress.say)
+    return BeamJob(
+        config.beam_runner, config.beam_options, max(count, 1), config.output, config.pixels, prepared.header
+    )
 
 
 def _last_bad(result: ShardResult) -> str:

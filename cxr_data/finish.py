@@ -30,6 +30,7 @@ def finish(
     index = _index_of(written)
     mean, std = _statistics(config, written, split_of)
     ledger.write_ledger(config.output, prepared.header, ordered)
+    ledger.forget_beside(config.output)
     quarantine.write_quarantine(config.output, left_out)
     shards = [manifest.Shard(r.name, split_of[r.name], r.records, r.bytes, r.sha256) for r in written]
     made = manifest.Manifest(

@@ -5,12 +5,16 @@ shard and all that the manifest needs of it. A line is appended, and synced, aft
 shard has its final name. A run that was killed leaves whole lines and perhaps one torn
 one, which is dropped. When everything is finished the ledger is written anew in plan
 order, so that it too is the same for any number of workers.
+
+Workers that cannot append to one file (Beam's) each leave a ledger of one shard beside it,
+`SHARD.done`, which the driver takes over.
 """
 
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from cxr_data.quarantine import Quarantined
 from cxr_data.write import ShardResult
 
 LEDGER_NAME = "ledger.jsonl"
+DONE_SUFFIX = ".done"
 SCHEMA = "cxr.ledger/1"
 
 
@@ -55,6 +60,17 @@ def read_ledger(directory: str) -> tuple[Header, dict[str, ShardResult]] | None:
     path = Path(directory, LEDGER_NAME)
     if not path.exists():
         return None
+    header, results = _read(path)
+    # Of a driver that was killed before it took them over.
+    for done in path.parent.glob("*" + DONE_SUFFIX):
+        with contextlib.suppress(DataError):
+            other, finished = _read(done)
+            if other == header:
+                results |= finished
+    return header, results
+
+
+def _read(path: Path) -> tuple[Header, dict[str, ShardResult]]:
     lines = storage.read_bytes(str(path)).split(b"\n")
     try:
         first = json.loads(lines[0])
@@ -84,6 +100,46 @@ def append(directory: str, result: ShardResult) -> None:
         file.write(_line(result))
         file.flush()
         os.fsync(file.fileno())
+
+
+def belongs_to(directory: str, header: Header) -> bool:
+    """Whether the ledger of a directory is that of the run with this header."""
+    try:
+        with open(Path(directory, LEDGER_NAME), "rb") as file:
+            return file.readline() == _header_line(header)
+    except FileNotFoundError:
+        return False
+
+
+def write_beside(directory: str, header: Header, result: ShardResult) -> None:
+    """Leaves a finished shard's result beside it, for `take_beside`; any number of writers may do so."""
+    path = Path(directory, result.name + DONE_SUFFIX)
+    temporary = path.with_name(f"{result.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(_header_line(header) + _line(result))
+            file.flush()
+            os.fsync(file.fileno())
+        storage.rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def take_beside(directory: str, header: Header, names: Iterable[str]) -> Iterator[ShardResult]:
+    """Yields the results that workers left for the shards `names`, removing each once it was dealt with."""
+    for name in sorted(names):
+        path = Path(directory, name + DONE_SUFFIX)
+        if path.exists():
+            written_for, results = _read(path)
+            if written_for == header and name in results:
+                yield results[name]
+            path.unlink(missing_ok=True)
+
+
+def forget_beside(directory: str) -> None:
+    """Removes what workers left beside their shards, once the ledger has all of it."""
+    for path in Path(directory).glob("*.tfrecord" + DONE_SUFFIX):
+        path.unlink(missing_ok=True)
 
 
 def _header_line(header: Header) -> bytes:

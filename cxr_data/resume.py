@@ -19,7 +19,7 @@ from cxr_data.write import ShardResult, read_source
 
 AUDIT_NAME = "audit.json"
 
-_SHARD_FILE = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.\d+\.tmp)?")
+_SHARD_FILE = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.[0-9a-f]+\.tmp|\.done)?")
 _OUR_FILES = (
     manifest.MANIFEST_NAME,
     manifest.INDEX_NAME,

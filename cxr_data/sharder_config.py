@@ -6,6 +6,7 @@ from cxr_data import decode, duplicates, group, record, storage
 from cxr_data.errors import UsageError
 from cxr_data.write import PixelOptions
 
+RUNNERS = ("local", "beam")
 DEFAULT_SPLITS = "train:0.8,validation:0.1,test:0.1"
 
 
@@ -34,6 +35,9 @@ class SharderConfig:
       retry_quarantined: whether to try the quarantined files of a finished output again.
       log_json: file for JSON lines, "-" for stdout.
       quiet: no progress on stderr.
+      runner: one of `RUNNERS`.
+      beam_runner: the Beam runner's name.
+      beam_options: further flags of Beam, as on a command line.
     """
 
     source: str
@@ -56,6 +60,9 @@ class SharderConfig:
     retry_quarantined: bool = False
     log_json: str = ""
     quiet: bool = False
+    runner: str = "local"
+    beam_runner: str = "DirectRunner"
+    beam_options: str = ""
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -63,6 +70,7 @@ class SharderConfig:
             ("channels", (1, 3)),
             ("color", decode.COLORS),
             ("duplicates", duplicates.POLICIES),
+            ("runner", RUNNERS),
         ):
             if getattr(self, name) not in allowed:
                 raise UsageError(
@@ -76,6 +84,8 @@ class SharderConfig:
             raise UsageError("--shard_mb, --max_pixels and --image_timeout must be above 0")
         if not 0 <= self.max_bad <= 1:
             raise UsageError(f"--max_bad={self.max_bad:.0%}: choose from 0% to 100%")
+        if self.beam_options and self.runner != "beam":
+            raise UsageError("--beam_options needs --runner=beam")
         if storage.is_remote(self.output):
             raise UsageError(f"--output={self.output}: write to a local folder, then copy it")
 

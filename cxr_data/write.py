@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -158,10 +159,10 @@ class _ShardFile:
     offset: int = 0
 
     def __post_init__(self) -> None:
-        # Named by the process: the worker of a run that was killed may still be at the same shard.
-        self.temporary = f"{self.path}.{os.getpid()}.tmp"
+        # A name of its own: another attempt, in this process or on another machine, may be at the same shard.
+        self.temporary = f"{self.path}.{secrets.token_hex(8)}.tmp"
         self.hash = hashlib.sha256()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.file = os.open(self.temporary, flags, 0o666)
 
     def append(self, fields: record.Fields, payload: np.ndarray) -> int:

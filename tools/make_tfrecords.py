@@ -13,7 +13,7 @@ from cxr_data.decode import COLORS
 from cxr_data.duplicates import POLICIES
 from cxr_data.errors import UsageError
 from cxr_data.record import DTYPES
-from cxr_data.sharder_config import SharderConfig
+from cxr_data.sharder_config import RUNNERS, SharderConfig
 
 FLAGS = flags.FLAGS
 
@@ -44,6 +44,9 @@ def define_flags() -> None:
     flags.DEFINE_float("image_timeout", 120, "Seconds after which an image hangs its decoder.")
     flags.DEFINE_bool("overwrite", False, "Replace an output of other flags or inputs.")
     flags.DEFINE_bool("retry_quarantined", False, "Try the quarantined files of a finished output again.")
+    flags.DEFINE_enum("runner", "local", RUNNERS, "Processes of this machine, or Apache Beam.")
+    flags.DEFINE_string("beam_runner", "DirectRunner", "DirectRunner, FlinkRunner, SparkRunner, ...")
+    flags.DEFINE_string("beam_options", "", "Further flags of Beam, as '--flink_master=HOST:8081'.")
     flags.DEFINE_string("log_json", "", "File for progress as JSON lines; - is stdout.")
 
 
@@ -81,6 +84,9 @@ def main() -> None:
             overwrite=FLAGS.overwrite,
             retry_quarantined=FLAGS.retry_quarantined,
             log_json=FLAGS.log_json,
+            runner=FLAGS.runner,
+            beam_runner=FLAGS.beam_runner,
+            beam_options=FLAGS.beam_options,
         )
     )
 
