@@ -14,8 +14,8 @@ from absl import app, flags
 from cxr_data.errors import CxrError
 
 
-def _parse_flags(argv: Sequence[str]) -> None:
-    """Parses `argv` into absl FLAGS; `--help` prints and exits with 0."""
+def _parse_flags(argv: Sequence[str], takes_arguments: bool = False) -> list[str]:
+    """Parses `argv` into absl FLAGS and returns the other arguments; `--help` prints and exits with 0."""
     if _wants_help(argv):
         # absl prints the help while it parses, and exits with 1.
         try:
@@ -26,8 +26,9 @@ def _parse_flags(argv: Sequence[str]) -> None:
         rest = flags.FLAGS(list(argv))
     except flags.Error as error:
         _fail(argv, f"{error} (--help lists the flags)", exit_code=2)
-    if len(rest) > 1:
+    if len(rest) > 1 and not takes_arguments:
         _fail(argv, f"unexpected argument {rest[1]!r} (--help lists the flags)", exit_code=2)
+    return list(rest[1:])
 
 
 def _wants_help(argv: Sequence[str]) -> bool:
@@ -52,6 +53,20 @@ def run(main: Callable[[], int | None], argv: Sequence[str] | None = None) -> No
     argv = list(sys.argv if argv is None else argv)
     app.define_help_flags()
     _parse_flags(argv)
+    _exit_with(main, argv)
+
+
+def run_with_arguments(
+    main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None
+) -> None:
+    """As `run`, for a command that takes file names beside its flags: `main` is given them."""
+    argv = list(sys.argv if argv is None else argv)
+    app.define_help_flags()
+    arguments = _parse_flags(argv, takes_arguments=True)
+    _exit_with(lambda: main(arguments), argv)
+
+
+def _exit_with(main: Callable[[], int | None], argv: Sequence[str]) -> NoReturn:
     try:
         code = main()
     except CxrError as error:

@@ -1,0 +1,157 @@
+"""Predicts image files with a run's best model.
+
+    python -m cxr_train.predict --run_dir=RUN_DIR FILE_OR_DIR... [--output=predictions.csv]
+
+Any file that the sharder reads, decoded and resized as the training data was. A file that
+cannot be read is named and counted; the others are predicted, and the exit code is 1.
+"""
+
+import csv
+import io
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from cxr_data import command, storage
+from cxr_data.errors import DataError, UsageError
+from cxr_data.runtime import start
+from cxr_train.config import TrainConfig
+from cxr_train.files import ImageFile, find_files, pixel_options, read_images
+from cxr_train.predictions import Predictions
+from cxr_train.run import load_best_model, trained_on
+from cxr_train.step import PredictStep
+from cxr_train.strategy import choose_placement
+
+NOTICE = "Research software: nothing here is a diagnosis."
+
+# The challenge's numbers, whatever the order of a model's classes.
+SUBMISSION_CLASSES = {"covid": 0, "normal": 1, "pneumonia": 2}
+
+Row = dict[str, Any]
+
+
+def predict_files(
+    files: Sequence[ImageFile], run_dir: pathlib.Path, *, batch_size: int = 16, xla: str = "auto"
+) -> list[Row]:
+    """Predicts files with the best model of a run.
+
+    Returns:
+      A dictionary a file, in order: file; predicted, a class name; probabilities, by class name;
+      error. Where the file cannot be read, the middle two are None; else `error` is None.
+
+    Raises:
+      DataError: the run has no best model, or no copy of its data's manifest.
+    """
+    config = TrainConfig.load(run_dir / "config.json")
+    manifest = trained_on(run_dir)
+    placement = choose_placement("one", config.precision, xla)
+    step = PredictStep(load_best_model(run_dir), placement.strategy, compile=placement.compile)
+    rows: list[Row] = [
+        {"file": file.name, "predicted": None, "probabilities": None, "error": None} for file in files
+    ]
+    names = manifest.class_names
+    with tqdm(total=len(files), desc="predict", unit="image", file=sys.stderr, leave=False) as bar:
+        for read, images, failed in read_images(files, pixel_options(manifest), batch_size):
+            for number, error in failed.items():
+                rows[number]["error"] = str(error)
+                tqdm.write(f"not predicted: {files[number].path}: {error}", file=sys.stderr)
+            if read:
+                logits = step({"image": images})[: len(read)]
+                said = Predictions(np.array(read), np.zeros(len(read), np.int64), logits).probabilities
+                for number, probabilities in zip(read, said, strict=True):
+                    rows[number]["predicted"] = names[int(probabilities.argmax())]
+                    rows[number]["probabilities"] = dict(zip(names, probabilities.tolist(), strict=True))
+            bar.update(len(read) + len(failed))
+    return rows
+
+
+def to_csv(rows: Sequence[Row], class_names: Sequence[str]) -> str:
+    """One line a file: file, predicted, a probability a class, error."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "predicted", *(f"p_{name}" for name in class_names), "error"])
+    for row in rows:
+        probabilities = row["probabilities"] or {}
+        values = (repr(probabilities[name]) if probabilities else "" for name in class_names)
+        writer.writerow([row["file"], row["predicted"] or "", *values, row["error"] or ""])
+    return text.getvalue()
+
+
+def to_json(rows: Sequence[Row], class_names: Sequence[str]) -> str:
+    """The rows and the notice that belongs to them."""
+    document = {"notice": NOTICE, "class_names": list(class_names), "predictions": list(rows)}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def to_submission(rows: Sequence[Row]) -> str:
+    """The challenge's file: CRLF lines `case,class`, the case being the file's name, in its order.
+
+    Raises:
+      DataError: a class that the challenge does not have, a file that was not predicted, or two
+        files of one name.
+    """
+    lines = {}
+    for row in rows:
+        case = pathlib.PurePath(row["file"]).name
+        if row["predicted"] not in SUBMISSION_CLASSES:
+            reason = row["error"] or f"{row['predicted']} is no class of the challenge"
+            raise DataError(f"--submission: every case needs a class, and {row['file']} has none: {reason}")
+        if case in lines:
+            raise DataError(f"--submission: two files are case {case}, as {row['file']}")
+        lines[case] = f"{case},{SUBMISSION_CLASSES[row['predicted']]}\r\n"
+    return "case,class\r\n" + "".join(lines[case] for case in sorted(lines))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Predicts what the command line names."""
+    values = flags.FLAGS
+    run_dir = pathlib.Path(values.run_dir)
+    outputs = [pathlib.Path(path) for path in (values.output, values.submission) if path]
+    for path in outputs:
+        if path.exists() and not values.overwrite:
+            raise UsageError(f"{path} is there already; pass --overwrite or choose another")
+    files = find_files(arguments)
+    names = trained_on(run_dir).class_names
+    if values.submission and set(names) - set(SUBMISSION_CLASSES):
+        raise UsageError(f"--submission: the challenge's classes are covid, normal, pneumonia, not {names}")
+    start()
+    rows = predict_files(files, run_dir, batch_size=values.batch_size, xla=values.xla)
+    as_json = values.format == "json" or (not values.format and str(values.output).endswith(".json"))
+    text = (to_json if as_json else to_csv)(rows, names)
+    if values.output:
+        storage.replace(values.output, text.encode("utf-8", "surrogateescape"))
+    else:
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+        sys.stdout.flush()
+    if values.panels:
+        from cxr_train.panels import write_panels  # matplotlib is needed for nothing else
+
+        write_panels(pathlib.Path(values.panels), files, rows, trained_on(run_dir))
+    if values.submission:
+        storage.replace(values.submission, to_submission(rows).encode())
+    failed = sum(row["error"] is not None for row in rows)
+    print(f"{len(rows) - failed:,} of {len(rows):,} files predicted. {NOTICE}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def console_main() -> None:
+    """Defines the flags and runs; the entry point of `cxr-predict`."""
+    flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
+    flags.DEFINE_string("output", None, "File for the predictions; stdout by default.")
+    flags.DEFINE_enum("format", None, ["csv", "json"], "By default as the suffix of --output says, or csv.")
+    flags.DEFINE_string("panels", None, "Folder for a picture of each image with its probabilities.")
+    flags.DEFINE_string("submission", None, "Also writes the Chest XR COVID-19 challenge's file.")
+    flags.DEFINE_bool("overwrite", False, "Replace files that are there.")
+    flags.DEFINE_integer("batch_size", 16, "Images a step.", lower_bound=1)
+    flags.DEFINE_enum("xla", "auto", ["auto", "on", "off"], "Whether XLA compiles the prediction.")
+    command.run_with_arguments(main)
+
+
+if __name__ == "__main__":
+    console_main()
