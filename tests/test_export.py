@@ -1,0 +1,99 @@
+"""Exports say what `predict` says, bit for bit in the pixels, in a process without this project."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from runs import make_run
+from sharder_fixtures import encoded, picture, save
+from shards import random_images, write_shards
+
+from cxr_data import resize
+from cxr_data.decode import decode
+from cxr_data.errors import CxrError
+from cxr_data.runtime import start
+from cxr_train import export, predict, serving
+from cxr_train.config import TrainConfig
+from cxr_train.files import ImageFile
+
+SIZES = [(48, 40), (32, 32), (64, 64), (31, 77), (1, 200), (333, 500), (1024, 1024), (512, 700), (24, 2000)]
+
+
+@pytest.mark.parametrize("size", [32, 99])
+def test_the_kernel_in_the_graph_is_the_sharders_bit_for_bit(size):
+    resized = tf.function(
+        lambda image: serving.resize(image, size), input_signature=[tf.TensorSpec([None, None, 1], tf.uint8)]
+    )
+    for seed, (height, width) in enumerate(SIZES):
+        image = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
+        expected = resize.resize(image, size)
+        np.testing.assert_array_equal(
+            resized(image[..., None])[..., 0], expected, err_msg=f"{height}x{width}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("JPEG", "L"), ("JPEG", "RGB"), ("PNG", "L"), ("PNG", "RGB"), ("PNG", "P")]
+)
+@pytest.mark.parametrize("color", ["gray", "keep"])
+def test_decoding_in_the_graph_is_the_sharders_bit_for_bit(kind, mode, color):
+    pixels = np.dstack([picture(seed, 120, 90) for seed in range(3)])
+    data = encoded(Image.fromarray(pixels).convert(mode), kind)
+    ours = serving.decode(tf.constant(data), color).numpy().squeeze()
+    np.testing.assert_array_equal(ours, decode(data, color, 10**8))
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    start()
+    splits = {"train": random_images(4, 32), "validation": random_images(9, 32, seed=1)}
+    return write_shards(tmp_path_factory.mktemp("data"), splits)
+
+
+STRANGER = """
+import sys, numpy as np, tensorflow as tf
+assert not any(name.startswith("cxr") for name in sys.modules)
+serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+files = [open(name, "rb").read() for name in sys.argv[3:]]
+said = serve(image_bytes=tf.constant(files))
+assert said["class_names"].numpy().tolist() == [b"covid", b"normal", b"pneumonia"]
+np.save(sys.argv[2], said["probabilities"].numpy())
+"""
+
+
+def test_a_saved_model_serves_image_bytes_without_this_project(manifest, tmp_path):
+    make_run(tmp_path / "run", manifest)
+    config = TrainConfig.load(tmp_path / "run" / "config.json")
+    export.export(config, tmp_path / "run", "savedmodel", tmp_path / "served", [])
+    names = [
+        save(tmp_path / f"{seed}.jpg", encoded(picture(seed, 100 + 60 * seed, 90), "JPEG"))
+        for seed in range(4)
+    ]
+    line = [sys.executable, "-I", "-c", STRANGER, tmp_path / "served", tmp_path / "said.npy", *names]
+    result = subprocess.run(
+        list(map(str, line)), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    rows = predict.predict_files([ImageFile(str(n), str(n)) for n in names], tmp_path / "run")
+    expected = [list(row["probabilities"].values()) for row in rows]
+    np.testing.assert_allclose(np.load(tmp_path / "said.npy"), expected, rtol=0, atol=1e-5)
+
+
+def test_tflite_says_the_same(manifest, tmp_path):
+    make_run(tmp_path / "run", manifest)
+    config = TrainConfig.load(tmp_path / "run" / "config.json")
+    difference = export.export(config, tmp_path / "run", "tflite", tmp_path / "model.tflite", [])
+    assert difference <= 1e-5
+    assert (tmp_path / "model.tflite").stat().st_size > 1000
+
+
+def test_an_export_that_says_something_else_is_refused(manifest, tmp_path, monkeypatch):
+    make_run(tmp_path / "run", manifest)
+    config = TrainConfig.load(tmp_path / "run" / "config.json")
+    monkeypatch.setattr(export, "run_tflite", lambda path, pixels: np.full((len(pixels), 3), 1 / 3))
+    with pytest.raises(CxrError, match="says something else than the model: .* nothing was written"):
+        export.export(config, tmp_path / "run", "tflite", tmp_path / "model.tflite", [])
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
