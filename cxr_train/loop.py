@@ -18,6 +18,7 @@ from cxr_data.pipeline import Pipeline, clear_data_errors
 from cxr_data.verdict import measure_input, verdict
 from cxr_train.assemble import assemble
 from cxr_train.checkpoint import Checkpoints, average_replica_statistics
+from cxr_train.compilation import go_on_uncompiled
 from cxr_train.config import TrainConfig
 from cxr_train.predictions import Predictions, predict_split
 from cxr_train.step import PredictStep
@@ -67,6 +68,9 @@ class Trainer:
       pipeline: of `config.data`.
       placement: where to train.
 
+    Attributes:
+      placement: where it trains; without XLA once that could not compile the network.
+
     Raises:
       UsageError: the batch does not divide by the replicas, or exceeds the split; see `assemble`.
       DataError: the weights do not fit, or a split is missing.
@@ -77,7 +81,7 @@ class Trainer:
         manifest = pipeline.manifest
         self._pipeline = pipeline
         self._manifest = manifest
-        self._placement = placement
+        self.placement = placement
         self._run_dir = pathlib.Path(config.run_dir)
         self._steps_per_epoch = pipeline.steps_per_epoch(config.train_split, config.batch_size)
         manifest.shards_of(config.validation_split)
@@ -106,7 +110,7 @@ class Trainer:
             f"({trainable:,} trainable), {self._manifest.count(self._config.train_split):,} "
             f"training images of {self._manifest.size} px, "
             f"{self._steps_per_epoch:,} steps of {self._config.batch_size} an epoch, "
-            f"{self._placement.replicas} replica(s)"
+            f"{self.placement.replicas} replica(s)"
         )
         return "\n".join([network, *self._training.notes])
 
@@ -138,9 +142,18 @@ class Trainer:
         while (epoch := int(self.checkpoints.epoch.numpy())) < self._config.epochs:
             self._unfreeze_if_due(epoch)
             clock = self._last_clock = Clock()
-            with clear_data_errors(self._manifest):
-                complete = self._train_epoch(iterator, epoch, clock, stop)
-            average_replica_statistics(self.model, self._placement.strategy)
+            try:
+                with clear_data_errors(self._manifest):
+                    complete = self._train_epoch(iterator, epoch, clock, stop)
+            except tf.errors.OpError as error:
+                self.placement, choice = go_on_uncompiled(error, self.placement)
+                print(choice, flush=True)
+                self._training.step.retrace(compile=False)
+                self._predict_step = PredictStep(self.model, self.placement.strategy, compile=False)
+                # The failed call had taken a batch.
+                iterator = self._batches()
+                continue
+            average_replica_statistics(self.model, self.placement.strategy)
             if not complete:
                 self.checkpoints.save()
                 return False
@@ -160,7 +173,7 @@ class Trainer:
             first_step=int(self.checkpoints.step.numpy()),
             epochs=self._config.epochs - epoch,
         )
-        return iter(self._placement.strategy.experimental_distribute_dataset(dataset))
+        return iter(self.placement.strategy.experimental_distribute_dataset(dataset))
 
     def throughput(self, seconds: float = 0.5) -> dict[str, Any]:
         """Measures the input alone and compares it with the last epoch's training; ready for JSON.
@@ -179,7 +192,7 @@ class Trainer:
             self._config.train_split,
             batch_size=self._config.batch_size,
             seconds=seconds,
-            distribute=self._placement.strategy.experimental_distribute_dataset,
+            distribute=self.placement.strategy.experimental_distribute_dataset,
         )
         consumed = clock.images_per_second
         return {
@@ -250,7 +263,7 @@ class Trainer:
         """Trains every layer from the epoch on that the recipe names, also when a run goes on after it."""
         due = self._config.recipe.unfreeze_at_epoch
         if due is not None and epoch + 1 >= due and not self._unfrozen:
-            self._training.unfreeze(compile=self._placement.compile)
+            self._training.unfreeze(compile=self.placement.compile)
             self._unfrozen = True
 
     def _end_epoch(self, epoch: int, clock: Clock) -> None:
@@ -261,7 +274,7 @@ class Trainer:
                 self._pipeline,
                 self._config.validation_split,
                 self._predict_step,
-                self._placement,
+                self.placement,
                 batch_size=self._config.batch_size,
             )
             if predictions.loss < float(self.checkpoints.best.numpy()):

@@ -240,7 +240,7 @@ def main() -> int:
         flagfile = shlex.quote(str(pathlib.Path(config.run_dir) / _FLAGS_FILE))
         print(f"stopped and saved; go on with: python -m cxr_train.main --flagfile={flagfile} --resume")
         return 0
-    _evaluate_best(config, pipeline, placement)
+    _evaluate_best(config, pipeline, trainer.placement)
     throughput = trainer.throughput()
     (pathlib.Path(config.run_dir) / "throughput.json").write_text(json.dumps(throughput, indent=2) + "\n")
     print(f"\n{throughput['verdict']}")

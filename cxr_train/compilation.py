@@ -1,0 +1,47 @@
+"""What to do where XLA cannot compile a network on a device."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from cxr_data.choice import Choice
+from cxr_data.errors import CxrError
+from cxr_train.strategy import Placement
+
+# What TensorFlow says of an operation or a function that XLA cannot take.
+_MARKS = ("on XLA_", "tf2xla", "not compilable", "XLA compilation")
+
+
+def go_on_uncompiled(error: tf.errors.OpError, placement: Placement) -> tuple[Placement, Choice]:
+    """Answers the failure of a compiled step: no weight has changed, since nothing ran.
+
+    Args:
+      error: what the step raised.
+      placement: of the run.
+
+    Returns:
+      The placement without XLA, and the line to print, where XLA was the choice of `auto`.
+
+    Raises:
+      CxrError: XLA cannot compile the step, and the user asked for it.
+      tf.errors.OpError: `error`, if it is about something else.
+    """
+    reason = _reason(error)
+    if not placement.compile or not reason:
+        raise error
+    chosen = {choice.flag: choice for choice in placement.choices}.get("xla", Choice("xla", "on"))
+    if not chosen.why:
+        raise CxrError(
+            f"--xla=on: XLA cannot compile this network on this device ({reason}); use --xla=auto or off"
+        ) from error
+    without = Choice("xla", "off", f"XLA cannot compile this network on this device: {reason}")
+    choices = tuple(without if choice is chosen else choice for choice in placement.choices)
+    return dataclasses.replace(placement, compile=False, choices=choices), without
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """The line about the compilation; empty if there is none, as for a lack of memory."""
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        return ""
+    lines = (line.strip() for line in error.message.splitlines())
+    return next((line[:300] for line in lines if any(mark in line for mark in _MARKS)), "")

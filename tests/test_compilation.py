@@ -1,0 +1,79 @@
+"""A network that XLA cannot compile: auto goes on without it from the same batch, on says why not."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from shards import random_images, write_shards
+
+from cxr_data.choice import Choice
+from cxr_data.errors import CxrError
+from cxr_data.pipeline import Pipeline
+from cxr_train import backbones
+from cxr_train.compilation import go_on_uncompiled
+from cxr_train.config import TrainConfig
+from cxr_train.loop import Trainer
+from cxr_train.stop import StopRequest
+from cxr_train.strategy import Placement
+
+
+@keras.saving.register_keras_serializable("tests")
+class ThroughText(keras.layers.Layer):
+    """Adds 0, by way of an operation that no XLA backend has."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return x + 0 * tf.strings.to_number(tf.strings.as_string(tf.stop_gradient(x)))
+
+
+def uncompilable(*, include_top, weights, input_tensor) -> keras.Model:
+    x = keras.layers.Conv2D(2, 3)(ThroughText()(input_tensor))
+    return keras.Model(input_tensor, keras.layers.BatchNormalization()(x))
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    backbone = backbones.Backbone("text", uncompilable, "https://none/text.h5", 4)
+    monkeypatch.setitem(backbones.BACKBONES, "text", backbone)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    splits = {"train": random_images(9), "validation": random_images(3, seed=1)}
+    return write_shards(tmp_path_factory.mktemp("data"), splits)
+
+
+def trainer(manifest, run_dir, *, compile: bool, why: str = "") -> Trainer:
+    run_dir.mkdir()
+    config = TrainConfig(
+        "text", manifest.directory, str(run_dir), epochs=1, batch_size=4, weights="none", head=()
+    )
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    choices = (Choice("xla", "on" if compile else "off", why),)
+    return Trainer(config, Pipeline(manifest), Placement(strategy, "float32", compile, choices))
+
+
+def test_auto_says_so_in_one_line_and_trains_on_the_same_batches(manifest, tmp_path, capfd):
+    run = trainer(manifest, tmp_path / "auto", compile=True, why="a GPU gains from fusion")
+    run.run(StopRequest())
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if line.startswith("xla: ")]
+    assert line.startswith("xla: off (auto: XLA cannot compile this network on this device: ")
+    assert "AsString" in line
+    plain = trainer(manifest, tmp_path / "off", compile=False)
+    plain.run(StopRequest())
+    for variable, expected in zip(run.model.variables, plain.model.variables, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), expected.numpy())
+    assert not run.placement.compile
+
+
+def test_on_is_one_clear_line(manifest, tmp_path):
+    with pytest.raises(CxrError, match="--xla=on: XLA cannot compile .*AsString.* use --xla=auto") as caught:
+        trainer(manifest, tmp_path / "on", compile=True).run(StopRequest())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError])
+def test_another_error_stays_itself(kind):
+    placement = Placement(tf.distribute.get_strategy(), "float32", True, (Choice("xla", "on", "a GPU"),))
+    error = kind(None, None, "Out of memory while trying to allocate 12 GB")
+    with pytest.raises(kind, match="Out of memory"):
+        go_on_uncompiled(error, placement)
