@@ -376,7 +376,7 @@ def expand_image(image: tf.Tensor) -> tf.Tensor:
 
 
 def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
-    """Reads id, label, group and SHA-256 of every record of a local split, without the pixels.
+    """Reads id, label, group and SHA-256 of every record of a split, without the pixels.
 
     Returns:
       One entry for each record, so that a batch's `index` is a position in the list.
@@ -384,12 +384,9 @@ def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
     index = read_index(manifest)
     fields = []
     for shard in manifest.shards_of(split):
-        file = os.open(manifest.path(shard), os.O_RDONLY)
-        try:
-            rows = index[index["shard"] == manifest.shards.index(shard)]
-            fields += [read_fields(file, row) for row in rows]
-        finally:
-            os.close(file)
+        rows = index[index["shard"] == manifest.shards.index(shard)]
+        with storage.opened_at(manifest.path(shard)) as read_at:
+            fields += [read_fields(read_at, row) for row in rows]
     return fields
 
 

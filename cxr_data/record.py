@@ -14,7 +14,7 @@ tensorflow/core/example/{example,feature}.proto, protobuf.dev/programming-guides
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -255,18 +255,18 @@ def _int64(view: memoryview, kind: int, start: int, stop: int) -> int:
     raise ValueError("feature 'label' is not an int64 value")
 
 
-def read_fields(file: int, row: np.void) -> Fields:
+def read_fields(read_at: Callable[[int, int], bytes], row: np.void) -> Fields:
     """Reads the fields of one record by position, without its pixels where they come last.
 
     Args:
-      file: descriptor of the open shard.
+      read_at: reads (bytes, offset) of the shard, as `storage.opened_at` gives it.
       row: the record's row of `INDEX_DTYPE`.
     """
     start = int(row["record"]) + FRAME_HEADER_BYTES
-    header = os.pread(file, int(row["payload"]) - start, start)
+    header = read_at(int(row["payload"]) - start, start)
     example = parse_example(header)
     if example.payload_start + example.payload_bytes < int(row["length"]):
-        example = parse_example(os.pread(file, int(row["length"]), start))
+        example = parse_example(read_at(int(row["length"]), start))
     return example.fields
 
 

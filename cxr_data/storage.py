@@ -5,8 +5,11 @@ local data never imports TensorFlow. A path with a scheme (`s3://`, `gs://`) goe
 through `tf.io.gfile`.
 """
 
+import contextlib
+import functools
 import hashlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,38 @@ def read_bytes(path: str) -> bytes:
 def open_read(path: str) -> Any:
     """Opens a local or remote file to read bytes from front to back."""
     return gfile().GFile(path, "rb") if is_remote(path) else open(path, "rb")
+
+
+@contextlib.contextmanager
+def opened_at(path: str) -> Iterator[Callable[[int, int], bytes]]:
+    """Gives a function that reads (bytes, offset) of a local or remote file.
+
+    Raises:
+      DataError: it cannot be opened or read; names the file.
+    """
+    if not is_remote(path):
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+        try:
+            yield functools.partial(os.pread, file)
+        finally:
+            os.close(file)
+        return
+    import tensorflow as tf
+
+    with gfile().GFile(path, "rb") as remote:
+
+        def read_at(size: int, offset: int) -> bytes:
+            try:
+                remote.seek(offset)
+                content: bytes = remote.read(size)
+                return content
+            except tf.errors.OpError as error:
+                raise DataError(f"cannot read {path}: {error.message}") from error
+
+        yield read_at
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cxr_data import record
+from cxr_data import record, storage
 from cxr_data.manifest import Manifest, Shard, read_index
 
 
@@ -56,6 +56,6 @@ def fields_of(made: Manifest) -> Iterator[tuple[Shard, record.Fields]]:
     """Yields (shard, fields) of every record."""
     index = read_index(made)
     for number, shard in enumerate(made.shards):
-        with open(made.path(shard), "rb") as file:
+        with storage.opened_at(made.path(shard)) as read_at:
             for row in index[index["shard"] == number]:
-                yield shard, record.read_fields(file.fileno(), row)
+                yield shard, record.read_fields(read_at, row)

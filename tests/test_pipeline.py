@@ -1,5 +1,7 @@
 """The read side: every example once, in a seeded order, padded and masked, the same after a stop."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -234,3 +236,13 @@ def test_the_shuffle_of_the_streamed_reader_is_bounded_by_megabytes(tmp_path):
     small = pipeline.Pipeline(manifest, pipeline.ReadOptions(reader="stream", shuffle_mb=1))
     assert small.reader("train").shuffle_records == int(1e6 / (manifest.shards[0].bytes / 32))
     assert read_manifest(str(tmp_path)) == manifest
+
+
+def test_the_fields_of_remote_records_are_those_of_local_ones(tmp_path):
+    """`file://` goes the way of `s3://`: through tf.io.gfile."""
+    manifest = write_shards(tmp_path, {"train": random_images(10)})
+    remote = dataclasses.replace(manifest, directory=f"file://{tmp_path}")
+    assert pipeline.read_split_fields(remote, "train") == pipeline.read_split_fields(manifest, "train")
+    (tmp_path / manifest.shards[1].name).unlink()
+    with pytest.raises(DataError, match=f"cannot read file://.*{manifest.shards[1].name}"):
+        pipeline.read_split_fields(remote, "train")
