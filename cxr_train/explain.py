@@ -15,6 +15,7 @@ from cxr_train.config import TrainConfig
 from cxr_train.evaluation import refuse_other_classes
 from cxr_train.explanation import EXPLANATION_NAME, Explainer, ExplainOptions
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
+from cxr_train.report import write_report
 
 
 def main() -> int:
@@ -42,6 +43,7 @@ def main() -> int:
     print(f"layers: {', '.join(document['layers'])}")
     print(document["occlusion"]["text"])
     print(f"written: {explainer.directory}/{EXPLANATION_NAME}, {len(document['cases'])} cases, pictures")
+    print(f"report: {write_report(run_dir)}")
     print("Research software: a map shows what the network used, not where a disease is.")
     return 0
 

@@ -23,11 +23,14 @@ from cxr_train import evaluation_text
 from cxr_train.backbones import BACKBONES
 from cxr_train.config import TrainConfig, parse_head
 from cxr_train.embedded import make_embedded_sample
+from cxr_train.environment import write_environment
 from cxr_train.evaluation import EvaluationOptions, evaluate_split
+from cxr_train.explanation import Explainer, ExplainOptions
 from cxr_train.input_range import INPUT_RANGES
 from cxr_train.loop import Trainer
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.recipe_flags import define_recipe_flags, recipe_from_flags
+from cxr_train.report import write_report
 from cxr_train.run import load_best_model
 from cxr_train.stop import StopRequest
 from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Placement, choose_placement, split_cpu
@@ -75,6 +78,7 @@ _TRAIN_SPLIT = flags.DEFINE_string("train_split", TrainConfig.train_split, "Spli
 _VALIDATION_SPLIT = flags.DEFINE_string(
     "validation_split", TrainConfig.validation_split, "Split that picks the best."
 )
+_EXPLAIN = flags.DEFINE_bool("explain", False, "Explain the best model for the report; takes minutes.")
 
 _EMULATE_STEP_MS = flags.DEFINE_float(
     "emulate_step_ms", None, "Trains nothing: sleeps so long a step, and reports the accelerator utilisation."
@@ -230,6 +234,7 @@ def main() -> int:
     weights = Choice("weights", config.weights, _weights_reason())
     for choice in (*placement.choices, *pipeline.choices, weights):
         print(choice)
+    write_environment(pathlib.Path(config.run_dir), (*placement.choices, *pipeline.choices, weights))
     trainer = Trainer(config, pipeline, placement)
     print(trainer.describe(), flush=True)
     if _RESUME.value:
@@ -248,8 +253,17 @@ def main() -> int:
         f"\nrun directory {config.run_dir}: best.keras, metrics.jsonl, predictions_*.csv, metrics_*.json, "
         f"checkpoints/, tensorboard/ (tensorboard --logdir={config.run_dir}/tensorboard)"
     )
+    _report(config, pipeline)
     print("Research software: nothing here is a diagnosis.")
     return 0
+
+
+def _report(config: TrainConfig, pipeline: Pipeline) -> None:
+    """Explains the best model, if asked to, and makes the page of the run."""
+    if _EXPLAIN.value:
+        options = ExplainOptions(split=config.validation_split, overwrite=True)
+        print(Explainer(config, pipeline, options).explain()["occlusion"]["text"])
+    print(f"report: {write_report(pathlib.Path(config.run_dir))}")
 
 
 def _emulate(config: TrainConfig, pipeline: Pipeline, step_seconds: float) -> int:

@@ -1,0 +1,230 @@
+"""The reporting checklists TRIPOD+AI and CLAIM, filled as far as a run directory can fill them.
+
+TRIPOD+AI: Collins et al., BMJ 2024;385:e078378. CLAIM: Mongan et al., Radiology: Artificial
+Intelligence 2020;2(2):e200029. What only the authors of a study know stays open and is said
+to be: it is the longer part.
+"""
+
+import dataclasses
+
+from cxr_train.run_record import RunRecord
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One item of a checklist.
+
+    Attributes:
+      number: such as `12a`.
+      topic: in our words.
+      answer: from the run; None where the authors have to fill it.
+    """
+
+    number: str
+    topic: str
+    answer: str | None = None
+
+
+def tripod_ai(record: RunRecord) -> tuple[Item, ...]:
+    """All items of TRIPOD+AI that concern methods and results, in order."""
+    return (
+        Item("3b", "target population, place in the care pathway, users"),
+        Item("3c", "health inequalities between groups"),
+        Item("5a", "sources of the data and how representative they are", _source(record)),
+        Item("5b", "dates of collection"),
+        Item("6a", "setting: number and place of the centres"),
+        Item("6b", "who was eligible"),
+        Item("7", "data preparation", _preparation(record)),
+        Item("8a", "outcome: how and by whom it was assessed", _outcome(record)),
+        Item("9a", "predictors", "the pixels of one image; no clinical data"),
+        Item("10", "how the sample size was arrived at"),
+        Item("11", "missing data", _excluded(record)),
+        Item("12a", "how the data were divided", _partition(record)),
+        Item("12c", "type of model, building steps, tuning, validation", _training(record)),
+        Item("12e", "measures of performance", _measures()),
+        Item("13", "class imbalance", "classes were not reweighted or resampled unless the settings say so"),
+        Item("14", "fairness: approaches and rationale"),
+        Item("15", "output of the model", _output(record)),
+        Item("17", "ethical approval"),
+        Item("18a", "funding"),
+        Item("18b", "conflicts of interest"),
+        Item("18c", "protocol"),
+        Item("18e", "availability of the data"),
+        Item("18f", "availability of the code", _software(record)),
+        Item("19", "involvement of patients and public"),
+        Item("20b", "characteristics of the participants"),
+        Item("21", "participants and outcomes in each analysis", _counts(record)),
+        Item("22", "the full model", _model(record)),
+        Item("23a", "performance with intervals", _performance(record)),
+        Item("23b", "heterogeneity between groups and centres"),
+        Item("26", "limitations", "see the limits above; those of the study are the authors' to add"),
+        Item("27a", "how images of poor quality are handled", _excluded(record)),
+    )
+
+
+def claim(record: RunRecord) -> tuple[Item, ...]:
+    """All items of CLAIM that concern methods and results, in order."""
+    return (
+        Item("5", "prospective or retrospective"),
+        Item("6", "study goal"),
+        Item("7", "data sources", _source(record)),
+        Item("8", "eligibility criteria"),
+        Item("9", "preprocessing", _preparation(record)),
+        Item("10", "selection of data subsets", _excluded(record)),
+        Item("12", "de-identification"),
+        Item("14", "definition of the ground truth", _outcome(record)),
+        Item("16", "annotators and their qualifications"),
+        Item("18", "variability between annotators"),
+        Item("19", "intended sample size"),
+        Item("20", "assignment to partitions", _partition(record)),
+        Item("21", "level at which partitions are disjoint", _disjoint(record)),
+        Item("22", "the model", _model(record)),
+        Item("23", "software", _software(record)),
+        Item("24", "initial parameters", _initial(record)),
+        Item("25", "training", _training(record)),
+        Item("26", "selection of the final model", _selection(record)),
+        Item("27", "ensembling", "none: one network"),
+        Item("28", "metrics", _measures()),
+        Item("30", "robustness or sensitivity analysis"),
+        Item("31", "explainability", _explained(record)),
+        Item("32", "validation on external data"),
+        Item("33", "flow of the images", _flow(record)),
+        Item("34", "demographic and clinical characteristics"),
+        Item("35", "performance on every partition", _performance(record)),
+        Item("37", "failure analysis", _failures(record)),
+        Item("38", "limitations", "see the limits above; those of the study are the authors' to add"),
+        Item("40", "registration"),
+        Item("41", "protocol"),
+        Item("42", "funding"),
+    )
+
+
+def _source(record: RunRecord) -> str | None:
+    if not record.manifest:
+        return None
+    total = sum(sum(counts.values()) for counts in record.manifest["counts"].values())
+    return f"{total:,} images of {record.config.data}; where they come from is the authors' to say"
+
+
+def _preparation(record: RunRecord) -> str | None:
+    manifest = record.manifest
+    if not manifest:
+        return None
+    ranges = {"unit": "fed as pixels in [0, 1]", "imagenet": "fed in the range of the pretrained weights"}
+    return (
+        f"{'grayscale' if manifest['color'] == 'gray' else 'in colour'}, resized to {manifest['size']} x "
+        f"{manifest['size']} px ({manifest['kernel']}), stored as {manifest['dtype']}, "
+        f"{ranges[record.config.input_range]}"
+    )
+
+
+def _outcome(record: RunRecord) -> str | None:
+    if not record.class_names:
+        return None
+    return f"class of the image's folder or CSV ({', '.join(record.class_names)}); who labelled it is open"
+
+
+def _excluded(record: RunRecord) -> str | None:
+    counts = (record.manifest or {}).get("source_counts")
+    if not counts:
+        return None
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items()) + "; quarantine.jsonl names each"
+
+
+def _partition(record: RunRecord) -> str | None:
+    if not record.manifest:
+        return None
+    sizes = ", ".join(
+        f"{split} {sum(counts.values()):,}" for split, counts in record.manifest["counts"].items()
+    )
+    return f"{sizes} images; planned before conversion with seed {record.manifest['seed']}"
+
+
+def _disjoint(record: RunRecord) -> str | None:
+    if not record.manifest:
+        return None
+    return "patient, as far as patients can be told from names or headers; see the data audit"
+
+
+def _training(record: RunRecord) -> str:
+    config = record.config
+    done = f"{len(record.epochs)} of {config.epochs} epochs" if record.epochs else f"{config.epochs} epochs"
+    return (
+        f"{done}, batches of {config.batch_size}, Adam at {config.learning_rate:g}, cross-entropy, "
+        f"all layers trainable unless the settings say otherwise, seed {config.seed}"
+    )
+
+
+def _selection(record: RunRecord) -> str | None:
+    best = record.best_epoch
+    if not best:
+        return None
+    return (
+        f"the epoch with the lowest loss on the {record.config.validation_split} split: epoch {best['epoch']}"
+    )
+
+
+def _initial(record: RunRecord) -> str:
+    weights = record.config.weights
+    told = {"imagenet": "ImageNet weights", "none": "random"}.get(weights, f"the file {weights}")
+    return f"{told}; the head random with seed {record.config.seed}"
+
+
+def _model(record: RunRecord) -> str:
+    config = record.config
+    head = "-".join(map(str, config.head)) or "no hidden layer"
+    dropout = f", dropout {config.dropout:g}" if config.dropout else ""
+    return f"{config.backbone}, global average pooling, dense {head}{dropout}; best.keras holds it whole"
+
+
+def _output(record: RunRecord) -> str | None:
+    if not record.class_names:
+        return None
+    return (
+        f"a probability for each of {', '.join(record.class_names)}, summing to 1; the largest is the class"
+    )
+
+
+def _measures() -> str:
+    return "sensitivity, specificity, precision, F1, AUROC and AUPRC of each class and their mean; accuracy"
+
+
+def _software(record: RunRecord) -> str | None:
+    environment = record.environment
+    if not environment:
+        return None
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+    return versions + (f"; commit {environment['commit']}" if environment["commit"] else "")
+
+
+def _counts(record: RunRecord) -> str | None:
+    told = []
+    for split in record.splits:
+        if split.metrics:
+            classes = ", ".join(f"{name} {row['images']}" for name, row in split.metrics["per_class"].items())
+            patients = f" of {split.groups} patients" if split.groups else ""
+            told.append(f"{split.name}: {split.metrics['images']:,} images{patients} ({classes})")
+    return "; ".join(told) or None
+
+
+def _performance(record: RunRecord) -> str | None:
+    told = [
+        f"{split.name}: accuracy {split.metrics['accuracy']:.3f}"
+        for split in record.splits
+        if split.metrics and split.metrics.get("accuracy") is not None
+    ]
+    return "; ".join(told) + "; all of it under Results" if told else None
+
+
+def _explained(record: RunRecord) -> str | None:
+    checks = [split.explanation["occlusion"] for split in record.splits if split.explanation]
+    return f"Grad-CAM on the logit; {checks[0]['text']}" if checks else None
+
+
+def _failures(record: RunRecord) -> str | None:
+    shown = [split for split in record.splits if split.explanation]
+    return "galleries of false negatives, false positives and confusions above" if shown else None
+
+
+def _flow(record: RunRecord) -> str | None:
+    return _excluded(record)

@@ -1,0 +1,362 @@
+"""What the page of a run says: the record of the run, in the words and tables of the template."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from cxr_train import charts
+from cxr_train.charts import Picture, embed
+from cxr_train.explanation import EXPLANATIONS
+from cxr_train.model_card import Item, claim, tripod_ai
+from cxr_train.recipe import Recipe
+from cxr_train.run_record import Document, RunRecord, SplitRecord
+
+_METRICS = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "precision": "precision",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "one_vs_rest_accuracy": "one-vs-rest accuracy",
+}
+_DARKEST = 0.45  # of a cell of the confusion matrix, so that its number stays readable
+_GALLERIES = {
+    "true_positive": "True positives of {}",
+    "false_negative": "False negatives of {}: missed",
+    "false_positive": "False positives of {}: called so, but are not",
+    "confusion": "Confusions, the most frequent first: evidence for the true and for the predicted class",
+}
+_VERDICTS = {"passed": "good", "failed": "bad", "undecided": "open"}
+_UNDEFINED = "undefined"
+Facts = list[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shaded:
+    """A cell of a table on a tint from 0 (white) to `_DARKEST`."""
+
+    text: str
+    shade: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A table: the first cell of each row names it."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Shaded]]
+
+
+def report_content(record: RunRecord) -> dict[str, Any]:
+    """Everything that the template `report.html.jinja` asks for."""
+    return {
+        "title": f"{record.config.backbone}: {' / '.join(record.class_names) or 'classes not known'}",
+        "subtitle": _subtitle(record),
+        "key": _key_numbers(record),
+        "problems": record.problems,
+        "directory": str(record.directory),
+        "run": _run(record),
+        "splits": [_split(split, record.class_names) for split in record.splits if split.metrics],
+        "curves": charts.curves(record.epochs) if record.epochs else [],
+        "explanations": [_explanation(record, split) for split in record.splits if split.explanation],
+        "throughput": _throughput(record),
+        "data": _data(record),
+        "limits": _limits(record),
+        "checklists": [
+            _checklist("TRIPOD+AI", "Collins et al., BMJ 2024;385:e078378", tripod_ai(record)),
+            _checklist("CLAIM", "Mongan et al., Radiology: AI 2020;2(2):e200029", claim(record)),
+        ],
+        "environment": _environment(record),
+        "flags": record.flags,
+    }
+
+
+def _subtitle(record: RunRecord) -> str:
+    started = (record.environment or {}).get("started", "at an unknown time")
+    return f"Run {record.directory.name}, started {started}, {len(record.epochs)} epochs completed"
+
+
+def _key_numbers(record: RunRecord) -> list[tuple[str, str, str]]:
+    """The few numbers at the top: of the test split, or else of what was evaluated."""
+    evaluated = [split for split in record.splits if split.metrics]
+    split = next((split for split in evaluated if split.name == "test"), evaluated[0] if evaluated else None)
+    if split is None or split.metrics is None:
+        return []
+    metrics, intervals = split.metrics, split.metrics.get("intervals") or {}
+    macro, macro_intervals = metrics["macro"], intervals.get("macro") or {}
+    numbers = [("accuracy", metrics["accuracy"], intervals.get("accuracy"))]
+    for name in ("sensitivity", "specificity", "auroc"):
+        numbers.append((f"{_METRICS[name]}, mean", macro[name], macro_intervals.get(name)))
+    shown = [(name, _number(value), _interval(interval)) for name, value, interval in numbers]
+    return [("split", split.name, f"{metrics['images']:,} images"), *shown]
+
+
+def _run(record: RunRecord) -> Facts:
+    config = record.config
+    facts = [
+        ("backbone", config.backbone),
+        ("initial weights", config.weights),
+        ("head", "-".join(map(str, config.head)) or "none"),
+        ("data", config.data),
+        ("trained on", _images_of(record, config.train_split)),
+        ("best epoch picked on", _images_of(record, config.validation_split)),
+        ("epochs", f"{len(record.epochs)} of {config.epochs}"),
+        ("batch size", str(config.batch_size)),
+        ("learning rate", f"{config.learning_rate:g}"),
+        ("dropout", f"{config.dropout:g}"),
+        ("input range", config.input_range),
+        ("seed", str(config.seed)),
+    ]
+    usual = Recipe()
+    for name, value in dataclasses.asdict(config.recipe).items():
+        if value != getattr(usual, name):
+            facts.append((name.replace("_", " "), str(value)))
+    if record.best_epoch:
+        best = record.best_epoch
+        facts.append(("kept", f"epoch {best['epoch']}, validation loss {best['validation']['loss']:.4f}"))
+    return facts
+
+
+def _images_of(record: RunRecord, split: str) -> str:
+    counts = record.manifest["counts"].get(split) if record.manifest else None
+    if not counts:
+        return f"{split} split"
+    classes = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    return f"{split} split, {sum(counts.values()):,} images ({classes})"
+
+
+def _split(split: SplitRecord, class_names: Sequence[str]) -> dict[str, Any]:
+    metrics = split.metrics or {}
+    names = metrics["class_names"]
+    pictures: list[tuple[Picture, str]] = []
+    if split.labels is not None and split.probabilities is not None:
+        curve = charts.roc(split.labels, split.probabilities, class_names)
+        if curve:
+            pictures.append((curve, "ROC curves, each class against the rest."))
+        bins = charts.reliability(split.labels, split.probabilities)
+        pictures.append((bins, "Reliability: on the dotted line, a probability means what it says."))
+    notes = _calibration(metrics) + [
+        f"{_METRICS[metric]} is undefined for {', '.join(classes)}, which the mean leaves out."
+        for metric, classes in metrics.get("left_out", {}).items()
+        if metric in _METRICS
+    ]
+    if split.explanation is None and not pictures:
+        notes.append("There are no predictions to draw curves from.")
+    patients = f" of {split.groups:,} patients" if split.groups else ""
+    accuracy = _with_interval(metrics["accuracy"], (metrics.get("intervals") or {}).get("accuracy"))
+    return {
+        "name": split.name,
+        "summary": f"{metrics['images']:,} images{patients}. Accuracy {accuracy}, "
+        f"loss {_number(metrics.get('loss'))}.",
+        "tables": [_metrics_table(metrics), _confusion(metrics["confusion_matrix"], names)],
+        "notes": notes,
+        "charts": pictures,
+    }
+
+
+def _calibration(metrics: Document) -> list[str]:
+    """How well probabilities fit, before and after a temperature, in words."""
+    fitted = metrics.get("calibration") or {}
+    if "uncalibrated" not in fitted:
+        return []
+    told = f"Expected calibration error {fitted['uncalibrated']['ece']:.3f}"
+    if fitted.get("calibrated"):
+        told += (
+            f"; {fitted['calibrated']['ece']:.3f} at temperature {fitted['temperature']:.2f}, "
+            f"fitted on the {fitted['fitted_on']} split"
+        )
+    return [f"{told}."]
+
+
+def _metrics_table(metrics: Document) -> Grid:
+    intervals = metrics.get("intervals") or {}
+    rows = []
+    parts = [
+        (name, row, (intervals.get("per_class") or {}).get(name, {}))
+        for name, row in metrics["per_class"].items()
+    ]
+    parts.append(("mean", {"images": metrics["images"], **metrics["macro"]}, intervals.get("macro") or {}))
+    for name, row, ranges in parts:
+        cells = [
+            _with_interval(row.get(metric), ranges.get(metric)).replace(" (", "\n(") for metric in _METRICS
+        ]
+        rows.append([name, f"{row['images']:,}", *cells])
+    caption = "Metrics of each class against the rest"
+    if intervals:
+        caption += ", with 95 % intervals (patients resampled)"
+    return Grid(caption, ["class", "images", *_METRICS.values()], rows)
+
+
+def _confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Grid:
+    rows = []
+    for name, counts in zip(names, matrix, strict=True):
+        row: list[str | Shaded] = [f"{name} (true)"]
+        for count in counts:
+            share = count / (sum(counts) or 1)
+            row.append(Shaded(f"{count:,} ({share:.0%})", _DARKEST * share))
+        rows.append(row)
+    return Grid("Confusion matrix: rows are true, columns predicted", ["", *names], rows)
+
+
+def _explanation(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
+    explained = split.explanation or {}
+    folder = record.directory / EXPLANATIONS / split.name
+
+    def picture(name: str, alt: str) -> Picture:
+        media_type = "image/jpeg" if name.endswith(".jpg") else "image/png"
+        return embed((folder / name).read_bytes(), media_type, alt)
+
+    galleries: dict[str, list[tuple[Picture, str]]] = {}
+    for case in explained["cases"]:
+        title = _GALLERIES[case["kind"]].format(case["mapped"][0])
+        caption = (
+            f"{case['id']}: true {case['label']} ({case['label_probability']:.2f}), "
+            f"predicted {case['predicted']} ({case['probability']:.2f})"
+        )
+        silent = [name for name, flat in zip(case["mapped"], case["flat"], strict=True) if flat]
+        if silent:
+            caption += f"; no evidence for {' or '.join(silent)}, the map is 0"
+        alt = f"X-ray, then the evidence for {' and for '.join(case['mapped'])} laid over it. {caption}"
+        galleries.setdefault(title, []).append((picture(case["file"], alt), caption))
+    depths, filters = explained["depths"], explained["filters"]
+    layers = ", ".join(explained["layers"])
+    return {
+        "split": split.name,
+        "verdict": _VERDICTS[explained["occlusion"]["verdict"]],
+        "check": explained["occlusion"]["text"],
+        "depths": picture(depths["file"], f"Grad-CAM maps at the layers {layers}") if depths else None,
+        "galleries": [{"title": title, "tiles": tiles} for title, tiles in galleries.items()],
+        "filters": picture(filters["file"], "Pictures that excite single channels most") if filters else None,
+        "filters_caption": "What single channels look for, before training "
+        f"({filters['before']}) and after it."
+        if filters
+        else "",
+    }
+
+
+def _throughput(record: RunRecord) -> dict[str, Any]:
+    measured = record.throughput or {}
+    facts: Facts = []
+    if measured.get("input_images_per_second"):
+        facts.append(("input alone", f"{measured['input_images_per_second']:,.0f} images a second"))
+        for stage, seconds in measured.get("stage_seconds_per_image", {}).items():
+            facts.append((f"its {stage}", f"{1e6 * seconds:,.0f} microseconds an image"))
+    return {
+        "verdict": measured.get("verdict"),
+        "charts": charts.throughput(record.epochs),
+        "facts": facts,
+    }
+
+
+def _data(record: RunRecord) -> dict[str, Any]:
+    manifest = record.manifest
+    content: dict[str, Any] = {
+        "tables": [],
+        "facts": [],
+        "audit": _audit(record.audit),
+        "directory": record.config.data,
+    }
+    if manifest:
+        names = manifest["class_names"]
+        rows = [
+            [split, *(f"{counts[name]:,}" for name in names), f"{sum(counts.values()):,}"]
+            for split, counts in manifest["counts"].items()
+        ]
+        content["tables"] = [Grid("Images of each split and class", ["split", *names, "all"], rows)]
+        content["facts"] = [
+            ("files", ", ".join(f"{name} {count:,}" for name, count in manifest["source_counts"].items())),
+            ("image", f"{manifest['size']} x {manifest['size']} px, {manifest['channels']} channel(s)"),
+            ("stored as", manifest["dtype"]),
+            ("colour", manifest["color"]),
+            ("resized by", manifest["kernel"]),
+            ("mean, standard deviation", f"{_list(manifest['mean'])}; {_list(manifest['std'])}"),
+            ("seed of the plan", str(manifest["seed"])),
+            ("hash of the inputs", manifest["inputs_hash"]),
+            ("made with", _versions(manifest["versions"])),
+        ]
+    return content
+
+
+def _audit(audit: Document | None) -> dict[str, Any] | None:
+    """The audit's findings, worst first as it ranked them, and its notes."""
+    if audit is None:
+        return None
+    findings = [(f"{part['text']} {part['advice']}") for part in audit.get("findings", [])]
+    return {"findings": findings, "notes": audit.get("notes", [])}
+
+
+def _limits(record: RunRecord) -> list[str]:
+    """What a reader must not take from this page; the first ones always hold."""
+    limits = [
+        "The labels are those of the data. Nobody has checked them here.",
+        "The splits come from the same data: nothing here says how the model does in another hospital.",
+        "A network may have learned the source of an image (scanner, size, marks on the film) instead of "
+        "a disease; the audit and the maps can show this, but not rule it out.",
+        "Patients are told apart by names or headers of files. Where these do not tell, images of one "
+        "patient may be in two splits.",
+    ]
+    evaluated = {split.name for split in record.splits if split.metrics}
+    held_out = evaluated - {record.config.train_split, record.config.validation_split}
+    if not held_out:
+        limits.append(
+            "No split was held out of the choice of the best epoch: the validation numbers are too good."
+        )
+    if record.config.epochs > len(record.epochs):
+        limits.append(f"The run is not complete: {len(record.epochs)} of {record.config.epochs} epochs.")
+    if record.audit is None:
+        limits.append("The data were not audited for leakage, duplicates and shortcuts.")
+    for split in record.splits:
+        smallest = min(
+            (row["images"] for row in (split.metrics or {}).get("per_class", {}).values()), default=100
+        )
+        if smallest < 100:
+            limits.append(
+                f"The {split.name} split has only {smallest} images of its rarest class: intervals are wide."
+            )
+    return limits
+
+
+def _checklist(name: str, source: str, items: Sequence[Item]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "source": source,
+        "filled": [item for item in items if item.answer],
+        "open": [item for item in items if not item.answer],
+    }
+
+
+def _environment(record: RunRecord) -> Facts:
+    environment = record.environment
+    if not environment:
+        return [("versions", "not recorded")]
+    return [
+        ("commit", environment["commit"] or "not from a git checkout"),
+        ("versions", _versions(environment["versions"])),
+        ("machine", f"{environment['platform']}, {environment['cpus']} processors"),
+        ("accelerators", ", ".join(environment["gpus"]) or "none"),
+        ("choices", "; ".join(environment["choices"])),
+    ]
+
+
+def _versions(versions: Document) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+
+
+def _list(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values)
+
+
+def _number(value: float | None) -> str:
+    return _UNDEFINED if value is None else f"{value:.3f}"
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return f"95 %: {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+
+
+def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None or not interval:
+        return _number(value)
+    return f"{value:.3f} ({interval[0]:.3f}-{interval[1]:.3f})"

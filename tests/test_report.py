@@ -1,0 +1,261 @@
+"""The page of a run: complete, escaped, without anything from outside, and right in a real browser."""
+
+import html.parser
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from test_main import ROOT
+
+from cxr_data.errors import DataError
+from cxr_train import metrics
+from cxr_train.config import TrainConfig
+from cxr_train.report import write_report
+
+EVIL = "<script>alert('x')</script>&\"$_"
+CLASSES = ("covid", EVIL, "_pneumonia$")
+
+
+def row(epoch: int) -> dict:
+    part = {"loss": 1 / epoch, "accuracy": 0.5, "macro": {"sensitivity": None, "specificity": 0.75}}
+    train = {"loss": 1.1 / epoch, "accuracy": 0.6, "images_per_second": 12.0 if epoch > 1 else None}
+    return {"epoch": epoch, "train": {**train, "input_wait_share": 0.01}, "validation": part}
+
+
+def write_split(run_dir: pathlib.Path, split: str, count: int = 24) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2  # no image of the third class: undefined metrics
+    scores = rng.dirichlet(np.ones(3), count)
+    summary = {"loss": 1.0, **metrics.summarize(labels, scores, CLASSES)}
+    summary["intervals"] = {"accuracy": [0.2, 0.4], "macro": {"auroc": None}, "per_class": {}}
+    (run_dir / f"metrics_{split}.json").write_text(json.dumps(summary))
+    names = ['"' + name.replace('"', '""') + '"' for name in CLASSES]
+    lines = ["id,group,label,predicted," + ",".join('"p_' + name[1:] for name in names)]
+    for number, (label, probabilities) in enumerate(zip(labels, scores, strict=True)):
+        values = ",".join(map(str, probabilities))
+        lines.append(f"{number}.png,{number // 2},{names[label]},{names[0]},{values}")
+    (run_dir / f"predictions_{split}.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_explanation(run_dir: pathlib.Path, split: str, verdict: str = "failed") -> None:
+    folder = run_dir / "explain" / split
+    folder.mkdir(parents=True)
+    for name in ("a.jpg", "depths.png", "filters.png"):
+        cv2.imwrite(str(folder / name), np.full([40, 80, 3], 90, np.uint8))
+    case = {
+        "kind": "confusion",
+        "mapped": ["covid", EVIL],
+        "id": f"{EVIL}.png",
+        "group": "g",
+        "file": "a.jpg",
+    }
+    case |= {"label": "covid", "predicted": EVIL, "probability": 0.9, "label_probability": 0.1}
+    document = {
+        "layers": ["first", "last"],
+        "occlusion": {"verdict": verdict, "text": "occlusion check FAILED: do NOT read the maps"},
+        "cases": [{**case, "flat": [True, False]}],
+        "depths": {"file": "depths.png", "rows": []},
+        "filters": {"file": "filters.png", "layers": [], "before": "random initial weights"},
+    }
+    (folder / "explain.json").write_text(json.dumps(document))
+
+
+def write_run(run_dir: pathlib.Path) -> pathlib.Path:
+    """A run with everything that a run can have, and names as bad as names can be."""
+    data = run_dir / "data"
+    data.mkdir(parents=True)
+    config = TrainConfig("xception", str(data), str(run_dir), epochs=3, weights="none")
+    config.save(run_dir / "config.json")
+    counts = {split: dict.fromkeys(CLASSES, 8) for split in ("train", "validation", "test")}
+    manifest = {
+        "class_names": CLASSES,
+        "counts": counts,
+        "shards": [{"split": split} for split in counts],
+        "source_counts": {"discovered": 72, "written": 72},
+    }
+    manifest |= {"size": 96, "channels": 3, "dtype": "float32", "color": "gray", "kernel": "area", "seed": 1}
+    manifest |= {"mean": [0.5], "std": [0.2], "inputs_hash": "f" * 64, "versions": {"numpy": "1"}}
+    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row(n)) + "\n" for n in (1, 2, 3)))
+    (run_dir / "flags.txt").write_text(f"--run_dir={EVIL}\n")
+    throughput = {"verdict": "accelerator-bound: fine", "input_images_per_second": 900.0}
+    (run_dir / "throughput.json").write_text(json.dumps(throughput))
+    environment = {"started": "2026-01-01T00:00:00+00:00", "versions": {"keras": "3"}, "commit": "abc"}
+    environment |= {"platform": "Linux", "cpus": 2, "gpus": [], "choices": ["xla: off"]}
+    (run_dir / "environment.json").write_text(json.dumps(environment))
+    finding = {"text": f"the size names {EVIL} 124 of 124 times.", "advice": "Crop."}
+    (data / "audit.json").write_text(json.dumps({"findings": [finding], "notes": ["one note"]}))
+    for split in ("validation", "test"):
+        write_split(run_dir, split)
+    write_explanation(run_dir, "validation")
+    return run_dir
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a page asks for, its pictures' descriptions, its text, and its ids."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags, self.addresses, self.alts, self.text, self.ids = [], [], [], "", set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.addresses += [values[name] for name in ("src", "href", "srcset", "action") if name in values]
+        self.alts += [values.get("alt")] if tag == "img" else []
+        self.ids |= {values["id"]} if "id" in values else set()
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def read_page(run_dir: pathlib.Path) -> Page:
+    return Page(write_report(run_dir).read_text())
+
+
+def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
+    started = time.perf_counter()
+    page = read_page(write_run(tmp_path / "run"))
+    assert time.perf_counter() - started < 10
+    assert "script" not in page.tags
+    assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.ids
+    # ROC and reliability of two splits, three curves, two of throughput, three of explanations.
+    assert len(page.alts) == 2 * 2 + 3 + 2 + 3
+    assert all(page.alts)
+    for part in (
+        "Research only.",
+        "not a medical device",
+        "3 of 3",
+        "undefined",
+        "0.200-0.400",
+        "Confusion matrix",
+        "occlusion check FAILED: do NOT read the maps"[1:],
+        "no evidence for covid, the map is 0",
+        "accelerator-bound: fine",
+        f"the size names {EVIL} 124 of 124 times. Crop.",
+        "TRIPOD+AI",
+        "CLAIM",
+        "stay open",
+        "keras 3",
+        f"--run_dir={EVIL}",
+    ):
+        assert part in page.text, part
+    assert "Missing here" not in page.text
+    first = (tmp_path / "run/report/index.html").read_bytes()
+    assert write_report(tmp_path / "run").read_bytes() == first
+
+
+def test_what_is_missing_is_told(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    for name in ("predictions_test.csv", "environment.json", "data/audit.json"):
+        (run_dir / name).unlink()
+    (run_dir / "throughput.json").write_text("{")
+    (run_dir / "metrics.jsonl").write_text(json.dumps(row(1)) + '\n{"ep')
+    shutil.rmtree(run_dir / "explain")
+    text = " ".join(read_page(run_dir).text.split())
+    for told in (
+        "predictions_test.csv: No such file",
+        "versions and machine are not known",
+        "No audit stands beside the data",
+        "throughput.json cannot be read",
+        "line 2 of metrics.jsonl is damaged",
+        "1 of 3 epochs",
+        "Not made. python -m cxr_train.explain",
+    ):
+        assert told in text, told
+
+
+def test_what_else_is_missing_is_told(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    for name in ("manifest.json", "metrics.jsonl", "metrics_test.json", "explain/validation/a.jpg"):
+        (run_dir / name).unlink()
+    (run_dir / "predictions_validation.csv").write_text("id\n1\n")
+    text = " ".join(read_page(run_dir).text.split())
+    for told in (
+        "what the run was trained on is not known",
+        "no epoch was completed",
+        "the metrics of the test split are missing",
+        "the explanation of the validation split lacks a.jpg",
+        "predictions_validation.csv is not a file of predictions",
+    ):
+        assert told in text, told
+
+
+def test_a_run_that_never_came_to_an_epoch_has_a_page(tmp_path):
+    TrainConfig("vgg16", "nowhere", str(tmp_path)).save(tmp_path / "config.json")
+    page = read_page(tmp_path)
+    assert "No split was evaluated" in page.text
+    assert "classes not known" in page.text
+
+
+def test_a_name_that_is_no_utf8_is_shown_as_far_as_it_can_be(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    path = run_dir / "explain/validation/explain.json"
+    document = json.loads(path.read_text())
+    document["cases"][0]["id"] = "caf\udce9.png"
+    path.write_text(json.dumps(document))
+    assert "caf?.png" in read_page(run_dir).text
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(DataError, match="is not a run directory"):
+        write_report(tmp_path)
+
+
+def test_the_command_prints_where_the_page_is(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    line = [sys.executable, "-m", "cxr_train.report", f"--run_dir={run_dir}"]
+    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == f"report: {run_dir}/report/index.html"
+
+
+_PROBE = """<script>addEventListener("load", () => {
+  const missing = [...document.images].filter(image => !image.naturalWidth).length;
+  const asked = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:"));
+  parent.postMessage(["PROBE", innerWidth, document.images.length, missing, asked.length,
+                      document.documentElement.scrollWidth].join(" "), "*");
+});</script>"""
+# A window of Chromium is 500 px wide or more; a frame may be as narrow as a telephone.
+_FRAME = """<script>addEventListener("message", event => { document.title = event.data; });</script>
+<iframe src="probed.html" width="WIDTH" height="800" style="border: 0"></iframe>"""
+
+
+def chromium(page: pathlib.Path, profile: pathlib.Path) -> subprocess.CompletedProcess:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--dump-dom"]
+    flags += ["--enable-logging=stderr", "--v=0", "--window-size=1400,900"]
+    return subprocess.run(
+        [program, *flags, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+
+
+def test_in_chromium_no_error_no_missing_picture_no_request_and_nothing_sticks_out(tmp_path):
+    page = write_report(write_run(tmp_path / "run"))
+    assert "CONSOLE" not in chromium(page, tmp_path / "profile").stderr
+    # The page forbids scripts; the copy that is measured is without that line.
+    text = page.read_text()
+    opened = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', _PROBE, text)
+    assert opened != text
+    (tmp_path / "probed.html").write_text(opened)
+    for width in (1280, 400):
+        frame = tmp_path / "frame.html"
+        frame.write_text(_FRAME.replace("WIDTH", str(width)))
+        result = chromium(frame, tmp_path / "profile")
+        title = re.search(r"<title>PROBE (\d+) (\d+) (\d+) (\d+) (\d+)</title>", result.stdout)
+        assert title, result.stderr[-2000:]
+        inner, pictures, missing, requests, needed = map(int, title.groups())
+        assert inner == width
+        assert (pictures, missing, requests) == (12, 0, 0)
+        assert needed <= inner
