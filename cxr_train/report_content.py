@@ -18,7 +18,7 @@ _METRICS = {
     "f1": "F1",
     "auroc": "AUROC",
     "auprc": "AUPRC",
-    "one_vs_rest_accuracy": "one-vs-rest accuracy",
+    "one_vs_rest_accuracy": "one-vs-rest\naccuracy",
 }
 _DARKEST = 0.45  # of a cell of the confusion matrix, so that its number stays readable
 _GALLERIES = {
