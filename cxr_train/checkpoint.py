@@ -1,14 +1,29 @@
-"""Checkpoints: everything that a run needs to go on as if it had never stopped."""
+"""Checkpoints: everything that a run needs to go on as if it had never stopped.
 
+A checkpoint is a directory, `ckpt-00007`, that appears under its name when it is whole: it is
+written aside, every file is synced to the disk, and then it is renamed. `SHA256SUMS` tells damage
+that comes later (`sha256sum -c` reads it too); `restore` passes a damaged checkpoint over and
+takes the one before.
+"""
+
+import os
 import pathlib
+import shutil
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from cxr_data.errors import DataError
+from cxr_data.errors import CxrError, DataError
+from cxr_data.storage import rename, sha256_of
 from cxr_train.average import WeightAverage
+from cxr_train.monitor import Monitor
 from cxr_train.optimizers import ParameterGroups
 from cxr_train.precision import LossScale
+from cxr_train.saved_model import link_model
+
+_SUMS = "SHA256SUMS"
+_STATE = "state"
 
 
 class Checkpoints:
@@ -16,18 +31,23 @@ class Checkpoints:
 
     Saved are the model's variables (weights, BatchNorm statistics, the states of
     dropout's random generators), the optimizer's, the loss scale's, the position in
-    the data and the best validation loss so far.
+    the data, the sums of the epoch in hand, and the best epoch so far.
 
     Args:
       directory: receives the checkpoints.
       model, optimizer, loss_scale: whose variables are saved.
       average: the averaged weights, where the run has them.
+      monitor: decides which value of `best` any epoch improves on.
+      best_model: the file of the best model. A checkpoint holds it as it was then (as a
+        hard link, which costs nothing), so that what is restored fits together.
       keep: how many of the newest states stay.
 
     Attributes:
       epoch: int64 [], epochs completed.
       step: int64 [], steps completed within the current epoch.
-      best: float64 [], the lowest validation loss of the epochs completed.
+      sums: float64 [3], the loss, the right predictions and the examples of these steps.
+      best: float64 [], the best monitored value of the epochs completed.
+      best_epoch: int64 [], the number of that epoch, from 1; 0 before the first.
     """
 
     def __init__(
@@ -37,48 +57,134 @@ class Checkpoints:
         optimizer: keras.optimizers.Optimizer | ParameterGroups,
         loss_scale: LossScale,
         average: WeightAverage | None = None,
+        *,
+        monitor: Monitor,
+        best_model: pathlib.Path,
         keep: int = 3,
     ) -> None:
+        self._directory = directory
+        self._monitor = monitor
+        self._best_model = best_model
+        self._keep = keep
+        self._saved_position: tuple[int, int] | None = None
         self.epoch = tf.Variable(0, trainable=False, dtype=tf.int64)
         self.step = tf.Variable(0, trainable=False, dtype=tf.int64)
-        self.best = tf.Variable(float("inf"), trainable=False, dtype=tf.float64)
-        checkpoint = tf.train.Checkpoint(
+        self.sums = tf.Variable(np.zeros(3), trainable=False, dtype=tf.float64)
+        self.best = tf.Variable(monitor.worst, trainable=False, dtype=tf.float64)
+        self.best_epoch = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self._checkpoint = tf.train.Checkpoint(
             model=[variable.value for variable in model.variables],
             optimizer=[variable.value for variable in optimizer.variables],
             loss_scale=loss_scale,
             epoch=self.epoch,
             step=self.step,
+            sums=self.sums,
             best=self.best,
+            best_epoch=self.best_epoch,
             **({"average": average} if average else {}),
         )
-        self._checkpoint = checkpoint
-        self._manager = tf.train.CheckpointManager(checkpoint, str(directory), max_to_keep=keep)
 
     @property
-    def newest(self) -> str | None:
-        """Path prefix of the newest checkpoint; None before the first."""
-        newest: str | None = self._manager.latest_checkpoint
-        return newest
+    def newest(self) -> pathlib.Path | None:
+        """The newest checkpoint, whole or damaged; None before the first."""
+        return newest_checkpoint(self._directory)
 
-    def save(self) -> str:
-        """Saves the present state under a number that counts up; returns its path prefix."""
-        return str(self._manager.save())
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epochs completed, and steps completed within the current one."""
+        return int(self.epoch.numpy()), int(self.step.numpy())
 
-    def restore(self) -> bool:
-        """Restores the newest state; False where there is none.
+    @property
+    def is_saved(self) -> bool:
+        """Whether the present state is the one that was saved or restored last."""
+        return self._saved_position == self.position
+
+    def save(self) -> pathlib.Path:
+        """Saves the present state under a number that counts up, and removes the oldest.
 
         Raises:
-          DataError: it cannot be read, or is another network's.
+          CxrError: it cannot be written; the earlier ones are as they were.
         """
-        if self.newest is None:
-            return False
+        numbers = _numbers(self._directory)
+        target = self._directory / _name(max(numbers, default=0) + 1)
+        self.save_aside(target)
+        for number in numbers[: max(len(numbers) + 1 - self._keep, 0)]:
+            shutil.rmtree(self._directory / _name(number))
+        self._saved_position = self.position
+        return target
+
+    def save_aside(self, target: pathlib.Path) -> None:
+        """Saves the present state as `target`, a directory that is not there yet.
+
+        Raises:
+          CxrError: it cannot be written.
+        """
+        writing = target.parent / "writing"
         try:
-            self._checkpoint.restore(self.newest).assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
-            raise DataError(
-                f"cannot restore checkpoint {self.newest}: {str(error).splitlines()[0][:200]}"
+            shutil.rmtree(writing, ignore_errors=True)
+            writing.mkdir(parents=True)
+            self._checkpoint.write(str(writing / _STATE))
+            if self._best_model.exists():
+                link_model(self._best_model, writing / self._best_model.name)
+            _seal(writing)
+            rename(writing, target)
+        except (OSError, tf.errors.OpError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise CxrError(
+                f"cannot save {target}: {reason}; the last saved state is {self.newest or 'none'}"
             ) from error
-        return True
+
+    def restore(self) -> list[str]:
+        """Restores the newest state that is whole, and the best model of that time.
+
+        Returns:
+          What is damaged, and what was done about it, a line each.
+
+        Raises:
+          DataError: there are states but none is whole, or they are another network's.
+        """
+        warnings = []
+        for number in reversed(_numbers(self._directory)):
+            path = self._directory / _name(number)
+            damage = _damage(path)
+            best_damage = damage.pop(self._best_model.name, "")
+            if not damage:
+                self._read(path)
+                if best_damage:
+                    self._forget_best()
+                    warnings.append(f"{path}: {best_damage}; the best epoch is picked from here on")
+                return warnings
+            warnings.append(f"{path} is passed over: {'; '.join(damage.values())}")
+        if warnings:
+            raise DataError(
+                f"no checkpoint can be restored: {', '.join(warnings)}; "
+                "to train from the start, choose another --run_dir"
+            )
+        self._best_model.unlink(missing_ok=True)
+        return []
+
+    def _read(self, path: pathlib.Path) -> None:
+        try:
+            self._checkpoint.read(str(path / _STATE)).assert_existing_objects_matched()
+        except (tf.errors.OpError, AssertionError, ValueError) as error:
+            raise DataError(f"cannot restore {path}: {str(error).splitlines()[0][:200]}") from error
+        self._saved_position = self.position
+        best_model = path / self._best_model.name
+        if best_model.exists():
+            link_model(best_model, self._best_model)
+        else:
+            self._best_model.unlink(missing_ok=True)
+
+    def _forget_best(self) -> None:
+        self.best.assign(self._monitor.worst)
+        self.best_epoch.assign(self.epoch)
+        self._best_model.unlink(missing_ok=True)
+
+
+def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
+    """The newest checkpoint in a directory, whole or damaged; None if there is none."""
+    numbers = _numbers(directory)
+    return directory / _name(numbers[-1]) if numbers else None
 
 
 def average_replica_statistics(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
@@ -93,3 +199,43 @@ def average_replica_statistics(model: keras.Model, strategy: tf.distribute.Strat
         if tf.as_dtype(variable.value.dtype).is_floating:
             copies = strategy.experimental_local_results(variable.value)
             variable.value.assign(tf.add_n([tf.identity(copy) for copy in copies]) / len(copies))
+
+
+def _name(number: int) -> str:
+    return f"ckpt-{number:05d}"
+
+
+def _numbers(directory: pathlib.Path) -> list[int]:
+    """Ascending."""
+    return sorted(int(path.name.removeprefix("ckpt-")) for path in directory.glob("ckpt-*[0-9]"))
+
+
+def _seal(directory: pathlib.Path) -> None:
+    """Writes the checksums, and waits until every file is on the disk."""
+    files = sorted(directory.iterdir())
+    sums = directory / _SUMS
+    sums.write_text("".join(f"{sha256_of(file)}  {file.name}\n" for file in files))
+    for path in (*files, sums, directory):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _damage(checkpoint: pathlib.Path) -> dict[str, str]:
+    """What is wrong with the files of a checkpoint, by name; empty if they are as they were written."""
+    try:
+        lines = (checkpoint / _SUMS).read_text().splitlines()
+        digests = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    except (OSError, ValueError) as error:
+        return {_SUMS: f"{_SUMS} cannot be read ({error})"}
+    names = digests.keys() | {path.name for path in checkpoint.iterdir()} - {_SUMS}
+    damage = {}
+    for name in sorted(names):
+        try:
+            if digests.get(name) != sha256_of(checkpoint / name):
+                damage[name] = f"{name} is not what was written (its SHA-256 is another)"
+        except OSError as error:
+            damage[name] = f"{name}: {error.strerror}"
+    return damage

@@ -4,12 +4,21 @@ import dataclasses
 import json
 import pathlib
 
+from cxr_data import storage
 from cxr_data.errors import DataError, UsageError
 from cxr_data.order import InputWorker
 from cxr_data.pipeline import ReadOptions
 from cxr_train.backbones import find_backbone
 from cxr_train.input_range import INPUT_RANGES
+from cxr_train.monitor import MONITORS
+from cxr_train.profiler import parse_steps
 from cxr_train.recipe import Recipe
+
+# What a resumed run may change.
+_FREE = (
+    *("run_dir", "early_stopping", "save_minutes", "profile_steps"),
+    *("cache", "cache_dir", "verify", "max_bad_records"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +42,11 @@ class TrainConfig:
       train_split, validation_split: names of splits in the manifest.
       recipe: how the weights are changed.
       read: how the shards are read.
+      monitor: one of `monitor.MONITORS`; its best epoch is kept as best.keras.
+      early_stopping: ends the run after so many epochs in a row without a better one; 0 for never.
+      save_minutes: the state is saved at least so often while training.
+      deterministic: whether every operation is, see `determinism`.
+      profile_steps: which steps are traced, such as `10:20`; empty for none.
     """
 
     backbone: str
@@ -54,6 +68,11 @@ class TrainConfig:
     validation_split: str = "validation"
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
     read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
+    monitor: str = "loss"
+    early_stopping: int = 0
+    save_minutes: float = 10.0
+    deterministic: bool = False
+    profile_steps: str = ""
 
     def __post_init__(self) -> None:
         """Raises UsageError for a value that no run could use, naming its flag."""
@@ -69,27 +88,32 @@ class TrainConfig:
             raise UsageError(f"--dropout={self.dropout}: must be in [0, 1)")
         if self.batch_norm_momentum is not None and not 0 <= self.batch_norm_momentum < 1:
             raise UsageError(f"--batch_norm_momentum={self.batch_norm_momentum}: must be in [0, 1)")
+        if self.monitor not in MONITORS:
+            raise UsageError(f"--monitor={self.monitor}: choose one of {', '.join(MONITORS)}")
+        if self.early_stopping < 0:
+            raise UsageError(f"--early_stopping={self.early_stopping}: must be at least 0")
+        if not self.save_minutes >= 0:
+            raise UsageError(f"--save_minutes={self.save_minutes}: must be at least 0")
+        parse_steps(self.profile_steps)
         if any(width < 1 for width in self.head):
             raise UsageError(f"--head={'-'.join(map(str, self.head))}: widths must be at least 1")
 
     def what_decides_the_result(self) -> dict[str, object]:
         """The values by flag that a resumed run must share with the run that it continues.
 
-        More epochs continue the same run, unless they stretch its schedule; the directory may
-        have been moved, and caches and checks change no pixel.
+        More epochs continue the same run, unless they stretch its schedule; more patience does; the
+        directory may have been moved, and caches, checks and saves change no pixel and no weight.
         """
         values = dataclasses.asdict(self)
         values |= values.pop("read") | values.pop("recipe")
-        free = ["run_dir", "cache", "cache_dir", "verify", "max_bad_records"]
-        if self.recipe.schedule == "constant":
-            free.append("epochs")
+        free = [*_FREE, "epochs"] if self.recipe.schedule == "constant" else _FREE
         for name in free:
             del values[name]
         return values
 
     def save(self, path: pathlib.Path) -> None:
         """Writes the configuration as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        storage.replace(path, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "TrainConfig":

@@ -24,7 +24,7 @@ that temperature or thresholds were chosen on, and flatter.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -162,6 +162,7 @@ def evaluate_split(
     batch_size: int,
     options: EvaluationOptions | None = None,
     output: pathlib.Path | None = None,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Evaluates `model` on `split`; writes `predictions_{split}.csv` and `metrics_{split}.json`.
 
@@ -170,6 +171,7 @@ def evaluate_split(
       pipeline: of the data, the run's own or other data.
       batch_size: global.
       output: receives the two files; the run directory by default.
+      check_stop: see `predict_split`.
 
     Returns:
       What was written as JSON, see the head of this file.
@@ -183,7 +185,9 @@ def evaluate_split(
     mapped = class_map_for(run_dir, manifest, options.class_map)
     other = None if options.compare is None else _other_predictions(options.compare, split)
     predict = PredictStep(model, placement.strategy, compile=placement.compile)
-    predicted = predict_split(pipeline, split, predict, placement, batch_size=batch_size)
+    predicted = predict_split(
+        pipeline, split, predict, placement, batch_size=batch_size, check_stop=check_stop
+    )
     dropped = mapped.dropped(predicted.labels)
     labels, kept = mapped.labels(predicted.labels)
     named = name_predictions(predicted, manifest, split, mapped.ours, f"this run ({run_dir})")

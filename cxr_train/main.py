@@ -19,20 +19,23 @@ from cxr_data.errors import DataError, UsageError
 from cxr_data.manifest import MANIFEST_NAME, Manifest, read_manifest
 from cxr_data.pipeline import Pipeline, clear_data_errors
 from cxr_data.runtime import start
-from cxr_train import evaluation_text
+from cxr_train import evaluation_text, throughput
 from cxr_train.backbones import BACKBONES
+from cxr_train.checkpoint import newest_checkpoint
 from cxr_train.config import TrainConfig, parse_head
+from cxr_train.determinism import make_deterministic
 from cxr_train.embedded import make_embedded_sample
 from cxr_train.environment import write_environment
 from cxr_train.evaluation import EvaluationOptions, evaluate_split
 from cxr_train.explanation import Explainer, ExplainOptions
 from cxr_train.input_range import INPUT_RANGES
 from cxr_train.loop import Trainer
+from cxr_train.monitor import MONITORS
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.recipe_flags import define_recipe_flags, recipe_from_flags
 from cxr_train.report import write_report
 from cxr_train.run import load_best_model
-from cxr_train.stop import StopRequest
+from cxr_train.stop import Stopped, StopRequest
 from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Placement, choose_placement, split_cpu
 
 _BACKBONE = flags.DEFINE_string("backbone", "xception", f"One of {', '.join(BACKBONES)}.")
@@ -79,6 +82,25 @@ _VALIDATION_SPLIT = flags.DEFINE_string(
     "validation_split", TrainConfig.validation_split, "Split that picks the best."
 )
 _EXPLAIN = flags.DEFINE_bool("explain", False, "Explain the best model for the report; takes minutes.")
+_MONITOR = flags.DEFINE_enum(
+    "monitor", TrainConfig.monitor, MONITORS, "The validation metric that picks the best epoch."
+)
+_EARLY_STOPPING = flags.DEFINE_integer(
+    "early_stopping",
+    TrainConfig.early_stopping,
+    "Ends the run after so many epochs in a row without a better one; 0 for never.",
+)
+_SAVE_MINUTES = flags.DEFINE_float(
+    "save_minutes", TrainConfig.save_minutes, "The state is saved at least so often while training."
+)
+_DETERMINISTIC = flags.DEFINE_bool(
+    "deterministic", TrainConfig.deterministic, "Two runs on the same device end with the same bits."
+)
+_PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps",
+    TrainConfig.profile_steps,
+    "Writes a TensorBoard trace of these steps of the run, counted from 0, such as 10:20.",
+)
 
 _EMULATE_STEP_MS = flags.DEFINE_float(
     "emulate_step_ms", None, "Trains nothing: sleeps so long a step, and reports the accelerator utilisation."
@@ -124,6 +146,11 @@ def config_from_flags() -> TrainConfig:
         validation_split=_VALIDATION_SPLIT.value,
         recipe=recipe_from_flags(),
         read=read_options_from_flags(),
+        monitor=_MONITOR.value,
+        early_stopping=_EARLY_STOPPING.value,
+        save_minutes=_SAVE_MINUTES.value,
+        deterministic=_DETERMINISTIC.value,
+        profile_steps=_PROFILE_STEPS.value,
     )
 
 
@@ -163,7 +190,8 @@ def _write_flags(config: TrainConfig) -> None:
     lines = [flag.serialize() for flag in values.values()]
     if "run_dir" not in values:
         lines.append(f"--run_dir={config.run_dir}")
-    (pathlib.Path(config.run_dir) / _FLAGS_FILE).write_text("\n".join(line for line in lines if line) + "\n")
+    content = "\n".join(line for line in lines if line) + "\n"
+    storage.replace(pathlib.Path(config.run_dir) / _FLAGS_FILE, content.encode())
 
 
 def _read_data(config: TrainConfig) -> Manifest:
@@ -193,15 +221,15 @@ def _keep_manifest(config: TrainConfig) -> None:
     kept = pathlib.Path(config.run_dir) / MANIFEST_NAME
     content = storage.read_bytes(storage.join(config.data, MANIFEST_NAME))
     if not kept.exists():
-        kept.write_bytes(content)
+        storage.replace(kept, content)
     elif kept.read_bytes() != content:
         raise DataError(
             f"--resume: {config.data} is not the data that {config.run_dir} was started on: see {kept}"
         )
 
 
-def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement) -> None:
-    """Evaluates the best model on every split that was held out."""
+def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement, stop: StopRequest) -> None:
+    """Evaluates the best model on every split that was held out. Raises Stopped."""
     run_dir = pathlib.Path(config.run_dir)
     with placement.strategy.scope():
         best = load_best_model(run_dir)
@@ -210,7 +238,14 @@ def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement
     # Validation first: the temperature of the others is fitted on it.
     for split in sorted(held_out, key=lambda split: split != config.validation_split):
         summary = evaluate_split(
-            run_dir, pipeline, split, best, placement, batch_size=config.batch_size, options=options
+            run_dir,
+            pipeline,
+            split,
+            best,
+            placement,
+            batch_size=config.batch_size,
+            options=options,
+            check_stop=stop.check,
         )
         print(f"\n{split} split, best epoch\n{evaluation_text.table(summary)}")
 
@@ -230,28 +265,24 @@ def main() -> int:
     _write_flags(config)
     pipeline = Pipeline(_read_data(config), config.read)
     _keep_manifest(config)
-    placement = choose_placement(config.strategy, config.precision, config.xla)
+    xla = config.xla
+    if config.deterministic:
+        xla, deterministic = make_deterministic(xla)
+        print(deterministic)
+    placement = choose_placement(config.strategy, config.precision, xla)
     weights = Choice("weights", config.weights, _weights_reason())
     for choice in (*placement.choices, *pipeline.choices, weights):
         print(choice)
     write_environment(pathlib.Path(config.run_dir), (*placement.choices, *pipeline.choices, weights))
-    trainer = Trainer(config, pipeline, placement)
-    print(trainer.describe(), flush=True)
-    if _RESUME.value:
-        print(trainer.resume(), flush=True)
-    with StopRequest().listening() as stop:
-        complete = trainer.run(stop)
-    if not complete:
-        flagfile = shlex.quote(str(pathlib.Path(config.run_dir) / _FLAGS_FILE))
-        print(f"stopped and saved; go on with: python -m cxr_train.main --flagfile={flagfile} --resume")
-        return 0
-    _evaluate_best(config, pipeline, trainer.placement)
-    throughput = trainer.throughput()
-    (pathlib.Path(config.run_dir) / "throughput.json").write_text(json.dumps(throughput, indent=2) + "\n")
-    print(f"\n{throughput['verdict']}")
+    with StopRequest(lambda: _last_words(config)).listening() as stop:
+        try:
+            _train(config, pipeline, placement, stop)
+        except Stopped:
+            print(f"stopped and saved; go on with: {_resume_command(config)}")
+            return 0
     print(
-        f"\nrun directory {config.run_dir}: best.keras, metrics.jsonl, predictions_*.csv, metrics_*.json, "
-        f"checkpoints/, tensorboard/ (tensorboard --logdir={config.run_dir}/tensorboard)"
+        f"\nrun directory {config.run_dir}: best.keras, last.keras, metrics.jsonl, predictions_*.csv, "
+        f"metrics_*.json, checkpoints/, tensorboard/ (tensorboard --logdir={config.run_dir}/tensorboard)"
     )
     _report(config, pipeline)
     print("Research software: nothing here is a diagnosis.")
@@ -264,6 +295,32 @@ def _report(config: TrainConfig, pipeline: Pipeline) -> None:
         options = ExplainOptions(split=config.validation_split, overwrite=True)
         print(Explainer(config, pipeline, options).explain()["occlusion"]["text"])
     print(f"report: {write_report(pathlib.Path(config.run_dir))}")
+
+
+def _train(config: TrainConfig, pipeline: Pipeline, placement: Placement, stop: StopRequest) -> None:
+    """Trains, evaluates the best model, and says what limited the run. Raises Stopped."""
+    trainer = Trainer(config, pipeline, placement)
+    print(trainer.describe(), flush=True)
+    if _RESUME.value:
+        print("\n".join(trainer.resume()), flush=True)
+    trainer.run(stop)
+    _evaluate_best(config, pipeline, trainer.placement, stop)
+    summary = trainer.throughput()
+    (pathlib.Path(config.run_dir) / "throughput.json").write_text(json.dumps(summary, indent=2) + "\n")
+    print(f"\n{throughput.lines(summary)}")
+
+
+def _resume_command(config: TrainConfig) -> str:
+    flagfile = shlex.quote(str(pathlib.Path(config.run_dir) / _FLAGS_FILE))
+    return f"python -m cxr_train.main --flagfile={flagfile} --resume"
+
+
+def _last_words(config: TrainConfig) -> str:
+    """What is said when a second signal ends the process without saving."""
+    saved = newest_checkpoint(pathlib.Path(config.run_dir) / "checkpoints")
+    if saved is None:
+        return "ended at once; nothing was saved yet"
+    return f"ended at once; the last saved state is {saved}; go on with: {_resume_command(config)}"
 
 
 def _emulate(config: TrainConfig, pipeline: Pipeline, step_seconds: float) -> int:

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,12 +55,19 @@ class Predictions:
 
 
 def predict_split(
-    pipeline: Pipeline, split: str, predict: PredictStep, placement: Placement, *, batch_size: int
+    pipeline: Pipeline,
+    split: str,
+    predict: PredictStep,
+    placement: Placement,
+    *,
+    batch_size: int,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> Predictions:
     """Predicts every image of `split` exactly once, whatever the batch size and the replicas.
 
     Args:
       batch_size: global batch; rounded up to a multiple of the replicas.
+      check_stop: called before every batch; what it raises ends the prediction.
 
     Raises:
       DataError: the split is not there, or a record is damaged.
@@ -72,6 +79,7 @@ def predict_split(
     parts = []
     with clear_data_errors(pipeline.manifest):
         for batch in tqdm(batches, total=len(dataset), desc=f"evaluate {split}", unit="batch", leave=False):
+            check_stop()
             real = predict.gather(batch["weight"]) > 0
             columns = (predict.gather(batch["index"]), predict.gather(batch["label"]), predict(batch))
             parts.append([column[real] for column in columns])

@@ -8,7 +8,6 @@ updates the variables in place (XLA aliases its outputs with its inputs).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -17,38 +16,13 @@ import tensorflow as tf
 from cxr_data.pipeline import expand_image
 from cxr_train.augment import Augmentation, draw
 from cxr_train.average import WeightAverage
+from cxr_train.flops import count_flops
 from cxr_train.objective import Objective
 from cxr_train.optimizers import ParameterGroups
 from cxr_train.precision import LossScale, all_finite
+from cxr_train.several_steps import Batch, StepRecords, Sums, take_steps
 
-Batch = dict[str, tf.Tensor]
 Gradients = list[tf.Tensor]
-
-
-class Sums(NamedTuple):
-    """Sums over examples, kept on the device until the host call returns.
-
-    Attributes:
-      loss: float32 [], of the per-example objective.
-      examples: float32 [], of the weights: the number of examples.
-      correct: float32 [], of the right predictions.
-    """
-
-    loss: tf.Tensor
-    examples: tf.Tensor
-    correct: tf.Tensor
-
-
-class Totals(NamedTuple):
-    """What a host call of several steps returns.
-
-    Attributes:
-      sums: over all its steps.
-      waited: float64 [], seconds in which the steps waited for their batches.
-    """
-
-    sums: Sums
-    waited: tf.Tensor
 
 
 class TrainStep:
@@ -106,6 +80,7 @@ class TrainStep:
         self._seed = seed
         self._average = average
         self.traces: dict[str, int] = {}
+        self._pass: tuple[tf.Graph, int] | None = None
         with strategy.scope():
             optimizer.build(model.trainable_variables)
         _take_reduced_gradients(optimizer)
@@ -121,28 +96,40 @@ class TrainStep:
         self._compiled_step = tf.function(self._step_on_one_device, jit_compile=compile)
         self._run = tf.function(self._several_steps)
 
-    def __call__(self, iterator: tf.data.Iterator, steps: int, first_step: int = 0) -> Totals:
-        """Takes `steps` training steps in one host call and returns their sums.
+    def __call__(self, iterator: tf.data.Iterator, steps: int, first_step: int = 0) -> StepRecords:
+        """Takes `steps` training steps in one host call, and waits for them.
 
         Args:
           iterator: over batches of `cxr_data.pipeline`, distributed by the strategy.
           steps: at most as many as the iterator has batches left.
           first_step: the number of the first of them, from the start of the run; the
             augmentation depends on it.
+
+        Returns:
+          A record of each; fewer where a loss was not finite, and then of that step last. A step
+          with such a loss leaves the weights as they were.
         """
-        return self._run(iterator, tf.constant(steps, tf.int64), tf.constant(first_step, tf.int64))
+        records = self._run(iterator, tf.constant(steps, tf.int64), tf.constant(first_step, tf.int64))
+        return StepRecords(*records.numpy().T)
+
+    @property
+    def flops_per_image(self) -> float | None:
+        """Of forward and backward pass, see `flops`; None before the first step."""
+        if self._pass is None:
+            return None
+        graph, images = self._pass
+        return count_flops(graph) / images
 
     def _traced(self, name: str) -> None:
         """Counts a trace: the Python code of a `tf.function` runs only while it is traced."""
         self.traces[name] = self.traces.get(name, 0) + 1
 
-    def _several_steps(self, iterator: tf.data.Iterator, steps: tf.Tensor, first_step: tf.Tensor) -> Totals:
+    def _several_steps(
+        self, iterator: tf.data.Iterator, steps: tf.Tensor, first_step: tf.Tensor
+    ) -> tf.Tensor:
         self._traced("loop")
-        totals = Totals(_no_examples(), tf.zeros([], tf.float64))
-        for step in tf.range(first_step, first_step + steps):
-            batch, waited = _timed_next(iterator, after=totals.sums)
-            totals = Totals(_add(totals.sums, self._step(batch, step)), totals.waited + waited)
-        return totals
+        updated = self._optimizer.iterations.value
+        return take_steps(self._step, iterator, first_step, first_step + steps, updated=updated)
 
     def _step(self, batch: Batch, step: tf.Tensor) -> Sums:
         # Drawn outside of the compiled part: XLA's generator gives other numbers for the same key.
@@ -204,6 +191,7 @@ class TrainStep:
     def _gradients_of(self, batch: Batch) -> tuple[Gradients, Sums]:
         """Gradients of the scaled loss of a batch, as its share of the global batch."""
         images = batch["image"]
+        self._pass = tf.compat.v1.get_default_graph(), images.shape[0]
         if "draws" in batch:
             images = self._augmentation(images, batch["draws"])
         values = [variable.value for variable in self._variables]
@@ -266,21 +254,6 @@ def _no_examples() -> Sums:
 
 def _add(left: Sums, right: Sums) -> Sums:
     return Sums(*(a + b for a, b in zip(left, right, strict=True)))
-
-
-def _timed_next(iterator: tf.data.Iterator, after: Sums) -> tuple[Batch, tf.Tensor]:
-    """Takes a batch once `after` is computed, and the seconds that this took.
-
-    The control dependencies make the clock honest: without them the executor may
-    read it before the step in hand has ended.
-    """
-    with tf.control_dependencies(list(after)):
-        start = tf.timestamp()
-    with tf.control_dependencies([start]):
-        batch = next(iterator)
-    with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-        waited = tf.timestamp() - start
-    return batch, waited
 
 
 def _take_reduced_gradients(optimizer: keras.optimizers.Optimizer | ParameterGroups) -> None:

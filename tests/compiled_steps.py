@@ -43,7 +43,7 @@ def loss_per_step(backbone: str, policy: str, *, compile: bool) -> list[float]:
         "weight": np.ones(BATCH, np.float32),
     }
     iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
-    losses = [float(step(iterator, 1).sums.loss) / BATCH for _ in range(STEPS)]
+    losses = [step(iterator, 1).loss[0] / BATCH for _ in range(STEPS)]
     assert step.traces == {"loop": 1, "gradients": 1}
     return losses
 

@@ -12,12 +12,14 @@ from shards import random_images, write_shards
 
 from cxr_data.errors import CxrError, DataError, UsageError
 from cxr_data.manifest import MANIFEST_NAME
+from cxr_data.order import training_batches
 from cxr_data.pipeline import Pipeline
 from cxr_train import backbones, evaluation, loop, predictions
 from cxr_train.config import TrainConfig
 from cxr_train.loop import Trainer
+from cxr_train.monitor import Monitor
 from cxr_train.run import load_best_model
-from cxr_train.stop import StopRequest
+from cxr_train.stop import Stopped, StopRequest
 from cxr_train.strategy import choose_placement
 
 
@@ -69,13 +71,21 @@ class StopAfter(StopRequest):
         return self.calls < 0
 
 
+def results(run_dir) -> list[dict]:
+    """The rows without what depends on the clock."""
+    return [
+        {**row, "train": {key: row["train"][key] for key in ("loss", "accuracy", "images")}}
+        for row in rows(run_dir)
+    ]
+
+
 def rows(run_dir) -> list[dict]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_run_writes_what_the_design_names(manifest, tmp_path):
     run = trainer(manifest, tmp_path)
-    assert run.run(StopRequest())
+    run.run(StopRequest())
     assert [row["epoch"] for row in rows(tmp_path)] == [1, 2, 3]
     row = rows(tmp_path)[-1]
     assert row["train"]["images"] == 20
@@ -88,33 +98,23 @@ def test_a_run_writes_what_the_design_names(manifest, tmp_path):
     assert run.train_step.traces == {"loop": 1, "gradients": 1}
 
 
-def test_the_best_model_is_the_epoch_of_the_lowest_validation_loss(manifest, tmp_path):
-    run = trainer(manifest, tmp_path, learning_rate=0.3)
-    run.run(StopRequest())
-    placement = choose_placement("one", "float32", "off")
-    best = load_best_model(tmp_path)
-    summary = evaluation.evaluate_split(
-        tmp_path, Pipeline(manifest), "validation", best, placement, batch_size=4
-    )
-    assert summary["loss"] == pytest.approx(
-        min(row["validation"]["loss"] for row in rows(tmp_path)), rel=1e-5
-    )
-
-
-@pytest.mark.parametrize("calls", [1, 4, 5, 8])
+# A stop is asked for before each of the 5 steps and the 2 evaluation batches of an epoch.
+@pytest.mark.parametrize("calls", [0, 1, 4, 5, 6, 7, 13])
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(
     manifest, tmp_path, monkeypatch, calls
 ):
     whole = trainer(manifest, tmp_path / "whole")
-    assert whole.run(StopRequest())
+    whole.run(StopRequest())
     monkeypatch.setattr(loop, "_MOST_STEPS_PER_CALL", 1)
-    assert not trainer(manifest, tmp_path / "parts").run(StopAfter(calls))
+    with pytest.raises(Stopped):
+        trainer(manifest, tmp_path / "parts").run(StopAfter(calls))
     resumed = trainer(manifest, tmp_path / "parts")
-    assert "resume: " in resumed.resume()
-    assert resumed.run(StopRequest())
+    assert "resume: " in resumed.resume()[0]
+    resumed.run(StopRequest())
     for variable, expected in zip(resumed.model.variables, whole.model.variables, strict=True):
         np.testing.assert_array_equal(variable.numpy(), expected.numpy())
     assert resumed.checkpoints.best.numpy() == whole.checkpoints.best.numpy()
+    assert results(tmp_path / "parts") == results(tmp_path / "whole")
 
 
 def test_two_replicas_evaluate_as_one(manifest, tmp_path):
@@ -150,10 +150,42 @@ def test_two_replicas_save_the_mean_of_their_statistics(manifest, tmp_path):
         np.testing.assert_array_equal(kept.numpy(), copies[0])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_do(manifest, tmp_path):
-    run = trainer(manifest, tmp_path, learning_rate=1e30)
-    with pytest.raises(CxrError, match="loss is (nan|inf) after step .* lower --learning_rate"):
+def test_a_loss_that_is_not_finite_names_step_and_batch_and_keeps_the_state_before(
+    tmp_path_factory, tmp_path
+):
+    images = random_images(23)
+    images[12] = 3e38
+    splits = {"train": images, "validation": random_images(7, seed=1)}
+    manifest = write_shards(tmp_path_factory.mktemp("diverging"), splits)
+    run = trainer(manifest, tmp_path, save_minutes=0, head=())
+    with pytest.raises(CxrError) as raised:
         run.run(StopRequest())
+
+    order = training_batches(np.arange(23), batch_size=4, seed=0, epoch=0)
+    assert (order == 12).any()
+    step = int(np.argmax((order == 12).any(axis=1)))
+    ids = [f"train/{position}.png" for position in order[step]]
+    assert f"the loss is nan in step {step + 1} of epoch 1, a batch of {', '.join(ids)}" in str(raised.value)
+    (kept,) = (tmp_path / "not_finite").iterdir()
+    assert json.loads((kept / "batch.json").read_text())["ids"] == ids
+
+    resumed = trainer(manifest, tmp_path, head=())
+    resumed.resume()
+    assert all(np.isfinite(weight).all() for weight in resumed.model.get_weights())
+    assert resumed.checkpoints.position[1] <= step
+    for weight, before in zip(
+        run.model.trainable_variables, reference(manifest, tmp_path / "until", step), strict=True
+    ):
+        np.testing.assert_array_equal(weight.numpy(), before)
+
+
+def reference(manifest, run_dir, steps: int) -> list[np.ndarray]:
+    """The trainable weights of a run after so many single steps."""
+    run = trainer(manifest, run_dir, head=())
+    iterator = run._batches()
+    for _ in range(steps):
+        run.train_step(iterator, 1)
+    return [variable.numpy() for variable in run.model.trainable_variables]
 
 
 def test_a_batch_that_does_not_divide_by_the_replicas_is_refused(manifest, tmp_path):
@@ -161,13 +193,74 @@ def test_a_batch_that_does_not_divide_by_the_replicas_is_refused(manifest, tmp_p
         trainer(manifest, tmp_path, strategy="mirrored", batch_size=5)
 
 
-def test_a_broken_checkpoint_is_named(manifest, tmp_path):
-    run = trainer(manifest, tmp_path, epochs=1)
+def test_a_run_that_improves_no_more_stops_early_also_after_a_resume(manifest, tmp_path):
+    changes = {"monitor": "accuracy", "early_stopping": 2, "epochs": 30, "learning_rate": 1e-9}
+    run = trainer(manifest, tmp_path / "whole", **changes)
     run.run(StopRequest())
-    for part in (tmp_path / "checkpoints").glob("*.index"):
-        part.write_bytes(b"no table")
-    with pytest.raises(DataError, match="cannot restore checkpoint .*ckpt-1"):
-        trainer(manifest, tmp_path).resume()
+    assert int(run.checkpoints.best_epoch.numpy()) == 1
+    assert [row["epoch"] for row in rows(tmp_path / "whole")] == [1, 2, 3]
+
+    trainer(manifest, tmp_path / "parts", **{**changes, "epochs": 2}).run(StopRequest())
+    resumed = trainer(manifest, tmp_path / "parts", **changes)
+    resumed.resume()
+    resumed.run(StopRequest())
+    assert [row["epoch"] for row in rows(tmp_path / "parts")] == [1, 2, 3]
+    again = trainer(manifest, tmp_path / "parts", **changes)
+    again.resume()
+    again.run(StopRequest())
+    assert len(rows(tmp_path / "parts")) == 3
+
+
+@pytest.mark.parametrize("monitor", ["loss", "accuracy", "macro_auroc"])
+def test_the_best_model_is_the_epoch_of_the_best_monitored_value(manifest, tmp_path, monitor):
+    trainer(manifest, tmp_path, monitor=monitor, learning_rate=0.3, epochs=4).run(StopRequest())
+    values = [Monitor(monitor).value(row["validation"]) for row in rows(tmp_path)]
+    best = min(values) if monitor == "loss" else max(values)
+    placement = choose_placement("one", "float32", "off")
+    for name, expected in (("best.keras", best), ("last.keras", values[-1])):
+        model = keras.saving.load_model(tmp_path / name, compile=False)
+        summary = evaluation.evaluate_split(
+            tmp_path, Pipeline(manifest), "validation", model, placement, batch_size=4
+        )
+        assert Monitor(monitor).value(summary) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_killed_run_leaves_no_row_and_no_best_model_of_epochs_that_are_trained_again(
+    manifest, tmp_path, monkeypatch
+):
+    whole = trainer(manifest, tmp_path / "whole")
+    whole.run(StopRequest())
+    killed = trainer(manifest, tmp_path / "killed")
+    save = killed.checkpoints.save
+
+    def save_or_die() -> None:
+        if killed.checkpoints.position[0] == 2:
+            raise KeyboardInterrupt
+        save()
+
+    monkeypatch.setattr(killed.checkpoints, "save", save_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        killed.run(StopRequest())
+    with open(tmp_path / "killed" / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 3, "tra')
+    resumed = trainer(manifest, tmp_path / "killed")
+    resumed.resume()
+    assert [row["epoch"] for row in rows(tmp_path / "killed")] == [1]
+    kept = load_best_model(tmp_path / "killed")
+    for weight, expected in zip(kept.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    resumed.run(StopRequest())
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+
+
+def test_the_state_is_saved_by_time(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_MOST_STEPS_PER_CALL", 1)
+    positions = []
+    run = trainer(manifest, tmp_path, epochs=1, save_minutes=0)
+    save = run.checkpoints.save
+    monkeypatch.setattr(run.checkpoints, "save", lambda: positions.append(run.checkpoints.position) or save())
+    run.run(StopRequest())
+    assert positions == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 0)]
 
 
 def test_a_run_without_a_best_model_is_named(tmp_path):

@@ -18,7 +18,7 @@ from cxr_train.config import TrainConfig
 from cxr_train.loop import Trainer
 from cxr_train.recipe import Recipe
 from cxr_train.run import load_best_model
-from cxr_train.stop import StopRequest
+from cxr_train.stop import Stopped, StopRequest
 from cxr_train.strategy import choose_placement
 
 STEPS = 5
@@ -87,7 +87,8 @@ def test_a_run_stopped_before_and_after_the_unfreeze_ends_bit_for_bit_the_same(
     manifest, tmp_path, monkeypatch, whole, steps
 ):
     monkeypatch.setattr(loop, "_MOST_STEPS_PER_CALL", 1)
-    trainer(manifest, tmp_path).run(StopAfter(steps))
+    with pytest.raises(Stopped):
+        trainer(manifest, tmp_path).run(StopAfter(steps))
     resumed = trainer(manifest, tmp_path)
     resumed.resume()
     resumed.run(StopRequest())

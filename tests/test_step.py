@@ -1,5 +1,7 @@
 """The training step: against a plain eager reference, on one replica and on two, in 16 bits."""
 
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -56,15 +58,15 @@ def train(
     scale=None,
     **options,
 ):
-    """Runs one call of len(items) steps; returns the model, the step and its totals."""
+    """Runs one call of len(items) steps; returns the model, the step and the records of its steps."""
     with strategy.scope():
         model = tiny_model(policy, batch_norm=batch_norm)
         optimizer = optimizer() if optimizer else keras.optimizers.SGD(0.1)
         loss_scale = scale() if scale else LossScale.for_policy(policy)
     step = TrainStep(model, optimizer, loss_scale, strategy, compile=compile, global_batch=BATCH, **options)
     iterator = iter(strategy.experimental_distribute_dataset(dataset(items)))
-    totals = step(iterator, len(items))
-    return model, step, totals
+    records = step(iterator, len(items))
+    return model, step, records
 
 
 def reference_weights(items, clip_norm=np.inf) -> list[np.ndarray]:
@@ -99,23 +101,55 @@ def two() -> tf.distribute.Strategy:
 @pytest.mark.parametrize("strategy", [one, two])
 def test_weights_equal_an_eager_reference(strategy, compile):
     items = batches(5)
-    model, _, totals = train(strategy(), items, compile=compile)
+    model, _, records = train(strategy(), items, compile=compile)
     for weight, expected in zip(model.get_weights(), reference_weights(items), strict=True):
         np.testing.assert_allclose(weight, expected, atol=1e-5)
-    assert totals.sums.examples == 5 * BATCH
-    assert 0 <= totals.waited < 60
+    np.testing.assert_array_equal(records.examples, [BATCH] * 5)
+
+
+@pytest.mark.parametrize("strategy", [one, two])
+def test_the_clock_tells_waiting_from_computing(strategy):
+    def slow(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        def image(array: np.ndarray) -> np.ndarray:
+            time.sleep(0.1)
+            return array
+
+        shape = batch["image"].shape
+        delayed = tf.ensure_shape(tf.numpy_function(image, [batch["image"]], tf.float32), shape)
+        return batch | {"image": delayed}
+
+    strategy = strategy()
+    _, step, _ = train(strategy, batches(1))
+    for items, least, most in ((dataset(batches(5)).map(slow), 0.3, 1.0), (dataset(batches(5)), 0.0, 0.2)):
+        iterator = iter(strategy.experimental_distribute_dataset(items))
+        start = time.perf_counter()
+        records = step(iterator, 5)
+        seconds = time.perf_counter() - start
+        assert (records.waited <= records.seconds).all()
+        assert least <= records.waited.sum() <= most
+        assert records.waited.sum() <= records.seconds.sum() <= seconds
+
+
+@pytest.mark.parametrize("strategy", [one, two])
+def test_a_step_whose_loss_is_not_finite_is_the_last_and_changes_no_weight(strategy):
+    items = batches(5)
+    items[2]["image"][5] = 3e38
+    model, _, records = train(strategy(), items)
+    assert np.isfinite(records.loss).tolist() == [True, True, False]
+    for weight, expected in zip(model.get_weights(), reference_weights(items[:2]), strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("strategy", [one, two])
 def test_micro_batches_and_clipping_equal_an_eager_reference_on_the_whole_batch(strategy, compile):
     strategy, items = strategy(), batches(5)
-    model, step, totals = train(strategy, items, compile=compile, accumulation=4, clip_norm=0.05)
+    model, step, records = train(strategy, items, compile=compile, accumulation=4, clip_norm=0.05)
     for weight, expected in zip(model.get_weights(), reference_weights(items, clip_norm=0.05), strict=True):
         np.testing.assert_allclose(weight, expected, atol=1e-6)
     free = reference_weights(items)
     assert max(np.abs(a - b).max() for a, b in zip(model.get_weights(), free, strict=True)) > 1e-3
-    assert totals.sums.examples == 5 * BATCH
+    np.testing.assert_array_equal(records.examples, [BATCH] * 5)
     assert step.traces == {"loop": 1, "gradients": strategy.num_replicas_in_sync}
 
 
@@ -200,7 +234,7 @@ def test_loss_halves_on_a_fixed_batch(strategy, policy):
     adam = lambda: keras.optimizers.Adam(0.03)  # noqa: E731
     _, _, first = train(strategy(), [item], policy=policy, optimizer=adam)
     _, _, all_steps = train(strategy(), [item] * 150, policy=policy, optimizer=adam, batch_norm=True)
-    assert float(all_steps.sums.loss) / 150 < float(first.sums.loss) / 2
+    assert all_steps.loss.mean() < first.loss[0] / 2
 
 
 def test_padding_does_not_count():
@@ -208,9 +242,9 @@ def test_padding_does_not_count():
     padded = {key: value.copy() for key, value in item.items()}
     padded["weight"][5:] = 0
     padded["image"][5:] = 1e6
-    _, _, totals = train(one(), [padded])
-    assert totals.sums.examples == 5
-    assert totals.sums.correct <= 5
+    _, _, records = train(one(), [padded])
+    assert records.examples == [5]
+    assert records.correct <= [5]
 
 
 def test_predictions_keep_the_order_of_the_batch():

@@ -1,0 +1,67 @@
+"""A loss that is not finite: which step, which images, and the state that shows it again."""
+
+import json
+import pathlib
+import shutil
+
+from cxr_data import storage
+from cxr_data.errors import CxrError
+from cxr_data.pipeline import Pipeline, read_split_fields
+from cxr_train.checkpoint import Checkpoints
+from cxr_train.config import TrainConfig
+
+_DIRECTORY = "not_finite"
+_NAMED = 4
+
+
+def keep_evidence(
+    checkpoints: Checkpoints, pipeline: Pipeline, config: TrainConfig, *, loss: float
+) -> CxrError:
+    """Saves the present state apart from the checkpoints, and names the batch.
+
+    The state is that before the step, weights and position; only BatchNorm's statistics have
+    seen the batch. It is not resumed from.
+
+    Args:
+      checkpoints: at the step whose loss is not finite.
+      pipeline, config: what is trained.
+      loss: of the step.
+
+    Returns:
+      The error to raise.
+    """
+    epoch, step = checkpoints.position
+    ids = batch_ids(pipeline, config, epoch, step)
+    good = checkpoints.newest
+    directory = pathlib.Path(config.run_dir) / _DIRECTORY / f"epoch-{epoch + 1:04d}-step-{step + 1:06d}"
+    list_of_ids = directory / "batch.json"
+    shutil.rmtree(directory, ignore_errors=True)
+    checkpoints.save_aside(directory)
+    batch = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "ids": ids}
+    storage.replace(list_of_ids, (json.dumps(batch, indent=2) + "\n").encode())
+    named = ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")
+    return CxrError(
+        f"the loss is {loss} in step {step + 1} of epoch {epoch + 1}, a batch of {named} (all in "
+        f"{list_of_ids}, with the state before it): lower --learning_rate or use --precision=float32; "
+        f"the last good state is {good or 'none: nothing was saved before'}"
+    )
+
+
+def batch_ids(pipeline: Pipeline, config: TrainConfig, epoch: int, step: int) -> list[str]:
+    """The ids of a training batch, found by taking it anew: the order of the examples is fixed.
+
+    Args:
+      epoch, step: from 0.
+
+    Returns:
+      An id for each example in its order; for remote shards its place, such as `train[17]`.
+    """
+    split = config.train_split
+    dataset = pipeline.training_dataset(
+        split, batch_size=config.batch_size, seed=config.seed, epoch=epoch, first_step=step
+    )
+    positions = next(dataset.as_numpy_iterator())["index"]
+    if storage.is_remote(pipeline.manifest.directory):
+        return [f"{split}[{position}]" for position in positions]
+    fields = read_split_fields(pipeline.manifest, split)
+    return [fields[position].id for position in positions]

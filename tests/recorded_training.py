@@ -1,0 +1,52 @@
+"""`python -m cxr_train.main` with a tiny backbone, slowed down, and a record of what every step saw.
+
+    python tests/recorded_training.py RECORD STEP_SECONDS STEPS_PER_CALL --backbone=tiny ...
+
+RECORD receives a line a step, `step N INDEX...` (N counts the steps of the run from 1, also over
+stops), and a line for each batch that is evaluated, `evaluate`.
+"""
+
+import os
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cxr_train import backbones, loop, main
+from cxr_train.step import PredictStep, TrainStep
+
+
+def tiny_backbone(*, include_top, weights, input_tensor) -> keras.Model:
+    x = keras.layers.Conv2D(4, 3, activation="relu")(input_tensor)
+    return keras.Model(input_tensor, keras.layers.BatchNormalization()(x))
+
+
+record, step_seconds, loop._MOST_STEPS_PER_CALL = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+del sys.argv[1:4]
+backbones.BACKBONES["tiny"] = backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 4)
+file = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+plain_step, plain_predict = TrainStep._step, PredictStep.__call__
+
+
+def write(number: np.ndarray, index: np.ndarray) -> None:
+    time.sleep(step_seconds)
+    os.write(file, f"step {number} {' '.join(map(str, index))}\n".encode())
+
+
+def recorded_step(self, batch, step):
+    sums = plain_step(self, batch, step)
+    tf.numpy_function(write, [self._optimizer.iterations.value, batch["index"]], [])
+    return sums
+
+
+def recorded_predict(self, batch):
+    os.write(file, b"evaluate\n")
+    time.sleep(step_seconds)
+    return plain_predict(self, batch)
+
+
+TrainStep._step = recorded_step
+PredictStep.__call__ = recorded_predict
+main.console_main()
