@@ -47,7 +47,7 @@ def test_train_stop_resume_and_evaluate(data, tmp_path):
     run_dir = tmp_path / "run"
     line = command(f"--data={data}", f"--run_dir={run_dir}", "--epochs=400")
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not (run_dir / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
