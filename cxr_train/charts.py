@@ -72,23 +72,20 @@ def curves(rows: Sequence[dict[str, Any]]) -> list[Picture]:
 
 
 def throughput(rows: Sequence[dict[str, Any]]) -> list[Picture]:
-    """Images a second and share of input wait by epoch; none where no epoch had a timed step."""
-    timed = [row for row in rows if row["train"].get("images_per_second")]
-    if not timed:
-        return []
-    epochs = [row["epoch"] for row in timed]
-    rates = _of(timed, "train", "images_per_second")
-    waits = [100 * value for value in _of(timed, "train", "input_wait_share")]
-    return [
-        _by_epoch(
-            title,
-            epochs,
-            {title: values},
-            f"{title} by epoch: {min(values):.3g} to {max(values):.3g}.",
-            1.1 * max(*values, 1.0),
-        )
-        for title, values in (("training images a second", rates), ("input wait, % of time", waits))
-    ]
+    """Images a second and share of input wait by epoch; none where nothing was timed."""
+    curves = {
+        "training images a second": ("images_per_second", 1),
+        "input wait, % of time": ("input_wait_share", 100),
+    }
+    pictures = []
+    for title, (name, scale) in curves.items():
+        timed = [row for row in rows if row["train"].get(name) is not None]
+        if timed:
+            values = [scale * value for value in _of(timed, "train", name)]
+            alt = f"{title} by epoch: {min(values):.3g} to {max(values):.3g}."
+            top = 1.1 * max(*values, 1.0)
+            pictures.append(_by_epoch(title, [row["epoch"] for row in timed], {title: values}, alt, top))
+    return pictures
 
 
 def _by_epoch(
