@@ -8,6 +8,8 @@ the file but its picture reaches the model.
 
 import io
 import warnings
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -20,6 +22,25 @@ MAX_SIDE = 65_535
 
 # Sizes are checked against --max_pixels from the header; Pillow's own limit would only warn.
 Image.MAX_IMAGE_PIXELS = None
+
+
+class Facts(NamedTuple):
+    """What a file says beside its picture. None of it is in a record; the audit asks what it gives away.
+
+    Attributes:
+      width, height: in pixels, as stored.
+      format: as `sniff` names it.
+      mode: Pillow's mode, or DICOM's photometric interpretation.
+      bits: of one channel.
+      quality: the libjpeg quality, 1 to 100, nearest to a JPEG's luma table; 0 for other formats.
+    """
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    bits: int
+    quality: int
 
 
 def sniff(head: bytes) -> str | None:
@@ -44,6 +65,11 @@ def sniff(head: bytes) -> str | None:
 
 
 def decode(data: bytes, color: str, max_pixels: int) -> np.ndarray:
+    """The pixels of `decode_with_facts`."""
+    return decode_with_facts(data, color, max_pixels)[0]
+
+
+def decode_with_facts(data: bytes, color: str, max_pixels: int) -> tuple[np.ndarray, Facts]:
     """Decodes one image file.
 
     Args:
@@ -52,7 +78,7 @@ def decode(data: bytes, color: str, max_pixels: int) -> np.ndarray:
       max_pixels: larger images are refused by their header, before their pixels are touched.
 
     Returns:
-      uint8, [H, W] for "gray", [H, W, 3] for "keep".
+      uint8, [H, W] for "gray", [H, W, 3] for "keep"; and what the file says beside it.
 
     Raises:
       Undecodable: with the reason for the quarantine.
@@ -98,26 +124,62 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise Undecodable("too_large", f"{width}x{height} pixels")
 
 
-def _decode_png(data: bytes, kind: str, color: str, max_pixels: int) -> np.ndarray:
+def _decode_png(data: bytes, kind: str, color: str, max_pixels: int) -> tuple[np.ndarray, Facts]:
     image = png.decode_plain_gray(data, max_pixels)
     if image is None:
         return _decode_pillow(data, kind, color, max_pixels)
-    return image if color == "gray" else np.repeat(image[..., None], 3, axis=2)
+    facts = Facts(image.shape[1], image.shape[0], kind, "L", 8, 0)
+    return image if color == "gray" else np.repeat(image[..., None], 3, axis=2), facts
 
 
-def _decode_pillow(data: bytes, kind: str, color: str, max_pixels: int) -> np.ndarray:
+def _decode_pillow(data: bytes, kind: str, color: str, max_pixels: int) -> tuple[np.ndarray, Facts]:
     with warnings.catch_warnings():
         # Pillow warns of odd metadata, which changes no pixel.
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             check_pixels(*image.size, max_pixels)
+            facts = _facts_of(image, data, kind)
             if kind == "JPEG" and color == "gray":
                 # The luma plane as it is stored: exactly the gray of the picture, without
                 # the way through RGB and back.
                 image.draft("L", image.size)
             image.load()
             upright = _upright(image)
-            return _to_gray(upright) if color == "gray" else _to_rgb(upright)
+            return _to_gray(upright) if color == "gray" else _to_rgb(upright), facts
+
+
+def _facts_of(image: Image.Image, data: bytes, kind: str) -> Facts:
+    """From the header alone; `image` is not loaded yet."""
+    mode: Any = image.mode
+    if kind == "PNG":
+        bits = data[24]
+    else:
+        bits = 1 if mode == "1" else 16 if mode.startswith("I;16") else 32 if mode in ("I", "F") else 8
+    table = getattr(image, "quantization", {}).get(0) if kind == "JPEG" else None
+    return Facts(*image.size, kind, mode, bits, jpeg_quality(tuple(table)) if table else 0)
+
+
+# The luma table of quality 50 in natural order (ITU-T T.81, table K.1), which libjpeg scales.
+_LUMA = (
+    16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55,
+    14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
+    18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
+    49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _luma_tables() -> np.ndarray:
+    """The luma tables of qualities 1 to 100: int64 [100, 64]."""
+    quality = np.arange(1, 101)[:, None]
+    scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    return np.clip((np.array(_LUMA) * scale + 50) // 100, 1, 255)
+
+
+@lru_cache(maxsize=4096)
+def jpeg_quality(table: tuple[int, ...]) -> int:
+    """The quality, 1 to 100, whose libjpeg luma table is nearest to `table` (64 values, natural order)."""
+    return int(np.abs(_luma_tables() - np.array(table)).sum(axis=1).argmin()) + 1
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -155,15 +217,18 @@ def _opaque(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), colored).convert("RGB")
 
 
-def _decode_dicom(data: bytes, kind: str, color: str, max_pixels: int) -> np.ndarray:
+def _decode_dicom(data: bytes, kind: str, color: str, max_pixels: int) -> tuple[np.ndarray, Facts]:
     from cxr_data import dicom  # pydicom is not needed for anything else
 
-    pixels = dicom.decode(data, max_pixels)
+    header = dicom.read_header(data)
+    pixels = dicom.decode(data, header, max_pixels)
+    mode, bits = str(header.get("PhotometricInterpretation", "")), int(header.get("BitsStored", 8))
+    facts = Facts(int(header.Columns), int(header.Rows), kind, mode, bits, 0)
     if pixels.ndim == 2 and color == "keep":
-        return np.repeat(pixels[..., None], 3, axis=2)
+        return np.repeat(pixels[..., None], 3, axis=2), facts
     if pixels.ndim == 3 and color == "gray":
-        return np.asarray(Image.fromarray(pixels).convert("L"))
-    return pixels
+        return np.asarray(Image.fromarray(pixels).convert("L")), facts
+    return pixels, facts
 
 
 _DECODERS = {"PNG": _decode_png, "DICOM": _decode_dicom}

@@ -63,8 +63,13 @@ def pseudonym(patient: str, salt: bytes) -> str:
     return "patient-" + hmac.new(salt, patient.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:16]
 
 
-def decode(data: bytes, max_pixels: int) -> np.ndarray:
+def decode(data: bytes, header: Any, max_pixels: int) -> np.ndarray:
     """Decodes the first frame as it is meant to be looked at, white for dense.
+
+    Args:
+      data: the whole file.
+      header: of `data`, from `read_header`.
+      max_pixels: larger images are refused before their pixels are touched.
 
     Returns:
       uint8, [H, W] for monochrome, [H, W, 3] for colour.
@@ -72,7 +77,6 @@ def decode(data: bytes, max_pixels: int) -> np.ndarray:
     Raises:
       Undecodable: no pixels, an unknown photometric interpretation, or more than `max_pixels`.
     """
-    header = read_header(data)
     rows, columns = int(header.get("Rows", 0) or 0), int(header.get("Columns", 0) or 0)
     if not rows or not columns:
         raise Undecodable("unsupported", "a DICOM file without an image")

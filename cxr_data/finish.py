@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cxr_data import ledger, manifest, quarantine, record, resize
+from cxr_data import features, ledger, manifest, quarantine, record, resize
 from cxr_data.errors import DataError
 from cxr_data.prepare import Prepared, versions
 from cxr_data.quarantine import Quarantined
@@ -52,6 +52,7 @@ def finish(
         source_counts=_source_counts(prepared, index, left_out),
         versions=versions(),
         index_sha256=manifest.write_index(config.output, index),
+        features_sha256=manifest.write_features(config.output, _features_of(written)),
     )
     manifest.write_manifest(made)
     return made
@@ -60,6 +61,10 @@ def finish(
 def _index_of(written: Sequence[ShardResult]) -> np.ndarray:
     rows = [(number, *row) for number, result in enumerate(written) for row in result.rows]
     return np.array(rows, record.INDEX_DTYPE)
+
+
+def _features_of(written: Sequence[ShardResult]) -> np.ndarray:
+    return np.concatenate([features.from_text(result.features) for result in written])
 
 
 def _counts(

@@ -26,7 +26,7 @@ from cxr_data.write import ShardResult
 
 LEDGER_NAME = "ledger.jsonl"
 DONE_SUFFIX = ".done"
-SCHEMA = "cxr.ledger/1"
+SCHEMA = "cxr.ledger/2"
 
 
 @dataclass(frozen=True)
@@ -161,4 +161,5 @@ def _from_json(document: dict[str, Any]) -> ShardResult:
         quarantined=tuple(Quarantined(**entry) for entry in document["quarantined"]),
         sums=tuple(document["sums"]),
         squares=tuple(document["squares"]),
+        features=document["features"],
     )

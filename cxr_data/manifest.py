@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_data import storage
+from cxr_data import features, storage
 from cxr_data.errors import DataError
 from cxr_data.record import DTYPES, INDEX_DTYPE
 
@@ -56,6 +56,7 @@ class Manifest:
       source_counts: what became of the discovered files: discovered = written + quarantined + duplicates.
       versions: of the programs that decide the pixels.
       index_sha256: of `index.npy`.
+      features_sha256: of `features.npy`; empty where nothing was measured while converting.
     """
 
     directory: str
@@ -76,6 +77,7 @@ class Manifest:
     source_counts: Mapping[str, int]
     versions: Mapping[str, str]
     index_sha256: str
+    features_sha256: str = ""
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -125,6 +127,32 @@ def write_index(directory: str, index: np.ndarray) -> str:
     content = buffer.getvalue()
     storage.replace(storage.join(directory, INDEX_NAME), content)
     return hashlib.sha256(content).hexdigest()
+
+
+def write_features(directory: str, rows: np.ndarray) -> str:
+    """Writes `features.npy`, rows of `features.FEATURES_DTYPE` in manifest order; returns its SHA-256."""
+    content = features.to_file(rows)
+    storage.replace(storage.join(directory, features.FEATURES_NAME), content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_features(manifest: Manifest) -> np.ndarray | None:
+    """Reads `features.npy`, or None where nothing was measured while converting.
+
+    Raises:
+      DataError: it is missing, or not the file that the manifest was written with.
+    """
+    if not manifest.features_sha256:
+        return None
+    path = storage.join(manifest.directory, features.FEATURES_NAME)
+    content = storage.read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != manifest.features_sha256:
+        raise DataError(
+            f"{path} is damaged or of another run (SHA-256 differs from the manifest): "
+            "run the same make_tfrecords command again with --overwrite"
+        )
+    rows: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    return rows
 
 
 def write_manifest(manifest: Manifest) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cxr_data import ledger, manifest, plan, quarantine, storage
 from cxr_data.errors import DataError
+from cxr_data.features import FEATURES_NAME
 from cxr_data.ledger import Header
 from cxr_data.plan import ShardPlan
 from cxr_data.prepare import Prepared, cores
@@ -23,6 +24,7 @@ _SHARD_FILE = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.[0-9a-f]+\.tmp|\.don
 _OUR_FILES = (
     manifest.MANIFEST_NAME,
     manifest.INDEX_NAME,
+    FEATURES_NAME,
     quarantine.QUARANTINE_NAME,
     ledger.LEDGER_NAME,
     AUDIT_NAME,

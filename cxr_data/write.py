@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from crc32c import crc32c
 
-from cxr_data import record, storage
-from cxr_data.decode import decode
+from cxr_data import features, record, storage
+from cxr_data.decode import Facts, decode_with_facts
 from cxr_data.plan import ShardPlan
 from cxr_data.quarantine import Quarantined, Undecodable
 from cxr_data.resize import resize
@@ -57,6 +57,7 @@ class ShardResult:
       sources: (id, bytes, sha256) of each record's source file.
       quarantined: the planned images that were not written.
       sums, squares: of the 8-bit pixels, one number per channel.
+      features: of each record, as `features.to_text` writes them.
     """
 
     name: str
@@ -68,6 +69,7 @@ class ShardResult:
     quarantined: tuple[Quarantined, ...] = ()
     sums: tuple[int, ...] = ()
     squares: tuple[int, ...] = ()
+    features: str = ""
 
 
 class Watcher(Protocol):
@@ -142,12 +144,13 @@ def _read_all(file: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def small_image(data: bytes, options: PixelOptions) -> np.ndarray:
-    """Decodes and resizes: uint8 [size, size] or [size, size, 3]. Raises Undecodable."""
-    image = resize(decode(data, options.color, options.max_pixels), options.size)
+def small_image(data: bytes, options: PixelOptions) -> tuple[np.ndarray, Facts]:
+    """Decodes and resizes: uint8 [size, size] or [size, size, 3]; and the facts. Raises Undecodable."""
+    pixels, facts = decode_with_facts(data, options.color, options.max_pixels)
+    image = resize(pixels, options.size)
     if image.min() == image.max():
         raise Undecodable("zero_variance", f"every pixel is {image.flat[0]}")
-    return image
+    return image, facts
 
 
 @dataclass
@@ -225,6 +228,7 @@ def write_shard(
     out = _ShardFile(os.path.join(directory, plan.name))
     sources: list[tuple[str, int, str]] = []
     quarantined: list[Quarantined] = []
+    rows: list[np.ndarray] = []
     sums, squares = np.zeros(options.channels, np.int64), np.zeros(options.channels, np.int64)
     try:
         for position, entry in enumerate(plan.entries):
@@ -238,7 +242,7 @@ def write_shard(
             try:
                 data = read_source(entry.path, options.max_pixels)
                 digest = hashlib.sha256(data).hexdigest()
-                image = small_image(data, options)
+                image, facts = small_image(data, options)
             except Undecodable as error:
                 quarantined.append(Quarantined(entry.id, error.reason, error.detail, digest))
                 watcher.done(len(data), 0, True)
@@ -246,6 +250,7 @@ def write_shard(
             fields = record.Fields(entry.label, entry.id, digest, entry.group)
             written = out.append(fields, encode(image, options))
             sources.append((entry.id, len(data), digest))
+            rows.append(features.row_of(image, facts))
             _add_statistics(image, sums, squares)
             watcher.done(len(data), written, False)
         _require(may_go_on())
@@ -262,6 +267,7 @@ def write_shard(
         quarantined=tuple(quarantined),
         sums=tuple(sums.tolist()),
         squares=tuple(squares.tolist()),
+        features=features.to_text(rows),
     )
 
 

@@ -1,0 +1,180 @@
+"""The audit: leakage and shortcuts of a dataset, found before anything is trained on it.
+
+    shards (and their features, or their files) -> pairs -> leakage  |  scores -> shortcuts  ->  findings
+
+It says what can be told from what, in numbers. It says nothing about causes: a border may be the
+mark of a hospital, and it may be how a bedridden patient is imaged.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_data import findings, shortcuts, storage
+from cxr_data.errors import DataError
+from cxr_data.features import FEATURES_NAME
+from cxr_data.findings import Finding
+from cxr_data.leakage import Pair, find_leakage, pairs_of
+from cxr_data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from cxr_data.near_duplicates import SAME_NCC
+from cxr_data.pictures import Pictures, pictures_of_files, pictures_of_shards, with_files
+
+AUDIT_NAME = "audit.json"
+SCHEMA = "cxr.audit/1"
+
+CAUTION = (
+    "Each number says how well the class can be told, not why: what looks like a shortcut may be anatomy, "
+    "and what was not found may still be there."
+)
+
+_MOST_CASES = 1000
+_SHOWN_CASES = 3
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """What to audit.
+
+    Attributes:
+      data: a folder of shards.
+      source: the folder or CSV that they were made from, to measure the files anew; empty for none.
+      against: a second dataset, shards or images; empty for none.
+      quiet: no progress on stderr.
+    """
+
+    data: str
+    source: str = ""
+    against: str = ""
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was looked at and what was found.
+
+    Attributes:
+      own, other: the pictures; `other` of the second dataset.
+      pairs: of pictures that show the same.
+      scores: of every feature and class.
+      found: ranked.
+      notes: what could not be looked at, and why.
+    """
+
+    own: Pictures
+    other: Pictures | None
+    pairs: tuple[Pair, ...]
+    scores: tuple[shortcuts.Score, ...]
+    found: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+
+def audit_dataset(config: AuditConfig) -> Audit:
+    """Audits a dataset on disk.
+
+    Raises:
+      UsageError, DataError: there is no such dataset or source, or it cannot be read.
+    """
+    made = read_manifest(config.data)
+    own = pictures_of_shards(made, config.quiet)
+    if config.source:
+        own = with_files(own, made, config.source, config.quiet)
+    other = _second(config, made) if config.against else None
+    return audit_pictures(own, other)
+
+
+def _second(config: AuditConfig, made: Manifest) -> Pictures:
+    if storage.size(storage.join(config.against, MANIFEST_NAME)) is not None:
+        return pictures_of_shards(read_manifest(config.against), config.quiet)
+    return pictures_of_files(config.against, made, config.quiet)
+
+
+def audit_pictures(own: Pictures, other: Pictures | None = None) -> Audit:
+    """Audits pictures that were read already."""
+    pairs = pairs_of(own, other)
+    scores = shortcuts.find_shortcuts(own)
+    found = [*find_leakage(own, pairs, other), *shortcuts.shortcut_findings(own, scores)]
+    return Audit(own, other, tuple(pairs), tuple(scores), findings.ranked(found), _notes(own, bool(scores)))
+
+
+def _notes(own: Pictures, has_scores: bool) -> tuple[str, ...]:
+    notes = []
+    if not own.patients():
+        notes.append("no patient is known: each picture counts as a patient of its own")
+    if not own.has_files:
+        notes.append(
+            f"nothing is known of the files (no {FEATURES_NAME}): size, aspect, format, mode, bit depth and "
+            "JPEG quality were not looked at; --source=DIR_OR_CSV looks at them"
+        )
+    if not has_scores:
+        notes.append(
+            "no shortcut was looked for: it takes two classes or more, and in each "
+            f"{shortcuts.FEWEST_PATIENTS} patients"
+        )
+    return tuple(notes)
+
+
+# -- output ------------------------------------------------------------------------------------
+
+
+def as_text(audit: Audit, most_cases: int = _SHOWN_CASES) -> str:
+    """The findings in words."""
+    own = audit.own
+    lines = [
+        f"audit of {own.where}: {len(own):,} pictures, {len(own.patients()):,} known patients, "
+        f"{len(audit.found)} findings"
+    ]
+    if audit.found:
+        lines += [findings.as_text(audit.found, most_cases), CAUTION]
+    elif audit.scores:
+        lines.append(f"no leakage was found, and no feature above chance ({len(audit.scores)} scores)")
+    lines += [f"note: {note}" for note in audit.notes]
+    return "\n".join(lines)
+
+
+def as_document(audit: Audit) -> dict[str, Any]:
+    """The content of `audit.json`."""
+    return {
+        "schema": SCHEMA,
+        "pictures": len(audit.own),
+        "patients": len(audit.own.patients()),
+        "second_dataset": audit.other.where if audit.other else None,
+        "same_ncc": SAME_NCC,
+        "alpha": shortcuts.ALPHA,
+        "notes": list(audit.notes),
+        "findings": [_finding(finding) for finding in audit.found],
+        "shortcuts": [asdict(score) for score in audit.scores],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        **asdict(finding),
+        "value": round(finding.value, 4),
+        "cases": len(finding.evidence),
+        "evidence": [dict(case) for case in finding.evidence[:_MOST_CASES]],
+    }
+
+
+def write_audit(directory: str, audit: Audit) -> str:
+    """Writes `directory/audit.json` and returns its path."""
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    path = storage.join(directory, AUDIT_NAME)
+    text = json.dumps(as_document(audit), indent=1, ensure_ascii=True) + "\n"
+    storage.replace(path, text.encode())
+    return path
+
+
+def read_audit(directory: str) -> Mapping[str, Any]:
+    """Reads `directory/audit.json`. Raises DataError if it is missing, damaged or of another schema."""
+    path = storage.join(directory, AUDIT_NAME)
+    try:
+        document: dict[str, Any] = json.loads(storage.read_bytes(path))
+        if document["schema"] != SCHEMA:
+            raise ValueError(f"schema {document['schema']!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}): python -m tools.audit_dataset makes it anew"
+        ) from error
+    return document

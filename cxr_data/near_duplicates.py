@@ -1,0 +1,136 @@
+"""Pictures that show the same: found among thumbnails in less than all pairs, and none missed.
+
+On thumbnails of mean 0 and norm 1, |a - b|^2 = 2 - 2 NCC(a, b), and a projection on orthonormal axes
+makes no distance longer. So all pairs that correlate above a threshold lie within one radius
+in the few dimensions in which the pictures differ most, where a tree finds them; the shortlist is complete
+by construction. The decision is the correlation itself, the second picture being allowed to
+lie a fraction of a thumbnail's pixel beside the first: a shift of two pixels of a small file is that much.
+
+A 64-bit difference hash alone flags hundreds of pairs of frontal X-rays, which all look alike to it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.neighbors import KDTree
+
+SAME_NCC = 0.99
+"""Pictures that correlate above it, on 32x32 pixels, show the same."""
+
+# A shifted copy of a small file correlates this much at least before it is aligned.
+_SHORTLIST_NCC = 0.97
+_DIMENSIONS = 16
+_FITTED_ON = 4096  # thumbnails that decide the axes
+_BATCH = 2048
+
+
+class Pairs(NamedTuple):
+    """Pairs of positions first < second, ascending.
+
+    Attributes:
+      first, second: int64 [P].
+      ncc: float32 [P], of the aligned thumbnails.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    ncc: np.ndarray
+
+
+def find_pairs(thumbnails: np.ndarray) -> Pairs:
+    """All pairs that show the same.
+
+    Args:
+      thumbnails: uint8 [N, S, S].
+    """
+    unique, member = np.unique(thumbnails.reshape(len(thumbnails), -1), axis=0, return_inverse=True)
+    images = unique.reshape(-1, *thumbnails.shape[1:])
+    first, second = _shortlist(normalised(images))
+    ncc = [
+        aligned_ncc(images[first[at : at + _BATCH]], images[second[at : at + _BATCH]])
+        for at in range(0, len(first), _BATCH)
+    ]
+    values = np.concatenate([np.empty(0, np.float32), *ncc])
+    same = values > SAME_NCC
+    return _expand(Pairs(first[same], second[same], values[same]), member)
+
+
+def normalised(thumbnails: np.ndarray) -> np.ndarray:
+    """float32 [N, S * S] of mean 0 and norm 1; 0 where all pixels are the same."""
+    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    flat -= flat.mean(axis=1, keepdims=True)
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return flat
+
+
+def _shortlist(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All pairs first < second above `_SHORTLIST_NCC`, and some below."""
+    points = vectors @ _axes(vectors)
+    tree = KDTree(points)
+    radius = (2 - 2 * _SHORTLIST_NCC) ** 0.5 + 1e-4  # of float32 sums
+    first, second = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for at in range(0, len(points), _BATCH):
+        near = tree.query_radius(points[at : at + _BATCH], radius)
+        rows = np.repeat(np.arange(at, at + len(near)), [len(found) for found in near])
+        columns = np.concatenate(near)
+        keep = columns > rows
+        rows, columns = rows[keep], columns[keep]
+        close = np.einsum("ij,ij->i", vectors[rows], vectors[columns]) > _SHORTLIST_NCC
+        first.append(rows[close])
+        second.append(columns[close])
+    return np.concatenate(first), np.concatenate(second)
+
+
+def _axes(vectors: np.ndarray) -> np.ndarray:
+    """The orthonormal axes, [S * S, D], along which the pictures vary most."""
+    sample = vectors[:: -(-len(vectors) // _FITTED_ON)]
+    centred = sample - sample.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)  # ascending
+    return np.ascontiguousarray(axes[:, -_DIMENSIONS:])
+
+
+def aligned_ncc(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The correlation of pairs, the second of each moved by up to half a pixel where that makes it larger.
+
+    The move is the least-squares solution of first = a + b second + c d(second)/dx + d d(second)/dy: for
+    shifts below a pixel, the Taylor series of the moved picture.
+
+    Args:
+      first, second: uint8 [P, S, S].
+
+    Returns:
+      float32 [P].
+    """
+    a, b = (normalised(x).reshape(x.shape) for x in (first, second))
+    plain = np.einsum("pij,pij->p", a, b)
+    dy, dx = np.gradient(b, axis=(1, 2))
+    basis = np.stack([b, dx, dy], axis=1).reshape(len(b), 3, -1)
+    basis -= basis.mean(axis=2, keepdims=True)
+    gram = basis @ basis.transpose(0, 2, 1) + 1e-9 * np.eye(3, dtype=np.float32)
+    weights = np.linalg.solve(gram, basis @ a.reshape(len(a), -1, 1))
+    shift = weights[:, 1:] / np.maximum(weights[:, :1], 1e-6)
+    shift = np.clip(shift, -_MOST_SHIFT, _MOST_SHIFT)
+    moved = basis[:, 0] + np.einsum("pkn,pk->pn", basis[:, 1:], shift[..., 0])
+    moved /= np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-6)
+    return np.maximum(plain, np.einsum("pn,pn->p", moved, a.reshape(len(a), -1)))
+
+
+_MOST_SHIFT = 0.5
+
+
+def _expand(pairs: Pairs, member: np.ndarray) -> Pairs:
+    """From distinct thumbnails to pictures: copies of a thumbnail are pairs too."""
+    order = np.argsort(member, kind="stable")
+    copies = np.split(order, np.flatnonzero(np.diff(member[order])) + 1)
+    out: list[tuple[int, int, float]] = []
+    for same in copies:
+        out += [(int(same[0]), int(other), 1.0) for other in same[1:]]
+    for first, second, ncc in zip(*pairs, strict=True):
+        for i in copies[first]:
+            for j in copies[second]:
+                out.append((min(i, j), max(i, j), ncc))
+    out.sort()
+    columns = np.array(out, np.float64).reshape(-1, 3)
+    return Pairs(
+        columns[:, 0].astype(np.int64), columns[:, 1].astype(np.int64), columns[:, 2].astype(np.float32)
+    )

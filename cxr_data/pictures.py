@@ -1,0 +1,204 @@
+"""What the audit looks at: a row a picture, from shards, their records, or the files themselves."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from cxr_data import features, record
+from cxr_data.discover import Item, discover
+from cxr_data.errors import DataError
+from cxr_data.group import AUTO, find_groups
+from cxr_data.manifest import Manifest, read_features, read_index
+from cxr_data.prepare import cores
+from cxr_data.quarantine import Undecodable
+from cxr_data.write import PixelOptions, read_source, small_image
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """All pictures of a dataset, in the order of its index.
+
+    Attributes:
+      where: the folder that holds them.
+      ids: path of each, relative to its source.
+      groups: patient of each; the id itself, or empty, where none is known.
+      splits: split of each.
+      labels: int [N], index into `class_names`.
+      class_names: in the order of the label values.
+      rows: [N] of `features.FEATURES_DTYPE`.
+      has_files: whether the rows say anything about the files.
+      stored: what decides the stored pixels: equal ones can only be asked for where it is the same.
+    """
+
+    where: str
+    ids: Sequence[str]
+    groups: Sequence[str]
+    splits: Sequence[str]
+    labels: np.ndarray
+    class_names: Sequence[str]
+    rows: np.ndarray
+    has_files: bool
+    stored: tuple[object, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def label_name(self, position: int) -> str:
+        """Class name of one picture."""
+        return self.class_names[int(self.labels[position])]
+
+    def patients(self) -> dict[str, list[int]]:
+        """Positions of the pictures of each known patient."""
+        known: dict[str, list[int]] = {}
+        for position, (name, group) in enumerate(zip(self.ids, self.groups, strict=True)):
+            if group and group != name:
+                known.setdefault(group, []).append(position)
+        return known
+
+
+# -- from shards -------------------------------------------------------------------------------
+
+
+def pictures_of_shards(made: Manifest, quiet: bool = False) -> Pictures:
+    """The pictures of a local dataset, by what was measured while converting, else by its records.
+
+    Raises:
+      DataError: the index, the features or a shard cannot be read.
+    """
+    rows = read_features(made)
+    names: list[record.Fields] = []
+    measured: list[np.ndarray] = []
+    wanted = rows is None
+    for fields, image in tqdm(
+        _records(made, wanted),
+        total=made.records,
+        desc="reading records",
+        unit="img",
+        file=sys.stderr,
+        disable=quiet or not wanted,
+    ):
+        names.append(fields)
+        if image is not None:
+            measured.append(features.row_of(image))
+    splits = [shard.split for shard in made.shards for _ in range(shard.records)]
+    return Pictures(
+        where=made.directory,
+        ids=[fields.id or f"record {number}" for number, fields in enumerate(names)],
+        groups=[fields.group for fields in names],
+        splits=splits,
+        labels=np.array([fields.label for fields in names]),
+        class_names=made.class_names,
+        rows=np.array(measured, features.FEATURES_DTYPE) if rows is None else rows,
+        has_files=rows is not None,
+        stored=(made.size, made.kernel, made.color),
+    )
+
+
+def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[record.Fields, np.ndarray | None]]:
+    index = read_index(made)
+    for number, shard in enumerate(made.shards):
+        try:
+            with open(made.path(shard), "rb", buffering=0) as file:
+                for row in index[index["shard"] == number]:
+                    fields = record.read_fields(file.fileno(), row)
+                    yield fields, stored_image(made, file.fileno(), row) if with_pixels else None
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {made.path(shard)}: {error}") from error
+
+
+def stored_image(made: Manifest, file: int, row: np.void) -> np.ndarray:
+    """The 8-bit pixels of one record: uint8 [S, S], or [S, S, 3] if they are coloured.
+
+    Args:
+      made: the manifest.
+      file: descriptor of the open shard.
+      row: the record's row of the index.
+    """
+    payload = os.pread(file, made.payload_bytes, int(row["payload"]))
+    values = np.frombuffer(payload, made.dtype).reshape(made.image_shape)
+    pixels = values if made.dtype == "uint8" else np.rint(values.astype(np.float32) * 255).astype(np.uint8)
+    is_gray = made.channels == 1 or all(np.array_equal(pixels[..., 0], pixels[..., c]) for c in (1, 2))
+    return np.ascontiguousarray(pixels[..., 0]) if is_gray and made.color == "gray" else pixels
+
+
+# -- from files --------------------------------------------------------------------------------
+
+
+def with_files(pictures: Pictures, made: Manifest, source: str, quiet: bool = False) -> Pictures:
+    """The same pictures, measured anew from the files that they were made from.
+
+    Raises:
+      DataError: a file is not in the source, or cannot be decoded.
+    """
+    items = {item.id: item for item in discover(source).items}
+    missing = [name for name in pictures.ids if name not in items]
+    if missing:
+        raise DataError(
+            f"--source={source} lacks {len(missing)} of {len(pictures)} pictures, as {missing[0]}: "
+            "give the folder or CSV that the shards were made from"
+        )
+    options = PixelOptions(made.size, made.channels, made.dtype, made.color, _MAX_PIXELS)
+    rows = []
+    for name, row in zip(
+        pictures.ids, _measured([items[name] for name in pictures.ids], options, quiet), strict=True
+    ):
+        if isinstance(row, str):
+            raise DataError(f"--source={source}: {name}: {row}")
+        rows.append(row)
+    return replace(pictures, rows=np.array(rows, features.FEATURES_DTYPE), has_files=True)
+
+
+def pictures_of_files(source: str, like: Manifest, quiet: bool = False) -> Pictures:
+    """The pictures of a folder or CSV, brought to the form of a dataset; files that are none are left out.
+
+    Raises:
+      UsageError, DataError: there is no such source, or nothing in it can be decoded.
+    """
+    items = discover(source).items
+    options = PixelOptions(like.size, like.channels, like.dtype, like.color, _MAX_PIXELS)
+    rows = list(_measured(items, options, quiet))
+    kept = [(item, row) for item, row in zip(items, rows, strict=True) if not isinstance(row, str)]
+    if not kept:
+        raise DataError(f"{source}: not one of {len(items)} files can be decoded")
+    groups = find_groups([item for item, _ in kept], AUTO, {}).of
+    class_names = sorted({item.label for item, _ in kept})
+    return Pictures(
+        where=source,
+        ids=[item.id for item, _ in kept],
+        groups=[groups[item.id] for item, _ in kept],
+        splits=[item.split or "" for item, _ in kept],
+        labels=np.array([class_names.index(item.label) for item, _ in kept]),
+        class_names=class_names,
+        rows=np.array([row for _, row in kept], features.FEATURES_DTYPE),
+        has_files=True,
+        stored=(like.size, like.kernel, like.color),
+    )
+
+
+_MAX_PIXELS = 100_000_000
+
+
+def _measured(items: Sequence[Item], options: PixelOptions, quiet: bool) -> Iterator[Any]:
+    """A row of each file, or the reason why there is none."""
+    paths = [item.path for item in items]
+    # Processes, as for the sharder: decoding holds the interpreter lock too often.
+    with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
+        rows: Iterable[Any] = pool.map(partial(_measure, options=options), paths, chunksize=8)
+        yield from tqdm(
+            rows, total=len(paths), desc="reading files", unit="img", file=sys.stderr, disable=quiet
+        )
+
+
+def _measure(path: str, options: PixelOptions) -> np.ndarray | str:
+    try:
+        return features.row_of(*small_image(read_source(path, options.max_pixels), options))
+    except Undecodable as error:
+        return str(error)

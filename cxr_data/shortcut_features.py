@@ -1,0 +1,114 @@
+"""The features that could name the class without the chest: one number a picture each, and words for it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_data.features import CORNERS
+from cxr_data.pictures import Pictures
+
+PROBE = "pixel probe"
+"""Name of the classifier on the frame of the thumbnails, beside the features."""
+
+_SAME_FOR_ALL = (
+    "the records hold none of it, but what made it (the source, its compression and resolution) leaves "
+    "traces in the pixels: --balance_sources=REGEX keeps of each source as many of every class"
+)
+_RESOLUTION = "--equalize=SIDE brings all pictures to one resolution before the final resize"
+_ANATOMY = "it may be anatomy or disease as well as the source: train and evaluate across sources to know"
+
+ADVICE = {
+    "size": f"{_SAME_FOR_ALL}; {_RESOLUTION}",
+    "aspect": "a square record distorts each aspect in its own way: --crop_borders, or exclude one source",
+    "format": _SAME_FOR_ALL,
+    "mode": _SAME_FOR_ALL,
+    "bit depth": _SAME_FOR_ALL,
+    "JPEG quality": _SAME_FOR_ALL,
+    "border rows": "--crop_borders cuts borders off before the resize",
+    "border columns": "--crop_borders cuts borders off before the resize",
+    "mean": f"no flag removes it; {_ANATOMY}",
+    "contrast": f"no flag removes it; {_ANATOMY}",
+    "sharpness": f"{_RESOLUTION}; what is left is noise and compression",
+    "text": "no flag removes text inside of the picture: --exclude=FILE leaves pictures out, "
+    "--balance_sources=REGEX makes it equally frequent",
+    PROBE: f"a network can use it too; {_ANATOMY}; --crop_borders and --equalize=SIDE remove a part",
+}
+"""What to do about a feature, by its name (or the first word of it)."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One number a picture.
+
+    Attributes:
+      name: as in `audit.json`.
+      values: float64 [N]; categories are numbered.
+      show: a value in words.
+      of_file: whether it is of the file, and so in no record.
+    """
+
+    name: str
+    values: np.ndarray
+    show: Callable[[float], str]
+    of_file: bool = False
+
+
+def features_of(pictures: Pictures) -> list[Feature]:
+    """The features of a dataset; those of the files only where they are known."""
+    rows = pictures.rows
+    thumbnails = rows["thumbnail"].reshape(len(rows), -1).astype(np.float64) / 255
+    found: list[Feature] = []
+    if pictures.has_files:
+        sizes = np.stack([rows["width"], rows["height"]], axis=1)
+        found += [
+            _size(sizes),
+            Feature("aspect", sizes[:, 0] / np.maximum(sizes[:, 1], 1), "aspect {:.3f}".format, True),
+            _category("format", rows["format"]),
+            _category("mode", rows["mode"]),
+            Feature("bit depth", rows["bits"].astype(np.float64), "{:.0f} bits".format, True),
+            Feature("JPEG quality", rows["quality"].astype(np.float64), _quality, True),
+        ]
+    found += [
+        Feature("border rows", rows["border_rows"].astype(np.float64), "{:.1%}".format),
+        Feature("border columns", rows["border_columns"].astype(np.float64), "{:.1%}".format),
+        Feature("mean", thumbnails.mean(axis=1), "{:.3f}".format),
+        Feature("contrast", thumbnails.std(axis=1), "{:.3f}".format),
+        Feature("sharpness", rows["sharpness"].astype(np.float64), "{:.3f}".format),
+    ]
+    for number, corner in enumerate(CORNERS):
+        found.append(
+            Feature(f"text {corner}", rows["corners"][:, number].astype(np.float64), "{:.2%}".format)
+        )
+    return found
+
+
+def _size(sizes: np.ndarray) -> Feature:
+    area = sizes.astype(np.float64).prod(axis=1)
+    names = dict(zip(area.tolist(), (f"{w}x{h}" for w, h in sizes.tolist()), strict=True))
+    return Feature("size", area, lambda value: names.get(value, f"{value:.0f} pixels"), True)
+
+
+def _category(name: str, values: np.ndarray) -> Feature:
+    names, numbers = np.unique(values, return_inverse=True)
+    return Feature(name, numbers.astype(np.float64), lambda value: names[int(value)].decode(), True)
+
+
+def _quality(value: float) -> str:
+    return f"quality {value:.0f}" if value else "no JPEG"
+
+
+def in_words(feature: Feature, labels: np.ndarray, class_names: Sequence[str]) -> str:
+    """What each class has: how often the most frequent value, or the median of a feature that varies."""
+    distinct, counts = np.unique(feature.values, return_counts=True)
+    most = distinct[counts.argmax()]
+    of_class = [(name, feature.values[labels == k]) for k, name in enumerate(class_names)]
+    present = [(name, values) for name, values in of_class if len(values)]
+    if counts.max() * _FREQUENT >= len(feature.values):
+        shares = [f"{name} {np.sum(values == most):,} of {len(values):,}" for name, values in present]
+        return f"{feature.show(most)}: {', '.join(shares)}"
+    medians = [f"{name} {feature.show(float(np.median(values)))}" for name, values in present]
+    return f"median: {', '.join(medians)}"
+
+
+_FREQUENT = 5  # a value that every fifth picture has is worth naming
