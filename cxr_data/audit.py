@@ -17,11 +17,10 @@ from cxr_data.errors import DataError
 from cxr_data.features import FEATURES_NAME
 from cxr_data.findings import Finding
 from cxr_data.leakage import Pair, find_leakage, pairs_of
-from cxr_data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from cxr_data.manifest import AUDIT_NAME, MANIFEST_NAME, Manifest, read_manifest
 from cxr_data.near_duplicates import SAME_NCC
 from cxr_data.pictures import Pictures, pictures_of_files, pictures_of_shards, with_files
 
-AUDIT_NAME = "audit.json"
 SCHEMA = "cxr.audit/1"
 
 CAUTION = (
@@ -130,6 +129,18 @@ def as_text(audit: Audit, most_cases: int = _SHOWN_CASES) -> str:
     elif audit.scores:
         lines.append(f"no leakage was found, and no feature above chance ({len(audit.scores)} scores)")
     lines += [f"note: {note}" for note in audit.notes]
+    return "\n".join(lines)
+
+
+def summary(directory: str) -> str:
+    """What `audit.json` says, a line a finding."""
+    document = read_audit(directory)
+    lines = [f"audit: {len(document['findings'])} findings among {document['pictures']:,} pictures"]
+    lines += [f"  [{finding['kind']}] {finding['text']}" for finding in document["findings"]]
+    lines += [f"  note: {note}" for note in document["notes"]]
+    if document["findings"]:
+        lines.append(f"  {CAUTION}")
+        lines.append(f"  what to do, cases, pictures: python -m tools.audit_dataset --data={directory}")
     return "\n".join(lines)
 
 

@@ -171,6 +171,10 @@ def _report(
     else:
         rows.append(("speed", "nothing to do: the output was complete, and is checked"))
     progress.finish(rows)
+    if Path(made.directory, manifest.AUDIT_NAME).exists():
+        from cxr_data.audit import summary  # not before: workers need no scikit-learn
+
+        progress.say(summary(made.directory))
     left_out = quarantine.read_quarantine(made.directory)
     if left_out:
         progress.say(

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -54,8 +55,18 @@ def finish(
         index_sha256=manifest.write_index(config.output, index),
         features_sha256=manifest.write_features(config.output, _features_of(written)),
     )
+    if config.audit and not Path(config.output, manifest.AUDIT_NAME).exists():
+        _audit(made)  # before the manifest, which says that everything is there
     manifest.write_manifest(made)
     return made
+
+
+def _audit(made: manifest.Manifest) -> None:
+    # Imported here, so that no worker process waits for scikit-learn.
+    from cxr_data.audit import audit_pictures, write_audit
+    from cxr_data.pictures import pictures_of_shards
+
+    write_audit(made.directory, audit_pictures(pictures_of_shards(made, quiet=True)))
 
 
 def _index_of(written: Sequence[ShardResult]) -> np.ndarray:

@@ -21,6 +21,7 @@ from cxr_data.record import DTYPES, INDEX_DTYPE
 SCHEMA = "cxr.tfrecord/1"
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.npy"
+AUDIT_NAME = "audit.json"
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,6 @@ from cxr_data.quarantine import Undecodable
 from cxr_data.sharder_config import SharderConfig
 from cxr_data.write import ShardResult, read_source
 
-AUDIT_NAME = "audit.json"
-
 _SHARD_FILE = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.[0-9a-f]+\.tmp|\.done)?")
 _OUR_FILES = (
     manifest.MANIFEST_NAME,
@@ -27,7 +25,7 @@ _OUR_FILES = (
     FEATURES_NAME,
     quarantine.QUARANTINE_NAME,
     ledger.LEDGER_NAME,
-    AUDIT_NAME,
+    manifest.AUDIT_NAME,
 )
 
 
@@ -118,7 +116,7 @@ def _is_unchanged(entry: plan.Entry, size: int, sha256: str, converted_ns: int, 
 
 def begin(output: str, prepared: Prepared, results: Mapping[str, ShardResult]) -> None:
     """Makes the output an unfinished one: no manifest, a ledger of what is whole, nothing else of ours."""
-    for name in (manifest.MANIFEST_NAME, AUDIT_NAME):
+    for name in (manifest.MANIFEST_NAME, manifest.AUDIT_NAME):
         Path(output, name).unlink(missing_ok=True)
     ledger.write_ledger(output, prepared.header, results.values())
     for name in os.listdir(output):

@@ -31,6 +31,7 @@ class SharderConfig:
       max_pixels: larger images are quarantined.
       max_bad: the share of quarantined images at which the run stops.
       image_timeout: seconds that one image may take.
+      audit: whether to look for leakage and shortcuts at the end.
       overwrite: whether an output of other flags or inputs may be replaced.
       retry_quarantined: whether to try the quarantined files of a finished output again.
       log_json: file for JSON lines, "-" for stdout.
@@ -56,6 +57,7 @@ class SharderConfig:
     max_pixels: int = 100_000_000
     max_bad: float = 1.0
     image_timeout: float = 120
+    audit: bool = True
     overwrite: bool = False
     retry_quarantined: bool = False
     log_json: str = ""

@@ -72,7 +72,9 @@ STEPS = [
     ("storage.replace", 2),  # before one of the final files
     ("storage.replace", 3),
     ("storage.replace", 4),
-    ("storage.replace", 5),  # before the manifest
+    ("storage.replace", 5),  # before the features
+    ("storage.replace", 6),  # before the audit
+    ("storage.replace", 7),  # before the manifest
 ]
 
 

@@ -126,7 +126,7 @@ def test_planted_copies_of_real_x_rays_are_found_and_nothing_else(shared, tmp_pa
     source = tmp_path / "in"
     for path in sorted((shared / "data" / "cxr_sample").rglob("*.*"))[::2]:
         save(source / path.parent.name / path.name, path.read_bytes())
-    planted = [path for path in sorted(source.rglob("*.*"))[::9]]
+    planted = sorted(source.rglob("*.*"))[::9]
     expected, audit = pairs_after_planting(source, planted, tmp_path / "out")
     assert len(expected) == 5 * len(planted) >= 75
     check(expected, audit)

@@ -1,4 +1,4 @@
-"""The statistics of the audit against scikit-learn, and what they find where there is nothing, or something."""
+"""The statistics of the audit against scikit-learn, and what they find in something, or nothing."""
 
 import numpy as np
 import pytest

@@ -42,6 +42,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("max_pixels", 100_000_000, "Larger images are quarantined by their header.")
     flags.DEFINE_string("max_bad", "100%", "Stop when more than this share of the files is bad, as 1%.")
     flags.DEFINE_float("image_timeout", 120, "Seconds after which an image hangs its decoder.")
+    flags.DEFINE_bool("audit", True, "Look for leakage and shortcuts at the end; writes audit.json.")
     flags.DEFINE_bool("overwrite", False, "Replace an output of other flags or inputs.")
     flags.DEFINE_bool("retry_quarantined", False, "Try the quarantined files of a finished output again.")
     flags.DEFINE_enum("runner", "local", RUNNERS, "Processes of this machine, or Apache Beam.")
@@ -81,6 +82,7 @@ def main() -> None:
             max_pixels=FLAGS.max_pixels,
             max_bad=parse_share(FLAGS.max_bad),
             image_timeout=FLAGS.image_timeout,
+            audit=FLAGS.audit,
             overwrite=FLAGS.overwrite,
             retry_quarantined=FLAGS.retry_quarantined,
             log_json=FLAGS.log_json,

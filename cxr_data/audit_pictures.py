@@ -1,0 +1,87 @@
+"""The audit in pictures: pairs that show the same, side by side, and the features of each class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cxr_data.audit import Audit
+from cxr_data.findings import SHORTCUT
+from cxr_data.shortcut_features import Feature, features_of
+
+_MOST_PAIRS = 12
+_MOST_VALUES = 8
+_BINS = 30
+
+
+def draw(directory: str, audit: Audit) -> list[str]:
+    """Writes `pairs.png` and `features.png` into a folder, where there is something to show.
+
+    Returns:
+      The paths that were written.
+    """
+    paths = []
+    if audit.pairs:
+        paths.append(_draw_pairs(Path(directory, "pairs.png"), audit))
+    named = [finding.name for finding in audit.found if finding.kind == SHORTCUT]
+    features = [feature for feature in features_of(audit.own) if feature.name in named]
+    if features:
+        paths.append(_draw_features(Path(directory, "features.png"), audit, features))
+    return paths
+
+
+def _draw_pairs(path: Path, audit: Audit) -> str:
+    from matplotlib.figure import Figure
+
+    # Across splits, classes and datasets first.
+    def is_inside(number: int) -> bool:
+        pair, own = audit.pairs[number], audit.own
+        return not pair.is_across and own.splits[pair.first] == own.splits[pair.second]
+
+    shown = sorted(range(len(audit.pairs)), key=is_inside)[:_MOST_PAIRS]
+    figure = Figure(figsize=(7, 2.6 * len(shown)), layout="constrained")
+    axes = figure.subplots(len(shown), 2, squeeze=False)
+    for row, number in zip(axes, shown, strict=True):
+        pair = audit.pairs[number]
+        second = audit.other if pair.is_across and audit.other else audit.own
+        kind = "exact" if pair.is_exact else f"NCC {pair.ncc:.4f}"
+        for axis, pictures, position in zip(row, (audit.own, second), (pair.first, pair.second), strict=True):
+            axis.imshow(pictures.rows["thumbnail"][position], cmap="gray", vmin=0, vmax=255)
+            axis.set_title(f"{pictures.splits[position]}: {pictures.ids[position][-45:]}", fontsize=7)
+            axis.set_axis_off()
+        row[1].text(1.02, 0.5, kind, transform=row[1].transAxes, fontsize=7, rotation=90, va="center")
+    return _save(figure, path)
+
+
+def _draw_features(path: Path, audit: Audit, features: Sequence[Feature]) -> str:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 2.4 * len(features)), layout="constrained")
+    axes = figure.subplots(len(features), 1, squeeze=False)[:, 0]
+    classes = [(k, name) for k, name in enumerate(audit.own.class_names) if np.any(audit.own.labels == k)]
+    for axis, feature in zip(axes, features, strict=True):
+        distinct = np.unique(feature.values)
+        few = len(distinct) <= _MOST_VALUES
+        edges = (
+            np.arange(len(distinct) + 1) - 0.5 if few else np.linspace(distinct[0], distinct[-1], _BINS + 1)
+        )
+        values = np.searchsorted(distinct, feature.values) if few else feature.values
+        for k, name in classes:
+            of_class = values[audit.own.labels == k]
+            axis.hist(
+                of_class, edges, weights=np.full(len(of_class), 1 / len(of_class)), alpha=0.5, label=name
+            )
+        if few:
+            axis.set_xticks(range(len(distinct)), [feature.show(value) for value in distinct], fontsize=7)
+        axis.set_title(feature.name, fontsize=9)
+        axis.set_ylabel("share of class", fontsize=7)
+    axes[0].legend(fontsize=7)
+    return _save(figure, path)
+
+
+def _save(figure: object, path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, format="png", dpi=110)  # type: ignore[attr-defined]
+    temporary.rename(path)
+    return str(path)

@@ -1,0 +1,66 @@
+"""Audits a dataset: leakage, duplicates and shortcuts.
+
+    python -m tools.audit_dataset --data=DIR
+
+Prints the findings, and writes audit.json and pictures of them. Exit code 1 if there is a finding that
+--fail_on names.
+"""
+
+import os
+import sys
+
+from absl import flags
+
+from cxr_data import audit, audit_pictures, command, findings, storage
+from cxr_data.errors import UsageError
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("data", None, "Folder with a manifest.")
+    flags.DEFINE_string(
+        "source", "", "Folder or CSV that it was made from: measures the files anew, as of shards of others."
+    )
+    flags.DEFINE_string(
+        "against", "", "Second dataset (shards, or a folder or CSV of images) to compare with."
+    )
+    flags.DEFINE_list(
+        "fail_on", [], "Findings that give exit code 1, as leakage,shortcut:0.9: " + "; ".join(findings.KINDS)
+    )
+    flags.DEFINE_string("output", "", "Folder for audit.json and audit/*.png; --data if not given.")
+    flags.DEFINE_integer("cases", 10, "Cases shown of each finding; audit.json has more.")
+    flags.DEFINE_bool("pictures", True, "Draw pairs and distributions.")
+
+
+def main() -> int:
+    """Reads the flags and audits; returns the exit code."""
+    if not FLAGS.data:
+        raise UsageError("--data is missing (--help lists the flags)")
+    rules = findings.parse_fail_on(FLAGS.fail_on)
+    output = FLAGS.output or FLAGS.data
+    if storage.is_remote(FLAGS.data) or storage.is_remote(output):
+        raise UsageError("--data and --output must be local: copy the dataset first")
+    if FLAGS.source and os.path.realpath(output).startswith(os.path.realpath(FLAGS.source) + os.sep):
+        raise UsageError(f"--output={output} lies in the source {FLAGS.source}: nothing is written there")
+    made = audit.audit_dataset(audit.AuditConfig(FLAGS.data, FLAGS.source, FLAGS.against))
+    print(audit.as_text(made, FLAGS.cases))
+    print(f"written: {audit.write_audit(output, made)}")
+    if FLAGS.pictures:
+        for path in audit_pictures.draw(storage.join(output, "audit"), made):
+            print(f"written: {path}")
+    failed = findings.failing(made.found, rules)
+    for finding in failed:
+        print(f"--fail_on={finding.kind}: {finding.text}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def console_main() -> None:
+    """Entry point of the command."""
+    define_flags()
+    command.run(main)
+
+
+if __name__ == "__main__":
+    console_main()
