@@ -13,26 +13,25 @@ PROBE = "pixel probe"
 
 _SAME_FOR_ALL = (
     "the records hold none of it, but what made it (the source, its compression and resolution) leaves "
-    "traces in the pixels: --balance_sources=REGEX keeps of each source as many of every class"
+    "traces in the pixels: take every class from every source, by a CSV of the images to convert"
 )
-_RESOLUTION = "--equalize=SIDE brings all pictures to one resolution before the final resize"
 _ANATOMY = "it may be anatomy or disease as well as the source: train and evaluate across sources to know"
+_LEAVE_OUT = "a CSV of the images to convert leaves pictures out"
 
 ADVICE = {
-    "size": f"{_SAME_FOR_ALL}; {_RESOLUTION}",
-    "aspect": "a square record distorts each aspect in its own way: --crop_borders, or exclude one source",
+    "size": _SAME_FOR_ALL,
+    "aspect": f"a square record distorts each aspect in its own way; {_LEAVE_OUT}",
     "format": _SAME_FOR_ALL,
     "mode": _SAME_FOR_ALL,
     "bit depth": _SAME_FOR_ALL,
     "JPEG quality": _SAME_FOR_ALL,
-    "border rows": "--crop_borders cuts borders off before the resize",
-    "border columns": "--crop_borders cuts borders off before the resize",
-    "mean": f"no flag removes it; {_ANATOMY}",
-    "contrast": f"no flag removes it; {_ANATOMY}",
-    "sharpness": f"{_RESOLUTION}; what is left is noise and compression",
-    "text": "no flag removes text inside of the picture: --exclude=FILE leaves pictures out, "
-    "--balance_sources=REGEX makes it equally frequent",
-    PROBE: f"a network can use it too; {_ANATOMY}; --crop_borders and --equalize=SIDE remove a part",
+    "border rows": "crop the borders of the images before they are converted",
+    "border columns": "crop the borders of the images before they are converted",
+    "mean": _ANATOMY,
+    "contrast": _ANATOMY,
+    "sharpness": "bring all images to one resolution before they are converted; noise and compression remain",
+    "text": f"mask the text, or {_LEAVE_OUT}",
+    PROBE: f"a network can use it too; {_ANATOMY}",
 }
 """What to do about a feature, by its name (or the first word of it)."""
 

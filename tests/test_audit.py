@@ -189,8 +189,8 @@ def test_shards_of_others_are_audited_by_their_records(tmp_path):
     assert found.found == ()
     assert any("--source=DIR_OR_CSV looks at them" in note for note in found.notes)
     assert any("no shortcut was looked for" in note for note in found.notes)
-    with pytest.raises(DataError, match="lacks 12 of 12 pictures, as train/0.png"):
-        save(tmp_path / "in/a/x.png", encoded(chest(0, 40)))
+    save(tmp_path / "in/a/x.png", encoded(chest(0, 40)))
+    with pytest.raises(DataError, match=r"lacks 12 of 12 pictures, as train/0\.png"):
         audit.audit_dataset(audit.AuditConfig(made.directory, str(tmp_path / "in"), quiet=True))
 
 
@@ -208,10 +208,8 @@ def test_findings_are_ranked_and_fail():
     def finding(kind, value):
         return Finding(kind, f"{kind}{value}", value, "text", "advice")
 
-    found = findings.ranked(
-        [finding("repeats", 9), finding("shortcut", 0.7), finding("two_classes", 3), finding("shortcut", 0.95),
-         finding("leakage", 1)]
-    )  # fmt: skip
+    kinds = [("repeats", 9), ("shortcut", 0.7), ("two_classes", 3), ("shortcut", 0.95), ("leakage", 1)]
+    found = findings.ranked(finding(kind, value) for kind, value in kinds)
     assert [f.name for f in found] == ["leakage1", "shortcut0.95", "two_classes3", "shortcut0.7", "repeats9"]
     rules = findings.parse_fail_on(["shortcut:0.9", "repeats"])
     assert [f.name for f in findings.failing(found, rules)] == ["shortcut0.95", "repeats9"]
