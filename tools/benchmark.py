@@ -12,6 +12,7 @@ from cxr_data import command
 from cxr_data.errors import UsageError
 
 BENCHMARKS = {
+    "audit": "tools.bench_audit",
     "peers": "tools.bench_peers",
     "sharder": "tools.bench_sharder",
     "pipeline": "tools.bench_pipeline",

@@ -1,0 +1,82 @@
+"""How the time of the audit grows with the dataset.
+
+The thumbnails are random pictures with the spectrum of X-rays; every hundredth is a noisy copy of another.
+The largest size is that of the challenge's labelled images.
+"""
+
+import json
+import math
+import resource
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from absl import flags
+
+from cxr_data import features
+from cxr_data.audit import audit_pictures
+from cxr_data.pictures import Pictures
+
+FLAGS = flags.FLAGS
+
+SIZES = (1000, 5000, 21_390)
+CLASSES = ("covid", "normal", "pneumonia")
+
+
+def define_flags() -> None:
+    """Defines the flags of this benchmark."""
+    flags.DEFINE_list("images", [str(n) for n in SIZES], "Numbers of thumbnails.")
+    flags.DEFINE_integer("seed", 0, "Of the thumbnails.")
+    flags.DEFINE_string("json", "", "File for the numbers as JSON.")
+
+
+def synthetic(images: int, seed: int) -> Pictures:
+    """Pictures without files, two a patient."""
+    rng = np.random.default_rng(seed)
+    rows = np.zeros(images, features.FEATURES_DTYPE)
+    chest = cv2.resize(rng.normal(0, 50, (4, 4)).astype(np.float32), (32, 32), interpolation=cv2.INTER_CUBIC)
+    for row in rows:
+        layers = [(4, 20), (8, 12), (16, 6), (32, 3)]
+        picture = 128 + chest
+        for cells, scale in layers:
+            noise = rng.normal(0, scale, (cells, cells)).astype(np.float32)
+            picture = picture + cv2.resize(noise, (32, 32), interpolation=cv2.INTER_CUBIC)
+        row["thumbnail"] = np.clip(picture, 0, 255).astype(np.uint8)
+    copies = np.arange(100, images, 100)
+    noisy = rows["thumbnail"][copies - 1] + rng.normal(0, 1.5, (len(copies), 32, 32))
+    rows["thumbnail"][copies] = np.clip(noisy, 0, 255).astype(np.uint8)
+    rows["border_rows"], rows["sharpness"] = rng.random(images) / 10, rng.random(images)
+    rows["corners"] = rng.random((images, 4)) / 100
+    return Pictures(
+        where="synthetic",
+        ids=[f"{number}.png" for number in range(images)],
+        groups=[f"patient{number // 2}" for number in range(images)],
+        splits=[("train", "test")[number // 2 % 5 == 0] for number in range(images)],
+        labels=rng.integers(len(CLASSES), size=images),
+        class_names=CLASSES,
+        rows=rows,
+        has_files=False,
+    )
+
+
+def main() -> None:
+    """Reads the flags, measures, prints a table, the exponent and the peak memory, and writes JSON."""
+    sizes = sorted(int(text) for text in FLAGS.images)
+    audit_pictures(synthetic(min(sizes[0], 200), FLAGS.seed))  # imports and first calls
+    seconds = []
+    print("images  seconds  pairs  peak MB")
+    for images in sizes:
+        pictures = synthetic(images, FLAGS.seed)
+        started = time.perf_counter()
+        audit = audit_pictures(pictures)
+        seconds.append(time.perf_counter() - started)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        print(f"{images:6}  {seconds[-1]:7.2f}  {len(audit.pairs):5}  {peak:7.0f}", flush=True)
+    slope = 0.0
+    if len(sizes) > 1:
+        slope = float(np.polyfit([math.log(n) for n in sizes], [math.log(s) for s in seconds], 1)[0])
+        print(f"time grows as n^{slope:.2f} (target: at most n^1.3); peak memory {peak:.0f} MB")
+    if FLAGS.json:
+        document = {"images": sizes, "seconds": seconds, "exponent": slope, "peak_mb": peak}
+        Path(FLAGS.json).write_text(json.dumps(document, indent=2) + "\n")
