@@ -19,7 +19,7 @@ from cxr_data.group import AUTO, find_groups
 from cxr_data.manifest import Manifest, read_features, read_index
 from cxr_data.prepare import cores
 from cxr_data.quarantine import Undecodable
-from cxr_data.write import PixelOptions, read_source, small_image
+from cxr_data.write import PixelOptions, read_source, small_image_with_facts
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,6 @@ def _measured(items: Sequence[Item], options: PixelOptions, quiet: bool) -> Iter
 
 def _measure(path: str, options: PixelOptions) -> np.ndarray | str:
     try:
-        return features.row_of(*small_image(read_source(path, options.max_pixels), options))
+        return features.row_of(*small_image_with_facts(read_source(path, options.max_pixels), options))
     except Undecodable as error:
         return str(error)

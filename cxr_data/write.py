@@ -144,8 +144,13 @@ def _read_all(file: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def small_image(data: bytes, options: PixelOptions) -> tuple[np.ndarray, Facts]:
-    """Decodes and resizes: uint8 [size, size] or [size, size, 3]; and the facts. Raises Undecodable."""
+def small_image(data: bytes, options: PixelOptions) -> np.ndarray:
+    """Decodes and resizes: uint8 [size, size] or [size, size, 3]. Raises Undecodable."""
+    return small_image_with_facts(data, options)[0]
+
+
+def small_image_with_facts(data: bytes, options: PixelOptions) -> tuple[np.ndarray, Facts]:
+    """The picture of `small_image`, and what its file says beside it."""
     pixels, facts = decode_with_facts(data, options.color, options.max_pixels)
     image = resize(pixels, options.size)
     if image.min() == image.max():
@@ -242,7 +247,7 @@ def write_shard(
             try:
                 data = read_source(entry.path, options.max_pixels)
                 digest = hashlib.sha256(data).hexdigest()
-                image, facts = small_image(data, options)
+                image, facts = small_image_with_facts(data, options)
             except Undecodable as error:
                 quarantined.append(Quarantined(entry.id, error.reason, error.detail, digest))
                 watcher.done(len(data), 0, True)
