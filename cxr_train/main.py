@@ -30,6 +30,7 @@ from cxr_train.evaluation import EvaluationOptions, evaluate_split
 from cxr_train.explanation import Explainer, ExplainOptions
 from cxr_train.input_range import INPUT_RANGES
 from cxr_train.loop import Trainer
+from cxr_train.memory_plan import UNKNOWN_GB, device_memory_gb, plan_table
 from cxr_train.monitor import MONITORS
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.recipe_flags import define_recipe_flags, recipe_from_flags
@@ -44,6 +45,10 @@ _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where the run writes; by defaul
 _RESUME = flags.DEFINE_bool("resume", False, "Go on with the run in --run_dir.")
 _EPOCHS = flags.DEFINE_integer("epochs", TrainConfig.epochs, "Passes over the training split.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", TrainConfig.batch_size, "Global batch over all replicas.")
+_PLAN = flags.DEFINE_bool("plan", False, "Prints which batches fit --memory_gb, and ends.")
+_MEMORY_GB = flags.DEFINE_float(
+    "memory_gb", None, f"Of a device, for --plan; its own by default, {UNKNOWN_GB:g} where unknown."
+)
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", TrainConfig.learning_rate, "After the warm-up.")
 _HEAD = flags.DEFINE_string("head", "128-32", "Widths of the hidden dense layers.")
 _DROPOUT = flags.DEFINE_float("dropout", TrainConfig.dropout, "Rate after the pooling; 0 for none.")
@@ -252,6 +257,8 @@ def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement
 
 def main() -> int:
     """Trains, evaluates the best model, and says where everything is."""
+    if _PLAN.value:
+        return _print_plan()
     config = config_from_flags()
     start()
     if _LOGICAL_DEVICES.value > 1:
@@ -321,6 +328,13 @@ def _last_words(config: TrainConfig) -> str:
     if saved is None:
         return "ended at once; nothing was saved yet"
     return f"ended at once; the last saved state is {saved}; go on with: {_resume_command(config)}"
+
+
+def _print_plan() -> int:
+    memory_gb = _MEMORY_GB.value or device_memory_gb() or UNKNOWN_GB
+    for line in plan_table(memory_gb):
+        print(line, flush=True)
+    return 0
 
 
 def _emulate(config: TrainConfig, pipeline: Pipeline, step_seconds: float) -> int:
