@@ -14,7 +14,7 @@ only where a layer reads it that is computed on its own, and computed again else
 every tensor that is read is kept, and batch normalization's in float32.
 
 How XLA and TensorFlow came to the terms named "measured" was read off their own accounts: XLA's
-buffer assignments, and the peaks of TensorFlow's allocator, of six backbones at 360 and 500 px on
+buffer assignments, and the peaks of TensorFlow's allocator, of seven backbones at 360 and 500 px on
 a CPU. The estimate is within 9 % of every one of them (`tests/measured_memory.py` compares).
 """
 
