@@ -1,6 +1,5 @@
 """What the audit looks at: a row a picture, from shards, their records, or the files themselves."""
 
-import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -109,7 +108,7 @@ def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[record.Fields,
         try:
             with open(made.path(shard), "rb", buffering=0) as file:
                 for row in index[index["shard"] == number]:
-                    fields = record.read_fields(functools.partial(os.pread, file.fileno()), row)
+                    fields = record.read_fields(partial(os.pread, file.fileno()), row)
                     yield fields, stored_image(made, file.fileno(), row) if with_pixels else None
         except (OSError, ValueError) as error:
             raise DataError(f"cannot read {made.path(shard)}: {error}") from error
