@@ -2,8 +2,7 @@
 
 A row holds what the file said (`decode.Facts`), what the frame of the stored picture says (borders,
 sharpness, burnt-in text in its corners), and a 32x32 thumbnail. Beside the shards the rows stand in
-`features.npy`, in the order of `index.npy`. They cost the sharder two percent, where finding them again
-would cost a second decoding of every file.
+`features.npy`, in the order of `index.npy`: finding them again would cost a second decoding of every file.
 """
 
 import base64
@@ -101,7 +100,7 @@ def _sharpness(gray: np.ndarray) -> float:
 
 
 def _thumbnail(gray: np.ndarray) -> np.ndarray:
-    # Halving is ten times as fast as other ratios, and leaves the averages what they are.
+    # Halving is several times as fast as other ratios, and leaves the averages what they are.
     while gray.shape[0] >= 4 * THUMBNAIL and gray.shape[0] % 2 == 0:
         gray = cv2.resize(gray, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return cv2.resize(gray, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
