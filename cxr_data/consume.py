@@ -5,6 +5,7 @@ than a millisecond of the interpreter lock, which the reading threads need too.
 """
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -43,3 +44,20 @@ def elements_per_second(iterator: Any, seconds: float) -> float:
         per_element = (time.perf_counter() - begun) / taken
         at_once = max(int(_SECONDS_PER_CALL / per_element), 1)
     return taken / elapsed
+
+
+def images_per_second_in_python(batches: Iterator[object], images: int, seconds: float) -> float:
+    """Takes batches in a Python loop for about `seconds` and returns the rate, without the first batch.
+
+    Args:
+      batches: must not end meanwhile.
+      images: in a batch.
+      seconds: more than 0.
+    """
+    next(batches)
+    count = 0
+    begun = time.perf_counter()
+    while (elapsed := time.perf_counter() - begun) < seconds:
+        next(batches)
+        count += images
+    return count / elapsed

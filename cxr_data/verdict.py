@@ -6,14 +6,13 @@ tf.data (Murray et al., 2021) argue that this beats profiling: stages overlap.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from cxr_data.consume import elements_per_second
+from cxr_data.consume import elements_per_second, images_per_second_in_python
 from cxr_data.indexed import IndexedReader
 from cxr_data.pipeline import Pipeline
 from cxr_data.streamed import StreamedReader
@@ -86,13 +85,15 @@ def measure_input(
     if isinstance(reader, StreamedReader):
         return InputRates(whole, _streamed_stages(whole, reader, pipeline.positions(split), seconds))
     if not isinstance(reader, IndexedReader):  # from memory: no storage, no checksum
-        bare = _rate(_bare(reader.read, _shuffled(len(reader), batch_size)), batch_size, seconds)
+        bare = images_per_second_in_python(
+            _bare(reader.read, _shuffled(len(reader), batch_size)), batch_size, seconds
+        )
         return InputRates(whole, _differences({"host-to-device": whole, "copy": bare}))
     quick = reader.without_verification()
     shuffled = _shuffled(len(reader), batch_size)
-    checked = _rate(_bare(reader.read, shuffled), batch_size, seconds)
-    unchecked = _rate(_bare(quick.read, shuffled), batch_size, seconds)
-    hot = _rate(_bare(quick.read, np.zeros_like(shuffled)), batch_size, seconds)
+    checked = images_per_second_in_python(_bare(reader.read, shuffled), batch_size, seconds)
+    unchecked = images_per_second_in_python(_bare(quick.read, shuffled), batch_size, seconds)
+    hot = images_per_second_in_python(_bare(quick.read, np.zeros_like(shuffled)), batch_size, seconds)
     return InputRates(
         whole, _differences({"host-to-device": whole, "checksum": checked, "storage": unchecked, "copy": hot})
     )
@@ -125,14 +126,3 @@ def _bare(read: Callable[[np.ndarray], np.ndarray], batches: np.ndarray) -> Iter
     while True:
         for positions in batches:
             yield read(positions)
-
-
-def _rate(iterator: Iterator[object], images: int, seconds: float) -> float:
-    """Items a second times `images` an item, after the first item, which starts everything."""
-    next(iterator)
-    count = 0
-    begun = time.perf_counter()
-    while (elapsed := time.perf_counter() - begun) < seconds:
-        next(iterator)
-        count += images
-    return count / elapsed

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from cxr_data import manifest as manifests
 from cxr_data import order, record, runtime
-from cxr_data.consume import elements_per_second
+from cxr_data.consume import elements_per_second, images_per_second_in_python
 from cxr_data.emulate import emulate
 from cxr_data.indexed import IndexedReader
 from cxr_data.manifest import Manifest, Shard, read_manifest
@@ -188,17 +188,6 @@ def pipeline_batches(made: Manifest, batch_size: int, **options: str) -> tf.data
     return pipeline.training_dataset(SPLIT, batch_size=batch_size, seed=0, epoch=0, epochs=40)
 
 
-def in_python(items: Iterator[object], images: int, seconds: float) -> float:
-    """Images a second of a Python loop, after the first item, which starts everything."""
-    next(items)
-    count = 0
-    begun = time.perf_counter()
-    while (elapsed := time.perf_counter() - begun) < seconds:
-        next(items)
-        count += images
-    return count / elapsed
-
-
 # -- the measurements --------------------------------------------------------------------------
 
 
@@ -216,14 +205,16 @@ def measure(floats: Manifest, compact: Manifest) -> list[Row]:
     ways: dict[str, tuple[Callable[[], float], str]] = {
         f"records only ({best[0]} at once, {best[1]} MB)": (lambda: records(best), "reference"),
         "limit: bare positional reads, 2 threads": (
-            lambda: in_python(bare_reads(floats, size), size, seconds), "",
+            lambda: images_per_second_in_python(bare_reads(floats, size), size, seconds), "",
         ),
         "indexed, checked in the first epoch": (
             lambda: ours(floats, verify="never"), "2.0 x records only, 0.75 x limit",
         ),
         "indexed, every read checked": (lambda: ours(floats, verify="always"), ""),
         "indexed, taken by a Python loop": (
-            lambda: in_python(iter(pipeline_batches(floats, size, verify="never")), size, seconds), "",
+            lambda: images_per_second_in_python(
+                iter(pipeline_batches(floats, size, verify="never")), size, seconds
+            ), "",
         ),
         "streamed": (lambda: ours(floats, reader="stream"), "0.8 x records only"),
         "indexed, uint8 x 1": (lambda: ours(compact, verify="never"), "2.5 x indexed float32"),
