@@ -26,12 +26,14 @@ lint: install
 	$(VENV)/bin/ruff format --config .ci/ruff.toml --check .
 	$(VENV)/bin/mypy
 
+# Two processes, since each holds a TensorFlow; a file stays in one, since its tests share shards.
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses=2 --dist=loadfile
 
-# The long ones too: all backbones through XLA takes more than an hour on two cores.
-test-all: lint
-	$(RUN) -m pytest -m "slow or not slow"
+# The long ones too, one at a time: some need the memory of the whole machine. All backbones
+# through XLA takes more than an hour on two cores.
+test-all: test
+	$(RUN) -m pytest -m slow
 
 clean:
 	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -150,8 +150,8 @@ def _training(record: RunRecord) -> str:
     config = record.config
     done = f"{len(record.epochs)} of {config.epochs} epochs" if record.epochs else f"{config.epochs} epochs"
     return (
-        f"{done}, batches of {config.batch_size}, Adam at {config.learning_rate:g}, cross-entropy, "
-        f"all layers trainable unless the settings say otherwise, seed {config.seed}"
+        f"{done}, batches of {config.batch_size}, {config.recipe.optimizer} at {config.learning_rate:g}, "
+        f"cross-entropy, all layers trainable unless the settings say otherwise, seed {config.seed}"
     )
 
 
@@ -159,9 +159,9 @@ def _selection(record: RunRecord) -> str | None:
     best = record.best_epoch
     if not best:
         return None
-    return (
-        f"the epoch with the lowest loss on the {record.config.validation_split} split: epoch {best['epoch']}"
-    )
+    monitor, split = record.config.monitor, record.config.validation_split
+    metric = "lowest loss" if monitor == "loss" else f"highest {monitor.replace('_', ' ')}"
+    return f"the epoch with the {metric} on the {split} split: epoch {best['epoch']}"
 
 
 def _initial(record: RunRecord) -> str:

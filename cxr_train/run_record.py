@@ -17,6 +17,7 @@ from cxr_data.manifest import MANIFEST_NAME
 from cxr_train.config import TrainConfig
 from cxr_train.environment import ENVIRONMENT_NAME
 from cxr_train.explanation import EXPLANATION_NAME, EXPLANATIONS
+from cxr_train.monitor import Monitor
 from cxr_train.predictions import read_predictions
 
 AUDIT_NAME = "audit.json"
@@ -81,7 +82,13 @@ class RunRecord:
     @property
     def best_epoch(self) -> Document | None:
         """The row of the epoch that `best.keras` is of."""
-        return min(self.epochs, key=lambda row: row["validation"]["loss"], default=None)
+        monitor = Monitor(self.config.monitor)
+        best, best_value = None, monitor.worst
+        for row in self.epochs:
+            value = monitor.value(row["validation"])
+            if value is not None and monitor.improves(value, best_value):
+                best, best_value = row, value
+        return best
 
     @classmethod
     def read(cls, directory: pathlib.Path) -> "RunRecord":
