@@ -5,18 +5,20 @@
 Without `--data` it trains on a small synthetic sample that it makes itself.
 """
 
+import dataclasses
 import datetime
 import json
 import pathlib
 import shlex
 import sys
 
+import tensorflow as tf
 from absl import flags
 
-from cxr_data import command, emulate, storage
+from cxr_data import command, emulate
 from cxr_data.choice import Choice
-from cxr_data.errors import DataError, UsageError
-from cxr_data.manifest import MANIFEST_NAME, Manifest, read_manifest
+from cxr_data.errors import CxrError, UsageError
+from cxr_data.manifest import Manifest, read_manifest
 from cxr_data.pipeline import Pipeline, clear_data_errors
 from cxr_data.runtime import start
 from cxr_train import evaluation_text, throughput
@@ -25,17 +27,24 @@ from cxr_train.checkpoint import newest_checkpoint
 from cxr_train.config import TrainConfig, parse_head
 from cxr_train.determinism import make_deterministic
 from cxr_train.embedded import make_embedded_sample
-from cxr_train.environment import write_environment
 from cxr_train.evaluation import EvaluationOptions, evaluate_split
 from cxr_train.explanation import Explainer, ExplainOptions
 from cxr_train.input_range import INPUT_RANGES
 from cxr_train.loop import Trainer
-from cxr_train.memory_plan import UNKNOWN_GB, device_memory_gb, plan_table
+from cxr_train.memory_plan import (
+    UNKNOWN_GB,
+    choose_batch_size,
+    device_memory_gb,
+    plan_table,
+    setting_of,
+    trace_of,
+)
 from cxr_train.monitor import MONITORS
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.recipe_flags import define_recipe_flags, recipe_from_flags
 from cxr_train.report import write_report
 from cxr_train.run import load_best_model
+from cxr_train.run_dir import FLAGS_NAME, check_resumed, keep_run, open_run_dir
 from cxr_train.stop import Stopped, StopRequest
 from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Placement, choose_placement, split_cpu
 
@@ -44,10 +53,16 @@ _DATA = flags.DEFINE_string("data", None, "Directory of shards; without it, the 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where the run writes; by default runs/BACKBONE-TIME.")
 _RESUME = flags.DEFINE_bool("resume", False, "Go on with the run in --run_dir.")
 _EPOCHS = flags.DEFINE_integer("epochs", TrainConfig.epochs, "Passes over the training split.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", TrainConfig.batch_size, "Global batch over all replicas.")
+_BATCH_SIZE = flags.DEFINE_string(
+    "batch_size",
+    str(TrainConfig.batch_size),
+    "Global batch over all replicas; auto: the largest that fits --memory_gb.",
+)
 _PLAN = flags.DEFINE_bool("plan", False, "Prints which batches fit --memory_gb, and ends.")
 _MEMORY_GB = flags.DEFINE_float(
-    "memory_gb", None, f"Of a device, for --plan; its own by default, {UNKNOWN_GB:g} where unknown."
+    "memory_gb",
+    None,
+    f"Of a device, for --plan and --batch_size=auto; its own by default, {UNKNOWN_GB:g} where unknown.",
 )
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", TrainConfig.learning_rate, "After the warm-up.")
 _HEAD = flags.DEFINE_string("head", "128-32", "Widths of the hidden dense layers.")
@@ -117,7 +132,8 @@ define_recipe_flags()
 define_read_flags()
 
 _EMBEDDED_IMAGE_SIZE = 96
-_FLAGS_FILE = "flags.txt"
+# Flags of which a run keeps what they came to.
+_RESOLVED = ("run_dir", "batch_size")
 
 
 def config_from_flags() -> TrainConfig:
@@ -136,7 +152,7 @@ def config_from_flags() -> TrainConfig:
         data=_DATA.value or str(run_dir / "sample_tfrecords"),
         run_dir=str(run_dir),
         epochs=_EPOCHS.value,
-        batch_size=_BATCH_SIZE.value,
+        batch_size=_batch_size_from_flags(),
         learning_rate=_LEARNING_RATE.value,
         head=parse_head(_HEAD.value),
         dropout=_DROPOUT.value,
@@ -159,44 +175,42 @@ def config_from_flags() -> TrainConfig:
     )
 
 
-def prepare_run_dir(config: TrainConfig, resume: bool) -> None:
-    """Makes the run directory, or checks that the one there is this run's.
-
-    Raises:
-      UsageError: there is a run already and `resume` is off, or it has another configuration.
-      DataError: `resume` is on and there is no run.
-    """
-    run_dir = pathlib.Path(config.run_dir)
-    saved = run_dir / "config.json"
-    if not resume:
-        if saved.exists():
-            raise UsageError(
-                f"--run_dir={run_dir}: holds a run already; pass --resume to go on or choose another"
-            )
-        run_dir.mkdir(parents=True, exist_ok=True)
-        config.save(saved)
-        return
-    if not saved.exists():
-        raise DataError(f"--resume: {run_dir} holds no run (no {saved.name}); start it without --resume")
-    before = TrainConfig.load(saved).what_decides_the_result()
-    for name, value in config.what_decides_the_result().items():
-        if value != before.get(name, value):
-            raise UsageError(
-                f"--resume: the run in {run_dir} has --{name}={before[name]}, not {value}; "
-                f"repeat its flags with --flagfile={run_dir / _FLAGS_FILE}"
-            )
-    config.save(saved)
+def _batch_size_from_flags() -> int:
+    """The number; the default stands in for `auto` until data and device are known."""
+    text = _BATCH_SIZE.value
+    if text == "auto":
+        return TrainConfig.batch_size
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UsageError(f"--batch_size={text}: give a whole number or auto") from error
 
 
-def _write_flags(config: TrainConfig) -> None:
-    """Writes flags that repeat or, with --resume, continue this run."""
+def _choose_batch_size(
+    config: TrainConfig, manifest: Manifest, placement: Placement, before: TrainConfig | None
+) -> Choice:
+    """What `--batch_size` comes to on these data and this device. Raises UsageError: nothing fits."""
+    if _BATCH_SIZE.value != "auto":
+        return Choice("batch_size", str(config.batch_size))
+    if before:
+        return Choice("batch_size", str(before.batch_size), "as the run began")
+    return choose_batch_size(
+        trace_of(config, classes=len(manifest.class_names), image_size=manifest.size),
+        setting_of(config.recipe, placement),
+        memory_gb=_memory_gb(),
+        replicas=placement.replicas,
+        accumulation=config.recipe.gradient_accumulation,
+        images=manifest.count(config.train_split),
+    )
+
+
+def _flags_text(config: TrainConfig) -> str:
+    """Flags that repeat or, with --resume, continue this run."""
     own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
     values = {flag.name: flag for flag in own if flag.name != "resume" and flag.value is not None}
-    lines = [flag.serialize() for flag in values.values()]
-    if "run_dir" not in values:
-        lines.append(f"--run_dir={config.run_dir}")
-    content = "\n".join(line for line in lines if line) + "\n"
-    storage.replace(pathlib.Path(config.run_dir) / _FLAGS_FILE, content.encode())
+    lines = [flag.serialize() for name, flag in values.items() if name not in _RESOLVED]
+    lines += [f"--{name}={getattr(config, name)}" for name in _RESOLVED]
+    return "\n".join(line for line in lines if line) + "\n"
 
 
 def _read_data(config: TrainConfig) -> Manifest:
@@ -215,22 +229,6 @@ def _read_data(config: TrainConfig) -> Manifest:
             f"convert again with python -m tools.make_tfrecords --size={_IMAGE_SIZE.value}"
         )
     return manifest
-
-
-def _keep_manifest(config: TrainConfig) -> None:
-    """Keeps a copy of the manifest in the run directory, the proof of what was trained on.
-
-    Raises:
-      DataError: a resumed run was started on other data.
-    """
-    kept = pathlib.Path(config.run_dir) / MANIFEST_NAME
-    content = storage.read_bytes(storage.join(config.data, MANIFEST_NAME))
-    if not kept.exists():
-        storage.replace(kept, content)
-    elif kept.read_bytes() != content:
-        raise DataError(
-            f"--resume: {config.data} is not the data that {config.run_dir} was started on: see {kept}"
-        )
 
 
 def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement, stop: StopRequest) -> None:
@@ -267,26 +265,35 @@ def main() -> int:
         _EMULATE_STEP_MS.value, _EMULATE_IMAGES_PER_SECOND.value, config.batch_size
     )
     if step_seconds is not None:
-        return _emulate(config, Pipeline(_read_data(config), config.read), step_seconds)
-    prepare_run_dir(config, _RESUME.value)
-    _write_flags(config)
+        return _emulate(config, step_seconds)
+    before = open_run_dir(pathlib.Path(config.run_dir), resume=_RESUME.value)
     pipeline = Pipeline(_read_data(config), config.read)
-    _keep_manifest(config)
     xla = config.xla
     if config.deterministic:
         xla, deterministic = make_deterministic(xla)
         print(deterministic)
     placement = choose_placement(config.strategy, config.precision, xla)
+    batch_size = _choose_batch_size(config, pipeline.manifest, placement, before)
+    config = dataclasses.replace(config, batch_size=int(batch_size.value))
+    if before:
+        check_resumed(config, before)
     weights = Choice("weights", config.weights, _weights_reason())
-    for choice in (*placement.choices, *pipeline.choices, weights):
+    choices = (*placement.choices, *pipeline.choices, weights, batch_size)
+    for choice in choices:
         print(choice)
-    write_environment(pathlib.Path(config.run_dir), (*placement.choices, *pipeline.choices, weights))
     with StopRequest(lambda: _last_words(config)).listening() as stop:
         try:
-            _train(config, pipeline, placement, stop)
+            trainer = Trainer(config, pipeline, placement)
+            keep_run(config, _flags_text(config), choices)
+            _train(config, pipeline, trainer, stop)
         except Stopped:
             print(f"stopped and saved; go on with: {_resume_command(config)}")
             return 0
+        except tf.errors.ResourceExhaustedError as error:
+            raise CxrError(
+                f"--batch_size={config.batch_size}: the device has too little memory; --batch_size=auto "
+                "chooses one that fits, --gradient_accumulation=2 halves what is computed at once"
+            ) from error
     print(
         f"\nrun directory {config.run_dir}: best.keras, last.keras, metrics.jsonl, predictions_*.csv, "
         f"metrics_*.json, checkpoints/, tensorboard/ (tensorboard --logdir={config.run_dir}/tensorboard)"
@@ -304,9 +311,8 @@ def _report(config: TrainConfig, pipeline: Pipeline) -> None:
     print(f"report: {write_report(pathlib.Path(config.run_dir))}")
 
 
-def _train(config: TrainConfig, pipeline: Pipeline, placement: Placement, stop: StopRequest) -> None:
+def _train(config: TrainConfig, pipeline: Pipeline, trainer: Trainer, stop: StopRequest) -> None:
     """Trains, evaluates the best model, and says what limited the run. Raises Stopped."""
-    trainer = Trainer(config, pipeline, placement)
     print(trainer.describe(), flush=True)
     if _RESUME.value:
         print("\n".join(trainer.resume()), flush=True)
@@ -318,7 +324,7 @@ def _train(config: TrainConfig, pipeline: Pipeline, placement: Placement, stop: 
 
 
 def _resume_command(config: TrainConfig) -> str:
-    flagfile = shlex.quote(str(pathlib.Path(config.run_dir) / _FLAGS_FILE))
+    flagfile = shlex.quote(str(pathlib.Path(config.run_dir) / FLAGS_NAME))
     return f"python -m cxr_train.main --flagfile={flagfile} --resume"
 
 
@@ -331,14 +337,20 @@ def _last_words(config: TrainConfig) -> str:
 
 
 def _print_plan() -> int:
-    memory_gb = _MEMORY_GB.value or device_memory_gb() or UNKNOWN_GB
-    for line in plan_table(memory_gb):
+    for line in plan_table(_memory_gb()):
         print(line, flush=True)
     return 0
 
 
-def _emulate(config: TrainConfig, pipeline: Pipeline, step_seconds: float) -> int:
-    """Feeds an emulated accelerator instead of a network."""
+def _memory_gb() -> float:
+    return _MEMORY_GB.value or device_memory_gb() or UNKNOWN_GB
+
+
+def _emulate(config: TrainConfig, step_seconds: float) -> int:
+    """Feeds an emulated accelerator instead of a network. Raises UsageError: it has no memory to fill."""
+    if _BATCH_SIZE.value == "auto":
+        raise UsageError("--batch_size=auto: an emulated accelerator has no memory to fill; give a number")
+    pipeline = Pipeline(_read_data(config), config.read)
     for choice in pipeline.choices:
         print(choice)
     dataset = pipeline.training_dataset(

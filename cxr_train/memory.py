@@ -144,7 +144,11 @@ def trace(
             backbone, classes=classes, image_size=image_size, head=tuple(head), input_range=input_range
         )
     set_trainable(layers_to_freeze(model, freeze), False)
-    return read_graph(model)
+    network = read_graph(model)
+    # Keras numbers the layers of a process; the model that is built next has the names, of which
+    # `--freeze=until:LAYER` and weights files speak, of one that is built alone.
+    keras.utils.clear_session(free_memory=False)
+    return network
 
 
 def read_graph(model: keras.Model) -> Network:

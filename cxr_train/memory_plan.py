@@ -8,8 +8,10 @@ from tensorflow.python.client import device_lib
 from cxr_data.choice import Choice
 from cxr_data.errors import UsageError
 from cxr_train.backbones import BACKBONES
+from cxr_train.config import TrainConfig
 from cxr_train.memory import Network, Setting, estimate, trace
 from cxr_train.recipe import Recipe
+from cxr_train.strategy import Placement
 
 UNKNOWN_GB = 12.0
 # Published batch sizes of the study (Pal and Paul, 2021), at 360 px on a card of 11 GB.
@@ -42,6 +44,25 @@ def state_slots(recipe: Recipe) -> int:
     """Float32 copies of the weights that optimizer, weight average and accumulation keep."""
     moments = 2 if recipe.optimizer in ("adam", "adamw") else 1
     return moments + bool(recipe.ema) + (recipe.gradient_accumulation > 1)
+
+
+def setting_of(recipe: Recipe, placement: Placement) -> Setting:
+    """How a run computes, as far as its memory depends on it."""
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return Setting(placement.policy, placement.compile, on_gpu, state_slots(recipe))
+
+
+def trace_of(config: TrainConfig, *, classes: int, image_size: int) -> Network:
+    """The network of a run; what is unfrozen in the end counts as trained. Raises UsageError as `trace`."""
+    recipe = config.recipe
+    return trace(
+        config.backbone,
+        image_size=image_size,
+        classes=classes,
+        head=config.head,
+        input_range=config.input_range,
+        freeze="none" if recipe.unfreeze_at_epoch else recipe.freeze,
+    )
 
 
 def largest_batch(network: Network, setting: Setting, memory_gb: float) -> int:

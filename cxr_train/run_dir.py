@@ -1,0 +1,84 @@
+"""A run directory's beginning: whether a run may start there, and the proof of what was started.
+
+`config.json` is written last, once everything that it names was found to be usable: a command
+that failed before has left no run behind, and the corrected one needs no `--resume`.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from cxr_data import storage
+from cxr_data.choice import Choice
+from cxr_data.errors import DataError, UsageError
+from cxr_data.manifest import MANIFEST_NAME
+from cxr_train.config import TrainConfig
+from cxr_train.environment import write_environment
+
+FLAGS_NAME = "flags.txt"
+_CONFIG_NAME = "config.json"
+
+
+def open_run_dir(run_dir: pathlib.Path, *, resume: bool) -> TrainConfig | None:
+    """Makes the directory of a new run, or reads the configuration of the one to be resumed.
+
+    Returns:
+      None for a new run.
+
+    Raises:
+      UsageError: there is a run already and `resume` is off, or the directory cannot be made.
+      DataError: `resume` is on and there is no run, or its configuration is damaged.
+    """
+    saved = run_dir / _CONFIG_NAME
+    if resume:
+        if not saved.exists():
+            raise DataError(f"--resume: {run_dir} holds no run (no {saved.name}); start it without --resume")
+        return TrainConfig.load(saved)
+    if saved.exists():
+        raise UsageError(
+            f"--run_dir={run_dir}: holds a run already; pass --resume to go on or choose another"
+        )
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--run_dir={run_dir}: cannot be made: {error.strerror}") from error
+    return None
+
+
+def check_resumed(config: TrainConfig, before: TrainConfig) -> None:
+    """Checks that `config` continues the run that was started with `before`, on the same data.
+
+    Raises:
+      UsageError: a flag that decides the result differs.
+      DataError: the shards are other ones.
+    """
+    kept = before.what_decides_the_result()
+    for name, value in config.what_decides_the_result().items():
+        if value != kept.get(name, value):
+            raise UsageError(
+                f"--resume: the run in {config.run_dir} has --{name}={kept[name]}, not {value}; "
+                f"repeat its flags with --flagfile={pathlib.Path(config.run_dir) / FLAGS_NAME}"
+            )
+    manifest = pathlib.Path(config.run_dir) / MANIFEST_NAME
+    if manifest.exists() and manifest.read_bytes() != _manifest(config):
+        raise DataError(
+            f"--resume: {config.data} is not the data that {config.run_dir} was started on: see {manifest}"
+        )
+
+
+def keep_run(config: TrainConfig, flags: str, choices: Sequence[Choice]) -> None:
+    """Writes what was started: the manifest of its data, its machine, its flags and its configuration.
+
+    Args:
+      config: of the run.
+      flags: lines for `--flagfile` that repeat it.
+      choices: the settings in force.
+    """
+    run_dir = pathlib.Path(config.run_dir)
+    storage.replace(run_dir / MANIFEST_NAME, _manifest(config))
+    write_environment(run_dir, choices)
+    storage.replace(run_dir / FLAGS_NAME, flags.encode())
+    config.save(run_dir / _CONFIG_NAME)
+
+
+def _manifest(config: TrainConfig) -> bytes:
+    return storage.read_bytes(storage.join(config.data, MANIFEST_NAME))
