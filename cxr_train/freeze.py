@@ -1,7 +1,8 @@
 """Which layers are trained: the head always, the backbone in whole, in part, later, or not at all.
 
 A frozen layer's weights are no part of the backward pass, and its BatchNorm normalises with its
-moving statistics and leaves them as they are (Keras' rule for `trainable = False`).
+moving statistics and leaves them as they are (Keras' rule for `trainable = False`). The dropout
+that EfficientNet has between its blocks stays on in training, frozen or not.
 """
 
 import difflib
