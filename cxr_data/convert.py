@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from cxr_data import ledger, manifest, quarantine, storage
 from cxr_data.beam import BeamJob
 from cxr_data.errors import DataError, UsageError
@@ -148,6 +150,19 @@ def _warn_of_space(config: SharderConfig, todo: Sequence[ShardPlan], progress: P
         )
 
 
+def _warn_of_small(made: manifest.Manifest, progress: Progress) -> None:
+    """Nothing can sharpen an image that is smaller than what all are reduced to."""
+    measured = manifest.read_features(made)
+    if not made.equalize_to or measured is None:
+        return
+    smallest = int(np.minimum(measured["width"], measured["height"]).min())
+    if smallest < 2 * made.equalize_to:
+        progress.say(
+            f"WARNING: the smallest image has {smallest} pixels: after --equalize_to={made.equalize_to} it "
+            f"may still be told from larger ones by its sharpness; {smallest // 2} or less would hide it"
+        )
+
+
 def _report(
     made: manifest.Manifest,
     prepared: Prepared,
@@ -171,6 +186,7 @@ def _report(
     else:
         rows.append(("speed", "nothing to do: the output was complete, and is checked"))
     progress.finish(rows)
+    _warn_of_small(made, progress)
     if Path(made.directory, manifest.AUDIT_NAME).exists():
         from cxr_data.audit import summary  # not before: workers need no scikit-learn
 

@@ -2,7 +2,7 @@
 
     DIR/class/...                a folder per class
     DIR/train/class/...          split folders above (train, validation or val, test, ...)
-    FILE.csv                     columns path,label[,group][,split], paths relative to the CSV
+    FILE.csv                     columns path,label[,group][,split][,source], paths relative to the CSV
 
 Nothing is opened here. Every file found is either an `Item` or `Quarantined`; only
 hidden files (a leading dot) are passed over. Links are followed to files inside of
@@ -14,7 +14,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -49,6 +49,7 @@ class Item:
       changed_ns: when it was last changed (ctime), 0 if unknown.
       split: where folders or CSV decide it.
       group: the patient, where the CSV states it.
+      source: where it comes from: the first folder below that of its class, or as the CSV states it.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Item:
     changed_ns: int
     split: str | None = None
     group: str | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,8 @@ def _discover_folder(source: str) -> Found:
             expected = "SPLIT/CLASS" if has_splits else "CLASS"
             quarantined.append(Quarantined(entry.id, "no_class", f"it does not lie in a folder {expected}"))
             continue
-        items.append(
-            Item(entry.id, entry.path, parts[depth], entry.bytes, entry.changed_ns, split=split, group=None)
-        )
+        origin = parts[depth + 1] if len(parts) > depth + 2 else ""
+        items.append(replace(entry, label=parts[depth], split=split, source=origin))
     return Found(tuple(sorted(items, key=_by_id)), tuple(sorted(quarantined)), has_splits)
 
 
@@ -221,14 +222,12 @@ def _discover_csv(source: str) -> Found:
             continue
         split = row.get("split") or None
         items.append(
-            Item(
-                entry.id,
-                entry.path,
-                label,
-                entry.bytes,
-                entry.changed_ns,
+            replace(
+                entry,
+                label=label,
                 split=SPLIT_FOLDERS.get(split.lower(), split) if split else None,
                 group=row.get("group") or None,
+                source=row.get("source") or "",
             )
         )
     with_split = sum(item.split is not None for item in items)

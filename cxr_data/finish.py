@@ -54,6 +54,8 @@ def finish(
         versions=versions(),
         index_sha256=manifest.write_index(config.output, index),
         features_sha256=manifest.write_features(config.output, _features_of(written)),
+        crop_border=config.crop_border,
+        equalize_to=config.equalize_to,
     )
     if config.audit and not Path(config.output, manifest.AUDIT_NAME).exists():
         _audit(made)  # before the manifest, which says that everything is there
@@ -91,14 +93,16 @@ def _counts(
 
 
 def _source_counts(prepared: Prepared, index: np.ndarray, left_out: Sequence[Quarantined]) -> dict[str, int]:
-    excluded = sum(entry.reason == "duplicate" for entry in left_out)
+    duplicates = sum(entry.reason == "duplicate" for entry in left_out)
+    excluded = sum(entry.reason in quarantine.EXCLUDED for entry in left_out)
     counts = {
         "discovered": prepared.found.discovered,
         "written": len(index),
-        "quarantined": len(left_out) - excluded,
-        "duplicates": excluded,
+        "quarantined": len(left_out) - duplicates - excluded,
+        "duplicates": duplicates,
+        "excluded": excluded,
     }
-    if counts["discovered"] != counts["written"] + counts["quarantined"] + counts["duplicates"]:
+    if counts["discovered"] != sum(counts.values()) - counts["discovered"]:
         raise AssertionError(f"the counts do not add up: {counts}")
     return counts
 

@@ -102,7 +102,7 @@ def _patients_in_two(own: Pictures, sides: str, side_of: Callable[[int], str], k
     else:
         advice = (
             "look at them: a patient may fall ill between two pictures, or one label is wrong; a model that "
-            "knows the patient cannot be right on both (a CSV of the images to convert leaves pictures out)"
+            "knows the patient cannot be right on both (make_tfrecords --exclude=FILE leaves pictures out)"
         )
     text = f"{len(cases):,} of {len(own.patients()):,} known patients are in two {sides}"
     return Finding(kind, f"patients_in_two_{sides}", len(cases), text, advice, tuple(cases))
@@ -120,10 +120,14 @@ def _pictures_in_two(
     cases = tuple(_case(own, own, pair, side_of, side_of) for pair in crossing)
     if sides == "splits":
         advice = (
-            "leave one of each out (a CSV of the images to convert), or give both the same patient in a CSV"
+            "make_tfrecords --exclude_findings=audit.json leaves out the one in training; or give both "
+            "the same patient in a CSV"
         )
     else:
-        advice = "one of the two labels is wrong: correct it, or leave both out"
+        advice = (
+            "one of the two labels is wrong: correct it; make_tfrecords --exclude_findings=audit.json leaves "
+            "both out"
+        )
     text = f"{_how_many(crossing)} show the same in two {sides}"
     return Finding(LEAKAGE, f"pictures_in_two_{sides}", len(crossing), text, advice, cases)
 
@@ -140,7 +144,10 @@ def _pictures_in_other(own: Pictures, other: Pictures, pairs: list[Pair]) -> Fin
 
     cases = tuple(_case(own, other, pair, own_side, other_side) for pair in pairs)
     text = f"{_how_many(pairs)} show the same here and in {other.where}"
-    advice = "the two are no independent data: leave these out before one evaluates the other"
+    advice = (
+        "the two are no independent data: before one evaluates the other, leave these out "
+        "(make_tfrecords --exclude_findings=audit.json, for the dataset audited here)"
+    )
     return Finding(LEAKAGE, "pictures_in_second_dataset", len(pairs), text, advice, cases)
 
 
@@ -156,7 +163,7 @@ def _repeats(own: Pictures, pairs: list[Pair]) -> Finding | None:
     root = tie_groups({name: name for name in own.ids}, ((own.ids[p.first], own.ids[p.second]) for p in here))
     extra = len(root) - len(set(root.values()))
     text = f"{extra:,} pictures repeat others of the same split and class ({_how_many(here)})"
-    advice = "they count several times: a CSV of the images to convert leaves the copies out"
+    advice = "they count several times: make_tfrecords --exclude_findings=audit.json leaves the copies out"
     cases = tuple(_case(own, own, pair, own.splits.__getitem__, own.label_name) for pair in here)
     return Finding(REPEATS, "repeated_pictures", extra, text, advice, cases)
 

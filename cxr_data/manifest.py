@@ -54,10 +54,13 @@ class Manifest:
       seed: of the plan.
       config_hash: of the flags that decide the output.
       inputs_hash: of the ids, sizes and labels that the plan was made from.
-      source_counts: what became of the discovered files: discovered = written + quarantined + duplicates.
+      source_counts: what became of the discovered files: discovered = written + quarantined + duplicates
+        + excluded, as users asked for.
       versions: of the programs that decide the pixels.
       index_sha256: of `index.npy`.
       features_sha256: of `features.npy`; empty where nothing was measured while converting.
+      crop_border, equalize_to: what was taken out of the images before they were resized, as in
+        `write.PixelOptions`.
     """
 
     directory: str
@@ -79,6 +82,8 @@ class Manifest:
     versions: Mapping[str, str]
     index_sha256: str
     features_sha256: str = ""
+    crop_border: str = "none"
+    equalize_to: int = 0
     notes: tuple[str, ...] = field(default=())
 
     @property

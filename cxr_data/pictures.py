@@ -19,6 +19,7 @@ from cxr_data.group import AUTO, find_groups
 from cxr_data.manifest import Manifest, read_features, read_index
 from cxr_data.prepare import cores
 from cxr_data.quarantine import Undecodable
+from cxr_data.sharder_config import pixel_options
 from cxr_data.write import PixelOptions, read_source, small_image_with_facts
 
 
@@ -98,7 +99,7 @@ def pictures_of_shards(made: Manifest, quiet: bool = False) -> Pictures:
         class_names=made.class_names,
         rows=np.array(measured, features.FEATURES_DTYPE) if rows is None else rows,
         has_files=rows is not None,
-        stored=(made.size, made.kernel, made.color),
+        stored=_form(made),
     )
 
 
@@ -145,10 +146,11 @@ def with_files(pictures: Pictures, made: Manifest, source: str, quiet: bool = Fa
             f"--source={source} lacks {len(missing)} of {len(pictures)} pictures, as {missing[0]}: "
             "give the folder or CSV that the shards were made from"
         )
-    options = PixelOptions(made.size, made.channels, made.dtype, made.color, _MAX_PIXELS)
     rows = []
     for name, row in zip(
-        pictures.ids, _measured([items[name] for name in pictures.ids], options, quiet), strict=True
+        pictures.ids,
+        _measured([items[name] for name in pictures.ids], pixel_options(made), quiet),
+        strict=True,
     ):
         if isinstance(row, str):
             raise DataError(f"--source={source}: {name}: {row}")
@@ -163,8 +165,7 @@ def pictures_of_files(source: str, like: Manifest, quiet: bool = False) -> Pictu
       UsageError, DataError: there is no such source, or nothing in it can be decoded.
     """
     items = discover(source).items
-    options = PixelOptions(like.size, like.channels, like.dtype, like.color, _MAX_PIXELS)
-    rows = list(_measured(items, options, quiet))
+    rows = list(_measured(items, pixel_options(like), quiet))
     kept = [(item, row) for item, row in zip(items, rows, strict=True) if not isinstance(row, str)]
     if not kept:
         raise DataError(f"{source}: not one of {len(items)} files can be decoded")
@@ -179,11 +180,12 @@ def pictures_of_files(source: str, like: Manifest, quiet: bool = False) -> Pictu
         class_names=class_names,
         rows=np.array([row for _, row in kept], features.FEATURES_DTYPE),
         has_files=True,
-        stored=(like.size, like.kernel, like.color),
+        stored=_form(like),
     )
 
 
-_MAX_PIXELS = 100_000_000
+def _form(made: Manifest) -> tuple[object, ...]:
+    return made.size, made.kernel, made.color, made.crop_border, made.equalize_to
 
 
 def _measured(items: Sequence[Item], options: PixelOptions, quiet: bool) -> Iterator[Any]:

@@ -1,13 +1,14 @@
 """Everything before the first byte: inputs, patients, duplicates, the plan."""
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from cxr_data import decode, dicom, duplicates, group, manifest, plan, resize, storage
+from cxr_data import decode, dicom, duplicates, exclude, group, manifest, plan, resize, storage
 from cxr_data.discover import Found, Item, discover
 from cxr_data.errors import DataError, UsageError
 from cxr_data.ledger import Header
@@ -29,6 +30,8 @@ _DECISIVE = (
     "duplicates",
     "max_pixels",
 )
+# Of these, only what is asked for is in the config: outputs from before they were there stay valid.
+_MITIGATIONS = ("balance", "crop_border", "equalize_to")
 
 
 @dataclass(frozen=True)
@@ -49,19 +52,22 @@ def prepare(config: SharderConfig, progress: Progress) -> Prepared:
     """
     found = discover(config.source)
     threads = cores()
-    copies = duplicates.find_duplicates(found.items, config.max_pixels, threads)
-    kept = duplicates.apply_policy(found.items, copies, config.duplicates)
-    if not kept.items:
-        raise DataError(
-            f"{config.source}: all {found.discovered} files are excluded ({kept.excluded[0].detail})"
-        )
-    groups = group.find_groups(kept.items, config.group_regex, _patients(kept.items, threads))
+    named = _excluded(config, found.items)
+    wanted = [item for item in found.items if item.id not in named]
+    copies = duplicates.find_duplicates(wanted, config.max_pixels, threads)
+    kept = duplicates.apply_policy(wanted, copies, config.duplicates)
+    dropped = _dropped(config, found, kept.items)
+    items = [item for item in kept.items if item.id not in dropped]
+    excluded = (*kept.excluded, *named.values(), *dropped.values())
+    if not items:
+        raise DataError(f"{config.source}: all {found.discovered} files are excluded ({excluded[0].detail})")
+    groups = group.find_groups(items, config.group_regex, _patients(items, threads))
     progress.say(groups.summary)
     if groups.warning:
         progress.say(f"WARNING: {groups.warning}")
-    group_of = duplicates.tie_groups(groups.of, kept.same)
-    made = _plan(config, found, kept.items, group_of)
-    header = Header(_config_of(config, made.class_names), made.digest())
+    group_of = duplicates.tie_groups(groups.of, _within(kept.same, groups.of))
+    made = _plan(config, found, items, group_of)
+    header = Header(_config_of(config, made.class_names, named), made.digest())
     progress.event(
         "plan",
         discovered=found.discovered,
@@ -70,7 +76,24 @@ def prepare(config: SharderConfig, progress: Progress) -> Prepared:
         groups=len(set(group_of.values())),
         warning=groups.warning,
     )
-    return Prepared(found, made, header, kept.excluded)
+    return Prepared(found, made, header, excluded)
+
+
+def _excluded(config: SharderConfig, items: Sequence[Item]) -> dict[str, Quarantined]:
+    """What --exclude and --exclude_findings name."""
+    found = exclude.read_findings(config.exclude_findings, items) if config.exclude_findings else {}
+    return found | (exclude.read_exclusions(config.exclude, items) if config.exclude else {})
+
+
+def _dropped(config: SharderConfig, found: Found, items: Sequence[Item]) -> dict[str, Quarantined]:
+    if config.balance == "none" or not items:
+        return {}
+    by_folders = plan.parse_splits(_splits(config, found)) is None
+    return exclude.balance(items, config.balance, by_folders, config.seed)
+
+
+def _within(same: Iterable[Sequence[str]], of: Mapping[str, str]) -> list[list[str]]:
+    return [[name for name in ids if name in of] for ids in same]
 
 
 def cores() -> int:
@@ -108,10 +131,7 @@ def _head(item: Item) -> bytes:
 
 
 def _plan(config: SharderConfig, found: Found, items: Sequence[Item], group_of: Mapping[str, str]) -> Plan:
-    text = config.splits
-    if text == "auto":
-        text = "folders" if found.has_splits else DEFAULT_SPLITS
-    fractions = plan.parse_splits(text)
+    fractions = plan.parse_splits(_splits(config, found))
     if fractions is None:
         if not found.has_splits:
             raise UsageError(
@@ -136,15 +156,30 @@ def _plan(config: SharderConfig, found: Found, items: Sequence[Item], group_of: 
     )
 
 
-def _config_of(config: SharderConfig, class_names: Sequence[str]) -> dict[str, Any]:
+def _splits(config: SharderConfig, found: Found) -> str:
+    if config.splits == "auto":
+        return "folders" if found.has_splits else DEFAULT_SPLITS
+    return config.splits
+
+
+def _config_of(
+    config: SharderConfig, class_names: Sequence[str], named: Mapping[str, Quarantined]
+) -> dict[str, Any]:
     """What decides the output besides the inputs: another value needs another output."""
+    mitigations = {n: getattr(config, n) for n in _MITIGATIONS if getattr(config, n) != getattr(_DEFAULTS, n)}
+    if named:
+        mitigations["exclude"] = hashlib.sha256(repr(sorted(named.values())).encode()).hexdigest()
     return {
         **{name: getattr(config, name) for name in _DECISIVE},
+        **mitigations,
         "classes": list(class_names),
         "kernel": resize.KERNEL,
         "schema": manifest.SCHEMA,
         "versions": versions(),
     }
+
+
+_DEFAULTS = SharderConfig("", "")
 
 
 def versions() -> dict[str, str]:

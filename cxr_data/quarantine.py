@@ -30,12 +30,17 @@ REASONS = {
     "listed_twice": "a second line of the CSV for the same file",
     "conflicting_labels": "the same bytes under two labels",
     "duplicate": "the same bytes as another file, which was written",
+    "excluded": "named by --exclude, or by the audit that --exclude_findings gives",
+    "balanced": "dropped by --balance",
     "decoder_crashed": "the decoder ended the worker process, twice",
     "timeout": "the decoder did not come back",
 }
-"""Every reason there is. "duplicate" is an exclusion, all others are quarantine."""
+"""Every reason there is. "duplicate" and `EXCLUDED` are exclusions, all others are quarantine."""
 
-NOT_BAD = ("no_class", "listed_twice", "duplicate")
+EXCLUDED = ("excluded", "balanced")
+"""Left out because the user wished it."""
+
+NOT_BAD = ("no_class", "listed_twice", "duplicate", *EXCLUDED)
 """Reasons that say nothing against the file, and do not count for --max_bad."""
 
 

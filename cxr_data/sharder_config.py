@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from cxr_data import decode, duplicates, group, record, storage
+from cxr_data import decode, duplicates, exclude, group, mitigate, record, storage
 from cxr_data.errors import UsageError
+from cxr_data.manifest import Manifest
 from cxr_data.write import PixelOptions
 
 RUNNERS = ("local", "beam")
@@ -28,6 +29,11 @@ class SharderConfig:
       workers: processes; -1 for one a core, 0 for none (all in this process).
       seed: of the split and the order.
       duplicates: "exclude", "keep" or "fail".
+      exclude: a list of images to leave out, see `exclude.read_exclusions`; empty for none.
+      exclude_findings: an audit whose pairs are to go, see `exclude.read_findings`; empty for none.
+      balance: one of `exclude.BALANCES`.
+      crop_border: "none", "auto" or a share, see `mitigate.crop`.
+      equalize_to: see `mitigate.equalize`; 0 for no.
       max_pixels: larger images are quarantined.
       max_bad: the share of quarantined images at which the run stops.
       image_timeout: seconds that one image may take.
@@ -54,6 +60,11 @@ class SharderConfig:
     workers: int = -1
     seed: int = 0
     duplicates: str = "exclude"
+    exclude: str = ""
+    exclude_findings: str = ""
+    balance: str = "none"
+    crop_border: str = mitigate.NONE
+    equalize_to: int = 0
     max_pixels: int = 100_000_000
     max_bad: float = 1.0
     image_timeout: float = 120
@@ -72,6 +83,7 @@ class SharderConfig:
             ("channels", (1, 3)),
             ("color", decode.COLORS),
             ("duplicates", duplicates.POLICIES),
+            ("balance", exclude.BALANCES),
             ("runner", RUNNERS),
         ):
             if getattr(self, name) not in allowed:
@@ -80,6 +92,11 @@ class SharderConfig:
                 )
         if self.color == "keep" and self.channels == 1:
             raise UsageError("--color=keep needs --channels=3")
+        mitigate.parse_crop(self.crop_border)
+        if self.equalize_to and self.color == "keep":
+            raise UsageError("--equalize_to makes images gray: it needs --color=gray")
+        if self.equalize_to and not 16 <= self.equalize_to <= 4096:
+            raise UsageError(f"--equalize_to={self.equalize_to}: choose from 16 to 4096, or 0 for no")
         if not 1 <= self.size <= 4096:
             raise UsageError(f"--size={self.size}: choose from 1 to 4096")
         if self.shard_mb <= 0 or self.max_pixels <= 0 or self.image_timeout <= 0:
@@ -94,4 +111,25 @@ class SharderConfig:
     @property
     def pixels(self) -> PixelOptions:
         """The part that decides the bytes of a record."""
-        return PixelOptions(self.size, self.channels, self.dtype, self.color, self.max_pixels)
+        return PixelOptions(
+            self.size,
+            self.channels,
+            self.dtype,
+            self.color,
+            self.max_pixels,
+            self.crop_border,
+            self.equalize_to,
+        )
+
+
+def pixel_options(made: Manifest) -> PixelOptions:
+    """How the images of a dataset were made from their files."""
+    return PixelOptions(
+        made.size,
+        made.channels,
+        made.dtype,
+        made.color,
+        SharderConfig.max_pixels,
+        made.crop_border,
+        made.equalize_to,
+    )

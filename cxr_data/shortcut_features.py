@@ -13,25 +13,33 @@ PROBE = "pixel probe"
 
 _SAME_FOR_ALL = (
     "the records hold none of it, but what made it (the source, its compression and resolution) leaves "
-    "traces in the pixels: take every class from every source, by a CSV of the images to convert"
+    "traces in the pixels: make_tfrecords --equalize_to=256 (at most half of the smallest image) hides those "
+    "of resolution and compression, --balance=source takes every class from every source"
 )
-_ANATOMY = "it may be anatomy or disease as well as the source: train and evaluate across sources to know"
-_LEAVE_OUT = "a CSV of the images to convert leaves pictures out"
+_ANATOMY = (
+    "it may be anatomy or disease as well as the source: take every class from every source "
+    "(make_tfrecords --balance=source), train and evaluate across sources to know"
+)
+_LEAVE_OUT = "leave pictures out (make_tfrecords --exclude=FILE)"
+_CROP = "make_tfrecords --crop_border=auto takes flat borders off, --crop_border=0.05 as much of every side"
 
 ADVICE = {
     "size": _SAME_FOR_ALL,
-    "aspect": f"a square record distorts each aspect in its own way; {_LEAVE_OUT}",
+    "aspect": f"a square record distorts each aspect in its own way: {_LEAVE_OUT}",
     "format": _SAME_FOR_ALL,
     "mode": _SAME_FOR_ALL,
     "bit depth": _SAME_FOR_ALL,
     "JPEG quality": _SAME_FOR_ALL,
-    "border rows": "crop the borders of the images before they are converted",
-    "border columns": "crop the borders of the images before they are converted",
+    "border rows": _CROP,
+    "border columns": _CROP,
     "mean": _ANATOMY,
     "contrast": _ANATOMY,
-    "sharpness": "bring all images to one resolution before they are converted; noise and compression remain",
-    "text": f"mask the text, or {_LEAVE_OUT}",
-    PROBE: f"a network can use it too; {_ANATOMY}",
+    "sharpness": (
+        "make_tfrecords --equalize_to=256 brings all images through one resolution and compression; what is "
+        "smaller than twice that stays smoother"
+    ),
+    "text": f"make_tfrecords --crop_border=0.1 cuts off the outer tenth; or {_LEAVE_OUT}",
+    PROBE: f"a network can use it too: crop it off (make_tfrecords --crop_border=0.1); {_ANATOMY}",
 }
 """What to do about a feature, by its name (or the first word of it)."""
 

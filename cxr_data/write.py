@@ -20,6 +20,7 @@ from crc32c import crc32c
 
 from cxr_data import features, record, storage
 from cxr_data.decode import Facts, decode_with_facts
+from cxr_data.mitigate import NONE, crop, equalize
 from cxr_data.plan import ShardPlan
 from cxr_data.quarantine import Quarantined, Undecodable
 from cxr_data.resize import resize
@@ -32,13 +33,25 @@ _READ_CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class PixelOptions:
-    """Everything that decides the bytes of a record, given its image."""
+    """Everything that decides the bytes of a record, given its image.
+
+    Attributes:
+      size: height and width of the record's image.
+      channels: 3 or 1.
+      dtype: one of `record.DTYPES`.
+      color: "gray" or "keep".
+      max_pixels: larger images are refused.
+      crop_border: see `mitigate.parse_crop`.
+      equalize_to: see `mitigate.equalize`; 0 for no.
+    """
 
     size: int
     channels: int
     dtype: str
     color: str
     max_pixels: int
+    crop_border: str = NONE
+    equalize_to: int = 0
 
     @property
     def payload_bytes(self) -> int:
@@ -145,13 +158,17 @@ def _read_all(file: int, size: int) -> bytes:
 
 
 def small_image(data: bytes, options: PixelOptions) -> np.ndarray:
-    """Decodes and resizes: uint8 [size, size] or [size, size, 3]. Raises Undecodable."""
+    """Decodes, mitigates and resizes: uint8 [size, size] or [size, size, 3]. Raises Undecodable."""
     return small_image_with_facts(data, options)[0]
 
 
 def small_image_with_facts(data: bytes, options: PixelOptions) -> tuple[np.ndarray, Facts]:
     """The picture of `small_image`, and what its file says beside it."""
     pixels, facts = decode_with_facts(data, options.color, options.max_pixels)
+    if options.crop_border != NONE:
+        pixels = crop(pixels, options.crop_border)
+    if options.equalize_to:
+        pixels = equalize(pixels, options.equalize_to)
     image = resize(pixels, options.size)
     if image.min() == image.max():
         raise Undecodable("zero_variance", f"every pixel is {image.flat[0]}")

@@ -232,7 +232,7 @@ def class_map_for(
             f"{manifest.directory} has images of {manifest.size} px, the run {run_dir} was trained on "
             f"{expected.size}: convert with python -m tools.make_tfrecords --size={expected.size}"
         )
-    for name in ("kernel", "color"):
+    for name in ("kernel", "color", "crop_border", "equalize_to"):
         if getattr(manifest, name) != getattr(expected, name):
             raise DataError(
                 f"{manifest.directory} was made with {name} {getattr(manifest, name)!r}, the data of the run "

@@ -25,11 +25,13 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from cxr_data import command, storage
 from cxr_data.errors import CxrError, UsageError
 from cxr_data.manifest import Manifest, read_manifest
+from cxr_data.mitigate import NONE
 from cxr_data.pipeline import Pipeline, expand_image
 from cxr_data.runtime import start
+from cxr_data.sharder_config import pixel_options
 from cxr_data.write import encode, small_image
 from cxr_train.config import TrainConfig
-from cxr_train.files import find_files, pixel_options
+from cxr_train.files import find_files
 from cxr_train.run import load_best_model, trained_on
 from cxr_train.serving import preprocess
 
@@ -145,8 +147,14 @@ def export(
     Raises:
       CxrError: the export differs from the model.
       DataError: the run is not whole.
+      UsageError: the graph of a SavedModel cannot do what was done to the run's images.
     """
     manifest, model = trained_on(run_dir), load_best_model(run_dir)
+    if form == "savedmodel" and (manifest.crop_border != NONE or manifest.equalize_to):
+        raise UsageError(
+            f"--format=savedmodel: the run's images were made with --crop_border={manifest.crop_border} "
+            f"--equalize_to={manifest.equalize_to}, which a graph cannot do: --format=tflite takes pixels"
+        )
     checked = images_to_check(config, manifest, images)
     temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     try:

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cxr_data.errors import UsageError
-from cxr_data.manifest import Manifest
 from cxr_data.quarantine import Undecodable
-from cxr_data.sharder_config import SharderConfig
 from cxr_data.write import PixelOptions, encode, read_source, small_image
 
 
@@ -57,13 +55,6 @@ def _below(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(found)
-
-
-def pixel_options(manifest: Manifest) -> PixelOptions:
-    """How the images of `manifest` were made from their files."""
-    return PixelOptions(
-        manifest.size, manifest.channels, manifest.dtype, manifest.color, SharderConfig.max_pixels
-    )
 
 
 def read_image(path: str, options: PixelOptions) -> np.ndarray:

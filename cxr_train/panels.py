@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxr_data.manifest import Manifest
-from cxr_train.files import ImageFile, pixel_options, read_image
+from cxr_data.sharder_config import pixel_options
+from cxr_train.files import ImageFile, read_image
 
 
 def write_panels(

@@ -21,8 +21,9 @@ from tqdm import tqdm
 from cxr_data import command, storage
 from cxr_data.errors import DataError, UsageError
 from cxr_data.runtime import start
+from cxr_data.sharder_config import pixel_options
 from cxr_train.config import TrainConfig
-from cxr_train.files import ImageFile, find_files, pixel_options, read_images
+from cxr_train.files import ImageFile, find_files, read_images
 from cxr_train.predictions import Predictions
 from cxr_train.run import load_best_model, trained_on
 from cxr_train.step import PredictStep

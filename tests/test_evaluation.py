@@ -136,6 +136,8 @@ def test_data_of_another_size_or_kernel_is_refused(manifest, tmp_path):
         ({"size": 16}, "images of 16 px, .* trained on 8: convert with .* --size=8"),
         ({"kernel": "bilinear"}, "made with kernel 'bilinear'"),
         ({"color": "keep"}, "made with color 'keep'"),
+        ({"crop_border": "auto"}, "made with crop_border 'auto'"),
+        ({"equalize_to": 64}, "made with equalize_to 64"),
     ):
         with pytest.raises(DataError, match=message):
             evaluation.class_map_for(tmp_path / "run", dataclasses.replace(manifest, **changes))

@@ -1,5 +1,6 @@
 """Exports say what `predict` says, bit for bit in the pixels, in a process without this project."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ from shards import random_images, write_shards
 
 from cxr_data import resize
 from cxr_data.decode import decode
-from cxr_data.errors import CxrError
+from cxr_data.errors import CxrError, UsageError
+from cxr_data.manifest import write_manifest
 from cxr_data.runtime import start
 from cxr_train import export, predict, serving
 from cxr_train.config import TrainConfig
@@ -51,6 +53,17 @@ def manifest(tmp_path_factory):
     start()
     splits = {"train": random_images(4, 32), "validation": random_images(9, 32, seed=1)}
     return write_shards(tmp_path_factory.mktemp("data"), splits)
+
+
+def test_a_graph_that_could_not_do_what_the_sharder_did_is_refused(manifest, tmp_path):
+    for changes in ({"crop_border": "auto"}, {"equalize_to": 64}):
+        run_dir = tmp_path / next(iter(changes))
+        make_run(run_dir, manifest)
+        write_manifest(dataclasses.replace(manifest, directory=str(run_dir), **changes))
+        config = TrainConfig.load(run_dir / "config.json")
+        with pytest.raises(UsageError, match="which a graph cannot do: --format=tflite"):
+            export.export(config, run_dir, "savedmodel", tmp_path / "out", [])
+        assert not (tmp_path / "out").exists()
 
 
 STRANGER = """

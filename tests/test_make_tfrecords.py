@@ -53,7 +53,13 @@ def dataset(source, tmp_path_factory):
 
 def test_counts_add_up_and_the_manifest_is_true(source, dataset):
     assert dataset == read_manifest(dataset.directory)
-    assert dataset.source_counts == {"discovered": 40, "written": 40, "quarantined": 0, "duplicates": 0}
+    assert dataset.source_counts == {
+        "discovered": 40,
+        "written": 40,
+        "quarantined": 0,
+        "duplicates": 0,
+        "excluded": 0,
+    }
     assert dataset.class_names == ("covid", "normal", "pneumonia")
     assert dataset.splits == ("train", "validation", "test")
     for shard in dataset.shards:
@@ -191,7 +197,13 @@ def test_duplicates(tmp_path):
     twin = (source / "covid/image000.png").read_bytes()
     save(source / "covid/twin.png", twin)
     made = run(source, tmp_path / "exclude")
-    assert made.source_counts == {"discovered": 13, "written": 12, "quarantined": 0, "duplicates": 1}
+    assert made.source_counts == {
+        "discovered": 13,
+        "written": 12,
+        "quarantined": 0,
+        "duplicates": 1,
+        "excluded": 0,
+    }
     (entry,) = read_quarantine(made.directory)
     assert (entry.id, entry.reason) == ("covid/twin.png", "duplicate")
     assert entry.sha256 == hashlib.sha256(twin).hexdigest()

@@ -16,9 +16,9 @@ from sharder_fixtures import encoded, make_source, picture, save
 from cxr_data.convert import make_tfrecords
 from cxr_data.errors import DataError, UsageError
 from cxr_data.pipeline import Pipeline, expand_image, read_split_fields
-from cxr_data.sharder_config import SharderConfig
+from cxr_data.sharder_config import SharderConfig, pixel_options
 from cxr_train import predict
-from cxr_train.files import find_files, pixel_options, read_image
+from cxr_train.files import find_files, read_image
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

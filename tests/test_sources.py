@@ -92,4 +92,10 @@ def test_unlabelled_images_are_not_bad_ones(tmp_path):
         save(tmp_path / f"in/train/{'ab'[number % 2]}/{number}.png", encoded(picture(number)))
         save(tmp_path / f"in/test_set/{number}.png", encoded(picture(100 + number)))
     made = run(tmp_path / "in", tmp_path / "out", max_bad=0.0)
-    assert made.source_counts == {"discovered": 16, "written": 8, "quarantined": 8, "duplicates": 0}
+    assert made.source_counts == {
+        "discovered": 16,
+        "written": 8,
+        "quarantined": 8,
+        "duplicates": 0,
+        "excluded": 0,
+    }

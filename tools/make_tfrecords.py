@@ -12,6 +12,7 @@ from cxr_data.convert import make_tfrecords
 from cxr_data.decode import COLORS
 from cxr_data.duplicates import POLICIES
 from cxr_data.errors import UsageError
+from cxr_data.exclude import BALANCES
 from cxr_data.record import DTYPES
 from cxr_data.sharder_config import RUNNERS, SharderConfig
 
@@ -21,7 +22,9 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
     """Defines the flags of this command."""
     flags.DEFINE_string(
-        "source", None, "Folder of CLASS/ or SPLIT/CLASS/ folders, or a CSV path,label[,group][,split]."
+        "source",
+        None,
+        "Folder of CLASS/ or SPLIT/CLASS/ folders, or a CSV path,label[,group][,split][,source].",
     )
     flags.DEFINE_string("output", None, "Folder for the shards and the manifest.")
     flags.DEFINE_integer("size", 360, "Height and width of the stored images.")
@@ -39,6 +42,26 @@ def define_flags() -> None:
     flags.DEFINE_integer("workers", -1, "Worker processes; -1: one a core; 0: all in this process.")
     flags.DEFINE_integer("seed", 0, "Decides splits and order.")
     flags.DEFINE_enum("duplicates", "exclude", POLICIES, "What to do with files of the same bytes.")
+    flags.DEFINE_string(
+        "exclude", "", "List of images to leave out, a line each: id or path, and behind a tab the reason."
+    )
+    flags.DEFINE_string(
+        "exclude_findings", "", "An audit.json whose repeated and leaking images are left out."
+    )
+    flags.DEFINE_enum(
+        "balance", "none", BALANCES, "Drop images until each class has as many: overall, or in each source."
+    )
+    flags.DEFINE_string(
+        "crop_border",
+        "none",
+        "none; auto: flat borders, as letter-boxes; or the share of each side, as 0.05.",
+    )
+    flags.DEFINE_integer(
+        "equalize_to",
+        0,
+        "Bring all images through this size and one JPEG quality first, so that they show no traces of "
+        "their files; at most half of the smallest image; 0: no.",
+    )
     flags.DEFINE_integer("max_pixels", 100_000_000, "Larger images are quarantined by their header.")
     flags.DEFINE_string("max_bad", "100%", "Stop when more than this share of the files is bad, as 1%.")
     flags.DEFINE_float("image_timeout", 120, "Seconds after which an image hangs its decoder.")
@@ -79,6 +102,11 @@ def main() -> None:
             workers=FLAGS.workers,
             seed=FLAGS.seed,
             duplicates=FLAGS.duplicates,
+            exclude=FLAGS.exclude,
+            exclude_findings=FLAGS.exclude_findings,
+            balance=FLAGS.balance,
+            crop_border=FLAGS.crop_border,
+            equalize_to=FLAGS.equalize_to,
             max_pixels=FLAGS.max_pixels,
             max_bad=parse_share(FLAGS.max_bad),
             image_timeout=FLAGS.image_timeout,
