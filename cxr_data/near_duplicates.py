@@ -2,24 +2,28 @@
 
 On thumbnails of mean 0 and norm 1, |a - b|^2 = 2 - 2 NCC(a, b), and a projection on orthonormal axes
 makes no distance longer. So all pairs that correlate above a threshold lie within one radius
-in the few dimensions in which the pictures differ most, where a tree finds them; the shortlist is complete
-by construction. The decision is the correlation itself, the second picture being allowed to
+in the few dimensions in which the pictures differ most. There they are cut into leaves of a k-d tree; two
+leaves whose boxes lie apart hold no pair, and the others are compared by one matrix product. The shortlist is
+complete by construction. The decision is the correlation itself, the second picture being allowed to
 lie a fraction of a thumbnail's pixel beside the first: a shift of two pixels of a small file is that much.
 
 A 64-bit difference hash alone flags hundreds of pairs of frontal X-rays, which all look alike to it.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.neighbors import KDTree
 
 SAME_NCC = 0.99
 """Pictures that correlate above it, on 32x32 pixels, show the same."""
 
 # A shifted copy of a small file correlates this much at least before it is aligned.
 _SHORTLIST_NCC = 0.97
-_DIMENSIONS = 16
+_RADIUS = (2 - 2 * _SHORTLIST_NCC) ** 0.5 + 1e-4  # of float32 sums
+_DIMENSIONS = 48
+_LEAF = 256  # points: fewer make smaller boxes, and products too small for BLAS
+_COLUMNS = 4096  # of a product, which then stays in the cache
 _FITTED_ON = 4096  # thumbnails that decide the axes
 _BATCH = 2048
 
@@ -65,20 +69,53 @@ def normalised(thumbnails: np.ndarray) -> np.ndarray:
 
 def _shortlist(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All pairs first < second above `_SHORTLIST_NCC`, and some below."""
-    points = vectors @ _axes(vectors)
-    tree = KDTree(points)
-    radius = (2 - 2 * _SHORTLIST_NCC) ** 0.5 + 1e-4  # of float32 sums
     first, second = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for at in range(0, len(points), _BATCH):
-        near = tree.query_radius(points[at : at + _BATCH], radius)
-        rows = np.repeat(np.arange(at, at + len(near)), [len(found) for found in near])
-        columns = np.concatenate(near)
-        keep = columns > rows
-        rows, columns = rows[keep], columns[keep]
-        close = np.einsum("ij,ij->i", vectors[rows], vectors[columns]) > _SHORTLIST_NCC
-        first.append(rows[close])
-        second.append(columns[close])
+    for rows, columns in _near(vectors @ _axes(vectors)):
+        for at in range(0, len(rows), _BATCH):
+            a, b = rows[at : at + _BATCH], columns[at : at + _BATCH]
+            close = np.einsum("ij,ij->i", vectors[a], vectors[b]) > _SHORTLIST_NCC
+            first.append(np.minimum(a, b)[close])
+            second.append(np.maximum(a, b)[close])
     return np.concatenate(first), np.concatenate(second)
+
+
+def _near(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields all pairs of points within `_RADIUS` of each other, once each, as arrays of positions.
+
+    Args:
+      points: float32 [N, D].
+    """
+    leaves = list(_leaves(points, np.arange(len(points))))
+    low = np.array([points[leaf].min(axis=0) for leaf in leaves])
+    high = np.array([points[leaf].max(axis=0) for leaf in leaves])
+    squares = np.einsum("ij,ij->i", points, points)
+    # Of these rows and columns the product is minus the squared distance.
+    ones = np.ones_like(squares)
+    left = np.column_stack([2 * points, -squares, ones])
+    right = np.column_stack([points, ones, -squares])
+    for number, leaf in enumerate(leaves):
+        gap = np.maximum(np.maximum(low[number:] - high[number], low[number] - high[number:]), 0)
+        reached = number + np.flatnonzero(np.einsum("ij,ij->i", gap, gap) <= _RADIUS**2)
+        others = np.concatenate([leaves[other] for other in reached])
+        for at in range(0, len(others), _COLUMNS):
+            some = others[at : at + _COLUMNS]
+            rows, columns = np.nonzero(left[leaf] @ right[some].T >= -(_RADIUS**2))
+            # The first of the others are the leaf itself: one of the two orders, and no point with itself.
+            once = columns + at > rows
+            yield leaf[rows[once]], some[columns[once]]
+
+
+def _leaves(points: np.ndarray, members: np.ndarray) -> Iterator[np.ndarray]:
+    """Cuts points at the median of the widest dimension, again and again, into arrays of positions."""
+    if len(members) <= _LEAF:
+        if len(members):
+            yield members
+        return
+    inside = points[members]
+    widest = int((inside.max(axis=0) - inside.min(axis=0)).argmax())
+    order = members[np.argpartition(inside[:, widest], len(members) // 2)]
+    yield from _leaves(points, order[: len(members) // 2])
+    yield from _leaves(points, order[len(members) // 2 :])
 
 
 def _axes(vectors: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ The largest size is that of the challenge's labelled images.
 """
 
 import json
-import math
 import resource
 import time
 from pathlib import Path
@@ -73,10 +72,20 @@ def main() -> None:
         seconds.append(time.perf_counter() - started)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         print(f"{images:6}  {seconds[-1]:7.2f}  {len(audit.pairs):5}  {peak:7.0f}", flush=True)
-    slope = 0.0
+    slope, steps = 0.0, []
     if len(sizes) > 1:
-        slope = float(np.polyfit([math.log(n) for n in sizes], [math.log(s) for s in seconds], 1)[0])
-        print(f"time grows as n^{slope:.2f} (target: at most n^1.3); peak memory {peak:.0f} MB")
+        n, t = np.log(sizes), np.log(seconds)
+        slope, steps = float(np.polyfit(n, t, 1)[0]), (np.diff(t) / np.diff(n)).round(2).tolist()
+        print(
+            f"time grows as n^{slope:.2f}, from step to step {', '.join(f'n^{step:.2f}' for step in steps)} "
+            f"(target: at most n^1.3); peak memory {peak:.0f} MB"
+        )
     if FLAGS.json:
-        document = {"images": sizes, "seconds": seconds, "exponent": slope, "peak_mb": peak}
+        document = {
+            "images": sizes,
+            "seconds": seconds,
+            "exponent": slope,
+            "step_exponents": steps,
+            "peak_mb": peak,
+        }
         Path(FLAGS.json).write_text(json.dumps(document, indent=2) + "\n")
