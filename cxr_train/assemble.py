@@ -67,6 +67,7 @@ def assemble(config: TrainConfig, manifest: Manifest, placement: Placement, step
             image_size=manifest.size,
             head=config.head,
             dropout=config.dropout,
+            dropout_after=config.dropout_after,
             weights=config.weights,
             input_range=config.input_range,
             batch_norm_momentum=config.batch_norm_momentum,

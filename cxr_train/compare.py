@@ -5,6 +5,7 @@ binomial form). It takes the images for independent. The paired bootstrap draws 
 patients for both models, and gives the difference of every metric an interval.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,20 @@ def agreement(first_right: npt.ArrayLike, second_right: npt.ArrayLike) -> dict[s
         "both_wrong": int((~first & ~second).sum()),
         "mcnemar_exact_p": mcnemar_exact(only_first, only_second),
     }
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusts the p-values of several tests for their number (Holm, 1979).
+
+    An adjusted value of at most alpha rejects its hypothesis so that, whichever of them are true,
+    the probability of rejecting any true one is at most alpha.
+    """
+    adjusted = [0.0] * len(p_values)
+    reached = 0.0
+    for rank, number in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[number]))
+        adjusted[number] = reached
+    return adjusted
 
 
 def align(first: NamedPredictions, second: NamedPredictions) -> NamedPredictions:

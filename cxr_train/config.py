@@ -10,6 +10,7 @@ from cxr_data.order import InputWorker
 from cxr_data.pipeline import ReadOptions
 from cxr_train.backbones import find_backbone
 from cxr_train.input_range import INPUT_RANGES
+from cxr_train.model import layers_before_logits
 from cxr_train.monitor import MONITORS
 from cxr_train.profiler import parse_steps
 from cxr_train.recipe import Recipe
@@ -33,7 +34,8 @@ class TrainConfig:
       batch_size: global batch, over all replicas.
       learning_rate: of the head, and of the backbone times the recipe's factor.
       head: widths of the hidden dense layers.
-      dropout: rate after the pooling; 0 for none.
+      dropout: rate of the one dropout layer; 0 for none.
+      dropout_after: name of the layer that it follows, `pooling` or `head_N`, see `model.build_model`.
       weights: `none`, `imagenet` or a file.
       input_range: `unit` or `imagenet`.
       batch_norm_momentum: of BatchNorm's moving statistics; None for the network's own.
@@ -57,6 +59,7 @@ class TrainConfig:
     learning_rate: float = 1e-4
     head: tuple[int, ...] = (128, 32)
     dropout: float = 0.0
+    dropout_after: str = "pooling"
     weights: str = "imagenet"
     input_range: str = "unit"
     batch_norm_momentum: float | None = None
@@ -97,6 +100,9 @@ class TrainConfig:
         parse_steps(self.profile_steps)
         if any(width < 1 for width in self.head):
             raise UsageError(f"--head={'-'.join(map(str, self.head))}: widths must be at least 1")
+        places = layers_before_logits(self.head)
+        if self.dropout_after not in places:
+            raise UsageError(f"--dropout_after={self.dropout_after}: choose one of {', '.join(places)}")
 
     def what_decides_the_result(self) -> dict[str, object]:
         """The values by flag that a resumed run must share with the run that it continues.

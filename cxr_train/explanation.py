@@ -289,6 +289,7 @@ def initial_model(config: TrainConfig, classes: int, image_size: int) -> keras.M
         image_size=image_size,
         head=config.head,
         dropout=config.dropout,
+        dropout_after=config.dropout_after,
         weights=config.weights,
         input_range=config.input_range,
     )

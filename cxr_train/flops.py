@@ -27,7 +27,12 @@ _OUTPUT_AND_FILTER = {
 
 def count_flops(graph: tf.Graph) -> int:
     """Floating-point operations of one run of `graph`, whose shapes are known."""
-    return 2 * sum(_multiply_adds(operation) for operation in graph.get_operations())
+    return sum(flops_of(operation) for operation in graph.get_operations())
+
+
+def flops_of(operation: tf.Operation) -> int:
+    """Floating-point operations of one operation; 0 for one that is no convolution or product."""
+    return 2 * _multiply_adds(operation)
 
 
 def _multiply_adds(operation: tf.Operation) -> int:

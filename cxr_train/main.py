@@ -10,12 +10,11 @@ import datetime
 import json
 import pathlib
 import shlex
-import sys
 
 import tensorflow as tf
 from absl import flags
 
-from cxr_data import command, emulate
+from cxr_data import command, emulate, storage
 from cxr_data.choice import Choice
 from cxr_data.errors import CxrError, UsageError
 from cxr_data.manifest import Manifest, read_manifest
@@ -40,6 +39,7 @@ from cxr_train.memory_plan import (
     trace_of,
 )
 from cxr_train.monitor import MONITORS
+from cxr_train.own_flags import flags_text
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.recipe_flags import define_recipe_flags, recipe_from_flags
 from cxr_train.report import write_report
@@ -66,7 +66,10 @@ _MEMORY_GB = flags.DEFINE_float(
 )
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", TrainConfig.learning_rate, "After the warm-up.")
 _HEAD = flags.DEFINE_string("head", "128-32", "Widths of the hidden dense layers.")
-_DROPOUT = flags.DEFINE_float("dropout", TrainConfig.dropout, "Rate after the pooling; 0 for none.")
+_DROPOUT = flags.DEFINE_float("dropout", TrainConfig.dropout, "Rate of the one dropout layer; 0 for none.")
+_DROPOUT_AFTER = flags.DEFINE_string(
+    "dropout_after", TrainConfig.dropout_after, "What it follows: pooling, or head_1 for the first of --head."
+)
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     "auto",
@@ -132,8 +135,6 @@ define_recipe_flags()
 define_read_flags()
 
 _EMBEDDED_IMAGE_SIZE = 96
-# Flags of which a run keeps what they came to.
-_RESOLVED = ("run_dir", "batch_size")
 
 
 def config_from_flags() -> TrainConfig:
@@ -156,6 +157,7 @@ def config_from_flags() -> TrainConfig:
         learning_rate=_LEARNING_RATE.value,
         head=parse_head(_HEAD.value),
         dropout=_DROPOUT.value,
+        dropout_after=_DROPOUT_AFTER.value,
         weights=weights,
         input_range=_INPUT_RANGE.value,
         batch_norm_momentum=_BATCH_NORM_MOMENTUM.value,
@@ -202,15 +204,6 @@ def _choose_batch_size(
         accumulation=config.recipe.gradient_accumulation,
         images=manifest.count(config.train_split),
     )
-
-
-def _flags_text(config: TrainConfig) -> str:
-    """Flags that repeat or, with --resume, continue this run."""
-    own = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
-    values = {flag.name: flag for flag in own if flag.name != "resume" and flag.value is not None}
-    lines = [flag.serialize() for name, flag in values.items() if name not in _RESOLVED]
-    lines += [f"--{name}={getattr(config, name)}" for name in _RESOLVED]
-    return "\n".join(line for line in lines if line) + "\n"
 
 
 def _read_data(config: TrainConfig) -> Manifest:
@@ -284,7 +277,11 @@ def main() -> int:
     with StopRequest(lambda: _last_words(config)).listening() as stop:
         try:
             trainer = Trainer(config, pipeline, placement)
-            keep_run(config, _flags_text(config), choices)
+            # It says that a run has ended, and this one goes on.
+            _throughput_file(config).unlink(missing_ok=True)
+            # Of --batch_size=auto a run keeps what it came to.
+            resolved = {"run_dir": config.run_dir, "batch_size": str(config.batch_size)}
+            keep_run(config, flags_text(leave_out=("resume",), resolved=resolved), choices)
             _train(config, pipeline, trainer, stop)
         except Stopped:
             print(f"stopped and saved; go on with: {_resume_command(config)}")
@@ -319,8 +316,12 @@ def _train(config: TrainConfig, pipeline: Pipeline, trainer: Trainer, stop: Stop
     trainer.run(stop)
     _evaluate_best(config, pipeline, trainer.placement, stop)
     summary = trainer.throughput()
-    (pathlib.Path(config.run_dir) / "throughput.json").write_text(json.dumps(summary, indent=2) + "\n")
+    storage.replace(_throughput_file(config), (json.dumps(summary, indent=2) + "\n").encode())
     print(f"\n{throughput.lines(summary)}")
+
+
+def _throughput_file(config: TrainConfig) -> pathlib.Path:
+    return pathlib.Path(config.run_dir) / throughput.THROUGHPUT_NAME
 
 
 def _resume_command(config: TrainConfig) -> str:

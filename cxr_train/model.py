@@ -15,6 +15,7 @@ def build_model(
     image_size: int,
     head: Sequence[int] = (128, 32),
     dropout: float = 0.0,
+    dropout_after: str = "pooling",
     weights: str = "none",
     input_range: str = "unit",
     batch_norm_momentum: float | None = None,
@@ -30,7 +31,8 @@ def build_model(
       classes: number of outputs.
       image_size: height and width of the input in pixels.
       head: widths of the hidden dense layers, relu each.
-      dropout: rate after the pooling, in training only; 0 leaves the layer out.
+      dropout: rate of the one dropout layer, in training only; 0 leaves it out.
+      dropout_after: which of `layers_before_logits` it follows.
       weights: `none`, `imagenet` or a file, see `build_backbone`.
       input_range: `unit` or `imagenet`, see `input_range`.
       batch_norm_momentum: of the moving statistics; None keeps each network's own
@@ -50,14 +52,23 @@ def build_model(
         network = build_backbone(backbone, image_size, weights, input_range)
         if batch_norm_momentum is not None:
             _set_batch_norm_momentum(network, batch_norm_momentum)
-        x = keras.layers.GlobalAveragePooling2D(name="pooling")(network.output)
-        if dropout:
-            x = keras.layers.Dropout(dropout, name="dropout")(x)
-        for number, width in enumerate(head, start=1):
-            x = keras.layers.Dense(width, activation="relu", name=f"head_{number}")(x)
+        pooling, *hidden = layers_before_logits(head)
+        layers = [keras.layers.GlobalAveragePooling2D(name=pooling)]
+        for name, width in zip(hidden, head, strict=True):
+            layers.append(keras.layers.Dense(width, activation="relu", name=name))
+        x = network.output
+        for layer in layers:
+            x = layer(x)
+            if dropout and layer.name == dropout_after:
+                x = keras.layers.Dropout(dropout, name="dropout")(x)
         # A float16 logit of 12 has a resolution of 1/128: the loss needs float32.
         logits = keras.layers.Dense(classes, dtype="float32", name="logits")(x)
     return keras.Model(network.input, logits, name=backbone)
+
+
+def layers_before_logits(head: Sequence[int]) -> list[str]:
+    """Names of the layers between backbone and logits: `pooling`, `head_1`, `head_2`, ..."""
+    return ["pooling", *(f"head_{number}" for number in range(1, len(head) + 1))]
 
 
 def in_float32(model: keras.Model) -> keras.Model:

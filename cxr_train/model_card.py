@@ -173,7 +173,7 @@ def _initial(record: RunRecord) -> str:
 def _model(record: RunRecord) -> str:
     config = record.config
     head = "-".join(map(str, config.head)) or "no hidden layer"
-    dropout = f", dropout {config.dropout:g}" if config.dropout else ""
+    dropout = f", dropout {config.dropout:g} after {config.dropout_after}" if config.dropout else ""
     return f"{config.backbone}, global average pooling, dense {head}{dropout}; best.keras holds it whole"
 
 

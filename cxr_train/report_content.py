@@ -105,7 +105,7 @@ def _run(record: RunRecord) -> Facts:
         ("epochs", f"{len(record.epochs)} of {config.epochs}"),
         ("batch size", str(config.batch_size)),
         ("learning rate", f"{config.learning_rate:g}"),
-        ("dropout", f"{config.dropout:g}"),
+        ("dropout", f"{config.dropout:g} after {config.dropout_after}" if config.dropout else "none"),
         ("input range", config.input_range),
         ("seed", str(config.seed)),
     ]

@@ -19,6 +19,7 @@ from cxr_train.environment import ENVIRONMENT_NAME
 from cxr_train.explanation import EXPLANATION_NAME, EXPLANATIONS
 from cxr_train.monitor import Monitor
 from cxr_train.predictions import read_predictions
+from cxr_train.throughput import THROUGHPUT_NAME
 
 AUDIT_NAME = "audit.json"
 Document = dict[str, Any]
@@ -119,7 +120,7 @@ class RunRecord:
             manifest=manifest,
             epochs=epochs,
             splits=tuple(splits),
-            throughput=reader.document("throughput.json", "the throughput was not measured"),
+            throughput=reader.document(THROUGHPUT_NAME, "the throughput was not measured"),
             environment=reader.document(ENVIRONMENT_NAME, "versions and machine are not known"),
             audit=_read_audit(config, reader),
             flags=flags_file.read_text(errors="replace") if flags_file.exists() else None,

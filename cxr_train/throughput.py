@@ -13,6 +13,8 @@ from cxr_train.clock import Clock
 from cxr_train.epoch_row import json_number
 from cxr_train.flops import SOURCE
 
+# It is written last of a run's numbers: a run that has it was trained to its end and evaluated.
+THROUGHPUT_NAME = "throughput.json"
 _STEP_SOURCE = (
     "clock inside of the compiled loop: from the end of the step before to the arrival of this "
     "step's loss on the host, waiting for its batch included"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from cxr_data.errors import DataError
-from cxr_train.compare import agreement, align, compare, mcnemar_exact
+from cxr_train.compare import agreement, align, compare, holm, mcnemar_exact
 from cxr_train.intervals import PatientBootstrap
 from cxr_train.predictions import NamedPredictions, read_predictions, write_predictions
 
@@ -46,6 +46,21 @@ def test_mcnemar_is_the_exact_binomial_test(first, second):
 
 def test_mcnemar_of_many_images_does_not_overflow():
     assert 0 < mcnemar_exact(30_000, 30_500) < 0.05
+
+
+@given(st.lists(st.floats(0, 1), max_size=8), st.floats(0.001, 0.999))
+def test_holm_rejects_what_its_procedure_rejects(p_values, alpha):
+    # From the smallest p-value on, each against alpha over the number of those left, to the first above.
+    rejected = set()
+    for rank, number in enumerate(np.argsort(p_values, kind="stable")):
+        if p_values[number] * (len(p_values) - rank) > alpha:
+            break
+        rejected.add(number)
+    assert {number for number, adjusted in enumerate(holm(p_values)) if adjusted <= alpha} == rejected
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 @pytest.mark.parametrize("model", STUDY)

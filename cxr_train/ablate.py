@@ -1,0 +1,250 @@
+"""Ablates: trains every configuration of a grid, and says which differ from the baseline by more than chance.
+
+    python -m cxr_train.ablate --grid=study|FILE --data='tfrecords_{size}' --run_dir=DIR [--dry_run]
+
+Every run is a run directory of `cxr_train.main` below DIR, trained in a process of its own. The same
+command goes on after a stop, a crash or a kill: a finished run is not run again, one that was
+stopped resumes. Any flag of `cxr_train.main` may be given; it holds for all runs.
+"""
+
+import collections
+import pathlib
+import shlex
+from collections.abc import Sequence
+
+import tensorflow as tf
+from absl import flags
+from absl.testing import flagsaver
+
+from cxr_data import command, storage
+from cxr_data.errors import UsageError
+from cxr_data.manifest import Manifest
+from cxr_train import ablation_table, grid_process, intervals
+from cxr_train import main as trainer
+from cxr_train.grid import STUDY, STUDY_SIZES, FlagSet, override, read_grid, study_grid, varied_flags
+from cxr_train.grid_cost import cost_lines, seconds_to_go
+from cxr_train.grid_data import find_data
+from cxr_train.grid_run import GridRun
+from cxr_train.own_flags import flags_text, own_flags
+from cxr_train.run_dir import FLAGS_NAME
+
+# Those that are not for `cxr_train.main`.
+_OWN = ("grid", "sizes", "seeds", "baseline", "split", "resamples", "dry_run", "tflops")
+_NOT_FOR_A_GRID = ("resume", "plan", "memory_gb", "emulate_step_ms", "emulate_images_per_second")
+_HELD_OUT = ("test", "validation")
+
+
+def flags_for_all_runs() -> dict[str, str]:
+    """What the command line gives `cxr_train.main`, as text.
+
+    Raises:
+      UsageError: one that makes no sense for a grid.
+    """
+    given = {}
+    for name, flag in own_flags().items():
+        if not flag.present or name in (*_OWN, "data", "run_dir", "seed"):
+            continue
+        if name in _NOT_FOR_A_GRID and flag.value:
+            raise UsageError(f"--{name}: is for one run of cxr_train.main, not for a grid")
+        given[name] = _text(flag, flag.value)
+    return given
+
+
+def plan_runs(
+    grid: Sequence[FlagSet], seeds: Sequence[int], directory: pathlib.Path, data: dict[int, Manifest]
+) -> list[GridRun]:
+    """The runs of a grid, a seed after the other, each checked as `cxr_train.main` will check it.
+
+    Raises:
+      UsageError: a run has flags that it could not be started with, or there are two of the same.
+    """
+    runs: list[GridRun] = []
+    for seed in seeds:
+        for one in grid:
+            label = f"{one.name}-seed{seed}"
+            manifest = _data_of(one, data)
+            placed = {
+                **one.flags,
+                "data": manifest.directory,
+                "run_dir": str(directory / label),
+                "seed": str(seed),
+            }
+            runs.append(_checked(one.name, placed, manifest))
+    _refuse_doubles(runs)
+    return runs
+
+
+def with_defaults(grid: Sequence[FlagSet], varied: Sequence[str]) -> tuple[FlagSet, ...]:
+    """The grid with every varied flag in every configuration, so that its table has no gaps.
+
+    Raises:
+      UsageError: a flag that `cxr_train.main` does not have.
+    """
+    known = {name: flag for name, flag in own_flags().items() if name not in _OWN}
+    for one in grid:
+        for name in one.flags:
+            if name not in known:
+                raise UsageError(f"--grid: run {one.name!r}: --{name} is no flag of cxr_train.main")
+    usual = {name: _text(known[name], known[name].default) for name in varied}
+    usual = {name: value for name, value in usual.items() if value != "None"}
+    return tuple(FlagSet(one.name, {**usual, **one.flags}) for one in grid)
+
+
+def _text(flag: flags.Flag, value: object) -> str:
+    return str(value).lower() if flag.boolean else str(value)
+
+
+def _data_of(one: FlagSet, data: dict[int, Manifest]) -> Manifest:
+    if "image_size" in one.flags:
+        return data[int(one.flags["image_size"])]
+    return next(iter(data.values()))
+
+
+def _checked(name: str, values: dict[str, str], manifest: Manifest) -> GridRun:
+    line = ["ablate", *(f"--{flag}={value}" for flag, value in values.items())]
+    with flagsaver.flagsaver():
+        try:
+            flags.FLAGS(line)
+            run = GridRun(name, values, trainer.config_from_flags())
+            images = manifest.count(run.config.train_split)
+            if images < run.config.batch_size and values.get("batch_size") != "auto":
+                raise UsageError(f"--batch_size={run.config.batch_size}: there are {images} training images")
+        except (flags.Error, UsageError) as error:
+            raise UsageError(f"run {name!r}: {error}") from error
+    return run
+
+
+def _refuse_doubles(runs: Sequence[GridRun]) -> None:
+    # Without the directory, equal flags are the same run.
+    same = collections.defaultdict(list)
+    for run in runs:
+        same[repr(run.config.what_decides_the_result()), run.config.epochs].append(run.name)
+    for names in same.values():
+        if len(names) > 1:
+            raise UsageError(f"--grid: {' and '.join(names)} are the same run")
+
+
+def held_out_split(manifest: Manifest, trained_on: str, asked: str | None) -> str:
+    """The split whose images the table is about. Raises UsageError if it was not held out."""
+    seen = trained_on.split("+")
+    if asked is not None:
+        manifest.shards_of(asked)
+        if asked in seen:
+            raise UsageError(f"--split={asked}: the runs are trained on it")
+        return asked
+    for split in _HELD_OUT:
+        if split in manifest.splits and split not in seen:
+            return split
+    raise UsageError(f"--split: name the split to compare the runs on, one of {', '.join(manifest.splits)}")
+
+
+def _plan() -> tuple[list[GridRun], dict[int, Manifest], tuple[str, ...]]:
+    """The runs that the flags name, their data, and the flags that the grid varies."""
+    values = flags.FLAGS
+    grid = study_grid(_sizes()) if values.grid == STUDY else read_grid(values.grid)
+    if values.sizes and values.grid != STUDY:
+        raise UsageError(f"--sizes: is for --grid={STUDY}; write image_size into {values.grid}")
+    varied = varied_flags(grid)
+    grid = override(with_defaults(grid, varied), flags_for_all_runs())
+    if values.baseline and values.baseline not in [one.name for one in grid]:
+        raise UsageError(f"--baseline={values.baseline}: choose one of {', '.join(one.name for one in grid)}")
+    data = find_data(values.data, grid)
+    seeds = _numbers("seeds", values.seeds) or [values.seed]
+    return plan_runs(grid, seeds, pathlib.Path(values.run_dir), data), data, varied
+
+
+def _sizes() -> Sequence[int]:
+    return _numbers("sizes", flags.FLAGS.sizes) or STUDY_SIZES
+
+
+def _numbers(flag: str, texts: Sequence[str]) -> list[int]:
+    try:
+        numbers = [int(text) for text in texts]
+    except ValueError as error:
+        raise UsageError(f"--{flag}={','.join(texts)}: write whole numbers, as 0,1,2") from error
+    if len(set(numbers)) < len(numbers) or any(number < 0 for number in numbers):
+        raise UsageError(f"--{flag}={','.join(texts)}: write different numbers, none below 0")
+    return numbers
+
+
+def main() -> int:
+    """Runs what is left of a grid, and writes its table."""
+    values = flags.FLAGS
+    # This process computes nothing on a GPU, and must leave the memory of all to its runs.
+    tf.config.set_visible_devices([], "GPU")
+    runs, data, varied = _plan()
+    split = held_out_split(next(iter(data.values())), values.train_split, values.split)
+    for line in cost_lines(runs, list(data.values()), values.tflops):
+        print(line)
+    if values.dry_run:
+        return 0
+    directory = pathlib.Path(values.run_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    with grid_process.locked(directory) as lock:
+        not_given = {name for name, flag in own_flags().items() if not flag.present}
+        text = flags_text(leave_out=not_given, resolved={"run_dir": str(directory)})
+        storage.replace(directory / FLAGS_NAME, text.encode())
+        statuses, stopped = _run_all(runs, list(data.values()), grid_process.Runner(lock))
+    again = f"python -m cxr_train.ablate --flagfile={shlex.quote(str(directory / FLAGS_NAME))}"
+    if stopped:
+        print(f"stopped; go on with: {again}")
+        return 0
+    table = ablation_table.ablation(
+        runs,
+        [statuses.get(run.label, "finished") for run in runs],
+        varied=varied,
+        baseline=values.baseline or runs[0].name,
+        split=split,
+        picked_on=split == values.validation_split,
+        resamples=values.resamples,
+    )
+    ablation_table.write(directory, table)
+    print(f"\n{ablation_table.to_text(table)}\nwritten: {directory}/{ablation_table.NAME}.json, .csv, .txt")
+    print("Research software: nothing here is a diagnosis.")
+    if statuses:
+        print(f"{len(statuses)} of {len(runs)} runs are not finished; try them again with: {again}")
+    return 1 if statuses else 0
+
+
+def _run_all(
+    runs: Sequence[GridRun], data: Sequence[Manifest], runner: grid_process.Runner
+) -> tuple[dict[str, str], bool]:
+    """Runs what is not finished; returns by label why it still is not, and whether it was stopped."""
+    statuses: dict[str, str] = {}
+    left = [run for run in runs if not run.is_finished]
+    with runner.listening():
+        for number, run in enumerate(left):
+            if runner.stopped:
+                break
+            to_go = seconds_to_go(runs, data, flags.FLAGS.tflops)
+            told = f"; about {to_go / 3600:.1f} h to go" if to_go is not None else ""
+            print(
+                f"\n[{number + 1} of {len(left)}] {run.label}{told}\n{shlex.join(run.command())}", flush=True
+            )
+            code = runner.run(run.command())
+            if runner.stopped or run.is_finished:
+                continue
+            # A run that was itself asked to stop ends with 0.
+            reason = f"failed, {grid_process.exit_reason(code)}" if code else "stopped"
+            statuses[run.label] = f"{reason} after {run.epochs_done} epochs"
+            print(f"{run.label}: {statuses[run.label]}; goes on with the next", flush=True)
+    return statuses, runner.stopped
+
+
+def console_main() -> None:
+    """Defines the flags and runs; the entry point of `cxr-ablate`."""
+    flags.adopt_module_key_flags(trainer)
+    flags.DEFINE_string("grid", STUDY, "study: the study's 16 runs; or a JSON file {NAME: {FLAG: VALUE}}.")
+    flags.DEFINE_list("sizes", [], "Other image sizes for --grid=study than 360,500.")
+    flags.DEFINE_list("seeds", [], "Every configuration is run with each, as 0,1,2; --seed by default.")
+    flags.DEFINE_string("baseline", None, "What the others are compared with; the grid's first by default.")
+    flags.DEFINE_string("split", None, "Whose images the table is about; test by default, or validation.")
+    flags.DEFINE_integer("resamples", intervals.RESAMPLES, "Of the paired bootstrap.", lower_bound=100)
+    flags.DEFINE_bool("dry_run", False, "Says what there is to run and what it costs, and ends.")
+    flags.DEFINE_float("tflops", None, "What the accelerator computes, in 1e12 operations a second.")
+    flags.mark_flags_as_required(["data", "run_dir"])
+    command.run(main)
+
+
+if __name__ == "__main__":
+    console_main()

@@ -1,0 +1,38 @@
+"""The head: where its one dropout layer stands."""
+
+import keras
+import pytest
+
+from cxr_data.errors import UsageError
+from cxr_train import backbones
+from cxr_train.config import TrainConfig
+from cxr_train.model import build_model
+
+
+def tiny_backbone(*, include_top, weights, input_tensor) -> keras.Model:
+    return keras.Model(input_tensor, keras.layers.Conv2D(4, 3)(input_tensor))
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(
+        backbones.BACKBONES, "tiny", backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 4)
+    )
+
+
+@pytest.mark.parametrize("place", ["pooling", "head_1", "head_2"])
+def test_the_dropout_follows_the_layer_that_it_is_told(place):
+    model = build_model("tiny", classes=3, image_size=8, head=(6, 5), dropout=0.5, dropout_after=place)
+    names = [layer.name for layer in model.layers[2:]]
+    assert names.pop(names.index(place) + 1) == "dropout"
+    assert names == ["pooling", "head_1", "head_2", "logits"]
+
+
+def test_without_a_rate_there_is_no_dropout():
+    model = build_model("tiny", classes=3, image_size=8, head=(), dropout_after="pooling")
+    assert [layer.name for layer in model.layers[2:]] == ["pooling", "logits"]
+
+
+def test_a_place_that_is_not_there_is_named():
+    with pytest.raises(UsageError, match="--dropout_after=head_3: choose one of pooling, head_1, head_2"):
+        TrainConfig("tiny", "data", "run", dropout_after="head_3")
