@@ -170,7 +170,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 def write_audit(directory: str, audit: Audit) -> str:
     """Writes `directory/audit.json` and returns its path."""
-    Path(directory).mkdir(parents=True, exist_ok=True)
+    if not storage.is_remote(directory):
+        Path(directory).mkdir(parents=True, exist_ok=True)
     path = storage.join(directory, AUDIT_NAME)
     text = json.dumps(as_document(audit), indent=1, ensure_ascii=True) + "\n"
     storage.replace(path, text.encode())

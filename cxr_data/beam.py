@@ -7,17 +7,18 @@ of its own and ends with a rename, and all attempts write the same bytes: whiche
 shard is whole. What the manifest needs of a shard is left beside it (`ledger.write_beside`),
 so that it does not matter how many attempts there were, or whether the driver still lives.
 
-All workers and the driver must see the output under the same path.
+All workers and the driver must see the output under the same path, or as the same `s3://` or `gs://`.
 """
 
 import functools
 import shlex
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cxr_data import ledger
+from cxr_data import ledger, storage
 from cxr_data.errors import DataError, UsageError
 from cxr_data.ledger import Header
 from cxr_data.manifest import MANIFEST_NAME
@@ -26,6 +27,9 @@ from cxr_data.workers import Counters
 from cxr_data.write import PixelOptions, ShardResult, write_shard
 
 _POLL_SECONDS = 0.5
+# Questions to an object store are requests that cost time and money.
+_REMOTE_POLL_SECONDS = 5.0
+_SECONDS_BETWEEN_QUESTIONS = 30.0
 _EXTRA = "install the extra: pip install 'cxr[beam]'"
 
 
@@ -45,10 +49,16 @@ def write_beside(plan: ShardPlan, directory: str, options: PixelOptions, header:
     Raises:
       OSError: the output cannot be written, or belongs to another run by now.
     """
+    asked = -_SECONDS_BETWEEN_QUESTIONS
 
     def is_wanted() -> bool:
         # A worker may outlive its driver: it must not write into what came after.
-        return ledger.belongs_to(directory, header) and not Path(directory, MANIFEST_NAME).exists()
+        nonlocal asked
+        if storage.is_remote(directory) and time.monotonic() - asked < _SECONDS_BETWEEN_QUESTIONS:
+            return True
+        asked = time.monotonic()
+        manifest = storage.join(directory, MANIFEST_NAME)
+        return ledger.belongs_to(directory, header) and storage.size(manifest) is None
 
     result = write_shard(plan, directory, options, _Unwatched(), may_go_on=is_wanted)
     ledger.write_beside(directory, header, result)
@@ -89,7 +99,10 @@ class BeamJob:
         except SystemExit as error:  # argparse has said on stderr what is wrong
             raise UsageError(f"--beam_options={flags}: Beam refuses them") from error
         self._write = functools.partial(
-            write_beside, directory=str(Path(directory).resolve()), options=options, header=header
+            write_beside,
+            directory=directory if storage.is_remote(directory) else str(Path(directory).resolve()),
+            options=options,
+            header=header,
         )
         self._directory, self._header = directory, header
         self._running: Any = None
@@ -115,7 +128,7 @@ class BeamJob:
         thread.start()
         try:
             while waiting:
-                thread.join(_POLL_SECONDS)
+                thread.join(_REMOTE_POLL_SECONDS if storage.is_remote(self._directory) else _POLL_SECONDS)
                 ended = not thread.is_alive()
                 for result in ledger.take_beside(self._directory, self._header, waiting):
                     waiting.remove(result.name)

@@ -165,7 +165,7 @@ def _copy(manifest: Manifest, shard: Shard, place: pathlib.Path, tick: Callable[
     temporary = target.with_suffix(".part")
     digest = hashlib.sha256()
     try:
-        with storage.open_read(source) as reader, open(temporary, "wb") as writer:
+        with storage.local(source) as copy, open(copy, "rb") as reader, open(temporary, "wb") as writer:
             while piece := reader.read(_COPY_BYTES):
                 digest.update(piece)
                 writer.write(piece)

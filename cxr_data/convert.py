@@ -42,7 +42,6 @@ def make_tfrecords(config: SharderConfig) -> manifest.Manifest:
     _check_places(config)
     with Progress(config.log_json, config.quiet) as progress:
         prepared = prepare(config, progress)
-        Path(config.output).mkdir(parents=True, exist_ok=True)
         with _only_run(config.output):
             try:
                 return _run(config, prepared, progress)
@@ -54,8 +53,19 @@ def make_tfrecords(config: SharderConfig) -> manifest.Manifest:
 
 
 def _check_places(config: SharderConfig) -> None:
-    if storage.is_remote(config.source):
+    output = config.output.rstrip("/")
+    if storage.is_remote(output):
+        storage.names(output)  # now, not after an hour: can it be reached?
+        if f"{output}/".startswith(config.source.rstrip("/") + "/"):
+            raise UsageError(
+                f"--output={output} lies in the source {config.source}: nothing is written there"
+            )
+    if storage.is_remote(output) or storage.is_remote(config.source):
         return
+    _check_local_places(config)
+
+
+def _check_local_places(config: SharderConfig) -> None:
     source = Path(config.source).resolve()
     folder = source.parent if source.suffix.lower() == ".csv" else source
     output = Path(config.output).resolve()
@@ -69,7 +79,14 @@ def _check_places(config: SharderConfig) -> None:
 
 @contextlib.contextmanager
 def _only_run(directory: str) -> Iterator[None]:
-    """Refuses a second run in the same output; the lock goes with the process."""
+    """Makes the output and refuses a second run in it; the lock goes with the process.
+
+    An object store has no locks: two runs at once write the same bytes, unless their flags differ.
+    """
+    if storage.is_remote(directory):
+        yield
+        return
+    Path(directory).mkdir(parents=True, exist_ok=True)
     handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
@@ -109,7 +126,7 @@ def _convert(
     progress.start(sum(len(shard.entries) for shard in todo))
     with contextlib.closing(pool.convert(todo, progress.tick)) as finished:
         for result in finished:
-            ledger.append(config.output, result)
+            ledger.append(config.output, prepared.header, result)
             results[result.name] = result
             for entry in result.quarantined:
                 shown += 1
@@ -143,8 +160,8 @@ def _last_bad(result: ShardResult) -> str:
 
 def _warn_of_space(config: SharderConfig, todo: Sequence[ShardPlan], progress: Progress) -> None:
     needed = sum(len(shard.entries) for shard in todo) * config.pixels.payload_bytes
-    free = shutil.disk_usage(config.output).free
-    if needed > free:
+    free = None if storage.is_remote(config.output) else shutil.disk_usage(config.output).free
+    if free is not None and needed > free:
         progress.say(
             f"WARNING: {needed / 1e9:.1f} GB are needed, {config.output} has {free / 1e9:.1f} GB free"
         )
@@ -187,7 +204,7 @@ def _report(
         rows.append(("speed", "nothing to do: the output was complete, and is checked"))
     progress.finish(rows)
     _warn_of_small(made, progress)
-    if Path(made.directory, manifest.AUDIT_NAME).exists():
+    if storage.size(storage.join(made.directory, manifest.AUDIT_NAME)) is not None:
         from cxr_data.audit import summary  # not before: workers need no scikit-learn
 
         progress.say(summary(made.directory))

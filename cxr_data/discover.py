@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cxr_data import storage
+from cxr_data import object_store, storage
 from cxr_data.errors import DataError, UsageError
 from cxr_data.quarantine import Quarantined
 
@@ -178,22 +178,11 @@ def local_item(root: Path, path: Path, label: str = "") -> Item | Quarantined:
 
 
 def _walk_remote(source: str) -> Iterator[Item | Quarantined]:
-    import tensorflow as tf
-
-    gfile = storage.gfile()
-    try:
-        walk = list(gfile.walk(source))
-    except tf.errors.OpError as error:
-        raise DataError(f"cannot list {source}: {error.message}") from error
-    if not walk:
-        # An endpoint that cannot be reached gives an empty list and no error.
-        raise DataError(f"{source} is empty or cannot be reached (for s3://: is S3_ENDPOINT right?)")
     prefix = source.rstrip("/") + "/"
-    for folder, _, names in walk:
-        for name in sorted(names):
-            path = storage.join(folder, name)
-            if not name.startswith("."):
-                yield Item(path.removeprefix(prefix), path, "", storage.size(path) or 0, 0)
+    for path, size in object_store.walk(source):
+        name = path.removeprefix(prefix)
+        if not any(part.startswith(".") for part in name.split("/")):
+            yield Item(name, path, "", size, 0)
 
 
 # -- CSV ---------------------------------------------------------------------------------------

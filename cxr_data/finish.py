@@ -3,11 +3,10 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from cxr_data import features, ledger, manifest, quarantine, record, resize
+from cxr_data import features, ledger, manifest, quarantine, record, resize, storage
 from cxr_data.errors import DataError
 from cxr_data.prepare import Prepared, versions
 from cxr_data.quarantine import Quarantined
@@ -57,18 +56,28 @@ def finish(
         crop_border=config.crop_border,
         equalize_to=config.equalize_to,
     )
-    if config.audit and not Path(config.output, manifest.AUDIT_NAME).exists():
-        _audit(made)  # before the manifest, which says that everything is there
+    if config.audit and storage.size(storage.join(config.output, manifest.AUDIT_NAME)) is None:
+        _audit(made, _fields_of(prepared, written))  # before the manifest: it says that all is there
     manifest.write_manifest(made)
     return made
 
 
-def _audit(made: manifest.Manifest) -> None:
+def _fields_of(prepared: Prepared, written: Sequence[ShardResult]) -> list[record.Fields]:
+    """What the records hold beside the pixels, in the order of the index."""
+    group_of = {entry.id: entry.group for shard in prepared.plan.shards for entry in shard.entries}
+    return [
+        record.Fields(row[0], name, sha256, group_of[name])
+        for result in written
+        for row, (name, _, sha256) in zip(result.rows, result.sources, strict=True)
+    ]
+
+
+def _audit(made: manifest.Manifest, fields: Sequence[record.Fields]) -> None:
     # Imported here, so that no worker process waits for scikit-learn.
     from cxr_data.audit import audit_pictures, write_audit
     from cxr_data.pictures import pictures_of_shards
 
-    write_audit(made.directory, audit_pictures(pictures_of_shards(made, quiet=True)))
+    write_audit(made.directory, audit_pictures(pictures_of_shards(made, quiet=True, known=fields)))
 
 
 def _index_of(written: Sequence[ShardResult]) -> np.ndarray:

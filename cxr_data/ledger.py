@@ -6,8 +6,8 @@ shard has its final name. A run that was killed leaves whole lines and perhaps o
 one, which is dropped. When everything is finished the ledger is written anew in plan
 order, so that it too is the same for any number of workers.
 
-Workers that cannot append to one file (Beam's) each leave a ledger of one shard beside it,
-`SHARD.done`, which the driver takes over.
+Where nothing can be appended to one file (by Beam's workers, or on an object store), a ledger
+of one shard is left beside it, `SHARD.done`, and taken over by the driver or at the end.
 """
 
 import contextlib
@@ -57,21 +57,21 @@ def read_ledger(directory: str) -> tuple[Header, dict[str, ShardResult]] | None:
     Raises:
       DataError: the first line is damaged.
     """
-    path = Path(directory, LEDGER_NAME)
-    if not path.exists():
+    present = storage.names(directory)
+    if LEDGER_NAME not in present:
         return None
-    header, results = _read(path)
+    header, results = _read(storage.join(directory, LEDGER_NAME))
     # Of a driver that was killed before it took them over.
-    for done in path.parent.glob("*" + DONE_SUFFIX):
+    for done in (name for name in present if name.endswith(DONE_SUFFIX)):
         with contextlib.suppress(DataError):
-            other, finished = _read(done)
+            other, finished = _read(storage.join(directory, done))
             if other == header:
                 results |= finished
     return header, results
 
 
-def _read(path: Path) -> tuple[Header, dict[str, ShardResult]]:
-    lines = storage.read_bytes(str(path)).split(b"\n")
+def _read(path: str) -> tuple[Header, dict[str, ShardResult]]:
+    lines = storage.read_bytes(path).split(b"\n")
     try:
         first = json.loads(lines[0])
         if first["schema"] != SCHEMA:
@@ -94,8 +94,11 @@ def write_ledger(directory: str, header: Header, results: Iterable[ShardResult])
     storage.replace(storage.join(directory, LEDGER_NAME), b"".join(lines))
 
 
-def append(directory: str, result: ShardResult) -> None:
-    """Adds a finished shard, on disk when this returns."""
+def append(directory: str, header: Header, result: ShardResult) -> None:
+    """Adds a finished shard, on disk when this returns; nothing can be appended to an object."""
+    if storage.is_remote(directory):
+        write_beside(directory, header, result)
+        return
     with open(Path(directory, LEDGER_NAME), "ab") as file:
         file.write(_line(result))
         file.flush()
@@ -104,8 +107,15 @@ def append(directory: str, result: ShardResult) -> None:
 
 def belongs_to(directory: str, header: Header) -> bool:
     """Whether the ledger of a directory is that of the run with this header."""
+    path = storage.join(directory, LEDGER_NAME)
+    if storage.is_remote(directory):
+        if storage.size(path) is None:
+            return False
+        line = _header_line(header)
+        with storage.opened_at(path) as read_at:
+            return read_at(len(line), 0) == line
     try:
-        with open(Path(directory, LEDGER_NAME), "rb") as file:
+        with open(path, "rb") as file:
             return file.readline() == _header_line(header)
     except FileNotFoundError:
         return False
@@ -113,11 +123,15 @@ def belongs_to(directory: str, header: Header) -> bool:
 
 def write_beside(directory: str, header: Header, result: ShardResult) -> None:
     """Leaves a finished shard's result beside it, for `take_beside`; any number of writers may do so."""
+    content = _header_line(header) + _line(result)
+    if storage.is_remote(directory):
+        storage.replace(storage.join(directory, result.name + DONE_SUFFIX), content)
+        return
     path = Path(directory, result.name + DONE_SUFFIX)
     temporary = path.with_name(f"{result.name}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(_header_line(header) + _line(result))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         storage.rename(temporary, path)
@@ -126,20 +140,24 @@ def write_beside(directory: str, header: Header, result: ShardResult) -> None:
 
 
 def take_beside(directory: str, header: Header, names: Iterable[str]) -> Iterator[ShardResult]:
-    """Yields the results that workers left for the shards `names`, removing each once it was dealt with."""
+    """Yields the results that workers left for the shards `names`; local ones are removed after that."""
+    present = set(storage.names(directory))
     for name in sorted(names):
-        path = Path(directory, name + DONE_SUFFIX)
-        if path.exists():
+        if name + DONE_SUFFIX in present:
+            path = storage.join(directory, name + DONE_SUFFIX)
             written_for, results = _read(path)
             if written_for == header and name in results:
                 yield results[name]
-            path.unlink(missing_ok=True)
+            # On an object store it is the ledger's line, until `forget_beside`.
+            if not storage.is_remote(directory):
+                storage.remove(path)
 
 
 def forget_beside(directory: str) -> None:
     """Removes what workers left beside their shards, once the ledger has all of it."""
-    for path in Path(directory).glob("*.tfrecord" + DONE_SUFFIX):
-        path.unlink(missing_ok=True)
+    for name in storage.names(directory):
+        if name.endswith(".tfrecord" + DONE_SUFFIX):
+            storage.remove(storage.join(directory, name))
 
 
 def _header_line(header: Header) -> bytes:

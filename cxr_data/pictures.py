@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from cxr_data import features, record
+from cxr_data import features, record, storage
 from cxr_data.discover import Item, discover
 from cxr_data.errors import DataError
 from cxr_data.group import AUTO, find_groups
@@ -68,25 +68,33 @@ class Pictures:
 # -- from shards -------------------------------------------------------------------------------
 
 
-def pictures_of_shards(made: Manifest, quiet: bool = False) -> Pictures:
-    """The pictures of a local dataset, by what was measured while converting, else by its records.
+def pictures_of_shards(
+    made: Manifest, quiet: bool = False, known: Sequence[record.Fields] | None = None
+) -> Pictures:
+    """The pictures of a dataset, by what was measured while converting, else by its records.
+
+    Args:
+      made: the manifest.
+      quiet: no progress bar.
+      known: the fields of all records in the order of the index; without them they are read.
 
     Raises:
       DataError: the index, the features or a shard cannot be read.
     """
     rows = read_features(made)
-    names: list[record.Fields] = []
+    names = list(known or ())
     measured: list[np.ndarray] = []
     wanted = rows is None
     for fields, image in tqdm(
-        _records(made, wanted),
+        _records(made, wanted) if wanted or known is None else (),
         total=made.records,
         desc="reading records",
         unit="img",
         file=sys.stderr,
         disable=quiet or not wanted,
     ):
-        names.append(fields)
+        if known is None:
+            names.append(fields)
         if image is not None:
             measured.append(features.row_of(image))
     splits = [shard.split for shard in made.shards for _ in range(shard.records)]
@@ -107,7 +115,7 @@ def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[record.Fields,
     index = read_index(made)
     for number, shard in enumerate(made.shards):
         try:
-            with open(made.path(shard), "rb", buffering=0) as file:
+            with storage.local(made.path(shard)) as path, open(path, "rb", buffering=0) as file:
                 for row in index[index["shard"] == number]:
                     fields = record.read_fields(partial(os.pread, file.fileno()), row)
                     yield fields, stored_image(made, file.fileno(), row) if with_pixels else None

@@ -402,12 +402,37 @@ def clear_data_errors(manifest: Manifest) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         reason = _reason(error)
+        if not reason and storage.is_remote(manifest.directory):
+            raise _of_the_store(manifest, error) from error
         if not reason:
             raise
         raise DataError(
             f"{reason}; `python -m tools.verify_tfrecords --data={manifest.directory}` lists all damage, "
             "--on_bad_record=skip goes on without these records"
         ) from error
+
+
+def _of_the_store(manifest: Manifest, error: tf.errors.OpError) -> Exception:
+    """What a remote read that failed for good means: a DataError, or `error` if all shards can be read."""
+    if not isinstance(error, _STORE_ERRORS):
+        return error
+    try:
+        # The error does not say of which object it is.
+        for shard in manifest.shards:
+            with storage.opened_at(manifest.path(shard)) as read_at:
+                read_at(1, 0)
+    except DataError as found:
+        return found
+    return error
+
+
+_STORE_ERRORS = (
+    tf.errors.InternalError,
+    tf.errors.UnknownError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+)
 
 
 def _reason(error: tf.errors.OpError) -> str:

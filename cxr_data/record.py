@@ -270,14 +270,19 @@ def read_fields(read_at: Callable[[int, int], bytes], row: np.void) -> Fields:
     return example.fields
 
 
-def read_frames(path: str | os.PathLike[str]) -> Iterator[tuple[int, memoryview]]:
+def read_frames(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[int, memoryview]]:
     """Yields (file offset of the frame, Example bytes) of a TFRecord file, every checksum checked.
 
     The bytes are valid until the next step: one buffer serves all records.
 
+    Args:
+      path: local.
+      name: what errors call it, where `path` is a copy.
+
     Raises:
       DataError: a checksum is wrong or the file ends inside a record; names file and record.
     """
+    name = name or os.fspath(path)
     buffer = bytearray()
     offset = number = 0
     try:
@@ -289,22 +294,22 @@ def read_frames(path: str | os.PathLike[str]) -> Iterator[tuple[int, memoryview]
                     struct.unpack("<QI", head) if len(head) == FRAME_HEADER_BYTES else (0, -1)
                 )
                 if masked_crc(crc32c(head[:8])) != length_crc:
-                    raise DataError(f"{path}: record {number} at byte {offset}: the length is damaged")
+                    raise DataError(f"{name}: record {number} at byte {offset}: the length is damaged")
                 if offset + FRAME_HEADER_BYTES + length + FRAME_FOOTER_BYTES > size:
-                    raise DataError(f"{path}: record {number} at byte {offset}: the file ends inside it")
+                    raise DataError(f"{name}: record {number} at byte {offset}: the file ends inside it")
                 if len(buffer) < length + FRAME_FOOTER_BYTES:
                     buffer = bytearray(length + FRAME_FOOTER_BYTES)
                 view = memoryview(buffer)[: length + FRAME_FOOTER_BYTES]
                 _read_exactly(file.fileno(), view, offset + FRAME_HEADER_BYTES)
                 (data_crc,) = struct.unpack("<I", view[length:])
                 if masked_crc(crc32c(view[:length])) != data_crc:
-                    raise DataError(f"{path}: record {number} at byte {offset}: the content is damaged")
+                    raise DataError(f"{name}: record {number} at byte {offset}: the content is damaged")
                 yield offset, view[:length]
                 offset += FRAME_HEADER_BYTES + length + FRAME_FOOTER_BYTES
                 file.seek(offset)
                 number += 1
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {name}: {error.strerror}") from error
 
 
 def _read_exactly(file: int, view: memoryview, offset: int) -> None:

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from cxr_data import ledger, manifest, plan, quarantine, storage
 from cxr_data.errors import DataError
@@ -36,7 +35,7 @@ def reusable(config: SharderConfig, prepared: Prepared, progress: Progress) -> d
         return {}
     header, results = earlier
     difference = header.difference(prepared.header)
-    finished = Path(config.output, manifest.MANIFEST_NAME).exists()
+    finished = storage.size(storage.join(config.output, manifest.MANIFEST_NAME)) is not None
     if difference or (config.overwrite and finished):
         if not config.overwrite:
             raise DataError(
@@ -56,7 +55,7 @@ def reusable(config: SharderConfig, prepared: Prepared, progress: Progress) -> d
 
 
 def _read_earlier(config: SharderConfig) -> tuple[Header, dict[str, ShardResult]] | None:
-    foreign = [name for name in os.listdir(config.output) if _is_ours(name)]
+    foreign = [name for name in storage.names(config.output) if _is_ours(name)]
     try:
         earlier = ledger.read_ledger(config.output)
         if earlier is None and foreign:
@@ -76,25 +75,25 @@ def _is_ours(name: str) -> bool:
 
 def _is_whole(config: SharderConfig, shard: ShardPlan, result: ShardResult) -> bool:
     """Whether a shard is on disk as it was written, and its sources are what it was made from."""
-    path = Path(config.output, result.name)
+    path = storage.join(config.output, result.name)
     if result.records == 0:
-        return not path.exists()
-    try:
-        status = path.stat()
-        if status.st_size != result.bytes or storage.sha256_of(path) != result.sha256:
-            return False
-    except OSError:
+        return storage.size(path) is None
+    if storage.size(path) != result.bytes:
         return False
+    # An object is whole or absent, and its store keeps checksums of its own.
+    if not storage.is_remote(path) and storage.sha256_of(path) != result.sha256:
+        return False
+    converted_ns = storage.modified_ns(path)
     entries = {entry.id: entry for entry in shard.entries}
     for name, size, sha256 in result.sources:
-        if not _is_unchanged(entries[name], size, sha256, status.st_mtime_ns, config.max_pixels):
+        if not _is_unchanged(entries[name], size, sha256, converted_ns, config.max_pixels):
             if config.overwrite or config.retry_quarantined:
                 return False
             raise DataError(f"{name} has changed since it was converted; --overwrite starts anew")
     for left_out in result.quarantined:
         entry = entries[left_out.id]
         if left_out.sha256 and not _is_unchanged(
-            entry, entry.bytes, left_out.sha256, status.st_mtime_ns, config.max_pixels
+            entry, entry.bytes, left_out.sha256, converted_ns, config.max_pixels
         ):
             raise DataError(
                 f"{entry.id} has changed since it was quarantined; --retry_quarantined tries it again"
@@ -117,8 +116,8 @@ def _is_unchanged(entry: plan.Entry, size: int, sha256: str, converted_ns: int, 
 def begin(output: str, prepared: Prepared, results: Mapping[str, ShardResult]) -> None:
     """Makes the output an unfinished one: no manifest, a ledger of what is whole, nothing else of ours."""
     for name in (manifest.MANIFEST_NAME, manifest.AUDIT_NAME):
-        Path(output, name).unlink(missing_ok=True)
+        storage.remove(storage.join(output, name))
     ledger.write_ledger(output, prepared.header, results.values())
-    for name in os.listdir(output):
+    for name in storage.names(output):
         if _SHARD_FILE.fullmatch(name) and name not in results:
-            os.unlink(os.path.join(output, name))
+            storage.remove(storage.join(output, name))

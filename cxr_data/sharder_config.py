@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from cxr_data import decode, duplicates, exclude, group, mitigate, record, storage
+from cxr_data import decode, duplicates, exclude, group, mitigate, record
 from cxr_data.errors import UsageError
 from cxr_data.manifest import Manifest
 from cxr_data.write import PixelOptions
@@ -17,7 +17,7 @@ class SharderConfig:
 
     Attributes:
       source: a folder or a CSV file.
-      output: a local folder.
+      output: a local or remote folder.
       size: height and width of the records' images.
       dtype: one of `record.DTYPES`.
       channels: 3 or 1.
@@ -105,8 +105,6 @@ class SharderConfig:
             raise UsageError(f"--max_bad={self.max_bad:.0%}: choose from 0% to 100%")
         if self.beam_options and self.runner != "beam":
             raise UsageError("--beam_options needs --runner=beam")
-        if storage.is_remote(self.output):
-            raise UsageError(f"--output={self.output}: write to a local folder, then copy it")
 
     @property
     def pixels(self) -> PixelOptions:

@@ -2,7 +2,7 @@
 
 Local paths use the operating system directly, so that converting and reading
 local data never imports TensorFlow. A path with a scheme (`s3://`, `gs://`) goes
-through `tf.io.gfile`.
+through `object_store`.
 """
 
 import contextlib
@@ -11,9 +11,11 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+from cxr_data import object_store
 from cxr_data.errors import DataError
+
+_CLOCKS_DIFFER_NS = 5 * 60 * 10**9
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -26,16 +28,6 @@ def join(directory: str | os.PathLike[str], *names: str) -> str:
     return "/".join([os.fspath(directory).rstrip("/") or "/", *names])
 
 
-def gfile() -> Any:
-    """`tf.io.gfile`, with the file systems of tensorflow-io registered."""
-    import tensorflow as tf
-
-    from cxr_data.runtime import load_tensorflow_io
-
-    load_tensorflow_io()
-    return tf.io.gfile
-
-
 def read_bytes(path: str) -> bytes:
     """The whole content of a file. Raises DataError, naming the file, if it cannot be read."""
     if not is_remote(path):
@@ -43,19 +35,21 @@ def read_bytes(path: str) -> bytes:
             return Path(path).read_bytes()
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
-    import tensorflow as tf
-
-    try:
-        with gfile().GFile(path, "rb") as file:
-            content: bytes = file.read()
-            return content
-    except tf.errors.OpError as error:
-        raise DataError(f"cannot read {path}: {error.message}") from error
+    return object_store.read_bytes(path)
 
 
-def open_read(path: str) -> Any:
-    """Opens a local or remote file to read bytes from front to back."""
-    return gfile().GFile(path, "rb") if is_remote(path) else open(path, "rb")
+@contextlib.contextmanager
+def local(path: str) -> Iterator[str]:
+    """A local file with the content of `path`, for the length of a block: itself, or a copy.
+
+    Raises:
+      DataError: it is remote and cannot be read.
+    """
+    if is_remote(path):
+        with object_store.downloaded(path) as copy:
+            yield copy
+    else:
+        yield path
 
 
 @contextlib.contextmanager
@@ -75,18 +69,7 @@ def opened_at(path: str) -> Iterator[Callable[[int, int], bytes]]:
         finally:
             os.close(file)
         return
-    import tensorflow as tf
-
-    with gfile().GFile(path, "rb") as remote:
-
-        def read_at(size: int, offset: int) -> bytes:
-            try:
-                remote.seek(offset)
-                content: bytes = remote.read(size)
-                return content
-            except tf.errors.OpError as error:
-                raise DataError(f"cannot read {path}: {error.message}") from error
-
+    with object_store.opened_at(path) as read_at:
         yield read_at
 
 
@@ -105,21 +88,39 @@ def size(path: str) -> int | None:
             return None
         except OSError as error:
             raise DataError(f"cannot look at {path}: {error.strerror}") from error
-    import tensorflow as tf
+    return object_store.size(path)
 
-    try:
-        return int(gfile().stat(path).length)
-    except tf.errors.NotFoundError:
-        return None
-    except tf.errors.OpError as error:
-        raise DataError(f"cannot look at {path}: {error.message}") from error
+
+def modified_ns(path: str) -> int:
+    """When a file was written, in ns; minutes less for an object, since clocks differ."""
+    if is_remote(path):
+        return object_store.modified_ns(path) - _CLOCKS_DIFFER_NS
+    return os.stat(path).st_mtime_ns
+
+
+def names(directory: str) -> list[str]:
+    """The names of what lies in a directory, sorted; empty where there is no such directory."""
+    if is_remote(directory):
+        return object_store.names(directory)
+    return sorted(os.listdir(directory)) if os.path.isdir(directory) else []
+
+
+def remove(path: str) -> None:
+    """Removes a file, if it is there."""
+    if is_remote(path):
+        object_store.remove(path)
+    else:
+        Path(path).unlink(missing_ok=True)
 
 
 def replace(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a local file so that it is either absent, old, or whole and on disk.
+    """Writes a file so that it is either absent, old, or whole and on disk.
 
-    Temporary file, fsync, rename, fsync of the directory.
+    Locally: temporary file, fsync, rename, fsync of the directory. An upload is atomic by itself.
     """
+    if is_remote(path):
+        object_store.write_bytes(os.fspath(path), content)
+        return
     target = Path(path)
     temporary = target.with_name(target.name + ".tmp")
     with open(temporary, "wb") as file:

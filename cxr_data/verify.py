@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from crc32c import crc32c
 
 from cxr_data import manifest as manifest_module
-from cxr_data import quarantine, record
+from cxr_data import quarantine, record, storage
 from cxr_data.errors import DataError
 from cxr_data.manifest import Manifest, Shard, read_index, read_manifest
 
@@ -45,7 +44,7 @@ def verify(directory: str, threads: int, tick: Callable[[Shard], None] = lambda 
     """Reads a whole dataset and compares it with its manifest.
 
     Args:
-      directory: local.
+      directory: local or remote.
       threads: shards read at once; hashing leaves the interpreter lock alone.
       tick: is called after each shard.
 
@@ -74,13 +73,13 @@ def _check_shard(made: Manifest, shard: Shard, rows: np.ndarray) -> _ShardCheck:
     fields: list[record.Fields] = []
     digest = hashlib.sha256()
     try:
-        for offset, data in record.read_frames(path):
-            _hash_frame(digest, data)
-            found = _check_record(made, rows, len(fields), offset, data)
-            problems += [
-                f"{path}: record {len(fields)} at byte {offset}: {problem}" for problem in found.problems
-            ]
-            fields += found.fields
+        with storage.local(path) as file:
+            for offset, data in record.read_frames(file, name=path):
+                _hash_frame(digest, data)
+                found = _check_record(made, rows, len(fields), offset, data)
+                where = f"{path}: record {len(fields)} at byte {offset}"
+                problems += [f"{where}: {problem}" for problem in found.problems]
+                fields += found.fields
     except DataError as error:
         return _ShardCheck((*problems, str(error)), tuple(fields))
     if len(fields) != shard.records:
@@ -158,7 +157,7 @@ def _check_whole(made: Manifest, checks: list[_ShardCheck]) -> list[str]:
 
 
 def _check_quarantine(made: Manifest) -> list[str]:
-    if not Path(made.directory, quarantine.QUARANTINE_NAME).exists():
+    if storage.size(storage.join(made.directory, quarantine.QUARANTINE_NAME)) is None:
         return [f"{made.directory} has no {quarantine.QUARANTINE_NAME}"]
     left_out = len(quarantine.read_quarantine(made.directory))
     counts = made.source_counts

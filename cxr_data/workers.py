@@ -20,10 +20,11 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from cxr_data import storage
 from cxr_data.errors import DataError
 from cxr_data.plan import ShardPlan
 from cxr_data.quarantine import Quarantined
-from cxr_data.write import PixelOptions, ShardResult, write_shard
+from cxr_data.write import NOTHING, PixelOptions, ShardResult, write_shard
 
 _POLL_SECONDS = 0.1
 # Fields of a worker's slot in shared memory.
@@ -68,14 +69,16 @@ def _serve(connection: Connection, slot: Any, directory: str, options: PixelOpti
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             plan, condemned = connection.recv()
-            answer: ShardResult | OSError | str
+            answer: ShardResult | OSError | DataError | str
             try:
                 answer = write_shard(plan, directory, options, watcher, condemned, parent_lives)
             except OSError as error:
                 answer = OSError(error.errno, error.strerror, error.filename)
+            except DataError as error:  # of an object store, which stayed away
+                answer = DataError(str(error))
             except Exception:  # noqa: BLE001 - a defect of ours, which the parent shows
                 answer = traceback.format_exc()
-            slot[_POSITION] = -1
+            slot[_POSITION] = NOTHING
             connection.send(answer)
 
 
@@ -138,7 +141,7 @@ class Pool:
 
         Raises:
           OSError: a worker cannot write.
-          DataError: workers die without an image in hand.
+          DataError: workers die without an image in hand, or an object store does not answer.
         """
         try:
             if self._count == 0:
@@ -148,6 +151,10 @@ class Pool:
         finally:
             for worker in self._workers:
                 worker.stop()
+            self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        if not storage.is_remote(self._directory):
             for leftover in Path(self._directory).glob("*.tfrecord.*.tmp"):
                 leftover.unlink(missing_ok=True)
 
@@ -191,7 +198,7 @@ class Pool:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         slot = context.RawArray("q", _FIELDS)
-        slot[_POSITION] = -1
+        slot[_POSITION] = NOTHING
         process = context.Process(
             target=_serve, args=(theirs, slot, self._directory, self._options, os.getpid()), daemon=True
         )
@@ -216,7 +223,7 @@ class Pool:
         worker.plan = None
         if isinstance(answer, ShardResult):
             return answer
-        if isinstance(answer, OSError):
+        if isinstance(answer, OSError | DataError):
             raise answer
         raise RuntimeError(f"a worker failed:\n{answer}")
 

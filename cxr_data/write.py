@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,7 +19,7 @@ import cv2
 import numpy as np
 from crc32c import crc32c
 
-from cxr_data import features, record, storage
+from cxr_data import features, object_store, record, storage
 from cxr_data.decode import Facts, decode_with_facts
 from cxr_data.mitigate import NONE, crop, equalize
 from cxr_data.plan import ShardPlan
@@ -85,11 +86,15 @@ class ShardResult:
     features: str = ""
 
 
+NOTHING = -1
+"""The position of no image."""
+
+
 class Watcher(Protocol):
     """Is told what a worker does, cheaply and often."""
 
     def begin(self, position: int) -> None:
-        """The image at `position` of the shard is taken in hand."""
+        """The image at `position` of the shard is taken in hand, or `NOTHING`."""
 
     def done(self, read: int, written: int, quarantined: bool) -> None:
         """It is finished: so many bytes read and written."""
@@ -177,16 +182,21 @@ def small_image_with_facts(data: bytes, options: PixelOptions) -> tuple[np.ndarr
 
 @dataclass
 class _ShardFile:
-    """A shard being written under a temporary name."""
+    """A shard being written under a temporary name, or to a local file without one, to be uploaded."""
 
     path: str
     rows: list[tuple[int, ...]] = field(default_factory=list)
     offset: int = 0
 
     def __post_init__(self) -> None:
+        self.hash = hashlib.sha256()
+        if storage.is_remote(self.path):
+            # Without a name, so that nothing is left of it, whatever ends this process.
+            with tempfile.TemporaryFile() as scratch:
+                self.file = os.dup(scratch.fileno())
+            return
         # A name of its own: another attempt, in this process or on another machine, may be at the same shard.
         self.temporary = f"{self.path}.{secrets.token_hex(8)}.tmp"
-        self.hash = hashlib.sha256()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.file = os.open(self.temporary, flags, 0o666)
 
@@ -206,15 +216,20 @@ class _ShardFile:
 
     def finish(self) -> None:
         """Makes the shard appear, whole and on disk; nothing appears if it has no records."""
-        if self.rows:
-            os.fsync(self.file)
-            storage.rename(self.temporary, self.path)
+        if not self.rows:
+            return
+        if storage.is_remote(self.path):
+            object_store.upload(f"/proc/self/fd/{self.file}", self.path)
+            return
+        os.fsync(self.file)
+        storage.rename(self.temporary, self.path)
 
     def close(self) -> None:
         """Closes the file, and removes it unless it is finished."""
         os.close(self.file)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.temporary)
+        if not storage.is_remote(self.path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.temporary)
 
 
 def _write_all(file: int, parts: list[memoryview]) -> None:
@@ -246,6 +261,7 @@ def write_shard(
 
     Raises:
       OSError: the output cannot be written; nothing is left of the shard then.
+      DataError: an object store does not answer; the same holds.
     """
     out = _ShardFile(os.path.join(directory, plan.name))
     sources: list[tuple[str, int, str]] = []
@@ -276,6 +292,7 @@ def write_shard(
             _add_statistics(image, sums, squares)
             watcher.done(len(data), written, False)
         _require(may_go_on())
+        watcher.begin(NOTHING)  # an upload may take longer than an image may
         out.finish()
     finally:
         out.close()
