@@ -62,9 +62,9 @@ def prepare(
     """
     folder = scratch.absolute() / f"{images}x{size}"
     folder.mkdir(parents=True, exist_ok=True)
-    _make(folder / "images", lambda output: draw(output, images))
-    _make(folder / "shards", lambda output: convert(folder / "images", output, size))
-    _make(folder / "arrays", lambda output: unpack(folder / "shards", output))
+    make(folder / "images", lambda output: draw(output, images))
+    make(folder / "shards", lambda output: convert(folder / "images", output, size))
+    make(folder / "arrays", lambda output: unpack(folder / "shards", output))
     failed: dict[str, str] = {}
     for peer in chosen:
         if broken.get(peer.key):
@@ -75,13 +75,13 @@ def prepare(
             run_worker(peer, {**spec, "output": str(output)})
 
         try:
-            _make(folder / peer.data, write)
+            make(folder / peer.data, write)
         except DataError as error:
             failed[peer.key] = f"cannot write its copy of the data: {error}"
     return Data(folder, images, size), failed
 
 
-def _make(output: Path, write: Callable[[Path], None]) -> None:
+def make(output: Path, write: Callable[[Path], None]) -> None:
     """Fills a folder that gets its name when it is whole."""
     if output.exists():
         return

@@ -16,6 +16,7 @@ BENCHMARKS = {
     "peers": "tools.bench_peers",
     "sharder": "tools.bench_sharder",
     "pipeline": "tools.bench_pipeline",
+    "trainer": "tools.bench_trainer",
 }
 
 
