@@ -107,10 +107,17 @@ class Manifest:
         return int(np.prod(self.image_shape)) * np.dtype(self.dtype).itemsize
 
     def shards_of(self, split: str) -> tuple[Shard, ...]:
-        """The shards of a split. Raises DataError for a split that is not there."""
-        if split not in self.splits:
-            raise DataError(f"{self.directory} has no split {split!r}, only {', '.join(self.splits)}")
-        return tuple(shard for shard in self.shards if shard.split == split)
+        """The shards of a split, or of several joined by `+`. Raises DataError for one that is not there."""
+        names = joined_splits(split)
+        for name in names:
+            if name not in self.splits:
+                raise DataError(f"{self.directory} has no split {name!r}, only {', '.join(self.splits)}")
+        return tuple(shard for shard in self.shards if shard.split in names)
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Images of each class in a split, or in several joined by `+`."""
+        names = joined_splits(split)
+        return {name: sum(self.counts[part][name] for part in names) for name in self.class_names}
 
     def count(self, split: str) -> int:
         """Number of records of a split."""
@@ -119,6 +126,11 @@ class Manifest:
     def path(self, shard: Shard) -> str:
         """Where a shard lies."""
         return storage.join(self.directory, shard.name)
+
+
+def joined_splits(split: str) -> list[str]:
+    """The splits that `train+validation` names, each once."""
+    return list(dict.fromkeys(split.split("+")))
 
 
 def write_index(directory: str, index: np.ndarray) -> str:

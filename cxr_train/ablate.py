@@ -18,7 +18,7 @@ from absl.testing import flagsaver
 
 from cxr_data import command, storage
 from cxr_data.errors import UsageError
-from cxr_data.manifest import Manifest
+from cxr_data.manifest import Manifest, joined_splits
 from cxr_train import ablation_table, grid_process, intervals
 from cxr_train import main as trainer
 from cxr_train.grid import STUDY, STUDY_SIZES, FlagSet, override, read_grid, study_grid, varied_flags
@@ -126,7 +126,7 @@ def _refuse_doubles(runs: Sequence[GridRun]) -> None:
 
 def held_out_split(manifest: Manifest, trained_on: str, asked: str | None) -> str:
     """The split whose images the table is about. Raises UsageError if it was not held out."""
-    seen = trained_on.split("+")
+    seen = joined_splits(trained_on)
     if asked is not None:
         manifest.shards_of(asked)
         if asked in seen:

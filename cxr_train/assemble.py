@@ -57,7 +57,7 @@ def assemble(config: TrainConfig, manifest: Manifest, placement: Placement, step
     recipe = config.recipe
     _refuse_uneven_batch(config, placement.replicas)
     class_weights = resolve_class_weights(
-        recipe.class_weights, manifest.class_names, manifest.counts[config.train_split]
+        recipe.class_weights, manifest.class_names, manifest.class_counts(config.train_split)
     )
     keras.utils.set_random_seed(config.seed)
     with placement.strategy.scope():

@@ -52,6 +52,8 @@ def embed(content: bytes, media_type: str, alt: str) -> Picture:
 
 def curves(rows: Sequence[dict[str, Any]]) -> list[Picture]:
     """Loss, accuracy, and macro sensitivity and specificity by epoch, from rows of `metrics.jsonl`."""
+    if any(row["validation"] is None for row in rows):
+        return _training_curves(rows)
     losses = _of(rows, "validation", "loss")
     best = rows[int(np.argmin(losses))]["epoch"]
     macro = [row["validation"]["macro"] for row in rows]
@@ -68,6 +70,17 @@ def curves(rows: Sequence[dict[str, Any]]) -> list[Picture]:
         alt = f"{title} over {len(rows)} epochs, first to last: {ends}. Epoch {best} is kept."
         top = None if title == "loss" else 1.02
         pictures.append(_by_epoch(title, [row["epoch"] for row in rows], lines, alt, top, best))
+    return pictures
+
+
+def _training_curves(rows: Sequence[dict[str, Any]]) -> list[Picture]:
+    """Loss and accuracy of a run without validation, whose last epoch is kept."""
+    epochs, last = [row["epoch"] for row in rows], rows[-1]["epoch"]
+    pictures = []
+    for title, top in (("loss", None), ("accuracy", 1.02)):
+        values = _of(rows, "train", title)
+        alt = f"{title} of training over {len(rows)} epochs: {values[0]:.3f} to {values[-1]:.3f}."
+        pictures.append(_by_epoch(title, epochs, {"train": values}, alt, top, last))
     return pictures
 
 

@@ -6,6 +6,7 @@ import pathlib
 
 from cxr_data import storage
 from cxr_data.errors import DataError, UsageError
+from cxr_data.manifest import joined_splits
 from cxr_data.order import InputWorker
 from cxr_data.pipeline import ReadOptions
 from cxr_train.backbones import find_backbone
@@ -41,7 +42,8 @@ class TrainConfig:
       batch_norm_momentum: of BatchNorm's moving statistics; None for the network's own.
       precision, xla, strategy: see `strategy.choose_placement`.
       seed: of the initial weights, the order of the examples and the dropout.
-      train_split, validation_split: names of splits in the manifest.
+      train_split: a split in the manifest, or several joined by `+`.
+      validation_split: the split that picks the best epoch, unless it is trained on.
       recipe: how the weights are changed.
       read: how the shards are read.
       monitor: one of `monitor.MONITORS`; its best epoch is kept as best.keras.
@@ -93,6 +95,12 @@ class TrainConfig:
             raise UsageError(f"--batch_norm_momentum={self.batch_norm_momentum}: must be in [0, 1)")
         if self.monitor not in MONITORS:
             raise UsageError(f"--monitor={self.monitor}: choose one of {', '.join(MONITORS)}")
+        for flag in ("early_stopping", "monitor"):
+            if self.held_out_validation is None and getattr(self, flag) != getattr(TrainConfig, flag):
+                raise UsageError(
+                    f"--{flag}={getattr(self, flag)}: needs a validation split, and --train_on="
+                    f"{self.train_split} trains on it"
+                )
         if self.early_stopping < 0:
             raise UsageError(f"--early_stopping={self.early_stopping}: must be at least 0")
         if not self.save_minutes >= 0:
@@ -103,6 +111,11 @@ class TrainConfig:
         places = layers_before_logits(self.head)
         if self.dropout_after not in places:
             raise UsageError(f"--dropout_after={self.dropout_after}: choose one of {', '.join(places)}")
+
+    @property
+    def held_out_validation(self) -> str | None:
+        """The split that picks epoch, temperature and thresholds; None where the run trains on it."""
+        return None if self.validation_split in joined_splits(self.train_split) else self.validation_split
 
     def what_decides_the_result(self) -> dict[str, object]:
         """The values by flag that a resumed run must share with the run that it continues.

@@ -9,14 +9,14 @@ import tensorflow as tf
 from cxr_train.clock import Clock
 
 
-def make(epoch: int, sums: np.ndarray, clock: Clock, validation: dict[str, Any]) -> dict[str, Any]:
+def make(epoch: int, sums: np.ndarray, clock: Clock, validation: dict[str, Any] | None) -> dict[str, Any]:
     """Returns the row, ready for JSON.
 
     Args:
       epoch: its number, from 1.
       sums: float64 [3], loss, right predictions and examples of all its steps.
       clock: of its steps that were taken in this process.
-      validation: a summary of `evaluate.Predictions`.
+      validation: a summary of `evaluate.Predictions`; None without a validation split.
     """
     loss, correct, examples = sums.tolist()
     return {
@@ -37,8 +37,9 @@ def summarize(row: dict[str, Any], summaries: tf.summary.SummaryWriter) -> None:
     """Writes the row's numbers for TensorBoard."""
     validation = row["validation"]
     scalars = {f"train/{name}": value for name, value in row["train"].items()}
-    scalars |= {f"validation/{name}": validation[name] for name in ("loss", "accuracy")}
-    scalars |= {f"validation/macro_{name}": value for name, value in validation["macro"].items()}
+    if validation:
+        scalars |= {f"validation/{name}": validation[name] for name in ("loss", "accuracy")}
+        scalars |= {f"validation/macro_{name}": value for name, value in validation["macro"].items()}
     with summaries.as_default(step=row["epoch"]):
         for name, value in scalars.items():
             if value is not None:
@@ -48,14 +49,12 @@ def summarize(row: dict[str, Any], summaries: tf.summary.SummaryWriter) -> None:
 
 def line(row: dict[str, Any]) -> str:
     """Returns the row for the terminal."""
-    train, validation = row["train"], row["validation"]
+    train = row["train"]
     speed = train["images_per_second"]
     wait = train["input_wait_share"]
     return (
         f"epoch {row['epoch']}: train loss {train['loss']:.4f} accuracy {train['accuracy']:.4f} | "
-        f"validation loss {validation['loss']:.4f} accuracy {validation['accuracy']:.4f} "
-        f"macro sensitivity {_rate(validation, 'sensitivity')} "
-        f"specificity {_rate(validation, 'specificity')} | "
+        f"{_validated(row['validation'])} | "
         + (f"{speed:.1f} images/s" if speed else "no timed step: no speed measured")
         + (f", input wait {wait:.1%}" if wait is not None else "")
     )
@@ -64,6 +63,16 @@ def line(row: dict[str, Any]) -> str:
 def json_number(value: float) -> float | None:
     """NaN and infinity are no JSON."""
     return float(value) if math.isfinite(value) else None
+
+
+def _validated(validation: dict[str, Any] | None) -> str:
+    if validation is None:
+        return "no validation"
+    return (
+        f"validation loss {validation['loss']:.4f} accuracy {validation['accuracy']:.4f} "
+        f"macro sensitivity {_rate(validation, 'sensitivity')} "
+        f"specificity {_rate(validation, 'specificity')}"
+    )
 
 
 def _rate(validation: dict[str, Any], name: str) -> str:

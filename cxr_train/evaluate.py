@@ -39,7 +39,7 @@ def options_from_flags(config: TrainConfig, below: pathlib.PurePath) -> Evaluati
         resamples=values.resamples,
         seed=values.seed,
         train_split=config.train_split,
-        validation_split=config.validation_split,
+        validation_split=config.held_out_validation,
         at_sensitivity=values.at_sensitivity,
         compare=pathlib.Path(values.compare) / below if values.compare else None,
         class_map=parse_class_map(values.class_map),
@@ -66,7 +66,7 @@ def main() -> int:
         placement=choose_placement("one", config.precision, values.xla),
         batch_size=values.batch_size or config.batch_size,
     )
-    if not (own and values.split == config.validation_split):
+    if not (own and values.split == config.held_out_validation):
         _evaluate_validation(run_dir, config, evaluate)
     pipeline = Pipeline(manifest, read_options_from_flags())
     output = pathlib.Path(values.output) if values.output else run_dir / below
@@ -81,7 +81,10 @@ def _evaluate_validation(
     run_dir: pathlib.Path, config: TrainConfig, evaluate: Callable[..., dict[str, Any]]
 ) -> None:
     """Sees to it that the predictions are there on which temperature and thresholds are chosen."""
-    split = config.validation_split
+    split = config.held_out_validation
+    if split is None:
+        print(f"no temperature: the run was trained on {config.train_split}, its validation split included")
+        return
     if evaluation.stored_predictions(run_dir, split) is not None:
         return
     try:

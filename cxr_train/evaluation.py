@@ -31,7 +31,7 @@ import keras
 
 from cxr_data import storage
 from cxr_data.errors import DataError, UsageError
-from cxr_data.manifest import Manifest
+from cxr_data.manifest import Manifest, joined_splits
 from cxr_data.pipeline import Pipeline
 from cxr_train import calibration, intervals, metrics, thresholds
 from cxr_train.class_map import ClassMap, map_classes
@@ -57,7 +57,9 @@ class EvaluationOptions:
 
     Attributes:
       resamples, seed: of the patient bootstrap.
-      train_split, validation_split: of the run; temperature and thresholds are chosen on the latter.
+      train_split: of the run, maybe several joined by `+`.
+      validation_split: of the run; temperature and thresholds are chosen on it. None where it was
+        trained on: what is chosen on images that the model knows is wrong for others.
       at_sensitivity: in (0, 1], the sensitivity at which thresholds are chosen; None for none.
       compare: another run's directory; None for none.
       class_map: by their class name, ours or "-", see `class_map`.
@@ -69,7 +71,7 @@ class EvaluationOptions:
     resamples: int = intervals.RESAMPLES
     seed: int = 0
     train_split: str = "train"
-    validation_split: str = "validation"
+    validation_split: str | None = "validation"
     at_sensitivity: float | None = None
     compare: pathlib.Path | None = None
     class_map: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -140,6 +142,8 @@ def _thresholds(
         raise UsageError(
             f"--at_sensitivity: the thresholds are chosen on the {options.validation_split} split, and "
             "this run has no predictions of it: evaluate that first"
+            if options.validation_split
+            else "--at_sensitivity: the thresholds are chosen on a validation split, and this run trained on it"
         )
     chosen = thresholds.choose_thresholds(validation.labels, validation.probabilities, options.at_sensitivity)
     reported = thresholds.report_thresholds(
@@ -194,15 +198,18 @@ def evaluate_split(
     named = named.keep(kept, labels)
     if not named.ids:
         raise DataError(f"--class_map leaves out every image of the {split} split of {manifest.directory}")
-    is_validation = own and split == options.validation_split
-    validation = named if is_validation else stored_predictions(run_dir, options.validation_split)
+    validation = None
+    if own and split == options.validation_split:
+        validation = named
+    elif options.validation_split:
+        validation = stored_predictions(run_dir, options.validation_split)
     summary = {
         "schema": SCHEMA,
         "split": split,
         "data": manifest.directory,
         "own_data": own,
         "model_sha256": model_sha256(run_dir),
-        "seen_in_training": own and split == options.train_split,
+        "seen_in_training": own and split in joined_splits(options.train_split),
         "dropped": dropped,
         **analyse(named, options, validation=validation, other=other),
     }

@@ -58,7 +58,7 @@ def _calibration(summary: dict[str, Any]) -> str:
     found = summary["calibration"]
     before = f"calibration: ECE {found['uncalibrated']['ece']:.4f}"
     if found["temperature"] is None:
-        return f"{before}; no temperature, for want of predictions of the run's validation split"
+        return f"{before}; no temperature, for want of predictions of a validation split that was held out"
     return (
         f"{before}, {found['calibrated']['ece']:.4f} at temperature {found['temperature']:.3f} "
         f"(fitted on {found['fitted_on']}{_optimistic(summary, found['fitted_on'])})"

@@ -57,7 +57,8 @@ def cost_of(config: TrainConfig, manifest: Manifest) -> Cost:
     forward, step = flops_per_image(config.backbone, manifest.size, config.head, len(manifest.class_names))
     steps = manifest.count(config.train_split) // config.batch_size
     trained = config.epochs * steps * config.batch_size
-    evaluated = config.epochs * manifest.count(config.validation_split)
+    validated = config.held_out_validation
+    evaluated = config.epochs * manifest.count(validated) if validated else 0
     return Cost(trained, evaluated, step, trained * step + evaluated * forward)
 
 

@@ -65,7 +65,8 @@ class Trainer:
         self.placement = placement
         self._run_dir = pathlib.Path(config.run_dir)
         self._steps_per_epoch = pipeline.steps_per_epoch(config.train_split, config.batch_size)
-        manifest.shards_of(config.validation_split)
+        if config.held_out_validation:
+            manifest.shards_of(config.held_out_validation)
         self._training = assemble(config, manifest, placement, self._steps_per_epoch)
         self.model = self._training.model
         self.train_step = self._training.step
@@ -99,7 +100,13 @@ class Trainer:
             f"{self._steps_per_epoch:,} steps of {self._config.batch_size} an epoch, "
             f"{self.placement.replicas} replica(s)"
         )
-        return "\n".join([network, *self._training.notes])
+        notes = list(self._training.notes)
+        if self._config.held_out_validation is None:
+            notes.append(
+                f"no validation: --train_on={self._config.train_split} trains on it; best.keras is the "
+                "model of the last epoch, and no temperature is fitted"
+            )
+        return "\n".join([network, *notes])
 
     def resume(self) -> list[str]:
         """Restores the newest whole checkpoint, and what the run had written by then.
@@ -278,15 +285,7 @@ class Trainer:
         epoch, _ = self.checkpoints.position
         average = self._training.average
         with average.in_place() if average else contextlib.nullcontext():
-            predictions = predict_split(
-                self._pipeline,
-                self._config.validation_split,
-                self._predict_step,
-                self.placement,
-                batch_size=self._config.batch_size,
-                check_stop=stop.check,
-            )
-            validation = predictions.summarize(self._manifest.class_names)
+            validation = self._validate(stop)
             self._keep_models(epoch + 1, validation)
         row = epoch_row.make(epoch + 1, self.checkpoints.sums.numpy(), clock, validation)
         self._history.append(row)
@@ -297,8 +296,26 @@ class Trainer:
         self.checkpoints.sums.assign(np.zeros(3))
         self._save()
 
-    def _keep_models(self, epoch: int, validation: dict[str, Any]) -> None:
-        """Saves the last model, which may be the best."""
+    def _validate(self, stop: StopRequest) -> dict[str, Any] | None:
+        """The metrics of the validation split; None where the run trains on it. Raises Stopped."""
+        if self._config.held_out_validation is None:
+            return None
+        predictions = predict_split(
+            self._pipeline,
+            self._config.held_out_validation,
+            self._predict_step,
+            self.placement,
+            batch_size=self._config.batch_size,
+            check_stop=stop.check,
+        )
+        return predictions.summarize(self._manifest.class_names)
+
+    def _keep_models(self, epoch: int, validation: dict[str, Any] | None) -> None:
+        """Saves the last model, which may be the best; without validation it is what there is to keep."""
+        if validation is None:
+            save_model(self.model, self._run_dir / LAST)
+            link_model(self._run_dir / LAST, self._run_dir / BEST)
+            return
         value = self._monitor.value(validation)
         if value is None:
             raise DataError(

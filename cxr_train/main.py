@@ -17,7 +17,7 @@ from absl import flags
 from cxr_data import command, emulate, storage
 from cxr_data.choice import Choice
 from cxr_data.errors import CxrError, UsageError
-from cxr_data.manifest import Manifest, read_manifest
+from cxr_data.manifest import Manifest, joined_splits, read_manifest
 from cxr_data.pipeline import Pipeline, clear_data_errors
 from cxr_data.runtime import start
 from cxr_train import evaluation_text, throughput
@@ -100,7 +100,10 @@ _LOGICAL_DEVICES = flags.DEFINE_integer(
     lower_bound=1,
 )
 _SEED = flags.DEFINE_integer("seed", TrainConfig.seed, "Of weights, order and dropout.", lower_bound=0)
-_TRAIN_SPLIT = flags.DEFINE_string("train_split", TrainConfig.train_split, "Split to train on.")
+_TRAIN_SPLIT = flags.DEFINE_string(
+    "train_split", TrainConfig.train_split, "Split to train on, or several joined by +, as train+validation."
+)
+flags.DEFINE_alias("train_on", "train_split")
 _VALIDATION_SPLIT = flags.DEFINE_string(
     "validation_split", TrainConfig.validation_split, "Split that picks the best."
 )
@@ -229,8 +232,11 @@ def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement
     run_dir = pathlib.Path(config.run_dir)
     with placement.strategy.scope():
         best = load_best_model(run_dir)
-    options = EvaluationOptions(train_split=config.train_split, validation_split=config.validation_split)
-    held_out = [split for split in pipeline.manifest.splits if split != config.train_split]
+    options = EvaluationOptions(train_split=config.train_split, validation_split=config.held_out_validation)
+    trained_on = joined_splits(config.train_split)
+    held_out = [split for split in pipeline.manifest.splits if split not in trained_on]
+    if not held_out:
+        print(f"nothing is evaluated: --train_on={config.train_split} holds no split out")
     # Validation first: the temperature of the others is fitted on it.
     for split in sorted(held_out, key=lambda split: split != config.validation_split):
         summary = evaluate_split(
@@ -281,7 +287,7 @@ def main() -> int:
             _throughput_file(config).unlink(missing_ok=True)
             # Of --batch_size=auto a run keeps what it came to.
             resolved = {"run_dir": config.run_dir, "batch_size": str(config.batch_size)}
-            keep_run(config, flags_text(leave_out=("resume",), resolved=resolved), choices)
+            keep_run(config, flags_text(leave_out=("resume", "train_on"), resolved=resolved), choices)
             _train(config, pipeline, trainer, stop)
         except Stopped:
             print(f"stopped and saved; go on with: {_resume_command(config)}")
@@ -303,8 +309,11 @@ def main() -> int:
 def _report(config: TrainConfig, pipeline: Pipeline) -> None:
     """Explains the best model, if asked to, and makes the page of the run."""
     if _EXPLAIN.value:
-        options = ExplainOptions(split=config.validation_split, overwrite=True)
-        print(Explainer(config, pipeline, options).explain()["occlusion"]["text"])
+        if config.held_out_validation is None:
+            print("--explain: the run was trained on its validation split; see python -m cxr_train.explain")
+        else:
+            options = ExplainOptions(split=config.held_out_validation, overwrite=True)
+            print(Explainer(config, pipeline, options).explain()["occlusion"]["text"])
     print(f"report: {write_report(pathlib.Path(config.run_dir))}")
 
 

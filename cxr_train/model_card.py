@@ -159,7 +159,9 @@ def _selection(record: RunRecord) -> str | None:
     best = record.best_epoch
     if not best:
         return None
-    monitor, split = record.config.monitor, record.config.validation_split
+    monitor, split = record.config.monitor, record.config.held_out_validation
+    if split is None:
+        return f"the last epoch, {best['epoch']}: no split was held out to pick one"
     metric = "lowest loss" if monitor == "loss" else f"highest {monitor.replace('_', ' ')}"
     return f"the epoch with the {metric} on the {split} split: epoch {best['epoch']}"
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from cxr_data.manifest import joined_splits
 from cxr_train import charts
 from cxr_train.charts import Picture, embed
 from cxr_train.explanation import EXPLANATIONS
@@ -101,7 +102,7 @@ def _run(record: RunRecord) -> Facts:
         ("head", "-".join(map(str, config.head)) or "none"),
         ("data", config.data),
         ("trained on", _images_of(record, config.train_split)),
-        ("best epoch picked on", _images_of(record, config.validation_split)),
+        ("best epoch picked on", _picked_on(record)),
         ("epochs", f"{len(record.epochs)} of {config.epochs}"),
         ("batch size", str(config.batch_size)),
         ("learning rate", f"{config.learning_rate:g}"),
@@ -115,12 +116,21 @@ def _run(record: RunRecord) -> Facts:
             facts.append((name.replace("_", " "), str(value)))
     if record.best_epoch:
         best = record.best_epoch
-        facts.append(("kept", f"epoch {best['epoch']}, validation loss {best['validation']['loss']:.4f}"))
+        loss = f"validation loss {best['validation']['loss']:.4f}" if best["validation"] else "the last"
+        facts.append(("kept", f"epoch {best['epoch']}, {loss}"))
     return facts
 
 
+def _picked_on(record: RunRecord) -> str:
+    split = record.config.held_out_validation
+    return _images_of(record, split) if split else "none: the run was trained on all of it"
+
+
 def _images_of(record: RunRecord, split: str) -> str:
-    counts = record.manifest["counts"].get(split) if record.manifest else None
+    parts = (
+        [record.manifest["counts"].get(name, {}) for name in joined_splits(split)] if record.manifest else []
+    )
+    counts = {name: sum(part.get(name, 0) for part in parts) for part in parts for name in part}
     if not counts:
         return f"{split} split"
     classes = ", ".join(f"{name} {count:,}" for name, count in counts.items())
@@ -298,8 +308,10 @@ def _limits(record: RunRecord) -> list[str]:
         "patient may be in two splits.",
     ]
     evaluated = {split.name for split in record.splits if split.metrics}
-    held_out = evaluated - {record.config.train_split, record.config.validation_split}
-    if not held_out:
+    held_out = evaluated - {*joined_splits(record.config.train_split), record.config.validation_split}
+    if record.config.held_out_validation is None and not held_out:
+        limits.append("No split was held out: nothing on this page says how good the model is.")
+    elif not held_out:
         limits.append(
             "No split was held out of the choice of the best epoch: the validation numbers are too good."
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from cxr_data import storage
 from cxr_data.errors import DataError
-from cxr_data.manifest import MANIFEST_NAME
+from cxr_data.manifest import MANIFEST_NAME, joined_splits
 from cxr_train.config import TrainConfig
 from cxr_train.environment import ENVIRONMENT_NAME
 from cxr_train.explanation import EXPLANATION_NAME, EXPLANATIONS
@@ -83,6 +83,8 @@ class RunRecord:
     @property
     def best_epoch(self) -> Document | None:
         """The row of the epoch that `best.keras` is of."""
+        if self.config.held_out_validation is None:
+            return self.epochs[-1] if self.epochs else None
         monitor = Monitor(self.config.monitor)
         best, best_value = None, monitor.worst
         for row in self.epochs:
@@ -112,7 +114,7 @@ class RunRecord:
         if not epochs:
             reader.problems.append("no epoch was completed: there are no curves")
         for name in order:
-            if name not in names and name != config.train_split:
+            if name not in names and name not in joined_splits(config.train_split):
                 reader.problems.append(f"the {name} split was not evaluated")
         return cls(
             directory=directory,

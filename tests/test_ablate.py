@@ -27,6 +27,7 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     for size in (32, 40):
         splits = {"train": random_images(8, size), "validation": random_images(6, size, seed=1)}
+        splits["test"] = random_images(5, size, seed=2)
         write_shards(root / f"px{size}", splits)
     (root / "grid.json").write_text(json.dumps(GRID))
     return root
@@ -122,11 +123,12 @@ def test_a_grid_of_one_run(data, tmp_path):
     (tmp_path / "grid.json").write_text(json.dumps({"only": {"backbone": "vgg16", "label_smoothing": 0.1}}))
     runs = tmp_path / "runs"
     line = command(f"--grid={tmp_path}/grid.json", f"--data={data}/px32", f"--run_dir={runs}", "--epochs=1")
-    done = finish([*line, "--batch_size=4", "--weights=none"], 200)
+    done = finish([*line, "--batch_size=4", "--weights=none", "--train_on=train+validation"], 200)
     assert done.returncode == 0, done.stderr
+    assert "14 training images" in done.stdout
     (row,) = json.loads((runs / "ablation.json").read_text())["rows"]
     assert (row["name"], row["status"], row["epochs"]) == ("only", "finished", 1)
-    metrics = json.loads((runs / "only-seed0/metrics_validation.json").read_text())
+    metrics = json.loads((runs / "only-seed0/metrics_test.json").read_text())
     assert row["accuracy"] == {"value": metrics["accuracy"], "interval": metrics["intervals"]["accuracy"]}
     assert "baseline" in (runs / "ablation.txt").read_text()
     # The estimate counts what the step that was traced computes.
