@@ -143,7 +143,7 @@ def _thresholds(
             f"--at_sensitivity: the thresholds are chosen on the {options.validation_split} split, and "
             "this run has no predictions of it: evaluate that first"
             if options.validation_split
-            else "--at_sensitivity: the thresholds are chosen on a validation split, and this run trained on it"
+            else "--at_sensitivity: the thresholds are chosen on validation images, and this run knows them"
         )
     chosen = thresholds.choose_thresholds(validation.labels, validation.probabilities, options.at_sensitivity)
     reported = thresholds.report_thresholds(
