@@ -1,6 +1,6 @@
 """Draws synthetic frontal chest X-rays: a phantom for demos and tests, no medicine.
 
-anatomy of a patient -> lungs -> lesions of a finding -> bones and vessels -> exposure
+anatomy of a patient -> lungs -> bones and vessels -> lesions of a finding -> exposure
 
 Brightness follows the convention of chest films: air is dark, bone is bright. All
 geometry is in a frame of [-1, 1] x [-1, 1], x to the right and y down, so that the
@@ -9,7 +9,7 @@ patient's left lung, with the heart, is on the right side of the picture.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -73,9 +73,9 @@ def draw(anatomy: Anatomy, finding: str, rng: np.random.Generator) -> Layer:
     """Draws one picture of a patient.
 
     Position, exposure, noise and the extent of the disease are drawn anew for each
-    picture. Brightness and contrast of the whole picture are set after the lesions
-    are in, as automatic exposure does, to values that do not depend on the finding:
-    a network has to look at the lungs.
+    picture. The exposure is that of the same patient without lesions, and the lungs as a
+    whole keep its brightness and contrast: neither the frame nor the mean of a picture
+    depends on the finding, and a network has to look into the lungs.
 
     Args:
       anatomy: the patient.
@@ -91,14 +91,20 @@ def draw(anatomy: Anatomy, finding: str, rng: np.random.Generator) -> Layer:
     heart = _heart(anatomy)
     body = _body(anatomy)
     density = body + _mediastinum(anatomy) + 0.08 * heart
-    # Dark is the air that is left where no heart lies in front and no lesion within.
-    seen = air * (1.0 - 0.85 * heart) * (1.0 - lesions)
-    density += (0.20 * _vessels(rng) - 0.52 + 0.10 * anatomy.softness) * seen
+    # Dark is the air where no heart lies in front; lesions take that darkness away.
+    seen = air * (1.0 - 0.85 * heart)
+    darkness = (0.52 - 0.10 * anatomy.softness - 0.20 * _vessels(rng)) * seen
+    density -= darkness
     # Bones stand out against air and drown in the soft tissue of heart and abdomen.
     density += np.minimum(body, 0.35 + 0.65 * air) * _bones(anatomy, rng)
     # Tissue is uneven; the air beside the patient stays black.
-    density *= 1.0 + 0.08 * _texture(rng, cells=6) + 0.03 * _texture(rng, cells=48)
-    return _expose(_position(density, rng), rng)
+    tissue = 1.0 + 0.08 * _texture(rng, cells=6) + 0.03 * _texture(rng, cells=48)
+    layers = [density * tissue, (density + darkness * lesions) * tissue, air]
+    clear, ill, air = _position(layers, rng)
+    gain, gamma = _exposure(clear, rng)
+    picture = _like(_exposed(clear, gain, gamma), _exposed(ill, gain, gamma), air)
+    # No two detectors are equally sharp; lesions alone would make ill pictures the softer ones.
+    return cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 2.5)).astype(np.float32)
 
 
 def _normal(lungs: list[Layer], rng: np.random.Generator) -> Layer:
@@ -157,12 +163,14 @@ def _ramp(distance: Layer, width: float) -> Layer:
 
 def _blob(center: tuple[float, float], width: float, height: float, rng: np.random.Generator) -> Layer:
     """A Gaussian spot of height 1 and of the given standard deviations, tilted at random."""
-    x, y = _frame()
+    # Smooth enough to be computed on every fourth pixel.
+    x, y = (ticks.reshape(-1, 4).mean(axis=1) for ticks in _frame())
     angle = rng.uniform(0.0, np.pi)
-    dx, dy = x - center[0], y - center[1]
+    dx, dy = x - center[0], y[:, np.newaxis] - center[1]
     along = (dx * np.cos(angle) + dy * np.sin(angle)) / width
     across = (dy * np.cos(angle) - dx * np.sin(angle)) / height
-    return np.exp(-0.5 * (along * along + across * across)).astype(np.float32)
+    spot = np.exp(-0.5 * (along * along + across * across)).astype(np.float32)
+    return cv2.resize(spot, (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
 
 
 def _texture(rng: np.random.Generator, cells: int) -> Layer:
@@ -282,27 +290,45 @@ def _blur(layer: npt.NDArray[np.uint8], deviation: float) -> Layer:
     return cv2.GaussianBlur(layer, (0, 0), deviation).astype(np.float32) / 255.0
 
 
-def _position(density: Layer, rng: np.random.Generator) -> Layer:
+def _position(layers: Sequence[Layer], rng: np.random.Generator) -> list[Layer]:
     """Turns, shifts and scales the patient a little, as between two visits."""
     middle = (CANVAS - 1) / 2.0
     turn = cv2.getRotationMatrix2D((middle, middle), rng.uniform(-4.0, 4.0), rng.uniform(1.0, 1.15))
     shift = rng.uniform(-0.03, 0.03, 2) * CANVAS
     matrix = turn + np.array([[0.0, 0.0, shift[0]], [0.0, 0.0, shift[1]]])
-    moved = cv2.warpAffine(density, matrix, (CANVAS, CANVAS), borderMode=cv2.BORDER_REPLICATE)
-    return moved.astype(np.float32, copy=False)
+    return [
+        cv2.warpAffine(layer, matrix, (CANVAS, CANVAS), borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+        for layer in layers
+    ]
 
 
-def _expose(density: Layer, rng: np.random.Generator) -> Layer:
-    """Brings the picture to a random mean brightness and contrast by a gain and a gamma.
+def _exposure(density: Layer, rng: np.random.Generator) -> tuple[float, float]:
+    """The gain and gamma that bring a picture to a random mean brightness and contrast.
 
     Both keep black black: the air beside the patient must not tell what was set.
     """
     mean, deviation = rng.uniform(0.40, 0.54), rng.uniform(0.20, 0.25)
-    density = np.maximum(density, 0.0)
-    few = density[::8, ::8]
+    few = np.maximum(density[::8, ::8], 0.0)
     gamma, gain = 1.0, 1.0
     for _ in range(12):
         curve = few**gamma
         gain = mean / curve.mean()
         gamma *= deviation / np.minimum(gain * curve, 1.0).std()
-    return np.minimum(np.float32(gain) * density ** np.float32(gamma), 1.0)
+    return float(gain), float(gamma)
+
+
+def _exposed(density: Layer, gain: float, gamma: float) -> Layer:
+    return np.minimum(np.float32(gain) * np.maximum(density, 0.0) ** np.float32(gamma), 1.0)
+
+
+def _like(clear: Layer, ill: Layer, lungs: Layer) -> Layer:
+    """The ill picture, with the mean and deviation in the lungs that the clear one has there."""
+    few = [(picture[::4, ::4], lungs[::4, ::4]) for picture in (clear, ill)]
+    means = [np.average(picture, weights=weights) for picture, weights in few]
+    deviations = [
+        np.average((picture - mean) ** 2, weights=weights) ** 0.5
+        for (picture, weights), mean in zip(few, means, strict=True)
+    ]
+    scale = np.float32(deviations[0] / deviations[1])
+    brought = (ill - np.float32(means[1])) * scale + np.float32(means[0])
+    return np.clip(ill + lungs * (brought - ill), 0.0, 1.0)
