@@ -10,11 +10,12 @@ so that it does not matter how many attempts there were, or whether the driver s
 All workers and the driver must see the output under the same path, or as the same `s3://` or `gs://`.
 """
 
+import contextlib
 import functools
 import shlex
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ _POLL_SECONDS = 0.5
 # Questions to an object store are requests that cost time and money.
 _REMOTE_POLL_SECONDS = 5.0
 _SECONDS_BETWEEN_QUESTIONS = 30.0
+# As apache_beam.runners.portability.local_job_service names it.
+_WORKER_THREAD = "run_worker"
 _EXTRA = "install the extra: pip install 'cxr[beam]'"
 
 
@@ -122,14 +125,23 @@ class BeamJob:
           DataError: the pipeline failed.
         """
         waiting = {shard.name for shard in shards}
-        images = quarantined = written = 0
         # Some runners return when all is done, others at once: a thread waits for either.
         thread = threading.Thread(target=self._run, args=(list(shards),), daemon=True)
-        thread.start()
+        with _watching_workers(self._note_failure):
+            thread.start()
+            yield from self._results(thread, waiting, tick)
+
+    def _note_failure(self, error: BaseException) -> None:
+        self._failure = error
+
+    def _results(
+        self, thread: threading.Thread, waiting: set[str], tick: Callable[[Counters], None]
+    ) -> Generator[ShardResult, None, None]:
+        images = quarantined = written = 0
         try:
             while waiting:
                 thread.join(_REMOTE_POLL_SECONDS if storage.is_remote(self._directory) else _POLL_SECONDS)
-                ended = not thread.is_alive()
+                ended = not thread.is_alive() or self._failure is not None
                 for result in ledger.take_beside(self._directory, self._header, waiting):
                     waiting.remove(result.name)
                     images += result.records + len(result.quarantined)
@@ -154,7 +166,7 @@ class BeamJob:
             self._running = pipeline.run()
             self._running.wait_until_finish()
         except Exception as error:  # noqa: BLE001 - a runner may raise anything; the driver's thread shows it
-            self._failure = error
+            self._note_failure(error)
 
     def _fail(self, missing: list[str]) -> None:
         text = str(self._failure or "it ended").strip()
@@ -165,3 +177,24 @@ class BeamJob:
             f"the Beam pipeline ended without {len(missing)} shards, the first {missing[0]} ({reason}); "
             "the same command goes on; with --runner=local a file that ends its worker is named and left out"
         ) from self._failure
+
+
+@contextlib.contextmanager
+def _watching_workers(tell: Callable[[BaseException], None]) -> Iterator[None]:
+    """Tells of a worker process that died.
+
+    The DirectRunner waits for it for ever; only the thread that had started it fails, and says so to nobody.
+    """
+    before = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if failed.thread is not None and failed.thread.name == _WORKER_THREAD and failed.exc_value:
+            tell(failed.exc_value)
+        else:
+            before(failed)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -1,5 +1,6 @@
 """Beam's shards are the local runner's, byte for byte, however often and by whomever they are written."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -72,6 +73,38 @@ def test_a_killed_driver_is_resumed(source, local, tmp_path):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     run(source, output)
+    assert content_of(output) == local
+
+
+def processes_of(session: int, word: str) -> list[int]:
+    """The processes of a session whose command line holds `word`."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if os.getsid(int(folder.name)) == session and word.encode() in words:
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_run_with_a_line_and_the_same_command_goes_on(source, local, tmp_path):
+    pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
+    output = tmp_path / "out"
+    flags = [f"--source={source}", f"--output={output}", "--size=48", "--shard_mb=0.1", "--runner=beam"]
+    command = [sys.executable, "-m", "tools.make_tfrecords", *flags, "--workers=2"]
+    with open(tmp_path / "err", "w+") as err:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=err, start_new_session=True)
+        while not list(output.glob("*.tfrecord")) and process.poll() is None:
+            time.sleep(0.005)
+        os.kill(processes_of(process.pid, "apache_beam.runners.worker.sdk_worker_main")[0], signal.SIGKILL)
+        assert process.wait(60) == 1
+        err.seek(0)
+        assert "the Beam pipeline ended without" in err.read()
+    whole = {path.name: path.read_bytes() for path in output.glob("*.tfrecord")}
+    assert whole.items() <= local.items()
+    done = subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0
     assert content_of(output) == local
 
 
