@@ -1,10 +1,11 @@
 """Exports a run's best model for use without this project.
 
-    python -m cxr_train.export --run_dir=RUN_DIR --format=savedmodel|tflite --output=PATH
+    python -m cxr_train.export --run_dir=RUN_DIR --format=savedmodel|tflite|onnx --output=PATH
 
 `savedmodel` takes image bytes and is ready for TensorFlow Serving: signature `serving_default`,
 input `image_bytes` (string [B], JPEG or 8-bit PNG), outputs `probabilities` (float32 [B, C]) and
-`class_names` (string [C]). `tflite` takes pixels, float32 [B, S, S, 3] in [0, 1].
+`class_names` (string [C]). `tflite` and `onnx` take `pixels`, float32 [B, S, S, 3] in [0, 1], and give
+`probabilities`; the images are to be made as `cxr_train.predict` makes them.
 
 An export that does not say the same as the Keras model, on images of the run's data, is refused.
 """
@@ -13,14 +14,12 @@ import io
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
 from PIL import Image
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from cxr_data import command, storage
 from cxr_data.errors import CxrError, UsageError
@@ -30,73 +29,14 @@ from cxr_data.pipeline import Pipeline, expand_image
 from cxr_data.runtime import start
 from cxr_data.sharder_config import pixel_options
 from cxr_data.write import encode, small_image
+from cxr_train import export_formats
 from cxr_train.config import TrainConfig
+from cxr_train.export_formats import FORMATS
 from cxr_train.files import find_files
 from cxr_train.run import load_best_model, trained_on
-from cxr_train.serving import preprocess
 
-FORMATS = ("savedmodel", "tflite")
 # What the largest probability may differ by, in float32; 16-bit models round more.
 TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
-
-
-def pixel_model(model: keras.Model, size: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The model from pixels float32 [B, size, size, 3] in [0, 1] to probabilities float32 [B, C]."""
-
-    @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="pixels")])
-    def probabilities(pixels: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(model(pixels, training=False))
-
-    return probabilities
-
-
-def write_saved_model(model: keras.Model, manifest: Manifest, path: pathlib.Path) -> None:
-    """Writes a SavedModel with the preprocessing inside of its graph."""
-    from_pixels = pixel_model(model, manifest.size)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = tf.map_fn(
-            lambda data: preprocess(data, manifest),
-            image_bytes,
-            fn_output_signature=tf.TensorSpec([manifest.size, manifest.size, 3], tf.float32),
-        )
-        return {
-            "probabilities": from_pixels(pixels),
-            "class_names": tf.constant(manifest.class_names, tf.string),
-        }
-
-    module = tf.Module()
-    module.variables_of_model = [variable.value for variable in model.variables]
-    tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
-
-
-def write_tflite(model: keras.Model, manifest: Manifest, path: pathlib.Path) -> None:
-    """Writes a TensorFlow Lite file in float32."""
-    concrete = pixel_model(model, manifest.size).get_concrete_function()  # type: ignore[attr-defined]
-    # With its weights as constants: the converter crashes on Keras 3's variables.
-    frozen = convert_variables_to_constants_v2(concrete)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-    path.write_bytes(converter.convert())
-
-
-def run_saved_model(path: pathlib.Path, images: Sequence[bytes]) -> np.ndarray:
-    """The probabilities float32 [N, C] that an exported SavedModel gives image files."""
-    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
-    return np.concatenate([serve(image_bytes=tf.constant([data]))["probabilities"] for data in images])
-
-
-def run_tflite(path: pathlib.Path, pixels: np.ndarray) -> np.ndarray:
-    """The probabilities float32 [N, C] that an exported TensorFlow Lite file gives pixels."""
-    interpreter = tf.lite.Interpreter(str(path))
-    interpreter.allocate_tensors()
-    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
-    said = []
-    for image in pixels:
-        interpreter.set_tensor(source["index"], image[np.newaxis])
-        interpreter.invoke()
-        said.append(interpreter.get_tensor(target["index"]))
-    return np.concatenate(said)
 
 
 def images_to_check(config: TrainConfig, manifest: Manifest, given: Sequence[str]) -> list[bytes]:
@@ -124,16 +64,12 @@ def images_to_check(config: TrainConfig, manifest: Manifest, given: Sequence[str
     return files
 
 
-def largest_difference(
-    model: keras.Model, manifest: Manifest, form: str, path: pathlib.Path, images: Sequence[bytes]
-) -> float:
-    """How far an export's probabilities are from those of `cxr_train.predict`, at most."""
+def pixels_of(images: Sequence[bytes], manifest: Manifest) -> np.ndarray:
+    """What `cxr_train.predict` gives the model of image files: float32 [N, S, S, 3] in [0, 1]."""
     options = pixel_options(manifest)
     stored = np.stack([encode(small_image(data, options), options) for data in images])
-    pixels = expand_image(tf.constant(stored)).numpy()
-    expected = tf.nn.softmax(model(pixels, training=False)).numpy()
-    found = run_saved_model(path, images) if form == "savedmodel" else run_tflite(path, pixels)
-    return float(np.abs(found - expected).max())
+    pixels: np.ndarray = expand_image(tf.constant(stored)).numpy()
+    return pixels
 
 
 def export(
@@ -153,14 +89,17 @@ def export(
     if form == "savedmodel" and (manifest.crop_border != NONE or manifest.equalize_to):
         raise UsageError(
             f"--format=savedmodel: the run's images were made with --crop_border={manifest.crop_border} "
-            f"--equalize_to={manifest.equalize_to}, which a graph cannot do: --format=tflite takes pixels"
+            f"--equalize_to={manifest.equalize_to}, which a graph cannot do: tflite and onnx take pixels"
         )
     checked = images_to_check(config, manifest, images)
+    pixels = pixels_of(checked, manifest)
+    expected = tf.nn.softmax(model(pixels, training=False)).numpy()
+    tolerance = max(TOLERANCES.get(layer.dtype_policy.name, 0.0) for layer in model.layers)
     temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     try:
-        (write_saved_model if form == "savedmodel" else write_tflite)(model, manifest, temporary)
-        difference = largest_difference(model, manifest, form, temporary, checked)
-        tolerance = max(TOLERANCES.get(layer.dtype_policy.name, 0.0) for layer in model.layers)
+        export_formats.write(form, model, manifest, temporary)
+        found = export_formats.run(form, temporary, checked, pixels)
+        difference = float(np.abs(found - expected).max())
         if not difference <= tolerance:
             raise CxrError(
                 f"the export says something else than the model: a probability differs by {difference:.2g}, "
@@ -182,10 +121,13 @@ def main() -> int:
     run_dir, output = pathlib.Path(values.run_dir), pathlib.Path(values.output)
     if output.exists() and not values.overwrite:
         raise UsageError(f"--output={output}: is there already; pass --overwrite or choose another")
+    export_formats.refuse_missing_extra(values.format)
     config = TrainConfig.load(run_dir / "config.json")
     start()
     output.parent.mkdir(parents=True, exist_ok=True)
     export(config, run_dir, values.format, output, values.images)
+    if values.format == "savedmodel":
+        print("it takes JPEG and 8-bit PNG, refuses CMYK and 16 bits, and does not apply EXIF orientation")
     print(f"written: {output}\nResearch software: nothing here is a diagnosis.")
     return 0
 
@@ -193,7 +135,7 @@ def main() -> int:
 def console_main() -> None:
     """Defines the flags and runs; the entry point of `cxr-export`."""
     flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
-    flags.DEFINE_string("output", None, "Folder (savedmodel) or file (tflite) to write.", required=True)
+    flags.DEFINE_string("output", None, "Folder (savedmodel) or file (tflite, onnx) to write.", required=True)
     flags.DEFINE_enum("format", "savedmodel", FORMATS, "What to write.")
     flags.DEFINE_list("images", [], "Images to check the export on; some of the run's data by default.")
     flags.DEFINE_bool("overwrite", False, "Replace an export that is there.")

@@ -2,8 +2,9 @@
 
 The same kernel as `cxr_data.resize`, whose coefficients are whole numbers over 2**15: every sum
 is exact in float32, so that another order of the additions gives the same pixels. JPEG is decoded
-with the accurate integer DCT, as Pillow does. What the sharder does beyond that is not here:
-EXIF orientation, 16-bit PNG, CMYK, DICOM and other formats need `cxr_train.predict`.
+with the accurate integer DCT, as Pillow does. What the sharder does beyond that is not here: CMYK,
+16-bit PNG, DICOM and other formats are refused, and EXIF orientation is not applied. These need
+`cxr_train.predict`.
 """
 
 import tensorflow as tf
@@ -12,16 +13,26 @@ from cxr_data.manifest import Manifest
 from cxr_data.pipeline import expand_image
 
 _SCALE = float(1 << 15)
+# Where the header of a PNG has its bit depth.
+_PNG_BIT_DEPTH = 24
 
 
 def decode(data: tf.Tensor, color: str) -> tf.Tensor:
-    """Decodes JPEG or 8-bit PNG bytes [] to uint8 [H, W, 1], or [H, W, 3] for color "keep"."""
+    """Decodes JPEG or 8-bit PNG bytes [] to uint8 [H, W, 1], or [H, W, 3] for color "keep".
+
+    Raises:
+      tf.errors.InvalidArgumentError: it is another file, a JPEG in CMYK or a PNG of 16 bits.
+    """
     channels = 1 if color == "gray" else 3
 
     def jpeg() -> tf.Tensor:
+        in_cmyk = tf.io.extract_jpeg_shape(data)[2] == 4
+        tf.debugging.Assert(tf.logical_not(in_cmyk), ["a JPEG in CMYK: predict it with cxr_train.predict"])
         return tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE")
 
     def png() -> tf.Tensor:
+        depth = tf.strings.substr(data, _PNG_BIT_DEPTH, 1)
+        tf.debugging.Assert(depth != b"\x10", ["a PNG of 16 bits: predict it with cxr_train.predict"])
         rgba = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
         opaque = (rgba[..., :3] * rgba[..., 3:] + 127) // 255  # on black
         if color == "gray":

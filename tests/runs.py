@@ -10,24 +10,28 @@ from cxr_data.manifest import MANIFEST_NAME, Manifest
 from cxr_train.config import TrainConfig
 
 
-def tiny_model(classes: int, size: int, seed: int = 0) -> keras.Model:
+def tiny_model(classes: int, size: int, seed: int = 0, policy: str = "float32") -> keras.Model:
     """Images [B, size, size, 3] to logits [B, classes]; far from zero, so that classes differ."""
     keras.utils.set_random_seed(seed)
     images = keras.Input((size, size, 3), name="image")
-    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(images)
-    x = keras.layers.BatchNormalization()(x)
-    x = keras.layers.Flatten()(x)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", dtype=policy)(images)
+    x = keras.layers.BatchNormalization(dtype=policy)(x)
+    x = keras.layers.Flatten(dtype=policy)(x)
     wide = keras.initializers.RandomNormal(stddev=0.5, seed=seed)
-    return keras.Model(images, keras.layers.Dense(classes, kernel_initializer=wide, name="logits")(x))
+    return keras.Model(
+        images, keras.layers.Dense(classes, kernel_initializer=wide, name="logits", dtype="float32")(x)
+    )
 
 
-def make_run(run_dir: pathlib.Path, manifest: Manifest, seed: int = 0) -> keras.Model:
-    """Makes a run on the data of `manifest` and returns its model."""
+def make_run(
+    run_dir: pathlib.Path, manifest: Manifest, seed: int = 0, policy: str = "float32"
+) -> keras.Model:
+    """Makes a run on the data of `manifest`, of a Keras dtype policy, and returns its model."""
     run_dir.mkdir(parents=True)
     config = TrainConfig("mobilenet_v2", manifest.directory, str(run_dir), batch_size=4, weights="none")
     config.save(run_dir / "config.json")
     shutil.copy(pathlib.Path(manifest.directory, MANIFEST_NAME), run_dir)
-    model = tiny_model(len(manifest.class_names), manifest.size, seed)
+    model = tiny_model(len(manifest.class_names), manifest.size, seed, policy)
     model.save(run_dir / "best.keras")
     return model
 

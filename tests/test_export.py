@@ -1,14 +1,16 @@
 """Exports say what `predict` says, bit for bit in the pixels, in a process without this project."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 import tensorflow as tf
 from PIL import Image
-from runs import make_run
+from runs import make_run, probabilities_of
 from sharder_fixtures import encoded, picture, save
 from shards import random_images, write_shards
 
@@ -17,9 +19,10 @@ from cxr_data.decode import decode
 from cxr_data.errors import CxrError, UsageError
 from cxr_data.manifest import write_manifest
 from cxr_data.runtime import start
-from cxr_train import export, predict, serving
+from cxr_train import export, export_formats, predict, serving
 from cxr_train.config import TrainConfig
 from cxr_train.files import ImageFile
+from cxr_train.run import load_best_model
 
 SIZES = [(48, 40), (32, 32), (64, 64), (31, 77), (1, 200), (333, 500), (1024, 1024), (512, 700), (24, 2000)]
 
@@ -48,6 +51,18 @@ def test_decoding_in_the_graph_is_the_sharders_bit_for_bit(kind, mode, color):
     np.testing.assert_array_equal(ours, decode(data, color, 10**8))
 
 
+def test_a_file_that_the_graph_would_decode_otherwise_is_refused():
+    decode = tf.function(lambda data: serving.decode(data, "gray"))
+    gray = picture(0, 40, 30)
+    assert decode(encoded(Image.fromarray(gray), "JPEG")).shape == (40, 30, 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a JPEG in CMYK: predict it with"):
+        decode(encoded(Image.fromarray(gray).convert("CMYK"), "JPEG"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a PNG of 16 bits: predict it with"):
+        decode(encoded(Image.fromarray(gray.astype(np.uint16) * 256), "PNG"))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(encoded(Image.fromarray(gray), "TIFF"))
+
+
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
     start()
@@ -61,7 +76,7 @@ def test_a_graph_that_could_not_do_what_the_sharder_did_is_refused(manifest, tmp
         make_run(run_dir, manifest)
         write_manifest(dataclasses.replace(manifest, directory=str(run_dir), **changes))
         config = TrainConfig.load(run_dir / "config.json")
-        with pytest.raises(UsageError, match="which a graph cannot do: --format=tflite"):
+        with pytest.raises(UsageError, match="which a graph cannot do: tflite and onnx take pixels"):
             export.export(config, run_dir, "savedmodel", tmp_path / "out", [])
         assert not (tmp_path / "out").exists()
 
@@ -95,18 +110,45 @@ def test_a_saved_model_serves_image_bytes_without_this_project(manifest, tmp_pat
     np.testing.assert_allclose(np.load(tmp_path / "said.npy"), expected, rtol=0, atol=1e-5)
 
 
-def test_tflite_says_the_same(manifest, tmp_path):
-    make_run(tmp_path / "run", manifest)
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("form", export.FORMATS)
+def test_every_format_says_the_same_as_the_model_in_every_precision(manifest, tmp_path, form, policy):
+    make_run(tmp_path / "run", manifest, policy=policy)
     config = TrainConfig.load(tmp_path / "run" / "config.json")
-    difference = export.export(config, tmp_path / "run", "tflite", tmp_path / "model.tflite", [])
-    assert difference <= 1e-5
-    assert (tmp_path / "model.tflite").stat().st_size > 1000
+    assert {layer.dtype_policy.name for layer in load_best_model(tmp_path / "run").layers} >= {policy}
+    difference = export.export(config, tmp_path / "run", form, tmp_path / "exported", [])
+    assert difference <= export.TOLERANCES[policy]
+    # The other precisions would not pass for float32.
+    assert (policy == "float32" or form == "savedmodel") == (difference <= export.TOLERANCES["float32"])
+
+
+def test_an_onnx_file_says_what_it_takes_and_gives(manifest, tmp_path):
+    model = make_run(tmp_path / "run", manifest)
+    config = TrainConfig.load(tmp_path / "run" / "config.json")
+    export.export(config, tmp_path / "run", "onnx", tmp_path / "model.onnx", [])
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert [(one.name, one.shape[1:], one.type) for one in session.get_inputs()] == [
+        ("pixels", [32, 32, 3], "tensor(float)")
+    ]
+    assert [(one.name, one.shape[1:]) for one in session.get_outputs()] == [("probabilities", [3])]
+    names = session.get_modelmeta().custom_metadata_map["class_names"]
+    assert json.loads(names) == list(manifest.class_names)
+    pixels = random_images(5, 32, seed=9)
+    said = session.run(None, {"pixels": pixels})[0]
+    np.testing.assert_allclose(said, probabilities_of(model, pixels), rtol=0, atol=1e-5)
+
+
+def test_without_the_extra_it_says_what_to_install(manifest, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(UsageError, match=r"tf2onnx is not installed: pip install 'cxr\[export\]'"):
+        export_formats.refuse_missing_extra("onnx")
+    export_formats.refuse_missing_extra("tflite")
 
 
 def test_an_export_that_says_something_else_is_refused(manifest, tmp_path, monkeypatch):
     make_run(tmp_path / "run", manifest)
     config = TrainConfig.load(tmp_path / "run" / "config.json")
-    monkeypatch.setattr(export, "run_tflite", lambda path, pixels: np.full((len(pixels), 3), 1 / 3))
+    monkeypatch.setattr(export_formats, "run_tflite", lambda path, pixels: np.full((len(pixels), 3), 1 / 3))
     with pytest.raises(CxrError, match="says something else than the model: .* nothing was written"):
         export.export(config, tmp_path / "run", "tflite", tmp_path / "model.tflite", [])
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
