@@ -123,6 +123,10 @@ class Pipeline:
             )
         return count // batch_size
 
+    def part_of(self, batch_size: int) -> int:
+        """How many of a global batch this process reads."""
+        return self._options.worker.part_of(batch_size)
+
     def positions(self, split: str) -> np.ndarray:
         """The records of `split` that are read: int64, ascending; all, but for bad ones left out.
 
@@ -188,16 +192,34 @@ class Pipeline:
         return _finish(dataset, count)
 
     def evaluation_dataset(self, split: str, *, batch_size: int) -> tf.data.Dataset:
-        """Every record of `split` once, in manifest order; the last batch is padded to `batch_size`."""
-        positions = self.positions(split)
+        """Every record of `split` once, in manifest order; the last global batch is padded.
+
+        Args:
+          batch_size: the global batch.
+
+        Returns:
+          This input worker's part of each batch, as many batches for each worker.
+        """
+        worker = self._options.worker
         reader = self.reader(split)
-        count = -(-len(positions) // batch_size)
+        batches = order.evaluation_batches(self.positions(split), batch_size=batch_size, worker=worker)
+        count, part = batches.shape
         if isinstance(reader, StreamedReader):
-            examples = reader.parse(reader.records(positions), batch_size, drop_remainder=False)
-            padded = examples.map(lambda *columns: pad_batch(_name_columns(*columns), batch_size))
-            return _finish(padded, count)
-        batches = order.evaluation_batches(positions, batch_size=batch_size)
-        return _finish(self._by_position(reader, batches.__getitem__, 0, count, batch_size), count)
+            examples = reader.parse(reader.records(batches[batches != PADDING]), part, drop_remainder=False)
+            padded = examples.map(lambda *columns: pad_batch(_name_columns(*columns), part))
+            # The last batch may have nothing for this worker but padding.
+            return _finish(padded.concatenate(self._padding(part)).take(count), count)
+        return _finish(self._by_position(reader, batches.__getitem__, 0, count, part), count)
+
+    def _padding(self, batch_size: int) -> tf.data.Dataset:
+        """One batch of nothing but padding."""
+        nothing = {
+            "image": tf.zeros([0, *self.manifest.image_shape], self.manifest.dtype),
+            "label": tf.zeros([0], tf.int32),
+            "weight": tf.zeros([0], tf.float32),
+            "index": tf.zeros([0], tf.int64),
+        }
+        return tf.data.Dataset.from_tensors(pad_batch(nothing, batch_size))
 
     def images(self, split: str, positions: np.ndarray) -> np.ndarray:
         """Reads the images at `positions` (int64 [N], each once): float32 [N, S, S, 3] in [0, 1].

@@ -68,7 +68,7 @@ def measure_input(
     seconds: float = 1.0,
     distribute: Callable[[tf.data.Dataset], Any] = lambda dataset: dataset,
 ) -> InputRates:
-    """Measures the input of `split` and its stages, `seconds` each.
+    """Measures the input of `split` on this worker and its stages, `seconds` each.
 
     By position, the stages are `storage` (what reading one hot record again and again does
     not need), `checksum`, `copy` (from the page cache into the batch) and `host-to-device`
@@ -76,24 +76,24 @@ def measure_input(
     copy into the batch, and `shuffle` (the buffer and the transfer).
 
     Args:
+      batch_size: the global batch.
       distribute: brings a dataset to the devices, such as a strategy's
         `experimental_distribute_dataset`.
     """
+    part = pipeline.part_of(batch_size)
     batches = pipeline.training_dataset(split, batch_size=batch_size, seed=0, epoch=0).repeat()
-    whole = batch_size * elements_per_second(iter(distribute(batches)), seconds)
+    whole = part * elements_per_second(iter(distribute(batches)), seconds)
     reader = pipeline.reader(split)
     if isinstance(reader, StreamedReader):
         return InputRates(whole, _streamed_stages(whole, reader, pipeline.positions(split), seconds))
     if not isinstance(reader, IndexedReader):  # from memory: no storage, no checksum
-        bare = images_per_second_in_python(
-            _bare(reader.read, _shuffled(len(reader), batch_size)), batch_size, seconds
-        )
+        bare = images_per_second_in_python(_bare(reader.read, _shuffled(len(reader), part)), part, seconds)
         return InputRates(whole, _differences({"host-to-device": whole, "copy": bare}))
     quick = reader.without_verification()
-    shuffled = _shuffled(len(reader), batch_size)
-    checked = images_per_second_in_python(_bare(reader.read, shuffled), batch_size, seconds)
-    unchecked = images_per_second_in_python(_bare(quick.read, shuffled), batch_size, seconds)
-    hot = images_per_second_in_python(_bare(quick.read, np.zeros_like(shuffled)), batch_size, seconds)
+    shuffled = _shuffled(len(reader), part)
+    checked = images_per_second_in_python(_bare(reader.read, shuffled), part, seconds)
+    unchecked = images_per_second_in_python(_bare(quick.read, shuffled), part, seconds)
+    hot = images_per_second_in_python(_bare(quick.read, np.zeros_like(shuffled)), part, seconds)
     return InputRates(
         whole, _differences({"host-to-device": whole, "checksum": checked, "storage": unchecked, "copy": hot})
     )

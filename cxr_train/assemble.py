@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from cxr_data.errors import UsageError
 from cxr_data.manifest import Manifest
@@ -15,6 +16,7 @@ from cxr_train.model import build_model
 from cxr_train.objective import Objective, resolve_class_weights
 from cxr_train.optimizers import ParameterGroups, Schedule, make_optimizer
 from cxr_train.precision import LossScale
+from cxr_train.replica_values import ReplicaValues
 from cxr_train.step import TrainStep
 from cxr_train.strategy import Placement
 
@@ -27,6 +29,7 @@ class Training:
       model: images float32 [B, S, S, 3] in [0, 1] to logits float32 [B, C].
       optimizer, loss_scale: the step's state beside the weights.
       average: the averaged weights; None without `--ema`.
+      replica_values: what each replica has of its own.
       step: the training step.
       frozen: the layers that `--freeze` names.
       notes: what the recipe came to, a line each.
@@ -36,6 +39,7 @@ class Training:
     optimizer: ParameterGroups
     loss_scale: LossScale
     average: WeightAverage | None
+    replica_values: ReplicaValues
     step: TrainStep
     frozen: list[keras.layers.Layer]
     notes: tuple[str, ...]
@@ -77,6 +81,8 @@ def assemble(config: TrainConfig, manifest: Manifest, placement: Placement, step
         optimizer = _parameter_groups(config, model, frozen, steps_per_epoch)
         loss_scale = LossScale.for_policy(placement.policy)
         average = WeightAverage(model, recipe.ema) if recipe.ema else None
+    # Before the freezing, which makes weights non-trainable too.
+    replica_values = ReplicaValues(_own_of_a_replica(model, average), placement)
     set_trainable(frozen, False)
     step = TrainStep(
         model,
@@ -98,7 +104,14 @@ def assemble(config: TrainConfig, manifest: Manifest, placement: Placement, step
         notes.append("class weights: " + ", ".join(f"{name} {weight:.3f}" for name, weight in weights))
     if frozen:
         notes.append(_freezing(config, model, frozen))
-    return Training(model, optimizer, loss_scale, average, step, frozen, tuple(notes))
+    return Training(model, optimizer, loss_scale, average, replica_values, step, frozen, tuple(notes))
+
+
+def _own_of_a_replica(model: keras.Model, average: WeightAverage | None) -> list[tf.Variable]:
+    """BatchNorm's moving statistics, and their averages."""
+    values = [variable.value for variable in model.non_trainable_variables]
+    statistics = [value for value in values if tf.as_dtype(value.dtype).is_floating]
+    return statistics + (average.of(statistics) if average else [])
 
 
 def _refuse_uneven_batch(config: TrainConfig, replicas: int) -> None:

@@ -1,7 +1,7 @@
 """Averaged weights: an exponential moving average over the steps, evaluated in place of the last ones."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -22,16 +22,21 @@ class WeightAverage(tf.Module):
         super().__init__(name="weight_average")
         self._decay = decay
         self._values = [v.value for v in model.variables if tf.as_dtype(v.value.dtype).is_floating]
-        # Read as the mean over the replicas, whose BatchNorm statistics differ; written by each alone.
+        # Each replica moves its own: those of BatchNorm's statistics differ, see `replica_values`.
         self.averages = [
             tf.Variable(
                 value.read_value(),
                 trainable=False,
                 synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.MEAN,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
             for value in self._values
         ]
+
+    def of(self, values: Sequence[tf.Variable]) -> list[tf.Variable]:
+        """The averages of some of the model's variables."""
+        averages = {id(value): average for value, average in zip(self._values, self.averages, strict=True)}
+        return [averages[id(value)] for value in values]
 
     def update(self, steps: tf.Tensor) -> None:
         """Moves the average after a step; called by each replica.
@@ -46,7 +51,10 @@ class WeightAverage(tf.Module):
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model holds the averages while the context is open, and its own values afterwards."""
+        """The model holds the averages while the context is open, and its own values afterwards.
+
+        All replicas must have the same values, see `replica_values`.
+        """
         own = [tf.identity(value) for value in self._values]
         for value, average in zip(self._values, self.averages, strict=True):
             value.assign(average.read_value())

@@ -20,6 +20,7 @@ from cxr_train.average import WeightAverage
 from cxr_train.monitor import Monitor
 from cxr_train.optimizers import ParameterGroups
 from cxr_train.precision import LossScale
+from cxr_train.replica_values import ReplicaValues
 from cxr_train.saved_model import link_model
 
 _SUMS = "SHA256SUMS"
@@ -30,13 +31,19 @@ class Checkpoints:
     """The newest few states of a run.
 
     Saved are the model's variables (weights, BatchNorm statistics, the states of
-    dropout's random generators), the optimizer's, the loss scale's, the position in
-    the data, the sums of the epoch in hand, and the best epoch so far.
+    dropout's random generators), the optimizer's, the loss scale's, what each replica
+    has of its own, the position in the data, the sums of the epoch in hand, and the
+    best epoch so far.
+
+    Every worker of a cluster calls the same methods at the same point. All of them
+    restore; only the one that `writes` touches any file.
 
     Args:
       directory: receives the checkpoints.
       model, optimizer, loss_scale: whose variables are saved.
       average: the averaged weights, where the run has them.
+      replica_values: of all replicas; none by default.
+      writes: whether this process writes the files.
       monitor: decides which value of `best` any epoch improves on.
       best_model: the file of the best model. A checkpoint holds it as it was then (as a
         hard link, which costs nothing), so that what is restored fits together.
@@ -58,11 +65,15 @@ class Checkpoints:
         loss_scale: LossScale,
         average: WeightAverage | None = None,
         *,
+        replica_values: ReplicaValues | None = None,
+        writes: bool = True,
         monitor: Monitor,
         best_model: pathlib.Path,
         keep: int = 3,
     ) -> None:
         self._directory = directory
+        self._replica_values = replica_values
+        self._writes = writes
         self._monitor = monitor
         self._best_model = best_model
         self._keep = keep
@@ -72,6 +83,9 @@ class Checkpoints:
         self.sums = tf.Variable(np.zeros(3), trainable=False, dtype=tf.float64)
         self.best = tf.Variable(monitor.worst, trainable=False, dtype=tf.float64)
         self.best_epoch = tf.Variable(0, trainable=False, dtype=tf.int64)
+        size = replica_values.size if replica_values else 0
+        # [replicas, size]; a run may be resumed with another number of replicas.
+        self._rows = tf.Variable(np.zeros([0, size], np.float32), trainable=False, shape=[None, size])
         self._checkpoint = tf.train.Checkpoint(
             model=[variable.value for variable in model.variables],
             optimizer=[variable.value for variable in optimizer.variables],
@@ -81,6 +95,7 @@ class Checkpoints:
             sums=self.sums,
             best=self.best,
             best_epoch=self.best_epoch,
+            replica_values=self._rows,
             **({"average": average} if average else {}),
         )
 
@@ -108,8 +123,9 @@ class Checkpoints:
         numbers = _numbers(self._directory)
         target = self._directory / _name(max(numbers, default=0) + 1)
         self.save_aside(target)
-        for number in numbers[: max(len(numbers) + 1 - self._keep, 0)]:
-            shutil.rmtree(self._directory / _name(number))
+        if self._writes:
+            for number in numbers[: max(len(numbers) + 1 - self._keep, 0)]:
+                shutil.rmtree(self._directory / _name(number))
         self._saved_position = self.position
         return target
 
@@ -119,6 +135,10 @@ class Checkpoints:
         Raises:
           CxrError: it cannot be written.
         """
+        if self._replica_values:
+            self._rows.assign(self._replica_values.read())
+        if not self._writes:
+            return
         writing = target.parent / "writing"
         try:
             shutil.rmtree(writing, ignore_errors=True)
@@ -160,7 +180,7 @@ class Checkpoints:
                 f"no checkpoint can be restored: {', '.join(warnings)}; "
                 "to train from the start, choose another --run_dir"
             )
-        self._best_model.unlink(missing_ok=True)
+        self._put_back_best(None)
         return []
 
     def _read(self, path: pathlib.Path) -> None:
@@ -168,37 +188,30 @@ class Checkpoints:
             self._checkpoint.read(str(path / _STATE)).assert_existing_objects_matched()
         except (tf.errors.OpError, AssertionError, ValueError) as error:
             raise DataError(f"cannot restore {path}: {str(error).splitlines()[0][:200]}") from error
+        if self._replica_values:
+            self._replica_values.write(self._rows.numpy())
         self._saved_position = self.position
-        best_model = path / self._best_model.name
-        if best_model.exists():
-            link_model(best_model, self._best_model)
-        else:
-            self._best_model.unlink(missing_ok=True)
+        self._put_back_best(path / self._best_model.name)
 
     def _forget_best(self) -> None:
         self.best.assign(self._monitor.worst)
         self.best_epoch.assign(self.epoch)
-        self._best_model.unlink(missing_ok=True)
+        self._put_back_best(None)
+
+    def _put_back_best(self, kept: pathlib.Path | None) -> None:
+        """Makes the best model that of a checkpoint, where it has one."""
+        if not self._writes:
+            return
+        if kept and kept.exists():
+            link_model(kept, self._best_model)
+        else:
+            self._best_model.unlink(missing_ok=True)
 
 
 def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
     """The newest checkpoint in a directory, whole or damaged; None if there is none."""
     numbers = _numbers(directory)
     return directory / _name(numbers[-1]) if numbers else None
-
-
-def average_replica_statistics(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
-    """Gives all replicas the mean of their BatchNorm statistics.
-
-    Each replica normalises with its own part of the batch and keeps moving statistics
-    of its own; a saved model would hold those of replica 0 alone.
-    """
-    if strategy.num_replicas_in_sync == 1:
-        return
-    for variable in model.non_trainable_variables:
-        if tf.as_dtype(variable.value.dtype).is_floating:
-            copies = strategy.experimental_local_results(variable.value)
-            variable.value.assign(tf.add_n([tf.identity(copy) for copy in copies]) / len(copies))
 
 
 def _name(number: int) -> str:

@@ -23,16 +23,19 @@ def go_on_uncompiled(error: tf.errors.OpError, placement: Placement) -> tuple[Pl
       The placement without XLA, and the line to print, where XLA was the choice of `auto`.
 
     Raises:
-      CxrError: XLA cannot compile the step, and the user asked for it.
+      CxrError: XLA cannot compile the step, and the user asked for it, or there are several workers.
       tf.errors.OpError: `error`, if it is about something else.
     """
     reason = _reason(error)
     if not placement.compile or not reason:
         raise error
     chosen = {choice.flag: choice for choice in placement.choices}.get("xla", Choice("xla", "on"))
-    if not chosen.why:
+    # After a failure, TensorFlow's workers cannot reach each other any more.
+    several = placement.cluster.size > 1
+    if several or not chosen.why:
+        advice = "start all workers again with --xla=off" if several else "use --xla=auto or off"
         raise CxrError(
-            f"--xla=on: XLA cannot compile this network on this device ({reason}); use --xla=auto or off"
+            f"--xla=on: XLA cannot compile this network on this device ({reason}); {advice}"
         ) from error
     without = Choice("xla", "off", f"XLA cannot compile this network on this device: {reason}")
     choices = tuple(without if choice is chosen else choice for choice in placement.choices)

@@ -9,13 +9,19 @@ from cxr_data.errors import CxrError
 from cxr_data.pipeline import Pipeline, read_split_fields
 from cxr_train.checkpoint import Checkpoints
 from cxr_train.config import TrainConfig
+from cxr_train.strategy import Placement
 
 _DIRECTORY = "not_finite"
 _NAMED = 4
 
 
 def keep_evidence(
-    checkpoints: Checkpoints, pipeline: Pipeline, config: TrainConfig, *, loss: float
+    checkpoints: Checkpoints,
+    pipeline: Pipeline,
+    config: TrainConfig,
+    placement: Placement,
+    *,
+    loss: float,
 ) -> CxrError:
     """Saves the present state apart from the checkpoints, and names the batch.
 
@@ -24,21 +30,23 @@ def keep_evidence(
 
     Args:
       checkpoints: at the step whose loss is not finite.
-      pipeline, config: what is trained.
+      pipeline, config, placement: what is trained, and where. All workers must call this.
       loss: of the step.
 
     Returns:
       The error to raise.
     """
     epoch, step = checkpoints.position
-    ids = batch_ids(pipeline, config, epoch, step)
+    ids = batch_ids(pipeline, config, placement, epoch, step)
     good = checkpoints.newest
     directory = pathlib.Path(config.run_dir) / _DIRECTORY / f"epoch-{epoch + 1:04d}-step-{step + 1:06d}"
     list_of_ids = directory / "batch.json"
-    shutil.rmtree(directory, ignore_errors=True)
+    if placement.cluster.is_chief:
+        shutil.rmtree(directory, ignore_errors=True)
     checkpoints.save_aside(directory)
-    batch = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "ids": ids}
-    storage.replace(list_of_ids, (json.dumps(batch, indent=2) + "\n").encode())
+    if placement.cluster.is_chief:
+        batch = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "ids": ids}
+        storage.replace(list_of_ids, (json.dumps(batch, indent=2) + "\n").encode())
     named = ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")
     return CxrError(
         f"the loss is {loss} in step {step + 1} of epoch {epoch + 1}, a batch of {named} (all in "
@@ -47,7 +55,9 @@ def keep_evidence(
     )
 
 
-def batch_ids(pipeline: Pipeline, config: TrainConfig, epoch: int, step: int) -> list[str]:
+def batch_ids(
+    pipeline: Pipeline, config: TrainConfig, placement: Placement, epoch: int, step: int
+) -> list[str]:
     """The ids of a training batch, found by taking it anew: the order of the examples is fixed.
 
     Args:
@@ -60,7 +70,7 @@ def batch_ids(pipeline: Pipeline, config: TrainConfig, epoch: int, step: int) ->
     dataset = pipeline.training_dataset(
         split, batch_size=config.batch_size, seed=config.seed, epoch=epoch, first_step=step
     )
-    positions = next(dataset.as_numpy_iterator())["index"]
+    positions = placement.gather(next(dataset.as_numpy_iterator())["index"]).ravel()
     if storage.is_remote(pipeline.manifest.directory):
         return [f"{split}[{position}]" for position in positions]
     fields = read_split_fields(pipeline.manifest, split)

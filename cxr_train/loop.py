@@ -16,15 +16,15 @@ from cxr_data.pipeline import Pipeline, clear_data_errors
 from cxr_data.verdict import measure_input
 from cxr_train import diverged, epoch_row, throughput
 from cxr_train.assemble import assemble
-from cxr_train.checkpoint import Checkpoints, average_replica_statistics
+from cxr_train.checkpoint import Checkpoints
 from cxr_train.clock import Clock
 from cxr_train.compilation import go_on_uncompiled
 from cxr_train.config import TrainConfig
-from cxr_train.history import History
 from cxr_train.monitor import Monitor
+from cxr_train.outputs import Outputs
 from cxr_train.predictions import predict_split
 from cxr_train.profiler import StepProfiler, parse_steps
-from cxr_train.saved_model import BEST, LAST, link_model, save_model
+from cxr_train.saved_model import BEST
 from cxr_train.several_steps import StepRecords
 from cxr_train.step import PredictStep
 from cxr_train.stop import Stopped, StopRequest
@@ -64,6 +64,7 @@ class Trainer:
         self._manifest = manifest
         self.placement = placement
         self._run_dir = pathlib.Path(config.run_dir)
+        writes = placement.cluster.is_chief
         self._steps_per_epoch = pipeline.steps_per_epoch(config.train_split, config.batch_size)
         if config.held_out_validation:
             manifest.shards_of(config.held_out_validation)
@@ -78,17 +79,20 @@ class Trainer:
             self._training.optimizer,
             self._training.loss_scale,
             self._training.average,
+            replica_values=self._training.replica_values,
+            writes=writes,
             monitor=self._monitor,
             best_model=self._run_dir / BEST,
         )
-        self._profiler = StepProfiler(parse_steps(config.profile_steps), self._run_dir / "tensorboard")
-        self._history = History(self._run_dir / "metrics.jsonl")
+        self._profiler = StepProfiler(
+            parse_steps(config.profile_steps), self._run_dir / "tensorboard", writes=writes
+        )
+        self._outputs = Outputs(self._run_dir, writes=writes)
         self._unfrozen = False
         self.clock = Clock()
         self._compiled = False
         self._steps_per_call = 1
         self._saved_at = time.monotonic()
-        self._summaries = tf.summary.create_file_writer(str(self._run_dir / "tensorboard"))
 
     def describe(self) -> str:
         """Returns a line on the network, its parameters, the data and the steps, and the recipe's notes."""
@@ -115,11 +119,17 @@ class Trainer:
           Lines that say where the run stands, and which checkpoints were passed over.
 
         Raises:
-          DataError: none can be restored.
+          DataError: none can be restored, or the workers found different ones.
         """
         warnings = [f"warning: {warning}" for warning in self.checkpoints.restore()]
+        first_steps = self.placement.gather(np.array(self._first_step()))
+        if len(set(first_steps.tolist())) > 1:
+            raise DataError(
+                f"--resume: the workers found different checkpoints in {self._run_dir} (of steps "
+                f"{first_steps.tolist()}): --run_dir must be on storage that all of them share"
+            )
         epoch, step = self.checkpoints.position
-        self._history.keep(epoch)
+        self._outputs.forget_after(epoch)
         if self.checkpoints.newest is None:
             return ["resume: no checkpoint yet, starting at the first step"]
         return [*warnings, f"resume: epoch {epoch + 1}, after {step} of {self._steps_per_epoch} steps"]
@@ -149,7 +159,7 @@ class Trainer:
                     # The failed call had taken a batch.
                     iterator = self._batches()
                     continue
-                average_replica_statistics(self.model, self.placement.strategy)
+                self._training.replica_values.average()
                 self._end_epoch(clock, stop)
         except Stopped:
             if not self.checkpoints.is_saved:
@@ -184,7 +194,7 @@ class Trainer:
             first_step=step,
             epochs=self._config.epochs - epoch,
         )
-        return iter(self.placement.strategy.experimental_distribute_dataset(dataset))
+        return iter(self.placement.distribute(dataset))
 
     def throughput(self, seconds: float = 0.5) -> dict[str, Any]:
         """Measures the input alone and compares it with the training, see `throughput.summarize`.
@@ -198,9 +208,11 @@ class Trainer:
             self._config.train_split,
             batch_size=self._config.batch_size,
             seconds=seconds,
-            distribute=self.placement.strategy.experimental_distribute_dataset,
+            distribute=self.placement.distribute,
         )
-        return throughput.summarize(self.clock, self.train_step.flops_per_image, rates, memory)
+        return throughput.summarize(
+            self.clock, self.train_step.flops_per_image, rates, memory, self.placement.cluster.size
+        )
 
     def _train_epoch(self, iterator: Any, clock: Clock, stop: StopRequest) -> None:
         """Takes the epoch's remaining steps. Raises Stopped, between two host calls."""
@@ -212,6 +224,7 @@ class Trainer:
             desc=f"epoch {epoch + 1}/{self._config.epochs}",
             unit="image",
             file=sys.stderr,
+            disable=not self.placement.cluster.is_chief,
         ) as bar:
             while done < self._steps_per_epoch:
                 stop.check()
@@ -229,7 +242,8 @@ class Trainer:
                     bar.set_postfix_str(
                         f"{clock.images_per_second:.1f} images/s, {waited}loss {loss / examples:.4f}"
                     )
-                if time.monotonic() - self._saved_at >= 60 * self._config.save_minutes:
+                due = time.monotonic() - self._saved_at >= 60 * self._config.save_minutes
+                if self.placement.any(due):
                     self._save()
 
     def _call(self, iterator: Any, steps: int, clock: Clock) -> None:
@@ -244,12 +258,12 @@ class Trainer:
         else:
             clock.add(records, seconds)
             self.clock.add(records, seconds)
-            wanted = int(_SECONDS_PER_CALL * len(records.loss) / seconds)
+            wanted = int(_SECONDS_PER_CALL * len(records.loss) / self.placement.largest(seconds))
             self._steps_per_call = min(max(wanted, 1), _MOST_STEPS_PER_CALL)
         self._advance(records)
         if not math.isfinite(records.loss[-1]):
             raise diverged.keep_evidence(
-                self.checkpoints, self._pipeline, self._config, loss=records.loss[-1]
+                self.checkpoints, self._pipeline, self._config, self.placement, loss=records.loss[-1]
             )
 
     def _first_step(self) -> int:
@@ -276,7 +290,6 @@ class Trainer:
         self.checkpoints.step.assign_add(int(finite.sum()))
 
     def _save(self) -> None:
-        average_replica_statistics(self.model, self.placement.strategy)
         self.checkpoints.save()
         self._saved_at = time.monotonic()
 
@@ -286,11 +299,8 @@ class Trainer:
         average = self._training.average
         with average.in_place() if average else contextlib.nullcontext():
             validation = self._validate(stop)
-            self._keep_models(epoch + 1, validation)
-        row = epoch_row.make(epoch + 1, self.checkpoints.sums.numpy(), clock, validation)
-        self._history.append(row)
-        epoch_row.summarize(row, self._summaries)
-        print(epoch_row.line(row), flush=True)
+            self._keep_model(epoch + 1, validation)
+        self._outputs.add_row(epoch_row.make(epoch + 1, self.checkpoints.sums.numpy(), clock, validation))
         self.checkpoints.epoch.assign(epoch + 1)
         self.checkpoints.step.assign(0)
         self.checkpoints.sums.assign(np.zeros(3))
@@ -310,11 +320,10 @@ class Trainer:
         )
         return predictions.summarize(self._manifest.class_names)
 
-    def _keep_models(self, epoch: int, validation: dict[str, Any] | None) -> None:
-        """Saves the last model, which may be the best; without validation it is what there is to keep."""
+    def _keep_model(self, epoch: int, validation: dict[str, Any] | None) -> None:
+        """Keeps the last model, which may be the best; without validation it is what there is to keep."""
         if validation is None:
-            save_model(self.model, self._run_dir / LAST)
-            link_model(self._run_dir / LAST, self._run_dir / BEST)
+            self._outputs.keep_model(self.model, best=True)
             return
         value = self._monitor.value(validation)
         if value is None:
@@ -322,8 +331,10 @@ class Trainer:
                 f"--monitor={self._config.monitor}: undefined on split {self._config.validation_split!r}; "
                 "choose another, such as loss"
             )
-        save_model(self.model, self._run_dir / LAST)
-        if self._monitor.improves(value, float(self.checkpoints.best.numpy())):
+        # Workers on different processors may round differently, and must agree on the best epoch.
+        value = self.placement.largest(value)
+        best = self._monitor.improves(value, float(self.checkpoints.best.numpy()))
+        if best:
             self.checkpoints.best.assign(value)
             self.checkpoints.best_epoch.assign(epoch)
-            link_model(self._run_dir / LAST, self._run_dir / BEST)
+        self._outputs.keep_model(self.model, best=best)

@@ -10,6 +10,7 @@ import datetime
 import json
 import pathlib
 import shlex
+from collections.abc import Sequence
 
 import tensorflow as tf
 from absl import flags
@@ -23,6 +24,7 @@ from cxr_data.runtime import start
 from cxr_train import evaluation_text, throughput
 from cxr_train.backbones import BACKBONES
 from cxr_train.checkpoint import newest_checkpoint
+from cxr_train.cluster import clear_cluster_errors, only_the_chief_speaks
 from cxr_train.config import TrainConfig, parse_head
 from cxr_train.determinism import make_deterministic
 from cxr_train.embedded import make_embedded_sample
@@ -39,12 +41,14 @@ from cxr_train.memory_plan import (
     trace_of,
 )
 from cxr_train.monitor import MONITORS
-from cxr_train.own_flags import flags_text
+from cxr_train.own_flags import flags_text, refuse_other_flags
+from cxr_train.predictions import predict_split
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.recipe_flags import define_recipe_flags, recipe_from_flags
 from cxr_train.report import write_report
 from cxr_train.run import load_best_model
-from cxr_train.run_dir import FLAGS_NAME, check_resumed, keep_run, open_run_dir
+from cxr_train.run_dir import FLAGS_NAME, check_resumed, check_shared, keep_run, open_run_dir
+from cxr_train.step import PredictStep
 from cxr_train.stop import Stopped, StopRequest
 from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Placement, choose_placement, split_cpu
 
@@ -92,7 +96,9 @@ _BATCH_NORM_MOMENTUM = flags.DEFINE_float(
 )
 _PRECISION = flags.DEFINE_enum("precision", "auto", PRECISIONS, "Keras dtype policy.")
 _XLA = flags.DEFINE_enum("xla", "auto", XLA, "Whether XLA compiles the step.")
-_STRATEGY = flags.DEFINE_enum("strategy", "auto", STRATEGIES, "One device, or all of this machine.")
+_STRATEGY = flags.DEFINE_enum(
+    "strategy", "auto", STRATEGIES, "One device, all of this machine, or of all machines in TF_CONFIG."
+)
 _LOGICAL_DEVICES = flags.DEFINE_integer(
     "logical_devices",
     1,
@@ -199,7 +205,7 @@ def _choose_batch_size(
         return Choice("batch_size", str(config.batch_size))
     if before:
         return Choice("batch_size", str(before.batch_size), "as the run began")
-    return choose_batch_size(
+    choice = choose_batch_size(
         trace_of(config, classes=len(manifest.class_names), image_size=manifest.size),
         setting_of(config.recipe, placement),
         memory_gb=_memory_gb(),
@@ -207,6 +213,7 @@ def _choose_batch_size(
         accumulation=config.recipe.gradient_accumulation,
         images=manifest.count(config.train_split),
     )
+    return dataclasses.replace(choice, value=str(int(placement.smallest(int(choice.value)))))
 
 
 def _read_data(config: TrainConfig) -> Manifest:
@@ -230,6 +237,7 @@ def _read_data(config: TrainConfig) -> Manifest:
 def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement, stop: StopRequest) -> None:
     """Evaluates the best model on every split that was held out. Raises Stopped."""
     run_dir = pathlib.Path(config.run_dir)
+    placement.wait()  # until the chief has written it
     with placement.strategy.scope():
         best = load_best_model(run_dir)
     options = EvaluationOptions(train_split=config.train_split, validation_split=config.held_out_validation)
@@ -239,6 +247,12 @@ def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement
         print(f"nothing is evaluated: --train_on={config.train_split} holds no split out")
     # Validation first: the temperature of the others is fitted on it.
     for split in sorted(held_out, key=lambda split: split != config.validation_split):
+        if not placement.cluster.is_chief:
+            step = PredictStep(best, placement.strategy, compile=placement.compile)
+            predict_split(
+                pipeline, split, step, placement, batch_size=config.batch_size, check_stop=stop.check
+            )
+            continue
         summary = evaluate_split(
             run_dir,
             pipeline,
@@ -265,68 +279,107 @@ def main() -> int:
     )
     if step_seconds is not None:
         return _emulate(config, step_seconds)
-    before = open_run_dir(pathlib.Path(config.run_dir), resume=_RESUME.value)
-    pipeline = Pipeline(_read_data(config), config.read)
     xla = config.xla
     if config.deterministic:
         xla, deterministic = make_deterministic(xla)
         print(deterministic)
     placement = choose_placement(config.strategy, config.precision, xla)
-    batch_size = _choose_batch_size(config, pipeline.manifest, placement, before)
-    config = dataclasses.replace(config, batch_size=int(batch_size.value))
-    if before:
-        check_resumed(config, before)
-    weights = Choice("weights", config.weights, _weights_reason())
-    choices = (*placement.choices, *pipeline.choices, weights, batch_size)
+    with clear_cluster_errors(placement.cluster), only_the_chief_speaks(placement.cluster):
+        _run(config, placement)
+        # A worker that has ended is lost to those that have not.
+        placement.wait()
+    return 0
+
+
+def _run(config: TrainConfig, placement: Placement) -> None:
+    """This worker's part of a run, or all of it."""
+    config, pipeline, choices = _open_run(config, placement)
     for choice in choices:
         print(choice)
-    with StopRequest(lambda: _last_words(config)).listening() as stop:
+    with StopRequest(lambda: _last_words(config), placement.any).listening() as stop:
         try:
             trainer = Trainer(config, pipeline, placement)
-            # It says that a run has ended, and this one goes on.
-            _throughput_file(config).unlink(missing_ok=True)
-            # Of --batch_size=auto a run keeps what it came to.
-            resolved = {"run_dir": config.run_dir, "batch_size": str(config.batch_size)}
-            keep_run(config, flags_text(leave_out=("resume", "train_on"), resolved=resolved), choices)
+            _keep_run(config, placement, choices)
             _train(config, pipeline, trainer, stop)
         except Stopped:
             print(f"stopped and saved; go on with: {_resume_command(config)}")
-            return 0
+            return
         except tf.errors.ResourceExhaustedError as error:
             raise CxrError(
                 f"--batch_size={config.batch_size}: the device has too little memory; --batch_size=auto "
                 "chooses one that fits, --gradient_accumulation=2 halves what is computed at once"
             ) from error
-    print(
-        f"\nrun directory {config.run_dir}: best.keras, last.keras, metrics.jsonl, predictions_*.csv, "
-        f"metrics_*.json, checkpoints/, tensorboard/ (tensorboard --logdir={config.run_dir}/tensorboard)"
-    )
-    _report(config, pipeline)
-    print("Research software: nothing here is a diagnosis.")
-    return 0
+    if placement.cluster.is_chief:
+        _conclude(config, trainer)
 
 
-def _report(config: TrainConfig, pipeline: Pipeline) -> None:
-    """Explains the best model, if asked to, and makes the page of the run."""
-    if _EXPLAIN.value:
-        if config.held_out_validation is None:
-            print("--explain: the run was trained on its validation split; see python -m cxr_train.explain")
-        else:
-            options = ExplainOptions(split=config.held_out_validation, overwrite=True)
-            print(Explainer(config, pipeline, options).explain()["occlusion"]["text"])
-    print(f"report: {write_report(pathlib.Path(config.run_dir))}")
+def _open_run(config: TrainConfig, placement: Placement) -> tuple[TrainConfig, Pipeline, Sequence[Choice]]:
+    """Opens the run directory and the data, and settles what `auto` stands for.
+
+    Raises:
+      UsageError: the flags fit neither the data nor the run to be resumed, or differ between workers.
+      DataError: there is no such run or data.
+    """
+    if placement.cluster.size > 1:
+        if _RUN_DIR.value is None:
+            raise UsageError("--run_dir: give all workers the same directory, on storage that they share")
+        refuse_other_flags(placement)
+    before = open_run_dir(pathlib.Path(config.run_dir), resume=_RESUME.value)
+    with placement.chief_first():  # which makes the embedded sample
+        manifest = _read_data(config)
+    pipeline = Pipeline(manifest, dataclasses.replace(config.read, worker=placement.cluster.input_worker))
+    batch_size = _choose_batch_size(config, manifest, placement, before)
+    config = dataclasses.replace(config, batch_size=int(batch_size.value))
+    if before:
+        check_resumed(config, before)
+    weights = Choice("weights", config.weights, _weights_reason())
+    return config, pipeline, (*placement.choices, *pipeline.choices, weights, batch_size)
+
+
+def _keep_run(config: TrainConfig, placement: Placement, choices: Sequence[Choice]) -> None:
+    """Writes what was started. Raises DataError: the workers do not share the run directory."""
+    with placement.chief_first():
+        if not placement.cluster.is_chief:
+            check_shared(config)
+            return
+        # It says that a run has ended, and this one goes on.
+        _throughput_file(config).unlink(missing_ok=True)
+        # Of --batch_size=auto a run keeps what it came to.
+        resolved = {"run_dir": config.run_dir, "batch_size": str(config.batch_size)}
+        keep_run(config, flags_text(leave_out=("resume", "train_on"), resolved=resolved), choices)
 
 
 def _train(config: TrainConfig, pipeline: Pipeline, trainer: Trainer, stop: StopRequest) -> None:
-    """Trains, evaluates the best model, and says what limited the run. Raises Stopped."""
+    """Trains, and evaluates the best model. Raises Stopped."""
     print(trainer.describe(), flush=True)
     if _RESUME.value:
         print("\n".join(trainer.resume()), flush=True)
     trainer.run(stop)
     _evaluate_best(config, pipeline, trainer.placement, stop)
+
+
+def _conclude(config: TrainConfig, trainer: Trainer) -> None:
+    """Says what limited the run and where everything is, and makes its page."""
     summary = trainer.throughput()
     storage.replace(_throughput_file(config), (json.dumps(summary, indent=2) + "\n").encode())
-    print(f"\n{throughput.lines(summary)}")
+    print(
+        f"\n{throughput.lines(summary)}\n"
+        f"\nrun directory {config.run_dir}: best.keras, last.keras, metrics.jsonl, predictions_*.csv, "
+        f"metrics_*.json, checkpoints/, tensorboard/ (tensorboard --logdir={config.run_dir}/tensorboard)"
+    )
+    if _EXPLAIN.value:
+        _explain(config)
+    print(f"report: {write_report(pathlib.Path(config.run_dir))}")
+    print("Research software: nothing here is a diagnosis.")
+
+
+def _explain(config: TrainConfig) -> None:
+    if config.held_out_validation is None:
+        print("--explain: the run was trained on its validation split; see python -m cxr_train.explain")
+        return
+    options = ExplainOptions(split=config.held_out_validation, overwrite=True)
+    whole = Pipeline(_read_data(config), config.read)  # not this worker's part of it
+    print(Explainer(config, whole, options).explain()["occlusion"]["text"])
 
 
 def _throughput_file(config: TrainConfig) -> pathlib.Path:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cxr_data import storage
 from cxr_data.errors import DataError
 from cxr_data.manifest import Manifest
+from cxr_data.order import PADDING
 from cxr_data.pipeline import Pipeline, clear_data_errors, read_split_fields
 from cxr_train import metrics
 from cxr_train.step import PredictStep
@@ -63,7 +64,9 @@ def predict_split(
     batch_size: int,
     check_stop: Callable[[], None] = lambda: None,
 ) -> Predictions:
-    """Predicts every image of `split` exactly once, whatever the batch size and the replicas.
+    """Predicts every image of `split` exactly once, whatever the batch size, the replicas and the workers.
+
+    Every worker predicts its part, and all of them have the whole in the end.
 
     Args:
       batch_size: global batch; rounded up to a multiple of the replicas.
@@ -75,16 +78,23 @@ def predict_split(
     replicas = placement.replicas
     batch_size = -(-min(batch_size, len(pipeline.positions(split))) // replicas) * replicas
     dataset = pipeline.evaluation_dataset(split, batch_size=batch_size)
-    batches = placement.strategy.experimental_distribute_dataset(dataset)
+    batches = tqdm(
+        placement.distribute(dataset),
+        total=len(dataset),
+        desc=f"evaluate {split}",
+        unit="batch",
+        leave=False,
+        disable=not placement.cluster.is_chief,
+    )
     parts = []
     with clear_data_errors(pipeline.manifest):
-        for batch in tqdm(batches, total=len(dataset), desc=f"evaluate {split}", unit="batch", leave=False):
+        for batch in batches:
             check_stop()
-            real = predict.gather(batch["weight"]) > 0
-            columns = (predict.gather(batch["index"]), predict.gather(batch["label"]), predict(batch))
-            parts.append([column[real] for column in columns])
-    index, labels, logits = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Predictions(index, labels.astype(np.int64), logits)
+            parts.append((predict.gather(batch["index"]), predict.gather(batch["label"]), predict(batch)))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    index, labels, logits = (np.concatenate(placement.gather(column)) for column in columns)
+    order = np.argsort(index)[np.count_nonzero(index == PADDING) :]
+    return Predictions(index[order], labels[order].astype(np.int64), logits[order])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,11 +29,13 @@ class StepProfiler:
     Args:
       steps: which, counted from 0 at the first step of the first epoch.
       directory: of the TensorBoard logs.
+      writes: whether this process writes a trace; otherwise it only shortens its calls as one that does.
     """
 
-    def __init__(self, steps: range, directory: pathlib.Path) -> None:
+    def __init__(self, steps: range, directory: pathlib.Path, *, writes: bool = True) -> None:
         self._steps = steps
         self._directory = directory
+        self._writes = writes
         self._first: int | None = None
         self._next = 0
 
@@ -49,7 +51,7 @@ class StepProfiler:
     @contextlib.contextmanager
     def around(self, step: int) -> Iterator[None]:
         """Stands around the host call at `step`."""
-        if step not in self._steps:
+        if step not in self._steps or not self._writes:
             yield
             return
         if self._first is None:

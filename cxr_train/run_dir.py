@@ -5,6 +5,7 @@ that failed before has left no run behind, and the corrected one needs no `--res
 """
 
 import pathlib
+import time
 from collections.abc import Sequence
 
 from cxr_data import storage
@@ -16,6 +17,8 @@ from cxr_train.environment import write_environment
 
 FLAGS_NAME = "flags.txt"
 _CONFIG_NAME = "config.json"
+# NFS may remember for a minute that a file was not there.
+_SECONDS_TO_SEE = 60
 
 
 def open_run_dir(run_dir: pathlib.Path, *, resume: bool) -> TrainConfig | None:
@@ -78,6 +81,19 @@ def keep_run(config: TrainConfig, flags: str, choices: Sequence[Choice]) -> None
     write_environment(run_dir, choices)
     storage.replace(run_dir / FLAGS_NAME, flags.encode())
     config.save(run_dir / _CONFIG_NAME)
+
+
+def check_shared(config: TrainConfig) -> None:
+    """Checks that a worker which is not the chief sees what the chief has kept. Raises DataError."""
+    saved = pathlib.Path(config.run_dir) / _CONFIG_NAME
+    deadline = time.monotonic() + _SECONDS_TO_SEE
+    while not saved.exists():
+        if time.monotonic() > deadline:
+            raise DataError(
+                f"--run_dir={config.run_dir}: has no {_CONFIG_NAME} of worker 0's; "
+                "it must be on storage that all workers share"
+            )
+        time.sleep(1)
 
 
 def _manifest(config: TrainConfig) -> bytes:

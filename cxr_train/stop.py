@@ -32,10 +32,16 @@ class StopRequest:
 
     Args:
       last_words: what is said then: where the last saved state is.
+      agree: makes one answer of those of all workers of a cluster, which must stop at the same place.
     """
 
-    def __init__(self, last_words: Callable[[], str] = lambda: "ended at once") -> None:
+    def __init__(
+        self,
+        last_words: Callable[[], str] = lambda: "ended at once",
+        agree: Callable[[bool], bool] = lambda asked: asked,
+    ) -> None:
         self._last_words = last_words
+        self._agree = agree
         self._asked = 0.0
         self.signal: int | None = None
 
@@ -43,8 +49,8 @@ class StopRequest:
         return self.signal is not None
 
     def check(self) -> None:
-        """Raises Stopped if a stop was asked for."""
-        if self:
+        """Raises Stopped if a stop was asked for, of any worker; all of them must ask at the same point."""
+        if self._agree(bool(self)):
             raise Stopped
 
     @contextlib.contextmanager

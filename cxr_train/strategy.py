@@ -1,13 +1,24 @@
 """Where the network runs and how it is computed there; `auto` says what it chose and why."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from cxr_data.choice import Choice
 from cxr_data.errors import UsageError
+from cxr_train.cluster import (
+    TF_CONFIG_EXAMPLE,
+    Cluster,
+    gather_from_workers,
+    join_cluster,
+    read_cluster,
+)
 
-STRATEGIES = ("auto", "one", "mirrored")
+STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 XLA = ("auto", "on", "off")
 
@@ -25,17 +36,67 @@ class Placement:
       policy: Keras dtype policy.
       compile: whether XLA compiles the step.
       choices: every choice made, for the log and the report.
+      cluster: the processes that share the work; this one alone by default.
     """
 
     strategy: tf.distribute.Strategy
     policy: str
     compile: bool
     choices: tuple[Choice, ...]
+    cluster: Cluster = Cluster()  # noqa: RUF009  (frozen)
 
     @property
     def replicas(self) -> int:
-        """Number of replicas that share a global batch."""
+        """Number of replicas that share a global batch, over all workers."""
         return self.strategy.num_replicas_in_sync
+
+    def distribute(self, dataset: tf.data.Dataset) -> Any:
+        """Brings batches to the replicas.
+
+        Args:
+          dataset: this worker's part of each global batch, of static shape.
+
+        Returns:
+          An iterable over distributed batches.
+        """
+        if self.cluster.size == 1:
+            return self.strategy.experimental_distribute_dataset(dataset)
+        part: int = dataset.element_spec["label"].shape[0]
+        per_replica = part * self.cluster.size // self.replicas
+        if per_replica != part:
+            dataset = dataset.rebatch(per_replica, drop_remainder=True)
+        return self.strategy.distribute_datasets_from_function(lambda context: dataset)
+
+    def gather(self, value: np.ndarray) -> np.ndarray:
+        """Brings the value [...] of each worker to all, [workers, ...]: see `gather_from_workers`."""
+        if self.cluster.size == 1:
+            return value[None]
+        return gather_from_workers(self.strategy, self.cluster, value)
+
+    def largest(self, value: float) -> float:
+        """The largest of the workers' values; each worker must call it at the same point."""
+        return float(self.gather(np.array(value, np.float64)).max())
+
+    def smallest(self, value: float) -> float:
+        """The smallest of the workers' values; each worker must call it at the same point."""
+        return -self.largest(-value)
+
+    def any(self, value: bool) -> bool:
+        """Whether it is so on any worker; each must call it at the same point."""
+        return bool(self.largest(value))
+
+    def wait(self) -> None:
+        """Returns once all workers have come here."""
+        self.largest(0.0)
+
+    @contextlib.contextmanager
+    def chief_first(self) -> Iterator[None]:
+        """The chief goes through the context first, then the other workers, who see what it has done."""
+        if not self.cluster.is_chief:
+            self.wait()
+        yield
+        if self.cluster.is_chief:
+            self.wait()
 
 
 def split_cpu(replicas: int) -> None:
@@ -52,10 +113,14 @@ def split_cpu(replicas: int) -> None:
 
 
 def choose_placement(strategy: str, precision: str, xla: str) -> Placement:
-    """Turns the three flags into a placement on the devices of this machine.
+    """Turns the three flags into a placement on the devices of this machine, and of the cluster's others.
+
+    With several workers, it waits for all of them, and TensorFlow must not have started its
+    devices yet.
 
     Raises:
-      UsageError: a value that is none of `STRATEGIES`, `PRECISIONS` or `XLA`.
+      UsageError: a value that is none of `STRATEGIES`, `PRECISIONS` or `XLA`, or a wrong `TF_CONFIG`.
+      CxrError: the other workers did not come.
     """
     for flag, value, known in (
         ("strategy", strategy, STRATEGIES),
@@ -64,21 +129,31 @@ def choose_placement(strategy: str, precision: str, xla: str) -> Placement:
     ):
         if value not in known:
             raise UsageError(f"--{flag}={value}: choose one of {', '.join(known)}")
-    gpus = tf.config.list_logical_devices("GPU")
-    strategy_choice = _choose_strategy(strategy, len(gpus))
+    gpus = tf.config.list_physical_devices("GPU")
+    cluster = read_cluster() if strategy in ("auto", "multiworker") else None
+    strategy_choice = _choose_strategy(strategy, len(gpus), cluster)
     precision_choice = _choose_precision(precision)
     xla_choice = _choose_xla(xla, bool(gpus))
+    if strategy_choice.value != "multiworker":
+        cluster = None
     return Placement(
-        strategy=_make_strategy(strategy_choice.value),
+        strategy=join_cluster(cluster) if cluster else _make_strategy(strategy_choice.value),
         policy=precision_choice.value,
         compile=xla_choice.value == "on",
         choices=(strategy_choice, precision_choice, xla_choice),
+        cluster=cluster or Cluster(),
     )
 
 
-def _choose_strategy(requested: str, gpus: int) -> Choice:
+def _choose_strategy(requested: str, gpus: int, cluster: Cluster | None) -> Choice:
+    if requested == "multiworker" and cluster is None:
+        raise UsageError(
+            f"--strategy=multiworker: TF_CONFIG is not set; start each worker with {TF_CONFIG_EXAMPLE}"
+        )
     if requested != "auto":
         return Choice("strategy", requested)
+    if cluster and cluster.size > 1:
+        return Choice("strategy", "multiworker", f"TF_CONFIG names {cluster.size} workers")
     if gpus > 1:
         return Choice("strategy", "mirrored", f"{gpus} GPUs")
     return Choice("strategy", "one", "one GPU" if gpus else "no GPU")

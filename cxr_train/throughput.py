@@ -48,15 +48,20 @@ def peak_memory() -> PeakMemory:
 
 
 def summarize(
-    clock: Clock, flops_per_image: float | None, rates: InputRates, memory: PeakMemory
+    clock: Clock,
+    flops_per_image: float | None,
+    rates: InputRates,
+    memory: PeakMemory,
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Puts together what was measured; ready for JSON, null where no step was timed.
 
     Args:
       clock: of the steps of this process; the first, which compiles, is not timed.
       flops_per_image: of forward and backward pass; None if no step was taken.
-      rates: of the input alone.
-      memory: the peak.
+      rates: of the input alone, of one worker.
+      memory: the peak, of one worker.
+      workers: how many share the training.
     """
     consumed = clock.images_per_second
     median, slow = np.percentile(clock.step_seconds, [50, 95]) if clock.seconds else (math.nan, math.nan)
@@ -71,9 +76,9 @@ def summarize(
         "flops_source": SOURCE,
         "peak_memory_bytes": memory.bytes,
         "peak_memory_source": memory.source,
-        "input_images_per_second": rates.images_per_second,
+        "input_images_per_second": rates.images_per_second * workers,
         "stage_seconds_per_image": rates.stages,
-        "verdict": verdict(rates, consumed) if clock.seconds else "no timed step: no verdict",
+        "verdict": verdict(rates, consumed / workers) if clock.seconds else "no timed step: no verdict",
     }
 
 

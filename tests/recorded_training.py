@@ -1,9 +1,9 @@
-"""`python -m cxr_train.main` with a tiny backbone, slowed down, and a record of what every step saw.
+"""`python -m cxr_train.main` with tiny backbones, slowed down, and a record of what every step saw.
 
     python tests/recorded_training.py RECORD STEP_SECONDS STEPS_PER_CALL --backbone=tiny ...
 
-RECORD receives a line a step, `step N INDEX...` (N counts the steps of the run from 1, also over
-stops), and a line for each batch that is evaluated, `evaluate`.
+`tiny` has BatchNorm, `tiny_plain` has not. RECORD receives a line a step, `step N INDEX...` (N counts
+the steps of the run from 1, also over stops), and a line for each batch that is evaluated, `evaluate`.
 """
 
 import os
@@ -18,14 +18,20 @@ from cxr_train import backbones, loop, main
 from cxr_train.step import PredictStep, TrainStep
 
 
-def tiny_backbone(*, include_top, weights, input_tensor) -> keras.Model:
+def tiny(*, include_top, weights, input_tensor) -> keras.Model:
     x = keras.layers.Conv2D(4, 3, activation="relu")(input_tensor)
     return keras.Model(input_tensor, keras.layers.BatchNormalization()(x))
 
 
+def tiny_plain(*, include_top, weights, input_tensor) -> keras.Model:
+    return keras.Model(input_tensor, keras.layers.Conv2D(4, 3, activation="relu")(input_tensor))
+
+
 record, step_seconds, loop._MOST_STEPS_PER_CALL = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 del sys.argv[1:4]
-backbones.BACKBONES["tiny"] = backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 4)
+for build in (tiny, tiny_plain):
+    name = build.__name__
+    backbones.BACKBONES[name] = backbones.Backbone(name, build, "https://none/tiny.h5", 4)
 file = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 plain_step, plain_predict = TrainStep._step, PredictStep.__call__
 
@@ -37,7 +43,8 @@ def write(number: np.ndarray, index: np.ndarray) -> None:
 
 def recorded_step(self, batch, step):
     sums = plain_step(self, batch, step)
-    tf.numpy_function(write, [self._optimizer.iterations.value, batch["index"]], [])
+    (index,) = self._strategy.experimental_local_results(batch["index"])
+    tf.numpy_function(write, [self._optimizer.iterations.value, index], [])
     return sums
 
 

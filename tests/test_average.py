@@ -7,7 +7,9 @@ from test_step import BATCH, batches, dataset, one, tiny_model, two
 
 from cxr_train.average import WeightAverage
 from cxr_train.precision import LossScale
+from cxr_train.replica_values import ReplicaValues
 from cxr_train.step import TrainStep
+from cxr_train.strategy import Placement
 
 DECAY = 0.2
 
@@ -29,6 +31,9 @@ def test_it_follows_its_recurrence_and_stands_in_for_the_weights(strategy, compi
         decay = min(DECAY, (1 + number) / (10 + number))
         means = [weight_over_replicas(strategy, variable) for variable in model.variables]
         expected = [decay * old + (1 - decay) * new for old, new in zip(expected, means, strict=True)]
+    # As at the end of an epoch.
+    values = [*(variable.value for variable in model.non_trainable_variables), *average.averages]
+    ReplicaValues(values, Placement(strategy, "float32", compile, ())).average()
     own = model.get_weights()
     with average.in_place():
         for weight, value in zip(model.get_weights(), expected, strict=True):

@@ -18,6 +18,7 @@ from cxr_train import backbones, evaluation, loop, predictions
 from cxr_train.config import TrainConfig
 from cxr_train.loop import Trainer
 from cxr_train.monitor import Monitor
+from cxr_train.recipe import Recipe
 from cxr_train.run import load_best_model
 from cxr_train.stop import Stopped, StopRequest
 from cxr_train.strategy import choose_placement
@@ -103,12 +104,20 @@ def test_a_run_writes_what_the_design_names(manifest, tmp_path):
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(
     manifest, tmp_path, monkeypatch, calls
 ):
-    whole = trainer(manifest, tmp_path / "whole")
+    stop_and_resume(manifest, tmp_path, monkeypatch, calls)
+
+
+def test_two_replicas_resume_bit_for_bit_however_often_they_were_saved(manifest, tmp_path, monkeypatch):
+    stop_and_resume(manifest, tmp_path, monkeypatch, 9, strategy="mirrored", recipe=Recipe(ema=0.9))
+
+
+def stop_and_resume(manifest, tmp_path, monkeypatch, calls, **changes):
+    whole = trainer(manifest, tmp_path / "whole", **changes)
     whole.run(StopRequest())
     monkeypatch.setattr(loop, "_MOST_STEPS_PER_CALL", 1)
     with pytest.raises(Stopped):
-        trainer(manifest, tmp_path / "parts").run(StopAfter(calls))
-    resumed = trainer(manifest, tmp_path / "parts")
+        trainer(manifest, tmp_path / "parts", save_minutes=0, **changes).run(StopAfter(calls))
+    resumed = trainer(manifest, tmp_path / "parts", **changes)
     assert "resume: " in resumed.resume()[0]
     resumed.run(StopRequest())
     for variable, expected in zip(resumed.model.variables, whole.model.variables, strict=True):
