@@ -16,6 +16,7 @@ from absl import flags
 from cxr_data import features
 from cxr_data.audit import audit_pictures
 from cxr_data.pictures import Pictures
+from tools import bench_audit_power
 
 FLAGS = flags.FLAGS
 
@@ -28,6 +29,9 @@ def define_flags() -> None:
     flags.DEFINE_list("images", [str(n) for n in SIZES], "Numbers of thumbnails.")
     flags.DEFINE_integer("seed", 0, "Of the thumbnails.")
     flags.DEFINE_string("json", "", "File for the numbers as JSON.")
+    flags.DEFINE_bool("power", False, "Instead of the time: how often planted shortcuts are named.")
+    flags.DEFINE_integer("seeds", 20, "With --power: datasets of each shortcut and strength.")
+    flags.DEFINE_integer("clean_seeds", 40, "With --power: datasets without a shortcut.")
 
 
 def synthetic(images: int, seed: int) -> Pictures:
@@ -60,7 +64,14 @@ def synthetic(images: int, seed: int) -> Pictures:
 
 
 def main() -> None:
-    """Reads the flags, measures, prints a table, the exponent and the peak memory, and writes JSON."""
+    """Reads the flags, measures time or power, prints a table and writes JSON."""
+    document = bench_audit_power.report(FLAGS.seeds, FLAGS.clean_seeds) if FLAGS.power else _time()
+    if FLAGS.json:
+        Path(FLAGS.json).write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _time() -> dict[str, object]:
+    """Measures the audit of each size; prints a table, the exponents and the peak memory."""
     sizes = sorted(int(text) for text in FLAGS.images)
     audit_pictures(synthetic(min(sizes[0], 200), FLAGS.seed))  # imports and first calls
     seconds = []
@@ -80,12 +91,10 @@ def main() -> None:
             f"time grows as n^{slope:.2f}, from step to step {', '.join(f'n^{step:.2f}' for step in steps)} "
             f"(target: at most n^1.3); peak memory {peak:.0f} MB"
         )
-    if FLAGS.json:
-        document = {
-            "images": sizes,
-            "seconds": seconds,
-            "exponent": slope,
-            "step_exponents": steps,
-            "peak_mb": peak,
-        }
-        Path(FLAGS.json).write_text(json.dumps(document, indent=2) + "\n")
+    return {
+        "images": sizes,
+        "seconds": seconds,
+        "exponent": slope,
+        "step_exponents": steps,
+        "peak_mb": peak,
+    }
