@@ -46,7 +46,7 @@ def _draw_pairs(path: Path, audit: Audit) -> str:
         second = audit.other if pair.is_across and audit.other else audit.own
         kind = "exact" if pair.is_exact else f"NCC {pair.ncc:.4f}"
         for axis, pictures, position in zip(row, (audit.own, second), (pair.first, pair.second), strict=True):
-            axis.imshow(pictures.rows["thumbnail"][position], cmap="gray", vmin=0, vmax=255)
+            axis.imshow(pictures.image(position), cmap="gray", vmin=0, vmax=255)
             axis.set_title(f"{pictures.splits[position]}: {pictures.ids[position][-45:]}", fontsize=7)
             axis.set_axis_off()
         row[1].text(1.02, 0.5, kind, transform=row[1].transAxes, fontsize=7, rotation=90, va="center")

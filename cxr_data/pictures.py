@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +37,7 @@ class Pictures:
       rows: [N] of `features.FEATURES_DTYPE`.
       has_files: whether the rows say anything about the files.
       stored: what decides the stored pixels: equal ones can only be asked for where it is the same.
+      load: gives the picture at a position, uint8 [S, S] or [S, S, 3]; None where only thumbnails are known.
     """
 
     where: str
@@ -48,9 +49,15 @@ class Pictures:
     rows: np.ndarray
     has_files: bool
     stored: tuple[object, ...] = ()
+    load: Callable[[int], np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def image(self, position: int) -> np.ndarray:
+        """One picture, as large as it can be had: uint8 [S, S] or [S, S, 3]."""
+        thumbnail: np.ndarray = self.rows["thumbnail"][position]
+        return thumbnail if self.load is None else self.load(position)
 
     def label_name(self, position: int) -> str:
         """Class name of one picture."""
@@ -108,6 +115,7 @@ def pictures_of_shards(
         rows=np.array(measured, features.FEATURES_DTYPE) if rows is None else rows,
         has_files=rows is not None,
         stored=_form(made),
+        load=partial(_stored_at, made),
     )
 
 
@@ -121,6 +129,12 @@ def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[record.Fields,
                     yield fields, stored_image(made, file.fileno(), row) if with_pixels else None
         except (OSError, ValueError) as error:
             raise DataError(f"cannot read {made.path(shard)}: {error}") from error
+
+
+def _stored_at(made: Manifest, position: int) -> np.ndarray:
+    row = read_index(made)[position]
+    with open(made.path(made.shards[row["shard"]]), "rb", buffering=0) as file:
+        return stored_image(made, file.fileno(), row)
 
 
 def stored_image(made: Manifest, file: int, row: np.void) -> np.ndarray:
@@ -189,7 +203,12 @@ def pictures_of_files(source: str, like: Manifest, quiet: bool = False) -> Pictu
         rows=np.array([row for _, row in kept], features.FEATURES_DTYPE),
         has_files=True,
         stored=_form(like),
+        load=partial(_decoded_at, [item.path for item, _ in kept], pixel_options(like)),
     )
+
+
+def _decoded_at(paths: Sequence[str], options: PixelOptions, position: int) -> np.ndarray:
+    return small_image_with_facts(read_source(paths[position], options.max_pixels), options)[0]
 
 
 def _form(made: Manifest) -> tuple[object, ...]:

@@ -18,7 +18,9 @@ from cxr_data.decode import decode_with_facts, jpeg_quality
 from cxr_data.errors import DataError, UsageError
 from cxr_data.findings import Finding
 from cxr_data.leakage import find_leakage, pairs_of
-from cxr_data.sharder_config import SharderConfig
+from cxr_data.resize import resize
+from cxr_data.sharder_config import SharderConfig, pixel_options
+from cxr_data.write import small_image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -116,6 +118,9 @@ def test_records_say_of_the_pixels_what_the_conversion_did(source, tmp_path, opt
         np.testing.assert_array_equal(with_features.rows[name], without.rows[name])
     again = pictures.with_files(without, made, str(source), quiet=True)
     np.testing.assert_array_equal(again.rows, with_features.rows)
+    for position in (0, len(again) - 1):
+        content = (source / again.ids[position]).read_bytes()
+        np.testing.assert_array_equal(again.image(position), small_image(content, pixel_options(made)))
 
 
 # -- leakage -----------------------------------------------------------------------------------
@@ -148,10 +153,12 @@ def test_a_second_dataset_is_compared(source, data, tmp_path):
     save(tmp_path / "other/b/y.png", encoded(chest(999, 128)))
     save(tmp_path / "other/b/broken.png", b"text")
     for against in (tmp_path / "other", convert(tmp_path / "other", tmp_path / "shards").directory):
-        found = audit.audit_dataset(audit.AuditConfig(data, against=str(against), quiet=True)).found
-        (second,) = [f for f in found if f.name == "pictures_in_second_dataset"]
+        made = audit.audit_dataset(audit.AuditConfig(data, against=str(against), quiet=True))
+        (second,) = [f for f in made.found if f.name == "pictures_in_second_dataset"]
         assert [case["second"] for case in second.evidence] == ["a/x.png"]
         assert second.evidence[0]["exact"]
+        position = list(made.other.ids).index("a/x.png")
+        np.testing.assert_array_equal(made.other.image(position), resize(chest(7, 128), 64))
 
 
 # -- the whole ---------------------------------------------------------------------------------
