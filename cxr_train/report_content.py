@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from cxr_data.audit import CAUTION
+from cxr_data.findings import KINDS
 from cxr_data.manifest import joined_splits
 from cxr_train import charts
 from cxr_train.charts import Picture, embed
@@ -290,11 +292,29 @@ def _data(record: RunRecord) -> dict[str, Any]:
 
 
 def _audit(audit: Document | None) -> dict[str, Any] | None:
-    """The audit's findings, worst first as it ranked them, and its notes."""
+    """The audit's findings, worst first as it ranked them, with what to do, and its notes."""
     if audit is None:
         return None
-    findings = [(f"{part['text']} {part['advice']}") for part in audit.get("findings", [])]
-    return {"findings": findings, "notes": audit.get("notes", [])}
+    found = audit["findings"]
+    kinds = [finding["kind"] for finding in found]
+    before = [None, *(finding["advice"] for finding in found)]
+    named = [f"{kinds.count(kind)} {kind.replace('_', ' ')}" for kind in dict.fromkeys(kinds)]
+    return {
+        "scope": f"{audit['pictures']:,} pictures, {audit['patients']:,} known patients, "
+        f"{len(audit['shortcuts']):,} scores of single features",
+        "summary": ", ".join(named),
+        "findings": [
+            {
+                "kind": finding["kind"].replace("_", " "),
+                "meaning": KINDS[finding["kind"]],
+                "text": finding["text"],
+                "advice": "the same." if finding["advice"] == last else finding["advice"],
+            }
+            for finding, last in zip(found, before, strict=False)
+        ],
+        "notes": audit["notes"],
+        "caution": CAUTION,
+    }
 
 
 def _limits(record: RunRecord) -> list[str]:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from cxr_data import storage
+from cxr_data.audit import read_audit
 from cxr_data.errors import DataError
-from cxr_data.manifest import MANIFEST_NAME, joined_splits
+from cxr_data.manifest import AUDIT_NAME, MANIFEST_NAME, joined_splits
 from cxr_train.config import TrainConfig
 from cxr_train.environment import ENVIRONMENT_NAME
 from cxr_train.explanation import EXPLANATION_NAME, EXPLANATIONS
@@ -21,7 +22,6 @@ from cxr_train.monitor import Monitor
 from cxr_train.predictions import read_predictions
 from cxr_train.throughput import THROUGHPUT_NAME
 
-AUDIT_NAME = "audit.json"
 Document = dict[str, Any]
 
 
@@ -194,6 +194,10 @@ class _Reader:
 
 def _read_audit(config: TrainConfig, reader: _Reader) -> Document | None:
     """The audit that stands beside the shards, where they are still there."""
-    if storage.is_remote(config.data):
+    if storage.is_remote(config.data) or not (pathlib.Path(config.data) / AUDIT_NAME).exists():
         return None
-    return reader.document(str(pathlib.Path(config.data).absolute() / AUDIT_NAME))
+    try:
+        return dict(read_audit(config.data))
+    except DataError as error:
+        reader.problems.append(f"no audit: {error}")
+        return None

@@ -1,31 +1,37 @@
-"""Explains an untrained backbone in mixed float16 and prints what came out as JSON; a program of its own.
+"""Evaluates, explains and reports an untrained backbone in mixed float16; prints what came out as JSON.
 
     python tests/explained_backbone.py BACKBONE DIRECTORY
 
-As in `compiled_steps.py`, a process for each network: TensorFlow keeps the memory.
+A program of its own, as `compiled_steps.py`, for a process for each network: TensorFlow keeps the memory.
 """
 
 import json
 import pathlib
+import shutil
 import sys
 
 import keras
 import numpy as np
 from shards import random_images, write_shards
 
+from cxr_data.manifest import MANIFEST_NAME
 from cxr_data.pipeline import Pipeline
 from cxr_train.backbones import BACKBONES
 from cxr_train.config import TrainConfig
+from cxr_train.evaluation import EvaluationOptions, evaluate_split
 from cxr_train.explanation import Explainer, ExplainOptions
 from cxr_train.gradcam import GradCam
 from cxr_train.model import build_model, in_float32
+from cxr_train.report import write_report
 from cxr_train.run import load_best_model
+from cxr_train.run_record import RunRecord
+from cxr_train.strategy import choose_placement
 
 CLASSES = 3
 
 
 def explain(backbone: str, directory: pathlib.Path) -> dict[str, object]:
-    """Saves the network as a run would, explains it, and compares it with its float32 twin."""
+    """Saves the network as a run would, explains it, reports it, and compares it with its float32 twin."""
     size = max(96, BACKBONES[backbone].smallest_image)
     data = write_shards(directory / "data", {"validation": random_images(4, size)})
     run_dir = directory / "run"
@@ -39,6 +45,8 @@ def explain(backbone: str, directory: pathlib.Path) -> dict[str, object]:
         precision="mixed_float16",
         input_range="imagenet",
     )
+    config.save(run_dir / "config.json")
+    shutil.copy(pathlib.Path(data.directory, MANIFEST_NAME), run_dir)
     options = {"classes": CLASSES, "image_size": size, "weights": "none", "input_range": "imagenet"}
     keras.utils.set_random_seed(1)
     trained = build_model(backbone, dtype_policy="mixed_float16", **options)
@@ -49,6 +57,16 @@ def explain(backbone: str, directory: pathlib.Path) -> dict[str, object]:
     explained = ExplainOptions(gallery_size=1, check_images=2, filters=1, filter_steps=2)
     document = Explainer(config, Pipeline(data), explained).explain()
 
+    evaluated = evaluate_split(
+        run_dir,
+        Pipeline(data),
+        "validation",
+        load_best_model(run_dir),
+        choose_placement("one", config.precision, "off"),
+        batch_size=4,
+        options=EvaluationOptions(resamples=100),
+    )
+    page = write_report(run_dir).read_text()
     images = random_images(2, size)
     model = in_float32(load_best_model(run_dir))
     difference = np.abs(model(images).numpy() - twin(images).numpy()).max()
@@ -60,6 +78,10 @@ def explain(backbone: str, directory: pathlib.Path) -> dict[str, object]:
         "finite": all(np.isfinite(layer).all() for layers in maps for layer in layers),
         "evidence": [max(float(layers[depth].max()) for layers in maps) for depth in range(len(cam.layers))],
         "difference_to_float32": float(difference),
+        "loss": evaluated["loss"],
+        "cases": len(document["cases"]),
+        "pictures": page.count("<img "),
+        "problems": RunRecord.read(run_dir).problems,
         "files": sorted(path.name for path in (run_dir / "explain/validation").iterdir()),
     }
 

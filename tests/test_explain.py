@@ -142,7 +142,7 @@ def test_images_are_read_in_the_order_asked_for_by_both_readers(data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", backbones.BACKBONES)
-def test_every_backbone_is_explained_in_mixed_precision(backbone, tmp_path):
+def test_every_backbone_is_explained_and_reported_in_mixed_precision(backbone, tmp_path):
     line = [sys.executable, explained_backbone.__file__, backbone, str(tmp_path)]
     result = subprocess.run(line, capture_output=True, text=True, timeout=1800, check=False)
     assert result.returncode == 0, result.stderr
@@ -156,6 +156,14 @@ def test_every_backbone_is_explained_in_mixed_precision(backbone, tmp_path):
     assert told["finite"]
     assert all(highest > 0 for highest in told["evidence"])
     assert told["difference_to_float32"] == 0
+    assert np.isfinite(told["loss"])
+    # Beside the cases: depths, filters, ROC and reliability. A run that was not trained has no curves.
+    assert told["pictures"] == told["cases"] + 4
+    assert [problem.partition(":")[0].partition(" (")[0] for problem in told["problems"]] == [
+        "no epoch was completed",
+        "the throughput was not measured",
+        "versions and machine are not known",
+    ]
 
 
 def test_the_command_names_what_is_missing(tmp_path):

@@ -90,8 +90,16 @@ def write_run(run_dir: pathlib.Path) -> pathlib.Path:
     environment = {"started": "2026-01-01T00:00:00+00:00", "versions": {"keras": "3"}, "commit": "abc"}
     environment |= {"platform": "Linux", "cpus": 2, "gpus": [], "choices": ["xla: off"]}
     (run_dir / "environment.json").write_text(json.dumps(environment))
-    finding = {"text": f"the size names {EVIL} 124 of 124 times.", "advice": "Crop."}
-    (data / "audit.json").write_text(json.dumps({"findings": [finding], "notes": ["one note"]}))
+    leakage = {"kind": "leakage", "text": "2 patients are in two splits.", "advice": "Split again."}
+    shortcut = {"kind": "shortcut", "text": f"the size names {EVIL} 124 of 124 times.", "advice": "Crop."}
+    audit = {
+        "schema": "cxr.audit/1",
+        "pictures": 1234,
+        "patients": 56,
+        "shortcuts": [],
+        "notes": ["one note"],
+    }
+    (data / "audit.json").write_text(json.dumps({**audit, "findings": [leakage, shortcut]}))
     for split in ("validation", "test"):
         write_split(run_dir, split)
     write_explanation(run_dir, "validation")
@@ -141,7 +149,12 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
         "occlusion check FAILED: do NOT read the maps"[1:],
         "no evidence for covid, the map is 0",
         "accelerator-bound: fine",
-        f"the size names {EVIL} 124 of 124 times. Crop.",
+        f"the size names {EVIL} 124 of 124 times.",
+        "1,234 pictures, 56 known patients",
+        "2 findings (1 leakage, 1 shortcut), the worst first",
+        "What to do: Crop.",
+        "not why: what looks like a shortcut may be anatomy",
+        "one note",
         "TRIPOD+AI",
         "CLAIM",
         "stay open",
