@@ -41,6 +41,9 @@ def _multiply_adds(operation: tf.Operation) -> int:
         return operation.outputs[0].shape.num_elements() * inner
     if operation.type not in _OUTPUT_AND_FILTER:
         return 0
+    if operation.type.endswith("BackpropInput") and not operation.outputs[0].consumers():
+        # Of the images, or of frozen layers: it is in the graph, but nobody asks for it.
+        return 0
     output, kernel = _OUTPUT_AND_FILTER[operation.type](operation)
     # [height, width, input channels, output channels]; a depthwise one sums over no channels.
     summed = kernel.shape[:2] if operation.type.startswith("Depthwise") else kernel.shape[:3]

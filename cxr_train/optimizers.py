@@ -93,6 +93,42 @@ class ParameterGroups:
                 optimizer.apply([gradient_of[id(variable)] for variable in trained], trained)
 
 
+class OnePassUpdate:
+    """Mixin of `keras.optimizers.Adam`: one operation updates a variable and its moments, in place.
+
+    The same numbers to within rounding. Keras' own goes a dozen times through the memory: 70 ms for
+    19 million weights on two cores, where this takes 25.
+    """
+
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: float | tf.Tensor
+    ) -> None:
+        """Updates a TensorFlow variable by its gradient, as Keras' optimizers call it."""
+        assert isinstance(self, keras.optimizers.Adam)
+        index = self._get_variable_index(variable)
+        step = tf.cast(self.iterations.value + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
+            beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
+            lr=tf.cast(learning_rate, variable.dtype),
+            beta1=tf.cast(self.beta_1, variable.dtype),
+            beta2=tf.cast(self.beta_2, variable.dtype),
+            epsilon=tf.cast(self.epsilon, variable.dtype),
+            grad=tf.cast(gradient, variable.dtype),
+        )
+
+
+class Adam(OnePassUpdate, keras.optimizers.Adam):
+    """Kingma and Ba, 2015."""
+
+
+class AdamW(OnePassUpdate, keras.optimizers.AdamW):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+
 def make_optimizer(
     recipe: Recipe, rate: float | Schedule, variables: Sequence[keras.Variable]
 ) -> keras.optimizers.Optimizer:
@@ -105,9 +141,9 @@ def make_optimizer(
         case "sgd":
             optimizer = keras.optimizers.SGD(rate, momentum=recipe.sgd_momentum, weight_decay=decay)
         case "adamw":
-            optimizer = keras.optimizers.AdamW(rate, weight_decay=decay)
+            optimizer = AdamW(rate, weight_decay=decay)
         case _:
-            optimizer = keras.optimizers.Adam(rate)
+            optimizer = Adam(rate)
     if decay:
         optimizer.exclude_from_weight_decay(var_list=[v for v in variables if len(v.shape) < 2])
     return optimizer

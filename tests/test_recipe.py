@@ -16,6 +16,7 @@ from cxr_train.config import TrainConfig
 from cxr_train.objective import Objective, resolve_class_weights
 from cxr_train.optimizers import ParameterGroups, Schedule, make_optimizer
 from cxr_train.recipe import Recipe
+from cxr_train.strategy import choose_placement
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")
 
@@ -90,6 +91,36 @@ def test_the_default_is_adam_at_a_constant_rate():
     optimizer = make_optimizer(Recipe(), TrainConfig.learning_rate, variables)
     assert optimizer.get_config() == keras.optimizers.Adam(1e-4).get_config() | {"name": optimizer.name}
     assert variable.shape == (2, 2)
+
+
+@pytest.mark.parametrize(("replicas", "compile"), [(1, False), (1, True), (2, False)])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adam_in_one_pass_is_keras_adam(decay, replicas, compile):
+    strategy = choose_placement("one" if replicas == 1 else "mirrored", "float32", "off").strategy
+    assert strategy.num_replicas_in_sync == replicas
+    generator = np.random.default_rng(0)
+    start = [generator.normal(size=shape).astype(np.float32) for shape in ([5, 4], [4])]
+    gradients = [[generator.normal(size=value.shape).astype(np.float32) for value in start] for _ in range(4)]
+    recipe = Recipe(optimizer="adamw" if decay else "adam", weight_decay=decay)
+    with strategy.scope():
+        kernel, bias = variables = [keras.Variable(value) for value in start]
+        ours = make_optimizer(recipe, 0.01, variables)
+        ours.build(variables)
+    reference = [keras.Variable(value) for value in start]
+    keras_class = keras.optimizers.AdamW if decay else keras.optimizers.Adam
+    theirs = keras_class(0.01, weight_decay=decay or None)
+    if decay:
+        theirs.exclude_from_weight_decay(var_list=reference[1:])
+    theirs.build(reference)
+    update = tf.function(lambda *values: ours.apply(list(values), variables), jit_compile=compile)
+    ours._all_reduce_sum_gradients = lambda pairs: pairs
+    for values in gradients:
+        strategy.run(update, args=tuple(map(tf.constant, values)))
+        theirs.apply(list(map(tf.constant, values)), reference)
+    np.testing.assert_allclose(kernel, reference[0], atol=1e-6)
+    np.testing.assert_allclose(bias, reference[1], atol=1e-6)
+    for part in strategy.experimental_local_results(kernel.value):
+        np.testing.assert_array_equal(part.numpy(), kernel)
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
