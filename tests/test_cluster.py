@@ -127,7 +127,7 @@ class Workers:
         output, errors = self.processes[number].communicate(timeout=seconds)
         return self.processes[number].returncode, output, errors
 
-    def wait_until(self, reached: Callable[[], bool], seconds: float = 120) -> None:
+    def wait_until(self, reached: Callable[[], bool], seconds: float = 400) -> None:
         deadline = time.monotonic() + seconds
         while not reached() and time.monotonic() < deadline:
             assert all(process.poll() is None for process in self.processes), self.wait(0)
