@@ -43,5 +43,5 @@ def test_a_small_run_gives_every_row(tmp_path):
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out.json").read_text())
     assert {row["format"] for row in rows} == {"PNG", "JPEG"}
-    assert len(rows) == 12
+    assert len(rows) == 14
     assert all(row["images_per_second"] > 0 and row["peak_mb"] > 0 for row in rows)
