@@ -273,6 +273,33 @@ def stored_predictions(run_dir: pathlib.Path, split: str) -> NamedPredictions | 
     return read_predictions(run_dir / f"predictions_{split}.csv")
 
 
+def fitted_temperature(run_dir: pathlib.Path, validation_split: str | None) -> float:
+    """The temperature that was fitted on the run's validation split, for its best model.
+
+    Args:
+      validation_split: of the run; None where it was trained on.
+
+    Raises:
+      DataError: there is none, and why.
+    """
+    if validation_split is None:
+        raise DataError(f"no temperature: {run_dir} was trained on its validation split")
+    stored = stored_predictions(run_dir, validation_split)
+    if stored is None:
+        raise DataError(
+            f"no temperature: {run_dir} has no predictions of its {validation_split} split by its best "
+            f"model; python -m cxr_train.evaluate --run_dir={run_dir} --split={validation_split} makes them"
+        )
+    temperature = calibration.fit_temperature(stored.labels, stored.probabilities)
+    low, high = calibration.TEMPERATURES
+    if not 1.001 * low < temperature < high / 1.001:
+        raise DataError(
+            f"no temperature: on the {validation_split} split of {run_dir} none is the best, since every "
+            "image is right, or the probabilities say nothing"
+        )
+    return temperature
+
+
 def _other_predictions(run_dir: pathlib.Path, split: str) -> NamedPredictions:
     path = run_dir / f"predictions_{split}.csv"
     if not path.exists():

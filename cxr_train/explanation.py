@@ -22,13 +22,14 @@ from cxr_data.record import Fields
 from cxr_train.backbones import find_backbone
 from cxr_train.cases import Case, pick_cases
 from cxr_train.config import TrainConfig
+from cxr_train.evaluation import stored_predictions
 from cxr_train.filters import excite, liveliest_channels
 from cxr_train.gradcam import GradCam, Maps
 from cxr_train.model import build_model, in_float32
 from cxr_train.occlusion import OcclusionCheck, check_occlusion
 from cxr_train.overlays import depths_figure, filters_figure, tile
-from cxr_train.predictions import predict_split
-from cxr_train.run import load_best_model
+from cxr_train.predictions import Predictions, predict_split
+from cxr_train.run import is_own_data, load_best_model
 from cxr_train.stages import check_layers, stage_outputs
 from cxr_train.step import PredictStep
 from cxr_train.strategy import choose_placement
@@ -154,14 +155,7 @@ class Explainer:
 
     def _cases(self) -> tuple[list[Case], list[Case]]:
         """Picks the cases of the galleries, and those whose depths are shown."""
-        placement = choose_placement("one", "float32", "off")
-        predictions = predict_split(
-            self._pipeline,
-            self._options.split,
-            PredictStep(self._model, placement.strategy, compile=False),
-            placement,
-            batch_size=self._config.batch_size,
-        )
+        predictions = self._stored_predictions() or self._predict_split()
         cases = pick_cases(
             predictions.index,
             predictions.labels,
@@ -181,6 +175,30 @@ class Explainer:
             sure = float(scores[predicted])
             rows.append(Case("asked", (predicted,), position, label, predicted, sure, float(scores[label])))
         return cases, rows
+
+    def _stored_predictions(self) -> Predictions | None:
+        """What the evaluation of the run has written; None where it is of other images or another model."""
+        run_dir, split = pathlib.Path(self._config.run_dir), self._options.split
+        stored = stored_predictions(run_dir, split)
+        if stored is None or not is_own_data(run_dir, self._pipeline.manifest):
+            return None
+        position_of = {field.id: position for position, field in enumerate(self._fields)}
+        read = {self._fields[position].id for position in self._pipeline.positions(split)}
+        if set(stored.ids) != read:
+            return None
+        index = np.array([position_of[name] for name in stored.ids])
+        logits = np.log(np.maximum(stored.probabilities, np.finfo(np.float64).tiny))
+        return Predictions(index, stored.labels, logits)
+
+    def _predict_split(self) -> Predictions:
+        placement = choose_placement("one", "float32", "off")
+        return predict_split(
+            self._pipeline,
+            self._options.split,
+            PredictStep(self._model, placement.strategy, compile=False),
+            placement,
+            batch_size=self._config.batch_size,
+        )
 
     def _check(self) -> OcclusionCheck:
         positions = self._pipeline.positions(self._options.split)

@@ -26,7 +26,7 @@ class Item:
 
 
 def tripod_ai(record: RunRecord) -> tuple[Item, ...]:
-    """All items of TRIPOD+AI that concern methods and results, in order."""
+    """The items of TRIPOD+AI that a run or its authors can answer, in order, in our words."""
     return (
         Item("3b", "target population, place in the care pathway, users"),
         Item("3c", "health inequalities between groups"),
@@ -63,7 +63,7 @@ def tripod_ai(record: RunRecord) -> tuple[Item, ...]:
 
 
 def claim(record: RunRecord) -> tuple[Item, ...]:
-    """All items of CLAIM that concern methods and results, in order."""
+    """The items of CLAIM that concern methods and results, in order, in our words."""
     return (
         Item("5", "prospective or retrospective"),
         Item("6", "study goal"),
@@ -71,9 +71,13 @@ def claim(record: RunRecord) -> tuple[Item, ...]:
         Item("8", "eligibility criteria"),
         Item("9", "preprocessing", _preparation(record)),
         Item("10", "selection of data subsets", _excluded(record)),
+        Item("11", "definitions of data elements"),
         Item("12", "de-identification"),
+        Item("13", "missing data", _excluded(record)),
         Item("14", "definition of the ground truth", _outcome(record)),
+        Item("15", "why this ground truth"),
         Item("16", "annotators and their qualifications"),
+        Item("17", "annotation tools"),
         Item("18", "variability between annotators"),
         Item("19", "intended sample size"),
         Item("20", "assignment to partitions", _partition(record)),
@@ -85,12 +89,14 @@ def claim(record: RunRecord) -> tuple[Item, ...]:
         Item("26", "selection of the final model", _selection(record)),
         Item("27", "ensembling", "none: one network"),
         Item("28", "metrics", _measures()),
+        Item("29", "statistics and uncertainty", "95 % intervals: bootstrap over patients"),
         Item("30", "robustness or sensitivity analysis"),
         Item("31", "explainability", _explained(record)),
         Item("32", "validation on external data"),
         Item("33", "flow of the images", _flow(record)),
         Item("34", "demographic and clinical characteristics"),
         Item("35", "performance on every partition", _performance(record)),
+        Item("36", "estimates of performance and their precision", _performance(record)),
         Item("37", "failure analysis", _failures(record)),
         Item("38", "limitations", "see the limits above; those of the study are the authors' to add"),
         Item("40", "registration"),

@@ -23,6 +23,7 @@ from cxr_data.errors import DataError, UsageError
 from cxr_data.runtime import start
 from cxr_data.sharder_config import pixel_options
 from cxr_train.config import TrainConfig
+from cxr_train.evaluation import fitted_temperature
 from cxr_train.files import ImageFile, find_files, read_images
 from cxr_train.predictions import Predictions
 from cxr_train.run import load_best_model, trained_on
@@ -38,9 +39,17 @@ Row = dict[str, Any]
 
 
 def predict_files(
-    files: Sequence[ImageFile], run_dir: pathlib.Path, *, batch_size: int = 16, xla: str = "auto"
+    files: Sequence[ImageFile],
+    run_dir: pathlib.Path,
+    *,
+    batch_size: int = 16,
+    xla: str = "auto",
+    temperature: float = 1.0,
 ) -> list[Row]:
     """Predicts files with the best model of a run.
+
+    Args:
+      temperature: of the softmax; 1 for the model's own probabilities.
 
     Returns:
       A dictionary a file, in order: file; predicted, a class name; probabilities, by class name;
@@ -64,6 +73,7 @@ def predict_files(
                 tqdm.write(f"not predicted: {files[number].path}: {error}", file=sys.stderr)
             if read:
                 logits = step({"image": images})[: len(read)]
+                logits = logits / np.float32(temperature)
                 said = Predictions(np.array(read), np.zeros(len(read), np.int64), logits).probabilities
                 for number, probabilities in zip(read, said, strict=True):
                     rows[number]["predicted"] = names[int(probabilities.argmax())]
@@ -121,8 +131,15 @@ def main(arguments: Sequence[str]) -> int:
     names = trained_on(run_dir).class_names
     if values.submission and set(names) - set(SUBMISSION_CLASSES):
         raise UsageError(f"--submission: the challenge's classes are covid, normal, pneumonia, not {names}")
+    temperature = 1.0
+    if values.calibrated:
+        validation = TrainConfig.load(run_dir / "config.json").held_out_validation
+        temperature = fitted_temperature(run_dir, validation)
+        print(f"probabilities at temperature {temperature:.3f}, fitted on {validation}", file=sys.stderr)
     start()
-    rows = predict_files(files, run_dir, batch_size=values.batch_size, xla=values.xla)
+    rows = predict_files(
+        files, run_dir, batch_size=values.batch_size, xla=values.xla, temperature=temperature
+    )
     as_json = values.format == "json" or (not values.format and str(values.output).endswith(".json"))
     text = (to_json if as_json else to_csv)(rows, names)
     if values.output:
@@ -148,6 +165,9 @@ def console_main() -> None:
     flags.DEFINE_enum("format", None, ["csv", "json"], "By default as the suffix of --output says, or csv.")
     flags.DEFINE_string("panels", None, "Folder for a picture of each image with its probabilities.")
     flags.DEFINE_string("submission", None, "Also writes the Chest XR COVID-19 challenge's file.")
+    flags.DEFINE_bool(
+        "calibrated", False, "Probabilities at the temperature fitted on the run's validation split."
+    )
     flags.DEFINE_bool("overwrite", False, "Replace files that are there.")
     flags.DEFINE_integer("batch_size", 16, "Images a step.", lower_bound=1)
     flags.DEFINE_enum("xla", "auto", ["auto", "on", "off"], "Whether XLA compiles the prediction.")

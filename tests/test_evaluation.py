@@ -16,7 +16,13 @@ from cxr_data.manifest import write_manifest
 from cxr_data.pipeline import Pipeline
 from cxr_train import evaluation, evaluation_text, metrics
 from cxr_train.class_map import map_classes, parse_class_map
-from cxr_train.evaluation import EvaluationOptions, evaluate_split, stored_predictions
+from cxr_train.evaluation import (
+    EvaluationOptions,
+    evaluate_split,
+    fitted_temperature,
+    stored_predictions,
+)
+from cxr_train.predictions import write_predictions
 from cxr_train.strategy import choose_placement
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -68,6 +74,24 @@ def test_what_is_written_is_what_the_model_says(manifest, tmp_path):
     assert at[0]["sensitivity"] >= 0.9
     assert "these very images: it flatters" in evaluation_text.table(first)
     assert "flatters" not in evaluation_text.table(second)
+
+
+def test_the_temperature_is_that_of_the_runs_validation_split(manifest, tmp_path):
+    run_dir = tmp_path / "run"
+    model = make_run(run_dir, manifest)
+    with pytest.raises(
+        DataError, match="no predictions of its validation split by its best model; python -m"
+    ):
+        fitted_temperature(run_dir, "validation")
+    told = evaluate(run_dir, manifest, model, "validation")["calibration"]["temperature"]
+    assert fitted_temperature(run_dir, "validation") == pytest.approx(told)
+    with pytest.raises(DataError, match="was trained on its validation split"):
+        fitted_temperature(run_dir, None)
+    stored = stored_predictions(run_dir, "validation")
+    right = dataclasses.replace(stored, probabilities=np.eye(3)[stored.labels] * 0.4 + 0.2)
+    write_predictions(run_dir / "predictions_validation.csv", right)
+    with pytest.raises(DataError, match="none is the best, since every image is right"):
+        fitted_temperature(run_dir, "validation")
 
 
 def test_predictions_of_another_model_are_not_used(manifest, tmp_path):

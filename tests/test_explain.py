@@ -1,6 +1,9 @@
 """Explaining a run, from its directory to explain.json and the pictures."""
 
+import dataclasses
 import json
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -13,11 +16,15 @@ from shards import random_images, write_shards
 from test_main import ROOT, assert_one_clear_line
 
 from cxr_data.errors import UsageError
+from cxr_data.manifest import MANIFEST_NAME
 from cxr_data.pipeline import Pipeline, ReadOptions
 from cxr_train import backbones
 from cxr_train.config import TrainConfig
+from cxr_train.evaluation import evaluate_split
 from cxr_train.explanation import Explainer, ExplainOptions, initial_model
 from cxr_train.loop import Trainer
+from cxr_train.predictions import read_predictions
+from cxr_train.run import load_best_model
 from cxr_train.stop import StopRequest
 from cxr_train.strategy import choose_placement
 
@@ -86,6 +93,25 @@ def test_a_run_is_explained(config, data):
 
     with pytest.raises(UsageError, match="explain/validation is there already; pass --overwrite"):
         Explainer(config, Pipeline(data), QUICK)
+
+
+def test_what_the_evaluation_wrote_is_not_predicted_again(config, data, monkeypatch):
+    run_dir = pathlib.Path(config.run_dir)
+    shutil.copy(pathlib.Path(data.directory, MANIFEST_NAME), run_dir)
+    placement = choose_placement("one", config.precision, "off")
+    evaluate_split(run_dir, Pipeline(data), "validation", load_best_model(run_dir), placement, batch_size=4)
+    stored = read_predictions(run_dir / "predictions_validation.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(Explainer, "_predict_split", lambda self: pytest.fail("predicted again"))
+        options = dataclasses.replace(QUICK, filters=0, overwrite=True)
+        document = Explainer(config, Pipeline(data), options).explain()
+    of = dict(zip(stored.ids, stored.probabilities, strict=True))
+    assert document["cases"]
+    for case in document["cases"]:
+        assert case["probability"] == pytest.approx(of[case["id"]].max())
+    # Another model's are not taken.
+    (run_dir / "metrics_validation.json").write_text('{"model_sha256": "another"}')
+    assert Explainer(config, Pipeline(data), options)._stored_predictions() is None
 
 
 def test_only_what_was_asked_for_by_name_is_explained(config, data):

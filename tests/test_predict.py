@@ -18,7 +18,8 @@ from cxr_data.errors import DataError, UsageError
 from cxr_data.pipeline import Pipeline, expand_image, read_split_fields
 from cxr_data.sharder_config import SharderConfig, pixel_options
 from cxr_train import predict
-from cxr_train.files import find_files, read_image
+from cxr_train.calibration import apply_temperature
+from cxr_train.files import ImageFile, find_files, read_image
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -145,3 +146,10 @@ def test_the_command(manifest, tmp_path):
     assert f"not predicted: {tmp_path}/bad/cut.jpg: truncated" in result.stderr
     assert "1 of 2 files predicted" in result.stderr
     assert "diagnosis" in document["notice"]
+
+    # At a temperature: the softmax of the logits over it, and the same classes.
+    files = [ImageFile(row["file"], str(tmp_path / "in" / row["file"])) for row in rows]
+    cooler = predict.predict_files(files, tmp_path / "run", batch_size=4, temperature=2.5)
+    assert [row["predicted"] for row in cooler] == [row["predicted"] for row in rows]
+    found = np.array([list(row["probabilities"].values()) for row in cooler])
+    np.testing.assert_allclose(found, apply_temperature(said, 2.5), atol=1e-6)
