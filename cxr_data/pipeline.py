@@ -14,7 +14,6 @@ evaluation pads it and gives the padding weight 0, so that every image counts on
 """
 
 import contextlib
-import dataclasses
 import functools
 import os
 import pathlib
@@ -23,62 +22,21 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from cxr_data import cache, damage, order, storage
+from cxr_data import damage, data_service, order, storage
 from cxr_data.cache import MemoryCache, PositionalReader, cache_on_disk, choose_cache, free_memory
 from cxr_data.choice import Choice
 from cxr_data.errors import DataError, UsageError
-from cxr_data.indexed import VERIFY, IndexedReader
+from cxr_data.indexed import IndexedReader
 from cxr_data.manifest import Manifest, read_index, read_split_index
 from cxr_data.order import PADDING, InputWorker
+from cxr_data.read_options import ReadOptions
 from cxr_data.record import Fields, read_fields
-from cxr_data.streamed import StreamedReader
-
-READERS = ("auto", "indexed", "stream")
-ON_BAD_RECORD = ("fail", "skip")
+from cxr_data.streamed import RemoteSplit, StreamedReader
 
 _PREFETCHED_BATCHES = 2
 # Both threads of the reader work on one batch; a second batch beside it was never faster.
 _BATCHES_READ_AT_ONCE = 1
 _AUTOTUNE_BYTES = 1 << 30
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadOptions:
-    """How shards are read.
-
-    Attributes:
-      reader: one of `READERS`.
-      cache: one of `cache.CACHES`.
-      cache_dir: where `--cache=disk` keeps its copies.
-      verify: one of `indexed.VERIFY`; the streamed reader always checks.
-      on_bad_record: `fail`, or `skip`: all records are checked once at the start and the bad
-        ones are left out.
-      max_bad_records: how many may be left out.
-      shuffle_mb: the streamed reader's shuffle buffer, in MB of stored records.
-      worker: which part of each global batch this process reads.
-
-    Raises:
-      UsageError: a value that is not known.
-    """
-
-    reader: str = "auto"
-    cache: str = "auto"
-    cache_dir: str = "~/.cache/cxr"
-    verify: str = "first"
-    on_bad_record: str = "fail"
-    max_bad_records: int = 100
-    shuffle_mb: int = 16
-    worker: InputWorker = InputWorker()  # noqa: RUF009  (frozen)
-
-    def __post_init__(self) -> None:
-        for flag, known in (
-            ("reader", READERS),
-            ("cache", cache.CACHES),
-            ("verify", VERIFY),
-            ("on_bad_record", ON_BAD_RECORD),
-        ):
-            if getattr(self, flag) not in known:
-                raise UsageError(f"--{flag}={getattr(self, flag)}: choose one of {', '.join(known)}")
 
 
 class Pipeline:
@@ -162,6 +120,13 @@ class Pipeline:
         positions = self.positions(split)
         reader = self.reader(split)
         count = epochs * steps - first_step
+        if isinstance(reader, StreamedReader) and self._options.data_service:
+            numbers = range(epoch, epoch + epochs)
+            served = [self._served_epoch(reader, split, batch_size, seed, number) for number in numbers]
+            # What came before a stop is not known, as no two passes have the same order.
+            served[0] = served[0].take(steps - first_step)
+            examples = functools.reduce(tf.data.Dataset.concatenate, served)
+            return _finish(examples.map(_name_columns), count)
         if isinstance(reader, StreamedReader):
             parts = [
                 reader.training_records(
@@ -190,6 +155,25 @@ class Pipeline:
         start = epoch * steps + first_step
         dataset = self._by_position(reader, positions_at, start, count, worker.part_of(batch_size))
         return _finish(dataset, count)
+
+    def _served_epoch(
+        self, reader: StreamedReader, split: str, batch_size: int, seed: int, epoch: int
+    ) -> tf.data.Dataset:
+        """One epoch's batches (position, image, label), made by the input workers of the service."""
+        positions = self.positions(split)
+        records = reader.training_records(
+            positions, batch_size=batch_size, seed=seed, epoch=epoch, worker=InputWorker(), first_step=0
+        )
+        examples = reader.parse(records, data_service.EXAMPLES_TOGETHER, drop_remainder=False)
+        expected = order.training_batches(positions, batch_size=batch_size, seed=seed, epoch=epoch)
+        labels = read_split_index(self.manifest, split)["label"].astype(np.int32)
+
+        def read_here(missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return reader.read(missing), labels[missing]
+
+        served = data_service.distributed(examples, data_service.target_of(self._options.data_service))
+        whole = data_service.completed(served, expected.ravel(), read_here)
+        return whole.rebatch(batch_size, drop_remainder=True)
 
     def evaluation_dataset(self, split: str, *, batch_size: int) -> tf.data.Dataset:
         """Every record of `split` once, in manifest order; the last global batch is padded.
@@ -228,12 +212,7 @@ class Pipeline:
           DataError: one cannot be read.
         """
         reader = self.reader(split)
-        if isinstance(reader, StreamedReader):
-            stored = _read_streamed(
-                reader, positions, self.manifest.image_shape, np.dtype(self.manifest.dtype)
-            )
-        else:
-            stored = reader.read(positions)
+        stored = reader.read(positions)
         image: np.ndarray = expand_image(tf.constant(stored)).numpy()
         return image
 
@@ -277,7 +256,7 @@ class Pipeline:
             return StreamedReader(self.manifest, split, shuffle_mb=self._options.shuffle_mb)
         below: PositionalReader
         if storage.is_remote(self.manifest.directory):
-            below = _RemoteSplit(self.manifest, split)
+            below = RemoteSplit(self.manifest, split)
         else:
             below = IndexedReader(self.manifest, split, verify=self._options.verify)
         if self._cache != "memory":
@@ -295,6 +274,12 @@ class Pipeline:
 
     def _choose_reader(self, kept: str) -> Choice:
         requested = self._options.reader
+        if self._options.data_service:
+            if requested == "indexed":
+                raise UsageError("--data_service: its workers read streams; leave out --reader=indexed")
+            if self._options.worker.count > 1:
+                raise UsageError("--data_service: feeds one training process, not several")
+            return Choice("reader", "stream", f"--data_service={self._options.data_service}")
         positional = self._local or kept != "none"
         if requested == "indexed" and not positional:
             raise UsageError("--reader=indexed: these shards are remote; add --cache=memory or --cache=disk")
@@ -309,12 +294,11 @@ class Pipeline:
         return Choice("reader", "stream", "remote shards")
 
     def _choose_cache(self) -> Choice:
-        if self._options.reader == "stream":
+        if self._options.reader == "stream" or self._options.data_service:
+            streamed = "--data_service" if self._options.data_service else "--reader=stream"
             if self._options.cache not in ("auto", "none"):
-                raise UsageError(
-                    f"--cache={self._options.cache}: is read by position; leave out --reader=stream"
-                )
-            return Choice("cache", "none", "--reader=stream" if self._options.cache == "auto" else "")
+                raise UsageError(f"--cache={self._options.cache}: is read by position; leave out {streamed}")
+            return Choice("cache", "none", streamed if self._options.cache == "auto" else "")
         directory = pathlib.Path(self._options.cache_dir).expanduser()
         existing = next(place for place in (directory, *directory.parents) if place.exists())
         status = os.statvfs(existing)
@@ -325,34 +309,6 @@ class Pipeline:
             free=free_memory(),
             free_disk=status.f_bavail * status.f_frsize,
         )
-
-
-class _RemoteSplit:
-    """A remote split that is streamed into memory as a whole, at its first read."""
-
-    def __init__(self, manifest: Manifest, split: str) -> None:
-        self._reader = StreamedReader(manifest, split)
-        self._shape = manifest.image_shape
-        self._dtype = np.dtype(manifest.dtype)
-        self.labels: np.ndarray = read_split_index(manifest, split)["label"].astype(np.int32)
-
-    def __len__(self) -> int:
-        return len(self._reader)
-
-    def read(self, positions: np.ndarray) -> np.ndarray:
-        """Returns [B, S, S, C] for ascending or unordered positions int64 [B]."""
-        return _read_streamed(self._reader, positions, self._shape, self._dtype)
-
-
-def _read_streamed(
-    reader: StreamedReader, positions: np.ndarray, shape: tuple[int, int, int], dtype: np.dtype
-) -> np.ndarray:
-    images = np.empty((len(positions), *shape), dtype)
-    place = np.argsort(positions)
-    examples = reader.parse(reader.records(np.sort(positions)), 1, drop_remainder=True)
-    for row, (_, image, _) in zip(place, examples.as_numpy_iterator(), strict=True):
-        images[row] = image[0]
-    return images
 
 
 def _name_columns(position: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_data import storage
-from cxr_data.manifest import Manifest
+from cxr_data.manifest import Manifest, read_split_index
 from cxr_data.order import InputWorker, epoch_order
 
 
@@ -157,6 +157,15 @@ class StreamedReader:
         absent = tf.constant(dropped, tf.int64)
         return dataset.filter(lambda position, _: tf.reduce_all(position != absent))
 
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        """Returns the images [N, S, S, C] as stored at `positions`, int64 [N], each once."""
+        images = np.empty((len(positions), *self._manifest.image_shape), np.dtype(self._manifest.dtype))
+        place = np.argsort(positions)
+        examples = self.parse(self.records(np.sort(positions)), 1, drop_remainder=True)
+        for row, (_, image, _) in zip(place, examples.as_numpy_iterator(), strict=True):
+            images[row] = image[0]
+        return images
+
     def parse(self, records: tf.data.Dataset, batch_size: int, *, drop_remainder: bool) -> tf.data.Dataset:
         """Batches and parses records.
 
@@ -184,3 +193,23 @@ class StreamedReader:
             pixels = tf.io.decode_raw(images, tf.dtypes.as_dtype(self._manifest.dtype))
             images = tf.reshape(pixels, [-1, *shape])
         return positions, images, tf.cast(examples["label"], tf.int32)
+
+
+class RemoteSplit:
+    """A remote split that is streamed into memory as a whole, at its first read.
+
+    Args:
+      manifest: of the data directory.
+      split: such as `train`.
+    """
+
+    def __init__(self, manifest: Manifest, split: str) -> None:
+        self._reader = StreamedReader(manifest, split)
+        self.labels: np.ndarray = read_split_index(manifest, split)["label"].astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        """Returns [B, S, S, C] for positions int64 [B], each once."""
+        return self._reader.read(positions)

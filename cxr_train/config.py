@@ -19,7 +19,7 @@ from cxr_train.recipe import Recipe
 # What a resumed run may change.
 _FREE = (
     *("run_dir", "early_stopping", "save_minutes", "profile_steps"),
-    *("cache", "cache_dir", "verify", "max_bad_records"),
+    *("cache", "cache_dir", "verify", "max_bad_records", "data_service"),
 )
 
 

@@ -140,6 +140,9 @@ _EMULATE_STEP_MS = flags.DEFINE_float(
 _EMULATE_IMAGES_PER_SECOND = flags.DEFINE_float(
     "emulate_images_per_second", None, "As --emulate_step_ms, by the rate of the accelerator."
 )
+_DATA_SERVICE = flags.DEFINE_string(
+    "data_service", "", "Address of input workers that read the training batches; see tools.data_service."
+)
 define_recipe_flags()
 define_read_flags()
 
@@ -177,7 +180,7 @@ def config_from_flags() -> TrainConfig:
         train_split=_TRAIN_SPLIT.value,
         validation_split=_VALIDATION_SPLIT.value,
         recipe=recipe_from_flags(),
-        read=read_options_from_flags(),
+        read=dataclasses.replace(read_options_from_flags(), data_service=_DATA_SERVICE.value),
         monitor=_MONITOR.value,
         early_stopping=_EARLY_STOPPING.value,
         save_minutes=_SAVE_MINUTES.value,

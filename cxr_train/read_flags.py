@@ -4,7 +4,7 @@ from absl import flags
 
 from cxr_data.cache import CACHES
 from cxr_data.indexed import VERIFY
-from cxr_data.pipeline import ON_BAD_RECORD, READERS, ReadOptions
+from cxr_data.read_options import ON_BAD_RECORD, READERS, ReadOptions
 
 
 def define_read_flags() -> None:

@@ -1,0 +1,238 @@
+"""Input workers in processes of their own, on any machines: the tf.data service.
+
+    shards -> input workers: read, shuffle, parse -> trainer: batch, and read what did not come
+
+In an epoch the dispatcher gives each stretch of a shard to one worker, the next one that is free
+(`ShardingPolicy.DYNAMIC`): every example comes once, in an order that depends on the workers'
+speed. What a worker that dies had in hand is lost to the service, which says nothing of it. So
+the trainer notes what came, and at the end of the epoch it reads the rest itself.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from cxr_data.errors import CxrError, UsageError
+
+EXAMPLES_TOGETHER = 8
+"""So many examples travel in one message: 12 MB of 360 px float32 images."""
+
+_CONNECT_SECONDS = 5.0
+_HEARTBEAT_MS = 1000
+_POLL_SECONDS = 0.5
+# A worker that ends so often within so few seconds each will not do better.
+_MOST_QUICK_DEATHS, _QUICK_SECONDS = 3, 30.0
+
+
+# -- the trainer's side ------------------------------------------------------------------------
+
+
+def target_of(address: str) -> str:
+    """`HOST:PORT` or `grpc://HOST:PORT` as the latter. Raises UsageError if nothing answers there."""
+    host, _, port = address.removeprefix("grpc://").rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(f"--data_service={address}: write grpc://HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise UsageError(
+            f"--data_service={address}: {error.strerror or error}; start python -m tools.data_service there"
+        ) from error
+    return f"grpc://{host}:{port}"
+
+
+def distributed(examples: tf.data.Dataset, target: str) -> tf.data.Dataset:
+    """The same elements, each once and in any order, made by the workers of the service at `target`."""
+    service = tf.data.experimental.service
+    return examples.apply(service.distribute(service.ShardingPolicy.DYNAMIC, target, compression=None))
+
+
+def completed(
+    served: tf.data.Dataset,
+    expected: np.ndarray,
+    read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    say: Callable[[str], None] = print,
+) -> tf.data.Dataset:
+    """An epoch in which every expected example comes exactly once, whatever becomes of the workers.
+
+    Args:
+      served: (position int64 [b], image [b, S, S, C], label int32 [b]), of a service.
+      expected: int64 [N], the positions of the epoch.
+      read: reads (images, labels) of positions int64 [b] here.
+      say: is told how many examples did not come.
+    """
+    waiting = np.zeros(int(expected.max()) + 1, bool)
+    waiting[expected] = True
+
+    def take(positions: np.ndarray) -> np.ndarray:
+        fresh = waiting[positions].copy()
+        waiting[positions] = False
+        return fresh
+
+    def missing() -> np.ndarray:
+        left = np.flatnonzero(waiting)
+        waiting[expected] = True  # for the next pass
+        if len(left):
+            say(
+                f"data service: {len(left)} of {len(expected)} examples of this epoch did not come, as an "
+                "input worker was lost; they are read here"
+            )
+        return left
+
+    def only_fresh(*columns: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        fresh = tf.ensure_shape(tf.numpy_function(take, [columns[0]], tf.bool), [None])
+        return tf.cond(
+            tf.reduce_all(fresh),
+            lambda: columns,
+            lambda: tuple(tf.boolean_mask(column, fresh) for column in columns),
+        )
+
+    _, image, label = served.element_spec
+
+    def read_here(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        images, labels = tf.numpy_function(read, [positions], [image.dtype, label.dtype])
+        return positions, tf.ensure_shape(images, image.shape), tf.ensure_shape(labels, label.shape)
+
+    def rest(_: tf.Tensor) -> tf.data.Dataset:
+        left = tf.ensure_shape(tf.numpy_function(missing, [], tf.int64), [None])
+        return tf.data.Dataset.from_tensor_slices(left).batch(EXAMPLES_TOGETHER)
+
+    # Not asked before the last element of the service came.
+    here = tf.data.Dataset.range(1).flat_map(rest).map(read_here)
+    return served.map(only_fresh).concatenate(here)
+
+
+# -- the service -------------------------------------------------------------------------------
+
+
+class DataService:
+    """A dispatcher in this process and workers in processes of their own, as a context.
+
+    A worker that ends is named and started anew at its old address, which its clients try again
+    until it answers.
+
+    Args:
+      port: of the dispatcher; 0 for a free one.
+      workers: processes; 0 for none.
+      host: under which other machines reach this one.
+      dispatcher: `HOST:PORT` of another machine's, to which the workers here belong; "" for an own one.
+      note: is given a line for everything a user should know.
+    """
+
+    def __init__(
+        self, port: int, workers: int, host: str, dispatcher: str = "", note: Callable[[str], None] = print
+    ) -> None:
+        self._note = note
+        self._host = host
+        self._server: Any = None
+        if dispatcher:
+            self.address = target_of(dispatcher).removeprefix("grpc://")
+        else:
+            self._server = _dispatch_server(port)
+            self.address = f"{host}:{self._server.target.rpartition(':')[2]}"
+        self._ports = [_free_port() for _ in range(workers)]
+        self._workers: list[Any] = []
+        self._started: list[float] = []
+        self._quick_deaths = [0] * workers
+
+    def __enter__(self) -> "DataService":
+        for port in self._ports:
+            self._workers.append(self._start(port))
+            self._started.append(time.monotonic())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._workers:
+            process.terminate()
+        for process in self._workers:
+            process.join(_CONNECT_SECONDS)
+            process.kill()
+        self._server = None
+
+    def wait_until_ready(self) -> None:
+        """Returns when every worker has reported to the dispatcher. Raises CxrError if one cannot."""
+        while self._server is not None and self._server._num_workers() < len(self._ports):
+            self.look()
+            time.sleep(_POLL_SECONDS)
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """Serves until `stopped`. Raises CxrError if a worker ends again and again."""
+        while not stopped():
+            self.look()
+            time.sleep(_POLL_SECONDS)
+
+    def look(self) -> None:
+        """Starts the workers anew that have ended."""
+        for number, process in enumerate(self._workers):
+            if process.is_alive():
+                continue
+            lived = time.monotonic() - self._started[number]
+            self._quick_deaths[number] = self._quick_deaths[number] + 1 if lived < _QUICK_SECONDS else 0
+            what = f"input worker {number} (pid {process.pid}) ended with exit code {process.exitcode}"
+            if self._quick_deaths[number] == _MOST_QUICK_DEATHS:
+                raise CxrError(f"{what}, {_MOST_QUICK_DEATHS} times within {_QUICK_SECONDS:.0f} s each")
+            self._note(f"{what} after {lived:.0f} s; it is started anew")
+            self._workers[number] = self._start(self._ports[number])
+            self._started[number] = time.monotonic()
+
+    def _start(self, port: int) -> Any:
+        process = multiprocessing.get_context("spawn").Process(
+            target=_serve, args=(self.address, self._host, port, os.getpid()), daemon=True
+        )
+        process.start()
+        return process
+
+
+def _dispatch_server(port: int) -> Any:
+    service = tf.data.experimental.service
+    try:
+        return service.DispatchServer(service.DispatcherConfig(port=port))
+    except tf.errors.OpError as error:
+        raise UsageError(f"--port={port}: {error.message.splitlines()[0][:200]}") from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def _serve(dispatcher: str, host: str, port: int, parent: int) -> None:
+    """An input worker's life, which ends with its parent's."""
+    from cxr_data.runtime import start
+
+    start()  # the graph of a dataset may name tensorflow-io's operations and file systems
+    service = tf.data.experimental.service
+    config = service.WorkerConfig(
+        dispatcher_address=dispatcher,
+        worker_address=f"{host}:{port}",
+        port=port,
+        heartbeat_interval_ms=_HEARTBEAT_MS,
+    )
+    server = service.WorkerServer(config)
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    del server
+
+
+@contextlib.contextmanager
+def served_here(workers: int) -> Iterator[str]:
+    """A service whose workers are threads of this process, for tests and trials; yields its target."""
+    service = tf.data.experimental.service
+    dispatcher = _dispatch_server(0)
+    address = dispatcher.target.removeprefix("grpc://")
+    servers = [
+        service.WorkerServer(
+            service.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=_HEARTBEAT_MS)
+        )
+        for _ in range(workers)
+    ]
+    yield dispatcher.target
+    del servers

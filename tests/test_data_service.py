@@ -1,0 +1,132 @@
+"""The tf.data service: every example of an epoch once, with any number of workers, and when one is lost."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from shards import labels_of, random_images, write_shards
+
+from cxr_data import data_service
+from cxr_data.errors import UsageError
+from cxr_data.manifest import read_manifest
+from cxr_data.order import InputWorker, training_batches
+from cxr_data.pipeline import Pipeline, ReadOptions
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = random_images(67)
+BATCH = 4
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("data")
+    write_shards(directory, {"train": IMAGES}, records_per_shard=3)
+    return read_manifest(str(directory))
+
+
+def epochs_of(data, target, **options):
+    pipeline = Pipeline(data, ReadOptions(data_service=target))
+    return pipeline.training_dataset("train", batch_size=BATCH, seed=5, **options)
+
+
+def positions_of(epoch: int) -> list[int]:
+    """What every reader gives in an epoch: all but the odd last batch."""
+    return sorted(training_batches(np.arange(67), batch_size=BATCH, seed=5, epoch=epoch).ravel())
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+def test_every_example_of_an_epoch_comes_once(data, workers):
+    with data_service.served_here(workers) as target:
+        batches = list(epochs_of(data, target, epoch=1, epochs=2).as_numpy_iterator())
+    assert len(batches) == 2 * 16
+    for number, epoch in enumerate((1, 2)):
+        part = batches[number * 16 : (number + 1) * 16]
+        assert sorted(np.concatenate([batch["index"] for batch in part])) == positions_of(epoch)
+    for batch in batches:
+        np.testing.assert_array_equal(batch["image"], IMAGES[batch["index"]])
+        np.testing.assert_array_equal(batch["label"], labels_of(67)[batch["index"]])
+        assert batch["weight"].tolist() == [1.0] * BATCH
+
+
+def test_a_resumed_epoch_has_its_remaining_steps_and_the_next_is_whole(data):
+    with data_service.served_here(2) as target:
+        dataset = epochs_of(data, target, epoch=0, epochs=2, first_step=10)
+        batches = [batch["index"] for batch in dataset.as_numpy_iterator()]
+    assert len(batches) == 6 + 16
+    first = np.concatenate(batches[:6])
+    assert len(set(first)) == len(first)
+    assert sorted(np.concatenate(batches[6:])) == positions_of(1)
+
+
+def test_what_the_service_lost_is_read_here_and_what_it_repeats_is_dropped():
+    spec = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int32))
+
+    def served():
+        for positions in ([4, 1], [1, 6], [0, 4]):
+            yield np.array(positions), np.float32([[p, p] for p in positions]), np.int32(positions)
+
+    def read(positions):
+        return np.float32([[p, p] for p in positions]), positions.astype(np.int32)
+
+    lines = []
+    dataset = tf.data.Dataset.from_generator(served, output_signature=spec)
+    whole = data_service.completed(dataset, np.array([0, 1, 2, 4, 5, 6]), read, lines.append)
+    for _ in range(2):
+        batches = list(whole.as_numpy_iterator())
+        assert [p for positions, _, _ in batches for p in positions] == [4, 1, 6, 0, 2, 5]
+        for positions, images, labels in batches:
+            np.testing.assert_array_equal(images[:, 0], positions)
+            np.testing.assert_array_equal(labels, positions)
+    assert len(lines) == 2
+    assert "2 of 6 examples of this epoch did not come" in lines[0]
+
+
+def test_wrong_options_are_one_line(data):
+    for options, message in (
+        ({"data_service": "here"}, "write grpc://HOST:PORT"),
+        ({"data_service": "localhost:9"}, "Connection refused; start python -m tools.data_service"),
+        ({"data_service": "localhost:9", "reader": "indexed"}, "leave out --reader=indexed"),
+        ({"data_service": "localhost:9", "cache": "memory"}, "leave out --data_service"),
+        ({"data_service": "localhost:9", "worker": InputWorker(0, 2)}, "feeds one training process"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            Pipeline(data, ReadOptions(**options)).training_dataset("train", batch_size=4, seed=0, epoch=0)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_named_and_its_examples_still_come_once(tmp_path, capsys):
+    count, batch, epochs = 2400, 8, 2
+    made = write_shards(tmp_path, {"train": random_images(count, size=32)}, records_per_shard=100)
+    command = [sys.executable, "-m", "tools.data_service", "--workers=2"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        target = re.search(r"--data_service=(\S+), 2 workers", process.stdout.readline())[1]
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        # A small shuffle buffer, so that shards are still unread when the worker dies.
+        pipeline = Pipeline(made, ReadOptions(data_service=target, shuffle_mb=1))
+        dataset = pipeline.training_dataset("train", batch_size=batch, seed=5, epoch=0, epochs=epochs)
+        seen = []
+        for number, columns in enumerate(dataset):
+            seen.append(columns["index"].numpy())
+            if number == 3:
+                os.kill(int(workers[0]), signal.SIGKILL)
+        steps = count // batch
+        for epoch in range(epochs):
+            assert sorted(np.concatenate(seen[epoch * steps :][:steps])) == list(range(count))
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=60)[0]
+        assert process.returncode == 0
+    assert f"(pid {workers[0]}) ended with exit code -9" in rest
+    assert rest.endswith("data service: stopped\n")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    (lost,) = re.findall(r"data service: (\d+) of 2400 examples", capsys.readouterr().out)
+    assert 0 < int(lost) < count
+    print(f"{lost} examples were lost and read here")
