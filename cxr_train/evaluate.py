@@ -24,6 +24,7 @@ from cxr_train.config import TrainConfig
 from cxr_train.evaluation import EvaluationOptions
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.run import is_own_data, load_best_model
+from cxr_train.run_mirror import with_local_run
 from cxr_train.strategy import choose_placement
 
 
@@ -118,7 +119,7 @@ def console_main() -> None:
     flags.DEFINE_integer("batch_size", None, "Images a step; the run's own by default.", lower_bound=1)
     define_read_flags()
     flags.DEFINE_enum("xla", "auto", ["auto", "on", "off"], "Whether XLA compiles the prediction.")
-    command.run(main)
+    command.run(with_local_run(main))
 
 
 if __name__ == "__main__":

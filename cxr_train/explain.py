@@ -3,6 +3,7 @@
 python -m cxr_train.explain --run_dir=RUN_DIR [--data=DIR] [--split=validation]
 """
 
+import dataclasses
 import pathlib
 
 from absl import flags
@@ -16,6 +17,7 @@ from cxr_train.evaluation import refuse_other_classes
 from cxr_train.explanation import EXPLANATION_NAME, Explainer, ExplainOptions
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.report import write_report
+from cxr_train.run_mirror import with_local_run
 
 
 def main() -> int:
@@ -23,7 +25,8 @@ def main() -> int:
     values = flags.FLAGS
     run_dir = pathlib.Path(values.run_dir)
     start()
-    config = TrainConfig.load(run_dir / "config.json")
+    # It may have been moved, or be the mirror of a remote one.
+    config = dataclasses.replace(TrainConfig.load(run_dir / "config.json"), run_dir=str(run_dir))
     manifest = read_manifest(values.data or config.data)
     refuse_other_classes(run_dir, manifest)
     options = ExplainOptions(
@@ -66,7 +69,7 @@ def console_main() -> None:
     flags.DEFINE_integer("filter_steps", defaults.filter_steps, "Of the gradient ascent.", lower_bound=1)
     flags.DEFINE_bool("overwrite", False, "Replace an earlier explanation of the split.")
     define_read_flags()
-    command.run(main)
+    command.run(with_local_run(main))
 
 
 if __name__ == "__main__":

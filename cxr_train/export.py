@@ -34,6 +34,7 @@ from cxr_train.config import TrainConfig
 from cxr_train.export_formats import FORMATS
 from cxr_train.files import find_files
 from cxr_train.run import load_best_model, trained_on
+from cxr_train.run_mirror import with_local_run
 
 # What the largest probability may differ by, in float32; 16-bit models round more.
 TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
@@ -139,7 +140,7 @@ def console_main() -> None:
     flags.DEFINE_enum("format", "savedmodel", FORMATS, "What to write.")
     flags.DEFINE_list("images", [], "Images to check the export on; some of the run's data by default.")
     flags.DEFINE_bool("overwrite", False, "Replace an export that is there.")
-    command.run(main)
+    command.run(with_local_run(main))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ from cxr_train.recipe_flags import define_recipe_flags, recipe_from_flags
 from cxr_train.report import write_report
 from cxr_train.run import load_best_model
 from cxr_train.run_dir import FLAGS_NAME, check_resumed, check_shared, keep_run, open_run_dir
+from cxr_train.run_mirror import published, with_local_run
 from cxr_train.step import PredictStep
 from cxr_train.stop import Stopped, StopRequest
 from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Placement, choose_placement, split_cpu
@@ -348,7 +349,7 @@ def _keep_run(config: TrainConfig, placement: Placement, choices: Sequence[Choic
         # It says that a run has ended, and this one goes on.
         _throughput_file(config).unlink(missing_ok=True)
         # Of --batch_size=auto a run keeps what it came to.
-        resolved = {"run_dir": config.run_dir, "batch_size": str(config.batch_size)}
+        resolved = {"run_dir": published(config.run_dir), "batch_size": str(config.batch_size)}
         keep_run(config, flags_text(leave_out=("resume", "train_on"), resolved=resolved), choices)
 
 
@@ -365,10 +366,11 @@ def _conclude(config: TrainConfig, trainer: Trainer) -> None:
     """Says what limited the run and where everything is, and makes its page."""
     summary = trainer.throughput()
     storage.replace(_throughput_file(config), (json.dumps(summary, indent=2) + "\n").encode())
+    run_dir = published(config.run_dir)
     print(
         f"\n{throughput.lines(summary)}\n"
-        f"\nrun directory {config.run_dir}: best.keras, last.keras, metrics.jsonl, predictions_*.csv, "
-        f"metrics_*.json, checkpoints/, tensorboard/ (tensorboard --logdir={config.run_dir}/tensorboard)"
+        f"\nrun directory {run_dir}: best.keras, last.keras, metrics.jsonl, predictions_*.csv, "
+        f"metrics_*.json, checkpoints/, tensorboard/ (tensorboard --logdir={run_dir}/tensorboard)"
     )
     if _EXPLAIN.value:
         _explain(config)
@@ -390,6 +392,8 @@ def _throughput_file(config: TrainConfig) -> pathlib.Path:
 
 
 def _resume_command(config: TrainConfig) -> str:
+    if published(config.run_dir) != config.run_dir:
+        return "the same flags and --resume"
     flagfile = shlex.quote(str(pathlib.Path(config.run_dir) / FLAGS_NAME))
     return f"python -m cxr_train.main --flagfile={flagfile} --resume"
 
@@ -435,7 +439,7 @@ def _weights_reason() -> str:
 
 def console_main() -> None:
     """The `cxr-train` command."""
-    command.run(main)
+    command.run(with_local_run(main, trains=True))
 
 
 if __name__ == "__main__":

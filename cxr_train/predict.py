@@ -27,6 +27,7 @@ from cxr_train.evaluation import fitted_temperature
 from cxr_train.files import ImageFile, find_files, read_images
 from cxr_train.predictions import Predictions
 from cxr_train.run import load_best_model, trained_on
+from cxr_train.run_mirror import with_local_run
 from cxr_train.step import PredictStep
 from cxr_train.strategy import choose_placement
 
@@ -171,7 +172,7 @@ def console_main() -> None:
     flags.DEFINE_bool("overwrite", False, "Replace files that are there.")
     flags.DEFINE_integer("batch_size", 16, "Images a step.", lower_bound=1)
     flags.DEFINE_enum("xla", "auto", ["auto", "on", "off"], "Whether XLA compiles the prediction.")
-    command.run_with_arguments(main)
+    command.run_with_arguments(with_local_run(main))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from absl import flags
 
 from cxr_data import command, storage
 from cxr_train.report_content import report_content
+from cxr_train.run_mirror import with_local_run
 from cxr_train.run_record import RunRecord
 
 REPORT_NAME = "report/index.html"
@@ -42,7 +43,7 @@ def main() -> int:
 def console_main() -> None:
     """Defines the flags and runs; the entry point of `cxr-report`."""
     flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
-    command.run(main)
+    command.run(with_local_run(main))
 
 
 if __name__ == "__main__":

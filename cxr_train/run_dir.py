@@ -4,6 +4,7 @@
 that failed before has left no run behind, and the corrected one needs no `--resume`.
 """
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from cxr_data.errors import DataError, UsageError
 from cxr_data.manifest import MANIFEST_NAME
 from cxr_train.config import TrainConfig
 from cxr_train.environment import write_environment
+from cxr_train.run_mirror import published
 
 FLAGS_NAME = "flags.txt"
 _CONFIG_NAME = "config.json"
@@ -80,7 +82,7 @@ def keep_run(config: TrainConfig, flags: str, choices: Sequence[Choice]) -> None
     storage.replace(run_dir / MANIFEST_NAME, _manifest(config))
     write_environment(run_dir, choices)
     storage.replace(run_dir / FLAGS_NAME, flags.encode())
-    config.save(run_dir / _CONFIG_NAME)
+    dataclasses.replace(config, run_dir=published(config.run_dir)).save(run_dir / _CONFIG_NAME)
 
 
 def check_shared(config: TrainConfig) -> None:

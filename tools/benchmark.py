@@ -14,6 +14,7 @@ from cxr_data.errors import UsageError
 BENCHMARKS = {
     "audit": "tools.bench_audit",
     "peers": "tools.bench_peers",
+    "scale": "tools.bench_scale",
     "sharder": "tools.bench_sharder",
     "pipeline": "tools.bench_pipeline",
     "trainer": "tools.bench_trainer",

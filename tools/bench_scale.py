@@ -1,0 +1,194 @@
+"""How converting scales: measured on the cores of this machine, and modelled beyond it.
+
+Strong scaling, measured: the same files converted by the sharder with 1, 2, ... worker processes,
+its start, its plan and its manifest included, the rounds in turns; the median counts.
+
+Weak scaling, modelled: so many images a worker. A worker needs
+
+    time(N) = start + images / rate + images x bytes / min(network, storage / N)
+
+where `rate` is the measured one of one worker on one core. What one process does alone for all images
+(discovering, duplicates, planning) takes `serial` seconds an image, measured too; these files are of few
+sizes, so that all are read for duplicates: it is an upper bound. Shards are independent of each other, so
+there is no other term.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from absl import flags
+
+from cxr_data.errors import DataError, UsageError
+from tools.bench_sharder import pictures, write_files
+
+FLAGS = flags.FLAGS
+
+TARGET = 1.8
+_WORKERS = (1, 8, 64)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One number of workers: median seconds of the whole command, and of its two parts."""
+
+    workers: int
+    seconds: float
+    planning: float
+    converting: float
+    images_per_second: float
+    speedup: float
+    efficiency: float
+
+
+@dataclass(frozen=True)
+class Model:
+    """A modelled number of workers, each on a core of its own, with `images` images each."""
+
+    workers: int
+    images: int
+    gigabytes: float
+    images_per_second: float
+    efficiency: float
+    hours_per_million: float
+    cost_per_million: float
+
+
+def define_flags() -> None:
+    """Defines the flags of this benchmark."""
+    flags.DEFINE_string("source", None, "Folder with 1024x1024 grayscale PNGs, as ../shared/data/cxr_sample.")
+    flags.DEFINE_integer("images", 1500, "Images per run.")
+    flags.DEFINE_integer("rounds", 3, "Rounds; the median counts.")
+    flags.DEFINE_string("scratch", "/dev/shm", "Where files and shards are put.")
+    flags.DEFINE_string("json", "", "File for the numbers as JSON.")
+    flags.DEFINE_float("core_hour", 0.05, "Price of a core for an hour, in any currency.")
+    flags.DEFINE_float("network_mb", 150, "MB a second that one worker can read and write remotely.")
+    flags.DEFINE_float("storage_mb", 20_000, "MB a second that the storage gives to all workers together.")
+    flags.DEFINE_float("start_seconds", 60, "From the command to the first image on a cluster.")
+    flags.DEFINE_integer("images_per_worker", 100_000, "Of the weak-scaling model.")
+
+
+def measure(source: Path, workers: int, output: Path) -> tuple[float, float, float]:
+    """Converts a folder: seconds (of the whole command, until the plan, from there to the end)."""
+    shutil.rmtree(output, ignore_errors=True)
+    log = output.with_suffix(".log")
+    log.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "tools.make_tfrecords", f"--source={source}", f"--output={output}"]
+    command += [f"--workers={workers}", f"--log_json={log}", "--noaudit"]
+    began = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - began
+    if done.returncode:
+        raise DataError(f"the sharder failed: {done.stderr.strip().splitlines()[-1]}")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    shutil.rmtree(output)
+    by_name = {event["event"]: event for event in events}
+    return seconds, float(by_name["plan"]["seconds"]), float(by_name["done"]["seconds_run"])
+
+
+def strong(source: Path, scratch: Path, counts: list[int]) -> list[Run]:
+    """Measures all numbers of workers, in turns."""
+    taken: dict[int, list[tuple[float, float, float]]] = {count: [] for count in counts}
+    for number in range(FLAGS.rounds):
+        for count in counts:
+            taken[count].append(measure(source, count, scratch / "output"))
+            print(f"round {number + 1}, {count} workers: {taken[count][-1][0]:.1f} s", file=sys.stderr)
+    medians = {
+        count: [statistics.median(part) for part in zip(*taken[count], strict=True)] for count in counts
+    }
+    base = medians[1][0]
+    return [
+        Run(
+            workers=count,
+            seconds=seconds,
+            planning=planning,
+            converting=converting,
+            images_per_second=FLAGS.images / seconds,
+            speedup=base / seconds,
+            efficiency=base / seconds / count,
+        )
+        for count, (seconds, planning, converting) in medians.items()
+    ]
+
+
+def weak(workers: int, *, rate: float, serial: float, bytes_per_image: float) -> Model:
+    """Models `workers` cores that convert `--images_per_worker` images each.
+
+    Args:
+      workers: their number.
+      rate: images a second of one, measured.
+      serial: seconds an image that only one process can spend, measured.
+      bytes_per_image: read and written.
+    """
+    images = workers * FLAGS.images_per_worker
+
+    def seconds(count: int) -> float:
+        bandwidth = min(FLAGS.network_mb, FLAGS.storage_mb / count) * 1e6
+        own = FLAGS.images_per_worker * (1 / rate + bytes_per_image / bandwidth)
+        return float(FLAGS.start_seconds + own + serial * FLAGS.images_per_worker * count)
+
+    per_million = seconds(workers) / images * 1e6 / 3600
+    return Model(
+        workers=workers,
+        images=images,
+        gigabytes=images * bytes_per_image / 1e9,
+        images_per_second=images / seconds(workers),
+        efficiency=seconds(1) / seconds(workers),
+        hours_per_million=per_million,
+        cost_per_million=per_million * workers * FLAGS.core_hour,
+    )
+
+
+def main() -> None:
+    """Reads the flags, measures, prints two tables and writes JSON."""
+    if not FLAGS.source:
+        raise UsageError("--source is missing, as --source=../shared/data/cxr_sample")
+    contents = pictures(FLAGS.source)
+    cores = len(os.sched_getaffinity(0))
+    counts = [count for count in (1, 2, 4, 8, 16, 32, 64) if count <= cores]
+    with tempfile.TemporaryDirectory(dir=FLAGS.scratch, prefix="cxr-bench-") as name:
+        write_files(Path(name) / "in", contents, FLAGS.images, "png")
+        runs = strong(Path(name) / "in", Path(name), counts)
+    serial = runs[0].planning / FLAGS.images
+    rate = FLAGS.images / runs[0].converting
+    stored = 360 * 360 * 3 * 4
+    moved = stored + sum(map(len, contents)) / len(contents)
+    models = [weak(count, rate=rate, serial=serial, bytes_per_image=moved) for count in _WORKERS]
+    print(_table(runs, models, cores, rate, serial, moved))
+    if FLAGS.json:
+        document = {"strong": [asdict(run) for run in runs], "weak": [asdict(model) for model in models]}
+        Path(FLAGS.json).write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _table(runs: list[Run], models: list[Model], cores: int, rate: float, serial: float, moved: float) -> str:
+    lines = [
+        f"strong scaling, measured: {FLAGS.images} PNGs, 1024x1024 to float32 x 3 at 360x360, {cores} cores",
+        "workers  seconds  img/s   speedup  efficiency  target",
+    ]
+    lines += [
+        f"{run.workers:7}  {run.seconds:7.1f}  {run.images_per_second:6.1f}  {run.speedup:6.2f}x  "
+        f"{run.efficiency:9.0%}  {f'>= {TARGET}x' if run.workers == 2 else ''}"
+        for run in runs
+    ]
+    lines += [
+        "",
+        f"weak scaling, modelled: {FLAGS.images_per_worker:,} images a worker",
+        f"measured: {rate:.0f} images/s a core; {serial * 1e6:.0f} us an image of one process for all; "
+        f"{moved / 1e6:.2f} MB an image in and out",
+        f"assumed: {FLAGS.network_mb:g} MB/s a worker, {FLAGS.storage_mb:g} MB/s for all, "
+        f"{FLAGS.start_seconds:g} s to start, {FLAGS.core_hour:g} a core-hour",
+        "workers      images      GB    img/s  efficiency  hours/million  cost/million",
+    ]
+    lines += [
+        f"{model.workers:7}  {model.images:10,}  {model.gigabytes:6,.0f}  {model.images_per_second:7.0f}  "
+        f"{model.efficiency:9.0%}  {model.hours_per_million:13.2f}  {model.cost_per_million:12.2f}"
+        for model in models
+    ]
+    return "\n".join(lines)
