@@ -1,7 +1,8 @@
 """How converting scales: measured on the cores of this machine, and modelled beyond it.
 
 Strong scaling, measured: the same files converted by the sharder with 1, 2, ... worker processes,
-its start, its plan and its manifest included, the rounds in turns; the median counts.
+its start, its plan and its manifest included, the rounds in turns; the median counts. Beside it what the
+machine itself gives: the same files only decoded, by as many processes that share nothing.
 
 Weak scaling, modelled: so many images a worker. A worker needs
 
@@ -14,6 +15,7 @@ there is no other term.
 """
 
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -21,13 +23,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from absl import flags
 
 from cxr_data.errors import DataError, UsageError
-from tools.bench_sharder import pictures, write_files
+from tools.bench_sharder import decode_opencv, pictures, write_files
 
 FLAGS = flags.FLAGS
 
@@ -46,6 +50,7 @@ class Run:
     images_per_second: float
     speedup: float
     efficiency: float
+    decode_speedup: float
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Model:
 def define_flags() -> None:
     """Defines the flags of this benchmark."""
     flags.DEFINE_string("source", None, "Folder with 1024x1024 grayscale PNGs, as ../shared/data/cxr_sample.")
-    flags.DEFINE_integer("images", 1500, "Images per run.")
+    flags.DEFINE_integer("images", 3000, "Images per run; with few, the start of the command counts.")
     flags.DEFINE_integer("rounds", 3, "Rounds; the median counts.")
     flags.DEFINE_string("scratch", "/dev/shm", "Where files and shards are put.")
     flags.DEFINE_string("json", "", "File for the numbers as JSON.")
@@ -93,11 +98,23 @@ def measure(source: Path, workers: int, output: Path) -> tuple[float, float, flo
     return seconds, float(by_name["plan"]["seconds"]), float(by_name["done"]["seconds_run"])
 
 
+def measure_decoding(paths: Sequence[str], workers: int) -> float:
+    """Seconds in which processes of their own read and decode all files; their start does not count."""
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(decode_opencv, paths[: workers * 8]))
+        began = time.monotonic()
+        list(pool.map(decode_opencv, paths, chunksize=16))
+        return time.monotonic() - began
+
+
 def strong(source: Path, scratch: Path, counts: list[int]) -> list[Run]:
     """Measures all numbers of workers, in turns."""
+    paths = [str(path) for path in sorted(source.rglob("*.png"))]
+    decoding: dict[int, list[float]] = {count: [] for count in counts}
     taken: dict[int, list[tuple[float, float, float]]] = {count: [] for count in counts}
     for number in range(FLAGS.rounds):
         for count in counts:
+            decoding[count].append(measure_decoding(paths, count))
             taken[count].append(measure(source, count, scratch / "output"))
             print(f"round {number + 1}, {count} workers: {taken[count][-1][0]:.1f} s", file=sys.stderr)
     medians = {
@@ -113,6 +130,7 @@ def strong(source: Path, scratch: Path, counts: list[int]) -> list[Run]:
             images_per_second=FLAGS.images / seconds,
             speedup=base / seconds,
             efficiency=base / seconds / count,
+            decode_speedup=statistics.median(decoding[1]) / statistics.median(decoding[count]),
         )
         for count, (seconds, planning, converting) in medians.items()
     ]
@@ -170,11 +188,11 @@ def main() -> None:
 def _table(runs: list[Run], models: list[Model], cores: int, rate: float, serial: float, moved: float) -> str:
     lines = [
         f"strong scaling, measured: {FLAGS.images} PNGs, 1024x1024 to float32 x 3 at 360x360, {cores} cores",
-        "workers  seconds  img/s   speedup  efficiency  target",
+        "workers  seconds  img/s   speedup  efficiency  decoding alone  target",
     ]
     lines += [
         f"{run.workers:7}  {run.seconds:7.1f}  {run.images_per_second:6.1f}  {run.speedup:6.2f}x  "
-        f"{run.efficiency:9.0%}  {f'>= {TARGET}x' if run.workers == 2 else ''}"
+        f"{run.efficiency:9.0%}  {run.decode_speedup:13.2f}x  {f'>= {TARGET}x' if run.workers == 2 else ''}"
         for run in runs
     ]
     lines += [

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "audit": "tools.bench_audit",
     "peers": "tools.bench_peers",
     "scale": "tools.bench_scale",
+    "service": "tools.bench_service",
     "sharder": "tools.bench_sharder",
     "pipeline": "tools.bench_pipeline",
     "trainer": "tools.bench_trainer",
