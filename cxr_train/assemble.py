@@ -50,6 +50,24 @@ class Training:
         self.step.retrace(compile=compile)
 
 
+def model_of(
+    config: TrainConfig, *, classes: int, image_size: int, dtype_policy: str = "float32"
+) -> keras.Model:
+    """The model of a run as it is before the first step; the arguments are those of `build_model`."""
+    return build_model(
+        config.backbone,
+        classes=classes,
+        image_size=image_size,
+        head=config.head,
+        dropout=config.dropout,
+        dropout_after=config.dropout_after,
+        weights=config.weights,
+        input_range=config.input_range,
+        batch_norm_momentum=config.batch_norm_momentum,
+        dtype_policy=dtype_policy,
+    )
+
+
 def assemble(config: TrainConfig, manifest: Manifest, placement: Placement, steps_per_epoch: int) -> Training:
     """Builds all of it; the same configuration gives the same initial weights.
 
@@ -65,16 +83,10 @@ def assemble(config: TrainConfig, manifest: Manifest, placement: Placement, step
     )
     keras.utils.set_random_seed(config.seed)
     with placement.strategy.scope():
-        model = build_model(
-            config.backbone,
+        model = model_of(
+            config,
             classes=len(manifest.class_names),
             image_size=manifest.size,
-            head=config.head,
-            dropout=config.dropout,
-            dropout_after=config.dropout_after,
-            weights=config.weights,
-            input_range=config.input_range,
-            batch_norm_momentum=config.batch_norm_momentum,
             dtype_policy=placement.policy,
         )
         frozen = layers_to_freeze(model, recipe.freeze)

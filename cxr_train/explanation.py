@@ -19,13 +19,14 @@ from cxr_data import storage
 from cxr_data.errors import DataError, UsageError
 from cxr_data.pipeline import Pipeline, clear_data_errors, read_split_fields
 from cxr_data.record import Fields
+from cxr_train.assemble import model_of
 from cxr_train.backbones import find_backbone
 from cxr_train.cases import Case, pick_cases
 from cxr_train.config import TrainConfig
 from cxr_train.evaluation import stored_predictions
 from cxr_train.filters import excite, liveliest_channels
 from cxr_train.gradcam import GradCam, Maps
-from cxr_train.model import build_model, in_float32
+from cxr_train.model import in_float32
 from cxr_train.occlusion import OcclusionCheck, check_occlusion
 from cxr_train.overlays import depths_figure, filters_figure, tile
 from cxr_train.predictions import Predictions, predict_split
@@ -301,13 +302,4 @@ def initial_model(config: TrainConfig, classes: int, image_size: int) -> keras.M
       DataError: the weights that it started from cannot be had any more.
     """
     keras.utils.set_random_seed(config.seed)
-    return build_model(
-        config.backbone,
-        classes=classes,
-        image_size=image_size,
-        head=config.head,
-        dropout=config.dropout,
-        dropout_after=config.dropout_after,
-        weights=config.weights,
-        input_range=config.input_range,
-    )
+    return model_of(config, classes=classes, image_size=image_size)

@@ -23,10 +23,9 @@ from cxr_data import runtime
 from cxr_data.errors import CxrError
 from cxr_data.manifest import Manifest, read_manifest
 from cxr_data.pipeline import Pipeline, ReadOptions, expand_image, read_split_fields
-from cxr_train.assemble import assemble
+from cxr_train.assemble import assemble, model_of
 from cxr_train.config import TrainConfig
 from cxr_train.loop import Trainer
-from cxr_train.model import build_model
 from cxr_train.several_steps import Batch
 from cxr_train.stop import Stopped, StopRequest
 from cxr_train.strategy import Placement, choose_placement
@@ -235,12 +234,10 @@ def _fit(
 ) -> None:
     """`model.fit` without a progress bar, which is its fastest."""
     keras.utils.set_random_seed(config.seed)
-    model = build_model(
-        config.backbone,
+    model = model_of(
+        config,
         classes=len(manifest.class_names),
         image_size=manifest.size,
-        head=config.head,
-        weights=config.weights,
         dtype_policy=placement.policy,
     )
     optimizer = keras.optimizers.Adam(config.learning_rate)
