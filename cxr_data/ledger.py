@@ -108,17 +108,11 @@ def append(directory: str, header: Header, result: ShardResult) -> None:
 def belongs_to(directory: str, header: Header) -> bool:
     """Whether the ledger of a directory is that of the run with this header."""
     path = storage.join(directory, LEDGER_NAME)
-    if storage.is_remote(directory):
-        if storage.size(path) is None:
-            return False
-        line = _header_line(header)
-        with storage.opened_at(path) as read_at:
-            return read_at(len(line), 0) == line
-    try:
-        with open(path, "rb") as file:
-            return file.readline() == _header_line(header)
-    except FileNotFoundError:
+    if storage.size(path) is None:
         return False
+    line = _header_line(header)
+    with storage.opened_at(path) as read_at:
+        return read_at(len(line), 0) == line
 
 
 def write_beside(directory: str, header: Header, result: ShardResult) -> None:
