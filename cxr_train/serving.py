@@ -7,6 +7,8 @@ with the accurate integer DCT, as Pillow does. What the sharder does beyond that
 `cxr_train.predict`.
 """
 
+from contextlib import AbstractContextManager
+
 import tensorflow as tf
 
 from cxr_data.manifest import Manifest
@@ -27,13 +29,13 @@ def decode(data: tf.Tensor, color: str) -> tf.Tensor:
 
     def jpeg() -> tf.Tensor:
         in_cmyk = tf.io.extract_jpeg_shape(data)[2] == 4
-        tf.debugging.Assert(tf.logical_not(in_cmyk), ["a JPEG in CMYK: predict it with cxr_train.predict"])
-        return tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE")
+        with _only_if(tf.logical_not(in_cmyk), "a JPEG in CMYK: predict it with cxr_train.predict"):
+            return tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE")
 
     def png() -> tf.Tensor:
         depth = tf.strings.substr(data, _PNG_BIT_DEPTH, 1)
-        tf.debugging.Assert(depth != b"\x10", ["a PNG of 16 bits: predict it with cxr_train.predict"])
-        rgba = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
+        with _only_if(depth != b"\x10", "a PNG of 16 bits: predict it with cxr_train.predict"):
+            rgba = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
         opaque = (rgba[..., :3] * rgba[..., 3:] + 127) // 255  # on black
         if color == "gray":
             # Pillow's luma, ITU-R 601-2 in 16-bit fixed point.
@@ -64,6 +66,12 @@ def preprocess(data: tf.Tensor, manifest: Manifest) -> tf.Tensor:
         else:
             stored = tf.cast(tf.cast(small, tf.float32) / 255.0, manifest.dtype)
         return tf.ensure_shape(expand_image(stored), [manifest.size, manifest.size, 3])
+
+
+def _only_if(condition: tf.Tensor, otherwise: str) -> AbstractContextManager[None]:
+    # A graph runs an Assert beside the operations below it, and the decoder's own, unhelpful error
+    # would now and then come first. What is inside of this waits for the verdict.
+    return tf.control_dependencies([tf.debugging.Assert(condition, [otherwise])])
 
 
 def _round_to_8_bits(values: tf.Tensor) -> tf.Tensor:
