@@ -20,6 +20,7 @@ from cxr_train.checkpoint import Checkpoints
 from cxr_train.clock import Clock
 from cxr_train.compilation import go_on_uncompiled
 from cxr_train.config import TrainConfig
+from cxr_train.memory_plan import planned_memory
 from cxr_train.monitor import Monitor
 from cxr_train.outputs import Outputs
 from cxr_train.predictions import predict_split
@@ -211,7 +212,12 @@ class Trainer:
             distribute=self.placement.distribute,
         )
         return throughput.summarize(
-            self.clock, self.train_step.flops_per_image, rates, memory, self.placement.cluster.size
+            self.clock,
+            self.train_step.flops_per_image,
+            rates,
+            memory,
+            planned_memory(self.model, self._config, self.placement),
+            self.placement.cluster.size,
         )
 
     def _train_epoch(self, iterator: Any, clock: Clock, stop: StopRequest) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import keras
 import tensorflow as tf
 from tensorflow.python.client import device_lib
 
@@ -9,7 +10,7 @@ from cxr_data.choice import Choice
 from cxr_data.errors import UsageError
 from cxr_train.backbones import BACKBONES
 from cxr_train.config import TrainConfig
-from cxr_train.memory import Network, Setting, estimate, trace
+from cxr_train.memory import Network, Setting, estimate, read_graph, trace
 from cxr_train.recipe import Recipe
 from cxr_train.strategy import Placement
 
@@ -63,6 +64,12 @@ def trace_of(config: TrainConfig, *, classes: int, image_size: int) -> Network:
         input_range=config.input_range,
         freeze="none" if recipe.unfreeze_at_epoch else recipe.freeze,
     )
+
+
+def planned_memory(model: keras.Model, config: TrainConfig, placement: Placement) -> int:
+    """Bytes that a replica's step of this run needs by the estimate, its layers trained as they are now."""
+    images = config.batch_size // (placement.replicas * config.recipe.gradient_accumulation)
+    return estimate(read_graph(model), images, setting_of(config.recipe, placement)).total
 
 
 def largest_batch(network: Network, setting: Setting, memory_gb: float) -> int:

@@ -52,6 +52,7 @@ def summarize(
     flops_per_image: float | None,
     rates: InputRates,
     memory: PeakMemory,
+    planned_memory: int,
     workers: int = 1,
 ) -> dict[str, Any]:
     """Puts together what was measured; ready for JSON, null where no step was timed.
@@ -61,6 +62,8 @@ def summarize(
       flops_per_image: of forward and backward pass; None if no step was taken.
       rates: of the input alone, of one worker.
       memory: the peak, of one worker.
+      planned_memory: bytes of a replica's step by `memory_plan`'s estimate; on a GPU to be compared
+        with the peak, which on a CPU holds the whole process.
       workers: how many share the training.
     """
     consumed = clock.images_per_second
@@ -76,6 +79,7 @@ def summarize(
         "flops_source": SOURCE,
         "peak_memory_bytes": memory.bytes,
         "peak_memory_source": memory.source,
+        "planned_memory_bytes": planned_memory,
         "input_images_per_second": rates.images_per_second * workers,
         "stage_seconds_per_image": rates.stages,
         "verdict": verdict(rates, consumed / workers) if clock.seconds else "no timed step: no verdict",
@@ -84,7 +88,10 @@ def summarize(
 
 def lines(summary: dict[str, Any]) -> str:
     """Returns the summary for the terminal."""
-    memory = f"peak memory {summary['peak_memory_bytes'] / 1e9:.2f} GB ({summary['peak_memory_source']})"
+    memory = (
+        f"peak memory {summary['peak_memory_bytes'] / 1e9:.2f} GB ({summary['peak_memory_source']}; "
+        f"the step by itself is estimated at {summary['planned_memory_bytes'] / 1e9:.2f} GB)"
+    )
     if summary["images_per_second"] is None:
         return f"{memory}\n{summary['verdict']}"
     step = summary["step_seconds"]

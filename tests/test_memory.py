@@ -6,25 +6,32 @@ import sys
 
 import keras
 import pytest
+import tensorflow as tf
 
 from cxr_data.errors import UsageError
+from cxr_train.config import TrainConfig
 from cxr_train.memory import Setting, estimate, read_graph
-from cxr_train.memory_plan import choose_batch_size, largest_batch, state_slots
+from cxr_train.memory_plan import choose_batch_size, largest_batch, planned_memory, state_slots
 from cxr_train.recipe import Recipe
+from cxr_train.strategy import choose_placement
 
 IMAGE, WIDE, POOLED = 8 * 8 * 3, 8 * 8 * 4, 4 * 4 * 4
 KERNELS = 3 * 3 * 3 * 4 + 4 * 2
 TRAINED = KERNELS + 2 * 4 + 2  # BatchNorm's gamma and beta, the dense bias
 
 
-def network(trainable=True):
+def classifier(trainable=True):
     image = keras.Input((8, 8, 3))
     convolution = keras.layers.Conv2D(4, 3, padding="same", use_bias=False)
     normalization = keras.layers.BatchNormalization()
     convolution.trainable = normalization.trainable = trainable
     x = keras.layers.ReLU()(normalization(convolution(image)))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.MaxPooling2D()(x))
-    return read_graph(keras.Model(image, keras.layers.Dense(2)(x)))
+    return keras.Model(image, keras.layers.Dense(2)(x))
+
+
+def network(trainable=True):
+    return read_graph(classifier(trainable))
 
 
 def test_op_by_op_the_tensors_that_gradients_read_are_kept():
@@ -75,6 +82,16 @@ def test_the_chosen_batch_covers_all_parts_and_says_why():
     assert (few.value, few.why) == ("20", "the training split has 21 images")
     with pytest.raises(UsageError, match="one image needs a device of"):
         choose_batch_size(network(), Setting(), memory_gb=1e-6)
+
+
+def test_a_run_is_planned_by_what_one_replica_takes_at_once():
+    recipe = Recipe(gradient_accumulation=3)
+    config = TrainConfig(backbone="xception", data="data", run_dir="run", batch_size=24, recipe=recipe)
+    placement = choose_placement("mirrored", "float32", "off")  # of two
+    setting = Setting(on_gpu=bool(tf.config.list_physical_devices("GPU")), slots=3)
+    for trainable in (True, False):
+        planned = planned_memory(classifier(trainable), config, placement)
+        assert planned == estimate(network(trainable), 4, setting).total
 
 
 def test_optimizer_average_and_accumulation_keep_copies():
