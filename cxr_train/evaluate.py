@@ -17,6 +17,7 @@ from cxr_data import command
 from cxr_data.errors import DataError
 from cxr_data.manifest import read_manifest
 from cxr_data.pipeline import Pipeline
+from cxr_data.read_options import ReadOptions
 from cxr_data.runtime import start
 from cxr_train import evaluation, evaluation_text, intervals
 from cxr_train.class_map import parse_class_map
@@ -24,7 +25,7 @@ from cxr_train.config import TrainConfig
 from cxr_train.evaluation import EvaluationOptions
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.run import is_own_data, load_best_model
-from cxr_train.run_mirror import with_local_run
+from cxr_train.run_dir_flag import with_local_run
 from cxr_train.strategy import choose_placement
 
 
@@ -58,6 +59,7 @@ def main() -> int:
     options = options_from_flags(config, below)
     manifest.shards_of(values.split)  # what is wrong is said before the model takes its time
     evaluation.class_map_for(run_dir, manifest, options.class_map)
+    read = read_options_from_flags()
     start()
     evaluate = functools.partial(
         evaluation.evaluate_split,
@@ -68,8 +70,8 @@ def main() -> int:
         batch_size=values.batch_size or config.batch_size,
     )
     if not (own and values.split == config.held_out_validation):
-        _evaluate_validation(run_dir, config, evaluate)
-    pipeline = Pipeline(manifest, read_options_from_flags())
+        _evaluate_validation(run_dir, config, read, evaluate)
+    pipeline = Pipeline(manifest, read)
     output = pathlib.Path(values.output) if values.output else run_dir / below
     summary = evaluate(pipeline=pipeline, split=values.split, options=options, output=output)
     print(f"{values.split} split of {manifest.directory}\n{evaluation_text.table(summary)}")
@@ -79,7 +81,7 @@ def main() -> int:
 
 
 def _evaluate_validation(
-    run_dir: pathlib.Path, config: TrainConfig, evaluate: Callable[..., dict[str, Any]]
+    run_dir: pathlib.Path, config: TrainConfig, read: ReadOptions, evaluate: Callable[..., dict[str, Any]]
 ) -> None:
     """Sees to it that the predictions are there on which temperature and thresholds are chosen."""
     split = config.held_out_validation
@@ -98,7 +100,7 @@ def _evaluate_validation(
         return
     print(f"evaluating the {split} split first, for the temperature")
     options = EvaluationOptions(train_split=config.train_split, validation_split=split)
-    evaluate(pipeline=Pipeline(manifest, read_options_from_flags()), split=split, options=options)
+    evaluate(pipeline=Pipeline(manifest, read), split=split, options=options)
 
 
 def console_main() -> None:

@@ -16,8 +16,8 @@ from cxr_train.config import TrainConfig
 from cxr_train.evaluation import refuse_other_classes
 from cxr_train.explanation import EXPLANATION_NAME, Explainer, ExplainOptions
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
-from cxr_train.report import write_report
-from cxr_train.run_mirror import with_local_run
+from cxr_train.report_page import write_report
+from cxr_train.run_dir_flag import with_local_run
 
 
 def main() -> int:

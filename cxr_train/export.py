@@ -34,7 +34,7 @@ from cxr_train.config import TrainConfig
 from cxr_train.export_formats import FORMATS
 from cxr_train.files import find_files
 from cxr_train.run import load_best_model, trained_on
-from cxr_train.run_mirror import with_local_run
+from cxr_train.run_dir_flag import with_local_run
 
 # What the largest probability may differ by, in float32; 16-bit models round more.
 TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}

@@ -45,10 +45,11 @@ from cxr_train.own_flags import flags_text, refuse_other_flags
 from cxr_train.predictions import predict_split
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.recipe_flags import define_recipe_flags, recipe_from_flags
-from cxr_train.report import write_report
+from cxr_train.report_page import write_report
 from cxr_train.run import load_best_model
 from cxr_train.run_dir import FLAGS_NAME, check_resumed, check_shared, keep_run, open_run_dir
-from cxr_train.run_mirror import published, with_local_run
+from cxr_train.run_dir_flag import with_local_run
+from cxr_train.run_mirror import published
 from cxr_train.step import PredictStep
 from cxr_train.stop import Stopped, StopRequest
 from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Placement, choose_placement, split_cpu

@@ -27,7 +27,7 @@ from cxr_train.evaluation import fitted_temperature
 from cxr_train.files import ImageFile, find_files, read_images
 from cxr_train.predictions import Predictions
 from cxr_train.run import load_best_model, trained_on
-from cxr_train.run_mirror import with_local_run
+from cxr_train.run_dir_flag import with_local_run
 from cxr_train.step import PredictStep
 from cxr_train.strategy import choose_placement
 

@@ -5,33 +5,11 @@ python -m cxr_train.report --run_dir=RUN_DIR
 
 import pathlib
 
-import jinja2
 from absl import flags
 
-from cxr_data import command, storage
-from cxr_train.report_content import report_content
-from cxr_train.run_mirror import with_local_run
-from cxr_train.run_record import RunRecord
-
-REPORT_NAME = "report/index.html"
-
-
-def write_report(run_dir: pathlib.Path) -> pathlib.Path:
-    """Makes the page from whatever the run directory holds, anew each time, and returns its path.
-
-    Raises:
-      DataError: it is no run directory.
-    """
-    content = report_content(RunRecord.read(run_dir))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cxr_train"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template("report.html.jinja").render(content)
-    path = run_dir / REPORT_NAME
-    path.parent.mkdir(exist_ok=True)
-    # The names of files may hold bytes that are no UTF-8; the page must not.
-    storage.replace(path, page.encode("utf-8", errors="replace"))
-    return path
+from cxr_data import command
+from cxr_train.report_page import write_report
+from cxr_train.run_dir_flag import with_local_run
 
 
 def main() -> int:

@@ -12,24 +12,18 @@ import os
 import pathlib
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
-from absl import flags
-
-from cxr_data import object_store, storage
-from cxr_data.errors import CxrError, DataError, UsageError
+from cxr_data import object_store
+from cxr_data.errors import CxrError, DataError
 
 _LOOK_SECONDS = 10.0
 # Files under these names are being written, and get another name when they are whole.
 _UNFINISHED = ("writing", ".tmp")
-# What only a training run needs of an earlier one.
-_OF_TRAINING = ("checkpoints", "tensorboard")
 # A checkpoint counts once its checksums are there, a run once its configuration is.
 _LAST = ("SHA256SUMS", "config.json")
 
 _published: dict[str, str] = {}
-Result = TypeVar("Result")
 
 
 class RunMirror:
@@ -123,35 +117,25 @@ def published(run_dir: str) -> str:
     return _published.get(run_dir, run_dir)
 
 
-def with_local_run(main: Callable[..., Result], *, trains: bool = False) -> Callable[..., Result]:
-    """Makes a command whose `--run_dir` may be remote of one that needs a local one.
+@contextlib.contextmanager
+def mirrored(remote: str, leave: Sequence[str] = ()) -> Iterator[str]:
+    """A local mirror of a remote run directory, for the length of a block.
 
     Args:
-      main: reads the flag.
-      trains: whether it goes on with an earlier run's checkpoints.
+      remote: such as `s3://bucket/runs/first`.
+      leave: folders that the block does not need.
+
+    Yields:
+      The path of the mirror, that `published` knows.
     """
-
-    def run(*arguments: object) -> Result:
-        flag = flags.FLAGS["run_dir"]
-        remote = flag.value
-        if not remote or not storage.is_remote(remote):
-            return main(*arguments)
-        if trains and "TF_CONFIG" in os.environ:
-            raise UsageError(f"--run_dir={remote}: several workers need a directory that all have mounted")
-        if trains and not flags.FLAGS["data"].value:
-            raise UsageError(f"--run_dir={remote}: the embedded sample is local; give --data")
-        with tempfile.TemporaryDirectory(prefix="cxr-run-") as local:
-            mirror = RunMirror(remote, pathlib.Path(local))
-            mirror.pull(leave=() if trains else _OF_TRAINING)
-            flag.value = local
-            _published[local] = remote
-            try:
-                with mirror.pushing():
-                    result = main(*arguments)
-            except CxrError as error:
-                # Users know nothing of the mirror.
-                raise type(error)(str(error).replace(local, remote)) from error
-            print(f"uploaded to {remote}")
-            return result
-
-    return run
+    with tempfile.TemporaryDirectory(prefix="cxr-run-") as local:
+        mirror = RunMirror(remote, pathlib.Path(local))
+        mirror.pull(leave)
+        _published[local] = remote
+        try:
+            with mirror.pushing():
+                yield local
+        except CxrError as error:
+            # Users know nothing of the mirror.
+            raise type(error)(str(error).replace(local, remote)) from error
+    print(f"uploaded to {remote}")

@@ -22,7 +22,7 @@ from cxr_train.evaluation import EvaluationOptions, evaluate_split
 from cxr_train.explanation import Explainer, ExplainOptions
 from cxr_train.gradcam import GradCam
 from cxr_train.model import build_model, in_float32
-from cxr_train.report import write_report
+from cxr_train.report_page import write_report
 from cxr_train.run import load_best_model
 from cxr_train.run_record import RunRecord
 from cxr_train.strategy import choose_placement

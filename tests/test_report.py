@@ -17,7 +17,7 @@ from test_main import ROOT
 from cxr_data.errors import DataError
 from cxr_train import metrics
 from cxr_train.config import TrainConfig
-from cxr_train.report import write_report
+from cxr_train.report_page import write_report
 
 EVIL = "<script>alert('x')</script>&\"$_"
 CLASSES = ("covid", EVIL, "_pneumonia$")

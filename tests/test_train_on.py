@@ -16,7 +16,7 @@ from cxr_train import backbones, evaluation_text
 from cxr_train.config import TrainConfig
 from cxr_train.evaluation import EvaluationOptions, evaluate_split
 from cxr_train.loop import Trainer
-from cxr_train.report import write_report
+from cxr_train.report_page import write_report
 from cxr_train.run import load_best_model
 from cxr_train.stop import StopRequest
 from cxr_train.strategy import choose_placement

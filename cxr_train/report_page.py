@@ -1,0 +1,29 @@
+"""The page of a run: RUN_DIR/report/index.html, self-contained, readable without network."""
+
+import pathlib
+
+import jinja2
+
+from cxr_data import storage
+from cxr_train.report_content import report_content
+from cxr_train.run_record import RunRecord
+
+REPORT_NAME = "report/index.html"
+
+
+def write_report(run_dir: pathlib.Path) -> pathlib.Path:
+    """Makes the page from whatever the run directory holds, anew each time, and returns its path.
+
+    Raises:
+      DataError: it is no run directory.
+    """
+    content = report_content(RunRecord.read(run_dir))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cxr_train"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("report.html.jinja").render(content)
+    path = run_dir / REPORT_NAME
+    path.parent.mkdir(exist_ok=True)
+    # The names of files may hold bytes that are no UTF-8; the page must not.
+    storage.replace(path, page.encode("utf-8", errors="replace"))
+    return path
