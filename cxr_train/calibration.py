@@ -12,8 +12,8 @@ import numpy.typing as npt
 from cxr_train.metrics import Counts, Floats
 
 BINS = 15
-# Searched for the temperature. At an end of it there is no optimum: every image is right, or noise.
-TEMPERATURES = (1e-2, 1e2)
+# Searched for the temperature.
+_TEMPERATURES = (1e-2, 1e2)
 
 _SMALLEST = 1e-300  # what a probability of 0 is taken for: its logarithm must be finite
 
@@ -75,7 +75,7 @@ def calibration(labels: Counts, probabilities: Floats, bins: int = BINS) -> dict
     }
 
 
-def fit_temperature(labels: Counts, probabilities: Floats) -> float:
+def fit_temperature(labels: Counts, probabilities: Floats) -> float | None:
     """The temperature T that makes softmax(logits / T) the most likely.
 
     The mean negative log-likelihood is convex in 1/T, and its derivative there is the mean of
@@ -85,7 +85,8 @@ def fit_temperature(labels: Counts, probabilities: Floats) -> float:
       labels: int64 [N]; probabilities: float64 [N, C] at T = 1.
 
     Returns:
-      T in `TEMPERATURES`, above 1 for a model that is too sure of itself.
+      T, above 1 for a model that is too sure of itself. None where the best lies at an end of
+      what is searched: every image is right, or the probabilities say nothing.
     """
     logits = _log(probabilities)
     of_label = logits[np.arange(len(labels)), labels]
@@ -94,12 +95,13 @@ def fit_temperature(labels: Counts, probabilities: Floats) -> float:
         expected = (apply_temperature(probabilities, temperature) * logits).sum(axis=1)
         return float((expected - of_label).mean())
 
-    low, high = TEMPERATURES
+    low, high = coldest, hottest = _TEMPERATURES
     for _ in range(100):
         middle = float(np.sqrt(low * high))
         # The slope grows with 1/T.
         low, high = (middle, high) if slope(middle) > 0 else (low, middle)
-    return float(np.sqrt(low * high))
+    temperature = float(np.sqrt(low * high))
+    return temperature if 1.001 * coldest < temperature < hottest / 1.001 else None
 
 
 def apply_temperature(probabilities: Floats, temperature: float) -> Floats:

@@ -24,7 +24,7 @@ from cxr_train.class_map import parse_class_map
 from cxr_train.config import TrainConfig
 from cxr_train.evaluation import EvaluationOptions
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
-from cxr_train.run import is_own_data, load_best_model
+from cxr_train.run import load_best_model
 from cxr_train.run_dir_flag import with_local_run
 from cxr_train.strategy import choose_placement
 
@@ -54,11 +54,13 @@ def main() -> int:
     run_dir = pathlib.Path(values.run_dir)
     config = TrainConfig.load(run_dir / "config.json")
     manifest = read_manifest(values.data or config.data)
-    own = is_own_data(run_dir, manifest)
-    below = pathlib.PurePath() if own else pathlib.PurePath("external", pathlib.PurePath(values.data).name)
+    below = evaluation.place_of(run_dir, manifest, named=values.data is not None)
+    own = not below.parts
+    output = pathlib.Path(values.output) if values.output else run_dir / below
     options = options_from_flags(config, below)
     manifest.shards_of(values.split)  # what is wrong is said before the model takes its time
     evaluation.class_map_for(run_dir, manifest, options.class_map)
+    evaluation.refuse_to_replace(output, values.split, run_dir, manifest)
     read = read_options_from_flags()
     start()
     evaluate = functools.partial(
@@ -72,7 +74,6 @@ def main() -> int:
     if not (own and values.split == config.held_out_validation):
         _evaluate_validation(run_dir, config, read, evaluate)
     pipeline = Pipeline(manifest, read)
-    output = pathlib.Path(values.output) if values.output else run_dir / below
     summary = evaluate(pipeline=pipeline, split=values.split, options=options, output=output)
     print(f"{values.split} split of {manifest.directory}\n{evaluation_text.table(summary)}")
     print(f"written: {output}/metrics_{values.split}.json, predictions_{values.split}.csv")
@@ -93,8 +94,7 @@ def _evaluate_validation(
     try:
         manifest = read_manifest(config.data)
         manifest.shards_of(split)
-        if not is_own_data(run_dir, manifest):
-            raise DataError(f"{config.data} is not the data that {run_dir} was trained on any more")
+        evaluation.place_of(run_dir, manifest, named=False)
     except DataError as error:
         print(f"no predictions of the {split} split, so no temperature: {error}")
         return

@@ -13,7 +13,8 @@
                       see `metrics.summarize`
     intervals         see `intervals.metric_intervals`
     calibration       uncalibrated: see `calibration.calibration`; temperature, fitted_on (a split),
-                      calibrated: the same at that temperature; all three null without validation data
+                      calibrated: the same at that temperature; all three null without validation data,
+                      temperature and calibrated also where none is the best (`fit_temperature`)
     thresholds        null, or at_sensitivity, chosen_on (a split), and `thresholds.report_thresholds`
     comparison        null, or see `compare.compare`
 
@@ -23,6 +24,7 @@ that temperature or thresholds were chosen on, and flatter.
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -61,7 +63,7 @@ class EvaluationOptions:
       validation_split: of the run; temperature and thresholds are chosen on it. None where it was
         trained on: what is chosen on images that the model knows is wrong for others.
       at_sensitivity: in (0, 1], the sensitivity at which thresholds are chosen; None for none.
-      compare: another run's directory; None for none.
+      compare: where another run's predictions of the same data are; None for none.
       class_map: by their class name, ours or "-", see `class_map`.
 
     Raises:
@@ -122,6 +124,8 @@ def _calibrated(
     if validation is None:
         return {"temperature": None, "fitted_on": None, "calibrated": None}
     temperature = calibration.fit_temperature(validation.labels, validation.probabilities)
+    if temperature is None:
+        return {"temperature": None, "fitted_on": options.validation_split, "calibrated": None}
     cooled = calibration.apply_temperature(predictions.probabilities, temperature)
     return {
         "temperature": temperature,
@@ -248,6 +252,44 @@ def class_map_for(
     return map_classes(manifest.class_names, expected.class_names, names or {})
 
 
+def place_of(run_dir: pathlib.Path, manifest: Manifest, *, named: bool) -> pathlib.PurePath:
+    """Where below a run directory the evaluation of some data goes: "" for the run's own.
+
+    Args:
+      named: whether the user named that data, so that it may be other data.
+
+    Raises:
+      DataError: it is other data, and was not named.
+    """
+    if is_own_data(run_dir, manifest):
+        return pathlib.PurePath()
+    if not named:
+        raise DataError(
+            f"{manifest.directory} is not the data that {run_dir} was trained on any more: name it with "
+            "--data to evaluate it as other data"
+        )
+    return pathlib.PurePath("external", os.path.basename(os.path.abspath(manifest.directory)))
+
+
+def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, manifest: Manifest) -> None:
+    """Checks that an evaluation replaces at most an earlier one of the same data.
+
+    Raises:
+      UsageError: `output` has the evaluation of a split of this name of other data.
+    """
+    name = f"metrics_{split}.json"
+    try:
+        earlier = json.loads((output / name).read_text())
+        there, own = earlier["data"], earlier["own_data"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return
+    if there != manifest.directory and not (own and is_own_data(run_dir, manifest)):
+        raise UsageError(
+            f"{output}: {name} there is of {there}, not of {manifest.directory}: give another place with "
+            "--output"
+        )
+
+
 def refuse_other_classes(run_dir: pathlib.Path, manifest: Manifest) -> None:
     """Checks that data has the model's own classes, in its order. Raises as `class_map_for`."""
     class_map_for(run_dir, manifest)
@@ -291,8 +333,7 @@ def fitted_temperature(run_dir: pathlib.Path, validation_split: str | None) -> f
             f"model; python -m cxr_train.evaluate --run_dir={run_dir} --split={validation_split} makes them"
         )
     temperature = calibration.fit_temperature(stored.labels, stored.probabilities)
-    low, high = calibration.TEMPERATURES
-    if not 1.001 * low < temperature < high / 1.001:
+    if temperature is None:
         raise DataError(
             f"no temperature: on the {validation_split} split of {run_dir} none is the best, since every "
             "image is right, or the probabilities say nothing"
@@ -304,7 +345,7 @@ def _other_predictions(run_dir: pathlib.Path, split: str) -> NamedPredictions:
     path = run_dir / f"predictions_{split}.csv"
     if not path.exists():
         raise DataError(
-            f"--compare={run_dir}: no {path.name} there; evaluate that run on the same data first: "
-            f"python -m cxr_train.evaluate --run_dir={run_dir} --split={split}"
+            f"--compare: {run_dir}: no {path.name} there; evaluate that run on the same data first, with "
+            "python -m cxr_train.evaluate and the same --data and --split"
         )
     return read_predictions(path)

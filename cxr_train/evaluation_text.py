@@ -41,6 +41,8 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     """What a reader of the table must know."""
     intervals = summary["intervals"]
     notes = [f"left out: {count:,} images of {name}" for name, count in summary["dropped"].items()]
+    for metric, classes in summary["left_out"].items():
+        notes.append(f"macro {metric} is without {', '.join(classes)}, for which it is undefined")
     if summary["seen_in_training"]:
         notes.append("the model was trained on these images: this says nothing about new ones")
     if intervals["exact"]:
@@ -58,10 +60,20 @@ def _calibration(summary: dict[str, Any]) -> str:
     found = summary["calibration"]
     before = f"calibration: ECE {found['uncalibrated']['ece']:.4f}"
     if found["temperature"] is None:
-        return f"{before}; no temperature, for want of predictions of a validation split that was held out"
+        return f"{before}; {no_temperature(found)}"
     return (
         f"{before}, {found['calibrated']['ece']:.4f} at temperature {found['temperature']:.3f} "
-        f"(fitted on {found['fitted_on']}{_optimistic(summary, found['fitted_on'])})"
+        f"(fitted on {found['fitted_on']}{optimistic(summary, found['fitted_on'])})"
+    )
+
+
+def no_temperature(calibration: dict[str, Any]) -> str:
+    """Why the calibration of an evaluation has no temperature."""
+    if calibration["fitted_on"] is None:
+        return "no temperature, for want of predictions of a validation split that was held out"
+    return (
+        f"no temperature: on {calibration['fitted_on']} none is the best, since every image is right, or the "
+        "probabilities say nothing"
     )
 
 
@@ -71,7 +83,7 @@ def _thresholds(summary: dict[str, Any]) -> list[str]:
         return []
     lines = [
         f"thresholds for a sensitivity of {found['at_sensitivity']:g}, chosen on {found['chosen_on']}"
-        f"{_optimistic(summary, found['chosen_on'])}:"
+        f"{optimistic(summary, found['chosen_on'])}:"
     ]
     for name, row in found["per_class"].items():
         rates = (
@@ -83,7 +95,8 @@ def _thresholds(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _optimistic(summary: dict[str, Any], chosen_on: str) -> str:
+def optimistic(summary: dict[str, Any], chosen_on: str) -> str:
+    """What to add to numbers at a temperature or threshold that was chosen on some split."""
     own = summary["own_data"] and chosen_on == summary["split"]
     return ", these very images: it flatters" if own else ""
 
@@ -94,7 +107,8 @@ def _comparison(summary: dict[str, Any]) -> list[str]:
         return []
     lines = [
         f"against {found['other']}: {found['only_this']} images only this run has right, "
-        f"{found['only_other']} only the other: exact McNemar p = {found['mcnemar_exact_p']:.2g}"
+        f"{found['only_other']} only the other: exact McNemar p = {found['mcnemar_exact_p']:.2g} (takes "
+        "images for independent; the intervals of the differences do not)"
     ]
     for name in ("accuracy", "macro sensitivity", "macro auroc"):
         difference = found["differences"][name]

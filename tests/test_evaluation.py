@@ -94,6 +94,56 @@ def test_the_temperature_is_that_of_the_runs_validation_split(manifest, tmp_path
         fitted_temperature(run_dir, "validation")
 
 
+def test_a_temperature_at_the_end_of_the_search_is_none(manifest, tmp_path):
+    model = make_run(tmp_path / "run", manifest)
+    last = model.layers[-1]
+    last.set_weights([np.zeros_like(weights) for weights in last.get_weights()])  # says nothing
+    model.save(tmp_path / "run" / "best.keras")
+    found = evaluate(tmp_path / "run", manifest, model, "validation")
+    assert found["calibration"]["temperature"] is None
+    assert found["calibration"]["calibrated"] is None
+    assert found["calibration"]["fitted_on"] == "validation"
+    assert "no temperature: on validation none is the best" in evaluation_text.table(found)
+
+
+def test_the_mean_says_what_it_leaves_out(manifest, tmp_path):
+    model = make_run(tmp_path / "run", manifest)
+    theirs = dataclasses.replace(
+        write_shards(tmp_path / "theirs", {"all": random_images(2, seed=5)}),
+        counts={"all": {"covid": 1, "normal": 1, "pneumonia": 0}},
+    )
+    found = evaluate(tmp_path / "run", theirs, model, "all")
+    assert found["left_out"]["sensitivity"] == ["pneumonia"]
+    assert "macro sensitivity is without pneumonia, for which it is undefined" in evaluation_text.table(found)
+
+
+def test_other_data_has_a_place_of_its_own(manifest, tmp_path):
+    run_dir = tmp_path / "run"
+    make_run(run_dir, manifest)
+    place = evaluation.place_of(run_dir, manifest, named=False)
+    assert place == pathlib.PurePath()
+    theirs = dataclasses.replace(manifest, directory=str(tmp_path / "a" / "hospital"), seed=9)
+    assert str(evaluation.place_of(run_dir, theirs, named=True)) == "external/hospital"
+    above = dataclasses.replace(theirs, directory=str(tmp_path / "a" / "hospital" / "x" / ".."))
+    assert str(evaluation.place_of(run_dir, above, named=True)) == "external/hospital"
+    with pytest.raises(DataError, match="a/hospital is not the data .* any more: name it with --data"):
+        evaluation.place_of(run_dir, theirs, named=False)
+
+
+def test_the_numbers_of_one_hospital_do_not_replace_those_of_another(manifest, tmp_path):
+    run_dir = tmp_path / "run"
+    model = make_run(run_dir, manifest)
+    evaluate(run_dir, manifest, model, "test")
+    moved = dataclasses.replace(manifest, directory="/moved")
+    evaluation.refuse_to_replace(run_dir, "test", run_dir, moved)
+    evaluation.refuse_to_replace(run_dir, "never_evaluated", run_dir, manifest)
+    one = dataclasses.replace(moved, seed=9)
+    with pytest.raises(
+        UsageError, match="run: metrics_test.json there is of .*, not of /moved: give .*--output"
+    ):
+        evaluation.refuse_to_replace(run_dir, "test", run_dir, one)
+
+
 def test_predictions_of_another_model_are_not_used(manifest, tmp_path):
     run_dir = tmp_path / "run"
     model = make_run(run_dir, manifest)
@@ -222,7 +272,7 @@ def test_the_command_on_external_data_against_another_run(manifest, tmp_path):
 def test_a_run_that_was_not_evaluated_cannot_be_compared_with(manifest, tmp_path):
     model = make_run(tmp_path / "run", manifest)
     with pytest.raises(
-        DataError, match="other: no predictions_test.csv there; evaluate that run .*split=test"
+        DataError, match="other: no predictions_test.csv there; evaluate that run .*--data and --split"
     ):
         evaluate(tmp_path / "run", manifest, model, "test", compare=tmp_path / "other")
 
