@@ -29,7 +29,7 @@ def go_on_uncompiled(error: tf.errors.OpError, placement: Placement) -> tuple[Pl
     reason = _reason(error)
     if not placement.compile or not reason:
         raise error
-    chosen = {choice.flag: choice for choice in placement.choices}.get("xla", Choice("xla", "on"))
+    chosen = placement.choice("xla")
     # After a failure, TensorFlow's workers cannot reach each other any more.
     several = placement.cluster.size > 1
     if several or not chosen.why:

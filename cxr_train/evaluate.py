@@ -63,12 +63,14 @@ def main() -> int:
     evaluation.refuse_to_replace(output, values.split, run_dir, manifest)
     read = read_options_from_flags()
     start()
+    # One device: the model was loaded outside of any strategy's scope.
+    placement = choose_placement("one", config.precision, values.xla)
+    print(placement.choice("xla"))
     evaluate = functools.partial(
         evaluation.evaluate_split,
         run_dir,
         model=load_best_model(run_dir),
-        # One device: the model was loaded outside of any strategy's scope.
-        placement=choose_placement("one", config.precision, values.xla),
+        placement=placement,
         batch_size=values.batch_size or config.batch_size,
     )
     if not (own and values.split == config.held_out_validation):

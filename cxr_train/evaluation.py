@@ -192,7 +192,7 @@ def evaluate_split(
     own = is_own_data(run_dir, manifest)
     mapped = class_map_for(run_dir, manifest, options.class_map)
     other = None if options.compare is None else _other_predictions(options.compare, split)
-    predict = PredictStep(model, placement.strategy, compile=placement.compile)
+    predict = PredictStep(model, placement)
     predicted = predict_split(
         pipeline, split, predict, placement, batch_size=batch_size, check_stop=check_stop
     )

@@ -196,7 +196,7 @@ class Explainer:
         return predict_split(
             self._pipeline,
             self._options.split,
-            PredictStep(self._model, placement.strategy, compile=False),
+            PredictStep(self._model, placement),
             placement,
             batch_size=self._config.batch_size,
         )

@@ -72,7 +72,7 @@ class Trainer:
         self._training = assemble(config, manifest, placement, self._steps_per_epoch)
         self.model = self._training.model
         self.train_step = self._training.step
-        self._predict_step = PredictStep(self.model, placement.strategy, compile=placement.compile)
+        self._predict_step = PredictStep(self.model, placement)
         self._monitor = Monitor(config.monitor)
         self.checkpoints = Checkpoints(
             self._run_dir / "checkpoints",
@@ -171,7 +171,7 @@ class Trainer:
         self.placement, choice = go_on_uncompiled(error, self.placement)
         print(choice, flush=True)
         self._training.step.retrace(compile=False)
-        self._predict_step = PredictStep(self.model, self.placement.strategy, compile=False)
+        self._predict_step = PredictStep(self.model, self.placement)
 
     def _is_complete(self) -> bool:
         epoch, _ = self.checkpoints.position

@@ -253,7 +253,7 @@ def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement
     # Validation first: the temperature of the others is fitted on it.
     for split in sorted(held_out, key=lambda split: split != config.validation_split):
         if not placement.cluster.is_chief:
-            step = PredictStep(best, placement.strategy, compile=placement.compile)
+            step = PredictStep(best, placement)
             predict_split(
                 pipeline, split, step, placement, batch_size=config.batch_size, check_stop=stop.check
             )

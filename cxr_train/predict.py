@@ -62,7 +62,8 @@ def predict_files(
     config = TrainConfig.load(run_dir / "config.json")
     manifest = trained_on(run_dir)
     placement = choose_placement("one", config.precision, xla)
-    step = PredictStep(load_best_model(run_dir), placement.strategy, compile=placement.compile)
+    print(placement.choice("xla"), file=sys.stderr)
+    step = PredictStep(load_best_model(run_dir), placement)
     rows: list[Row] = [
         {"file": file.name, "predicted": None, "probabilities": None, "error": None} for file in files
     ]

@@ -7,20 +7,24 @@ be compiled once there are two replicas. On one device they are one program, whi
 updates the variables in place (XLA aliases its outputs with its inputs).
 """
 
+import sys
 from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from cxr_data.pipeline import expand_image
 from cxr_train.augment import Augmentation, draw
 from cxr_train.average import WeightAverage
+from cxr_train.compilation import go_on_uncompiled
 from cxr_train.flops import count_flops
 from cxr_train.objective import Objective
 from cxr_train.optimizers import ParameterGroups
 from cxr_train.precision import LossScale, all_finite
 from cxr_train.several_steps import Batch, StepRecords, Sums, take_steps
+from cxr_train.strategy import Placement
 
 Gradients = list[tf.Tensor]
 
@@ -225,27 +229,44 @@ class TrainStep:
 
 
 class PredictStep:
-    """The prediction step of one model under one strategy.
+    """The prediction step of one model, as it is placed.
 
     Args:
-      model, strategy, compile: as for `TrainStep`.
+      model: as for `TrainStep`.
+      placement: where and how it computes; where `auto` chose XLA, and that cannot compile the
+        network, it says so on stderr and goes on without.
     """
 
-    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy, *, compile: bool) -> None:
-        self._strategy = strategy
-        self._forward = tf.function(
-            lambda images: model(expand_image(images), training=False), jit_compile=compile
-        )
-        self._run = tf.function(lambda images: strategy.run(self._forward, args=(images,)))
+    def __init__(self, model: keras.Model, placement: Placement) -> None:
+        self._model = model
+        self._place(placement)
 
     def __call__(self, batch: Batch) -> np.ndarray:
-        """Returns the logits float32 [B, C] of a distributed batch, in its order."""
-        return self.gather(self._run(batch["image"]))
+        """Returns the logits float32 [B, C] of a distributed batch, in its order.
+
+        Raises:
+          CxrError: XLA was asked for, and cannot compile the network.
+        """
+        try:
+            logits = self._run(batch["image"])
+        except tf.errors.OpError as error:
+            placement, choice = go_on_uncompiled(error, self._placement)
+            tqdm.write(str(choice), file=sys.stderr)  # stdout may be a table of predictions
+            self._place(placement)
+            logits = self._run(batch["image"])
+        return self.gather(logits)
 
     def gather(self, per_replica: tf.Tensor) -> np.ndarray:
         """Returns the replicas' parts of a batch as one array [B, ...], in the batch's order."""
-        parts = self._strategy.experimental_local_results(per_replica)
+        parts = self._placement.strategy.experimental_local_results(per_replica)
         return np.concatenate([part.numpy() for part in parts])
+
+    def _place(self, placement: Placement) -> None:
+        self._placement = placement
+        forward = tf.function(
+            lambda images: self._model(expand_image(images), training=False), jit_compile=placement.compile
+        )
+        self._run = tf.function(lambda images: placement.strategy.run(forward, args=(images,)))
 
 
 def _no_examples() -> Sums:

@@ -50,6 +50,10 @@ class Placement:
         """Number of replicas that share a global batch, over all workers."""
         return self.strategy.num_replicas_in_sync
 
+    def choice(self, flag: str) -> Choice:
+        """What was chosen for a flag, and why. Raises KeyError: nothing was."""
+        return {choice.flag: choice for choice in self.choices}[flag]
+
     def distribute(self, dataset: tf.data.Dataset) -> Any:
         """Brings batches to the replicas.
 

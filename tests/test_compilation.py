@@ -1,20 +1,26 @@
 """A network that XLA cannot compile: auto goes on without it from the same batch, on says why not."""
 
+import dataclasses
+import pathlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
+from runs import make_run
 from shards import random_images, write_shards
 
 from cxr_data.choice import Choice
 from cxr_data.errors import CxrError
 from cxr_data.pipeline import Pipeline
-from cxr_train import backbones
+from cxr_train import backbones, evaluation, predict
 from cxr_train.compilation import go_on_uncompiled
 from cxr_train.config import TrainConfig
+from cxr_train.files import ImageFile
 from cxr_train.loop import Trainer
 from cxr_train.stop import StopRequest
-from cxr_train.strategy import Placement
+from cxr_train.strategy import Placement, choose_placement
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -77,3 +83,49 @@ def test_another_error_stays_itself(kind):
     error = kind(None, None, "Out of memory while trying to allocate 12 GB")
     with pytest.raises(kind, match="Out of memory"):
         go_on_uncompiled(error, placement)
+
+
+@pytest.fixture
+def run_dir(manifest, tmp_path) -> pathlib.Path:
+    """A run of which no backend of XLA can compile the best model."""
+    make_run(tmp_path / "run", manifest)
+    images = keras.Input((8, 8, 3), name="image")
+    logits = keras.layers.Dense(3, name="logits")(keras.layers.Flatten()(ThroughText()(images)))
+    keras.Model(images, logits).save(tmp_path / "run" / "best.keras")
+    return tmp_path / "run"
+
+
+def test_an_evaluation_goes_on_without_xla(manifest, run_dir, capfd):
+    model = keras.saving.load_model(run_dir / "best.keras")
+    found = []
+    for placement in (
+        choose_placement("one", "float32", "off"),
+        Placement(tf.distribute.get_strategy(), "float32", True, (Choice("xla", "on", "a GPU"),)),
+    ):
+        options = evaluation.EvaluationOptions(resamples=100)
+        arguments = (run_dir, Pipeline(manifest), "validation", model, placement)
+        found.append(evaluation.evaluate_split(*arguments, batch_size=2, options=options))
+    assert found[0] == found[1]
+    lines = [line for line in capfd.readouterr().err.splitlines() if "xla: " in line]
+    assert len(lines) == 1
+    assert "xla: off (auto: XLA cannot compile this network on this device: " in lines[0]
+
+
+def test_a_prediction_goes_on_without_xla(run_dir, capfd, monkeypatch):
+    Image.linear_gradient("L").save(run_dir / "x.png")
+    files = [ImageFile("x.png", str(run_dir / "x.png"))]
+    plain = predict.predict_files(files, run_dir, xla="off")
+    with pytest.raises(CxrError, match="--xla=on: XLA cannot compile .*AsString"):
+        predict.predict_files(files, run_dir, xla="on")
+
+    def on_a_gpu(*arguments: str) -> Placement:
+        chosen = dataclasses.replace(choose_placement(*arguments), compile=True)
+        return dataclasses.replace(chosen, choices=(Choice("xla", "on", "a GPU gains from fusion"),))
+
+    monkeypatch.setattr(predict, "choose_placement", on_a_gpu)
+    capfd.readouterr()
+    assert predict.predict_files(files, run_dir) == plain
+    said = capfd.readouterr()
+    assert not said.out  # the place of the table
+    assert "xla: on (auto: a GPU gains from fusion)" in said.err
+    assert "xla: off (auto: XLA cannot compile" in said.err

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from cxr_train.precision import LossScale
 from cxr_train.step import PredictStep, TrainStep
+from cxr_train.strategy import Placement
 
 CLASSES = 3
 BATCH = 8
@@ -252,7 +253,7 @@ def test_predictions_keep_the_order_of_the_batch():
     results = []
     for strategy in (one(), two()):
         with strategy.scope():
-            predict = PredictStep(tiny_model(), strategy, compile=False)
+            predict = PredictStep(tiny_model(), Placement(strategy, "float32", False, ()))
         (batch,) = strategy.experimental_distribute_dataset(dataset([item]))
         results.append(predict(batch))
     np.testing.assert_allclose(results[0], results[1], atol=1e-6)
