@@ -9,15 +9,15 @@ os.environ.setdefault(
 )
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import cxr_data  # noqa: F401  (sets TensorFlow's log level before it is imported)
 
-# A change must not fail for a case that it did not cause: there the cases are fixed. Elsewhere
-# they are new in every run, and what they find becomes a test.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# No case fails for the machine's speed. A change must not fail for a case that it did not cause:
+# there the cases are fixed. Elsewhere they are new in every run, and what they find becomes a test.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("tests"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "tests")
 
 
 def pytest_configure() -> None:

@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sharder_fixtures import content_of, encoded, make_source, picture, save
+from waiting import SECONDS, wait_until
 
 from cxr_data import beam, ledger
 from cxr_data.convert import make_tfrecords
@@ -68,8 +68,7 @@ def test_a_killed_driver_is_resumed(source, local, tmp_path):
         [sys.executable, "-m", "tools.make_tfrecords", *flags, "--workers=1"],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    while not list(output.glob("*.tfrecord")) and process.poll() is None:
-        time.sleep(0.005)
+    wait_until(lambda: list(output.glob("*.tfrecord")), process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     run(source, output)
@@ -95,10 +94,9 @@ def test_a_killed_worker_ends_the_run_with_a_line_and_the_same_command_goes_on(s
     command = [sys.executable, "-m", "tools.make_tfrecords", *flags, "--workers=2"]
     with open(tmp_path / "err", "w+") as err:
         process = subprocess.Popen(command, cwd=ROOT, stderr=err, start_new_session=True)
-        while not list(output.glob("*.tfrecord")) and process.poll() is None:
-            time.sleep(0.005)
+        wait_until(lambda: list(output.glob("*.tfrecord")), process)
         os.kill(processes_of(process.pid, "apache_beam.runners.worker.sdk_worker_main")[0], signal.SIGKILL)
-        assert process.wait(60) == 1
+        assert process.wait(SECONDS) == 1
         err.seek(0)
         assert "the Beam pipeline ended without" in err.read()
     whole = {path.name: path.read_bytes() for path in output.glob("*.tfrecord")}

@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from shards import random_images, write_shards
+from waiting import SECONDS, wait_until
 
 from cxr_data.errors import UsageError
 from cxr_data.order import training_batches
@@ -28,12 +28,21 @@ STEPS = IMAGES // BATCH
 SECONDS_TO_NOTICE = 60
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
+def reserved_ports(count: int) -> list[socket.socket]:
+    """Bound sockets that do not listen and share their address.
+
+    While they are open, the kernel gives their ports to nobody who asks for any; a worker, which asks
+    for one by its number, may listen there.
+    """
+    sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
-        one.close()
-    return ports
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind(("127.0.0.1", 0))
+    return sockets
+
+
+def address_of(port: socket.socket) -> str:
+    return "{}:{}".format(*port.getsockname())
 
 
 def tf_config(addresses: list[str], number: int) -> str:
@@ -55,7 +64,8 @@ class Run:
         ]
 
     def start(self, *flags: str, step_seconds: float = 0, steps_per_call: int = 200) -> "Workers":
-        addresses = [f"127.0.0.1:{port}" for port in free_ports(len(self.records))]
+        ports = reserved_ports(len(self.records))
+        addresses = [address_of(port) for port in ports]
         lines, environments = [], []
         for number, record in enumerate(self.records):
             program = [sys.executable, "tests/recorded_training.py", str(record)]
@@ -63,7 +73,7 @@ class Run:
             lines.append([*program, f"--run_dir={self.run_dir}", *self.flags, *flags])
             several = {"TF_CONFIG": tf_config(addresses, number)} if len(addresses) > 1 else {}
             environments.append(os.environ | several)
-        return Workers(lines, environments)
+        return Workers(lines, environments, ports)
 
     def train(self, *flags: str) -> list[str]:
         """Trains to the end; returns the output of each worker."""
@@ -105,7 +115,10 @@ class Run:
 class Workers:
     """Processes that run until they end or the context closes."""
 
-    def __init__(self, lines: list[list[str]], environments: list[dict[str, str]]) -> None:
+    def __init__(
+        self, lines: list[list[str]], environments: list[dict[str, str]], ports: list[socket.socket]
+    ) -> None:
+        self.ports = ports
         self.processes = [
             subprocess.Popen(
                 line, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -121,18 +134,16 @@ class Workers:
             if process.poll() is None:
                 process.kill()
                 process.communicate()
+        for port in self.ports:
+            port.close()
 
-    def wait(self, number: int, seconds: float = 240) -> tuple[int, str, str]:
+    def wait(self, number: int, seconds: float = SECONDS) -> tuple[int, str, str]:
         """Exit code, output and errors."""
         output, errors = self.processes[number].communicate(timeout=seconds)
         return self.processes[number].returncode, output, errors
 
-    def wait_until(self, reached: Callable[[], bool], seconds: float = 400) -> None:
-        deadline = time.monotonic() + seconds
-        while not reached() and time.monotonic() < deadline:
-            assert all(process.poll() is None for process in self.processes), self.wait(0)
-            time.sleep(0.02)
-        assert reached()
+    def wait_until(self, reached: Callable[[], bool]) -> None:
+        wait_until(reached, *self.processes)
 
 
 @pytest.fixture(scope="module")
@@ -260,11 +271,12 @@ def test_sigterm_on_one_worker_stops_all_at_the_same_place(data, whole, tmp_path
 )
 def test_workers_that_do_not_fit_together_are_named(data, tmp_path, flag, of_chief, of_other):
     run = Run(tmp_path / "1", data, 2, PLAIN)
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    ports = reserved_ports(2)
+    addresses = [address_of(port) for port in ports]
     program = [sys.executable, "tests/recorded_training.py", str(run.records[0]), "0", "1", *run.flags]
     program.append(f"--run_dir={run.run_dir}")
     environments = [os.environ | {"TF_CONFIG": tf_config(addresses, number)} for number in range(2)]
-    with Workers([program, [*program, flag.format(tmp_path)]], environments) as workers:
+    with Workers([program, [*program, flag.format(tmp_path)]], environments, ports) as workers:
         for number, expected in enumerate([of_chief, of_other]):
             code, _, errors = workers.wait(number)
             assert code in (1, 2)

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from shards import labels_of, random_images, write_shards
+from waiting import SECONDS, children_of, is_running
 
 from cxr_data import data_service
 from cxr_data.errors import UsageError
@@ -87,13 +89,21 @@ def test_what_the_service_lost_is_read_here_and_what_it_repeats_is_dropped():
     assert "2 of 6 examples of this epoch did not come" in lines[0]
 
 
-def test_wrong_options_are_one_line(data):
+@pytest.fixture
+def nobody():
+    """The address of a port that is taken, and at which nobody listens."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        yield "{}:{}".format(*silent.getsockname())
+
+
+def test_wrong_options_are_one_line(data, nobody):
     for options, message in (
         ({"data_service": "here"}, "write grpc://HOST:PORT"),
-        ({"data_service": "localhost:9"}, "Connection refused; start python -m tools.data_service"),
-        ({"data_service": "localhost:9", "reader": "indexed"}, "leave out --reader=indexed"),
-        ({"data_service": "localhost:9", "cache": "memory"}, "leave out --data_service"),
-        ({"data_service": "localhost:9", "worker": InputWorker(0, 2)}, "feeds one training process"),
+        ({"data_service": nobody}, "Connection refused; start python -m tools.data_service"),
+        ({"data_service": nobody, "reader": "indexed"}, "leave out --reader=indexed"),
+        ({"data_service": nobody, "cache": "memory"}, "leave out --data_service"),
+        ({"data_service": nobody, "worker": InputWorker(0, 2)}, "feeds one training process"),
     ):
         with pytest.raises(UsageError, match=re.escape(message)):
             Pipeline(data, ReadOptions(**options)).training_dataset("train", batch_size=4, seed=0, epoch=0)
@@ -108,8 +118,9 @@ def test_a_killed_worker_is_named_and_its_examples_still_come_once(tmp_path, cap
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         target = re.search(r"--data_service=(\S+), 2 workers", process.stdout.readline())[1]
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = [
+            pid for pid in children_of(process) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
         # A small shuffle buffer, so that shards are still unread when the worker dies.
         pipeline = Pipeline(made, ReadOptions(data_service=target, shuffle_mb=1))
         dataset = pipeline.training_dataset("train", batch_size=batch, seed=5, epoch=0, epochs=epochs)
@@ -117,16 +128,16 @@ def test_a_killed_worker_is_named_and_its_examples_still_come_once(tmp_path, cap
         for number, columns in enumerate(dataset):
             seen.append(columns["index"].numpy())
             if number == 3:
-                os.kill(int(workers[0]), signal.SIGKILL)
+                os.kill(workers[0], signal.SIGKILL)
         steps = count // batch
         for epoch in range(epochs):
             assert sorted(np.concatenate(seen[epoch * steps :][:steps])) == list(range(count))
         process.send_signal(signal.SIGTERM)
-        rest = process.communicate(timeout=60)[0]
+        rest = process.communicate(timeout=SECONDS)[0]
         assert process.returncode == 0
     assert f"(pid {workers[0]}) ended with exit code -9" in rest
     assert rest.endswith("data service: stopped\n")
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert not any(is_running(pid) for pid in workers)
     (lost,) = re.findall(r"data service: (\d+) of 2400 examples", capsys.readouterr().out)
     assert 0 < int(lost) < count
     print(f"{lost} examples were lost and read here")

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from sharder_fixtures import content_of, encoded, make_source, picture, save
+from waiting import children_of, is_running, wait_until
 
 from cxr_data.convert import make_tfrecords
 from cxr_data.errors import DataError
@@ -19,27 +21,36 @@ from cxr_data.verify import verify
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = {"size": 48, "shard_mb": 0.1, "quiet": True}
 
-# Kills its own process, workers and all, when the named step is reached for the nth time.
-KILL_AT_STEP = """
+# For each line `STEP COUNT OUTPUT`: converts in a fork of this process, which kills itself when it
+# comes to the step for the COUNTth time, and prints what became of it.
+KILL_AT_STEPS = """
 import os, signal, sys
 from cxr_data import convert, finish, ledger, manifest, quarantine, resume, sharder_config, storage, write
 
-step, count, source, output, workers = sys.argv[1], int(sys.argv[2]), *sys.argv[3:5], int(sys.argv[5])
 modules = {"storage": storage, "ledger": ledger, "write": write, "os": os, "resume": resume}
-module, name = step.split(".")
-genuine = getattr(modules[module], name)
-calls = 0
 
-def deadly(*args, **kwargs):
-    global calls
-    calls += 1
-    if calls == count:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return genuine(*args, **kwargs)
+def die_at(step, count, output):
+    module, name = step.split(".")
+    genuine = getattr(modules[module], name)
+    calls = 0
 
-setattr(modules[module], name, deadly)
-config = sharder_config.SharderConfig(source, output, size=48, shard_mb=0.1, quiet=True, workers=workers)
-convert.make_tfrecords(config)
+    def deadly(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == int(count):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return genuine(*args, **kwargs)
+
+    setattr(modules[module], name, deadly)
+    config = sharder_config.SharderConfig(sys.argv[1], output, size=48, shard_mb=0.1, quiet=True, workers=0)
+    convert.make_tfrecords(config)
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        die_at(*line.rstrip().split(" ", 2))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -78,13 +89,20 @@ STEPS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def killer(source):
+    with subprocess.Popen(
+        [sys.executable, "-c", KILL_AT_STEPS, str(source)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        yield process
+        process.stdin.close()
+
+
 @pytest.mark.parametrize(("step", "count"), STEPS)
-def test_killed_at_a_step(source, undisturbed, tmp_path, step, count):
-    arguments = [step, str(count), str(source), str(tmp_path / "out"), "0"]
-    done = subprocess.run(
-        [sys.executable, "-c", KILL_AT_STEP, *arguments], cwd=ROOT, capture_output=True, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+def test_killed_at_a_step(source, undisturbed, killer, tmp_path, step, count):
+    print(step, count, tmp_path / "out", file=killer.stdin, flush=True)
+    assert int(killer.stdout.readline()) == -signal.SIGKILL
     assert not (tmp_path / "out/manifest.json").exists()
     run(source, tmp_path / "out")
     assert content_of(tmp_path / "out") == undisturbed
@@ -131,7 +149,7 @@ def kill_at_random_moments(source, output, undisturbed, kills, seed):
 
 
 def test_killed_at_random_moments(source, undisturbed, tmp_path):
-    kill_at_random_moments(source, tmp_path / "out", undisturbed, kills=20, seed=0)
+    kill_at_random_moments(source, tmp_path / "out", undisturbed, kills=5, seed=0)
 
 
 @pytest.mark.slow
@@ -215,18 +233,29 @@ def test_a_limit_on_file_size_is_one_clear_line(source, undisturbed, tmp_path):
 def test_the_worker_of_a_killed_run_does_no_harm(source, undisturbed, tmp_path):
     """It may wake up while the next run is at the same shard."""
     output = tmp_path / "out"
-    process = start(source, output, 1)
-    while not list(output.glob("*.tmp")):
-        time.sleep(0.005)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for child in children:
-        os.kill(int(child), signal.SIGSTOP)
+    process, children = stopped_in_a_shard(source, output)
     process.kill()
     process.wait()
     run(source, output)
     for child in children:
-        os.kill(int(child), signal.SIGCONT)
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
-        time.sleep(0.02)
+        os.kill(child, signal.SIGCONT)
+    wait_until(lambda: not any(is_running(child) for child in children))
     assert content_of(output) == undisturbed
+
+
+def stopped_in_a_shard(source, output) -> tuple[subprocess.Popen, list[int]]:
+    """A run, and its children, stopped where a shard is half written: tried until one is met there."""
+    while True:
+        process = start(source, output, 1)
+        while process.poll() is None:
+            if not list(output.glob("*.tmp")):
+                continue
+            children = children_of(process)
+            for child in children:
+                os.kill(child, signal.SIGSTOP)
+            if list(output.glob("*.tmp")):
+                return process, children
+            for child in children:
+                os.kill(child, signal.SIGCONT)
+        assert process.returncode == 0
+        shutil.rmtree(output)

@@ -6,11 +6,11 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from shards import random_images, write_shards
+from waiting import SECONDS, wait_until
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SIZE = 32
@@ -32,7 +32,7 @@ def run(
     *arguments: object, module: str = "cxr_train.main", fixed: bool = True
 ) -> subprocess.CompletedProcess:
     line = command(*arguments) if fixed else [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 def assert_one_clear_line(result: subprocess.CompletedProcess, code: int, *parts: str) -> None:
@@ -47,11 +47,9 @@ def test_train_stop_resume_and_evaluate(data, tmp_path):
     run_dir = tmp_path / "run"
     line = command(f"--data={data}", f"--run_dir={run_dir}", "--epochs=400")
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 240
-    while not (run_dir / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until((run_dir / "metrics.jsonl").exists, process)
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
     assert "precision: float32 (auto: a CPU gains little from 16 bits)" in output
     told = output.strip().splitlines()[-1]

@@ -6,13 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from s3_server import served
 from sharder_fixtures import content_of
 from shards import random_images, write_shards
+from waiting import SECONDS, wait_until
 
 from cxr_data.errors import DataError
 from cxr_train import run_mirror
@@ -107,8 +107,7 @@ def test_a_store_that_fails_for_a_while_does_not_end_a_run(store, tmp_path, monk
     monkeypatch.setattr(run_mirror.object_store, "write_bytes", fail_once)
     monkeypatch.setattr(run_mirror, "_LOOK_SECONDS", 0.01)
     with RunMirror("s3://b/run", local).pushing():
-        while not (root / "metrics.jsonl").exists():
-            time.sleep(0.01)
+        wait_until((root / "metrics.jsonl").exists)
     assert "warning: cannot write s3://b/run/metrics.jsonl; tried again later" in capsys.readouterr().out
 
 
@@ -140,14 +139,13 @@ def test_a_run_on_a_store_is_stopped_resumed_and_evaluated(server, tmp_path):
         server.objects[f"bucket/data/{name}"] = content
     run = "--run_dir=s3://bucket/run"
     first = train(tmp_path, server, run, seconds=0.3)
-    while "bucket/run/metrics.jsonl" not in server.objects and first.poll() is None:
-        time.sleep(0.1)
+    wait_until(lambda: "bucket/run/metrics.jsonl" in server.objects, first)
     first.send_signal(signal.SIGTERM)
-    out, err = first.communicate(timeout=120)
+    out, err = first.communicate(timeout=SECONDS)
     assert first.returncode == 0, err
     assert "go on with: the same flags and --resume" in out
     second = train(tmp_path, server, run, "--resume")
-    out, err = second.communicate(timeout=300)
+    out, err = second.communicate(timeout=SECONDS)
     assert second.returncode == 0, err
     assert "resume: epoch" in out
     assert "uploaded to s3://bucket/run" in out
@@ -166,7 +164,7 @@ def test_a_run_on_a_store_is_stopped_resumed_and_evaluated(server, tmp_path):
     server.objects["bucket/run/config.json"] = config.replace(b'"tiny"', b'"mobilenet_v2"')  # a known name
     done = subprocess.run(
         [sys.executable, "-m", "cxr_train.evaluate", run, "--split=validation"],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "bucket/run/predictions_validation.csv" in server.objects

@@ -8,6 +8,7 @@ import sys
 import keras
 import pytest
 from shards import random_images, write_shards
+from waiting import SECONDS
 
 from cxr_train.memory import trace
 from cxr_train.model import build_model
@@ -39,7 +40,7 @@ def train(run_dir: pathlib.Path, data: pathlib.Path, *flags: str, code: str | No
     )
     fixed = [f"--run_dir={run_dir}", f"--data={data}", "--weights=none", "--epochs=1"]
     line = [sys.executable, *program, *fixed, *flags]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 def config_of(run_dir: pathlib.Path) -> dict:

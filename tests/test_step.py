@@ -121,13 +121,14 @@ def test_the_clock_tells_waiting_from_computing(strategy):
 
     strategy = strategy()
     _, step, _ = train(strategy, batches(1))
-    for items, least, most in ((dataset(batches(5)).map(slow), 0.3, 1.0), (dataset(batches(5)), 0.0, 0.2)):
+    for items, is_slow in ((dataset(batches(5)).map(slow), True), (dataset(batches(5)), False)):
         iterator = iter(strategy.experimental_distribute_dataset(items))
         start = time.perf_counter()
         records = step(iterator, 5)
         seconds = time.perf_counter() - start
         assert (records.waited <= records.seconds).all()
-        assert least <= records.waited.sum() <= most
+        # The machine may be busy during some of the steps, not during most.
+        assert (np.median(records.waited) >= 0.05) == is_slow
         assert records.waited.sum() <= records.seconds.sum() <= seconds
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from shards import random_images, write_shards
+from waiting import SECONDS, wait_until
 
 from cxr_train.checkpoint import newest_checkpoint
 
@@ -77,7 +78,7 @@ class Run:
 
 
 def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, output
     return output
 
@@ -151,11 +152,9 @@ def test_stopped_and_resumed_it_ends_as_if_never_stopped(
 ):
     run = Run(tmp_path / "1", data)
     process = run.start("--save_minutes=0.01", step_seconds=0.2, steps_per_call=2)
-    deadline = time.monotonic() + 120
-    while not moment(run.lines()) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: moment(run.lines()), process)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=SECONDS)
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL, output
     else:
@@ -186,7 +185,7 @@ def test_a_signal_while_xla_compiles(tmp_path, second):
         time.sleep(1.5)
         asked = time.monotonic()
         process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=SECONDS)
     if second:
         assert time.monotonic() - asked < 5
         assert process.returncode == 1
