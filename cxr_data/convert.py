@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_data import ledger, manifest, quarantine, storage
+from cxr_data import audit, ledger, manifest, quarantine, storage
 from cxr_data.beam import BeamJob
 from cxr_data.errors import DataError, UsageError
 from cxr_data.finish import finish
@@ -205,9 +205,7 @@ def _report(
     progress.finish(rows)
     _warn_of_small(made, progress)
     if storage.size(storage.join(made.directory, manifest.AUDIT_NAME)) is not None:
-        from cxr_data.audit import summary  # not before: workers need no scikit-learn
-
-        progress.say(summary(made.directory))
+        progress.say(audit.summary(made.directory))
     left_out = quarantine.read_quarantine(made.directory)
     if left_out:
         progress.say(

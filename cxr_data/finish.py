@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cxr_data import features, ledger, manifest, quarantine, record, resize, storage
+from cxr_data.audit import audit_pictures, write_audit
 from cxr_data.errors import DataError
+from cxr_data.pictures import pictures_of_shards
 from cxr_data.prepare import Prepared, versions
 from cxr_data.quarantine import Quarantined
 from cxr_data.sharder_config import SharderConfig
@@ -73,10 +75,6 @@ def _fields_of(prepared: Prepared, written: Sequence[ShardResult]) -> list[recor
 
 
 def _audit(made: manifest.Manifest, fields: Sequence[record.Fields]) -> None:
-    # Imported here, so that no worker process waits for scikit-learn.
-    from cxr_data.audit import audit_pictures, write_audit
-    from cxr_data.pictures import pictures_of_shards
-
     write_audit(made.directory, audit_pictures(pictures_of_shards(made, quiet=True, known=fields)))
 
 

@@ -25,6 +25,7 @@ _DIMENSIONS = 48
 _LEAF = 256  # points: fewer make smaller boxes, and products too small for BLAS
 _COLUMNS = 4096  # of a product, which then stays in the cache
 _FITTED_ON = 4096  # thumbnails that decide the axes
+_ITERATIONS = 4
 _BATCH = 2048
 
 
@@ -119,11 +120,17 @@ def _leaves(points: np.ndarray, members: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _axes(vectors: np.ndarray) -> np.ndarray:
-    """The orthonormal axes, [S * S, D], along which the pictures vary most."""
+    """Orthonormal axes, [S * S, D], along which the pictures vary most, nearly.
+
+    By subspace iteration (Halko et al., 2011), a tenth of the time of all eigenvectors. Any axes give a
+    complete shortlist; these make it short.
+    """
     sample = vectors[:: -(-len(vectors) // _FITTED_ON)]
     centred = sample - sample.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)  # ascending
-    return np.ascontiguousarray(axes[:, -_DIMENSIONS:])
+    axes: np.ndarray = np.random.default_rng(0).standard_normal((vectors.shape[1], _DIMENSIONS), np.float32)
+    for _ in range(_ITERATIONS):
+        axes = np.linalg.qr(centred.T @ (centred @ axes))[0]
+    return axes
 
 
 def aligned_ncc(first: np.ndarray, second: np.ndarray) -> np.ndarray:

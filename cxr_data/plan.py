@@ -15,7 +15,7 @@ from cxr_data import record
 from cxr_data.discover import Item
 from cxr_data.errors import DataError, UsageError
 
-# scikit-learn's grouped splitters cut equal folds; these splits have any ratio.
+# scikit-learn's grouped splitters cut equal folds, and take a second to import; these have any ratio.
 
 MIN_SHARD_RECORDS = 16
 MANY_SHARDS = 16
@@ -119,7 +119,16 @@ def assign_splits(
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
         sizes[groups[item.id]][item.label] += 1
-    totals = Counter(item.label for item in items)
+    return place_groups(sizes, fractions, seed)
+
+
+def place_groups(
+    sizes: Mapping[str, Counter[str]], fractions: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """`assign_splits` for groups of which only the images of each class, {group: {class: n}}, are known."""
+    totals: Counter[str] = Counter()
+    for by_class in sizes.values():
+        totals.update(by_class)
     room = {label: _shares(total, fractions) for label, total in totals.items()}
     assigned: dict[str, str] = {}
     for group in sorted(sizes, key=lambda g: (-sizes[g].total(), _hash(seed, "group", g))):

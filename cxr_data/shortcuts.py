@@ -8,15 +8,16 @@ under such labels (Westfall and Young's maxT), so that a hundred useless feature
 as rarely as a single one does.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from cxr_data.features import THUMBNAIL
 from cxr_data.findings import SHORTCUT, Finding
 from cxr_data.pictures import Pictures
+from cxr_data.plan import place_groups
 from cxr_data.shortcut_features import ADVICE, PROBE, Feature, features_of, in_words
 
 ALPHA = 0.01
@@ -145,11 +146,12 @@ def folds_of(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
     patients = min(len(np.unique(groups[labels == k])) for k in classes)
     if len(classes) < 2 or patients < FEWEST_PATIENTS:
         return None
-    folds = np.empty(len(labels), np.int64)
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    for number, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
-        folds[held_out] = number
-    return folds
+    sizes: dict[str, Counter[str]] = {}
+    for label, group in zip(labels.tolist(), groups.tolist(), strict=True):
+        sizes.setdefault(str(group), Counter())[str(label)] += 1
+    fold_of = place_groups(sizes, {str(fold): 1 / FOLDS for fold in range(FOLDS)}, seed=0)
+    folds = np.array([int(fold_of[str(group)]) for group in groups.tolist()])
+    return np.unique(folds, return_inverse=True)[1]  # a fold may stay empty beside a patient of most images
 
 
 def permuted(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
