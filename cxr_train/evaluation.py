@@ -275,7 +275,7 @@ def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, m
     """Checks that an evaluation replaces at most an earlier one of the same data.
 
     Raises:
-      UsageError: `output` has the evaluation of a split of this name of other data.
+      UsageError: `output` has the evaluation of a split of this name of other data, or is no folder.
     """
     name = f"metrics_{split}.json"
     try:
@@ -283,6 +283,10 @@ def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, m
         there, own = earlier["data"], earlier["own_data"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return
+    except NotADirectoryError as error:
+        raise UsageError(
+            f"{output}: is no folder, or below a file: give another place with --output"
+        ) from error
     if there != manifest.directory and not (own and is_own_data(run_dir, manifest)):
         raise UsageError(
             f"{output}: {name} there is of {there}, not of {manifest.directory}: give another place with "

@@ -14,7 +14,7 @@ import io
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +33,7 @@ from cxr_train import export_formats
 from cxr_train.config import TrainConfig
 from cxr_train.export_formats import FORMATS
 from cxr_train.files import find_files
+from cxr_train.output_place import prepare_output
 from cxr_train.run import load_best_model, trained_on
 from cxr_train.run_dir_flag import with_local_run
 
@@ -116,16 +117,23 @@ def export(
     return difference
 
 
+def is_export(form: str) -> Callable[[pathlib.Path], bool]:
+    """Tells of a path whether an export in that format is there, which another may replace."""
+    if form == "savedmodel":
+        return lambda path: (path / "saved_model.pb").is_file()
+    return pathlib.Path.is_file
+
+
 def main() -> int:
     """Exports what the flags name."""
     values = flags.FLAGS
     run_dir, output = pathlib.Path(values.run_dir), pathlib.Path(values.output)
-    if output.exists() and not values.overwrite:
-        raise UsageError(f"--output={output}: is there already; pass --overwrite or choose another")
+    if storage.is_remote(values.output):
+        raise UsageError(f"--output={values.output}: exports are written to a local path; copy it from there")
+    prepare_output("output", output, overwrite=values.overwrite, replaces=is_export(values.format))
     export_formats.refuse_missing_extra(values.format)
     config = TrainConfig.load(run_dir / "config.json")
     start()
-    output.parent.mkdir(parents=True, exist_ok=True)
     export(config, run_dir, values.format, output, values.images)
     if values.format == "savedmodel":
         print("it takes JPEG and 8-bit PNG, refuses CMYK and 16 bits, and does not apply EXIF orientation")

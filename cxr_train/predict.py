@@ -25,6 +25,7 @@ from cxr_data.sharder_config import pixel_options
 from cxr_train.config import TrainConfig
 from cxr_train.evaluation import fitted_temperature
 from cxr_train.files import ImageFile, find_files, read_images
+from cxr_train.output_place import prepare_output
 from cxr_train.predictions import Predictions
 from cxr_train.run import load_best_model, trained_on
 from cxr_train.run_dir_flag import with_local_run
@@ -125,10 +126,11 @@ def main(arguments: Sequence[str]) -> int:
     """Predicts what the command line names."""
     values = flags.FLAGS
     run_dir = pathlib.Path(values.run_dir)
-    outputs = [pathlib.Path(path) for path in (values.output, values.submission) if path]
-    for path in outputs:
-        if path.exists() and not values.overwrite:
-            raise UsageError(f"{path} is there already; pass --overwrite or choose another")
+    for flag in ("output", "submission", "panels"):
+        given = getattr(values, flag)
+        if given and not storage.is_remote(given):
+            replaces = pathlib.Path.is_dir if flag == "panels" else pathlib.Path.is_file
+            prepare_output(flag, pathlib.Path(given), overwrite=values.overwrite, replaces=replaces)
     files = find_files(arguments)
     names = trained_on(run_dir).class_names
     if values.submission and set(names) - set(SUBMISSION_CLASSES):

@@ -142,6 +142,8 @@ def test_the_numbers_of_one_hospital_do_not_replace_those_of_another(manifest, t
         UsageError, match="run: metrics_test.json there is of .*, not of /moved: give .*--output"
     ):
         evaluation.refuse_to_replace(run_dir, "test", run_dir, one)
+    with pytest.raises(UsageError, match="config.json: is no folder, or below a file: give .* --output"):
+        evaluation.refuse_to_replace(run_dir / "config.json", "test", run_dir, manifest)
 
 
 def test_predictions_of_another_model_are_not_used(manifest, tmp_path):
