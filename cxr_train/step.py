@@ -266,7 +266,10 @@ class PredictStep:
         forward = tf.function(
             lambda images: self._model(expand_image(images), training=False), jit_compile=placement.compile
         )
-        self._run = tf.function(lambda images: placement.strategy.run(forward, args=(images,)))
+        # `run` would compile a `tf.function` around the replicas, not in each of them.
+        self._run = tf.function(
+            lambda images: placement.strategy.run(lambda part: forward(part), args=(images,))
+        )
 
 
 def _no_examples() -> Sums:

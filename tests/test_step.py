@@ -249,12 +249,13 @@ def test_padding_does_not_count():
     assert records.correct <= [5]
 
 
-def test_predictions_keep_the_order_of_the_batch():
+@pytest.mark.parametrize("compile", [False, True])
+def test_predictions_keep_the_order_of_the_batch(compile):
     item = batches(1)[0]
     results = []
     for strategy in (one(), two()):
         with strategy.scope():
-            predict = PredictStep(tiny_model(), Placement(strategy, "float32", False, ()))
+            predict = PredictStep(tiny_model(), Placement(strategy, "float32", compile, ()))
         (batch,) = strategy.experimental_distribute_dataset(dataset([item]))
         results.append(predict(batch))
     np.testing.assert_allclose(results[0], results[1], atol=1e-6)
