@@ -94,7 +94,7 @@ def assemble(config: TrainConfig, manifest: Manifest, placement: Placement, step
         loss_scale = LossScale.for_policy(placement.policy)
         average = WeightAverage(model, recipe.ema) if recipe.ema else None
     # Before the freezing, which makes weights non-trainable too.
-    replica_values = ReplicaValues(_own_of_a_replica(model, average), placement)
+    replica_values = ReplicaValues(_statistics(model, average), placement, _seeds(model))
     set_trainable(frozen, False)
     step = TrainStep(
         model,
@@ -119,11 +119,16 @@ def assemble(config: TrainConfig, manifest: Manifest, placement: Placement, step
     return Training(model, optimizer, loss_scale, average, replica_values, step, frozen, tuple(notes))
 
 
-def _own_of_a_replica(model: keras.Model, average: WeightAverage | None) -> list[tf.Variable]:
+def _statistics(model: keras.Model, average: WeightAverage | None) -> list[tf.Variable]:
     """BatchNorm's moving statistics, and their averages."""
     values = [variable.value for variable in model.non_trainable_variables]
     statistics = [value for value in values if tf.as_dtype(value.dtype).is_floating]
     return statistics + (average.of(statistics) if average else [])
+
+
+def _seeds(model: keras.Model) -> list[tf.Variable]:
+    """The states of dropout's random generators."""
+    return [variable.value for variable in model.variables if "seed_generator" in variable.path]
 
 
 def _refuse_uneven_batch(config: TrainConfig, replicas: int) -> None:

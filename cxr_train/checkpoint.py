@@ -31,7 +31,7 @@ class Checkpoints:
     """The newest few states of a run.
 
     Saved are the model's variables (weights, BatchNorm statistics, the states of
-    dropout's random generators), the optimizer's, the loss scale's, what each replica
+    dropout's random generators on replica 0), the optimizer's, the loss scale's, what each replica
     has of its own, the position in the data, the sums of the epoch in hand, and the
     best epoch so far.
 
@@ -190,6 +190,7 @@ class Checkpoints:
             raise DataError(f"cannot restore {path}: {str(error).splitlines()[0][:200]}") from error
         if self._replica_values:
             self._replica_values.write(self._rows.numpy())
+            self._replica_values.set_seeds_apart()
         self._saved_position = self.position
         self._put_back_best(path / self._best_model.name)
 

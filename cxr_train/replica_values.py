@@ -1,8 +1,12 @@
-"""Values that each replica has of its own: BatchNorm's moving statistics, and their averages.
+"""Values that each replica has of its own: BatchNorm's moving statistics, their averages, and seeds.
 
 A replica normalises with its own part of the batch, so that the statistics it keeps differ from the
 others'. They are averaged at the end of every epoch and at no other time, since the result of a run
 must not depend on when it was saved: a checkpoint holds those of every replica.
+
+Keras' dropout (that of the head, and EfficientNet's between its blocks) draws from a seed and a counter,
+which a strategy copies to all replicas: they would drop the same places of their different images.
+So each replica's seed is that of replica 0 plus its number.
 """
 
 from collections.abc import Sequence
@@ -21,16 +25,21 @@ class ReplicaValues:
     Args:
       variables: float32, made under the placement's strategy.
       placement: whose replicas they belong to.
+      seeds: int64 [2] each, a seed and a counter, made there too; they are set apart.
 
     Attributes:
       size: how many numbers a replica has.
     """
 
-    def __init__(self, variables: Sequence[tf.Variable], placement: Placement) -> None:
+    def __init__(
+        self, variables: Sequence[tf.Variable], placement: Placement, seeds: Sequence[tf.Variable] = ()
+    ) -> None:
         self._placement = placement
         self._copies = [placement.strategy.experimental_local_results(variable) for variable in variables]
+        self._seeds = [placement.strategy.experimental_local_results(seed) for seed in seeds]
         self._ends = np.cumsum([int(np.prod(variable.shape)) for variable in variables], dtype=int)
         self.size = int(self._ends[-1]) if variables else 0
+        self.set_seeds_apart()
 
     def read(self) -> np.ndarray:
         """Returns float32 [replicas, size], the replicas of all workers in their order."""
@@ -54,6 +63,15 @@ class ReplicaValues:
         for copies, values in zip(self._copies, np.split(here, self._ends[:-1], axis=1), strict=True):
             for copy, value in zip(copies, values, strict=True):
                 copy.assign(value.reshape(copy.shape))
+
+    def set_seeds_apart(self) -> None:
+        """Gives each replica a seed of its own, once all have that of replica 0: made or restored."""
+        local = self._placement.replicas // self._placement.cluster.size
+        first = local * self._placement.cluster.number
+        for copies in self._seeds:
+            seed, counter = copies[0].numpy()
+            for replica, copy in enumerate(copies, start=first):
+                copy.assign([seed + replica, counter])
 
     def average(self) -> None:
         """Gives all replicas the mean."""

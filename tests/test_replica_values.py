@@ -1,10 +1,14 @@
 """What each replica has of its own, as one array: read, written back, averaged."""
 
+import dataclasses
+
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from test_step import one, two
 
+from cxr_train.cluster import Cluster
 from cxr_train.replica_values import ReplicaValues
 from cxr_train.strategy import Placement
 
@@ -55,3 +59,34 @@ def test_a_network_without_batch_norm_has_none():
     assert values.read().shape == (2, 0)
     values.write(values.read())
     values.average()
+
+
+def masks(strategy: tf.distribute.Strategy, *, compile: bool, apart: bool = True) -> np.ndarray:
+    """What a dropout of half drops of 64 ones: bool [steps, replicas, 64]."""
+    keras.utils.set_random_seed(3)
+    with strategy.scope():
+        layer = keras.layers.Dropout(0.5)
+    if apart:
+        seeds = [variable.value for variable in layer.variables]
+        ReplicaValues([], Placement(strategy, "float32", compile, ()), seeds)
+    drop = tf.function(lambda: layer(tf.ones([64]), training=True) == 0, jit_compile=compile)
+    step = tf.function(lambda: strategy.experimental_local_results(strategy.run(lambda: drop())))
+    return np.stack([np.stack([mask.numpy() for mask in step()]) for _ in range(3)])
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_replicas_drop_different_places_and_the_first_those_of_one_device(compile):
+    first = masks(two(), compile=compile)
+    assert len({mask.tobytes() for mask in first.reshape(-1, 64)}) == 6  # of 3 steps, 2 replicas
+    np.testing.assert_array_equal(first, masks(two(), compile=compile))
+    np.testing.assert_array_equal(first[:, :1], masks(one(), compile=compile, apart=False))
+
+
+def test_replicas_of_another_worker_have_other_seeds():
+    strategy = two()
+    with strategy.scope():
+        seed = tf.Variable([7, 2], trainable=False, dtype=tf.int64, aggregation=tf.VariableAggregation.NONE)
+    cluster = Cluster(("a:1", "b:1"), ("/job:worker/task:0", "/job:worker/task:1"), number=1)
+    here = dataclasses.replace(Placement(strategy, "float32", False, ()), cluster=cluster)
+    ReplicaValues([], here, [seed])
+    assert strategy.experimental_local_results(seed)[0].numpy().tolist() == [8, 2]
