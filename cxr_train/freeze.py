@@ -1,14 +1,16 @@
 """Which layers are trained: the head always, the backbone in whole, in part, later, or not at all.
 
-A frozen layer's weights are no part of the backward pass, and its BatchNorm normalises with its
-moving statistics and leaves them as they are (Keras' rule for `trainable = False`). The dropout
-that EfficientNet has between its blocks stays on in training, frozen or not.
+A frozen layer behaves as in inference, as under `base(x, training=False)` in Keras' guide to transfer
+learning: its weights are no part of the backward pass, its BatchNorm normalises with its moving
+statistics and leaves them as they are (Keras' rule for `trainable = False`), and its dropout, which
+EfficientNet has between its blocks, drops nothing (for which Keras has no such rule).
 """
 
 import difflib
 import itertools
 
 import keras
+import tensorflow as tf
 
 from cxr_data.errors import UsageError
 from cxr_train.recipe import UNTIL
@@ -47,3 +49,18 @@ def set_trainable(layers: list[keras.layers.Layer], trainable: bool) -> None:
     """Freezes or frees layers. A function traced before must be traced again."""
     for layer in layers:
         layer.trainable = trainable
+        if isinstance(layer, keras.layers.Dropout):
+            _set_dropping(layer, trainable)
+
+
+def _set_dropping(dropout: keras.layers.Dropout, drops: bool) -> None:
+    """Switches a dropout layer on or off; a rate of 0 would do, but be saved with the model."""
+    if drops:
+        dropout.__dict__.pop("call", None)
+    else:
+        dropout.call = _pass_on
+
+
+def _pass_on(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+    """What dropout does in inference."""
+    return inputs

@@ -101,3 +101,40 @@ def test_frozen_weights_and_statistics_stay_and_the_rest_moves(replicas):
     for variable in model.variables:
         same = (variable.numpy() == before[variable.path]).all()
         assert same == (variable.path in frozen), variable.path
+
+
+def two_dropouts(*, include_top, weights, input_tensor) -> keras.Model:
+    x = keras.layers.Conv2D(4, 3, name="conv")(input_tensor)
+    x = keras.layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), name="drop1")(x)
+    return keras.Model(input_tensor, keras.layers.Dropout(0.5, name="drop2")(x))
+
+
+def test_a_frozen_dropout_drops_nothing_until_it_is_freed(monkeypatch, tmp_path):
+    monkeypatch.setitem(backbones.BACKBONES, "three", backbones.Backbone("three", two_dropouts, "", 8))
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    model = model_of(strategy)
+    item = batch()
+    inferred = tf.nn.sparse_softmax_cross_entropy_with_logits(item["label"], model(item["image"]))
+    whole = layers_to_freeze(model, "backbone")
+    still = keras.optimizers.SGD(0.0)
+    step = TrainStep(model, still, LossScale(1.0, dynamic=False), strategy, compile=False, global_batch=4)
+
+    def loss() -> float:
+        step.retrace(compile=False)
+        return float(step(iter(tf.data.Dataset.from_tensors(item)), 1).loss[0])
+
+    def draws() -> list[int]:
+        return [int(model.get_layer(name).seed_generator.state[1]) for name in ("drop1", "drop2")]
+
+    set_trainable(whole, False)
+    assert loss() == pytest.approx(float(tf.reduce_sum(inferred)), rel=1e-6)
+    assert draws() == [0, 0]
+    model.save(tmp_path / "frozen.keras")
+    saved = keras.saving.load_model(tmp_path / "frozen.keras")
+    assert saved.get_layer("drop1").rate == 0.5
+    set_trainable(whole, True)
+    assert loss() != pytest.approx(float(tf.reduce_sum(inferred)), rel=1e-6)
+    assert draws() == [1, 1]
+    set_trainable(layers_to_freeze(model, "until:drop1"), False)
+    loss()
+    assert draws() == [1, 2]
