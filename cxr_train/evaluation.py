@@ -296,12 +296,13 @@ def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, m
 
 def refuse_other_classes(run_dir: pathlib.Path, manifest: Manifest) -> None:
     """Checks that data has the model's own classes, in its order. Raises as `class_map_for`."""
-    class_map_for(run_dir, manifest)
     expected = trained_on(run_dir).class_names
     if manifest.class_names != expected:
         raise DataError(
-            f"{manifest.directory} has class_names {manifest.class_names}, the run {run_dir} {expected}"
+            f"{manifest.directory} has the classes {', '.join(manifest.class_names)}, the run {run_dir} "
+            f"{', '.join(expected)}"
         )
+    class_map_for(run_dir, manifest)
 
 
 def stored_predictions(run_dir: pathlib.Path, split: str) -> NamedPredictions | None:

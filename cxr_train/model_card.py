@@ -1,13 +1,16 @@
 """The reporting checklists TRIPOD+AI and CLAIM, filled as far as a run directory can fill them.
 
-TRIPOD+AI: Collins et al., BMJ 2024;385:e078378. CLAIM: Mongan et al., Radiology: Artificial
-Intelligence 2020;2(2):e200029. What only the authors of a study know stays open and is said
+TRIPOD+AI: Collins et al., BMJ 2024;385:e078378, table 2. CLAIM: Mongan et al., Radiology:
+Artificial Intelligence 2020;2(2):e200029, the 42 items of 2020, not those of the update of 2024,
+which are numbered otherwise. What only the authors of a study know stays open and is said
 to be: it is the longer part.
 """
 
 import dataclasses
 
 from cxr_train.run_record import RunRecord
+
+_RANGES = {"unit": "fed as pixels in [0, 1]", "imagenet": "fed in the range of the pretrained weights"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,45 +29,70 @@ class Item:
 
 
 def tripod_ai(record: RunRecord) -> tuple[Item, ...]:
-    """The items of TRIPOD+AI that a run or its authors can answer, in order, in our words."""
+    """The items of TRIPOD+AI but for title and abstract, in order, in our words."""
     return (
+        Item("3a", "healthcare context, why a model, what models there are"),
         Item("3b", "target population, place in the care pathway, users"),
         Item("3c", "health inequalities between groups"),
+        Item("4", "objectives"),
         Item("5a", "sources of the data and how representative they are", _source(record)),
         Item("5b", "dates of collection"),
         Item("6a", "setting: number and place of the centres"),
         Item("6b", "who was eligible"),
-        Item("7", "data preparation", _preparation(record)),
-        Item("8a", "outcome: how and by whom it was assessed", _outcome(record)),
-        Item("9a", "predictors", "the pixels of one image; no clinical data"),
+        Item("6c", "treatments"),
+        Item("7", "data preparation and quality checks", _preparation(record)),
+        Item("8a", "outcome: how and when it was assessed", _outcome(record)),
+        Item("8b", "who assessed the outcome"),
+        Item("8c", "blinding of the outcome"),
+        Item("9a", "choice of predictors", "the pixels of one image; no clinical data"),
+        Item("9b", "how and when predictors were measured"),
+        Item("9c", "who assessed predictors", "nobody: the network is given the pixels"),
         Item("10", "how the sample size was arrived at"),
         Item("11", "missing data", _excluded(record)),
         Item("12a", "how the data were divided", _partition(record)),
+        Item("12b", "how predictors were scaled", _RANGES[record.config.input_range]),
         Item("12c", "type of model, building steps, tuning, validation", _training(record)),
+        Item("12d", "handling of differences between centres"),
         Item("12e", "measures of performance", _measures()),
-        Item("13", "class imbalance", "classes were not reweighted or resampled unless the settings say so"),
+        Item("12f", "updating of the model", "none: evaluated as it was trained"),
+        Item("12g", "how predictions were calculated", "best.keras, by cxr_train.evaluate or predict"),
+        Item("13", "class imbalance", _imbalance(record)),
         Item("14", "fairness: approaches and rationale"),
         Item("15", "output of the model", _output(record)),
+        Item("16", "differences between development and evaluation data", "none: splits of the same data"),
         Item("17", "ethical approval"),
         Item("18a", "funding"),
         Item("18b", "conflicts of interest"),
         Item("18c", "protocol"),
+        Item("18d", "registration"),
         Item("18e", "availability of the data"),
         Item("18f", "availability of the code", _software(record)),
         Item("19", "involvement of patients and public"),
+        Item("20a", "flow of the participants", _excluded(record)),
         Item("20b", "characteristics of the participants"),
+        Item("20c", "comparison with the development data"),
         Item("21", "participants and outcomes in each analysis", _counts(record)),
         Item("22", "the full model", _model(record)),
         Item("23a", "performance with intervals", _performance(record)),
         Item("23b", "heterogeneity between groups and centres"),
+        Item("24", "results of updating", "none: see 12f"),
+        Item("25", "interpretation, fairness included"),
         Item("26", "limitations", "see the limits above; those of the study are the authors' to add"),
-        Item("27a", "how images of poor quality are handled", _excluded(record)),
+        Item(
+            "27a",
+            "input of poor quality, in use",
+            "a file that cannot be read is refused; quality is not judged",
+        ),
+        Item("27b", "what users have to do and know"),
+        Item("27c", "next steps of research"),
     )
 
 
 def claim(record: RunRecord) -> tuple[Item, ...]:
-    """The items of CLAIM that concern methods and results, in order, in our words."""
+    """The items of CLAIM but for title and abstract, in order, in our words."""
     return (
+        Item("3", "scientific and clinical background, intended use"),
+        Item("4", "objectives and hypotheses"),
         Item("5", "prospective or retrospective"),
         Item("6", "study goal"),
         Item("7", "data sources", _source(record)),
@@ -93,12 +121,13 @@ def claim(record: RunRecord) -> tuple[Item, ...]:
         Item("30", "robustness or sensitivity analysis"),
         Item("31", "explainability", _explained(record)),
         Item("32", "validation on external data"),
-        Item("33", "flow of the images", _flow(record)),
+        Item("33", "flow of the images", _excluded(record)),
         Item("34", "demographic and clinical characteristics"),
         Item("35", "performance on every partition", _performance(record)),
         Item("36", "estimates of performance and their precision", _performance(record)),
         Item("37", "failure analysis", _failures(record)),
         Item("38", "limitations", "see the limits above; those of the study are the authors' to add"),
+        Item("39", "implications for practice", "none: research software, no clinical role"),
         Item("40", "registration"),
         Item("41", "protocol"),
         Item("42", "funding"),
@@ -116,11 +145,10 @@ def _preparation(record: RunRecord) -> str | None:
     manifest = record.manifest
     if not manifest:
         return None
-    ranges = {"unit": "fed as pixels in [0, 1]", "imagenet": "fed in the range of the pretrained weights"}
     return (
         f"{'grayscale' if manifest['color'] == 'gray' else 'in colour'}, resized to {manifest['size']} x "
         f"{manifest['size']} px ({manifest['kernel']}), stored as {manifest['dtype']}, "
-        f"{ranges[record.config.input_range]}"
+        f"{_RANGES[record.config.input_range]}"
     )
 
 
@@ -153,12 +181,19 @@ def _disjoint(record: RunRecord) -> str | None:
 
 
 def _training(record: RunRecord) -> str:
-    config = record.config
+    config, recipe = record.config, record.config.recipe
+    frozen = "all layers trained" if recipe.freeze == "none" else f"frozen: {recipe.freeze}"
     done = f"{len(record.epochs)} of {config.epochs} epochs" if record.epochs else f"{config.epochs} epochs"
     return (
-        f"{done}, batches of {config.batch_size}, {config.recipe.optimizer} at {config.learning_rate:g}, "
-        f"cross-entropy, all layers trainable unless the settings say otherwise, seed {config.seed}"
+        f"{done}, batches of {config.batch_size}, {recipe.optimizer} at {config.learning_rate:g}, "
+        f"cross-entropy, {frozen}, augmentation {recipe.augment}, seed {config.seed}; nothing was tuned by "
+        "this run itself"
     )
+
+
+def _imbalance(record: RunRecord) -> str:
+    weights = record.config.recipe.class_weights
+    return "no class was reweighted" if weights == "none" else f"class weights in the loss: {weights}"
 
 
 def _selection(record: RunRecord) -> str | None:
@@ -194,7 +229,10 @@ def _output(record: RunRecord) -> str | None:
 
 
 def _measures() -> str:
-    return "sensitivity, specificity, precision, F1, AUROC and AUPRC of each class and their mean; accuracy"
+    return (
+        "sensitivity, specificity, precision, F1, AUROC and AUPRC of each class and their mean; accuracy; "
+        "calibration: expected calibration error, reliability diagram"
+    )
 
 
 def _software(record: RunRecord) -> str | None:
@@ -216,11 +254,12 @@ def _counts(record: RunRecord) -> str | None:
 
 
 def _performance(record: RunRecord) -> str | None:
-    told = [
-        f"{split.name}: accuracy {split.metrics['accuracy']:.3f}"
-        for split in record.splits
-        if split.metrics and split.metrics.get("accuracy") is not None
-    ]
+    told = []
+    for split in record.splits:
+        if split.metrics and split.metrics.get("accuracy") is not None:
+            interval = (split.metrics.get("intervals") or {}).get("accuracy")
+            reach = f" (95 %: {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+            told.append(f"{split.name}: accuracy {split.metrics['accuracy']:.3f}{reach}")
     return "; ".join(told) + "; all of it under Results" if told else None
 
 
@@ -232,7 +271,3 @@ def _explained(record: RunRecord) -> str | None:
 def _failures(record: RunRecord) -> str | None:
     shown = [split for split in record.splits if split.explanation]
     return "galleries of false negatives, false positives and confusions above" if shown else None
-
-
-def _flow(record: RunRecord) -> str | None:
-    return _excluded(record)

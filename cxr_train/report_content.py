@@ -69,7 +69,11 @@ def report_content(record: RunRecord) -> dict[str, Any]:
         "limits": _limits(record),
         "checklists": [
             _checklist("TRIPOD+AI", "Collins et al., BMJ 2024;385:e078378", tripod_ai(record)),
-            _checklist("CLAIM", "Mongan et al., Radiology: AI 2020;2(2):e200029", claim(record)),
+            _checklist(
+                "CLAIM",
+                "Mongan et al., Radiology: AI 2020;2(2):e200029 (items of 2020, not of the 2024 update)",
+                claim(record),
+            ),
         ],
         "environment": _environment(record),
         "flags": record.flags,

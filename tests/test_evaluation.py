@@ -219,6 +219,16 @@ def test_data_of_another_size_or_kernel_is_refused(manifest, tmp_path):
             evaluation.class_map_for(tmp_path / "run", dataclasses.replace(manifest, **changes))
 
 
+def test_explaining_data_of_other_classes_is_refused_without_advice_that_it_cannot_take(manifest, tmp_path):
+    make_run(tmp_path / "run", manifest)
+    theirs = dataclasses.replace(manifest, class_names=("COVID-19", "normal", "pneumonia"))
+    with pytest.raises(
+        DataError, match="has the classes COVID-19, normal, pneumonia, the run .* covid,"
+    ) as error:
+        evaluation.refuse_other_classes(tmp_path / "run", theirs)
+    assert "--class_map" not in str(error.value)
+
+
 def run(*arguments: object) -> subprocess.CompletedProcess:
     line = [sys.executable, "-m", "cxr_train.evaluate", *map(str, arguments)]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)

@@ -17,7 +17,9 @@ from test_main import ROOT
 from cxr_data.errors import DataError
 from cxr_train import metrics
 from cxr_train.config import TrainConfig
+from cxr_train.model_card import claim, tripod_ai
 from cxr_train.report_page import write_report
+from cxr_train.run_record import RunRecord
 
 EVIL = "<script>alert('x')</script>&\"$_"
 CLASSES = ("covid", EVIL, "_pneumonia$")
@@ -165,6 +167,27 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
     assert "Missing here" not in page.text
     first = (tmp_path / "run/report/index.html").read_bytes()
     assert write_report(tmp_path / "run").read_bytes() == first
+
+
+def test_the_checklists_have_all_items_once_and_performance_has_its_interval(tmp_path):
+    record = RunRecord.read(write_run(tmp_path / "run"))
+    parts = {
+        3: "abc",
+        5: "ab",
+        6: "abc",
+        8: "abc",
+        9: "abc",
+        12: "abcdefg",
+        18: "abcdef",
+        20: "abc",
+        23: "ab",
+    }
+    numbers = [f"{item}{part}" for item in range(3, 28) for part in {**parts, 27: "abc"}.get(item, [""])]
+    assert [item.number for item in tripod_ai(record)] == numbers
+    assert [item.number for item in claim(record)] == list(map(str, range(3, 43)))
+    answers = {item.number: item.answer for item in claim(record)}
+    assert "(95 %: 0.200 to 0.400)" in answers["36"]
+    assert answers["12"] is None
 
 
 def test_what_is_missing_is_told(tmp_path):
