@@ -201,9 +201,14 @@ def _notes(table: Mapping[str, Any]) -> list[str]:
     notes = [
         f"{table['split']} split; [95 % intervals: bootstrap over patients]; sensitivity, specificity and "
         "auroc are means over the classes; right alone: images that this run has right and the baseline "
-        f"wrong / the reverse; Holm p: McNemar's exact test, adjusted for {table['comparisons']} "
-        "comparison(s); intervals of differences are not adjusted"
+        f"wrong / the reverse; Holm p: McNemar's exact test, which takes images for independent, adjusted for "
+        f"{table['comparisons']} comparison(s)"
     ]
+    if table["comparisons"] > 1:
+        notes.append(
+            "the 95 % of each difference's interval are not adjusted for the number of comparisons: where "
+            "nothing differs, one interval in twenty still leaves out 0"
+        )
     if table["picked_on"]:
         notes.append("each run's best epoch was picked on these very images: the numbers flatter")
     if not table["seeds"]:

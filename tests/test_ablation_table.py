@@ -99,4 +99,7 @@ def test_without_a_baseline_there_are_no_tests(tmp_path):
     runs = [make_run(tmp_path, "plain", 0, None), make_run(tmp_path, "better", 0, 2)]
     table = table_of(runs)
     assert table["comparisons"] == 0
+    assert "not adjusted" not in ablation_table.to_text(table)
+    table["comparisons"] = 2
+    assert "interval are not adjusted for the number of comparisons" in ablation_table.to_text(table)
     assert "the baseline is not finished" in ablation_table.to_text(table)
