@@ -201,7 +201,7 @@ def _notes(table: Mapping[str, Any]) -> list[str]:
     notes = [
         f"{table['split']} split; [95 % intervals: bootstrap over patients]; sensitivity, specificity and "
         "auroc are means over the classes; right alone: images that this run has right and the baseline "
-        f"wrong / the reverse; Holm p: McNemar's exact test, which takes images for independent, adjusted for "
+        "wrong / the reverse; Holm p: McNemar's exact test, which takes images for independent, adjusted for "
         f"{table['comparisons']} comparison(s)"
     ]
     if table["comparisons"] > 1:
