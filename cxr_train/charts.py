@@ -50,15 +50,18 @@ def embed(content: bytes, media_type: str, alt: str) -> Picture:
     return Picture(f"data:{media_type};base64,{base64.b64encode(content).decode()}", alt)
 
 
-def curves(rows: Sequence[dict[str, Any]]) -> list[Picture]:
-    """Loss, accuracy, and macro sensitivity and specificity by epoch, from rows of `metrics.jsonl`."""
+def curves(rows: Sequence[dict[str, Any]], kept: int | None) -> list[Picture]:
+    """Loss, accuracy, and macro sensitivity and specificity by epoch.
+
+    Args:
+      rows: of `metrics.jsonl`.
+      kept: the epoch to mark.
+    """
     if any(row["validation"] is None for row in rows):
         return _training_curves(rows)
-    losses = _of(rows, "validation", "loss")
-    best = rows[int(np.argmin(losses))]["epoch"]
     macro = [row["validation"]["macro"] for row in rows]
     panels = {
-        "loss": {"train": _of(rows, "train", "loss"), "validation": losses},
+        "loss": {"train": _of(rows, "train", "loss"), "validation": _of(rows, "validation", "loss")},
         "accuracy": {part: _of(rows, part, "accuracy") for part in ("train", "validation")},
         "validation, mean of the classes": {
             name: [_number(row[name]) for row in macro] for name in ("sensitivity", "specificity")
@@ -67,9 +70,9 @@ def curves(rows: Sequence[dict[str, Any]]) -> list[Picture]:
     pictures = []
     for title, lines in panels.items():
         ends = ", ".join(f"{name} {values[0]:.3f} to {values[-1]:.3f}" for name, values in lines.items())
-        alt = f"{title} over {len(rows)} epochs, first to last: {ends}. Epoch {best} is kept."
+        alt = f"{title} over {len(rows)} epochs, first to last: {ends}. Epoch {kept or 'none'} is kept."
         top = None if title == "loss" else 1.02
-        pictures.append(_by_epoch(title, [row["epoch"] for row in rows], lines, alt, top, best))
+        pictures.append(_by_epoch(title, [row["epoch"] for row in rows], lines, alt, top, kept))
     return pictures
 
 

@@ -114,7 +114,7 @@ def claim(record: RunRecord) -> tuple[Item, ...]:
         Item("23", "software", _software(record)),
         Item("24", "initial parameters", _initial(record)),
         Item("25", "training", _training(record)),
-        Item("26", "selection of the final model", _selection(record)),
+        Item("26", "selection of the final model", selection(record)),
         Item("27", "ensembling", "none: one network"),
         Item("28", "metrics", _measures()),
         Item("29", "statistics and uncertainty", "95 % intervals: bootstrap over patients"),
@@ -196,7 +196,8 @@ def _imbalance(record: RunRecord) -> str:
     return "no class was reweighted" if weights == "none" else f"class weights in the loss: {weights}"
 
 
-def _selection(record: RunRecord) -> str | None:
+def selection(record: RunRecord) -> str | None:
+    """Which epoch was kept, and why; None where there is none."""
     best = record.best_epoch
     if not best:
         return None

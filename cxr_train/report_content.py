@@ -9,8 +9,9 @@ from cxr_data.findings import KINDS
 from cxr_data.manifest import joined_splits
 from cxr_train import charts
 from cxr_train.charts import Picture, embed
+from cxr_train.evaluation_text import no_temperature, optimistic
 from cxr_train.explanation import EXPLANATIONS
-from cxr_train.model_card import Item, claim, tripod_ai
+from cxr_train.model_card import Item, claim, selection, tripod_ai
 from cxr_train.recipe import Recipe
 from cxr_train.run_record import Document, RunRecord, SplitRecord
 
@@ -31,6 +32,7 @@ _GALLERIES = {
     "confusion": "Confusions, the most frequent first: evidence for the true and for the predicted class",
 }
 _VERDICTS = {"passed": "good", "failed": "bad", "undecided": "open"}
+_FAMILIAR = ("", "the best epoch was picked on them", "the model was trained on them")
 _UNDEFINED = "undefined"
 Facts = list[tuple[str, str]]
 
@@ -61,8 +63,11 @@ def report_content(record: RunRecord) -> dict[str, Any]:
         "problems": record.problems,
         "directory": str(record.directory),
         "run": _run(record),
-        "splits": [_split(split, record.class_names) for split in record.splits if split.metrics],
-        "curves": charts.curves(record.epochs) if record.epochs else [],
+        "splits": [_split(record, split) for split in record.splits if split.metrics],
+        "curves": charts.curves(record.epochs, (record.best_epoch or {}).get("epoch"))
+        if record.epochs
+        else [],
+        "kept": selection(record),
         "explanations": [_explanation(record, split) for split in record.splits if split.explanation],
         "throughput": _throughput(record),
         "data": _data(record),
@@ -86,18 +91,28 @@ def _subtitle(record: RunRecord) -> str:
 
 
 def _key_numbers(record: RunRecord) -> list[tuple[str, str, str]]:
-    """The few numbers at the top: of the test split, or else of what was evaluated."""
+    """The few numbers at the top: of the test split, or else of what the model knows the least."""
     evaluated = [split for split in record.splits if split.metrics]
-    split = next((split for split in evaluated if split.name == "test"), evaluated[0] if evaluated else None)
-    if split is None or split.metrics is None:
+    if not evaluated:
         return []
-    metrics, intervals = split.metrics, split.metrics.get("intervals") or {}
+    split = min(evaluated, key=lambda split: (_familiarity(record, split), split.name != "test"))
+    metrics = split.metrics or {}
+    intervals = metrics.get("intervals") or {}
     macro, macro_intervals = metrics["macro"], intervals.get("macro") or {}
     numbers = [("accuracy", metrics["accuracy"], intervals.get("accuracy"))]
     for name in ("sensitivity", "specificity", "auroc"):
         numbers.append((f"{_METRICS[name]}, mean", macro[name], macro_intervals.get(name)))
     shown = [(name, _number(value), _interval(interval)) for name, value, interval in numbers]
-    return [("split", split.name, f"{metrics['images']:,} images"), *shown]
+    told = _FAMILIAR[_familiarity(record, split)]
+    note = f"{metrics['images']:,} images" + (f"; {told}" if told else "")
+    return [("split", split.name, note), *shown]
+
+
+def _familiarity(record: RunRecord, split: SplitRecord) -> int:
+    """How well the model knows a split's images, as an index of `_FAMILIAR`."""
+    if split.name in joined_splits(record.config.train_split):
+        return 2
+    return int(split.name == record.config.held_out_validation)
 
 
 def _run(record: RunRecord) -> Facts:
@@ -143,29 +158,35 @@ def _images_of(record: RunRecord, split: str) -> str:
     return f"{split} split, {sum(counts.values()):,} images ({classes})"
 
 
-def _split(split: SplitRecord, class_names: Sequence[str]) -> dict[str, Any]:
+def _split(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
     metrics = split.metrics or {}
     names = metrics["class_names"]
     pictures: list[tuple[Picture, str]] = []
     if split.labels is not None and split.probabilities is not None:
-        curve = charts.roc(split.labels, split.probabilities, class_names)
+        curve = charts.roc(split.labels, split.probabilities, record.class_names)
         if curve:
             pictures.append((curve, "ROC curves, each class against the rest."))
         bins = charts.reliability(split.labels, split.probabilities)
         pictures.append((bins, "Reliability: on the dotted line, a probability means what it says."))
-    notes = _calibration(metrics) + [
-        f"{_METRICS[metric]} is undefined for {', '.join(classes)}, which the mean leaves out."
-        for metric, classes in metrics.get("left_out", {}).items()
-        if metric in _METRICS
-    ]
+    notes = (
+        _interval_notes(metrics)
+        + _calibration(metrics)
+        + [
+            f"{_METRICS[metric]} is undefined for {', '.join(classes)}, which the mean leaves out."
+            for metric, classes in metrics.get("left_out", {}).items()
+            if metric in _METRICS
+        ]
+    )
     if split.explanation is None and not pictures:
         notes.append("There are no predictions to draw curves from.")
     patients = f" of {split.groups:,} patients" if split.groups else ""
+    told = _FAMILIAR[_familiarity(record, split)]
+    warning = f" These images flatter: {told}." if told else ""
     accuracy = _with_interval(metrics["accuracy"], (metrics.get("intervals") or {}).get("accuracy"))
     return {
         "name": split.name,
         "summary": f"{metrics['images']:,} images{patients}. Accuracy {accuracy}, "
-        f"loss {_number(metrics.get('loss'))}.",
+        f"loss {_number(metrics.get('loss'))}.{warning}",
         "tables": [_metrics_table(metrics), _confusion(metrics["confusion_matrix"], names)],
         "notes": notes,
         "charts": pictures,
@@ -178,12 +199,22 @@ def _calibration(metrics: Document) -> list[str]:
     if "uncalibrated" not in fitted:
         return []
     told = f"Expected calibration error {fitted['uncalibrated']['ece']:.3f}"
-    if fitted.get("calibrated"):
-        told += (
-            f"; {fitted['calibrated']['ece']:.3f} at temperature {fitted['temperature']:.2f}, "
-            f"fitted on the {fitted['fitted_on']} split"
-        )
-    return [f"{told}."]
+    if not fitted.get("calibrated"):
+        return [f"{told}; {no_temperature(fitted)}."]
+    split, after = fitted["fitted_on"], fitted["calibrated"]["ece"]
+    told += f"; {after:.3f} at temperature {fitted['temperature']:.2f}, fitted on the {split} split"
+    return [f"{told}{optimistic(metrics, split)}."]
+
+
+def _interval_notes(metrics: Document) -> list[str]:
+    """What a reader must know about intervals that are not percentiles of the resamples, or not there."""
+    intervals = metrics.get("intervals") or {}
+    notes = []
+    if intervals.get("exact"):
+        notes.append("Rates of exactly 0 or 1 have the exact binomial interval, with patients as trials.")
+    if intervals.get("no_interval"):
+        notes.append("Where no interval stands, all resamples are the same, or too few of them defined.")
+    return notes
 
 
 def _metrics_table(metrics: Document) -> Grid:

@@ -18,6 +18,7 @@ from cxr_data.errors import DataError
 from cxr_train import metrics
 from cxr_train.config import TrainConfig
 from cxr_train.model_card import claim, tripod_ai
+from cxr_train.report_content import report_content
 from cxr_train.report_page import write_report
 from cxr_train.run_record import RunRecord
 
@@ -188,6 +189,56 @@ def test_the_checklists_have_all_items_once_and_performance_has_its_interval(tmp
     answers = {item.number: item.answer for item in claim(record)}
     assert "(95 %: 0.200 to 0.400)" in answers["36"]
     assert answers["12"] is None
+
+
+def test_the_numbers_at_the_top_are_of_the_images_that_the_model_knows_the_least(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    write_split(run_dir, "train")
+    for drawn in (
+        "metrics.jsonl",
+        *(f"predictions_{split}.csv" for split in ("train", "validation", "test")),
+    ):
+        (run_dir / drawn).unlink()  # what takes time
+    for split, told in (("test", "24 images"), ("validation", "the best epoch was picked on them")):
+        (name, value, note), *_ = report_content(RunRecord.read(run_dir))["key"]
+        assert (name, value) == ("split", split)
+        assert told in note
+        (run_dir / f"metrics_{split}.json").unlink()
+    content = report_content(RunRecord.read(run_dir))
+    assert content["key"][0] == ("split", "train", "24 images; the model was trained on them")
+    assert "These images flatter: the model was trained on them." in content["splits"][0]["summary"]
+
+
+def test_the_marked_epoch_is_the_kept_one_also_by_another_metric_than_the_loss(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    for split in ("validation", "test"):
+        (run_dir / f"metrics_{split}.json").unlink()
+    config = json.loads((run_dir / "config.json").read_text())
+    (run_dir / "config.json").write_text(json.dumps({**config, "monitor": "macro_specificity"}))
+    rows = [row(1), row(2), row(3)]
+    rows[0]["validation"]["macro"]["specificity"] = 0.9
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    content = report_content(RunRecord.read(run_dir))
+    assert all(picture.alt.endswith("Epoch 1 is kept.") for picture in content["curves"])
+    assert content["kept"] == "the epoch with the highest macro specificity on the validation split: epoch 1"
+
+
+def test_unusual_intervals_are_told(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    for drawn in ("metrics.jsonl", "predictions_test.csv", "predictions_validation.csv"):
+        (run_dir / drawn).unlink()
+    path = run_dir / "metrics_test.json"
+    metrics = json.loads(path.read_text())
+    metrics["intervals"] |= {"exact": ["covid sensitivity"], "no_interval": {"macro f1": "the same"}}
+    metrics["calibration"] = {"uncalibrated": {"ece": 0.25}, "calibrated": None, "fitted_on": "validation"}
+    path.write_text(json.dumps(metrics))
+    (test,) = (s for s in report_content(RunRecord.read(run_dir))["splits"] if s["name"] == "test")
+    assert test["notes"][:3] == [
+        "Rates of exactly 0 or 1 have the exact binomial interval, with patients as trials.",
+        "Where no interval stands, all resamples are the same, or too few of them defined.",
+        "Expected calibration error 0.250; no temperature: on validation none is the best, since every image "
+        "is right, or the probabilities say nothing.",
+    ]
 
 
 def test_what_is_missing_is_told(tmp_path):
