@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 # Tests ask XLA for right results, not for fast ones: this halves its compile time.
 os.environ.setdefault(
@@ -10,8 +11,10 @@ os.environ.setdefault(
 
 import pytest
 from hypothesis import HealthCheck, settings
+from shards import random_images, write_shards
 
 import cxr_data  # noqa: F401  (sets TensorFlow's log level before it is imported)
+from cxr_data.manifest import Manifest
 
 # No case fails for the machine's speed. A change must not fail for a case that it did not cause:
 # there the cases are fixed. Elsewhere they are new in every run, and what they find becomes a test.
@@ -25,6 +28,22 @@ def pytest_configure() -> None:
     from cxr_train.strategy import split_cpu
 
     split_cpu(2)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[None]:
+    """`--backbone=tiny` is a convolution with BatchNorm."""
+    import tiny
+
+    with tiny.registered("tiny", tiny.with_batch_norm):
+        yield
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Of 23 images to train on and 7 to validate on."""
+    splits = {"train": random_images(23), "validation": random_images(7, seed=1)}
+    return write_shards(tmp_path_factory.mktemp("data"), splits)
 
 
 @pytest.fixture(scope="session")

@@ -10,28 +10,17 @@ import os
 import sys
 import time
 
-import keras
 import numpy as np
 import tensorflow as tf
+import tiny
 
 from cxr_train import backbones, loop, main
 from cxr_train.step import PredictStep, TrainStep
 
-
-def tiny(*, include_top, weights, input_tensor) -> keras.Model:
-    x = keras.layers.Conv2D(4, 3, activation="relu")(input_tensor)
-    return keras.Model(input_tensor, keras.layers.BatchNormalization()(x))
-
-
-def tiny_plain(*, include_top, weights, input_tensor) -> keras.Model:
-    return keras.Model(input_tensor, keras.layers.Conv2D(4, 3, activation="relu")(input_tensor))
-
-
 record, step_seconds, loop._MOST_STEPS_PER_CALL = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 del sys.argv[1:4]
-for build in (tiny, tiny_plain):
-    name = build.__name__
-    backbones.BACKBONES[name] = backbones.Backbone(name, build, "https://none/tiny.h5", 4)
+for name, build in {"tiny": tiny.with_batch_norm, "tiny_plain": tiny.plain}.items():
+    backbones.BACKBONES[name] = tiny.backbone(name, build)
 file = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 plain_step, plain_predict = TrainStep._step, PredictStep.__call__
 

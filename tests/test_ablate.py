@@ -7,10 +7,10 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from shards import random_images, write_shards
+from waiting import SECONDS, wait_until
 
 from cxr_train.grid import study_grid
 
@@ -66,7 +66,7 @@ def answers(data, tmp_path_factory):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -115,15 +115,15 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "cxr_train.ablate", *map(str, arguments)]
 
 
-def finish(line: list[str], timeout: int) -> subprocess.CompletedProcess:
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+def finish(line: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=3 * SECONDS, check=False)
 
 
 def test_a_grid_of_one_run(data, tmp_path):
     (tmp_path / "grid.json").write_text(json.dumps({"only": {"backbone": "vgg16", "label_smoothing": 0.1}}))
     runs = tmp_path / "runs"
     line = command(f"--grid={tmp_path}/grid.json", f"--data={data}/px32", f"--run_dir={runs}", "--epochs=1")
-    done = finish([*line, "--batch_size=4", "--weights=none", "--train_on=train+validation"], 200)
+    done = finish([*line, "--batch_size=4", "--weights=none", "--train_on=train+validation"])
     assert done.returncode == 0, done.stderr
     assert "14 training images" in done.stdout
     (row,) = json.loads((runs / "ablation.json").read_text())["rows"]
@@ -151,15 +151,13 @@ def test_the_study_killed_and_resumed(tmp_path):
     )
     names = [one.name for one in study_grid(sizes)]
     fifth = runs / f"{names[4]}-seed0"
-    deadline = time.monotonic() + 600
-    while not (fifth / "config.json").exists() and killed.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until((fifth / "config.json").exists, killed)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     finished = {path: path.stat().st_mtime_ns for path in runs.glob("*/throughput.json")}
     assert len(finished) == 4
 
-    resumed = finish([sys.executable, "-m", "cxr_train.ablate", f"--flagfile={runs}/flags.txt"], 1200)
+    resumed = finish([sys.executable, "-m", "cxr_train.ablate", f"--flagfile={runs}/flags.txt"])
     assert resumed.returncode == 0, resumed.stderr
     assert "[1 of 12] " in resumed.stdout
     assert {path: path.stat().st_mtime_ns for path in finished} == finished

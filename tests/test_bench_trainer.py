@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,7 +13,6 @@ from sharder_fixtures import encoded, save
 from shards import random_images, write_shards
 
 from cxr_data.errors import DataError
-from cxr_train import backbones
 from cxr_train.assemble import assemble
 from cxr_train.config import TrainConfig
 from cxr_train.strategy import choose_placement
@@ -28,14 +26,7 @@ FIT, FIT_8 = Way("fit"), Way("fit", steps_per_execution=8)
 IMAGES, BATCH = 10, 4
 
 
-def tiny_backbone(*, include_top, weights, input_tensor) -> keras.Model:
-    return keras.Model(input_tensor, keras.layers.Conv2D(4, 3, activation="relu")(input_tensor))
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    one = backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 4)
-    monkeypatch.setitem(backbones.BACKBONES, "tiny", one)
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from shards import random_images, write_shards
+from tiny import results
 from waiting import SECONDS, wait_until
 
 from cxr_data.errors import UsageError
@@ -96,10 +97,7 @@ class Run:
         return record.exists() and f"\n{start_of_line}" in record.read_text()
 
     def rows(self) -> list[dict]:
-        rows = [json.loads(line) for line in (self.run_dir / "metrics.jsonl").read_text().splitlines()]
-        for row in rows:
-            row["train"] = {key: row["train"][key] for key in ("loss", "accuracy", "images")}
-        return rows
+        return results(self.run_dir)
 
     def predictions(self) -> list[list[str]]:
         lines = (self.run_dir / "predictions_validation.csv").read_text().splitlines()

@@ -9,14 +9,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 from runs import make_run
-from shards import random_images, write_shards
+from tiny import make_trainer, registered
 
 from cxr_data.choice import Choice
 from cxr_data.errors import CxrError
 from cxr_data.pipeline import Pipeline
-from cxr_train import backbones, evaluation, predict
+from cxr_train import evaluation, predict
 from cxr_train.compilation import go_on_uncompiled
-from cxr_train.config import TrainConfig
 from cxr_train.files import ImageFile
 from cxr_train.loop import Trainer
 from cxr_train.stop import StopRequest
@@ -36,26 +35,17 @@ def uncompilable(*, include_top, weights, input_tensor) -> keras.Model:
     return keras.Model(input_tensor, keras.layers.BatchNormalization()(x))
 
 
-@pytest.fixture(autouse=True)
-def network(monkeypatch):
-    backbone = backbones.Backbone("text", uncompilable, "https://none/text.h5", 4)
-    monkeypatch.setitem(backbones.BACKBONES, "text", backbone)
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory):
-    splits = {"train": random_images(9), "validation": random_images(3, seed=1)}
-    return write_shards(tmp_path_factory.mktemp("data"), splits)
+@pytest.fixture(scope="module", autouse=True)
+def network():
+    with registered("text", uncompilable):
+        yield
 
 
 def trainer(manifest, run_dir, *, compile: bool, why: str = "") -> Trainer:
-    run_dir.mkdir()
-    config = TrainConfig(
-        "text", manifest.directory, str(run_dir), epochs=1, batch_size=4, weights="none", head=()
-    )
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     choices = (Choice("xla", "on" if compile else "off", why),)
-    return Trainer(config, Pipeline(manifest), Placement(strategy, "float32", compile, choices))
+    placement = Placement(strategy, "float32", compile, choices)
+    return make_trainer(manifest, run_dir, placement, backbone="text", epochs=1, head=())
 
 
 def test_auto_says_so_in_one_line_and_trains_on_the_same_batches(manifest, tmp_path, capfd):

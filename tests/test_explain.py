@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from shards import random_images, write_shards
 from test_main import ROOT, assert_one_clear_line
+from tiny import make_trainer, registered
 
 from cxr_data.errors import UsageError
 from cxr_data.manifest import MANIFEST_NAME
@@ -41,10 +42,8 @@ def tiny_backbone(*, include_top, weights, input_tensor) -> keras.Model:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tiny():
-    with pytest.MonkeyPatch.context() as patch:
-        tiny = backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 8)
-        patch.setitem(backbones.BACKBONES, "tiny", tiny)
+def network():
+    with registered("tiny", tiny_backbone, smallest_image=8):
         yield
 
 
@@ -55,11 +54,8 @@ def data(tmp_path_factory):
 
 
 def trainer(data, run_dir, **changes) -> Trainer:
-    values = {"epochs": 1, "batch_size": 4, "weights": "none", "head": (6,), "input_range": "imagenet"}
-    run_dir.mkdir(exist_ok=True)
-    config = TrainConfig(backbone="tiny", data=data.directory, run_dir=str(run_dir), **values | changes)
-    config.save(run_dir / "config.json")
-    return Trainer(config, Pipeline(data), choose_placement("one", config.precision, "off"))
+    values = {"epochs": 1, "learning_rate": 1e-4, "input_range": "imagenet", "strategy": "one"} | changes
+    return make_trainer(data, run_dir, xla="off", **values)
 
 
 @pytest.fixture(scope="module")

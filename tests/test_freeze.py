@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny import registered
 
 from cxr_data.errors import UsageError
-from cxr_train import backbones
 from cxr_train.freeze import layers_to_freeze, set_trainable
 from cxr_train.model import build_model
 from cxr_train.precision import LossScale
@@ -23,10 +23,10 @@ def three_convolutions(*, include_top, weights, input_tensor) -> keras.Model:
     return keras.Model(input_tensor, x)
 
 
-@pytest.fixture(autouse=True)
-def three(monkeypatch):
-    backbone = backbones.Backbone("three", three_convolutions, "https://none/three.h5", 8)
-    monkeypatch.setitem(backbones.BACKBONES, "three", backbone)
+@pytest.fixture(scope="module", autouse=True)
+def three():
+    with registered("three", three_convolutions, smallest_image=8):
+        yield
 
 
 def model_of(strategy: tf.distribute.Strategy) -> keras.Model:
@@ -109,10 +109,10 @@ def two_dropouts(*, include_top, weights, input_tensor) -> keras.Model:
     return keras.Model(input_tensor, keras.layers.Dropout(0.5, name="drop2")(x))
 
 
-def test_a_frozen_dropout_drops_nothing_until_it_is_freed(monkeypatch, tmp_path):
-    monkeypatch.setitem(backbones.BACKBONES, "three", backbones.Backbone("three", two_dropouts, "", 8))
+def test_a_frozen_dropout_drops_nothing_until_it_is_freed(tmp_path):
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
-    model = model_of(strategy)
+    with registered("three", two_dropouts, smallest_image=8):
+        model = model_of(strategy)
     item = batch()
     inferred = tf.nn.sparse_softmax_cross_entropy_with_logits(item["label"], model(item["image"]))
     whole = layers_to_freeze(model, "backbone")

@@ -1,87 +1,27 @@
 """The outer loop on a tiny network: rows, best model, stop and resume, bit for bit."""
 
+import functools
 import json
-import pathlib
-import shutil
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from shards import random_images, write_shards
+from tiny import StopAfter, make_trainer, results, rows
 
 from cxr_data.errors import CxrError, DataError, UsageError
-from cxr_data.manifest import MANIFEST_NAME
 from cxr_data.order import training_batches
 from cxr_data.pipeline import Pipeline
-from cxr_train import backbones, evaluation, loop, predictions
-from cxr_train.config import TrainConfig
-from cxr_train.loop import Trainer
+from cxr_train import evaluation, loop, predictions
 from cxr_train.monitor import Monitor
 from cxr_train.recipe import Recipe
 from cxr_train.run import load_best_model
 from cxr_train.stop import Stopped, StopRequest
 from cxr_train.strategy import choose_placement
 
-
-def tiny_backbone(*, include_top, weights, input_tensor) -> keras.Model:
-    x = keras.layers.Conv2D(4, 3, activation="relu")(input_tensor)
-    return keras.Model(input_tensor, keras.layers.BatchNormalization()(x))
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    monkeypatch.setitem(
-        backbones.BACKBONES, "tiny", backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 4)
-    )
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory):
-    splits = {"train": random_images(23), "validation": random_images(7, seed=1)}
-    return write_shards(tmp_path_factory.mktemp("data"), splits)
-
-
-def trainer(manifest, run_dir, **changes) -> Trainer:
-    values = {
-        "epochs": 3,
-        "batch_size": 4,
-        "weights": "none",
-        "dropout": 0.3,
-        "head": (6,),
-        "learning_rate": 1e-2,
-    }
-    values |= changes
-    run_dir.mkdir(exist_ok=True)
-    shutil.copy(pathlib.Path(manifest.directory, MANIFEST_NAME), run_dir)
-    config = TrainConfig(backbone="tiny", data=manifest.directory, run_dir=str(run_dir), **values)
-    return Trainer(
-        config, Pipeline(manifest), choose_placement(config.strategy, config.precision, config.xla)
-    )
-
-
-class StopAfter(StopRequest):
-    """Asks to stop once it was asked `calls` times."""
-
-    def __init__(self, calls: int) -> None:
-        super().__init__()
-        self.calls = calls
-
-    def __bool__(self) -> bool:
-        self.calls -= 1
-        return self.calls < 0
-
-
-def results(run_dir) -> list[dict]:
-    """The rows without what depends on the clock."""
-    return [
-        {**row, "train": {key: row["train"][key] for key in ("loss", "accuracy", "images")}}
-        for row in rows(run_dir)
-    ]
-
-
-def rows(run_dir) -> list[dict]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+pytestmark = pytest.mark.usefixtures("tiny")
+trainer = functools.partial(make_trainer, dropout=0.3)
 
 
 def test_a_run_writes_what_the_design_names(manifest, tmp_path):

@@ -1,23 +1,17 @@
 """The head: where its one dropout layer stands."""
 
-import keras
 import pytest
+import tiny
 
 from cxr_data.errors import UsageError
-from cxr_train import backbones
 from cxr_train.config import TrainConfig
 from cxr_train.model import build_model
 
 
-def tiny_backbone(*, include_top, weights, input_tensor) -> keras.Model:
-    return keras.Model(input_tensor, keras.layers.Conv2D(4, 3)(input_tensor))
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    monkeypatch.setitem(
-        backbones.BACKBONES, "tiny", backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 4)
-    )
+@pytest.fixture(scope="module", autouse=True)
+def network():
+    with tiny.registered("tiny", tiny.plain):
+        yield
 
 
 @pytest.mark.parametrize("place", ["pooling", "head_1", "head_2"])

@@ -13,12 +13,6 @@ from cxr_data.manifest import read_manifest
 from cxr_data.order import InputWorker
 
 
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory):
-    splits = {"train": random_images(23), "validation": random_images(7, seed=1)}
-    return write_shards(tmp_path_factory.mktemp("data"), splits)
-
-
 def indices(dataset) -> list[int]:
     return [int(i) for batch in dataset for i in batch["index"]]
 

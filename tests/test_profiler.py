@@ -2,19 +2,14 @@
 
 import pathlib
 
-import keras
 import pytest
 from shards import random_images, write_shards
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
+from tiny import make_trainer
 
 from cxr_data.errors import UsageError
-from cxr_data.pipeline import Pipeline
-from cxr_train import backbones
-from cxr_train.config import TrainConfig
-from cxr_train.loop import Trainer
 from cxr_train.profiler import StepProfiler, parse_steps
 from cxr_train.stop import StopRequest
-from cxr_train.strategy import choose_placement
 
 STEPS_PER_EPOCH = 5
 
@@ -39,28 +34,16 @@ def test_calls_end_where_the_trace_begins_and_traced_steps_are_calls_of_their_ow
     assert calls == [3, 1, 1, 1, 4, 4]
 
 
-def test_a_run_leaves_a_trace_of_exactly_these_steps(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(
-        backbones.BACKBONES, "tiny", backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 4)
-    )
+def test_a_run_leaves_a_trace_of_exactly_these_steps(tiny, tmp_path, capsys):
     splits = {"train": random_images(4 * STEPS_PER_EPOCH), "validation": random_images(4)}
     manifest = write_shards(tmp_path / "data", splits)
-    (tmp_path / "run").mkdir()
-    config = TrainConfig(
-        "tiny", manifest.directory, str(tmp_path / "run"), epochs=2, batch_size=4, weights="none",
-        head=(), profile_steps="6:8",
-    )  # fmt: skip
-    Trainer(config, Pipeline(manifest), choose_placement("one", "float32", "off")).run(StopRequest())
+    make_trainer(manifest, tmp_path / "run", epochs=2, profile_steps="6:8").run(StopRequest())
     logs = tmp_path / "run/tensorboard"
     (trace,) = logs.glob("plugins/profile/*/*.xplane.pb")
     assert traced_steps(trace) == [6, 7]
     assert f"profile of steps 6:8: {logs}/plugins/profile" in capsys.readouterr().out
     # Steps are numbered from the start of the run: these are of the second epoch.
     assert STEPS_PER_EPOCH <= 6
-
-
-def tiny_backbone(*, include_top, weights, input_tensor) -> keras.Model:
-    return keras.Model(input_tensor, keras.layers.Conv2D(2, 3)(input_tensor))
 
 
 def traced_steps(trace: pathlib.Path) -> list[int]:

@@ -1,19 +1,15 @@
 """Whole runs with a recipe: stopped and resumed bit for bit, thawed with one more trace, averaged."""
 
-import json
-import pathlib
-import shutil
+import functools
 
 import keras
 import numpy as np
 import pytest
-from shards import random_images, write_shards
-from test_loop import StopAfter, tiny_backbone
+from tiny import StopAfter, make_trainer, rows
 
 from cxr_data.errors import UsageError
-from cxr_data.manifest import MANIFEST_NAME
 from cxr_data.pipeline import Pipeline
-from cxr_train import backbones, evaluation, loop
+from cxr_train import evaluation, loop
 from cxr_train.config import TrainConfig
 from cxr_train.loop import Trainer
 from cxr_train.recipe import Recipe
@@ -39,38 +35,16 @@ EVERYTHING = Recipe(
 )
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    backbone = backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 4)
-    monkeypatch.setitem(backbones.BACKBONES, "tiny", backbone)
+pytestmark = pytest.mark.usefixtures("tiny")
+trainer = functools.partial(make_trainer, recipe=EVERYTHING)
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory):
-    splits = {"train": random_images(23), "validation": random_images(7, seed=1)}
-    return write_shards(tmp_path_factory.mktemp("data"), splits)
-
-
-def trainer(manifest, run_dir, recipe=EVERYTHING, **changes) -> Trainer:
-    run_dir.mkdir(exist_ok=True)
-    shutil.copy(pathlib.Path(manifest.directory, MANIFEST_NAME), run_dir)
-    values = {"epochs": 3, "batch_size": 4, "weights": "none", "head": (6,), "learning_rate": 1e-2} | changes
-    config = TrainConfig(
-        backbone="tiny", data=manifest.directory, run_dir=str(run_dir), recipe=recipe, **values
-    )
-    placement = choose_placement(config.strategy, config.precision, config.xla)
-    return Trainer(config, Pipeline(manifest), placement)
-
-
-@pytest.fixture(scope="module")
-def whole(manifest, tmp_path_factory):
+def whole(manifest, tiny, tmp_path_factory):
     """A run that was never stopped, and its directory."""
-    with pytest.MonkeyPatch.context() as patch:
-        backbone = backbones.Backbone("tiny", tiny_backbone, "https://none/tiny.h5", 4)
-        patch.setitem(backbones.BACKBONES, "tiny", backbone)
-        directory = tmp_path_factory.mktemp("whole")
-        run = trainer(manifest, directory)
-        run.run(StopRequest())
+    directory = tmp_path_factory.mktemp("whole")
+    run = trainer(manifest, directory)
+    run.run(StopRequest())
     return run, directory
 
 
@@ -124,13 +98,12 @@ def test_unfreezing_traces_once_more_and_starts_from_zero_moments(manifest, tmp_
 
 def test_the_averaged_weights_are_those_evaluated_and_kept(manifest, whole):
     run, directory = whole
-    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     best = load_best_model(directory)
     placement = choose_placement("one", "float32", "off")
     summary = evaluation.evaluate_split(
         directory, Pipeline(manifest), "validation", best, placement, batch_size=4
     )
-    losses = [row["validation"]["loss"] for row in rows]
+    losses = [row["validation"]["loss"] for row in rows(directory)]
     assert summary["loss"] == pytest.approx(min(losses), rel=1e-5)
     if losses[-1] == min(losses):
         floats = [v for v in best.variables if keras.backend.is_float_dtype(v.dtype)]
@@ -139,7 +112,7 @@ def test_the_averaged_weights_are_those_evaluated_and_kept(manifest, whole):
 
 
 def test_the_default_run_is_the_studys(manifest, tmp_path):
-    run = trainer(manifest, tmp_path, Recipe(), learning_rate=TrainConfig.learning_rate)
+    run = trainer(manifest, tmp_path, recipe=Recipe(), learning_rate=TrainConfig.learning_rate)
     (adam,) = run._training.optimizer.optimizers
     assert adam.get_config() == keras.optimizers.Adam(1e-4).get_config() | {"name": adam.name}
     assert len(run.model.trainable_variables) * 2 + 2 == len(run._training.optimizer.variables)
@@ -160,7 +133,7 @@ def test_the_default_run_is_the_studys(manifest, tmp_path):
 )
 def test_what_does_not_fit_the_data_or_the_network_is_refused(manifest, tmp_path, recipe, message):
     with pytest.raises(UsageError, match=message):
-        trainer(manifest, tmp_path, recipe)
+        trainer(manifest, tmp_path, recipe=recipe)
 
 
 def test_what_the_recipe_came_to_is_said(manifest, tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from shards import random_images, write_shards
+from tiny import results
 from waiting import SECONDS, wait_until
 
 from cxr_train.checkpoint import newest_checkpoint
@@ -55,10 +56,7 @@ class Run:
 
     def rows(self) -> list[dict]:
         """`metrics.jsonl` without what depends on the clock."""
-        rows = [json.loads(line) for line in (self.directory / "run/metrics.jsonl").read_text().splitlines()]
-        for row in rows:
-            row["train"] = {key: row["train"][key] for key in ("loss", "accuracy", "images")}
-        return rows
+        return results(self.directory / "run")
 
     def evaluated(self) -> tuple[str, dict]:
         """The predictions and metrics of the best model, but for the hash of its file, which holds times."""
