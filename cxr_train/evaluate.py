@@ -24,6 +24,7 @@ from cxr_train.class_map import parse_class_map
 from cxr_train.config import TrainConfig
 from cxr_train.evaluation import EvaluationOptions
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
+from cxr_train.report_page import write_report
 from cxr_train.run import load_best_model
 from cxr_train.run_dir_flag import with_local_run
 from cxr_train.strategy import choose_placement
@@ -79,6 +80,8 @@ def main() -> int:
     summary = evaluate(pipeline=pipeline, split=values.split, options=options, output=output)
     print(f"{values.split} split of {manifest.directory}\n{evaluation_text.table(summary)}")
     print(f"written: {output}/metrics_{values.split}.json, predictions_{values.split}.csv")
+    if output == run_dir:
+        print(f"report: {write_report(run_dir)}")
     print("Research software: nothing here is a diagnosis.")
     return 0
 

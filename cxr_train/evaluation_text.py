@@ -27,7 +27,7 @@ def table(summary: dict[str, Any]) -> str:
         f"[95 % intervals: {intervals['method']}, {intervals['resamples']:,} resamples of "
         f"{intervals['patients']:,} patients]"
     )
-    more = [*_notes(summary), _calibration(summary), *_thresholds(summary), *_comparison(summary)]
+    more = [*_notes(summary), _calibration(summary), *_thresholds(summary), *comparison(summary)]
     return "\n".join([*lines, *more])
 
 
@@ -101,9 +101,10 @@ def optimistic(summary: dict[str, Any], chosen_on: str) -> str:
     return ", these very images: it flatters" if own else ""
 
 
-def _comparison(summary: dict[str, Any]) -> list[str]:
-    found = summary["comparison"]
-    if found is None:
+def comparison(summary: dict[str, Any]) -> list[str]:
+    """What an evaluation says of another run on the same images; empty without one."""
+    found = summary.get("comparison")
+    if not found:
         return []
     lines = [
         f"against {found['other']}: {found['only_this']} images only this run has right, "

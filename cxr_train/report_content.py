@@ -9,22 +9,12 @@ from cxr_data.findings import KINDS
 from cxr_data.manifest import joined_splits
 from cxr_train import charts
 from cxr_train.charts import Picture, embed
-from cxr_train.evaluation_text import no_temperature, optimistic
 from cxr_train.explanation import EXPLANATIONS
 from cxr_train.model_card import Item, claim, selection, tripod_ai
 from cxr_train.recipe import Recipe
+from cxr_train.report_results import Grid, key_numbers, split_results
 from cxr_train.run_record import Document, RunRecord, SplitRecord
 
-_METRICS = {
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "precision": "precision",
-    "f1": "F1",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "one_vs_rest_accuracy": "one-vs-rest\naccuracy",
-}
-_DARKEST = 0.45  # of a cell of the confusion matrix, so that its number stays readable
 _GALLERIES = {
     "true_positive": "True positives of {}",
     "false_negative": "False negatives of {}: missed",
@@ -32,26 +22,7 @@ _GALLERIES = {
     "confusion": "Confusions, the most frequent first: evidence for the true and for the predicted class",
 }
 _VERDICTS = {"passed": "good", "failed": "bad", "undecided": "open"}
-_FAMILIAR = ("", "the best epoch was picked on them", "the model was trained on them")
-_UNDEFINED = "undefined"
 Facts = list[tuple[str, str]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Shaded:
-    """A cell of a table on a tint from 0 (white) to `_DARKEST`."""
-
-    text: str
-    shade: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """A table: the first cell of each row names it."""
-
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str | Shaded]]
 
 
 def report_content(record: RunRecord) -> dict[str, Any]:
@@ -59,11 +30,11 @@ def report_content(record: RunRecord) -> dict[str, Any]:
     return {
         "title": f"{record.config.backbone}: {' / '.join(record.class_names) or 'classes not known'}",
         "subtitle": _subtitle(record),
-        "key": _key_numbers(record),
+        "key": key_numbers(record),
         "problems": record.problems,
         "directory": str(record.directory),
         "run": _run(record),
-        "splits": [_split(record, split) for split in record.splits if split.metrics],
+        "splits": [split_results(record, split) for split in record.splits if split.metrics],
         "curves": charts.curves(record.epochs, (record.best_epoch or {}).get("epoch"))
         if record.epochs
         else [],
@@ -88,31 +59,6 @@ def report_content(record: RunRecord) -> dict[str, Any]:
 def _subtitle(record: RunRecord) -> str:
     started = (record.environment or {}).get("started", "at an unknown time")
     return f"Run {record.directory.name}, started {started}, {len(record.epochs)} epochs completed"
-
-
-def _key_numbers(record: RunRecord) -> list[tuple[str, str, str]]:
-    """The few numbers at the top: of the test split, or else of what the model knows the least."""
-    evaluated = [split for split in record.splits if split.metrics]
-    if not evaluated:
-        return []
-    split = min(evaluated, key=lambda split: (_familiarity(record, split), split.name != "test"))
-    metrics = split.metrics or {}
-    intervals = metrics.get("intervals") or {}
-    macro, macro_intervals = metrics["macro"], intervals.get("macro") or {}
-    numbers = [("accuracy", metrics["accuracy"], intervals.get("accuracy"))]
-    for name in ("sensitivity", "specificity", "auroc"):
-        numbers.append((f"{_METRICS[name]}, mean", macro[name], macro_intervals.get(name)))
-    shown = [(name, _number(value), _interval(interval)) for name, value, interval in numbers]
-    told = _FAMILIAR[_familiarity(record, split)]
-    note = f"{metrics['images']:,} images" + (f"; {told}" if told else "")
-    return [("split", split.name, note), *shown]
-
-
-def _familiarity(record: RunRecord, split: SplitRecord) -> int:
-    """How well the model knows a split's images, as an index of `_FAMILIAR`."""
-    if split.name in joined_splits(record.config.train_split):
-        return 2
-    return int(split.name == record.config.held_out_validation)
 
 
 def _run(record: RunRecord) -> Facts:
@@ -156,95 +102,6 @@ def _images_of(record: RunRecord, split: str) -> str:
         return f"{split} split"
     classes = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     return f"{split} split, {sum(counts.values()):,} images ({classes})"
-
-
-def _split(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
-    metrics = split.metrics or {}
-    names = metrics["class_names"]
-    pictures: list[tuple[Picture, str]] = []
-    if split.labels is not None and split.probabilities is not None:
-        curve = charts.roc(split.labels, split.probabilities, record.class_names)
-        if curve:
-            pictures.append((curve, "ROC curves, each class against the rest."))
-        bins = charts.reliability(split.labels, split.probabilities)
-        pictures.append((bins, "Reliability: on the dotted line, a probability means what it says."))
-    notes = (
-        _interval_notes(metrics)
-        + _calibration(metrics)
-        + [
-            f"{_METRICS[metric]} is undefined for {', '.join(classes)}, which the mean leaves out."
-            for metric, classes in metrics.get("left_out", {}).items()
-            if metric in _METRICS
-        ]
-    )
-    if split.explanation is None and not pictures:
-        notes.append("There are no predictions to draw curves from.")
-    patients = f" of {split.groups:,} patients" if split.groups else ""
-    told = _FAMILIAR[_familiarity(record, split)]
-    warning = f" These images flatter: {told}." if told else ""
-    accuracy = _with_interval(metrics["accuracy"], (metrics.get("intervals") or {}).get("accuracy"))
-    return {
-        "name": split.name,
-        "summary": f"{metrics['images']:,} images{patients}. Accuracy {accuracy}, "
-        f"loss {_number(metrics.get('loss'))}.{warning}",
-        "tables": [_metrics_table(metrics), _confusion(metrics["confusion_matrix"], names)],
-        "notes": notes,
-        "charts": pictures,
-    }
-
-
-def _calibration(metrics: Document) -> list[str]:
-    """How well probabilities fit, before and after a temperature, in words."""
-    fitted = metrics.get("calibration") or {}
-    if "uncalibrated" not in fitted:
-        return []
-    told = f"Expected calibration error {fitted['uncalibrated']['ece']:.3f}"
-    if not fitted.get("calibrated"):
-        return [f"{told}; {no_temperature(fitted)}."]
-    split, after = fitted["fitted_on"], fitted["calibrated"]["ece"]
-    told += f"; {after:.3f} at temperature {fitted['temperature']:.2f}, fitted on the {split} split"
-    return [f"{told}{optimistic(metrics, split)}."]
-
-
-def _interval_notes(metrics: Document) -> list[str]:
-    """What a reader must know about intervals that are not percentiles of the resamples, or not there."""
-    intervals = metrics.get("intervals") or {}
-    notes = []
-    if intervals.get("exact"):
-        notes.append("Rates of exactly 0 or 1 have the exact binomial interval, with patients as trials.")
-    if intervals.get("no_interval"):
-        notes.append("Where no interval stands, all resamples are the same, or too few of them defined.")
-    return notes
-
-
-def _metrics_table(metrics: Document) -> Grid:
-    intervals = metrics.get("intervals") or {}
-    rows = []
-    parts = [
-        (name, row, (intervals.get("per_class") or {}).get(name, {}))
-        for name, row in metrics["per_class"].items()
-    ]
-    parts.append(("mean", {"images": metrics["images"], **metrics["macro"]}, intervals.get("macro") or {}))
-    for name, row, ranges in parts:
-        cells = [
-            _with_interval(row.get(metric), ranges.get(metric)).replace(" (", "\n(") for metric in _METRICS
-        ]
-        rows.append([name, f"{row['images']:,}", *cells])
-    caption = "Metrics of each class against the rest"
-    if intervals:
-        caption += ", with 95 % intervals (patients resampled)"
-    return Grid(caption, ["class", "images", *_METRICS.values()], rows)
-
-
-def _confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Grid:
-    rows = []
-    for name, counts in zip(names, matrix, strict=True):
-        row: list[str | Shaded] = [f"{name} (true)"]
-        for count in counts:
-            share = count / (sum(counts) or 1)
-            row.append(Shaded(f"{count:,} ({share:.0%})", _DARKEST * share))
-        rows.append(row)
-    return Grid("Confusion matrix: rows are true, columns predicted", ["", *names], rows)
 
 
 def _explanation(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
@@ -413,17 +270,3 @@ def _versions(versions: Document) -> str:
 
 def _list(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.4f}" for value in values)
-
-
-def _number(value: float | None) -> str:
-    return _UNDEFINED if value is None else f"{value:.3f}"
-
-
-def _interval(interval: Sequence[float] | None) -> str:
-    return f"95 %: {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
-
-
-def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
-    if value is None or not interval:
-        return _number(value)
-    return f"{value:.3f} ({interval[0]:.3f}-{interval[1]:.3f})"

@@ -77,6 +77,7 @@ def test_train_stop_resume_and_evaluate(data, tmp_path):
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads((run_dir / "metrics_validation.json").read_text()) == trained
     assert (run_dir / "predictions_validation.csv").read_text() == predictions
+    assert f"report: {run_dir}/report/index.html" in evaluated.stdout
     assert trained["loss"] == pytest.approx(min(row["validation"]["loss"] for row in rows), rel=1e-4)
 
     again = run(f"--data={data}", f"--run_dir={run_dir}")

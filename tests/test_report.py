@@ -223,7 +223,7 @@ def test_the_marked_epoch_is_the_kept_one_also_by_another_metric_than_the_loss(t
     assert content["kept"] == "the epoch with the highest macro specificity on the validation split: epoch 1"
 
 
-def test_unusual_intervals_are_told(tmp_path):
+def test_unusual_intervals_thresholds_and_a_comparison_are_told(tmp_path):
     run_dir = write_run(tmp_path / "run")
     for drawn in ("metrics.jsonl", "predictions_test.csv", "predictions_validation.csv"):
         (run_dir / drawn).unlink()
@@ -231,6 +231,17 @@ def test_unusual_intervals_are_told(tmp_path):
     metrics = json.loads(path.read_text())
     metrics["intervals"] |= {"exact": ["covid sensitivity"], "no_interval": {"macro f1": "the same"}}
     metrics["calibration"] = {"uncalibrated": {"ece": 0.25}, "calibrated": None, "fitted_on": "validation"}
+    rates = {"sensitivity": 0.5, "specificity": 0.75, "precision": None}
+    intervals = {"sensitivity": [0.25, 0.625], "specificity": None, "precision": None}
+    of_class = {"threshold": 0.125, **rates, "intervals": intervals}
+    metrics["thresholds"] = {
+        "at_sensitivity": 0.9,
+        "chosen_on": "validation",
+        "per_class": {"covid": of_class},
+    }
+    agreed = {"other": "runs/two", "only_this": 3, "only_other": 1, "mcnemar_exact_p": 0.625}
+    differences = {name: {"value": None} for name in ("accuracy", "macro sensitivity", "macro auroc")}
+    metrics |= {"own_data": True, "split": "test", "comparison": {**agreed, "differences": differences}}
     path.write_text(json.dumps(metrics))
     (test,) = (s for s in report_content(RunRecord.read(run_dir))["splits"] if s["name"] == "test")
     assert test["notes"][:3] == [
@@ -239,6 +250,12 @@ def test_unusual_intervals_are_told(tmp_path):
         "Expected calibration error 0.250; no temperature: on validation none is the best, since every image "
         "is right, or the probabilities say nothing.",
     ]
+    assert test["notes"][-2].startswith(
+        "against runs/two: 3 images only this run has right, 1 only the other"
+    )
+    thresholds = test["tables"][-1]
+    assert thresholds.caption == "Thresholds for a sensitivity of 0.9, chosen on the validation split"
+    assert thresholds.rows == [["covid", "0.125", "0.500\n(0.250-0.625)", "0.750", "undefined"]]
 
 
 def test_what_is_missing_is_told(tmp_path):
