@@ -28,6 +28,9 @@ def pytest_configure() -> None:
     from cxr_train.strategy import split_cpu
 
     split_cpu(2)
+    # Thousands of files are made durable in this process, and nobody cuts the power of a test. What
+    # processes of their own write, those that are killed among them, is.
+    os.fsync = lambda descriptor: None
 
 
 @pytest.fixture(scope="module")
