@@ -4,16 +4,19 @@
 
 In an epoch the dispatcher gives each stretch of a shard to one worker, the next one that is free
 (`ShardingPolicy.DYNAMIC`): every example comes once, in an order that depends on the workers'
-speed. What a worker that dies had in hand is lost to the service, which says nothing of it. So
-the trainer notes what came, and at the end of the epoch it reads the rest itself.
+speed. What a worker that dies had in hand is lost to the service, which says nothing of it, and for
+one that does not come back its client waits for an hour. So the trainer notes what came, and when no more
+comes it reads the rest of the epoch itself.
 """
 
 import contextlib
 import multiprocessing
 import os
+import queue
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,12 @@ from cxr_data.errors import CxrError, UsageError
 EXAMPLES_TOGETHER = 8
 """So many examples travel in one message: 12 MB of 360 px float32 images."""
 
+PATIENCE_SECONDS = 60.0
+"""So long nothing may come before the trainer reads the rest of an epoch itself. A worker that is started
+anew needs about ten."""
+
+_END_SECONDS = 2.0  # for the end of an epoch of which all came; a worker that is gone never says it
+_MESSAGES_AHEAD = 2
 _CONNECT_SECONDS = 5.0
 _HEARTBEAT_MS = 1000
 _POLL_SECONDS = 0.5
@@ -40,12 +49,18 @@ def target_of(address: str) -> str:
     if not host or not port.isdigit():
         raise UsageError(f"--data_service={address}: write grpc://HOST:PORT")
     try:
-        socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+        _connect(address)
     except OSError as error:
         raise UsageError(
             f"--data_service={address}: {error.strerror or error}; start python -m tools.data_service there"
         ) from error
     return f"grpc://{host}:{port}"
+
+
+def _connect(address: str) -> None:
+    """Raises OSError if nothing answers at an address."""
+    host, _, port = address.removeprefix("grpc://").rpartition(":")
+    socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
 
 
 def distributed(examples: tf.data.Dataset, target: str) -> tf.data.Dataset:
@@ -55,58 +70,96 @@ def distributed(examples: tf.data.Dataset, target: str) -> tf.data.Dataset:
 
 
 def completed(
-    served: tf.data.Dataset,
+    examples: tf.data.Dataset,
     expected: np.ndarray,
-    read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    read: Callable[[np.ndarray], tf.data.Dataset],
+    target: str,
     say: Callable[[str], None] = print,
 ) -> tf.data.Dataset:
-    """An epoch in which every expected example comes exactly once, whatever becomes of the workers.
+    """An epoch in which every expected example comes exactly once, whatever becomes of the service.
 
     Args:
-      served: (position int64 [b], image [b, S, S, C], label int32 [b]), of a service.
+      examples: (position int64 [b], image [b, S, S, C], label int32 [b]), for the workers to make.
       expected: int64 [N], the positions of the epoch.
-      read: reads (images, labels) of positions int64 [b] here.
-      say: is told how many examples did not come.
+      read: a dataset as `examples`, of positions int64 [n], that is read here.
+      target: `grpc://HOST:PORT` of the service.
+      say: is told how many examples did not come, and why.
     """
-    waiting = np.zeros(int(expected.max()) + 1, bool)
-    waiting[expected] = True
 
-    def take(positions: np.ndarray) -> np.ndarray:
-        fresh = waiting[positions].copy()
-        waiting[positions] = False
-        return fresh
+    def epoch() -> Iterator[tuple[np.ndarray, ...]]:
+        waiting = np.zeros(int(expected.max()) + 1, bool)
+        waiting[expected] = True
+        why = "an input worker was lost"
 
-    def missing() -> np.ndarray:
+        def patience() -> float:
+            return PATIENCE_SECONDS if waiting.any() else _END_SECONDS
+
+        try:
+            with contextlib.closing(_arriving(examples, target, patience)) as arriving:
+                for columns in arriving:
+                    fresh = waiting[columns[0]]
+                    waiting[columns[0]] = False
+                    if fresh.any():
+                        yield columns if fresh.all() else tuple(column[fresh] for column in columns)
+        except _ServiceError as error:
+            why = str(error)
         left = np.flatnonzero(waiting)
-        waiting[expected] = True  # for the next pass
         if len(left):
             say(
-                f"data service: {len(left)} of {len(expected)} examples of this epoch did not come, as an "
-                "input worker was lost; they are read here"
+                f"data service {target}: {len(left)} of {len(expected)} examples of this epoch did not come "
+                f"({why}); they are read here"
             )
-        return left
+            yield from read(left).as_numpy_iterator()
 
-    def only_fresh(*columns: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        fresh = tf.ensure_shape(tf.numpy_function(take, [columns[0]], tf.bool), [None])
-        return tf.cond(
-            tf.reduce_all(fresh),
-            lambda: columns,
-            lambda: tuple(tf.boolean_mask(column, fresh) for column in columns),
-        )
+    return tf.data.Dataset.from_generator(epoch, output_signature=examples.element_spec)
 
-    _, image, label = served.element_spec
 
-    def read_here(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        images, labels = tf.numpy_function(read, [positions], [image.dtype, label.dtype])
-        return positions, tf.ensure_shape(images, image.shape), tf.ensure_shape(labels, label.shape)
+class _ServiceError(Exception):
+    """The service cannot give more of an epoch."""
 
-    def rest(_: tf.Tensor) -> tf.data.Dataset:
-        left = tf.ensure_shape(tf.numpy_function(missing, [], tf.int64), [None])
-        return tf.data.Dataset.from_tensor_slices(left).batch(EXAMPLES_TOGETHER)
 
-    # Not asked before the last element of the service came.
-    here = tf.data.Dataset.range(1).flat_map(rest).map(read_here)
-    return served.map(only_fresh).concatenate(here)
+def _arriving(
+    examples: tf.data.Dataset, target: str, patience: Callable[[], float]
+) -> Generator[tuple[np.ndarray, ...], None, None]:
+    """Yields what a service makes, as a thread asks and receives: TensorFlow's client waits for an hour.
+
+    Raises:
+      _ServiceError: nothing came for `patience()` seconds, or the client gave up.
+    """
+    try:
+        _connect(target)
+    except OSError as error:
+        raise _ServiceError(error.strerror or str(error)) from error
+    arrived: queue.Queue[Any] = queue.Queue(_MESSAGES_AHEAD)
+    stopped = threading.Event()
+
+    def hand_over(message: Any) -> bool:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                arrived.put(message, timeout=_POLL_SECONDS)
+                return True
+        return False
+
+    def receive() -> None:
+        try:
+            for columns in distributed(examples, target).as_numpy_iterator():
+                if not hand_over(columns):
+                    return
+            hand_over(None)
+        except tf.errors.OpError as error:
+            hand_over(error)
+
+    threading.Thread(target=receive, name="data service", daemon=True).start()
+    try:
+        while (message := arrived.get(timeout=patience())) is not None:
+            if isinstance(message, tf.errors.OpError):
+                raise _ServiceError(message.message.splitlines()[0][:200]) from message
+            yield message
+    except queue.Empty as error:
+        silence = f"nothing came for {patience():.0f} s: a worker or the dispatcher is gone or stopped"
+        raise _ServiceError(silence) from error
+    finally:
+        stopped.set()
 
 
 # -- the service -------------------------------------------------------------------------------

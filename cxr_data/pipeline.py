@@ -27,7 +27,7 @@ from cxr_data.cache import MemoryCache, PositionalReader, cache_on_disk, choose_
 from cxr_data.choice import Choice
 from cxr_data.errors import DataError, UsageError
 from cxr_data.indexed import IndexedReader
-from cxr_data.manifest import Manifest, read_index, read_split_index
+from cxr_data.manifest import Manifest, read_index
 from cxr_data.order import PADDING, InputWorker
 from cxr_data.read_options import ReadOptions
 from cxr_data.record import Fields, read_fields
@@ -156,23 +156,27 @@ class Pipeline:
         dataset = self._by_position(reader, positions_at, start, count, worker.part_of(batch_size))
         return _finish(dataset, count)
 
+    @functools.cached_property
+    def _service(self) -> str:
+        """The service's target; it must answer once, and is done without when it no longer does."""
+        return data_service.target_of(self._options.data_service)
+
     def _served_epoch(
         self, reader: StreamedReader, split: str, batch_size: int, seed: int, epoch: int
     ) -> tf.data.Dataset:
         """One epoch's batches (position, image, label), made by the input workers of the service."""
         positions = self.positions(split)
-        records = reader.training_records(
-            positions, batch_size=batch_size, seed=seed, epoch=epoch, worker=InputWorker(), first_step=0
-        )
-        examples = reader.parse(records, data_service.EXAMPLES_TOGETHER, drop_remainder=False)
-        expected = order.training_batches(positions, batch_size=batch_size, seed=seed, epoch=epoch)
-        labels = read_split_index(self.manifest, split)["label"].astype(np.int32)
 
-        def read_here(missing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return reader.read(missing), labels[missing]
+        def examples(positions: np.ndarray, batch_size: int) -> tf.data.Dataset:
+            records = reader.training_records(
+                positions, batch_size=batch_size, seed=seed, epoch=epoch, worker=InputWorker(), first_step=0
+            )
+            return reader.parse(records, data_service.EXAMPLES_TOGETHER, drop_remainder=False)
 
-        served = data_service.distributed(examples, data_service.target_of(self._options.data_service))
-        whole = data_service.completed(served, expected.ravel(), read_here)
+        expected = order.training_batches(positions, batch_size=batch_size, seed=seed, epoch=epoch).ravel()
+        read_here = functools.partial(examples, batch_size=1)
+        made = examples(positions, batch_size)
+        whole = data_service.completed(made, expected, read_here, self._service)
         return whole.rebatch(batch_size, drop_remainder=True)
 
     def evaluation_dataset(self, split: str, *, batch_size: int) -> tf.data.Dataset:

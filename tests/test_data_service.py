@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +68,8 @@ def test_a_resumed_epoch_has_its_remaining_steps_and_the_next_is_whole(data):
     assert sorted(np.concatenate(batches[6:])) == positions_of(1)
 
 
-def test_what_the_service_lost_is_read_here_and_what_it_repeats_is_dropped():
+def test_what_the_service_lost_is_read_here_and_what_it_repeats_is_dropped(monkeypatch):
+    monkeypatch.setattr(data_service, "distributed", lambda examples, _: examples)
     spec = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int32))
 
     def served():
@@ -74,13 +77,16 @@ def test_what_the_service_lost_is_read_here_and_what_it_repeats_is_dropped():
             yield np.array(positions), np.float32([[p, p] for p in positions]), np.int32(positions)
 
     def read(positions):
-        return np.float32([[p, p] for p in positions]), positions.astype(np.int32)
+        images = np.float32([[p, p] for p in positions])
+        return tf.data.Dataset.from_tensors((positions, images, positions.astype(np.int32)))
 
     lines = []
     dataset = tf.data.Dataset.from_generator(served, output_signature=spec)
-    whole = data_service.completed(dataset, np.array([0, 1, 2, 4, 5, 6]), read, lines.append)
-    for _ in range(2):
-        batches = list(whole.as_numpy_iterator())
+    with socket.create_server(("localhost", 0)) as server:
+        target = f"grpc://localhost:{server.getsockname()[1]}"
+        whole = data_service.completed(dataset, np.array([0, 1, 2, 4, 5, 6]), read, target, lines.append)
+        passes = [list(whole.as_numpy_iterator()) for _ in range(2)]
+    for batches in passes:
         assert [p for positions, _, _ in batches for p in positions] == [4, 1, 6, 0, 2, 5]
         for positions, images, labels in batches:
             np.testing.assert_array_equal(images[:, 0], positions)
@@ -95,6 +101,41 @@ def nobody():
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         yield "{}:{}".format(*silent.getsockname())
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [("silent", "nothing came for 0 s"), ("broken", "the job is not known"), ("gone", "Connection refused")],
+)
+def test_a_service_that_ends_for_good_is_named_and_the_rest_is_read_here(end, why, monkeypatch):
+    monkeypatch.setattr(data_service, "distributed", lambda examples, _: examples)
+    monkeypatch.setattr(data_service, "PATIENCE_SECONDS", 0.3)
+    never = threading.Event()
+
+    def served():
+        yield np.arange(3), np.ones((3, 2), np.float32), np.zeros(3, np.int32)
+        if end == "broken":
+            raise ValueError("the job is not known")
+        never.wait()
+
+    def read(positions):
+        count = len(positions)
+        return tf.data.Dataset.from_tensors((positions, np.ones((count, 2)), np.zeros(count, int)))
+
+    spec = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int32))
+    dataset = tf.data.Dataset.from_generator(served, output_signature=spec)
+    lines = []
+    with socket.create_server(("localhost", 0)) as server:
+        target = f"grpc://localhost:{server.getsockname()[1]}"
+        if end == "gone":
+            server.close()
+        whole = data_service.completed(dataset, np.arange(20), read, target, lines.append)
+        seen = np.concatenate([positions for positions, _, _ in whole.as_numpy_iterator()])
+    never.set()
+    assert sorted(seen) == list(range(20))
+    (line,) = lines
+    assert f"data service {target}: {20 if end == 'gone' else 17} of 20 examples" in line
+    assert why in line
 
 
 def test_wrong_options_are_one_line(data, nobody):
@@ -138,6 +179,45 @@ def test_a_killed_worker_is_named_and_its_examples_still_come_once(tmp_path, cap
     assert f"(pid {workers[0]}) ended with exit code -9" in rest
     assert rest.endswith("data service: stopped\n")
     assert not any(is_running(pid) for pid in workers)
-    (lost,) = re.findall(r"data service: (\d+) of 2400 examples", capsys.readouterr().out)
+    (lost,) = re.findall(r"data service \S+: (\d+) of 2400 examples", capsys.readouterr().out)
     assert 0 < int(lost) < count
     print(f"{lost} examples were lost and read here")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["worker", "dispatcher"])
+def test_what_never_comes_back_is_waited_for_once_and_named(lost, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(data_service, "PATIENCE_SECONDS", 8.0)
+    count, batch, epochs = 2400, 8, 2
+    made = write_shards(tmp_path, {"train": random_images(count, size=32)}, records_per_shard=100)
+    with (
+        data_service.DataService(0, 1, "localhost") as first,
+        subprocess.Popen(
+            [sys.executable, "-m", "tools.data_service", "--workers=1", f"--dispatcher={first.address}"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as second,
+    ):
+        while first._server._num_workers() < 2:
+            assert second.poll() is None
+            time.sleep(0.1)
+        pipeline = Pipeline(made, ReadOptions(data_service=f"grpc://{first.address}", shuffle_mb=1))
+        dataset = pipeline.training_dataset("train", batch_size=batch, seed=5, epoch=0, epochs=epochs)
+        seen = []
+        for number, columns in enumerate(dataset):
+            seen.append(columns["index"].numpy())
+            if number == 3:
+                os.killpg(second.pid, signal.SIGKILL)
+                if lost == "dispatcher":
+                    first._server._stop()
+        for epoch in range(epochs):
+            steps = count // batch
+            assert sorted(np.concatenate(seen[epoch * steps :][:steps])) == list(range(count))
+        if lost == "dispatcher":  # as at the end of a training, which measures its input
+            pipeline.training_dataset("train", batch_size=batch, seed=5, epoch=0)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "did not come" in line]
+    assert "nothing came for 8 s" in lines[0]
+    assert first.address in lines[0]
+    assert [line for line in lines[1:] if "Connection refused" not in line] == []
