@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 
 from cxr_data import storage
@@ -87,8 +88,8 @@ class TrainConfig:
         for flag in ("epochs", "batch_size"):
             if getattr(self, flag) < 1:
                 raise UsageError(f"--{flag}={getattr(self, flag)}: must be at least 1")
-        if not self.learning_rate > 0:
-            raise UsageError(f"--learning_rate={self.learning_rate}: must be above 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise UsageError(f"--learning_rate={self.learning_rate}: must be above 0 and finite")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"--dropout={self.dropout}: must be in [0, 1)")
         if self.batch_norm_momentum is not None and not 0 <= self.batch_norm_momentum < 1:

@@ -85,9 +85,8 @@ class Trainer:
             monitor=self._monitor,
             best_model=self._run_dir / BEST,
         )
-        self._profiler = StepProfiler(
-            parse_steps(config.profile_steps), self._run_dir / "tensorboard", writes=writes
-        )
+        profiled = parse_steps(config.profile_steps, of=config.epochs * self._steps_per_epoch)
+        self._profiler = StepProfiler(profiled, self._run_dir / "tensorboard", writes=writes)
         self._outputs = Outputs(self._run_dir, writes=writes)
         self._unfrozen = False
         self.clock = Clock()

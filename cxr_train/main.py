@@ -157,6 +157,8 @@ def config_from_flags() -> TrainConfig:
     Raises:
       UsageError: a flag has a value that no run could use.
     """
+    if _RESUME.value and not _RUN_DIR.value:
+        raise UsageError("--resume: say by --run_dir which run is to go on")
     name = f"{_BACKBONE.value}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     run_dir = pathlib.Path(_RUN_DIR.value or pathlib.Path("runs") / name)
     weights = _WEIGHTS.value

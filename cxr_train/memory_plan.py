@@ -112,8 +112,8 @@ def choose_batch_size(
     if not batch:
         least = estimate(network, 1, setting).total / 1e9 / _USABLE
         raise UsageError(
-            f"--batch_size=auto: one image needs a device of {least:.1f} GB, and --memory_gb is "
-            f"{memory_gb:.1f}; choose a smaller --backbone or --image_size"
+            f"--batch_size=auto: one image needs a device of {least:.2g} GB, and --memory_gb is "
+            f"{memory_gb:.2g}; choose a smaller --backbone or --image_size"
         )
     parts = replicas * accumulation
     if images is not None and batch * parts > images >= parts:

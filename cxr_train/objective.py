@@ -68,7 +68,7 @@ def resolve_class_weights(
       images: training images of each class.
 
     Raises:
-      UsageError: it names a class that the data has not.
+      UsageError: it names a class that the data has not, or leaves no class to learn from.
     """
     chosen = parse_class_weights(text)
     if chosen == "none":
@@ -79,4 +79,7 @@ def resolve_class_weights(
     for name in chosen:
         if name not in class_names:
             raise UsageError(f"--class_weights={text}: no class {name!r}; there are {', '.join(class_names)}")
-    return tuple(chosen.get(name, 1.0) for name in class_names)
+    weights = tuple(chosen.get(name, 1.0) for name in class_names)
+    if not any(weights):
+        raise UsageError(f"--class_weights={text}: some class must weigh more than 0")
+    return weights

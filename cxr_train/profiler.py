@@ -9,17 +9,22 @@ import tensorflow as tf
 from cxr_data.errors import UsageError
 
 
-def parse_steps(text: str) -> range:
+def parse_steps(text: str, *, of: int | None = None) -> range:
     """Parses `10:20` to the steps 10 to 19 of a run, which are counted from 0; empty for no text.
 
+    Args:
+      of: how many steps the run has, where that is known.
+
     Raises:
-      UsageError: it is not two whole numbers, the lower one first.
+      UsageError: it is not two whole numbers, the lower one first, or the run has none of these steps.
     """
     if not text:
         return range(0)
     first, _, end = text.partition(":")
     if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
         raise UsageError(f"--profile_steps={text}: write the first step and the end like 10:20")
+    if of is not None and int(first) >= of:
+        raise UsageError(f"--profile_steps={text}: the run has the steps 0 to {of - 1}")
     return range(int(first), int(end))
 
 

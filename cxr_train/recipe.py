@@ -1,6 +1,7 @@
 """How the weights are changed: optimizer, schedule, regularisation, freezing, augmentation."""
 
 import dataclasses
+import math
 
 from cxr_data.errors import UsageError
 from cxr_train.augment import parse_augmentation
@@ -81,12 +82,12 @@ class Recipe:
             if value is not None and not 0 <= value < 1:
                 raise UsageError(f"--{flag}={value}: must be in [0, 1)")
         for flag in ("warmup_epochs", "weight_decay"):
-            if not getattr(self, flag) >= 0:
-                raise UsageError(f"--{flag}={getattr(self, flag)}: must not be negative")
+            if not 0 <= getattr(self, flag) < math.inf:
+                raise UsageError(f"--{flag}={getattr(self, flag)}: must not be negative or infinite")
         for flag in ("clip_norm", "backbone_rate_factor"):
             value = getattr(self, flag)
-            if value is not None and not value > 0:
-                raise UsageError(f"--{flag}={value}: must be above 0")
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"--{flag}={value}: must be above 0 and finite")
         if self.gradient_accumulation < 1:
             raise UsageError(f"--gradient_accumulation={self.gradient_accumulation}: must be at least 1")
 

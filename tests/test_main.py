@@ -93,6 +93,8 @@ def test_train_stop_resume_and_evaluate(data, tmp_path):
         (["--epochs=0"], ["--epochs=0: must be at least 1"]),
         (["--no_such_flag"], ["no_such_flag"]),
         (["--head=128x32"], ["--head=128x32"]),
+        (["--learning_rate=inf"], ["--learning_rate=inf: must be above 0 and finite"]),
+        (["--resume", "--run_dir="], ["--resume: say by --run_dir which run is to go on"]),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(tmp_path, arguments, parts):

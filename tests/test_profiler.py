@@ -46,6 +46,11 @@ def test_a_run_leaves_a_trace_of_exactly_these_steps(tiny, tmp_path, capsys):
     assert STEPS_PER_EPOCH <= 6
 
 
+def test_steps_that_the_run_does_not_have_are_a_mistake_of_the_user(tiny, manifest, tmp_path):
+    with pytest.raises(UsageError, match="--profile_steps=10:20: the run has the steps 0 to 9"):
+        make_trainer(manifest, tmp_path, epochs=2, profile_steps="10:20")
+
+
 def traced_steps(trace: pathlib.Path) -> list[int]:
     """The numbers of the training steps in a trace, in order."""
     space = xplane_pb2.XSpace.FromString(trace.read_bytes())

@@ -30,8 +30,10 @@ CLASS_NAMES = ("covid", "normal", "pneumonia")
         ({"label_smoothing": 1.0}, "--label_smoothing=1.0: must be in"),
         ({"ema": -0.1}, "--ema=-0.1: must be in"),
         ({"warmup_epochs": -1.0}, "--warmup_epochs=-1.0: must not be negative"),
+        ({"warmup_epochs": math.inf}, "--warmup_epochs=inf: must not be negative or infinite"),
         ({"weight_decay": math.nan, "optimizer": "sgd"}, "--weight_decay=nan: must not be negative"),
         ({"clip_norm": 0.0}, "--clip_norm=0.0: must be above 0"),
+        ({"clip_norm": math.inf}, "--clip_norm=inf: must be above 0 and finite"),
         ({"backbone_rate_factor": 0.0}, "--backbone_rate_factor=0.0: must be above 0"),
         ({"gradient_accumulation": 0}, "--gradient_accumulation=0: must be at least 1"),
         ({"momentum": 0.9}, "--momentum=0.9: is for --optimizer=sgd, not adam"),
@@ -165,3 +167,5 @@ def test_class_weights_balance_the_training_images_or_are_named():
     assert resolve_class_weights("normal:0.5", CLASS_NAMES, images) == (1.0, 0.5, 1.0)
     with pytest.raises(UsageError, match="no class 'healthy'; there are covid, normal, pneumonia"):
         resolve_class_weights("healthy:1", CLASS_NAMES, images)
+    with pytest.raises(UsageError, match="some class must weigh more than 0"):
+        resolve_class_weights("covid:0,normal:0,pneumonia:0", CLASS_NAMES, images)
