@@ -1,10 +1,13 @@
 """The audit in pictures: pairs that show the same, side by side, and the features of each class."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from cxr_data import storage
 from cxr_data.audit import Audit
 from cxr_data.findings import SHORTCUT
 from cxr_data.shortcut_features import Feature, features_of
@@ -22,15 +25,15 @@ def draw(directory: str, audit: Audit) -> list[str]:
     """
     paths = []
     if audit.pairs:
-        paths.append(_draw_pairs(Path(directory, "pairs.png"), audit))
+        paths.append(_draw_pairs(storage.join(directory, "pairs.png"), audit))
     named = [finding.name for finding in audit.found if finding.kind == SHORTCUT]
     features = [feature for feature in features_of(audit.own) if feature.name in named]
     if features:
-        paths.append(_draw_features(Path(directory, "features.png"), audit, features))
+        paths.append(_draw_features(storage.join(directory, "features.png"), audit, features))
     return paths
 
 
-def _draw_pairs(path: Path, audit: Audit) -> str:
+def _draw_pairs(path: str, audit: Audit) -> str:
     from matplotlib.figure import Figure
 
     # Across splits, classes and datasets first.
@@ -53,7 +56,7 @@ def _draw_pairs(path: Path, audit: Audit) -> str:
     return _save(figure, path)
 
 
-def _draw_features(path: Path, audit: Audit, features: Sequence[Feature]) -> str:
+def _draw_features(path: str, audit: Audit, features: Sequence[Feature]) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 2.4 * len(features)), layout="constrained")
@@ -79,9 +82,10 @@ def _draw_features(path: Path, audit: Audit, features: Sequence[Feature]) -> str
     return _save(figure, path)
 
 
-def _save(figure: object, path: Path) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=110)  # type: ignore[attr-defined]
-    temporary.rename(path)
-    return str(path)
+def _save(figure: Any, path: str) -> str:
+    if not storage.is_remote(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    storage.replace(path, content.getvalue())
+    return path

@@ -1,9 +1,9 @@
 """What the audit looks at: a row a picture, from shards, their records, or the files themselves."""
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -123,29 +123,33 @@ def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[record.Fields,
     index = read_index(made)
     for number, shard in enumerate(made.shards):
         try:
-            with storage.local(made.path(shard)) as path, open(path, "rb", buffering=0) as file:
+            # All of a remote shard at once where its pixels are wanted, else only the heads of its records.
+            whole = storage.local(made.path(shard)) if with_pixels else nullcontext(made.path(shard))
+            with whole as path, storage.opened_at(path) as read_at:
                 for row in index[index["shard"] == number]:
-                    fields = record.read_fields(partial(os.pread, file.fileno()), row)
-                    yield fields, stored_image(made, file.fileno(), row) if with_pixels else None
+                    yield (
+                        record.read_fields(read_at, row),
+                        stored_image(made, read_at, row) if with_pixels else None,
+                    )
         except (OSError, ValueError) as error:
             raise DataError(f"cannot read {made.path(shard)}: {error}") from error
 
 
 def _stored_at(made: Manifest, position: int) -> np.ndarray:
     row = read_index(made)[position]
-    with open(made.path(made.shards[row["shard"]]), "rb", buffering=0) as file:
-        return stored_image(made, file.fileno(), row)
+    with storage.opened_at(made.path(made.shards[row["shard"]])) as read_at:
+        return stored_image(made, read_at, row)
 
 
-def stored_image(made: Manifest, file: int, row: np.void) -> np.ndarray:
+def stored_image(made: Manifest, read_at: Callable[[int, int], bytes], row: np.void) -> np.ndarray:
     """The 8-bit pixels of one record: uint8 [S, S], or [S, S, 3] if they are coloured.
 
     Args:
       made: the manifest.
-      file: descriptor of the open shard.
+      read_at: reads (bytes, offset) of the shard, as `storage.opened_at` gives it.
       row: the record's row of the index.
     """
-    payload = os.pread(file, made.payload_bytes, int(row["payload"]))
+    payload = read_at(made.payload_bytes, int(row["payload"]))
     values = np.frombuffer(payload, made.dtype).reshape(made.image_shape)
     pixels = values if made.dtype == "uint8" else np.rint(values.astype(np.float32) * 255).astype(np.uint8)
     is_gray = made.channels == 1 or all(np.array_equal(pixels[..., 0], pixels[..., c]) for c in (1, 2))

@@ -20,8 +20,11 @@ from shards import random_images, write_shards
 from waiting import SECONDS
 
 from cxr_data import beam, ledger, object_store, storage
+from cxr_data.audit import AuditConfig, as_document, audit_dataset, read_audit, write_audit
+from cxr_data.audit_pictures import draw
 from cxr_data.convert import make_tfrecords
 from cxr_data.errors import DataError, UsageError
+from cxr_data.leakage import Pair
 from cxr_data.ledger import Header
 from cxr_data.manifest import read_manifest
 from cxr_data.pipeline import Pipeline, ReadOptions, clear_data_errors, read_split_fields
@@ -247,6 +250,21 @@ def test_a_command_ends_with_its_own_exit_code(server, place, source, local):
     done = run_command("tools.verify_tfrecords", f"--data={url}/out")
     assert done.returncode == 0, done.stderr
     assert "everything is as the manifest says" in done.stdout
+
+
+def test_the_audit_of_a_store_is_that_of_a_disk(server, place, source, tmp_path):
+    url, prefix = place
+    convert(source, tmp_path, duplicates="keep")
+    put(server, prefix, content_of(tmp_path))
+    audited = [audit_dataset(AuditConfig(where, quiet=True)) for where in (str(tmp_path), url)]
+    here, there = (as_document(made) for made in audited)
+    assert there == here
+    write_audit(url, audited[1])
+    assert read_audit(url)["pictures"] == audited[0].own.labels.size
+    twice = dataclasses.replace(audited[1], pairs=(Pair(0, 1, 1.0, is_exact=True),))
+    (path,) = draw(f"{url}/audit", twice)
+    assert server.objects[prefix + "audit/pairs.png"].startswith(b"\x89PNG")
+    assert path == f"{url}/audit/pairs.png"
 
 
 def test_an_endpoint_that_is_not_there_is_one_line(source):

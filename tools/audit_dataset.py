@@ -40,9 +40,7 @@ def main() -> int:
         raise UsageError("--data is missing (--help lists the flags)")
     rules = findings.parse_fail_on(FLAGS.fail_on)
     output = FLAGS.output or FLAGS.data
-    if storage.is_remote(FLAGS.data) or storage.is_remote(output):
-        raise UsageError("--data and --output must be local: copy the dataset first")
-    if FLAGS.source and os.path.realpath(output).startswith(os.path.realpath(FLAGS.source) + os.sep):
+    if FLAGS.source and _place(output).startswith(_place(FLAGS.source) + "/"):
         raise UsageError(f"--output={output} lies in the source {FLAGS.source}: nothing is written there")
     made = audit.audit_dataset(audit.AuditConfig(FLAGS.data, FLAGS.source, FLAGS.against))
     print(audit.as_text(made, FLAGS.cases))
@@ -54,6 +52,10 @@ def main() -> int:
     for finding in failed:
         print(f"--fail_on={finding.kind}: {finding.text}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _place(path: str) -> str:
+    return path.rstrip("/") if storage.is_remote(path) else os.path.realpath(path)
 
 
 def console_main() -> None:
