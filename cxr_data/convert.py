@@ -81,13 +81,16 @@ def _check_local_places(config: SharderConfig) -> None:
 def _only_run(directory: str) -> Iterator[None]:
     """Makes the output and refuses a second run in it; the lock goes with the process.
 
-    An object store has no locks: two runs at once write the same bytes, unless their flags differ.
+    An object store has no locks: see `_require_own_ledger`.
     """
     if storage.is_remote(directory):
         yield
         return
-    Path(directory).mkdir(parents=True, exist_ok=True)
-    handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DataError(f"--output={directory} cannot be made: {error.strerror}") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,6 +129,7 @@ def _convert(
     progress.start(sum(len(shard.entries) for shard in todo))
     with contextlib.closing(pool.convert(todo, progress.tick)) as finished:
         for result in finished:
+            _require_own_ledger(config, prepared)
             ledger.append(config.output, prepared.header, result)
             results[result.name] = result
             for entry in result.quarantined:
@@ -139,6 +143,18 @@ def _convert(
                     f"{bad} of {prepared.found.discovered} files are bad, more than --max_bad="
                     f"{config.max_bad:.2%}, the last one {_last_bad(result)}; stopped"
                 )
+
+
+def _require_own_ledger(config: SharderConfig, prepared: Prepared) -> None:
+    """Stops a run on an object store when another one, of other flags or inputs, has begun in its output.
+
+    Runs of the same flags write the same bytes; of others the first to stop is the one that began first.
+    """
+    if storage.is_remote(config.output) and not ledger.belongs_to(config.output, prepared.header):
+        raise DataError(
+            f"another run, of other flags or inputs, has begun in {config.output}: stopped; give each its "
+            "own --output, and check what the other one made with python -m tools.verify_tfrecords"
+        )
 
 
 def _pool(config: SharderConfig, prepared: Prepared, progress: Progress) -> Pool | BeamJob:

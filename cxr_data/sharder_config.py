@@ -1,5 +1,6 @@
 """What to convert and how: the sharder's flags as one frozen value."""
 
+import math
 from dataclasses import dataclass
 
 from cxr_data import decode, duplicates, exclude, group, mitigate, record
@@ -99,8 +100,12 @@ class SharderConfig:
             raise UsageError(f"--equalize_to={self.equalize_to}: choose from 16 to 4096, or 0 for no")
         if not 1 <= self.size <= 4096:
             raise UsageError(f"--size={self.size}: choose from 1 to 4096")
-        if self.shard_mb <= 0 or self.max_pixels <= 0 or self.image_timeout <= 0:
-            raise UsageError("--shard_mb, --max_pixels and --image_timeout must be above 0")
+        if not all(0 < x < math.inf for x in (self.shard_mb, self.max_pixels, self.image_timeout)):
+            raise UsageError("--shard_mb, --max_pixels and --image_timeout must be above 0, and finite")
+        if self.workers < -1:
+            raise UsageError(
+                f"--workers={self.workers}: give a number, 0 for this process, or -1 for one a core"
+            )
         if not 0 <= self.max_bad <= 1:
             raise UsageError(f"--max_bad={self.max_bad:.0%}: choose from 0% to 100%")
         if self.beam_options and self.runner != "beam":

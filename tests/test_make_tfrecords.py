@@ -326,6 +326,7 @@ def test_classes_in_another_order_and_csv(source, tmp_path):
         (("--source=x", "--output=y", "--max_bad=many"), "--max_bad=many"),
         (("--source=x", "--output=y", "--channels=2"), "--channels=2"),
         (("--source=x", "--output=y", "--sise=2"), "sise"),
+        (("--source=x", "--output=y", "--workers=-7"), "--workers=-7: give a number"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(flags, message):
@@ -333,6 +334,19 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(flags, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, -1])
+@pytest.mark.parametrize("name", ["shard_mb", "max_pixels", "image_timeout"])
+def test_what_is_no_positive_number_is_refused(name, value):
+    with pytest.raises(UsageError, match="must be above 0, and finite"):
+        SharderConfig("in", "out", **{name: value})
+
+
+def test_an_output_that_cannot_be_made_is_one_line(source, tmp_path):
+    Path(tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file/out cannot be made: Not a directory"):
+        run(source, tmp_path / "file" / "out")
 
 
 def test_the_command_with_a_log_for_machines(tmp_path):

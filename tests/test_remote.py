@@ -252,6 +252,20 @@ def test_a_command_ends_with_its_own_exit_code(server, place, source, local):
     assert "everything is as the manifest says" in done.stdout
 
 
+def test_a_run_of_other_flags_in_the_same_output_stops_the_first(server, place, source, monkeypatch):
+    url, prefix = place
+    append = ledger.append
+
+    def overtaken(directory, header, result):
+        append(directory, header, result)
+        ledger.write_ledger(directory, Header({"size": 64}, "another plan"), [])
+
+    monkeypatch.setattr(ledger, "append", overtaken)
+    with pytest.raises(DataError, match=f"another run, of other flags or inputs, has begun in {url}/out"):
+        convert(source, f"{url}/out")
+    assert len([name for name in below(server, prefix + "out/") if name.endswith(".done")]) == 1
+
+
 def test_the_audit_of_a_store_is_that_of_a_disk(server, place, source, tmp_path):
     url, prefix = place
     convert(source, tmp_path, duplicates="keep")
