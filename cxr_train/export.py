@@ -22,7 +22,7 @@ from absl import flags
 from PIL import Image
 
 from cxr_data import command, storage
-from cxr_data.errors import CxrError, UsageError
+from cxr_data.errors import CxrError, DataError, UsageError
 from cxr_data.manifest import Manifest, read_manifest
 from cxr_data.mitigate import NONE
 from cxr_data.pipeline import Pipeline, expand_image
@@ -67,9 +67,19 @@ def images_to_check(config: TrainConfig, manifest: Manifest, given: Sequence[str
 
 
 def pixels_of(images: Sequence[bytes], manifest: Manifest) -> np.ndarray:
-    """What `cxr_train.predict` gives the model of image files: float32 [N, S, S, 3] in [0, 1]."""
+    """What `cxr_train.predict` gives the model of image files: float32 [N, S, S, 3] in [0, 1].
+
+    Raises:
+      DataError: one cannot be decoded, and which.
+    """
     options = pixel_options(manifest)
-    stored = np.stack([encode(small_image(data, options), options) for data in images])
+    decoded = []
+    for number, data in enumerate(images):
+        try:
+            decoded.append(small_image(data, options))
+        except CxrError as error:
+            raise DataError(f"image {number + 1} of {len(images)} to check with: {error}") from error
+    stored = np.stack([encode(image, options) for image in decoded])
     pixels: np.ndarray = expand_image(tf.constant(stored)).numpy()
     return pixels
 
@@ -100,7 +110,13 @@ def export(
     temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
     try:
         export_formats.write(form, model, manifest, temporary)
-        found = export_formats.run(form, temporary, checked, pixels)
+        try:
+            found = export_formats.run(form, temporary, checked, pixels)
+        except tf.errors.InvalidArgumentError as error:
+            raise DataError(
+                "--images: a SavedModel takes JPEG and 8-bit PNG, not CMYK, 16 bits or DICOM, as one of "
+                "them is; check it with others"
+            ) from error
         difference = float(np.abs(found - expected).max())
         if not difference <= tolerance:
             raise CxrError(

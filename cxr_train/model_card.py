@@ -183,11 +183,10 @@ def _disjoint(record: RunRecord) -> str | None:
 def _training(record: RunRecord) -> str:
     config, recipe = record.config, record.config.recipe
     frozen = "all layers trained" if recipe.freeze == "none" else f"frozen: {recipe.freeze}"
-    done = f"{len(record.epochs)} of {config.epochs} epochs" if record.epochs else f"{config.epochs} epochs"
     return (
-        f"{done}, batches of {config.batch_size}, {recipe.optimizer} at {config.learning_rate:g}, "
-        f"cross-entropy, {frozen}, augmentation {recipe.augment}, seed {config.seed}; nothing was tuned by "
-        "this run itself"
+        f"{len(record.epochs)} of {config.epochs} epochs, batches of {config.batch_size}, {recipe.optimizer} "
+        f"at {config.learning_rate:g}, cross-entropy, {frozen}, augmentation {recipe.augment}, "
+        f"seed {config.seed}; nothing was tuned by this run itself"
     )
 
 

@@ -33,7 +33,8 @@ def panel(image: np.ndarray, row: dict[str, Any]) -> Figure:
     """One figure from an image [S, S, 1 or 3] as stored and its row."""
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.imshow(np.asarray(image, np.float32).squeeze(), cmap="gray")
+    pixels = np.asarray(image, np.float32).squeeze() / (255 if image.dtype == np.uint8 else 1)
+    left.imshow(pixels, cmap="gray", vmin=0, vmax=1)  # and not stretched to what this image has
     left.set_axis_off()
     # A name that is not UTF-8, or has a dollar sign, is no text for matplotlib.
     name = row["file"].encode("utf-8", "replace").decode().replace("$", r"\$")

@@ -16,7 +16,7 @@ from shards import random_images, write_shards
 
 from cxr_data import resize
 from cxr_data.decode import decode
-from cxr_data.errors import CxrError, UsageError
+from cxr_data.errors import CxrError, DataError, UsageError
 from cxr_data.manifest import write_manifest
 from cxr_data.runtime import start
 from cxr_train import export, export_formats, predict, serving
@@ -146,6 +146,21 @@ def test_without_the_extra_it_says_what_to_install(manifest, tmp_path, monkeypat
     with pytest.raises(UsageError, match=r"tf2onnx is not installed: pip install 'cxr\[export\]'"):
         export_formats.refuse_missing_extra("onnx")
     export_formats.refuse_missing_extra("tflite")
+
+
+def test_images_to_check_with_that_cannot_be_used_are_told_from_the_others(manifest, tmp_path):
+    make_run(tmp_path / "run", manifest)
+    config = TrainConfig.load(tmp_path / "run" / "config.json")
+    good = save(tmp_path / "good.jpg", encoded(picture(1, 100, 90), "JPEG"))
+    text = save(tmp_path / "text.png", b"hello")
+    deep = save(tmp_path / "deep.png", encoded(Image.fromarray(picture(2).astype(np.uint16) * 256), "PNG"))
+    for bad, message in (
+        (text, "image 2 of 2 .*not_an_image"),
+        (deep, "--images: a SavedModel takes JPEG .* not CMYK, 16 bits"),
+    ):
+        with pytest.raises(DataError, match=message):
+            export.export(config, tmp_path / "run", "savedmodel", tmp_path / "out", [str(good), str(bad)])
+        assert not list(tmp_path.glob("out*"))
 
 
 def test_an_export_that_says_something_else_is_refused(manifest, tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from cxr_data.sharder_config import SharderConfig, pixel_options
 from cxr_train import predict
 from cxr_train.calibration import apply_temperature
 from cxr_train.files import ImageFile, find_files, read_image
+from cxr_train.panels import panel
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -100,6 +101,16 @@ def test_a_submission_without_a_class_for_every_case_is_refused():
     ):
         with pytest.raises(DataError, match=message):
             predict.to_submission(rows)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_panel_shows_the_grey_levels_of_the_image(dtype, channels):
+    gray = np.full([4, 4, channels], 51 if dtype is np.uint8 else 0.2, dtype)
+    gray[0] *= 2
+    shown = panel(gray, {"file": "a.png", "probabilities": {"covid": 0.25, "normal": 0.75}}).axes[0].images[0]
+    np.testing.assert_allclose(np.unique(np.asarray(shown.get_array())), [0.2, 0.4], atol=1e-3)
+    assert shown.get_clim() == (0, 1)
 
 
 def test_the_command(manifest, tmp_path):
