@@ -240,6 +240,20 @@ def test_the_command(data, tmp_path):
     assert (wrong.returncode, len(wrong.stderr.strip().splitlines())) == (2, 1)
 
 
+def test_what_the_command_cannot_do_is_one_line(data, source, tmp_path):
+    (tmp_path / "file").write_text("")
+    before = content_of(source)
+    for flags, code, message in (
+        ((f"--source={source}", f"--output={source}"), 2, "lies in the source"),
+        ((f"--output={tmp_path / 'file' / 'out'}",), 1, "file/out: Not a directory"),
+        (("--against=nowhere", f"--output={tmp_path}"), 2, "--against=nowhere: no such folder"),
+    ):
+        done = command(f"--data={data}", *flags)
+        assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+        assert "Traceback" not in done.stderr
+    assert content_of(source) == before
+
+
 def test_the_real_sample(shared, tmp_path):
     """Size alone names covid there, and three patients are in two classes."""
     made = convert(shared / "data" / "cxr_sample", tmp_path / "out", dtype="uint8", channels=1, workers=2)

@@ -12,7 +12,7 @@ import sys
 from absl import flags
 
 from cxr_data import audit, audit_pictures, command, findings, storage
-from cxr_data.errors import UsageError
+from cxr_data.errors import DataError, UsageError
 
 FLAGS = flags.FLAGS
 
@@ -30,7 +30,7 @@ def define_flags() -> None:
         "fail_on", [], "Findings that give exit code 1, as leakage,shortcut:0.9: " + "; ".join(findings.KINDS)
     )
     flags.DEFINE_string("output", "", "Folder for audit.json and audit/*.png; --data if not given.")
-    flags.DEFINE_integer("cases", 10, "Cases shown of each finding; audit.json has more.")
+    flags.DEFINE_integer("cases", 10, "Cases shown of each finding; audit.json has more.", lower_bound=0)
     flags.DEFINE_bool("pictures", True, "Draw pairs and distributions.")
 
 
@@ -40,14 +40,17 @@ def main() -> int:
         raise UsageError("--data is missing (--help lists the flags)")
     rules = findings.parse_fail_on(FLAGS.fail_on)
     output = FLAGS.output or FLAGS.data
-    if FLAGS.source and _place(output).startswith(_place(FLAGS.source) + "/"):
+    if FLAGS.source and f"{_place(output)}/".startswith(_place(FLAGS.source) + "/"):
         raise UsageError(f"--output={output} lies in the source {FLAGS.source}: nothing is written there")
     made = audit.audit_dataset(audit.AuditConfig(FLAGS.data, FLAGS.source, FLAGS.against))
     print(audit.as_text(made, FLAGS.cases))
-    print(f"written: {audit.write_audit(output, made)}")
-    if FLAGS.pictures:
-        for path in audit_pictures.draw(storage.join(output, "audit"), made):
-            print(f"written: {path}")
+    try:
+        print(f"written: {audit.write_audit(output, made)}")
+        if FLAGS.pictures:
+            for path in audit_pictures.draw(storage.join(output, "audit"), made):
+                print(f"written: {path}")
+    except OSError as error:
+        raise DataError(f"cannot write in --output={output}: {error.strerror or error}") from error
     failed = findings.failing(made.found, rules)
     for finding in failed:
         print(f"--fail_on={finding.kind}: {finding.text}", file=sys.stderr)

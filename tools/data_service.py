@@ -20,8 +20,8 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_integer("port", 0, "Of the dispatcher; 0: a free one, which is printed.", lower_bound=0)
-    flags.DEFINE_integer("workers", -1, "Worker processes; -1: one a core.")
+    flags.DEFINE_integer("port", 0, "Of the dispatcher; 0: a free one, which is printed.", 0, 65535)
+    flags.DEFINE_integer("workers", -1, "Worker processes; -1: one a core.", lower_bound=-1)
     flags.DEFINE_string("host", "localhost", "Name under which other machines reach this one.")
     flags.DEFINE_string("dispatcher", "", "HOST:PORT of a dispatcher elsewhere; starts only workers.")
 
