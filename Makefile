@@ -30,10 +30,9 @@ lint: install
 test: lint
 	$(RUN) -m pytest --numprocesses=2 --dist=loadfile
 
-# The long ones too, one at a time: some need the memory of the whole machine. All backbones
-# through XLA takes more than an hour on two cores.
+# The long ones too: more than an hour on two cores, half of it all backbones through XLA.
 test-all: test
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -m slow --numprocesses=2 --dist=loadfile
 
 clean:
 	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
