@@ -192,3 +192,29 @@ def test_the_command_names_what_is_missing(tmp_path):
     line = [sys.executable, "-m", "cxr_train.explain", f"--run_dir={tmp_path}"]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert_one_clear_line(result, 1, f"{tmp_path} is not a run directory")
+
+
+@pytest.mark.slow
+def test_the_maps_of_a_network_that_learned_real_x_rays_pass_the_occlusion_check(shared, tmp_path):
+    data, run_dir = tmp_path / "data", tmp_path / "run"
+    weights = shared / "data/weights/mobilenet_v2_notop.weights.h5"
+    for line in (
+        f"tools.make_tfrecords --source={shared}/data/cxr_sample --output={data} --noaudit "
+        "--dtype=uint8 --channels=1 --splits=train:0.6,validation:0.2,test:0.2",
+        f"cxr_train.main --backbone=mobilenet_v2 --weights={weights} --data={data} --run_dir={run_dir} "
+        "--epochs=4 --batch_size=12 --batch_norm_momentum=0.9 --input_range=imagenet",
+        f"cxr_train.explain --run_dir={run_dir} --split=validation --filters=0 --gallery_size=1",
+    ):
+        result = subprocess.run(
+            [sys.executable, "-m", *line.split()],
+            capture_output=True,
+            text=True,
+            timeout=3600,
+            check=False,
+            cwd=ROOT,
+        )
+        assert result.returncode == 0, result.stderr[-2000:]
+    metrics = json.loads((run_dir / "metrics_validation.json").read_text())
+    assert metrics["macro"]["auroc"] > 0.8
+    check = json.loads((run_dir / "explain/validation/explain.json").read_text())["occlusion"]
+    assert check["verdict"] == "passed", check["text"]
