@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import cancellation
 
 from cxr_data.errors import CxrError, UsageError
 
@@ -132,6 +133,8 @@ def _arriving(
         raise _ServiceError(error.strerror or str(error)) from error
     arrived: queue.Queue[Any] = queue.Queue(_MESSAGES_AHEAD)
     stopped = threading.Event()
+    # Without it, an abandoned client would stay, and warn every second of the dispatcher that it lacks.
+    asking = cancellation.CancellationManager()
 
     def hand_over(message: Any) -> bool:
         while not stopped.is_set():
@@ -142,9 +145,12 @@ def _arriving(
 
     def receive() -> None:
         try:
-            for columns in distributed(examples, target).as_numpy_iterator():
-                if not hand_over(columns):
-                    return
+            iterator = iter(distributed(examples, target))
+            ask = tf.function(lambda: iterator.get_next())  # only functions can be cancelled
+            with cancellation.CancellationManagerContext(asking):
+                while hand_over(tuple(np.asarray(column) for column in ask())):
+                    pass
+        except tf.errors.OutOfRangeError:
             hand_over(None)
         except tf.errors.OpError as error:
             hand_over(error)
@@ -160,6 +166,7 @@ def _arriving(
         raise _ServiceError(silence) from error
     finally:
         stopped.set()
+        asking.start_cancel()
 
 
 # -- the service -------------------------------------------------------------------------------

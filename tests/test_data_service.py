@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from shards import labels_of, random_images, write_shards
-from waiting import SECONDS, children_of, is_running
+from waiting import SECONDS, children_of, is_running, wait_until
 
 from cxr_data import data_service
 from cxr_data.errors import UsageError
@@ -217,6 +217,8 @@ def test_what_never_comes_back_is_waited_for_once_and_named(lost, tmp_path, caps
             assert sorted(np.concatenate(seen[epoch * steps :][:steps])) == list(range(count))
         if lost == "dispatcher":  # as at the end of a training, which measures its input
             pipeline.training_dataset("train", batch_size=batch, seed=5, epoch=0)
+            # An abandoned client would warn every second, until the process ends.
+            wait_until(lambda: "data service" not in {thread.name for thread in threading.enumerate()})
     lines = [line for line in capsys.readouterr().out.splitlines() if "did not come" in line]
     assert "nothing came for 8 s" in lines[0]
     assert first.address in lines[0]
