@@ -146,7 +146,8 @@ def _arriving(
     def receive() -> None:
         try:
             iterator = iter(distributed(examples, target))
-            ask = tf.function(lambda: iterator.get_next())  # only functions can be cancelled
+            # Only a function can be cancelled; a concrete one, of which TensorFlow does not count the traces.
+            ask = tf.function(lambda: iterator.get_next()).get_concrete_function()
             with cancellation.CancellationManagerContext(asking):
                 while hand_over(tuple(np.asarray(column) for column in ask())):
                     pass
