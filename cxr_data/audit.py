@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cxr_data import findings, shortcuts, storage
-from cxr_data.errors import DataError, UsageError
+from cxr_data.errors import DataError
 from cxr_data.features import FEATURES_NAME
 from cxr_data.findings import Finding
 from cxr_data.leakage import Pair, find_leakage, pairs_of
@@ -86,10 +86,7 @@ def audit_dataset(config: AuditConfig) -> Audit:
 def _second(config: AuditConfig, made: Manifest) -> Pictures:
     if storage.size(storage.join(config.against, MANIFEST_NAME)) is not None:
         return pictures_of_shards(read_manifest(config.against), config.quiet)
-    try:
-        return pictures_of_files(config.against, made, config.quiet)
-    except UsageError as error:
-        raise UsageError(str(error).replace("--source=", "--against=")) from error
+    return pictures_of_files(config.against, made, config.quiet)
 
 
 def audit_pictures(own: Pictures, other: Pictures | None = None) -> Audit:

@@ -132,12 +132,11 @@ def _arriving(
     except OSError as error:
         raise _ServiceError(error.strerror or str(error)) from error
     arrived: queue.Queue[Any] = queue.Queue(_MESSAGES_AHEAD)
-    stopped = threading.Event()
     # Without it, an abandoned client would stay, and warn every second of the dispatcher that it lacks.
     asking = cancellation.CancellationManager()
 
     def hand_over(message: Any) -> bool:
-        while not stopped.is_set():
+        while not asking.is_cancelled:
             with contextlib.suppress(queue.Full):
                 arrived.put(message, timeout=_POLL_SECONDS)
                 return True
@@ -166,7 +165,6 @@ def _arriving(
         silence = f"nothing came for {patience():.0f} s: a worker or the dispatcher is gone or stopped"
         raise _ServiceError(silence) from error
     finally:
-        stopped.set()
         asking.start_cancel()
 
 

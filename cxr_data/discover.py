@@ -82,14 +82,23 @@ class Found:
         return len(self.items) + len(self.quarantined)
 
 
-def discover(source: str) -> Found:
+def discover(source: str, flag: str = "source") -> Found:
     """Lists the inputs of a folder or CSV, local or remote.
+
+    Args:
+      source: the folder or CSV.
+      flag: that named it.
 
     Raises:
       UsageError: there is no such source.
       DataError: it holds no image files, or the CSV is malformed.
     """
     from_csv = source.lower().endswith(".csv")
+    there = (
+        storage.size(source) is not None if from_csv else storage.is_remote(source) or Path(source).is_dir()
+    )
+    if not there:
+        raise UsageError(f"--{flag}={source}: no such folder or CSV file")
     found = _discover_csv(source) if from_csv else _discover_folder(source)
     if not found.items:
         reasons = "".join(f"; {q.id}: {q.detail}" for q in found.quarantined[:1])
@@ -131,8 +140,6 @@ def _by_id(item: Item) -> str:
 
 def _walk_local(source: str) -> Iterator[Item | Quarantined]:
     root = Path(source).resolve()
-    if not root.is_dir():
-        raise UsageError(f"--source={source}: no such folder or CSV file")
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -189,8 +196,6 @@ def _walk_remote(source: str) -> Iterator[Item | Quarantined]:
 
 
 def _discover_csv(source: str) -> Found:
-    if storage.size(source) is None:
-        raise UsageError(f"--source={source}: no such folder or CSV file")
     rows = list(_csv_rows(source))
     items: list[Item] = []
     quarantined: list[Quarantined] = []

@@ -185,12 +185,12 @@ def with_files(pictures: Pictures, made: Manifest, source: str, quiet: bool = Fa
 
 
 def pictures_of_files(source: str, like: Manifest, quiet: bool = False) -> Pictures:
-    """The pictures of a folder or CSV, brought to the form of a dataset; files that are none are left out.
+    """The pictures of `--against`, a folder or CSV, in the form of a dataset, without what is no picture.
 
     Raises:
       UsageError, DataError: there is no such source, or nothing in it can be decoded.
     """
-    items = discover(source).items
+    items = discover(source, "against").items
     rows = list(_measured(items, pixel_options(like), quiet))
     kept = [(item, row) for item, row in zip(items, rows, strict=True) if not isinstance(row, str)]
     if not kept:
