@@ -132,11 +132,13 @@ def _arriving(
     except OSError as error:
         raise _ServiceError(error.strerror or str(error)) from error
     arrived: queue.Queue[Any] = queue.Queue(_MESSAGES_AHEAD)
+    given_up = threading.Event()
     # Without it, an abandoned client would stay, and warn every second of the dispatcher that it lacks.
+    # It is no sign of `given_up`: TensorFlow cancels it too, when a call ends in an error.
     asking = cancellation.CancellationManager()
 
     def hand_over(message: Any) -> bool:
-        while not asking.is_cancelled:
+        while not given_up.is_set():
             with contextlib.suppress(queue.Full):
                 arrived.put(message, timeout=_POLL_SECONDS)
                 return True
@@ -165,6 +167,7 @@ def _arriving(
         silence = f"nothing came for {patience():.0f} s: a worker or the dispatcher is gone or stopped"
         raise _ServiceError(silence) from error
     finally:
+        given_up.set()
         asking.start_cancel()
 
 
