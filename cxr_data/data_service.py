@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import cancellation
+from tensorflow.python.eager import cancellation, context, execute
 
 from cxr_data.errors import CxrError, UsageError
 
@@ -147,11 +147,9 @@ def _arriving(
     def receive() -> None:
         try:
             iterator = iter(distributed(examples, target))
-            # Only a function can be cancelled; a concrete one, of which TensorFlow does not count the traces.
             ask = tf.function(lambda: iterator.get_next()).get_concrete_function()
-            with cancellation.CancellationManagerContext(asking):
-                while hand_over(tuple(np.asarray(column) for column in ask())):
-                    pass
+            while hand_over(tuple(np.asarray(column) for column in _call(ask, asking))):
+                pass
         except tf.errors.OutOfRangeError:
             hand_over(None)
         except tf.errors.OpError as error:
@@ -169,6 +167,19 @@ def _arriving(
     finally:
         given_up.set()
         asking.start_cancel()
+
+
+def _call(function: Any, cancelled_by: cancellation.CancellationManager) -> list[tf.Tensor]:
+    """Calls a concrete function without arguments, which may be cancelled from another thread.
+
+    TensorFlow's `CancellationManagerContext` would hold for what all threads call meanwhile: the end of an
+    epoch cancelled the trainer's step.
+    """
+    name = function.function_def.signature.name
+    outputs: list[tf.Tensor] = execute.execute_with_cancellation(
+        name, len(function.outputs), function.captured_inputs, (), context.context(), cancelled_by
+    )
+    return outputs
 
 
 # -- the service -------------------------------------------------------------------------------

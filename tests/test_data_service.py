@@ -58,6 +58,21 @@ def test_every_example_of_an_epoch_comes_once(data, workers):
         assert batch["weight"].tolist() == [1.0] * BATCH
 
 
+def test_the_end_of_an_epoch_does_not_end_a_step_that_is_under_way(data):
+    @tf.function
+    def steps(batches: tf.data.Iterator, count: tf.Tensor) -> tf.Tensor:
+        seen = tf.zeros([], tf.int64)
+        for _ in tf.range(count):
+            seen += tf.reduce_sum(next(batches)["index"])
+        return seen
+
+    with data_service.served_here(1) as target:
+        batches = iter(epochs_of(data, target, epoch=0, epochs=3))
+        first = tf.reduce_sum(next(batches)["index"])
+        seen = first + steps(batches, tf.constant(3 * 16 - 1))
+    assert seen == sum(sum(positions_of(epoch)) for epoch in range(3))
+
+
 def test_a_resumed_epoch_has_its_remaining_steps_and_the_next_is_whole(data):
     with data_service.served_here(2) as target:
         dataset = epochs_of(data, target, epoch=0, epochs=2, first_step=10)
