@@ -143,7 +143,7 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> 
                 continue
             wrong, right, _ = sklearn.metrics.roc_curve(positive, probabilities[:, index])
             areas.append(f"{name} {sklearn.metrics.auc(wrong, right):.3f}")
-            axis.plot(wrong, right, label=_plain(areas[-1]), **_line(index))
+            axis.plot(wrong, right, label=_legend(areas[-1]), **_line(index))
         if not areas:
             return None
         _unit_square(axis, "1 - specificity", "sensitivity")
@@ -196,19 +196,28 @@ def _line(number: int) -> dict[str, Any]:
     return {"color": _COLORS[number % len(_COLORS)], "linestyle": _DASHES[number % len(_DASHES)]}
 
 
-def _plain(text: str) -> str:
-    """Takes from a class name what matplotlib would obey: $ begins a formula, a first _ hides it."""
-    text = text.replace("$", r"\$")
-    return f"\u200b{text}" if text.startswith("_") else text
+def plain(text: str) -> str:
+    """Takes from a name what matplotlib would obey: a dollar sign begins a formula."""
+    return text.replace("$", r"\$")
+
+
+def _legend(text: str) -> str:
+    """A name as a legend shows it: one that begins with _ would be hidden."""
+    return f"\u200b{plain(text)}" if text.startswith("_") else plain(text)
+
+
+def drawn(figure: Figure, **options: Any) -> bytes:
+    """A figure as a file, `options` being those of `savefig`."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A name in a script that matplotlib's font lacks: a box in a PNG, and of an SVG the browser has it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, **options)
+    return buffer.getvalue()
 
 
 def _svg(figure: Figure, alt: str) -> Picture:
-    buffer = io.BytesIO()
     # Without a date, the same run gives the same page.
-    with warnings.catch_warnings():
-        # A class name in a script that matplotlib's font lacks; the browser has it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    content = buffer.getvalue()
+    content = drawn(figure, format="svg", metadata={"Date": None, "Creator": None})
     # The document type names an address; nothing would load it, and nothing shall look like it.
     return embed(content[content.index(b"<svg") :], "image/svg+xml", alt)

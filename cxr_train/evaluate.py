@@ -13,8 +13,8 @@ from typing import Any
 
 from absl import flags
 
-from cxr_data import command
-from cxr_data.errors import DataError
+from cxr_data import command, storage
+from cxr_data.errors import DataError, UsageError
 from cxr_data.manifest import read_manifest
 from cxr_data.pipeline import Pipeline
 from cxr_data.read_options import ReadOptions
@@ -27,6 +27,7 @@ from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.report_page import write_report
 from cxr_train.run import load_best_model
 from cxr_train.run_dir_flag import with_local_run
+from cxr_train.run_mirror import published
 from cxr_train.strategy import choose_placement
 
 
@@ -38,6 +39,8 @@ def options_from_flags(config: TrainConfig, below: pathlib.PurePath) -> Evaluati
       below: where under a run directory the predictions of this data are.
     """
     values = flags.FLAGS
+    if values.compare and storage.is_remote(values.compare):
+        raise UsageError(f"--compare={values.compare}: name a local run; copy that one here")
     return EvaluationOptions(
         resamples=values.resamples,
         seed=values.seed,
@@ -62,6 +65,8 @@ def main() -> int:
     manifest.shards_of(values.split)  # what is wrong is said before the model takes its time
     evaluation.class_map_for(run_dir, manifest, options.class_map)
     evaluation.refuse_to_replace(output, values.split, run_dir, manifest)
+    if output.resolve() == run_dir.resolve():
+        evaluation.refuse_in_the_run(manifest, own=own, class_map=options.class_map)
     read = read_options_from_flags()
     start()
     # One device: the model was loaded outside of any strategy's scope.
@@ -79,9 +84,10 @@ def main() -> int:
     pipeline = Pipeline(manifest, read)
     summary = evaluate(pipeline=pipeline, split=values.split, options=options, output=output)
     print(f"{values.split} split of {manifest.directory}\n{evaluation_text.table(summary)}")
-    print(f"written: {output}/metrics_{values.split}.json, predictions_{values.split}.csv")
-    if output == run_dir:
-        print(f"report: {write_report(run_dir)}")
+    place = published(str(output))
+    print(f"written: {place}/metrics_{values.split}.json, predictions_{values.split}.csv")
+    if output == run_dir / below:
+        print(f"report: {published(str(write_report(run_dir)))}")
     print("Research software: nothing here is a diagnosis.")
     return 0
 

@@ -11,7 +11,8 @@
     loss              mean cross-entropy, in nats
     images, class_names, confusion_matrix, accuracy, macro, per_class, left_out
                       see `metrics.summarize`
-    intervals         see `intervals.metric_intervals`
+    intervals         see `intervals.metric_intervals`; without_patient: images of no known patient, each
+                      resampled as a patient of its own
     calibration       uncalibrated: see `calibration.calibration`; temperature, fitted_on (a split),
                       calibrated: the same at that temperature; all three null without validation data,
                       temperature and calibrated also where none is the best (`fit_temperature`)
@@ -51,6 +52,8 @@ from cxr_train.step import PredictStep
 from cxr_train.strategy import Placement
 
 SCHEMA = "cxr.metrics/1"
+# Of a run directory: evaluations of other data than its own.
+EXTERNAL = "external"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +114,10 @@ def analyse(
     return {
         "loss": uncalibrated["negative_log_likelihood"],
         **metrics.summarize(labels, probabilities, names),
-        "intervals": intervals.metric_intervals(labels, probabilities, names, bootstrap),
+        "intervals": {
+            **intervals.metric_intervals(labels, probabilities, names, bootstrap),
+            "without_patient": predictions.without_patient,
+        },
         "calibration": {"uncalibrated": uncalibrated, **_calibrated(predictions, options, validation)},
         "thresholds": _thresholds(predictions, options, validation, bootstrap),
         "comparison": None if other is None else compare(predictions, other, bootstrap),
@@ -268,7 +274,7 @@ def place_of(run_dir: pathlib.Path, manifest: Manifest, *, named: bool) -> pathl
             f"{manifest.directory} is not the data that {run_dir} was trained on any more: name it with "
             "--data to evaluate it as other data"
         )
-    return pathlib.PurePath("external", os.path.basename(os.path.abspath(manifest.directory)))
+    return pathlib.PurePath(EXTERNAL, os.path.basename(os.path.abspath(manifest.directory)))
 
 
 def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, manifest: Manifest) -> None:
@@ -294,6 +300,30 @@ def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, m
         )
 
 
+def refuse_in_the_run(manifest: Manifest, *, own: bool, class_map: Mapping[str, str]) -> None:
+    """Checks that what is to be written into a run directory itself is of the run's own images, all of them.
+
+    Its temperature and its thresholds are chosen on the predictions there, and its page shows them.
+
+    Args:
+      manifest: of the data to evaluate.
+      own: whether it is the run's.
+      class_map: of the evaluation.
+
+    Raises:
+      UsageError: it is other data, or classes are renamed or left out.
+    """
+    if not own:
+        raise UsageError(
+            f"--output: the run directory is for its own data, not for {manifest.directory}: choose another"
+        )
+    if class_map:
+        raise UsageError(
+            "--class_map: is for other data; to leave classes of the run's own out, or to take two for one, "
+            "give a place outside of the run with --output"
+        )
+
+
 def refuse_other_classes(run_dir: pathlib.Path, manifest: Manifest) -> None:
     """Checks that data has the model's own classes, in its order. Raises as `class_map_for`."""
     expected = trained_on(run_dir).class_names
@@ -311,11 +341,8 @@ def stored_predictions(run_dir: pathlib.Path, split: str) -> NamedPredictions | 
     Returns:
       None where there are none, or they are another model's.
     """
-    try:
-        summary = json.loads((run_dir / f"metrics_{split}.json").read_text())
-        if summary["model_sha256"] != model_sha256(run_dir):
-            return None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    said_by = _model_of(run_dir, split)
+    if said_by is None or said_by != model_sha256(run_dir):
         return None
     return read_predictions(run_dir / f"predictions_{split}.csv")
 
@@ -346,11 +373,28 @@ def fitted_temperature(run_dir: pathlib.Path, validation_split: str | None) -> f
     return temperature
 
 
-def _other_predictions(run_dir: pathlib.Path, split: str) -> NamedPredictions:
-    path = run_dir / f"predictions_{split}.csv"
+def _other_predictions(place: pathlib.Path, split: str) -> NamedPredictions:
+    path = place / f"predictions_{split}.csv"
     if not path.exists():
         raise DataError(
-            f"--compare: {run_dir}: no {path.name} there; evaluate that run on the same data first, with "
+            f"--compare: {place}: no {path.name} there; evaluate that run on the same data first, with "
+            "python -m cxr_train.evaluate and the same --data and --split"
+        )
+    # Those of other data are in a folder of the run.
+    models = (model_sha256(folder) for folder in (place, *place.parents[:2]))
+    now = next((model for model in models if model), None)
+    if now and _model_of(place, split) not in (now, None):
+        raise DataError(
+            f"--compare: {path} is of an earlier best.keras of that run; evaluate it again, with "
             "python -m cxr_train.evaluate and the same --data and --split"
         )
     return read_predictions(path)
+
+
+def _model_of(place: pathlib.Path, split: str) -> str | None:
+    """The SHA-256 of the model that an evaluation there is of; None where it is not known."""
+    try:
+        found = json.loads((place / f"metrics_{split}.json").read_text())["model_sha256"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return str(found)

@@ -5,6 +5,18 @@ from typing import Any
 _COLUMNS = ("sensitivity", "specificity", "precision", "f1", "one_vs_rest_accuracy", "auroc", "auprc")
 _HEADINGS = {"one_vs_rest_accuracy": "1-vs-rest acc."}
 _WIDTH = 23
+# Below, intervals of a clustered bootstrap cover less than they say (Cameron, Gelbach and Miller, 2008).
+_FEW_PATIENTS = 30
+# Of a comparison, in the words for people.
+DIFFERENCES = {
+    "accuracy": "accuracy",
+    "macro sensitivity": "mean sensitivity",
+    "macro specificity": "mean specificity",
+    "macro precision": "mean precision",
+    "macro f1": "mean F1",
+    "macro auroc": "mean AUROC",
+    "macro auprc": "mean AUPRC",
+}
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -45,6 +57,7 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         notes.append(f"macro {metric} is without {', '.join(classes)}, for which it is undefined")
     if summary["seen_in_training"]:
         notes.append("the model was trained on these images: this says nothing about new ones")
+    notes += patients(summary)
     if intervals["exact"]:
         notes.append(f"exact binomial intervals over patients (0 or 1): {', '.join(intervals['exact'])}")
     if intervals["undefined_resamples"]:
@@ -53,6 +66,26 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     if intervals["no_interval"]:
         reasons = (f"{name} ({reason})" for name, reason in intervals["no_interval"].items())
         notes.append(f"no interval: {', '.join(reasons)}")
+    return notes
+
+
+def patients(summary: dict[str, Any]) -> list[str]:
+    """What the number of patients, and what is known of them, means for the intervals."""
+    intervals = summary.get("intervals") or {}
+    alone = intervals.get("without_patient", 0)
+    notes = []
+    if alone:
+        whose = (
+            "no patient is known" if alone == summary["images"] else f"{alone:,} images have no known patient"
+        )
+        notes.append(
+            f"{whose}: each such image counts as a patient of its own; where a patient has several, the "
+            "intervals are too narrow"
+        )
+    if intervals.get("patients", _FEW_PATIENTS) < _FEW_PATIENTS:
+        notes.append(
+            f"{intervals['patients']} patients are few for a bootstrap: its intervals tend to be too narrow"
+        )
     return notes
 
 
@@ -83,16 +116,23 @@ def _thresholds(summary: dict[str, Any]) -> list[str]:
         return []
     lines = [
         f"thresholds for a sensitivity of {found['at_sensitivity']:g}, chosen on {found['chosen_on']}"
-        f"{optimistic(summary, found['chosen_on'])}:"
+        f"{optimistic(summary, found['chosen_on'])} (of probabilities before any temperature):"
     ]
     for name, row in found["per_class"].items():
         rates = (
             f"{rate} {_cell(row[rate], row['intervals'][rate])}"
             for rate in ("sensitivity", "specificity", "precision")
         )
-        threshold = "none" if row["threshold"] is None else f"{row['threshold']:.4f}"
-        lines.append(f"  {name}: p >= {threshold}: {', '.join(rates)}")
+        lines.append(f"  {name}: p >= {threshold(row['threshold'])}: {', '.join(rates)}")
     return lines
+
+
+def threshold(value: float | None) -> str:
+    """A threshold in (0, 1] with as many digits as tell it from 0 and from 1."""
+    if value is None:
+        return "none"
+    short = f"{value:.4g}"
+    return f"1 - {1 - value:.2g}" if short == "1" and value < 1 else short
 
 
 def optimistic(summary: dict[str, Any], chosen_on: str) -> str:
@@ -111,10 +151,10 @@ def comparison(summary: dict[str, Any]) -> list[str]:
         f"{found['only_other']} only the other: exact McNemar p = {found['mcnemar_exact_p']:.2g} (takes "
         "images for independent; the intervals of the differences do not)"
     ]
-    for name in ("accuracy", "macro sensitivity", "macro auroc"):
-        difference = found["differences"][name]
+    for metric in ("accuracy", "macro sensitivity", "macro auroc"):
+        difference = found["differences"][metric]
         if difference["value"] is not None:
             interval = difference["interval"]
             reach = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else ""
-            lines.append(f"  {name} {difference['value']:+.4f}{reach}")
+            lines.append(f"  {DIFFERENCES[metric]} {difference['value']:+.4f}{reach}")
     return lines

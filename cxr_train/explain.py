@@ -18,6 +18,7 @@ from cxr_train.explanation import EXPLANATION_NAME, Explainer, ExplainOptions
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.report_page import write_report
 from cxr_train.run_dir_flag import with_local_run
+from cxr_train.run_mirror import published
 
 
 def main() -> int:
@@ -45,8 +46,10 @@ def main() -> int:
     document = explainer.explain()
     print(f"layers: {', '.join(document['layers'])}")
     print(document["occlusion"]["text"])
-    print(f"written: {explainer.directory}/{EXPLANATION_NAME}, {len(document['cases'])} cases, pictures")
-    print(f"report: {write_report(run_dir)}")
+    place = published(str(explainer.directory))
+    print(f"written: {place}/{EXPLANATION_NAME}, {len(document['cases'])} cases, pictures")
+    if explainer.directory.parent.parent == run_dir:
+        print(f"report: {published(str(write_report(run_dir)))}")
     print("Research software: a map shows what the network used, not where a disease is.")
     return 0
 

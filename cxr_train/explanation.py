@@ -23,14 +23,14 @@ from cxr_train.assemble import model_of
 from cxr_train.backbones import find_backbone
 from cxr_train.cases import Case, pick_cases
 from cxr_train.config import TrainConfig
-from cxr_train.evaluation import stored_predictions
+from cxr_train.evaluation import place_of, stored_predictions
 from cxr_train.filters import excite, liveliest_channels
 from cxr_train.gradcam import GradCam, Maps
 from cxr_train.model import in_float32
 from cxr_train.occlusion import OcclusionCheck, check_occlusion
 from cxr_train.overlays import depths_figure, filters_figure, tile
 from cxr_train.predictions import Predictions, predict_split
-from cxr_train.run import is_own_data, load_best_model
+from cxr_train.run import is_own_data, load_best_model, model_sha256
 from cxr_train.stages import check_layers, stage_outputs
 from cxr_train.step import PredictStep
 from cxr_train.strategy import choose_placement
@@ -90,7 +90,10 @@ class Explainer:
     """
 
     def __init__(self, config: TrainConfig, pipeline: Pipeline, options: ExplainOptions) -> None:
-        self.directory = pathlib.Path(config.run_dir) / EXPLANATIONS / options.split
+        run_dir = pathlib.Path(config.run_dir)
+        # What the run's page shows under the name of a split is of its own images.
+        below = place_of(run_dir, pipeline.manifest, named=True)
+        self.directory = run_dir / below / EXPLANATIONS / options.split
         if self.directory.exists() and not options.overwrite:
             raise UsageError(f"{self.directory} is there already; pass --overwrite to replace it")
         self._config = config
@@ -100,7 +103,7 @@ class Explainer:
         self._classes = [self._class_index(name) for name in options.classes or self._names]
         self._fields = read_split_fields(pipeline.manifest, options.split)
         self._asked = [self._position(name) for name in options.images]
-        loaded = in_float32(load_best_model(pathlib.Path(config.run_dir)))
+        loaded = in_float32(load_best_model(run_dir))
         # Keras' networks take a list of one input, and warn when they are given the input itself.
         self._model = keras.Model(loaded.inputs[0], loaded.output, name=loaded.name)
         image = tf.TensorSpec([None, *self._model.input.shape[1:]], tf.float32)
@@ -122,6 +125,7 @@ class Explainer:
             document = {
                 "backbone": self._config.backbone,
                 "data": self._pipeline.manifest.directory,
+                "model_sha256": model_sha256(pathlib.Path(self._config.run_dir)),
                 "split": self._options.split,
                 "class_names": list(self._names),
                 "layers": list(self._layers),

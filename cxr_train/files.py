@@ -1,5 +1,6 @@
 """Image files to a model's input, through the sharder's own decoder and kernel."""
 
+import collections
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ class ImageFile:
     """One file to predict.
 
     Attributes:
-      name: what it is called in the output: the argument, or its path below the folder given.
+      name: what it is called in the output: the argument, or its path below the folder given; the whole
+        path where folders given have files of the same name.
       path: what to open.
     """
 
@@ -46,7 +48,10 @@ def find_files(arguments: Sequence[str]) -> list[ImageFile]:
             raise UsageError(f"{argument}: no such file or folder")
     if not files:
         raise UsageError(f"no files in {', '.join(arguments)}")
-    return files
+    paths_of = collections.defaultdict(set)
+    for file in files:
+        paths_of[file.name].add(file.path)
+    return [file if len(paths_of[file.name]) == 1 else ImageFile(file.path, file.path) for file in files]
 
 
 def _below(folder: Path) -> list[Path]:

@@ -377,7 +377,7 @@ def _conclude(config: TrainConfig, trainer: Trainer) -> None:
     )
     if _EXPLAIN.value:
         _explain(config)
-    print(f"report: {write_report(pathlib.Path(config.run_dir))}")
+    print(f"report: {published(str(write_report(pathlib.Path(config.run_dir))))}")
     print("Research software: nothing here is a diagnosis.")
 
 

@@ -59,7 +59,11 @@ def tripod_ai(record: RunRecord) -> tuple[Item, ...]:
         Item("13", "class imbalance", _imbalance(record)),
         Item("14", "fairness: approaches and rationale"),
         Item("15", "output of the model", _output(record)),
-        Item("16", "differences between development and evaluation data", "none: splits of the same data"),
+        Item(
+            "16",
+            "differences between development and evaluation data",
+            None if record.external else "none: splits of the same data",
+        ),
         Item("17", "ethical approval"),
         Item("18a", "funding"),
         Item("18b", "conflicts of interest"),
@@ -120,7 +124,7 @@ def claim(record: RunRecord) -> tuple[Item, ...]:
         Item("29", "statistics and uncertainty", "95 % intervals: bootstrap over patients"),
         Item("30", "robustness or sensitivity analysis"),
         Item("31", "explainability", _explained(record)),
-        Item("32", "validation on external data"),
+        Item("32", "validation on external data", _external(record)),
         Item("33", "flow of the images", _excluded(record)),
         Item("34", "demographic and clinical characteristics"),
         Item("35", "performance on every partition", _performance(record)),
@@ -261,6 +265,14 @@ def _performance(record: RunRecord) -> str | None:
             reach = f" (95 %: {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
             told.append(f"{split.name}: accuracy {split.metrics['accuracy']:.3f}{reach}")
     return "; ".join(told) + "; all of it under Results" if told else None
+
+
+def _external(record: RunRecord) -> str | None:
+    told = []
+    for place, split, metrics in record.external:
+        accuracy = metrics["accuracy"]
+        told.append(f"{place}, {split} split: {metrics['images']:,} images, accuracy {accuracy:.3f}")
+    return "; ".join(told) + "; where they come from is the authors' to say" if told else None
 
 
 def _explained(record: RunRecord) -> str | None:

@@ -1,6 +1,5 @@
 """Pictures of explanations: heat over an image, the depths in one figure, filters side by side."""
 
-import io
 from collections.abc import Sequence
 
 import cv2
@@ -9,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cxr_train.charts import drawn, plain
 from cxr_train.gradcam import enlarge
 
 _OPACITY = 0.65
@@ -70,7 +70,7 @@ def depths_figure(
     figure = Figure(figsize=(_INCHES * len(columns), _INCHES * 1.12 * len(rows) + 0.5), layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, label in enumerate(rows):
-        axes[row, 0].set_ylabel(label, fontsize=8)
+        axes[row, 0].set_ylabel(plain(label), fontsize=8)
         for column, (pixels, meaningful) in enumerate(cells[row]):
             axis = axes[row, column]
             _show(axis, pixels)
@@ -103,6 +103,4 @@ def _show(axis: Axes, pixels: np.ndarray) -> None:
 
 
 def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
+    return drawn(figure, format="png", dpi=_DPI)

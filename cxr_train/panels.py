@@ -1,6 +1,5 @@
 """A picture a prediction: the image as the model saw it, and how sure the model is of each class."""
 
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +7,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from cxr_data import storage
 from cxr_data.manifest import Manifest
 from cxr_data.sharder_config import pixel_options
+from cxr_train.charts import drawn, plain
 from cxr_train.files import ImageFile, read_image
+
+# A file's name has at most 255 bytes, a character up to four.
+_LONGEST_STEM = 60
 
 
 def write_panels(
@@ -22,11 +26,9 @@ def write_panels(
     for number, (file, row) in enumerate(zip(files, rows, strict=True)):
         if row["probabilities"] is None:
             continue
-        figure = panel(read_image(file.path, options), row)
-        target = directory / f"{number:05d}_{pathlib.PurePath(file.name).stem}.png"
-        temporary = target.with_suffix(".tmp")
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, target)
+        picture = drawn(panel(read_image(file.path, options), row), format="png")
+        target = directory / f"{number:05d}_{pathlib.PurePath(file.name).stem[:_LONGEST_STEM]}.png"
+        storage.replace(target, picture)
 
 
 def panel(image: np.ndarray, row: dict[str, Any]) -> Figure:
@@ -36,11 +38,12 @@ def panel(image: np.ndarray, row: dict[str, Any]) -> Figure:
     pixels = np.asarray(image, np.float32).squeeze() / (255 if image.dtype == np.uint8 else 1)
     left.imshow(pixels, cmap="gray", vmin=0, vmax=1)  # and not stretched to what this image has
     left.set_axis_off()
-    # A name that is not UTF-8, or has a dollar sign, is no text for matplotlib.
-    name = row["file"].encode("utf-8", "replace").decode().replace("$", r"\$")
-    left.set_title(name[-48:], fontsize=8)
+    # A name that is not UTF-8 is no text for matplotlib.
+    left.set_title(plain(row["file"].encode("utf-8", "replace").decode()[-48:]), fontsize=8)
     names = list(row["probabilities"])
-    bars = right.barh(names, [row["probabilities"][name] for name in names])
+    places = range(len(names))
+    bars = right.barh(places, [row["probabilities"][name] for name in names])
+    right.set_yticks(places, [plain(name) for name in names])
     right.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
     right.set_xlim(0, 1.15)
     right.invert_yaxis()

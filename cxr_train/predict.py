@@ -6,8 +6,6 @@ Any file that the sharder reads, decoded and resized as the training data was. A
 cannot be read is named and counted; the others are predicted, and the exit code is 1.
 """
 
-import csv
-import io
 import json
 import pathlib
 import sys
@@ -26,7 +24,7 @@ from cxr_train.config import TrainConfig
 from cxr_train.evaluation import fitted_temperature
 from cxr_train.files import ImageFile, find_files, read_images
 from cxr_train.output_place import prepare_output
-from cxr_train.predictions import Predictions
+from cxr_train.predictions import Predictions, csv_bytes
 from cxr_train.run import load_best_model, trained_on
 from cxr_train.run_dir_flag import with_local_run
 from cxr_train.step import PredictStep
@@ -85,25 +83,28 @@ def predict_files(
     return rows
 
 
-def to_csv(rows: Sequence[Row], class_names: Sequence[str]) -> str:
+def to_csv(rows: Sequence[Row], class_names: Sequence[str]) -> bytes:
     """One line a file: file, predicted, a probability a class, error."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "predicted", *(f"p_{name}" for name in class_names), "error"])
+    lines = [["file", "predicted", *(f"p_{name}" for name in class_names), "error"]]
     for row in rows:
         probabilities = row["probabilities"] or {}
         values = (repr(probabilities[name]) if probabilities else "" for name in class_names)
-        writer.writerow([row["file"], row["predicted"] or "", *values, row["error"] or ""])
-    return text.getvalue()
+        lines.append([row["file"], row["predicted"] or "", *values, row["error"] or ""])
+    return csv_bytes(lines)
 
 
-def to_json(rows: Sequence[Row], class_names: Sequence[str]) -> str:
-    """The rows and the notice that belongs to them."""
-    document = {"notice": NOTICE, "class_names": list(class_names), "predictions": list(rows)}
-    return json.dumps(document, indent=2) + "\n"
+def to_json(rows: Sequence[Row], class_names: Sequence[str], temperature: float = 1.0) -> bytes:
+    """The rows, the temperature of their probabilities, and the notice that belongs to them."""
+    document = {
+        "notice": NOTICE,
+        "class_names": list(class_names),
+        "temperature": temperature,
+        "predictions": list(rows),
+    }
+    return (json.dumps(document, indent=2) + "\n").encode()
 
 
-def to_submission(rows: Sequence[Row]) -> str:
+def to_submission(rows: Sequence[Row]) -> bytes:
     """The challenge's file: CRLF lines `case,class`, the case being the file's name, in its order.
 
     Raises:
@@ -118,14 +119,18 @@ def to_submission(rows: Sequence[Row]) -> str:
             raise DataError(f"--submission: every case needs a class, and {row['file']} has none: {reason}")
         if case in lines:
             raise DataError(f"--submission: two files are case {case}, as {row['file']}")
-        lines[case] = f"{case},{SUBMISSION_CLASSES[row['predicted']]}\r\n"
-    return "case,class\r\n" + "".join(lines[case] for case in sorted(lines))
+        lines[case] = [case, str(SUBMISSION_CLASSES[row["predicted"]])]
+    return csv_bytes([["case", "class"], *(lines[case] for case in sorted(lines))], line_end="\r\n")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Predicts what the command line names."""
     values = flags.FLAGS
     run_dir = pathlib.Path(values.run_dir)
+    if storage.is_remote(values.panels or ""):
+        raise UsageError(
+            f"--panels={values.panels}: panels are written to a local folder; copy them from there"
+        )
     for flag in ("output", "submission", "panels"):
         given = getattr(values, flag)
         if given and not storage.is_remote(given):
@@ -145,18 +150,18 @@ def main(arguments: Sequence[str]) -> int:
         files, run_dir, batch_size=values.batch_size, xla=values.xla, temperature=temperature
     )
     as_json = values.format == "json" or (not values.format and str(values.output).endswith(".json"))
-    text = (to_json if as_json else to_csv)(rows, names)
+    content = to_json(rows, names, temperature) if as_json else to_csv(rows, names)
     if values.output:
-        storage.replace(values.output, text.encode("utf-8", "surrogateescape"))
+        storage.replace(values.output, content)
     else:
-        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+        sys.stdout.buffer.write(content)
         sys.stdout.flush()
     if values.panels:
         from cxr_train.panels import write_panels  # matplotlib is needed for nothing else
 
         write_panels(pathlib.Path(values.panels), files, rows, trained_on(run_dir))
     if values.submission:
-        storage.replace(values.submission, to_submission(rows).encode())
+        storage.replace(values.submission, to_submission(rows))
     failed = sum(row["error"] is not None for row in rows)
     print(f"{len(rows) - failed:,} of {len(rows):,} files predicted. {NOTICE}", file=sys.stderr)
     return 1 if failed else 0

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,11 @@ class NamedPredictions:
     labels: np.ndarray
     probabilities: np.ndarray
 
+    @property
+    def without_patient(self) -> int:
+        """How many images have no known patient: the sharder names their group by their id."""
+        return sum(name == group for name, group in zip(self.ids, self.groups, strict=True))
+
     def keep(self, kept: np.ndarray, labels: np.ndarray) -> "NamedPredictions":
         """The images where `kept` (bool [N]), with other `labels` (int64 [N])."""
         rows = np.flatnonzero(kept)
@@ -154,17 +159,26 @@ def write_predictions(path: pathlib.Path, predictions: NamedPredictions) -> None
     The probabilities are written with all their digits, so that reading them gives them back.
     """
     names = predictions.class_names
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_COLUMNS, *(f"{_PROBABILITY}{name}" for name in names)])
-    rows = zip(
+    rows = [[*_COLUMNS, *(f"{_PROBABILITY}{name}" for name in names)]]
+    columns = zip(
         predictions.ids, predictions.groups, predictions.labels, predictions.probabilities, strict=True
     )
-    for image_id, group, label, probabilities in rows:
+    for image_id, group, label, probabilities in columns:
         row = [image_id, group, names[label], names[int(probabilities.argmax())]]
-        writer.writerow([*row, *(repr(float(probability)) for probability in probabilities)])
+        rows.append([*row, *(repr(float(probability)) for probability in probabilities)])
+    storage.replace(path, csv_bytes(rows))
+
+
+def csv_bytes(rows: Iterable[Sequence[str]], line_end: str = "\n") -> bytes:
+    """Rows as CSV that gives back the same cells, whatever is in the names of files."""
+    text = io.StringIO(newline="")
+    plain = csv.writer(text, lineterminator=line_end)
+    quoted = csv.writer(text, lineterminator=line_end, quoting=csv.QUOTE_ALL)
+    for row in rows:
+        # Python's writer does not quote a carriage return, and its reader takes one for the end of a line.
+        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
     # File names that are not UTF-8 are surrogates in Python; the bytes go out as they came in.
-    storage.replace(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def read_predictions(path: pathlib.Path) -> NamedPredictions:

@@ -10,11 +10,12 @@ from absl import flags
 from cxr_data import command
 from cxr_train.report_page import write_report
 from cxr_train.run_dir_flag import with_local_run
+from cxr_train.run_mirror import published
 
 
 def main() -> int:
     """Makes the report of a run directory from flags."""
-    print(f"report: {write_report(pathlib.Path(flags.FLAGS.run_dir))}")
+    print(f"report: {published(str(write_report(pathlib.Path(flags.FLAGS.run_dir))))}")
     return 0
 
 

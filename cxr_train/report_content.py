@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 from cxr_data.audit import CAUTION
@@ -12,7 +13,8 @@ from cxr_train.charts import Picture, embed
 from cxr_train.explanation import EXPLANATIONS
 from cxr_train.model_card import Item, claim, selection, tripod_ai
 from cxr_train.recipe import Recipe
-from cxr_train.report_results import Grid, key_numbers, split_results
+from cxr_train.report_results import Grid, external_results, key_numbers, split_results
+from cxr_train.run_mirror import published
 from cxr_train.run_record import Document, RunRecord, SplitRecord
 
 _GALLERIES = {
@@ -32,9 +34,10 @@ def report_content(record: RunRecord) -> dict[str, Any]:
         "subtitle": _subtitle(record),
         "key": key_numbers(record),
         "problems": record.problems,
-        "directory": str(record.directory),
+        "directory": published(str(record.directory)),
         "run": _run(record),
         "splits": [split_results(record, split) for split in record.splits if split.metrics],
+        "external": external_results(record),
         "curves": charts.curves(record.epochs, (record.best_epoch or {}).get("epoch"))
         if record.epochs
         else [],
@@ -58,7 +61,8 @@ def report_content(record: RunRecord) -> dict[str, Any]:
 
 def _subtitle(record: RunRecord) -> str:
     started = (record.environment or {}).get("started", "at an unknown time")
-    return f"Run {record.directory.name}, started {started}, {len(record.epochs)} epochs completed"
+    name = PurePath(published(str(record.directory))).name
+    return f"Run {name}, started {started}, {len(record.epochs)} epochs completed"
 
 
 def _run(record: RunRecord) -> Facts:
@@ -112,18 +116,19 @@ def _explanation(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
         media_type = "image/jpeg" if name.endswith(".jpg") else "image/png"
         return embed((folder / name).read_bytes(), media_type, alt)
 
-    galleries: dict[str, list[tuple[Picture, str]]] = {}
+    galleries: dict[str, list[tuple[Picture, str, str]]] = {}
     for case in explained["cases"]:
         title = _GALLERIES[case["kind"]].format(case["mapped"][0])
         caption = (
-            f"{case['id']}: true {case['label']} ({case['label_probability']:.2f}), "
+            f"true {case['label']} ({case['label_probability']:.2f}), "
             f"predicted {case['predicted']} ({case['probability']:.2f})"
         )
         silent = [name for name, flat in zip(case["mapped"], case["flat"], strict=True) if flat]
         if silent:
             caption += f"; no evidence for {' or '.join(silent)}, the map is 0"
-        alt = f"X-ray, then the evidence for {' and for '.join(case['mapped'])} laid over it. {caption}"
-        galleries.setdefault(title, []).append((picture(case["file"], alt), caption))
+        alt = f"X-ray, then the evidence for {' and for '.join(case['mapped'])} laid over it. "
+        alt += f"{case['id']}: {caption}"
+        galleries.setdefault(title, []).append((picture(case["file"], alt), case["id"], caption))
     depths, filters = explained["depths"], explained["filters"]
     layers = ", ".join(explained["layers"])
     return {
@@ -213,7 +218,8 @@ def _limits(record: RunRecord) -> list[str]:
     """What a reader must not take from this page; the first ones always hold."""
     limits = [
         "The labels are those of the data. Nobody has checked them here.",
-        "The splits come from the same data: nothing here says how the model does in another hospital.",
+        "The splits come from the same data: they do not say how the model does in another hospital"
+        f"{'; see Other data' if record.external else ', and nothing else here does'}.",
         "A network may have learned the source of an image (scanner, size, marks on the film) instead of "
         "a disease; the audit and the maps can show this, but not rule it out.",
         "Patients are told apart by names or headers of files. Where these do not tell, images of one "
@@ -232,9 +238,13 @@ def _limits(record: RunRecord) -> list[str]:
     if record.audit is None:
         limits.append("The data were not audited for leakage, duplicates and shortcuts.")
     for split in record.splits:
-        smallest = min(
-            (row["images"] for row in (split.metrics or {}).get("per_class", {}).values()), default=100
-        )
+        images = {name: row["images"] for name, row in (split.metrics or {}).get("per_class", {}).items()}
+        absent = [name for name, count in images.items() if not count]
+        if absent:
+            limits.append(
+                f"The {split.name} split has no image of {', '.join(absent)}: nothing is known of it there."
+            )
+        smallest = min((count for count in images.values() if count), default=100)
         if smallest < 100:
             limits.append(
                 f"The {split.name} split has only {smallest} images of its rarest class: intervals are wide."

@@ -1,14 +1,25 @@
 """The page of a run: RUN_DIR/report/index.html, self-contained, readable without network."""
 
 import pathlib
+import re
 
 import jinja2
+from markupsafe import Markup
 
 from cxr_data import storage
 from cxr_train.report_content import report_content
 from cxr_train.run_record import RunRecord
 
 REPORT_NAME = "report/index.html"
+
+
+# Long names of files are to break here, and not within a word.
+_AFTER_SEPARATOR = re.compile(r"(?<=[/._-])")
+
+
+def breakable(name: str) -> Markup:
+    """The name of a file as HTML that may break behind its separators; copied, it is the same name."""
+    return Markup("<wbr>").join(_AFTER_SEPARATOR.split(name))
 
 
 def write_report(run_dir: pathlib.Path) -> pathlib.Path:
@@ -21,6 +32,7 @@ def write_report(run_dir: pathlib.Path) -> pathlib.Path:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cxr_train"), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["breakable"] = breakable
     page = environment.get_template("report.html.jinja").render(content)
     path = run_dir / REPORT_NAME
     path.parent.mkdir(exist_ok=True)

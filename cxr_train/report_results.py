@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from cxr_data.manifest import joined_splits
-from cxr_train import charts
+from cxr_train import charts, evaluation_text
 from cxr_train.charts import Picture
-from cxr_train.evaluation_text import comparison, no_temperature, optimistic
+from cxr_train.evaluation_text import no_temperature, optimistic
 from cxr_train.run_record import Document, RunRecord, SplitRecord
 from cxr_train.thresholds import REPORTED
 
@@ -23,6 +23,7 @@ _METRICS = {
 _DARKEST = 0.45  # of a cell of the confusion matrix, so that its number stays readable
 _FAMILIAR = ("", "the best epoch was picked on them", "the model was trained on them")
 _UNDEFINED = "undefined"
+_OF_EXTERNAL = ("sensitivity", "specificity", "auroc")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
         for metric, classes in metrics.get("left_out", {}).items()
         if metric in _METRICS
     ]
-    notes = [*_interval_notes(metrics), *_calibration(metrics), *undefined, *comparison(metrics)]
+    notes = [*_interval_notes(metrics), *_calibration(metrics), *undefined, *_comparison(metrics)]
     if split.explanation is None and not pictures:
         notes.append("There are no predictions to draw curves from.")
     patients = f" of {split.groups:,} patients" if split.groups else ""
@@ -91,10 +92,28 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
             _metrics_table(metrics),
             _confusion(metrics["confusion_matrix"], names),
             *_thresholds(metrics),
+            *_differences(metrics),
         ],
         "notes": notes,
         "charts": pictures,
     }
+
+
+def external_results(record: RunRecord) -> Grid | None:
+    """What other data than the run's own say: a row for each evaluation."""
+    if not record.external:
+        return None
+    rows = []
+    for place, split, metrics in record.external:
+        intervals = metrics.get("intervals") or {}
+        row = [f"{place}, {split}", f"{metrics['images']:,}"]
+        row.append(_with_interval(metrics["accuracy"], intervals.get("accuracy")).replace(" (", "\n("))
+        for name in _OF_EXTERNAL:
+            interval = (intervals.get("macro") or {}).get(name)
+            row.append(_with_interval(metrics["macro"][name], interval).replace(" (", "\n("))
+        rows.append(row)
+    header = ["data, split", "images", "accuracy", *(f"{_METRICS[name]}, mean" for name in _OF_EXTERNAL)]
+    return Grid("Images that are not of the run's data, with 95 % intervals", header, rows)
 
 
 def _calibration(metrics: Document) -> list[str]:
@@ -113,7 +132,7 @@ def _calibration(metrics: Document) -> list[str]:
 def _interval_notes(metrics: Document) -> list[str]:
     """What a reader must know about intervals that are not percentiles of the resamples, or not there."""
     intervals = metrics.get("intervals") or {}
-    notes = []
+    notes = [f"{note[:1].upper()}{note[1:]}." for note in evaluation_text.patients(metrics)]
     if intervals.get("exact"):
         notes.append("Rates of exactly 0 or 1 have the exact binomial interval, with patients as trials.")
     if intervals.get("no_interval"):
@@ -136,7 +155,8 @@ def _metrics_table(metrics: Document) -> Grid:
         rows.append([name, f"{row['images']:,}", *cells])
     caption = "Metrics of each class against the rest"
     if intervals:
-        caption += ", with 95 % intervals (patients resampled)"
+        known = intervals.get("without_patient") != metrics["images"]
+        caption += f", with 95 % intervals ({'patients' if known else 'images'} resampled)"
     return Grid(caption, ["class", "images", *_METRICS.values()], rows)
 
 
@@ -158,7 +178,7 @@ def _thresholds(metrics: Document) -> list[Grid]:
     rows = [
         [
             name,
-            _number(row["threshold"]),
+            evaluation_text.threshold(row["threshold"]),
             *(_with_interval(row[rate], row["intervals"][rate]).replace(" (", "\n(") for rate in REPORTED),
         ]
         for name, row in found["per_class"].items()
@@ -166,6 +186,27 @@ def _thresholds(metrics: Document) -> list[Grid]:
     split = found["chosen_on"]
     caption = f"Thresholds for a sensitivity of {found['at_sensitivity']:g}, chosen on the {split} split"
     return [Grid(caption + optimistic(metrics, split), ["class", "probability from", *REPORTED], rows)]
+
+
+def _comparison(metrics: Document) -> list[str]:
+    """McNemar's test against another run, in words."""
+    lines = evaluation_text.comparison(metrics)[:1]
+    return [f"{line[:1].upper()}{line[1:]}." for line in lines]
+
+
+def _differences(metrics: Document) -> list[Grid]:
+    """By how much this run is above another."""
+    found = metrics.get("comparison")
+    if not found:
+        return []
+    rows = []
+    for metric, name in evaluation_text.DIFFERENCES.items():
+        difference = found["differences"].get(metric) or {}
+        value, interval = difference.get("value"), difference.get("interval")
+        told = _UNDEFINED if value is None else f"{value:+.3f}"
+        rows.append([name, told, f"{interval[0]:+.3f} to {interval[1]:+.3f}" if interval else ""])
+    caption = f"This run minus {found['other']}: intervals are not adjusted for the number of metrics"
+    return [Grid(caption, ["metric", "difference", "95 % interval"], rows)]
 
 
 def _familiarity(record: RunRecord, split: SplitRecord) -> int:

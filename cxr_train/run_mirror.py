@@ -112,9 +112,12 @@ def _state(path: pathlib.Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-def published(run_dir: str) -> str:
-    """The name by which users know a run directory: of a mirror, the remote one's."""
-    return _published.get(run_dir, run_dir)
+def published(path: str) -> str:
+    """The name by which users know a run directory, or a path in it: of a mirror, the remote one's."""
+    for local, remote in _published.items():
+        if path == local or path.startswith(f"{local}/"):
+            return remote.rstrip("/") + path.removeprefix(local)
+    return path
 
 
 @contextlib.contextmanager

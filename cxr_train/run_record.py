@@ -17,9 +17,11 @@ from cxr_data.errors import DataError
 from cxr_data.manifest import AUDIT_NAME, MANIFEST_NAME, joined_splits
 from cxr_train.config import TrainConfig
 from cxr_train.environment import ENVIRONMENT_NAME
+from cxr_train.evaluation import EXTERNAL
 from cxr_train.explanation import EXPLANATION_NAME, EXPLANATIONS
 from cxr_train.monitor import Monitor
 from cxr_train.predictions import read_predictions
+from cxr_train.run import model_sha256
 from cxr_train.throughput import THROUGHPUT_NAME
 
 Document = dict[str, Any]
@@ -34,7 +36,7 @@ class SplitRecord:
       metrics: content of `metrics_{name}.json`.
       labels: int64 [N], true classes; None without `predictions_{name}.csv`.
       probabilities: float64 [N, C]; None without it.
-      groups: number of patients; None without it.
+      groups: number of patients; None without it, or where no patient is known.
       explanation: content of `explain/{name}/explain.json`.
     """
 
@@ -56,6 +58,7 @@ class RunRecord:
       manifest: the data that it was trained on, as written in `manifest.json`.
       epochs: rows of `metrics.jsonl`.
       splits: the evaluated splits, by name.
+      external: evaluations of other data: content of `external/NAME/metrics_{split}.json`, by NAME and split.
       throughput, environment, audit: content of their files.
       flags: content of `flags.txt`.
       problems: what is missing or damaged, in words.
@@ -66,6 +69,7 @@ class RunRecord:
     manifest: Document | None
     epochs: tuple[Document, ...]
     splits: tuple[SplitRecord, ...]
+    external: tuple[tuple[str, str, Document], ...]
     throughput: Document | None
     environment: Document | None
     audit: Document | None
@@ -122,6 +126,7 @@ class RunRecord:
             manifest=manifest,
             epochs=epochs,
             splits=tuple(splits),
+            external=reader.external(),
             throughput=reader.document(THROUGHPUT_NAME, "the throughput was not measured"),
             environment=reader.document(ENVIRONMENT_NAME, "versions and machine are not known"),
             audit=_read_audit(config, reader),
@@ -135,7 +140,14 @@ class _Reader:
 
     def __init__(self, directory: pathlib.Path) -> None:
         self._directory = directory
+        self._model = model_sha256(directory)
         self.problems: list[str] = []
+
+    @property
+    def manifest_bytes(self) -> bytes | None:
+        """The run's copy of the manifest of its data."""
+        path = self._directory / MANIFEST_NAME
+        return path.read_bytes() if path.exists() else None
 
     def document(self, name: str, without: str = "") -> Document | None:
         """A JSON object; None if it is not there (noted as `without`) or damaged."""
@@ -165,11 +177,41 @@ class _Reader:
         return tuple(rows)
 
     def split(self, name: str) -> SplitRecord:
-        """Everything that is there of one split."""
+        """Everything that is there of one split, and of the model that is there."""
         metrics = self.document(f"metrics_{name}.json", f"the metrics of the {name} split are missing")
-        columns = self._predictions(f"predictions_{name}.csv")
         explanation = self._explanation(name)
-        return SplitRecord(name, metrics, *columns, explanation)
+        if self._is_of_another_model(explanation):
+            self.problems.append(
+                f"the explanation of the {name} split is of an earlier best.keras and left out: "
+                f"cxr_train.explain --split={name} --overwrite makes it anew"
+            )
+            explanation = None
+        if self._is_of_another_model(metrics):
+            self.problems.append(
+                f"the numbers of the {name} split are of an earlier best.keras and left out: "
+                f"cxr_train.evaluate --split={name} makes them anew"
+            )
+            return SplitRecord(name, None, None, None, None, explanation)
+        return SplitRecord(name, metrics, *self._predictions(f"predictions_{name}.csv"), explanation)
+
+    def external(self) -> tuple[tuple[str, str, Document], ...]:
+        """The evaluations of other data by the model that is there."""
+        found = []
+        for path in sorted(self._directory.glob(f"{EXTERNAL}/*/metrics_*.json")):
+            metrics = self.document(path.relative_to(self._directory).as_posix())
+            place, split = path.parent.name, path.stem.removeprefix("metrics_")
+            if self._is_of_another_model(metrics):
+                self.problems.append(
+                    f"the numbers of {EXTERNAL}/{place}, {split}, are of an earlier best.keras and left out"
+                )
+            elif metrics:
+                found.append((place, split, metrics))
+        return tuple(found)
+
+    def _is_of_another_model(self, document: Document | None) -> bool:
+        """A run that was resumed, or stopped before it was evaluated, has a newer model than its numbers."""
+        said_by = (document or {}).get("model_sha256")
+        return None not in (said_by, self._model) and said_by != self._model
 
     def _explanation(self, split: str) -> Document | None:
         """An explanation, if all of its pictures are there."""
@@ -189,12 +231,19 @@ class _Reader:
         except DataError as error:
             self.problems.append(f"no ROC curve and no reliability diagram: {error}")
             return None, None, None
-        return stored.labels, stored.probabilities, len(set(stored.groups))
+        known = stored.without_patient < len(stored.ids)
+        return stored.labels, stored.probabilities, len(set(stored.groups)) if known else None
 
 
 def _read_audit(config: TrainConfig, reader: _Reader) -> Document | None:
     """The audit that stands beside the shards, where they are still there."""
     if storage.is_remote(config.data) or not (pathlib.Path(config.data) / AUDIT_NAME).exists():
+        return None
+    here, there = reader.manifest_bytes, pathlib.Path(config.data) / MANIFEST_NAME
+    if here is not None and there.exists() and there.read_bytes() != here:
+        reader.problems.append(
+            f"no audit: {config.data} is not the data that the run was trained on any more"
+        )
         return None
     try:
         return dict(read_audit(config.data))

@@ -148,7 +148,8 @@ def test_other_images_labels_and_classes_are_refused():
 
 def test_predictions_survive_the_file(tmp_path):
     one = predictions()
-    odd = dataclasses.replace(one, ids=('a "b", c.png', "caf\udce9.png", "line\nbreak.png", *one.ids[3:]))
+    names = ('a "b", c.png', "caf\udce9.png", "line\nbreak.png", "Icon\r")
+    odd = dataclasses.replace(one, ids=(*names, *one.ids[4:]))
     write_predictions(tmp_path / "p.csv", odd)
     back = read_predictions(tmp_path / "p.csv")
     assert (back.ids, back.groups, back.class_names) == (odd.ids, odd.groups, odd.class_names)

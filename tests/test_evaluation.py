@@ -146,6 +146,24 @@ def test_the_numbers_of_one_hospital_do_not_replace_those_of_another(manifest, t
         evaluation.refuse_to_replace(run_dir / "config.json", "test", run_dir, manifest)
 
 
+def test_the_run_directory_itself_is_for_all_of_its_own_data(manifest):
+    evaluation.refuse_in_the_run(manifest, own=True, class_map={})
+    with pytest.raises(UsageError, match="--output: the run directory is for its own data, not for"):
+        evaluation.refuse_in_the_run(manifest, own=False, class_map={})
+    with pytest.raises(UsageError, match="--class_map: is for other data; .* --output"):
+        evaluation.refuse_in_the_run(manifest, own=True, class_map={"covid": "-"})
+
+
+def test_predictions_of_an_earlier_model_are_not_compared_with(manifest, tmp_path):
+    ours, theirs = (make_run(tmp_path / name, manifest, seed) for seed, name in enumerate(("one", "two")))
+    evaluate(tmp_path / "two", manifest, theirs, "test")
+    found = evaluate(tmp_path / "one", manifest, ours, "test", compare=tmp_path / "two")
+    assert found["comparison"]["other"].endswith("two/predictions_test.csv")
+    ours.save(tmp_path / "two" / "best.keras")
+    with pytest.raises(DataError, match="two/predictions_test.csv is of an earlier best.keras of that run"):
+        evaluate(tmp_path / "one", manifest, ours, "test", compare=tmp_path / "two")
+
+
 def test_predictions_of_another_model_are_not_used(manifest, tmp_path):
     run_dir = tmp_path / "run"
     model = make_run(run_dir, manifest)

@@ -25,7 +25,7 @@ from cxr_train.evaluation import evaluate_split
 from cxr_train.explanation import Explainer, ExplainOptions, initial_model
 from cxr_train.loop import Trainer
 from cxr_train.predictions import read_predictions
-from cxr_train.run import load_best_model
+from cxr_train.run import load_best_model, model_sha256
 from cxr_train.stop import StopRequest
 from cxr_train.strategy import choose_placement
 
@@ -72,6 +72,7 @@ def test_a_run_is_explained(config, data):
     assert explainer.directory.parts[-2:] == ("explain", "validation")
     assert document["layers"] == ["early", "end"]
     assert document["class_names"] == ["covid", "normal", "pneumonia"]
+    assert document["model_sha256"] == model_sha256(pathlib.Path(config.run_dir))
     for case in document["cases"]:
         assert (case["label"] == case["predicted"]) == (case["kind"] == "true_positive")
         picture = cv2.imread(str(explainer.directory / case["file"]))
@@ -108,6 +109,14 @@ def test_what_the_evaluation_wrote_is_not_predicted_again(config, data, monkeypa
     # Another model's are not taken.
     (run_dir / "metrics_validation.json").write_text('{"model_sha256": "another"}')
     assert Explainer(config, Pipeline(data), options)._stored_predictions() is None
+
+
+def test_other_data_have_a_place_of_their_own(config, data, tmp_path):
+    theirs = write_shards(
+        tmp_path / "hospital", {"validation": random_images(9, SIZE, seed=3)}, dtype="uint8"
+    )
+    explainer = Explainer(config, Pipeline(theirs), dataclasses.replace(QUICK, filters=0))
+    assert explainer.directory == pathlib.Path(config.run_dir, "external/hospital/explain/validation")
 
 
 def test_only_what_was_asked_for_by_name_is_explained(config, data):

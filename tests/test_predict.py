@@ -90,7 +90,29 @@ def test_the_submission_is_by_class_name_and_in_order_of_the_cases():
     text = predict.to_submission(
         rows_of(("test_set/0002.jpg", "normal"), ("0010.jpg", "pneumonia"), ("0001.jpg", "covid"))
     )
-    assert text == "case,class\r\n0001.jpg,0\r\n0002.jpg,1\r\n0010.jpg,2\r\n"
+    assert text == b"case,class\r\n0001.jpg,0\r\n0002.jpg,1\r\n0010.jpg,2\r\n"
+
+
+ODD = ("a, b.jpg", 'the "first".jpg', "line\nbreak.jpg", "Icon\r", "caf\udce9.jpg", "<b>\u80ba.jpg")
+
+
+def test_any_name_of_a_file_survives_the_csv():
+    for made, line_end in ((predict.to_csv, "\n"), (lambda rows, _: predict.to_submission(rows), "\r\n")):
+        rows = rows_of(*((name, "covid") for name in ODD))
+        content = made(rows, ["covid"])
+        text = content.decode("utf-8", "surrogateescape")
+        back = list(csv.reader(io.StringIO(text, newline="")))
+        assert sorted(row[0] for row in back[1:]) == sorted(ODD)
+        assert {len(row) for row in back} == {len(back[0])}
+        assert text.endswith(line_end)
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path):
+    for name in ("a/1.png", "b/1.png", "b/2.png"):
+        save(tmp_path / name, b"x")
+    names = [file.name for file in find_files([str(tmp_path / "a"), str(tmp_path / "b")])]
+    assert names == [str(tmp_path / "a/1.png"), str(tmp_path / "b/1.png"), "2.png"]
+    assert [file.name for file in find_files([str(tmp_path / "a"), str(tmp_path / "a")])] == ["1.png"] * 2
 
 
 def test_a_submission_without_a_class_for_every_case_is_refused():
@@ -157,6 +179,7 @@ def test_the_command(manifest, tmp_path):
     assert f"not predicted: {tmp_path}/bad/cut.jpg: truncated" in result.stderr
     assert "1 of 2 files predicted" in result.stderr
     assert "diagnosis" in document["notice"]
+    assert document["temperature"] == 1.0
 
     # At a temperature: the softmax of the logits over it, and the same classes.
     files = [ImageFile(row["file"], str(tmp_path / "in" / row["file"])) for row in rows]

@@ -19,7 +19,7 @@ from cxr_train import metrics
 from cxr_train.config import TrainConfig
 from cxr_train.model_card import claim, tripod_ai
 from cxr_train.report_content import report_content
-from cxr_train.report_page import write_report
+from cxr_train.report_page import breakable, write_report
 from cxr_train.run_record import RunRecord
 
 EVIL = "<script>alert('x')</script>&\"$_"
@@ -240,7 +240,8 @@ def test_unusual_intervals_thresholds_and_a_comparison_are_told(tmp_path):
         "per_class": {"covid": of_class},
     }
     agreed = {"other": "runs/two", "only_this": 3, "only_other": 1, "mcnemar_exact_p": 0.625}
-    differences = {name: {"value": None} for name in ("accuracy", "macro sensitivity", "macro auroc")}
+    differences = {name: {"value": None} for name in ("macro sensitivity", "macro auroc")}
+    differences["accuracy"] = {"value": 0.125, "interval": [-0.25, 0.5]}
     metrics |= {"own_data": True, "split": "test", "comparison": {**agreed, "differences": differences}}
     path.write_text(json.dumps(metrics))
     (test,) = (s for s in report_content(RunRecord.read(run_dir))["splits"] if s["name"] == "test")
@@ -251,9 +252,12 @@ def test_unusual_intervals_thresholds_and_a_comparison_are_told(tmp_path):
         "is right, or the probabilities say nothing.",
     ]
     assert test["notes"][-2].startswith(
-        "against runs/two: 3 images only this run has right, 1 only the other"
+        "Against runs/two: 3 images only this run has right, 1 only the other"
     )
-    thresholds = test["tables"][-1]
+    thresholds, compared = test["tables"][-2:]
+    assert compared.caption.startswith("This run minus runs/two: intervals are not adjusted")
+    assert list(compared.rows[0]) == ["accuracy", "+0.125", "-0.250 to +0.500"]
+    assert list(compared.rows[5]) == ["mean AUROC", "undefined", ""]
     assert thresholds.caption == "Thresholds for a sensitivity of 0.9, chosen on the validation split"
     assert thresholds.rows == [["covid", "0.125", "0.500\n(0.250-0.625)", "0.750", "undefined"]]
 
@@ -276,6 +280,77 @@ def test_what_is_missing_is_told(tmp_path):
         "Not made. python -m cxr_train.explain",
     ):
         assert told in text, told
+
+
+def test_what_is_of_an_earlier_model_or_of_other_data_is_not_shown(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    (run_dir / "metrics.jsonl").unlink()
+    (run_dir / "best.keras").write_bytes(b"newer")
+    for name in ("metrics_test.json", "explain/validation/explain.json"):
+        path = run_dir / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), "model_sha256": "older"}))
+    (run_dir / "data/manifest.json").write_text("{}")
+    record = RunRecord.read(run_dir)
+    (_, test) = record.splits
+    assert (test.metrics, test.labels, record.splits[0].explanation, record.audit) == (None, None, None, None)
+    assert record.splits[0].metrics
+    told = " ".join(record.problems)
+    assert "the numbers of the test split are of an earlier best.keras" in told
+    assert "the explanation of the validation split is of an earlier best.keras" in told
+    assert "data is not the data that the run was trained on any more" in told
+
+
+def test_images_of_no_known_patient_are_not_called_patients(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    (run_dir / "metrics.jsonl").unlink()
+    path = run_dir / "predictions_test.csv"
+    lines = path.read_text().splitlines()
+    alone = [re.sub(r"^(\d+\.png),\d+,", r"\1,\1,", line) for line in lines]
+    path.write_text("\n".join(alone) + "\n")
+    summary = json.loads((run_dir / "metrics_test.json").read_text())
+    summary["intervals"] |= {"without_patient": 24, "patients": 24}
+    (run_dir / "metrics_test.json").write_text(json.dumps(summary))
+    validation, test = report_content(RunRecord.read(run_dir))["splits"]
+    assert validation["summary"].startswith("24 images of 12 patients.")
+    assert test["summary"].startswith("24 images.")
+    assert test["notes"][0].startswith("No patient is known: each such image counts")
+    assert test["tables"][0].caption.endswith("(images resampled)")
+
+
+def test_other_data_are_shown_beside_the_runs_own(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    for drawn in ("metrics.jsonl", "predictions_test.csv", "predictions_validation.csv"):
+        (run_dir / drawn).unlink()
+    theirs = run_dir / "external/hospital <b>"
+    theirs.mkdir(parents=True)
+    write_split(theirs, "all", count=18)
+    record = RunRecord.read(run_dir)
+    assert report_content(record)["external"].rows[0][:2] == ["hospital <b>, all", "18"]
+    answers = {item.number: item.answer for item in claim(record)}
+    assert answers["32"].startswith("hospital <b>, all split: 18 images, accuracy 0.")
+    page = read_page(run_dir)
+    assert "Other data" in page.text
+    assert "another hospital; see Other data." in page.text
+    (run_dir / "best.keras").write_bytes(b"newer")
+    path = theirs / "metrics_all.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_sha256": "older"}))
+    record = RunRecord.read(run_dir)
+    assert record.external == ()
+    assert "external/hospital <b>, all, are of an earlier best.keras" in " ".join(record.problems)
+
+
+def test_a_long_name_breaks_behind_its_separators_only():
+    assert breakable("a/b_c-1.png") == "a/<wbr>b_<wbr>c-<wbr>1.<wbr>png"
+    assert breakable("<i>.png") == "&lt;i&gt;.<wbr>png"
+
+
+def test_a_class_without_images_is_a_limit_of_its_own(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    for drawn in ("metrics.jsonl", "predictions_test.csv", "predictions_validation.csv"):
+        (run_dir / drawn).unlink()
+    limits = " ".join(report_content(RunRecord.read(run_dir))["limits"])
+    assert "The test split has no image of _pneumonia$: nothing is known of it there." in limits
+    assert "only 12 images of its rarest class" in limits
 
 
 def test_what_else_is_missing_is_told(tmp_path):

@@ -168,4 +168,11 @@ def test_a_run_on_a_store_is_stopped_resumed_and_evaluated(server, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "bucket/run/predictions_validation.csv" in server.objects
+    # Users know nothing of the mirror.
+    assert "report: s3://bucket/run/report/index.html" in out
+    assert "report: s3://bucket/run/report/index.html" in done.stdout
+    assert "cxr-run-" not in out + done.stdout
+    page = server.objects["bucket/run/report/index.html"].decode()
+    assert "Run run, started" in page
+    assert "cxr-run-" not in page
     assert not re.search(r"/tmp/cxr-run-\w+: ", done.stderr)

@@ -1,0 +1,59 @@
+"""What an evaluation says in words."""
+
+import numpy as np
+import pytest
+
+from cxr_train import evaluation_text
+from cxr_train.evaluation import EvaluationOptions, analyse
+from cxr_train.evaluation_text import patients, threshold
+from cxr_train.predictions import NamedPredictions
+
+
+def predictions(groups: list[str]) -> NamedPredictions:
+    ids = tuple(f"{number}.png" for number in range(len(groups)))
+    labels = np.arange(len(groups)) % 3
+    scores = np.random.default_rng(0).random((len(groups), 3)) + np.eye(3)[labels]
+    scores /= scores.sum(axis=1, keepdims=True)
+    return NamedPredictions("run", ("covid", "normal", "pneumonia"), ids, tuple(groups), labels, scores)
+
+
+def summary_of(groups: list[str], **options: float) -> dict:
+    said = predictions(groups)
+    found = analyse(said, EvaluationOptions(resamples=100, **options), validation=said, other=said)
+    return {**found, "dropped": {}, "seen_in_training": False, "own_data": True, "split": "test"}
+
+
+def test_images_of_no_known_patient_are_not_called_patients():
+    ids = [f"{number}.png" for number in range(60)]
+    alone = summary_of(ids)
+    assert alone["intervals"]["without_patient"] == 60
+    assert "no patient is known: each such image counts as a patient" in evaluation_text.table(alone)
+    some = summary_of([*ids[:10], *(f"p{number}" for number in range(50))])
+    assert "10 images have no known patient" in evaluation_text.table(some)
+    assert patients(summary_of([f"p{number}" for number in range(60)])) == []
+
+
+def test_few_patients_make_no_interval_that_can_be_believed():
+    (note,) = patients(summary_of([f"p{number % 29}" for number in range(60)]))
+    assert note == "29 patients are few for a bootstrap: its intervals tend to be too narrow"
+    assert patients(summary_of([f"p{number % 30}" for number in range(60)])) == []
+    assert patients({"images": 3}) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "none"), (0.125, "0.125"), (0.98765, "0.9877"), (1.0, "1"), (1.3e-5, "1.3e-05")],
+)
+def test_a_threshold_is_shown_with_the_digits_that_it_has(value, shown):
+    assert threshold(value) == shown
+
+
+def test_a_threshold_near_one_is_not_shown_as_one():
+    assert threshold(0.999998) == "1 - 2e-06"
+
+
+def test_thresholds_and_differences_say_what_they_are_of():
+    told = evaluation_text.table(summary_of([f"p{number}" for number in range(60)], at_sensitivity=0.9))
+    assert "(of probabilities before any temperature)" in told
+    assert "mean AUROC +0.0000" in told
+    assert "macro auroc +" not in told
