@@ -14,9 +14,22 @@ from absl import app, flags
 from cxr_data.errors import CxrError
 
 
-def _parse_flags(argv: Sequence[str], takes_arguments: bool = False) -> list[str]:
+def own_flags() -> dict[str, flags.Flag]:
+    """The flags that modules of this project have defined, by name: TensorFlow and absl define many more."""
+    found: dict[str, flags.Flag] = {}
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        # absl knows a module that is run with -m by its path.
+        if module.startswith(("cxr_", "tools.")) or module == sys.argv[0]:
+            found |= {flag.name: flag for flag in defined}
+    return found
+
+
+def _parse_flags(
+    argv: Sequence[str], main: Callable[..., int | None], takes_arguments: bool = False
+) -> list[str]:
     """Parses `argv` into absl FLAGS and returns the other arguments; `--help` prints and exits with 0."""
     if _wants_help(argv):
+        _describe_to_absl(main)
         # absl prints the help while it parses, and exits with 1.
         try:
             app.parse_flags_with_usage(list(argv))
@@ -29,6 +42,17 @@ def _parse_flags(argv: Sequence[str], takes_arguments: bool = False) -> list[str
     if len(rest) > 1 and not takes_arguments:
         _fail(argv, f"unexpected argument {rest[1]!r} (--help lists the flags)", exit_code=2)
     return list(rest[1:])
+
+
+def _describe_to_absl(main: Callable[..., int | None]) -> None:
+    """Has `--help` show the docstring of `main`'s module and all flags of this project.
+
+    absl shows those of the module that was started: no flag that another module defines, and nothing at all
+    of an installed console command.
+    """
+    for flag in own_flags().values():
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
 
 
 def _wants_help(argv: Sequence[str]) -> bool:
@@ -52,7 +76,7 @@ def run(main: Callable[[], int | None], argv: Sequence[str] | None = None) -> No
     """
     argv = list(sys.argv if argv is None else argv)
     app.define_help_flags()
-    _parse_flags(argv)
+    _parse_flags(argv, main)
     _exit_with(main, argv)
 
 
@@ -62,7 +86,7 @@ def run_with_arguments(
     """As `run`, for a command that takes file names beside its flags: `main` is given them."""
     argv = list(sys.argv if argv is None else argv)
     app.define_help_flags()
-    arguments = _parse_flags(argv, takes_arguments=True)
+    arguments = _parse_flags(argv, main, takes_arguments=True)
     _exit_with(lambda: main(arguments), argv)
 
 

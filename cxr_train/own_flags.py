@@ -1,27 +1,16 @@
-"""The flags of this project among all that are defined: TensorFlow and absl define many more."""
+"""The flags of a training command: as a file that repeats it, and the same on all workers."""
 
-import sys
 import zlib
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from absl import flags
 
+from cxr_data.command import own_flags
 from cxr_data.errors import UsageError
 from cxr_train.strategy import Placement
 
 # A machine may have mounted them under another name.
 _PLACES = ("run_dir", "cache_dir")
-
-
-def own_flags() -> dict[str, flags.Flag]:
-    """The flags that modules of this project have defined, by name."""
-    found: dict[str, flags.Flag] = {}
-    for module, defined in flags.FLAGS.flags_by_module_dict().items():
-        # absl knows a module that is run with -m by its path.
-        if module.startswith("cxr_") or module == sys.argv[0]:
-            found |= {flag.name: flag for flag in defined}
-    return found
 
 
 def flags_text(*, leave_out: Collection[str], resolved: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """The flag `--run_dir` of every command that works on a run: it may name an object store."""
 
+import functools
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -23,6 +24,7 @@ def with_local_run(main: Callable[..., Result], *, trains: bool = False) -> Call
       trains: whether it goes on with an earlier run's checkpoints.
     """
 
+    @functools.wraps(main)
     def run(*arguments: object) -> Result:
         flag = flags.FLAGS["run_dir"]
         remote = flag.value

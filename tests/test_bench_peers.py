@@ -1,6 +1,7 @@
 """The benchmark of peers: its data, its arithmetic, and every peer that is installed, for real."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from cxr_data.errors import DataError, UsageError
-from tools import bench_peers, peers
+from tools import bench_peers, bench_table, peers
 from tools.bench_peers import Measured, Row
 from tools.bench_peers_data import prepare
 from tools.peers import PEERS, Peer, worker
@@ -125,7 +126,8 @@ def test_only_whole_epochs_are_timed():
     timed = worker.timed_epochs(batches((2, 8, 8, 3)), 2, 0.05)
     assert timed["seconds"] >= 0.05
     assert timed["images"] % 2 == 0
-    assert 0 < timed["cpu_seconds"] < 1
+    # The kernel counts in hundredths of a second: a busy machine may give none.
+    assert 0 <= timed["cpu_seconds"] < 1
     with pytest.raises(ValueError, match="gave 2 of 3 images"):
         worker.timed_epochs(batches((2, 8, 8, 3)), 3, 0.01)
 
@@ -199,6 +201,13 @@ def test_the_verdict_names_the_nearest_and_all_that_are_too_near():
     assert bench_peers.verdict(rows()[:1]) == "No peer was measured."
 
 
+def test_a_table_has_its_numbers_to_the_right():
+    columns = {"way": lambda row: row[0], "img/s": lambda row: f"{row[1]:.1f}", "": lambda row: row[2]}
+    rows = [("ours", 5562.04, ""), ("a folder", 18.0, "slow")]
+    lines = ["way        img/s", "ours      5562.0", "a folder    18.0  slow"]
+    assert bench_table.table(rows, columns).splitlines() == lines
+
+
 def test_a_row_without_numbers_says_why():
     text = bench_peers.table(rows(reason="torch is not installed"))
     assert "not measured: torch is not installed" in text
@@ -227,18 +236,28 @@ def test_peers_are_chosen_by_key():
 
 def test_the_command_prints_a_table_and_writes_json(scratch, data, tmp_path):
     command = [sys.executable, "-m", "tools.benchmark", "peers", "--peers=study,torch_npy", "--noinstall"]
-    sizes = [f"--images={IMAGES}", f"--size={SIZE}", f"--batch={BATCH}", "--rounds=1", "--seconds=0.01"]
+    sizes = [
+        f"--images={IMAGES}",
+        f"--image_size={SIZE}",
+        f"--batch_size={BATCH}",
+        "--rounds=1",
+        "--seconds=0.01",
+    ]
     files = [f"--scratch={scratch}", f"--environment={tmp_path}", f"--json={tmp_path / 'out.json'}"]
     done = subprocess.run([*command, *sizes, *files], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Nearest from uncached storage: study's generator" in done.stdout
-    found = {row["key"]: row for row in json.loads((tmp_path / "out.json").read_text())}
+    command_line, machine, caveat = done.stdout.strip().splitlines()[-3:]
+    assert command_line.startswith("command: python -m tools.benchmark peers --peers=study,torch_npy")
+    assert re.fullmatch(r"machine: \d+ cores \(.+\), load [\d.]+ at the start, Python 3.11.\d+", machine)
+    assert caveat == f"caveat: {bench_peers.CAVEAT}"
+    found = {row["key"]: row for row in json.loads((tmp_path / "out.json").read_text())["results"]}
     assert found["study"]["images_per_second"] > 0
     assert found["torch_npy"]["reason"] == "torch is not installed (--install)"
 
 
 def test_images_that_do_not_fill_the_batches_are_refused():
-    command = [sys.executable, "-m", "tools.benchmark", "peers", "--images=10", "--batch=4"]
+    command = [sys.executable, "-m", "tools.benchmark", "peers", "--images=10", "--batch_size=4"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "--images=10: choose a multiple of --batch=4" in done.stderr
+    assert "--images=10: choose a multiple of --batch_size=4" in done.stderr

@@ -26,7 +26,7 @@ def test_scaling_is_measured_and_modelled(tmp_path):
     flags = ["--images=40", "--rounds=1", f"--scratch={tmp_path}", f"--json={tmp_path / 'out.json'}"]
     done = benchmark("scale", f"--source={tmp_path / 'in'}", *flags, "--start_seconds=0")
     assert done.returncode == 0, done.stderr
-    document = json.loads((tmp_path / "out.json").read_text())
+    document = json.loads((tmp_path / "out.json").read_text())["results"]
     assert document["strong"][0]["workers"] == 1
     assert document["strong"][0]["speedup"] == 1
     one, eight, _ = document["weak"]
@@ -43,7 +43,7 @@ def test_the_service_is_compared_with_reading_here(tmp_path):
     flags = ["--epochs=1", "--images_per_second=100", f"--json={tmp_path / 'out.json'}"]
     done = benchmark("service", f"--data={tmp_path / 'data'}", *flags)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "out.json").read_text())
+    rows = json.loads((tmp_path / "out.json").read_text())["results"]
     assert [row["way"] for row in rows] == [
         "by position",
         "as streams",

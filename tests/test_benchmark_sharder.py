@@ -41,7 +41,7 @@ def test_a_small_run_gives_every_row(tmp_path):
     flags = ["--images=40", "--rounds=1", f"--scratch={tmp_path}", f"--json={tmp_path / 'out.json'}"]
     done = benchmark("sharder", f"--source={tmp_path / 'in'}", *flags)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "out.json").read_text())
+    rows = json.loads((tmp_path / "out.json").read_text())["results"]
     assert {row["format"] for row in rows} == {"PNG", "JPEG"}
     assert len(rows) == 14
     assert all(row["images_per_second"] > 0 and row["peak_mb"] > 0 for row in rows)

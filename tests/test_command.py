@@ -57,9 +57,32 @@ def test_a_defect_of_ours_keeps_its_traceback():
     assert "ValueError: a defect" in result.stderr
 
 
-def test_help_lists_the_flags_and_is_no_failure():
+MODULE = "import sys; sys.argv[0] = 'installed'; from {0} import console_main; console_main()"
+
+
+@pytest.mark.parametrize(
+    ("started", "arguments", "parts"),
+    [
+        (["-m", "tools.make_sample"], [], ["--images: Labelled images", "(default: '120')"]),
+        (
+            ["-c", MODULE.format("tools.data_service")],
+            [],
+            ["Starts input workers", "--dispatcher: HOST:PORT"],
+        ),
+        (["-m", "tools.benchmark"], [], ["Measures this project", "service"]),
+        (
+            ["-m", "tools.benchmark"],
+            ["service"],
+            ["When the tf.data service pays", "--epochs: Passes", "--json"],
+        ),
+    ],
+    ids=["module", "installed", "benchmark", "one_benchmark"],
+)
+def test_help_tells_what_a_command_does_and_all_its_flags(started, arguments, parts):
     result = subprocess.run(
-        [sys.executable, "-m", "tools.make_sample", "--help"], capture_output=True, text=True, check=False
+        [sys.executable, *started, *arguments, "--help"], capture_output=True, text=True, check=False
     )
-    assert result.returncode == 0
-    assert "--images: Labelled images" in result.stdout
+    assert result.returncode == 0, result.stderr
+    for part in parts:
+        assert part in result.stdout
+    assert "TensorFlow" not in result.stdout.partition("flags:")[2]

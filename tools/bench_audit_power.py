@@ -18,6 +18,7 @@ from cxr_data.pictures import Pictures
 from cxr_data.prepare import cores
 from cxr_data.shortcut_features import PROBE
 from cxr_data.shortcuts import find_shortcuts
+from tools.bench_table import table
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")
 IMAGES = 300
@@ -155,8 +156,12 @@ def report(seeds: int, clean_seeds: int) -> dict[str, object]:
     """Measures, prints a table and returns it for JSON."""
     rows, alarms = measure(seeds, clean_seeds)
     print(f"{IMAGES} pictures of {IMAGES // PER_PATIENT} patients; in one of {len(CLASS_NAMES)} classes:")
-    print("shortcut                       strength  AUROC  named")
-    for row in rows:
-        print(f"{row.shortcut:30} {row.strength:8g}  {row.auroc:5.2f}  {row.named:3} of {row.seeds}")
-    print(f"none                                         {alarms:3} of {clean_seeds} (target: at most 5 %)")
+    columns = {
+        "shortcut": lambda row: row.shortcut,
+        "strength": lambda row: f"{row.strength:g}",
+        "AUROC": lambda row: f"{row.auroc:.2f}",
+        "named": lambda row: f"{row.named} of {row.seeds}",
+    }
+    print(table(rows, columns))
+    print(f"without a shortcut: {alarms} of {clean_seeds} (target: at most 5 %)")
     return {"power": [asdict(row) for row in rows], "false_alarms": alarms, "clean_seeds": clean_seeds}

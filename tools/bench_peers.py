@@ -11,7 +11,6 @@ takes from the training beside it. The peers' packages go into an environment of
 import contextlib
 import json
 import os
-import platform
 import re
 import signal
 import statistics
@@ -26,12 +25,14 @@ from pathlib import Path
 from absl import flags
 
 from cxr_data.errors import DataError, UsageError
-from tools import peers
+from tools import bench_table, peers
 from tools.bench_peers_data import Data, prepare
 from tools.peers import Peer
 from tools.peers.environment import Environment, package_name
 
 FLAGS = flags.FLAGS
+
+CAVEAT = "the page cache is warm: loaders are compared, not disks"
 
 # What a peer is to be beaten by, from uncached storage.
 TARGET = 1.5
@@ -70,9 +71,9 @@ class Measured:
 def define_flags() -> None:
     """Defines the flags of this benchmark."""
     known = ", ".join(peer.key for peer in peers.PEERS)
-    flags.DEFINE_integer("images", 512, "Images, drawn by tools.make_sample; a multiple of --batch.")
-    flags.DEFINE_integer("batch", 16, "Images in a batch.")
-    flags.DEFINE_integer("size", 360, "Height and width of the batches' images.")
+    flags.DEFINE_integer("images", 512, "Images, drawn by tools.make_sample; a multiple of --batch_size.")
+    flags.DEFINE_integer("batch_size", 16, "Images in a batch.")
+    flags.DEFINE_integer("image_size", 360, "Height and width of the batches' images, in pixels.")
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.")
     flags.DEFINE_float("seconds", 2, "Each round runs whole epochs for at least so long.")
     flags.DEFINE_list("peers", [], f"Only these (and ours): {known}.")
@@ -81,7 +82,6 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("environment", "build/bench_env", "Folder for the peers' packages; kept.")
     flags.DEFINE_boolean("install", True, "Whether to install what is missing there.")
-    flags.DEFINE_string("json", "", "File for the numbers as JSON.")
 
 
 # -- running -----------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def measure(
                 continue
             spec = {
                 "data": str(data.folder / peer.data),
-                "batch_size": FLAGS.batch,
+                "batch_size": FLAGS.batch_size,
                 "size": data.size,
                 "images": data.images,
                 "seconds": FLAGS.seconds,
@@ -219,20 +219,21 @@ def make_rows(
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
-    name = max(len(row.name) for row in rows)
-    version = max(len(row.version) for row in rows)
-    speeds_head = f"{'img/s':>8}  {'slowest':>8}  {'fastest':>8}"
-    lines = [f"{'loader':{name}}  {'version':{version}}  {speeds_head}  {'ours / it':>9}  {'CPU ms':>6}"]
-    for row in rows:
-        start = f"{row.name:{name}}  {row.version:{version}}"
-        if row.reason:
-            lines.append(f"{start}  not measured: {row.reason}")
-            continue
-        speeds = (row.images_per_second or 0, row.slowest or 0, row.fastest or 0)
-        numbers = "  ".join(f"{speed:8.1f}" for speed in speeds)
-        ratio = f"{row.ratio:9.2f}" if row.ratio else f"{'-':>9}"
-        lines.append(f"{start}  {numbers}  {ratio}  {row.cpu_ms or 0:6.2f}  {row.note}".rstrip())
-    return "\n".join(lines)
+    columns = {
+        "loader": lambda row: row.name,
+        "version": lambda row: row.version,
+        "img/s": lambda row: _number(row.images_per_second, 1),
+        "slowest": lambda row: _number(row.slowest, 1),
+        "fastest": lambda row: _number(row.fastest, 1),
+        "ours / it": lambda row: _number(row.ratio, 2),
+        "CPU ms": lambda row: _number(row.cpu_ms, 2),
+        "": lambda row: f"not measured: {row.reason}" if row.reason else row.note,
+    }
+    return bench_table.table(rows, columns)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def verdict(rows: Sequence[Row]) -> str:
@@ -262,11 +263,13 @@ def choose(keys: Sequence[str]) -> list[Peer]:
     return [peer for peer in peers.PEERS if not keys or peer.key in keys or peer.key == "ours"]
 
 
-def main() -> None:
-    """Reads the flags, prepares data and packages, measures, prints a table and writes JSON."""
+def main() -> list[dict[str, object]]:
+    """Reads the flags, prepares data and packages, measures, prints a table and returns it for JSON."""
     chosen = choose(FLAGS.peers)
-    if FLAGS.batch < 1 or FLAGS.images < 6 or FLAGS.images % FLAGS.batch:
-        raise UsageError(f"--images={FLAGS.images}: choose a multiple of --batch={FLAGS.batch}, at least 6")
+    if FLAGS.batch_size < 1 or FLAGS.images < 6 or FLAGS.images % FLAGS.batch_size:
+        raise UsageError(
+            f"--images={FLAGS.images}: choose a multiple of --batch_size={FLAGS.batch_size}, at least 6"
+        )
     if FLAGS.rounds < 1 or FLAGS.seconds <= 0:
         raise UsageError("--rounds and --seconds must be above 0")
     environment = Environment(Path(FLAGS.environment))
@@ -279,21 +282,17 @@ def main() -> None:
     def run(peer: Peer, spec: Mapping[str, object]) -> dict[str, float]:
         return run_worker(pythons[peer.environment], peer, spec)
 
-    data, unwritten = prepare(Path(FLAGS.scratch), FLAGS.images, FLAGS.size, chosen, broken, run)
+    data, unwritten = prepare(Path(FLAGS.scratch), FLAGS.images, FLAGS.image_size, chosen, broken, run)
     broken.update(unwritten)
-    load = os.getloadavg()[0]
     measured = measure(chosen, run, data, broken)
     check_same_images(chosen, measured)
     own = {package_name(entry.name): entry.version for entry in metadata.distributions()}
     rows = make_rows(chosen, measured, {peers.OWN: own, "": theirs})
-    cores = len(os.sched_getaffinity(0))
-    megabytes = FLAGS.batch * data.image_bytes / 1e6
+    megabytes = FLAGS.batch_size * data.image_bytes / 1e6
     print(
-        f"{cores} cores, load {load:.1f} at the start, Python {platform.python_version()}, "
-        f"{data.images} images, batches of {FLAGS.batch} ({megabytes:.1f} MB float32), "
+        f"{data.images} images, batches of {FLAGS.batch_size} ({megabytes:.1f} MB float32), "
         f"{FLAGS.rounds} rounds in turns, full epochs, page cache warm"
     )
     print(table(rows))
     print(verdict(rows))
-    if FLAGS.json:
-        Path(FLAGS.json).write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    return [asdict(row) for row in rows]

@@ -12,7 +12,6 @@ default, it has a row of its own. Much of that second or two does not grow with 
 import concurrent.futures
 import contextlib
 import io
-import json
 import multiprocessing
 import os
 import resource
@@ -33,8 +32,11 @@ from absl import flags
 from PIL import Image
 
 from cxr_data.errors import DataError, UsageError
+from tools.bench_table import table
 
 FLAGS = flags.FLAGS
+
+CAVEAT = "files and shards lie in --scratch, by default in memory: a slow disk is not measured"
 
 SIDE = 1024
 JPEG_QUALITY = 94  # about 130 kB, as the JPEGs of the challenge
@@ -62,11 +64,10 @@ class Row:
 
 def define_flags() -> None:
     """Defines the flags of this benchmark."""
-    flags.DEFINE_string("source", None, "Folder with 1024x1024 grayscale PNGs, as ../shared/data/cxr_sample.")
+    flags.DEFINE_string("source", None, "Folder with 1024x1024 grayscale PNGs.")
     flags.DEFINE_integer("images", 2000, "Images per run; the slow references get fewer.")
     flags.DEFINE_integer("rounds", 3, "Rounds; the median counts.")
     flags.DEFINE_string("scratch", "/dev/shm", "Where files and shards are put.")
-    flags.DEFINE_string("json", "", "File for the numbers as JSON.")
 
 
 # -- the files ---------------------------------------------------------------------------------
@@ -295,24 +296,26 @@ def bench_format(name: str, contents: Sequence[bytes], scratch: Path) -> list[Ro
     ]
 
 
-def main() -> None:
-    """Reads the flags, measures, prints a table and writes JSON."""
+def main() -> list[dict[str, object]]:
+    """Reads the flags, measures, prints a table and returns it for JSON."""
     if not FLAGS.source:
-        raise UsageError("--source is missing, as --source=../shared/data/cxr_sample")
+        raise UsageError("--source is missing (--help lists the flags)")
     contents = pictures(FLAGS.source)
     with tempfile.TemporaryDirectory(dir=FLAGS.scratch, prefix="cxr-bench-") as name:
         scratch = Path(name)
         rows = bench_format("PNG", contents, scratch)
         rows += bench_format("JPEG", [as_jpeg(content) for content in contents], scratch)
-    print(
-        f"{_cores()} cores, {len(contents)} pictures, scratch {FLAGS.scratch}, float32 x 3 at {SIZE}x{SIZE}"
-    )
-    print("format  way             images    img/s  cpu ms  peak MB  sharder/way  by cpu  target")
-    for row in rows:
-        print(
-            f"{row.format:6}  {row.way:14}  {row.images:6}  {row.images_per_second:7.1f}  "
-            f"{row.cpu_ms:6.2f}  {row.peak_mb:7.0f}  "
-            f"{row.ratio:11.2f}  {row.cpu_ratio:6.2f}  {row.target and '>= ' + row.target}"
-        )
-    if FLAGS.json:
-        Path(FLAGS.json).write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    print(f"{len(contents)} pictures, scratch {FLAGS.scratch}, float32 x 3 at {SIZE}x{SIZE}")
+    columns = {
+        "format": lambda row: row.format,
+        "way": lambda row: row.way,
+        "images": lambda row: str(row.images),
+        "img/s": lambda row: f"{row.images_per_second:.1f}",
+        "cpu ms": lambda row: f"{row.cpu_ms:.2f}",
+        "peak MB": lambda row: f"{row.peak_mb:.0f}",
+        "sharder / it": lambda row: f"{row.ratio:.2f}",
+        "by cpu": lambda row: f"{row.cpu_ratio:.2f}",
+        "target": lambda row: row.target and f">= {row.target}",
+    }
+    print(table(rows, columns))
+    return [asdict(row) for row in rows]

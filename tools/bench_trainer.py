@@ -10,9 +10,7 @@ trainer and so in its bare step, and a compiled step is that of `tf.function`.
 """
 
 import contextlib
-import json
 import multiprocessing
-import os
 import statistics
 import sys
 import tempfile
@@ -29,10 +27,13 @@ from cxr_data.manifest import read_manifest
 from cxr_train.backbones import BACKBONES
 from cxr_train.config import TrainConfig
 from cxr_train.strategy import PRECISIONS, XLA
+from tools import bench_table
 from tools.bench_peers_data import convert, draw, make
 from tools.bench_trainer_ways import Turn, Way, run_way
 
 FLAGS = flags.FLAGS
+
+CAVEAT = "compare the ratios only if nothing else ran; what a CPU gives says nothing of a GPU"
 
 BARE, LOOP, STUDY = Way("bare"), Way("loop"), Way("study")
 STEPS_PER_EXECUTION = (1, 8)
@@ -84,7 +85,6 @@ def define_flags() -> None:
     flags.DEFINE_enum("precision", "auto", PRECISIONS, "Keras dtype policy.")
     flags.DEFINE_enum("xla", "auto", XLA, "Whether XLA compiles the trainer's step.")
     flags.DEFINE_string("scratch", "build/bench_trainer", "Folder for images and shards; kept.")
-    flags.DEFINE_string("json", "", "File for the numbers as JSON.")
 
 
 # -- running -----------------------------------------------------------------------------------
@@ -199,16 +199,16 @@ def make_rows(backbone: str, batch_size: int, turns: dict[Way, list[Turn]]) -> l
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as text."""
-    backbone = max(len(row.backbone) for row in rows)
-    label = max(len(row.way.label) for row in rows)
-    head = f"{'img/s':>8}  {'trainer / it':>12}  {'lowest':>7}  {'highest':>7}  {'CPU ms/img':>10}"
-    lines = [f"{'backbone':{backbone}}  {'way':{label}}  {head}"]
-    lines += [
-        f"{row.backbone:{backbone}}  {row.way.label:{label}}  {row.rate:8.2f}  {row.ratio:12.3f}  "
-        f"{min(row.ratios):7.3f}  {max(row.ratios):7.3f}  {row.cpu_ms:10.1f}"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    columns = {
+        "backbone": lambda row: row.backbone,
+        "way": lambda row: row.way.label,
+        "img/s": lambda row: f"{row.rate:.2f}",
+        "trainer / it": lambda row: f"{row.ratio:.3f}",
+        "lowest": lambda row: f"{min(row.ratios):.3f}",
+        "highest": lambda row: f"{max(row.ratios):.3f}",
+        "CPU ms/img": lambda row: f"{row.cpu_ms:.1f}",
+    }
+    return bench_table.table(rows, columns)
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
@@ -241,8 +241,8 @@ def prepare(scratch: Path) -> tuple[str, str]:
     return str(shards), str(images)
 
 
-def main() -> None:
-    """Reads the flags, prepares the data, measures, prints a table and writes JSON."""
+def main() -> list[dict[str, object]]:
+    """Reads the flags, prepares the data, measures, prints a table and returns it for JSON."""
     data, source = prepare(Path(FLAGS.scratch))
     configs = [
         TrainConfig(
@@ -252,18 +252,15 @@ def main() -> None:
         for backbone in FLAGS.backbones
     ]  # fmt: skip
     manifest = read_manifest(data)
-    load = os.getloadavg()[0]
     rows: list[Row] = []
     for config in configs:
         found, choices = measure(config, source)
         rows += found
     print(
-        f"{len(os.sched_getaffinity(0))} cores, load {load:.1f} at the start, batches of {FLAGS.batch_size} "
-        f"at {manifest.size} px, {FLAGS.steps} steps a turn, {FLAGS.rounds} rounds in turns"
+        f"batches of {FLAGS.batch_size} at {manifest.size} px, {FLAGS.steps} steps a turn, "
+        f"{FLAGS.rounds} rounds in turns"
     )
     print("\n".join([*choices, table(rows), *verdicts(rows)]))
     if not source:
         print("The study's way was not measured: --source is missing.")
-    if FLAGS.json:
-        document = [{**asdict(row), "label": row.way.label, "images_per_second": row.rate} for row in rows]
-        Path(FLAGS.json).write_text(json.dumps(document, indent=2) + "\n")
+    return [{**asdict(row), "label": row.way.label, "images_per_second": row.rate} for row in rows]

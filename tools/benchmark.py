@@ -1,15 +1,25 @@
 """Measures this project against named references, in one run, as ratios.
 
-    python -m tools.benchmark sharder --source=DIR
+    python -m tools.benchmark audit|peers|pipeline|scale|service|sharder|trainer [--help] [--json=FILE]
 
-Each benchmark is a module of its own with `define_flags()` and `main()`.
+Each benchmark is a module of its own with `define_flags()`, `main()`, which prints tables and returns
+them for JSON, and `CAVEAT`, what its numbers do not say.
 """
 
+import functools
 import importlib
+import json
+import shlex
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from absl import flags
 
 from cxr_data import command
 from cxr_data.errors import UsageError
+from tools.bench_table import machine
 
 BENCHMARKS = {
     "audit": "tools.bench_audit",
@@ -31,8 +41,32 @@ def _choose(argv: list[str]) -> str:
     return name
 
 
+def _reported(module: ModuleType) -> Callable[[], None]:
+    """The benchmark's `main`, its command, machine and caveat printed around it and written beside it."""
+
+    @functools.wraps(module.main)
+    def main() -> None:
+        about = {
+            "command": shlex.join(["python", "-m", "tools.benchmark", *sys.argv[1:]]),
+            "machine": machine(),
+        }
+        results = module.main()
+        if results is None:
+            return
+        about["caveat"] = module.CAVEAT
+        print("\n".join(["", *(f"{name}: {text}" for name, text in about.items())]))
+        if flags.FLAGS.json:
+            document = {**about, "results": results}
+            Path(flags.FLAGS.json).write_text(json.dumps(document, indent=2) + "\n")
+
+    return main
+
+
 def console_main() -> None:
     """Entry point of the command: the first word is the benchmark, flags follow."""
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(__doc__)
+        return
     try:
         name = _choose(sys.argv)
     except UsageError as error:
@@ -40,7 +74,8 @@ def console_main() -> None:
         sys.exit(error.exit_code)
     module = importlib.import_module(BENCHMARKS[name])
     module.define_flags()
-    command.run(module.main, [f"benchmark {name}", *sys.argv[2:]])
+    flags.DEFINE_string("json", "", "File for the numbers as JSON.")
+    command.run(_reported(module), [f"benchmark {name}", *sys.argv[2:]])
 
 
 if __name__ == "__main__":
