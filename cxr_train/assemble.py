@@ -116,6 +116,8 @@ def assemble(config: TrainConfig, manifest: Manifest, placement: Placement, step
         notes.append("class weights: " + ", ".join(f"{name} {weight:.3f}" for name, weight in weights))
     if frozen:
         notes.append(_freezing(config, model, frozen))
+    if config.batch_norm_momentum is not None and not _trains_batch_norm(config, model, frozen):
+        notes.append("--batch_norm_momentum: of no effect, no BatchNorm is trained")
     return Training(model, optimizer, loss_scale, average, replica_values, step, frozen, tuple(notes))
 
 
@@ -185,6 +187,13 @@ def _rate(config: TrainConfig, factor: float, start: int, steps_per_epoch: int) 
 
 def _variable_ids(layers: list[keras.layers.Layer]) -> set[int]:
     return {id(variable) for layer in layers for variable in layer.variables}
+
+
+def _trains_batch_norm(config: TrainConfig, model: keras.Model, frozen: list[keras.layers.Layer]) -> bool:
+    never = [] if config.recipe.unfreeze_at_epoch else frozen
+    return any(
+        isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers if layer not in never
+    )
 
 
 def _freezing(config: TrainConfig, model: keras.Model, frozen: list[keras.layers.Layer]) -> str:

@@ -96,7 +96,7 @@ def parse_augmentation(text: str, flip: bool = False) -> Augmentation:
     A name alone has its range of `DEFAULT_RANGES`.
 
     Raises:
-      UsageError: an unknown name, or a range that is no number or too large.
+      UsageError: an unknown name or one that is there twice, or a range that is no number or too large.
     """
     if text == "none":
         return Augmentation(flip=flip)
@@ -109,6 +109,8 @@ def parse_augmentation(text: str, flip: bool = False) -> Augmentation:
             raise UsageError(
                 f"--augment={text}: {name!r} is none of {', '.join(DEFAULT_RANGES)}; also none or all"
             )
+        if name in ranges:
+            raise UsageError(f"--augment={text}: {name} is there twice")
         ranges[name] = _parse_range(text, name, value) if value else DEFAULT_RANGES[name]
     return Augmentation(**ranges, flip=flip)
 

@@ -16,19 +16,23 @@ class Clock:
       examples: training images of the timed calls.
       seconds: how long these calls lasted on the host, what the host did between their steps included.
       waited: seconds of it in which a step waited for its batch.
-      compile_seconds: duration of the first call of the process, one step that is traced and
-        compiled first; it is not timed otherwise.
+      flops: floating-point operations of the timed calls.
+      compile_seconds: duration of the first call of the process, and of the first after layers were
+        unfrozen: one step that is traced and compiled first; it is not timed otherwise.
     """
 
     examples: float = 0.0
     seconds: float = 0.0
     waited: float = 0.0
+    flops: float = 0.0
     compile_seconds: float = 0.0
     _steps: list[np.ndarray] = dataclasses.field(default_factory=list)
 
-    def add(self, records: StepRecords, seconds: float) -> None:
-        """Enters a host call that lasted `seconds`."""
-        self.examples += records.examples.sum()
+    def add(self, records: StepRecords, seconds: float, flops_per_image: float) -> None:
+        """Enters a host call that lasted `seconds`; an image costs more once layers are unfrozen."""
+        images = records.examples.sum()
+        self.examples += images
+        self.flops += images * flops_per_image
         self.seconds += seconds
         self.waited += records.waited.sum()
         self._steps.append(records.seconds)

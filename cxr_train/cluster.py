@@ -92,6 +92,9 @@ def read_cluster() -> Cluster | None:
             f"TF_CONFIG names the job {min(unknown)!r}: only workers (and one chief) train; "
             f"write {TF_CONFIG_EXAMPLE}"
         )
+    for job, hosts in jobs.items():
+        if not isinstance(hosts, list):
+            raise UsageError(f"TF_CONFIG has no list of addresses for {job!r}; write {TF_CONFIG_EXAMPLE}")
     # TensorFlow counts in this order too.
     places = [(job, index) for job in ("chief", "worker") for index in range(len(jobs.get(job, ())))]
     addresses = tuple(jobs[job][index] for job, index in places)
@@ -102,7 +105,9 @@ def read_cluster() -> Cluster | None:
             )
     if len(set(addresses)) < len(addresses):
         raise UsageError("TF_CONFIG has one address twice: each worker needs its own host:port")
-    place = (task.get("type"), task.get("index"))
+    index = task.get("index")
+    # As TensorFlow takes it: templates often write it as a text.
+    place = (task.get("type"), int(index) if isinstance(index, str) and index.isdecimal() else index)
     if place not in places:
         raise UsageError(
             f"TF_CONFIG says that this process is task {place[1]} of job {place[0]!r}, which its cluster of "

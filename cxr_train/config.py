@@ -88,6 +88,8 @@ class TrainConfig:
         for flag in ("epochs", "batch_size"):
             if getattr(self, flag) < 1:
                 raise UsageError(f"--{flag}={getattr(self, flag)}: must be at least 1")
+        if self.epochs >= 2**31:
+            raise UsageError(f"--epochs={self.epochs}: must be below 2**31")
         if not 0 < self.learning_rate < math.inf:
             raise UsageError(f"--learning_rate={self.learning_rate}: must be above 0 and finite")
         if not 0 <= self.dropout < 1:
@@ -112,6 +114,26 @@ class TrainConfig:
         places = layers_before_logits(self.head)
         if self.dropout_after not in places:
             raise UsageError(f"--dropout_after={self.dropout_after}: choose one of {', '.join(places)}")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"--seed={self.seed}: must be at least 0 and below 2**32")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuses what would be of no effect beside the other values."""
+        if self.dropout_after != TrainConfig.dropout_after and not self.dropout:
+            raise UsageError(f"--dropout_after={self.dropout_after}: needs a --dropout above 0")
+        unfreeze = self.recipe.unfreeze_at_epoch
+        if unfreeze and unfreeze > self.epochs:
+            raise UsageError(f"--unfreeze_at_epoch={unfreeze}: the last epoch is --epochs={self.epochs}")
+        if self.recipe.warmup_epochs >= self.epochs:
+            raise UsageError(
+                f"--warmup_epochs={self.recipe.warmup_epochs}: must be less than --epochs={self.epochs}"
+            )
+        if self.deterministic and self.read.data_service:
+            raise UsageError(
+                "--deterministic: the order of a data service's examples is never the same; "
+                "leave out --data_service"
+            )
 
     @property
     def held_out_validation(self) -> str | None:

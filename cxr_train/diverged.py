@@ -37,7 +37,9 @@ def keep_evidence(
       The error to raise.
     """
     epoch, step = checkpoints.position
-    ids = batch_ids(pipeline, config, placement, epoch, step)
+    # A data service gives no batch a second time.
+    known = not config.read.data_service
+    ids = batch_ids(pipeline, config, placement, epoch, step) if known else []
     good = checkpoints.newest
     directory = pathlib.Path(config.run_dir) / _DIRECTORY / f"epoch-{epoch + 1:04d}-step-{step + 1:06d}"
     list_of_ids = directory / "batch.json"
@@ -48,9 +50,12 @@ def keep_evidence(
         batch = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "ids": ids}
         storage.replace(list_of_ids, (json.dumps(batch, indent=2) + "\n").encode())
     named = ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")
+    found = f"{named} (all in {list_of_ids}, with the state before it)"
+    if not known:
+        found = f"--data_service, which gives none twice (the state before it is {directory})"
     return CxrError(
-        f"the loss is {loss} in step {step + 1} of epoch {epoch + 1}, a batch of {named} (all in "
-        f"{list_of_ids}, with the state before it): lower --learning_rate or use --precision=float32; "
+        f"the loss is {loss} in step {step + 1} of epoch {epoch + 1}, a batch of {found}: start again with "
+        f"a lower --learning_rate or --precision=float32; "
         f"the last good state is {good or 'none: nothing was saved before'}"
     )
 

@@ -9,7 +9,14 @@ import tensorflow as tf
 from cxr_train.clock import Clock
 
 
-def make(epoch: int, sums: np.ndarray, clock: Clock, validation: dict[str, Any] | None) -> dict[str, Any]:
+def make(
+    epoch: int,
+    sums: np.ndarray,
+    clock: Clock,
+    validation: dict[str, Any] | None,
+    *,
+    skipped_steps: int,
+) -> dict[str, Any]:
     """Returns the row, ready for JSON.
 
     Args:
@@ -17,6 +24,7 @@ def make(epoch: int, sums: np.ndarray, clock: Clock, validation: dict[str, Any] 
       sums: float64 [3], loss, right predictions and examples of all its steps.
       clock: of its steps that were taken in this process.
       validation: a summary of `evaluate.Predictions`; None without a validation split.
+      skipped_steps: of the run so far, those not applied because a gradient was not finite.
     """
     loss, correct, examples = sums.tolist()
     return {
@@ -28,6 +36,7 @@ def make(epoch: int, sums: np.ndarray, clock: Clock, validation: dict[str, Any] 
             "images_per_second": json_number(clock.images_per_second),
             "input_wait_share": json_number(clock.input_wait_share),
             "compile_seconds": clock.compile_seconds,
+            "skipped_steps": skipped_steps,
         },
         "validation": validation,
     }
@@ -52,11 +61,13 @@ def line(row: dict[str, Any]) -> str:
     train = row["train"]
     speed = train["images_per_second"]
     wait = train["input_wait_share"]
+    skipped = train["skipped_steps"]
     return (
         f"epoch {row['epoch']}: train loss {train['loss']:.4f} accuracy {train['accuracy']:.4f} | "
         f"{_validated(row['validation'])} | "
         + (f"{speed:.1f} images/s" if speed else "no timed step: no speed measured")
         + (f", input wait {wait:.1%}" if wait is not None else "")
+        + (f" | {skipped:,} steps skipped so far: gradients not finite" if skipped else "")
     )
 
 

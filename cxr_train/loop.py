@@ -67,13 +67,14 @@ class Trainer:
         self._run_dir = pathlib.Path(config.run_dir)
         writes = placement.cluster.is_chief
         self._steps_per_epoch = pipeline.steps_per_epoch(config.train_split, config.batch_size)
-        if config.held_out_validation:
-            manifest.shards_of(config.held_out_validation)
+        self._monitor = Monitor(config.monitor)
+        if split := config.held_out_validation:
+            manifest.shards_of(split)
+            self._monitor.check(manifest.class_counts(split), split)
         self._training = assemble(config, manifest, placement, self._steps_per_epoch)
         self.model = self._training.model
         self.train_step = self._training.step
         self._predict_step = PredictStep(self.model, placement)
-        self._monitor = Monitor(config.monitor)
         self.checkpoints = Checkpoints(
             self._run_dir / "checkpoints",
             self.model,
@@ -91,6 +92,7 @@ class Trainer:
         self._unfrozen = False
         self.clock = Clock()
         self._compiled = False
+        self._flops_per_image = 0.0
         self._steps_per_call = 1
         self._saved_at = time.monotonic()
 
@@ -132,7 +134,12 @@ class Trainer:
         self._outputs.forget_after(epoch)
         if self.checkpoints.newest is None:
             return ["resume: no checkpoint yet, starting at the first step"]
-        return [*warnings, f"resume: epoch {epoch + 1}, after {step} of {self._steps_per_epoch} steps"]
+        if epoch >= self._config.epochs:
+            return [*warnings, f"resume: {epoch} epochs are trained, all of --epochs={self._config.epochs}"]
+        lines = [*warnings, f"resume: epoch {epoch + 1}, after {step} of {self._steps_per_epoch} steps"]
+        if self._profiler.is_past(self._first_step()):
+            lines.append(f"nothing is profiled: --profile_steps={self._config.profile_steps} were before")
+        return lines
 
     def run(self, stop: StopRequest) -> None:
         """Trains from the present position to the last epoch.
@@ -212,7 +219,6 @@ class Trainer:
         )
         return throughput.summarize(
             self.clock,
-            self.train_step.flops_per_image,
             rates,
             memory,
             planned_memory(self.model, self._config, self.placement),
@@ -258,11 +264,12 @@ class Trainer:
         seconds = time.perf_counter() - start
         if not self._compiled:
             self._compiled = True
+            self._flops_per_image = self.train_step.flops_per_image or 0.0
             clock.compile_seconds += seconds
             self.clock.compile_seconds += seconds
         else:
-            clock.add(records, seconds)
-            self.clock.add(records, seconds)
+            for each in (clock, self.clock):
+                each.add(records, seconds, self._flops_per_image)
             wanted = int(_SECONDS_PER_CALL * len(records.loss) / self.placement.largest(seconds))
             self._steps_per_call = min(max(wanted, 1), _MOST_STEPS_PER_CALL)
         self._advance(records)
@@ -284,6 +291,7 @@ class Trainer:
             self._training.unfreeze(compile=self.placement.compile)
             self._unfrozen = True
             self._compiled = False
+            self._steps_per_call = 1
 
     def _advance(self, records: StepRecords) -> None:
         """Enters steps into the state that is saved, one by one: a sum must not depend on the calls."""
@@ -305,7 +313,9 @@ class Trainer:
         with average.in_place() if average else contextlib.nullcontext():
             validation = self._validate(stop)
             self._keep_model(epoch + 1, validation)
-        self._outputs.add_row(epoch_row.make(epoch + 1, self.checkpoints.sums.numpy(), clock, validation))
+        skipped = int(self._training.loss_scale.skipped_steps.numpy())
+        sums = self.checkpoints.sums.numpy()
+        self._outputs.add_row(epoch_row.make(epoch + 1, sums, clock, validation, skipped_steps=skipped))
         self.checkpoints.epoch.assign(epoch + 1)
         self.checkpoints.step.assign(0)
         self.checkpoints.sums.assign(np.zeros(3))

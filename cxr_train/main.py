@@ -7,7 +7,6 @@ Without `--data` it trains on a small synthetic sample that it makes itself.
 
 import dataclasses
 import datetime
-import json
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -15,25 +14,23 @@ from collections.abc import Sequence
 import tensorflow as tf
 from absl import flags
 
-from cxr_data import command, emulate, storage
+from cxr_data import command, emulate
 from cxr_data.choice import Choice
 from cxr_data.errors import CxrError, UsageError
-from cxr_data.manifest import Manifest, joined_splits, read_manifest
+from cxr_data.manifest import Manifest, read_manifest
 from cxr_data.pipeline import Pipeline, clear_data_errors
 from cxr_data.runtime import start
-from cxr_train import evaluation_text, throughput
 from cxr_train.backbones import BACKBONES
 from cxr_train.checkpoint import newest_checkpoint
 from cxr_train.cluster import clear_cluster_errors, only_the_chief_speaks
 from cxr_train.config import TrainConfig, parse_head
 from cxr_train.determinism import make_deterministic
 from cxr_train.embedded import make_embedded_sample
-from cxr_train.evaluation import EvaluationOptions, evaluate_split
-from cxr_train.explanation import Explainer, ExplainOptions
 from cxr_train.input_range import INPUT_RANGES
 from cxr_train.loop import Trainer
 from cxr_train.memory_plan import (
     UNKNOWN_GB,
+    check_memory_gb,
     choose_batch_size,
     device_memory_gb,
     plan_table,
@@ -42,17 +39,22 @@ from cxr_train.memory_plan import (
 )
 from cxr_train.monitor import MONITORS
 from cxr_train.own_flags import flags_text, refuse_other_flags
-from cxr_train.predictions import predict_split
 from cxr_train.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.recipe_flags import define_recipe_flags, recipe_from_flags
-from cxr_train.report_page import write_report
-from cxr_train.run import load_best_model
 from cxr_train.run_dir import FLAGS_NAME, check_resumed, check_shared, keep_run, open_run_dir
 from cxr_train.run_dir_flag import with_local_run
+from cxr_train.run_end import conclude, evaluate_best, throughput_file
 from cxr_train.run_mirror import published
-from cxr_train.step import PredictStep
 from cxr_train.stop import Stopped, StopRequest
-from cxr_train.strategy import PRECISIONS, STRATEGIES, XLA, Placement, choose_placement, split_cpu
+from cxr_train.strategy import (
+    PRECISIONS,
+    STRATEGIES,
+    XLA,
+    Placement,
+    check_logical_devices,
+    choose_placement,
+    split_cpu,
+)
 
 _BACKBONE = flags.DEFINE_string("backbone", "xception", f"One of {', '.join(BACKBONES)}.")
 _DATA = flags.DEFINE_string("data", None, "Directory of shards; without it, the embedded sample.")
@@ -230,7 +232,7 @@ def _read_data(config: TrainConfig) -> Manifest:
       UsageError: the images are of another size than `--image_size`.
       DataError: the data is not whole.
     """
-    if _DATA.value is None:
+    if not _DATA.value:
         make_embedded_sample(pathlib.Path(config.run_dir), _IMAGE_SIZE.value or _EMBEDDED_IMAGE_SIZE)
     manifest = read_manifest(config.data, check_shards=config.read.on_bad_record == "fail")
     if _IMAGE_SIZE.value not in (None, manifest.size):
@@ -241,40 +243,9 @@ def _read_data(config: TrainConfig) -> Manifest:
     return manifest
 
 
-def _evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement, stop: StopRequest) -> None:
-    """Evaluates the best model on every split that was held out. Raises Stopped."""
-    run_dir = pathlib.Path(config.run_dir)
-    placement.wait()  # until the chief has written it
-    with placement.strategy.scope():
-        best = load_best_model(run_dir)
-    options = EvaluationOptions(train_split=config.train_split, validation_split=config.held_out_validation)
-    trained_on = joined_splits(config.train_split)
-    held_out = [split for split in pipeline.manifest.splits if split not in trained_on]
-    if not held_out:
-        print(f"nothing is evaluated: --train_on={config.train_split} holds no split out")
-    # Validation first: the temperature of the others is fitted on it.
-    for split in sorted(held_out, key=lambda split: split != config.validation_split):
-        if not placement.cluster.is_chief:
-            step = PredictStep(best, placement)
-            predict_split(
-                pipeline, split, step, placement, batch_size=config.batch_size, check_stop=stop.check
-            )
-            continue
-        summary = evaluate_split(
-            run_dir,
-            pipeline,
-            split,
-            best,
-            placement,
-            batch_size=config.batch_size,
-            options=options,
-            check_stop=stop.check,
-        )
-        print(f"\n{split} split, best epoch\n{evaluation_text.table(summary)}")
-
-
 def main() -> int:
     """Trains, evaluates the best model, and says where everything is."""
+    check_memory_gb(_MEMORY_GB.value, used=_PLAN.value or _BATCH_SIZE.value == "auto")
     if _PLAN.value:
         return _print_plan()
     config = config_from_flags()
@@ -291,6 +262,7 @@ def main() -> int:
         xla, deterministic = make_deterministic(xla)
         print(deterministic)
     placement = choose_placement(config.strategy, config.precision, xla)
+    check_logical_devices(_LOGICAL_DEVICES.value, placement)
     with clear_cluster_errors(placement.cluster), only_the_chief_speaks(placement.cluster):
         _run(config, placement)
         # A worker that has ended is lost to those that have not.
@@ -317,7 +289,7 @@ def _run(config: TrainConfig, placement: Placement) -> None:
                 "chooses one that fits, --gradient_accumulation=2 halves what is computed at once"
             ) from error
     if placement.cluster.is_chief:
-        _conclude(config, trainer)
+        conclude(config, trainer, explain=_EXPLAIN.value)
 
 
 def _open_run(config: TrainConfig, placement: Placement) -> tuple[TrainConfig, Pipeline, Sequence[Choice]]:
@@ -350,10 +322,12 @@ def _keep_run(config: TrainConfig, placement: Placement, choices: Sequence[Choic
             check_shared(config)
             return
         # It says that a run has ended, and this one goes on.
-        _throughput_file(config).unlink(missing_ok=True)
-        # Of --batch_size=auto a run keeps what it came to.
+        throughput_file(config).unlink(missing_ok=True)
+        # Of --batch_size=auto a run keeps what it came to, which --memory_gb was for.
         resolved = {"run_dir": published(config.run_dir), "batch_size": str(config.batch_size)}
-        keep_run(config, flags_text(leave_out=("resume", "train_on"), resolved=resolved), choices)
+        keep_run(
+            config, flags_text(leave_out=("resume", "train_on", "memory_gb"), resolved=resolved), choices
+        )
 
 
 def _train(config: TrainConfig, pipeline: Pipeline, trainer: Trainer, stop: StopRequest) -> None:
@@ -362,36 +336,7 @@ def _train(config: TrainConfig, pipeline: Pipeline, trainer: Trainer, stop: Stop
     if _RESUME.value:
         print("\n".join(trainer.resume()), flush=True)
     trainer.run(stop)
-    _evaluate_best(config, pipeline, trainer.placement, stop)
-
-
-def _conclude(config: TrainConfig, trainer: Trainer) -> None:
-    """Says what limited the run and where everything is, and makes its page."""
-    summary = trainer.throughput()
-    storage.replace(_throughput_file(config), (json.dumps(summary, indent=2) + "\n").encode())
-    run_dir = published(config.run_dir)
-    print(
-        f"\n{throughput.lines(summary)}\n"
-        f"\nrun directory {run_dir}: best.keras, last.keras, metrics.jsonl, predictions_*.csv, "
-        f"metrics_*.json, checkpoints/, tensorboard/ (tensorboard --logdir={run_dir}/tensorboard)"
-    )
-    if _EXPLAIN.value:
-        _explain(config)
-    print(f"report: {published(str(write_report(pathlib.Path(config.run_dir))))}")
-    print("Research software: nothing here is a diagnosis.")
-
-
-def _explain(config: TrainConfig) -> None:
-    if config.held_out_validation is None:
-        print("--explain: the run was trained on its validation split; see python -m cxr_train.explain")
-        return
-    options = ExplainOptions(split=config.held_out_validation, overwrite=True)
-    whole = Pipeline(_read_data(config), config.read)  # not this worker's part of it
-    print(Explainer(config, whole, options).explain()["occlusion"]["text"])
-
-
-def _throughput_file(config: TrainConfig) -> pathlib.Path:
-    return pathlib.Path(config.run_dir) / throughput.THROUGHPUT_NAME
+    evaluate_best(config, pipeline, trainer.placement, stop)
 
 
 def _resume_command(config: TrainConfig) -> str:

@@ -109,13 +109,15 @@ class Setting:
       policy: Keras dtype policy.
       compile: whether XLA compiles the step.
       on_gpu: whether it runs on a GPU.
-      slots: float32 copies of the trainable variables that optimizer and weight average keep.
+      slots: float32 copies of the trainable variables that optimizer and accumulation keep.
+      averaged: whether a weight average keeps one of all variables.
     """
 
     policy: str = "float32"
     compile: bool = False
     on_gpu: bool = False
     slots: int = 2
+    averaged: bool = False
 
     @property
     def width(self) -> int:
@@ -192,7 +194,7 @@ def estimate(network: Network, batch: int, setting: Setting) -> Memory:
       batch: images that the replica takes at once: its part of a micro-batch.
       setting: how they are computed.
     """
-    state = _FLOAT32 * (network.variables + setting.slots * network.parameters)
+    state = _FLOAT32 * (network.variables * (1 + setting.averaged) + setting.slots * network.parameters)
     if setting.policy != "float32":
         state += 2 * network.kernels
     images = 2 * _FLOAT32 * network.elements[network.image]  # the batch in hand and the next one

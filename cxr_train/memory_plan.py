@@ -1,5 +1,6 @@
 """Which batch fits a device: `--batch_size=auto`, and the table of `--plan`."""
 
+import math
 from collections.abc import Iterator
 
 import keras
@@ -41,16 +42,26 @@ def device_memory_gb() -> float | None:
     return min((d.memory_limit / 1e9 for d in devices if d.device_type == "GPU"), default=None)
 
 
+def check_memory_gb(memory_gb: float | None, *, used: bool) -> None:
+    """Raises UsageError for a `--memory_gb` that no device has, or that nothing asks for."""
+    if memory_gb is None:
+        return
+    if not 0 < memory_gb < math.inf:
+        raise UsageError(f"--memory_gb={memory_gb}: must be above 0 and finite")
+    if not used:
+        raise UsageError(f"--memory_gb={memory_gb}: is for --batch_size=auto and --plan")
+
+
 def state_slots(recipe: Recipe) -> int:
-    """Float32 copies of the weights that optimizer, weight average and accumulation keep."""
-    moments = 2 if recipe.optimizer in ("adam", "adamw") else 1
-    return moments + bool(recipe.ema) + (recipe.gradient_accumulation > 1)
+    """Float32 copies of the trained weights that optimizer and accumulation keep."""
+    moments = 2 if recipe.optimizer in ("adam", "adamw") else int(recipe.sgd_momentum > 0)
+    return moments + (recipe.gradient_accumulation > 1)
 
 
 def setting_of(recipe: Recipe, placement: Placement) -> Setting:
     """How a run computes, as far as its memory depends on it."""
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    return Setting(placement.policy, placement.compile, on_gpu, state_slots(recipe))
+    return Setting(placement.policy, placement.compile, on_gpu, state_slots(recipe), bool(recipe.ema))
 
 
 def trace_of(config: TrainConfig, *, classes: int, image_size: int) -> Network:

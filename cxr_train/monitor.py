@@ -2,12 +2,16 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from cxr_data.errors import UsageError
 from cxr_train.metrics import RANKINGS, RATES
 
 # All are shares of something right, but for the loss.
 MONITORS = ("loss", "accuracy", *(f"macro_{name}" for name in (*RATES, *RANKINGS)))
+# A ranking needs images that are to come first, and others.
+_OF_TWO_CLASSES = tuple(f"macro_{name}" for name in RANKINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,14 @@ class Monitor:
         else:
             value = validation[self.name]
         return value
+
+    def check(self, images: Mapping[str, int], split: str) -> None:
+        """Raises UsageError for a metric that is undefined on a split of `images` of each class."""
+        if self.name in _OF_TWO_CLASSES and sum(map(bool, images.values())) < 2:
+            raise UsageError(
+                f"--monitor={self.name}: split {split!r} has images of one class only; "
+                "choose another, such as loss"
+            )
 
     def improves(self, value: float, best: float) -> bool:
         """Whether `value` is better than `best`; an equal one is not."""

@@ -38,13 +38,15 @@ def parse_class_weights(text: str) -> str | dict[str, float]:
     """Parses `none`, `balanced` (both as they are) or `NAME:WEIGHT,...`.
 
     Raises:
-      UsageError: it is none of these, or a weight is negative.
+      UsageError: it is none of these, a class is there twice, or a weight is negative.
     """
     if text in ("none", "balanced"):
         return text
     weights = {}
     for part in text.split(","):
         name, _, value = part.rpartition(":")
+        if name in weights:
+            raise UsageError(f"--class_weights={text}: {name} is there twice")
         try:
             weights[name] = float(value)
         except ValueError as error:

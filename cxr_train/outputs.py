@@ -1,11 +1,14 @@
 """What a run writes after each epoch, beside its checkpoints: the row, the curves, the models."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from cxr_data.errors import CxrError
 from cxr_train import epoch_row
 from cxr_train.history import History
 from cxr_train.saved_model import BEST, LAST, link_model, save_model
@@ -35,17 +38,31 @@ class Outputs:
             self._history.keep(epochs)
 
     def keep_model(self, model: keras.Model, *, best: bool) -> None:
-        """Saves the model of an epoch as the last one, and as the best one too if it is."""
+        """Saves the model of an epoch as the last one, and as the best one too if it is. Raises CxrError."""
         if not self._writes:
             return
-        save_model(model, self._run_dir / LAST)
-        if best:
-            link_model(self._run_dir / LAST, self._run_dir / BEST)
+        with self._clear_errors():
+            save_model(model, self._run_dir / LAST)
+            if best:
+                link_model(self._run_dir / LAST, self._run_dir / BEST)
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Writes the row of an epoch, see `epoch_row`, as JSON, for TensorBoard and for the terminal."""
         if not self._writes:
             return
-        self._history.append(row)
-        epoch_row.summarize(row, self._summaries)
+        with self._clear_errors():
+            self._history.append(row)
+            epoch_row.summarize(row, self._summaries)
         print(epoch_row.line(row), flush=True)
+
+    @contextlib.contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """Raises CxrError where a file cannot be written, most likely because the disk is full."""
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise CxrError(
+                f"cannot write the epoch's results into {self._run_dir}: {reason}; "
+                "the checkpoints are as they were, --resume goes on from the newest"
+            ) from error

@@ -44,6 +44,10 @@ class StepProfiler:
         self._first: int | None = None
         self._next = 0
 
+    def is_past(self, step: int) -> bool:
+        """Whether there are steps to trace, and all of them are before `step`."""
+        return 0 < self._steps.stop <= step
+
     def shorten(self, step: int, steps: int) -> int:
         """How many of `steps` steps the host call at `step` may take.
 

@@ -3,6 +3,7 @@
 from absl import flags
 
 from cxr_data.cache import CACHES
+from cxr_data.errors import UsageError
 from cxr_data.indexed import VERIFY
 from cxr_data.read_options import ON_BAD_RECORD, READERS, ReadOptions
 
@@ -19,7 +20,10 @@ def define_read_flags() -> None:
         "on_bad_record", ReadOptions.on_bad_record, ON_BAD_RECORD, "Stop, or leave it out and say so."
     )
     flags.DEFINE_integer(
-        "max_bad_records", ReadOptions.max_bad_records, "With skip: more than this stop the run."
+        "max_bad_records",
+        ReadOptions.max_bad_records,
+        "With skip: more than this stop the run.",
+        lower_bound=0,
     )
     flags.DEFINE_integer(
         "shuffle_mb", ReadOptions.shuffle_mb, "The streamed reader's shuffle buffer.", lower_bound=1
@@ -29,7 +33,7 @@ def define_read_flags() -> None:
 def read_options_from_flags() -> ReadOptions:
     """Reads the parsed flags. Raises UsageError for values that do not go together."""
     values = flags.FLAGS
-    return ReadOptions(
+    options = ReadOptions(
         reader=values.reader,
         cache=values.cache,
         cache_dir=values.cache_dir,
@@ -38,3 +42,18 @@ def read_options_from_flags() -> ReadOptions:
         max_bad_records=values.max_bad_records,
         shuffle_mb=values.shuffle_mb,
     )
+    refuse_without_effect(options)
+    return options
+
+
+def refuse_without_effect(options: ReadOptions) -> None:
+    """Raises UsageError for a value that another one makes meaningless."""
+    for flag, ignored, why in (
+        ("max_bad_records", options.on_bad_record == "fail", "needs --on_bad_record=skip"),
+        ("cache_dir", options.cache in ("memory", "none"), "is for --cache=disk"),
+        ("shuffle_mb", options.reader == "indexed", "is for --reader=stream"),
+        ("verify", options.reader == "stream" and options.verify == "never", "streams are always checked"),
+    ):
+        value = getattr(options, flag)
+        if ignored and value != getattr(ReadOptions, flag):
+            raise UsageError(f"--{flag}={value}: {why}")

@@ -101,6 +101,11 @@ class Recipe:
                 "--optimizer=adamw: needs --weight_decay, such as 0.01; without it, it is --optimizer=adam"
             )
         if self.unfreeze_at_epoch is None:
+            if self.freeze == "backbone" and self.backbone_rate_factor != 1:
+                raise UsageError(
+                    f"--backbone_rate_factor={self.backbone_rate_factor}: --freeze=backbone has no rate; "
+                    "add --unfreeze_at_epoch"
+                )
             return
         if self.freeze == "none":
             raise UsageError(f"--unfreeze_at_epoch={self.unfreeze_at_epoch}: needs --freeze")

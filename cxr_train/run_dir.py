@@ -58,7 +58,8 @@ def check_resumed(config: TrainConfig, before: TrainConfig) -> None:
     """
     kept = before.what_decides_the_result()
     for name, value in config.what_decides_the_result().items():
-        if value != kept.get(name, value):
+        # The data may have been moved, with the run or without; which it is, its manifest tells.
+        if name != "data" and value != kept.get(name, value):
             raise UsageError(
                 f"--resume: the run in {config.run_dir} has --{name}={kept[name]}, not {value}; "
                 f"repeat its flags with --flagfile={pathlib.Path(config.run_dir) / FLAGS_NAME}"

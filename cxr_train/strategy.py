@@ -116,6 +116,16 @@ def split_cpu(replicas: int) -> None:
         raise UsageError("--logical_devices must be set before TensorFlow starts its devices") from error
 
 
+def check_logical_devices(count: int, placement: Placement) -> None:
+    """Raises UsageError if the CPU was split into devices of which only one is used, or none."""
+    if count == 1:
+        return
+    if tf.config.list_physical_devices("GPU"):
+        raise UsageError(f"--logical_devices={count}: splits the CPU, and this machine trains on its GPU")
+    if placement.choice("strategy").value == "one":
+        raise UsageError(f"--logical_devices={count}: only one would be used; add --strategy=mirrored")
+
+
 def choose_placement(strategy: str, precision: str, xla: str) -> Placement:
     """Turns the three flags into a placement on the devices of this machine, and of the cluster's others.
 

@@ -49,7 +49,6 @@ def peak_memory() -> PeakMemory:
 
 def summarize(
     clock: Clock,
-    flops_per_image: float | None,
     rates: InputRates,
     memory: PeakMemory,
     planned_memory: int,
@@ -59,7 +58,6 @@ def summarize(
 
     Args:
       clock: of the steps of this process; the first, which compiles, is not timed.
-      flops_per_image: of forward and backward pass; None if no step was taken.
       rates: of the input alone, of one worker.
       memory: the peak, of one worker.
       planned_memory: bytes of a replica's step by `memory_plan`'s estimate; on a GPU to be compared
@@ -74,8 +72,8 @@ def summarize(
         "compile_seconds": clock.compile_seconds,
         "step_seconds": {"p50": json_number(median), "p95": json_number(slow), "source": _STEP_SOURCE},
         "input_wait_share": json_number(clock.input_wait_share),
-        "flops_per_image": flops_per_image,
-        "flops_per_second": json_number((flops_per_image or math.nan) * consumed),
+        "flops_per_image": clock.flops / clock.examples if clock.examples else None,
+        "flops_per_second": clock.flops / clock.seconds if clock.seconds else None,
         "flops_source": SOURCE,
         "peak_memory_bytes": memory.bytes,
         "peak_memory_source": memory.source,

@@ -286,7 +286,7 @@ def test_a_cluster_is_read_in_tensorflows_order(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert read_cluster() is None
     jobs = {"worker": ["b:2", "c:3"], "chief": ["a:1"]}
-    task = {"type": "worker", "index": 1}
+    task = {"type": "worker", "index": "1"}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": jobs, "task": task}))
     cluster = read_cluster()
     assert cluster.addresses == ("a:1", "b:2", "c:3")
@@ -301,6 +301,8 @@ def test_a_cluster_is_read_in_tensorflows_order(monkeypatch):
         ("[1]", "not a cluster in JSON"),
         ('{"cluster": {"ps": ["a:1"]}}', "names the job 'ps'"),
         ('{"cluster": {"worker": ["a"]}}', "the address 'a'"),
+        ('{"cluster": {"worker": 2}}', "no list of addresses for 'worker'"),
+        ('{"cluster": {"worker": {"0": "a:1"}}}', "no list of addresses for 'worker'"),
         (tf_config(["a:1", "a:1"], 0), "one address twice"),
         (tf_config(["a:1", "b:1"], 2), "task 2 of job 'worker'"),
         ('{"cluster": {"worker": ["a:1"]}}', "task None of job None"),

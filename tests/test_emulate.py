@@ -55,6 +55,9 @@ def test_one_flag_or_the_other_gives_the_step_time():
     assert step_seconds(None, 640.0, 32) == pytest.approx(0.05)
     with pytest.raises(UsageError, match="give one of them"):
         step_seconds(1.0, 1.0, 32)
+    for value in (math.nan, math.inf):
+        with pytest.raises(UsageError, match=f"--emulate_step_ms={value}: must be above 0 and finite"):
+            step_seconds(value, None, 4)
     with pytest.raises(UsageError, match="--emulate_step_ms=0: must be above 0"):
         step_seconds(0, None, 32)
     with pytest.raises(UsageError, match="needs at least two batches"):

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import math
+import resource
 
 import keras
 import numpy as np
@@ -13,7 +15,8 @@ from tiny import StopAfter, make_trainer, results, rows
 from cxr_data.errors import CxrError, DataError, UsageError
 from cxr_data.order import training_batches
 from cxr_data.pipeline import Pipeline
-from cxr_train import evaluation, loop, predictions
+from cxr_data.read_options import ReadOptions
+from cxr_train import diverged, evaluation, loop, predictions
 from cxr_train.monitor import Monitor
 from cxr_train.recipe import Recipe
 from cxr_train.run import load_best_model
@@ -128,6 +131,39 @@ def test_a_loss_that_is_not_finite_names_step_and_batch_and_keeps_the_state_befo
         np.testing.assert_array_equal(weight.numpy(), before)
 
 
+def test_a_batch_of_a_data_service_is_not_named(manifest, tmp_path, monkeypatch):
+    run = trainer(manifest, tmp_path, read=ReadOptions(data_service="grpc://host:1"))
+    monkeypatch.setattr(diverged, "batch_ids", lambda *_: pytest.fail("another batch would be named"))
+    told = diverged.keep_evidence(run.checkpoints, run._pipeline, run._config, run.placement, loss=math.nan)
+    (kept,) = (tmp_path / "not_finite").iterdir()
+    assert f"a batch of --data_service, which gives none twice (the state before it is {kept})" in str(told)
+
+
+def test_steps_that_were_skipped_are_counted_and_said(manifest, tmp_path, capsys):
+    run = trainer(manifest, tmp_path, precision="mixed_float16", epochs=1)
+    run._training.loss_scale.scale.assign(2.0**24)
+    run.run(StopRequest())
+    (row,) = rows(tmp_path)
+    assert row["train"]["skipped_steps"] == int(run._training.loss_scale.skipped_steps) > 0
+    said = f"| {row['train']['skipped_steps']} steps skipped so far: gradients not finite"
+    assert capsys.readouterr().out.splitlines()[-1].endswith(said)
+
+
+def test_a_disk_that_takes_no_more_is_one_line(manifest, tmp_path):
+    run = trainer(manifest, tmp_path, epochs=1)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, usual[1]))
+    try:
+        with pytest.raises(CxrError, match=f"cannot write the epoch's results into {tmp_path}: .*too large"):
+            run._outputs.keep_model(run.model, best=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert not (tmp_path / "last.keras").exists()
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(CxrError, match=f"into {tmp_path}: .*No space left on device"):
+        run.run(StopRequest())
+
+
 def reference(manifest, run_dir, steps: int) -> list[np.ndarray]:
     """The trainable weights of a run after so many single steps."""
     run = trainer(manifest, run_dir, head=())
@@ -200,6 +236,31 @@ def test_a_killed_run_leaves_no_row_and_no_best_model_of_epochs_that_are_trained
         np.testing.assert_array_equal(weight, expected)
     resumed.run(StopRequest())
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
+
+
+def test_a_resume_says_what_is_left_and_what_is_past(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "_MOST_STEPS_PER_CALL", 1)
+    with pytest.raises(Stopped):
+        trainer(manifest, tmp_path).run(StopAfter(4))
+    resumed = trainer(manifest, tmp_path, epochs=1, profile_steps="1:3")
+    assert resumed.resume() == [
+        "resume: epoch 1, after 4 of 5 steps",
+        "nothing is profiled: --profile_steps=1:3 were before",
+    ]
+    assert len(trainer(manifest, tmp_path, profile_steps="3:5").resume()) == 1
+    resumed.run(StopRequest())
+    for epochs in (1, 2):
+        again = trainer(manifest, tmp_path, epochs=epochs)
+        done, left = "resume: 1 epochs are trained, all of --epochs=1", "resume: epoch 2, after 0 of 5 steps"
+        assert again.resume() == [done if epochs == 1 else left]
+
+
+def test_a_metric_that_is_undefined_on_the_validation_split_is_refused_at_the_start(tmp_path):
+    images = {"train": random_images(9), "validation": random_images(1)}
+    manifest = write_shards(tmp_path / "data", images)
+    with pytest.raises(UsageError, match="--monitor=macro_auroc: split 'validation' has images of one class"):
+        trainer(manifest, tmp_path / "run", monitor="macro_auroc")
+    trainer(manifest, tmp_path / "run", monitor="macro_f1")
 
 
 def test_the_state_is_saved_by_time(manifest, tmp_path, monkeypatch):

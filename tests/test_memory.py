@@ -1,5 +1,6 @@
 """The memory estimate against sums made by hand, and the batches that follow from it."""
 
+import math
 import pathlib
 import subprocess
 import sys
@@ -11,7 +12,14 @@ import tensorflow as tf
 from cxr_data.errors import UsageError
 from cxr_train.config import TrainConfig
 from cxr_train.memory import Setting, estimate, read_graph
-from cxr_train.memory_plan import choose_batch_size, largest_batch, planned_memory, state_slots
+from cxr_train.memory_plan import (
+    check_memory_gb,
+    choose_batch_size,
+    largest_batch,
+    planned_memory,
+    setting_of,
+    state_slots,
+)
 from cxr_train.recipe import Recipe
 from cxr_train.strategy import choose_placement
 
@@ -96,7 +104,23 @@ def test_a_run_is_planned_by_what_one_replica_takes_at_once():
 
 def test_optimizer_average_and_accumulation_keep_copies():
     assert state_slots(Recipe()) == 2
-    assert state_slots(Recipe(optimizer="sgd", ema=0.9, gradient_accumulation=2)) == 3
+    assert state_slots(Recipe(optimizer="sgd", gradient_accumulation=2)) == 2
+    assert state_slots(Recipe(optimizer="sgd", momentum=0.0)) == 0
+    # An average is of frozen weights and of statistics too.
+    averaged = setting_of(Recipe(ema=0.9), choose_placement("one", "float32", "off"))
+    assert estimate(network(trainable=False), 1, averaged).state == 4 * (
+        2 * (TRAINED + 2 * 4) + 2 * (4 * 2 + 2)
+    )
+
+
+def test_a_memory_that_no_device_has_or_nothing_asks_for_is_refused():
+    check_memory_gb(None, used=False)
+    check_memory_gb(12.0, used=True)
+    for value in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(UsageError, match=f"--memory_gb={value}: must be above 0 and finite"):
+            check_memory_gb(value, used=True)
+    with pytest.raises(UsageError, match="--memory_gb=12.0: is for --batch_size=auto and --plan"):
+        check_memory_gb(12.0, used=False)
 
 
 @pytest.mark.slow

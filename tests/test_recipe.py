@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cxr_data.errors import UsageError
+from cxr_data.read_options import ReadOptions
 from cxr_train.config import TrainConfig
 from cxr_train.objective import Objective, resolve_class_weights
 from cxr_train.optimizers import ParameterGroups, Schedule, make_optimizer
+from cxr_train.read_flags import refuse_without_effect
 from cxr_train.recipe import Recipe
 from cxr_train.strategy import choose_placement
 
@@ -41,17 +43,61 @@ CLASS_NAMES = ("covid", "normal", "pneumonia")
         ({"optimizer": "adamw"}, "--optimizer=adamw: needs --weight_decay"),
         ({"unfreeze_at_epoch": 3}, "--unfreeze_at_epoch=3: needs --freeze"),
         ({"unfreeze_at_epoch": 1, "freeze": "backbone"}, "--unfreeze_at_epoch=1: must be at least 2"),
+        (
+            {"backbone_rate_factor": 0.1, "freeze": "backbone"},
+            "--backbone_rate_factor=0.1: --freeze=backbone has no rate; add --unfreeze_at_epoch",
+        ),
+        ({"augment": "rotation,zoom:0.1,rotation:5"}, "rotation is there twice"),
         ({"augment": "rotation,blur"}, "'blur' is none of rotation, shift, zoom, brightness, contrast"),
         ({"augment": "zoom:wide"}, "'wide' is no number; write zoom:0.1"),
         ({"augment": "rotation:200"}, "rotation must be above 0 and at most 180"),
         ({"class_weights": "covid"}, "--class_weights=covid: write none, balanced, or like covid:2"),
         ({"class_weights": "covid:-1"}, "the weight of covid must not be negative"),
+        ({"class_weights": "covid:1,covid:2"}, "covid is there twice"),
     ],
 )
 def test_a_value_that_no_run_could_use_is_one_line_that_names_its_flag(values, message):
     with pytest.raises(UsageError, match=message) as caught:
         Recipe(**values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"epochs": 3, "recipe": Recipe(freeze="backbone", unfreeze_at_epoch=4)},
+            "--unfreeze_at_epoch=4: the last epoch is --epochs=3",
+        ),
+        (
+            {"epochs": 3, "recipe": Recipe(warmup_epochs=3.0)},
+            "--warmup_epochs=3.0: must be less than --epochs=3",
+        ),
+        ({"dropout_after": "head_1"}, "--dropout_after=head_1: needs a --dropout above 0"),
+        ({"epochs": 10**20}, "--epochs=100000000000000000000: must be below"),
+        ({"seed": 2**32}, "--seed=4294967296: must be at least 0 and below"),
+        ({"deterministic": True, "read": ReadOptions(data_service="grpc://a:1")}, "leave out --data_service"),
+    ],
+)
+def test_a_value_of_no_effect_beside_the_others_is_one_line_that_names_its_flag(values, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        TrainConfig("vgg16", "data", "run", **values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_bad_records": 3}, "--max_bad_records=3: needs --on_bad_record=skip"),
+        ({"cache_dir": "there", "cache": "none"}, "--cache_dir=there: is for --cache=disk"),
+        ({"shuffle_mb": 3, "reader": "indexed"}, "--shuffle_mb=3: is for --reader=stream"),
+        ({"verify": "never", "reader": "stream"}, "--verify=never: streams are always checked"),
+    ],
+)
+def test_a_flag_of_reading_without_effect_is_refused(values, message):
+    refuse_without_effect(ReadOptions())
+    with pytest.raises(UsageError, match=message):
+        refuse_without_effect(ReadOptions(**values))
 
 
 def config(**recipe) -> TrainConfig:

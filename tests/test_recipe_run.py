@@ -76,10 +76,12 @@ def frozen_values(run: Trainer) -> list[np.ndarray]:
     return [variable.numpy() for layer in run._training.frozen for variable in layer.variables]
 
 
-def test_unfreezing_traces_once_more_and_starts_from_zero_moments(manifest, tmp_path, whole):
-    frozen = trainer(manifest, tmp_path, epochs=1)
+def test_unfreezing_traces_once_more_and_starts_from_zero_moments(manifest, tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(loop, "_MOST_STEPS_PER_CALL", 1)
+    frozen = trainer(manifest, tmp_path)
     start = frozen_values(frozen)
-    frozen.run(StopRequest())
+    with pytest.raises(Stopped):
+        frozen.run(StopAfter(STEPS + 1))  # in the evaluation of the first epoch
     head, backbone = frozen._training.optimizer.optimizers
     assert (int(head.iterations), int(backbone.iterations)) == (STEPS, 0)
     assert not any(variable.numpy().any() for variable in backbone.variables)
@@ -94,6 +96,18 @@ def test_unfreezing_traces_once_more_and_starts_from_zero_moments(manifest, tmp_
     assert thawed.train_step.traces == {"loop": 2, "gradients": 2}
     moved = zip(frozen_values(thawed), start, strict=True)
     assert all((value != before).any() for value, before in moved)
+
+
+def test_the_clock_leaves_out_one_step_a_compilation_and_counts_what_each_epoch_computes(
+    manifest, tmp_path, whole
+):
+    thawed = whole[0]
+    assert len(thawed.clock.step_seconds) == 3 * STEPS - 2
+    frozen = trainer(manifest, tmp_path)
+    frozen.train_step(frozen._batches(), 1)
+    of_frozen, of_thawed = (run.train_step.flops_per_image for run in (frozen, thawed))
+    assert of_frozen < of_thawed
+    assert thawed.clock.flops == 4 * ((STEPS - 1) * of_frozen + (2 * STEPS - 1) * of_thawed)
 
 
 def test_the_averaged_weights_are_those_evaluated_and_kept(manifest, whole):
@@ -138,5 +152,11 @@ def test_what_does_not_fit_the_data_or_the_network_is_refused(manifest, tmp_path
 
 def test_what_the_recipe_came_to_is_said(manifest, tmp_path):
     lines = trainer(manifest, tmp_path).describe().splitlines()
+    assert len(lines) == 3
     assert lines[1].startswith("class weights: covid 0.958, normal 0.958, pneumonia 1.095")
     assert lines[2].startswith("frozen: 3 of 6 layers, 128 parameters, until epoch 2")
+
+
+def test_a_momentum_of_no_batch_norm_is_said(manifest, tmp_path):
+    run = trainer(manifest, tmp_path, recipe=Recipe(freeze="backbone"), batch_norm_momentum=0.9)
+    assert run.describe().splitlines()[-1] == "--batch_norm_momentum: of no effect, no BatchNorm is trained"

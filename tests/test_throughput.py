@@ -16,16 +16,21 @@ RATES = InputRates(400.0, {"storage": 0.001, "copy": 0.0015})
 PEAK = PeakMemory(3_000_000_000, "the test")
 
 
-def clock(step_seconds: list[float], *, batch: int = 8, waited: float = 0.01) -> Clock:
+def clock(
+    step_seconds: list[float], *, batch: int = 8, waited: float = 0.01, flops_per_image: float = 1e9
+) -> Clock:
     steps = len(step_seconds)
     numbers = [np.zeros(steps), np.full(steps, batch), np.zeros(steps), np.full(steps, waited)]
     of_run = Clock(compile_seconds=12.5)
-    of_run.add(StepRecords(*numbers, np.array(step_seconds)), seconds=np.nansum(step_seconds) + 0.1)
+    records = StepRecords(*numbers, np.array(step_seconds))
+    of_run.add(records, np.nansum(step_seconds) + 0.1, flops_per_image)
     return of_run
 
 
 def test_rates_times_and_memory_of_a_run():
-    summary = throughput.summarize(clock([0.1] * 18 + [0.2, 0.9]), 2e9, RATES, PEAK, 2_500_000_000)
+    summary = throughput.summarize(
+        clock([0.1] * 18 + [0.2, 0.9], flops_per_image=2e9), RATES, PEAK, 2_500_000_000
+    )
     assert summary["images_per_second"] == pytest.approx(20 * 8 / 3.0)
     assert summary["timed_steps"] == 20
     assert summary["step_seconds"]["p50"] == pytest.approx(0.1)
@@ -42,7 +47,7 @@ def test_rates_times_and_memory_of_a_run():
 
 
 def test_each_of_several_workers_feeds_its_part():
-    summary = throughput.summarize(clock([0.02] * 10), 1e9, RATES, PEAK, 0, workers=4)
+    summary = throughput.summarize(clock([0.02] * 10), RATES, PEAK, 0, workers=4)
     assert summary["input_images_per_second"] == 1600
     consumed = 80 / 0.3
     assert summary["verdict"].startswith(
@@ -51,12 +56,12 @@ def test_each_of_several_workers_feeds_its_part():
 
 
 def test_an_input_without_headroom_is_named_by_its_dearest_stage():
-    summary = throughput.summarize(clock([0.02] * 10), 1e9, InputRates(250.0, RATES.stages), PEAK, 0)
+    summary = throughput.summarize(clock([0.02] * 10), InputRates(250.0, RATES.stages), PEAK, 0)
     assert summary["verdict"].startswith("copy-bound: the accelerator waits")
 
 
 def test_a_run_without_a_timed_step_has_no_rate():
-    summary = throughput.summarize(Clock(), None, RATES, PEAK, 0)
+    summary = throughput.summarize(Clock(), RATES, PEAK, 0)
     assert summary["images_per_second"] is None
     assert summary["flops_per_second"] is None
     assert summary["step_seconds"]["p50"] is None
@@ -64,7 +69,7 @@ def test_a_run_without_a_timed_step_has_no_rate():
 
 
 def test_without_a_clock_in_the_graph_the_host_still_tells_the_rate():
-    summary = throughput.summarize(clock([math.nan] * 4, waited=math.nan), 1e9, RATES, PEAK, 0)
+    summary = throughput.summarize(clock([math.nan] * 4, waited=math.nan), RATES, PEAK, 0)
     assert summary["images_per_second"] == pytest.approx(320)
     assert summary["step_seconds"]["p50"] is None
     assert summary["input_wait_share"] is None

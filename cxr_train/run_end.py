@@ -1,0 +1,89 @@
+"""The end of a run: its best model evaluated, what limited it, and its page."""
+
+import json
+import pathlib
+
+from cxr_data import storage
+from cxr_data.manifest import joined_splits, read_manifest
+from cxr_data.pipeline import Pipeline
+from cxr_train import evaluation_text, throughput
+from cxr_train.config import TrainConfig
+from cxr_train.evaluation import EvaluationOptions, evaluate_split
+from cxr_train.explanation import Explainer, ExplainOptions
+from cxr_train.loop import Trainer
+from cxr_train.predictions import predict_split
+from cxr_train.report_page import write_report
+from cxr_train.run import load_best_model
+from cxr_train.run_mirror import published
+from cxr_train.step import PredictStep
+from cxr_train.stop import StopRequest
+from cxr_train.strategy import Placement
+
+
+def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement, stop: StopRequest) -> None:
+    """Evaluates the best model on every split that was held out. Raises Stopped."""
+    run_dir = pathlib.Path(config.run_dir)
+    placement.wait()  # until the chief has written it
+    with placement.strategy.scope():
+        best = load_best_model(run_dir)
+    options = EvaluationOptions(train_split=config.train_split, validation_split=config.held_out_validation)
+    trained_on = joined_splits(config.train_split)
+    held_out = [split for split in pipeline.manifest.splits if split not in trained_on]
+    if not held_out:
+        print(f"nothing is evaluated: --train_on={config.train_split} holds no split out")
+    # Validation first: the temperature of the others is fitted on it.
+    for split in sorted(held_out, key=lambda split: split != config.validation_split):
+        if not placement.cluster.is_chief:
+            step = PredictStep(best, placement)
+            predict_split(
+                pipeline, split, step, placement, batch_size=config.batch_size, check_stop=stop.check
+            )
+            continue
+        summary = evaluate_split(
+            run_dir,
+            pipeline,
+            split,
+            best,
+            placement,
+            batch_size=config.batch_size,
+            options=options,
+            check_stop=stop.check,
+        )
+        print(f"\n{split} split, best epoch\n{evaluation_text.table(summary)}")
+
+
+def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
+    """Says what limited the run and where everything is, and makes its page.
+
+    Args:
+      config: of the run.
+      trainer: that has trained it; the chief's.
+      explain: whether the page gets explanations, which take minutes.
+    """
+    summary = trainer.throughput()
+    storage.replace(throughput_file(config), (json.dumps(summary, indent=2) + "\n").encode())
+    run_dir = published(config.run_dir)
+    print(
+        f"\n{throughput.lines(summary)}\n"
+        f"\nrun directory {run_dir}: best.keras, last.keras, metrics.jsonl, predictions_*.csv, "
+        f"metrics_*.json, checkpoints/, tensorboard/ (tensorboard --logdir={run_dir}/tensorboard)"
+    )
+    if explain:
+        _explain(config)
+    print(f"report: {published(str(write_report(pathlib.Path(config.run_dir))))}")
+    print("Research software: nothing here is a diagnosis.")
+
+
+def _explain(config: TrainConfig) -> None:
+    if config.held_out_validation is None:
+        print("--explain: the run was trained on its validation split; see python -m cxr_train.explain")
+        return
+    options = ExplainOptions(split=config.held_out_validation, overwrite=True)
+    manifest = read_manifest(config.data, check_shards=config.read.on_bad_record == "fail")
+    whole = Pipeline(manifest, config.read)  # not this worker's part of it
+    print(Explainer(config, whole, options).explain()["occlusion"]["text"])
+
+
+def throughput_file(config: TrainConfig) -> pathlib.Path:
+    """Where a run's rates are; a run that has the file has ended."""
+    return pathlib.Path(config.run_dir) / throughput.THROUGHPUT_NAME
