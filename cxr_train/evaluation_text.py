@@ -1,9 +1,17 @@
 """What an evaluation says, for the terminal."""
 
+from collections.abc import Iterable
 from typing import Any
 
-_COLUMNS = ("sensitivity", "specificity", "precision", "f1", "one_vs_rest_accuracy", "auroc", "auprc")
-_HEADINGS = {"one_vs_rest_accuracy": "1-vs-rest acc."}
+_ROWS = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "precision": "precision",
+    "f1": "F1",
+    "one_vs_rest_accuracy": "1-vs-rest acc.",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+}
 _WIDTH = 23
 # Below, intervals of a clustered bootstrap cover less than they say (Cameron, Gelbach and Miller, 2008).
 _FEW_PATIENTS = 30
@@ -20,19 +28,22 @@ DIFFERENCES = {
 
 
 def table(summary: dict[str, Any]) -> str:
-    """Renders `metrics_{split}.json`: a line a class with 95 % intervals, and what else there is to say."""
+    """Renders `metrics_{split}.json`: a column a class with 95 % intervals, and what else there is to say."""
     intervals = summary["intervals"]
-    names = [*summary["per_class"], "macro"]
-    width = max(len(name) for name in names) + 2
-    headings = (_HEADINGS.get(name, name) for name in _COLUMNS)
-    lines = [f"{'':{width}}{'images':>8}" + "".join(f"{name:>{_WIDTH}}" for name in headings)]
-    rows = [
+    columns = [
         (name, row, row["images"], intervals["per_class"][name]) for name, row in summary["per_class"].items()
     ]
-    rows.append(("macro", summary["macro"], summary["images"], intervals["macro"]))
-    for name, values, images, of_row in rows:
-        cells = (f"{_cell(values[metric], of_row[metric]):>{_WIDTH}}" for metric in _COLUMNS)
-        lines.append(f"{name:{width}}{images:>8}" + "".join(cells))
+    columns.append(("macro", summary["macro"], summary["images"], intervals["macro"]))
+    width = max(_WIDTH, *(len(name) + 2 for name in summary["per_class"]))
+
+    def line(name: str, cells: Iterable[str]) -> str:
+        return f"{name:14}" + "".join(f"{cell:>{width}}" for cell in cells)
+
+    lines = [line("", (name for name, *_ in columns))]
+    lines.append(line("images", (str(images) for _, _, images, _ in columns)))
+    for metric, label in _ROWS.items():
+        cells = (_cell(values[metric], of_column[metric]) for _, values, _, of_column in columns)
+        lines.append(line(label, cells))
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
     lines.append(f"accuracy {accuracy}, loss {summary['loss']:.4f}")
     lines.append(
@@ -61,8 +72,11 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     if intervals["exact"]:
         notes.append(f"exact binomial intervals over patients (0 or 1): {', '.join(intervals['exact'])}")
     if intervals["undefined_resamples"]:
-        lost = (f"{name} {count:,}" for name, count in intervals["undefined_resamples"].items())
-        notes.append(f"resamples left out because undefined: {', '.join(lost)}")
+        most, lost = max(intervals["undefined_resamples"].items(), key=lambda entry: entry[1])
+        notes.append(
+            f"left out of an interval where it is undefined: up to {lost:,} of {intervals['resamples']:,} "
+            f"resamples ({most})"
+        )
     if intervals["no_interval"]:
         reasons = (f"{name} ({reason})" for name, reason in intervals["no_interval"].items())
         notes.append(f"no interval: {', '.join(reasons)}")
@@ -82,9 +96,12 @@ def patients(summary: dict[str, Any]) -> list[str]:
             f"{whose}: each such image counts as a patient of its own; where a patient has several, the "
             "intervals are too narrow"
         )
-    if intervals.get("patients", _FEW_PATIENTS) < _FEW_PATIENTS:
+    of_class = intervals.get("patients_of", {})
+    few = ", ".join(f"{name} {count}" for name, count in of_class.items() if count < _FEW_PATIENTS)
+    if few:
         notes.append(
-            f"{intervals['patients']} patients are few for a bootstrap: its intervals tend to be too narrow"
+            f"fewer than {_FEW_PATIENTS} patients ({few}) are few for a bootstrap: its intervals tend to be "
+            "too narrow"
         )
     return notes
 

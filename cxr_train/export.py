@@ -16,6 +16,7 @@ import pathlib
 import shutil
 from collections.abc import Callable, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
@@ -97,7 +98,9 @@ def export(
       DataError: the run is not whole.
       UsageError: the graph of a SavedModel cannot do what was done to the run's images.
     """
-    manifest, model = trained_on(run_dir), load_best_model(run_dir)
+    manifest, loaded = trained_on(run_dir), load_best_model(run_dir)
+    # Keras' networks take a list of one input, and warn when they are given the input itself.
+    model = keras.Model(loaded.inputs[0], loaded.output, name=loaded.name)
     if form == "savedmodel" and (manifest.crop_border != NONE or manifest.equalize_to):
         raise UsageError(
             f"--format=savedmodel: the run's images were made with --crop_border={manifest.crop_border} "

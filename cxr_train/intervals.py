@@ -231,7 +231,8 @@ def metric_intervals(
       bootstrap: of the N images.
 
     Returns:
-      method, confidence, resamples, seed, patients; accuracy: [low, high] or null; macro and
+      method, confidence, resamples, seed, patients; patients_of: by class, the patients with an image of
+      it; accuracy: [low, high] or null; macro and
       per_class: as in `metrics.summarize`, with [low, high] or null in place of each number;
       undefined_resamples, exact and no_interval: see `IntervalNotes`.
     """
@@ -263,6 +264,7 @@ def metric_intervals(
         "resamples": bootstrap.resamples,
         "seed": bootstrap.seed,
         "patients": bootstrap.patients,
+        "patients_of": dict(zip(class_names, trials["sensitivity"].tolist(), strict=True)),
         "accuracy": percentile_interval(
             right, replicates.accuracy, "accuracy", notes, trials=bootstrap.patients
         ),

@@ -185,7 +185,8 @@ def _thresholds(metrics: Document) -> list[Grid]:
     ]
     split = found["chosen_on"]
     caption = f"Thresholds for a sensitivity of {found['at_sensitivity']:g}, chosen on the {split} split"
-    return [Grid(caption + optimistic(metrics, split), ["class", "probability from", *REPORTED], rows)]
+    caption += f"{optimistic(metrics, split)} (of probabilities before any temperature)"
+    return [Grid(caption, ["class", "probability from", *REPORTED], rows)]
 
 
 def _comparison(metrics: Document) -> list[str]:

@@ -30,14 +30,22 @@ def test_images_of_no_known_patient_are_not_called_patients():
     assert "no patient is known: each such image counts as a patient" in evaluation_text.table(alone)
     some = summary_of([*ids[:10], *(f"p{number}" for number in range(50))])
     assert "10 images have no known patient" in evaluation_text.table(some)
-    assert patients(summary_of([f"p{number}" for number in range(60)])) == []
+    assert patients(summary_of([f"p{number}" for number in range(90)])) == []
 
 
 def test_few_patients_make_no_interval_that_can_be_believed():
-    (note,) = patients(summary_of([f"p{number % 29}" for number in range(60)]))
-    assert note == "29 patients are few for a bootstrap: its intervals tend to be too narrow"
-    assert patients(summary_of([f"p{number % 30}" for number in range(60)])) == []
+    # Of the normal images (1, 4, 7, ...) all are of two patients.
+    (note,) = patients(summary_of([f"p{n % 2 if n % 3 == 1 else n}" for n in range(90)]))
+    assert note.startswith("fewer than 30 patients (normal 2) are few for a bootstrap: its intervals tend")
     assert patients({"images": 3}) == []
+
+
+def test_the_table_fits_a_terminal_and_has_a_column_a_class():
+    lines = evaluation_text.table(summary_of([f"p{number}" for number in range(90)])).splitlines()[:9]
+    assert lines[0].split() == ["covid", "normal", "pneumonia", "macro"]
+    assert lines[1].split() == ["images", "30", "30", "30", "90"]
+    assert [line[:14].strip() for line in lines[2:]][-2:] == ["AUROC", "AUPRC"]
+    assert max(map(len, lines)) <= 110
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import dataclasses
 import json
 import subprocess
 import sys
+import warnings
 
+import keras
 import numpy as np
 import onnxruntime
 import pytest
@@ -96,9 +98,13 @@ np.save(sys.argv[2], said["probabilities"].numpy())
 
 
 def test_a_saved_model_serves_image_bytes_without_this_project(manifest, tmp_path):
-    make_run(tmp_path / "run", manifest)
+    model = make_run(tmp_path / "run", manifest)
+    # As the networks of Keras, which take a list of one input.
+    keras.Model([model.inputs[0]], model.output).save(tmp_path / "run" / "best.keras")
     config = TrainConfig.load(tmp_path / "run" / "config.json")
-    export.export(config, tmp_path / "run", "savedmodel", tmp_path / "served", [])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The structure of `inputs`")
+        export.export(config, tmp_path / "run", "savedmodel", tmp_path / "served", [])
     names = [
         save(tmp_path / f"{seed}.jpg", encoded(picture(seed, 100 + 60 * seed, 90), "JPEG"))
         for seed in range(4)
