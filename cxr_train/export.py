@@ -49,7 +49,10 @@ def images_to_check(config: TrainConfig, manifest: Manifest, given: Sequence[str
     """
     if given:
         return [storage.read_bytes(file.path) for file in find_files(given)]
-    data = read_manifest(config.data)
+    try:
+        data = read_manifest(config.data)
+    except DataError as error:
+        raise DataError(f"{error}; or name some image files to check with: --images=FILE,...") from error
     split = config.validation_split if config.validation_split in data.splits else data.splits[0]
     pipeline = Pipeline(data)
     stored = pipeline.reader(split)
