@@ -7,13 +7,14 @@ mark of a hospital, and it may be how a bedridden patient is imaged.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cxr_data import findings, shortcuts, storage
-from cxr_data.errors import DataError
+from cxr_data.duplicates import tie_groups
+from cxr_data.errors import DataError, UsageError, one_line
 from cxr_data.features import FEATURES_NAME
 from cxr_data.findings import Finding
 from cxr_data.leakage import Pair, find_leakage, pairs_of
@@ -28,7 +29,6 @@ CAUTION = (
     "and what was not found may still be there."
 )
 
-_MOST_CASES = 1000
 _SHOWN_CASES = 3
 
 
@@ -76,6 +76,10 @@ def audit_dataset(config: AuditConfig) -> Audit:
       UsageError, DataError: there is no such dataset or source, or it cannot be read.
     """
     made = read_manifest(config.data)
+    if not made.records:
+        raise DataError(f"{config.data} holds no picture: there is nothing to audit")
+    if config.against and storage.place(config.against) == storage.place(config.data):
+        raise UsageError(f"--against={config.against} is --data itself: give another dataset")
     own = pictures_of_shards(made, config.quiet)
     if config.source:
         own = with_files(own, made, config.source, config.quiet)
@@ -92,25 +96,42 @@ def _second(config: AuditConfig, made: Manifest) -> Pictures:
 def audit_pictures(own: Pictures, other: Pictures | None = None) -> Audit:
     """Audits pictures that were read already."""
     pairs = pairs_of(own, other)
-    scores = shortcuts.find_shortcuts(own)
+    tied = _with_copies_together(own, pairs)
+    scores = shortcuts.find_shortcuts(tied)
     found = [*find_leakage(own, pairs, other), *shortcuts.shortcut_findings(own, scores)]
-    return Audit(own, other, tuple(pairs), tuple(scores), findings.ranked(found), _notes(own, bool(scores)))
+    return Audit(
+        own, other, tuple(pairs), tuple(scores), findings.ranked(found), _notes(own, shortcuts.too_few(tied))
+    )
 
 
-def _notes(own: Pictures, has_scores: bool) -> tuple[str, ...]:
+def _with_copies_together(own: Pictures, pairs: Sequence[Pair]) -> Pictures:
+    """The same pictures, copies of one counting as one patient's: no fold may know another's by heart."""
+    groups = {name: group or name for name, group in zip(own.ids, own.groups, strict=True)}
+    same = [(own.ids[pair.first], own.ids[pair.second]) for pair in pairs if not pair.is_across]
+    tied = tie_groups(groups, same)
+    return replace(own, groups=[tied[name] for name in own.ids])
+
+
+def _notes(own: Pictures, too_few: Sequence[str]) -> tuple[str, ...]:
     notes = []
     if not own.patients():
-        notes.append("no patient is known: each picture counts as a patient of its own")
+        notes.append(
+            "no patient is known: each picture counts as a patient of its own, so what tells patients apart "
+            "(the pixel probe most of all) may be named as a shortcut"
+        )
     if not own.has_files:
         notes.append(
             f"nothing is known of the files (no {FEATURES_NAME}): size, aspect, format, mode, bit depth and "
             "JPEG quality were not looked at; --source=DIR_OR_CSV looks at them"
         )
-    if not has_scores:
+    if len(too_few) == len(set(own.labels.tolist())):
         notes.append(
-            "no shortcut was looked for: it takes two classes or more, and in each "
-            f"{shortcuts.FEWEST_PATIENTS} patients"
+            f"no shortcut was looked for: it takes a class of {shortcuts.FEWEST_PATIENTS} patients, and as "
+            "many beside it"
         )
+    elif too_few:
+        few = f"fewer than {shortcuts.FEWEST_PATIENTS} patients"
+        notes.append(f"no shortcut to {', '.join(too_few)} was looked for: {few}")
     return tuple(notes)
 
 
@@ -136,7 +157,7 @@ def summary(directory: str) -> str:
     """What `audit.json` says, a line a finding."""
     document = read_audit(directory)
     lines = [f"audit: {len(document['findings'])} findings among {document['pictures']:,} pictures"]
-    lines += [f"  [{finding['kind']}] {finding['text']}" for finding in document["findings"]]
+    lines += [one_line(f"  [{finding['kind']}] {finding['text']}") for finding in document["findings"]]
     lines += [f"  note: {note}" for note in document["notes"]]
     if document["findings"]:
         lines.append(f"  {CAUTION}")
@@ -164,7 +185,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         **asdict(finding),
         "value": round(finding.value, 4),
         "cases": len(finding.evidence),
-        "evidence": [dict(case) for case in finding.evidence[:_MOST_CASES]],
+        "evidence": [dict(case) for case in finding.evidence],
     }
 
 
@@ -185,6 +206,9 @@ def read_audit(directory: str) -> Mapping[str, Any]:
         document: dict[str, Any] = json.loads(storage.read_bytes(path))
         if document["schema"] != SCHEMA:
             raise ValueError(f"schema {document['schema']!r}")
+        for name in ("pictures", "patients", "notes", "findings", "shortcuts"):
+            if name not in document:
+                raise ValueError(f"it has no {name!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is damaged ({error}): python -m tools.audit_dataset makes it anew"

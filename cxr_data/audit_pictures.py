@@ -9,8 +9,14 @@ import numpy as np
 
 from cxr_data import storage
 from cxr_data.audit import Audit
+from cxr_data.errors import one_line
 from cxr_data.findings import SHORTCUT
 from cxr_data.shortcut_features import Feature, features_of
+
+FOLDER = "audit"
+"""Where the pictures stand, beside `audit.json`."""
+
+PAIRS, FEATURES = "pairs.png", "features.png"
 
 _MOST_PAIRS = 12
 _MOST_VALUES = 8
@@ -25,12 +31,18 @@ def draw(directory: str, audit: Audit) -> list[str]:
     """
     paths = []
     if audit.pairs:
-        paths.append(_draw_pairs(storage.join(directory, "pairs.png"), audit))
+        paths.append(_draw_pairs(storage.join(directory, PAIRS), audit))
     named = [finding.name for finding in audit.found if finding.kind == SHORTCUT]
     features = [feature for feature in features_of(audit.own) if feature.name in named]
     if features:
-        paths.append(_draw_features(storage.join(directory, "features.png"), audit, features))
+        paths.append(_draw_features(storage.join(directory, FEATURES), audit, features))
     return paths
+
+
+def remove(directory: str) -> None:
+    """Removes the pictures of an earlier audit, which would be taken for those of the next."""
+    for name in (PAIRS, FEATURES):
+        storage.remove(storage.join(directory, name))
 
 
 def _draw_pairs(path: str, audit: Audit) -> str:
@@ -50,7 +62,7 @@ def _draw_pairs(path: str, audit: Audit) -> str:
         kind = "exact" if pair.is_exact else f"NCC {pair.ncc:.4f}"
         for axis, pictures, position in zip(row, (audit.own, second), (pair.first, pair.second), strict=True):
             axis.imshow(pictures.image(position), cmap="gray", vmin=0, vmax=255)
-            axis.set_title(f"{pictures.splits[position]}: {pictures.ids[position][-45:]}", fontsize=7)
+            axis.set_title(_plain(f"{pictures.splits[position]}: {pictures.ids[position][-45:]}"), fontsize=7)
             axis.set_axis_off()
         row[1].text(1.02, 0.5, kind, transform=row[1].transAxes, fontsize=7, rotation=90, va="center")
     return _save(figure, path)
@@ -72,7 +84,11 @@ def _draw_features(path: str, audit: Audit, features: Sequence[Feature]) -> str:
         for k, name in classes:
             of_class = values[audit.own.labels == k]
             axis.hist(
-                of_class, edges, weights=np.full(len(of_class), 1 / len(of_class)), alpha=0.5, label=name
+                of_class,
+                edges,
+                weights=np.full(len(of_class), 1 / len(of_class)),
+                alpha=0.5,
+                label=_plain(name),
             )
         if few:
             axis.set_xticks(range(len(distinct)), [feature.show(value) for value in distinct], fontsize=7)
@@ -80,6 +96,11 @@ def _draw_features(path: str, audit: Audit, features: Sequence[Feature]) -> str:
         axis.set_ylabel("share of class", fontsize=7)
     axes[0].legend(fontsize=7)
     return _save(figure, path)
+
+
+def _plain(name: str) -> str:
+    """A name of the user's as matplotlib shows it: its dollars begin no formula."""
+    return one_line(name).replace("$", r"\$")
 
 
 def _save(figure: Any, path: str) -> str:

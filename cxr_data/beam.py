@@ -25,7 +25,7 @@ from cxr_data.ledger import Header
 from cxr_data.manifest import MANIFEST_NAME
 from cxr_data.plan import ShardPlan
 from cxr_data.workers import Counters
-from cxr_data.write import PixelOptions, ShardResult, write_shard
+from cxr_data.write import PixelOptions, ShardResult, remove_attempts, write_shard
 
 _POLL_SECONDS = 0.5
 # Questions to an object store are requests that cost time and money.
@@ -152,6 +152,7 @@ class BeamJob:
                 if ended and waiting:
                     self._fail(sorted(waiting))
             thread.join()
+            remove_attempts(self._directory)
         finally:
             if thread.is_alive() and self._running is not None:
                 self._running.cancel()
@@ -169,7 +170,8 @@ class BeamJob:
             self._note_failure(error)
 
     def _fail(self, missing: list[str]) -> None:
-        text = str(self._failure or "it ended").strip()
+        failure = self._failure
+        text = (str(failure).strip() or type(failure).__name__) if failure else "it ended"
         reason = next((line for line in text.splitlines() if "Error" in line), text.splitlines()[0])[:300]
         if isinstance(self._failure, ValueError) and "runner" in text:
             raise UsageError(f"--beam_runner: {reason}")

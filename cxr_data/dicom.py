@@ -13,6 +13,7 @@ import hmac
 import io
 import re
 import warnings
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +26,7 @@ def read_header(data: bytes) -> Any:
     """The header as a pydicom Dataset, without the pixels. Raises Undecodable if it is none."""
     import pydicom
 
+    _refuse_bomb(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd values in tags that are not used here
         try:
@@ -32,6 +34,24 @@ def read_header(data: bytes) -> Any:
             return pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
         except Exception as error:  # pydicom raises anything on damaged bytes
             raise Undecodable("damaged", f"DICOM header: {error}") from error
+
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_LARGEST_INFLATED = 1 << 30
+
+
+def _refuse_bomb(data: bytes) -> None:
+    """Raises Undecodable if a deflated file inflates to more than any image: pydicom inflates all of it."""
+    if data[128:132] != b"DICM" or _DEFLATED not in data[132:2048]:
+        return
+    # The meta header begins with its own length; what follows it is one raw deflate stream (PS3.5 A.5).
+    start = 144 + int.from_bytes(data[140:144], "little")
+    try:
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], _LARGEST_INFLATED + 1)
+    except zlib.error as error:
+        raise Undecodable("damaged", f"DICOM header: {error}") from error
+    if len(inflated) > _LARGEST_INFLATED:
+        raise Undecodable("too_large", f"a deflated DICOM file of more than {_LARGEST_INFLATED} bytes")
 
 
 def patient_of(header: Any) -> str:

@@ -35,7 +35,7 @@ def find_duplicates(items: Iterable[Item], max_pixels: int, threads: int) -> dic
 
     def digest(item: Item) -> str:
         try:
-            return hashlib.sha256(read_source(item.path, max_pixels)).hexdigest()
+            return hashlib.sha256(read_source(item.path, max_pixels, item.bytes)).hexdigest()
         except Undecodable:
             return ""  # it will be quarantined with its reason when it is converted
 

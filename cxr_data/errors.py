@@ -23,3 +23,10 @@ class UsageError(CxrError):
 
 class DataError(CxrError):
     """A file, shard, record or manifest is not what it should be."""
+
+
+def one_line(text: str) -> str:
+    """`text` with everything escaped that is no visible character: names of files may hold line breaks, the
+    controls of a terminal, and bytes that are no UTF-8.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -6,11 +6,12 @@ Each is named in `quarantine.jsonl`, with the reason.
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cxr_data import storage
 from cxr_data.discover import Item
+from cxr_data.duplicates import tie_groups
 from cxr_data.errors import DataError, UsageError
 from cxr_data.quarantine import Quarantined
 
@@ -48,8 +49,9 @@ def read_exclusions(path: str, items: Sequence[Item]) -> dict[str, Quarantined]:
 def read_findings(path: str, items: Sequence[Item]) -> dict[str, Quarantined]:
     """The pictures without which the audit's pairs are gone: {id: what the ledger says}.
 
-    Of a pair in two splits the one in training goes, of one in two classes both, of a repeat the second, and
-    what is in a second dataset too. Patients in two splits or classes are for the user to judge.
+    Of pictures that show the same one stays, of a split other than training where there is one; none where
+    they are in two classes, or in a second dataset too. Patients in two splits or classes are for the user to
+    judge.
 
     Args:
       path: an `audit.json` of a dataset of this source.
@@ -57,42 +59,64 @@ def read_findings(path: str, items: Sequence[Item]) -> dict[str, Quarantined]:
 
     Raises:
       UsageError: there is no such file.
-      DataError: it is no audit, or holds only the first of its cases.
+      DataError: it is no audit, is of another dataset, or holds only the first of its cases.
     """
     known = {item.id for item in items}
-    excluded: dict[str, Quarantined] = {}
     try:
         document = json.loads(_text(path, "--exclude_findings"))
         if document["schema"] != _AUDIT_SCHEMA:
             raise ValueError(f"schema {document['schema']!r}")
-        for finding in document["findings"]:
-            which = _LEFT_OUT.get(finding["name"])
-            if which is None:
-                continue
-            if finding["cases"] > len(finding["evidence"]):
-                raise DataError(
-                    f"{path} names only {len(finding['evidence'])} of {finding['cases']} {finding['name']}: "
-                    "list all in a file for --exclude"
-                )
-            for case in finding["evidence"]:
-                for name in which(case):
-                    detail = f"{finding['name']}: {case['first']} and {case['second']}"
-                    excluded.setdefault(name, Quarantined(name, "excluded", detail))
+        cases = list(_pairs(path, document["findings"]))
+        excluded = _without_pairs(cases)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no audit.json of this program ({error})") from error
+    if cases and not any(case["first"] in known for _, case in cases):
+        raise DataError(
+            f"{path} names no picture of this source, as {cases[0][1]['first']!r}: is it of another one?"
+        )
     return {name: entry for name, entry in excluded.items() if name in known}
 
 
-def _of_two_splits(case: Mapping[str, Any]) -> Sequence[str]:
-    return [case["first"] if case["in"] == "train" else case["second"]]
+_TWO_SPLITS, _TWO_CLASSES = "pictures_in_two_splits", "pictures_in_two_classes"
+_SECOND, _REPEATED = "pictures_in_second_dataset", "repeated_pictures"
 
 
-_LEFT_OUT = {
-    "pictures_in_two_splits": _of_two_splits,
-    "pictures_in_two_classes": lambda case: [case["first"], case["second"]],
-    "pictures_in_second_dataset": lambda case: [case["first"]],
-    "repeated_pictures": lambda case: [case["second"]],
-}
+def _pairs(path: str, found: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields (finding, case) of every pair of pictures."""
+    for finding in found:
+        if finding["name"] not in (_TWO_SPLITS, _TWO_CLASSES, _SECOND, _REPEATED):
+            continue
+        if finding["cases"] > len(finding["evidence"]):
+            raise DataError(
+                f"{path} names only {len(finding['evidence'])} of {finding['cases']} {finding['name']}: "
+                "python -m tools.audit_dataset names all"
+            )
+        for case in finding["evidence"]:
+            yield finding["name"], case
+
+
+def _without_pairs(cases: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Quarantined]:
+    of_training: dict[str, bool] = {}
+    reason: dict[str, str] = {}
+    for name, case in cases:
+        sides = {"first": "in"} if name == _SECOND else {"first": "in", "second": "and"}
+        for which, side in sides.items():
+            reason.setdefault(case[which], f"{name}: {case['first']} and {case['second']}")
+            if name in (_TWO_SPLITS, _REPEATED):
+                of_training[case[which]] = case[side if name == _TWO_SPLITS else "in"] == "train"
+    # Of many copies not every two are a pair: what is linked shows the same.
+    links = [(case["first"], case["second"]) for name, case in cases if name != _SECOND]
+    copies = tie_groups({name: name for name in reason}, links)
+    spoilt = {copies[case["first"]] for name, case in cases if name in (_TWO_CLASSES, _SECOND)}
+    stays: dict[str, str] = {}
+    for name, root in copies.items():
+        if root not in stays or of_training.get(stays[root], False) > of_training.get(name, False):
+            stays[root] = name
+    return {
+        name: Quarantined(name, "excluded", reason[name])
+        for name, root in copies.items()
+        if root in spoilt or stays[root] != name
+    }
 
 
 def _text(path: str, flag: str) -> str:

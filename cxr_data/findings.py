@@ -1,10 +1,11 @@
 """What an audit found: in words with numbers and a way out, ranked; and when it is a failure."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_data.errors import UsageError
+from cxr_data.errors import UsageError, one_line
 
 LEAKAGE, SHORTCUT, TWO_CLASSES, REPEATS = "leakage", "shortcut", "two_classes", "repeats"
 
@@ -56,18 +57,29 @@ def parse_fail_on(words: Sequence[str]) -> dict[str, float]:
     """`["leakage", "shortcut:0.9"]` as {kind: the value from which on it fails}.
 
     Raises:
-      UsageError: an unknown kind or a threshold that is no number.
+      UsageError: an unknown kind, one that is named twice, or a threshold that no finding could ever reach.
     """
     rules: dict[str, float] = {}
     for word in words:
         kind, colon, number = word.strip().partition(":")
-        try:
-            rules[kind] = float(number) if colon else 0.0
-        except ValueError as error:
-            raise UsageError(f"--fail_on={word}: {number!r} is not a number, as in shortcut:0.9") from error
         if kind not in KINDS:
             raise UsageError(f"--fail_on={word}: choose from {', '.join(KINDS)}, each with :NUMBER if wished")
+        if kind in rules:
+            raise UsageError(f"--fail_on: {kind} is named twice")
+        rules[kind] = _threshold(word, kind, number) if colon else 0.0
     return rules
+
+
+def _threshold(word: str, kind: str, number: str) -> float:
+    try:
+        value = float(number)
+    except ValueError as error:
+        raise UsageError(f"--fail_on={word}: {number!r} is not a number, as in shortcut:0.9") from error
+    largest = 1.0 if kind == SHORTCUT else sys.float_info.max
+    if not 0 <= value <= largest:  # also nan: a check that passes whatever is found
+        what = "an AUROC, from 0 to 1" if kind == SHORTCUT else "a number of cases"
+        raise UsageError(f"--fail_on={word}: {number} is not {what}")
+    return value
 
 
 def failing(found: Iterable[Finding], rules: Mapping[str, float]) -> tuple[Finding, ...]:
@@ -84,7 +96,7 @@ def as_text(found: Sequence[Finding], most_cases: int) -> str:
         if len(finding.evidence) > most_cases:
             lines.append(f"     ... and {len(finding.evidence) - most_cases} more in audit.json")
         lines.append(f"   -> {finding.advice}")
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _case(case: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ def pairs_of(own: Pictures, other: Pictures | None = None) -> list[Pair]:
     rows = own.rows if other is None else np.concatenate([own.rows, other.rows])
     same_form = other is None or own.stored == other.stored
     found = []
-    for first, second, ncc in zip(*find_pairs(rows["thumbnail"]), strict=True):
+    for first, second, ncc in _similar(rows):
         if first >= len(own):
             continue
         is_across = bool(second >= len(own))
@@ -55,6 +55,23 @@ def pairs_of(own: Pictures, other: Pictures | None = None) -> list[Pair]:
         exact = bool(same_pixels) and (same_form or not is_across)
         found.append(Pair(int(first), position, round(float(ncc), 4), exact, is_across))
     return found
+
+
+def _similar(rows: np.ndarray) -> list[tuple[int, int, float]]:
+    """`find_pairs` of what shows something, and the exact copies of what is blank."""
+    is_blank = np.ptp(rows["thumbnail"].reshape(len(rows), -1), axis=1) < _BLANK
+    positions = np.flatnonzero(~is_blank)
+    pairs = find_pairs(rows["thumbnail"][positions])
+    similar = list(zip(positions[pairs.first], positions[pairs.second], pairs.ncc, strict=True))
+    first_of: dict[int, int] = {}
+    for position in np.flatnonzero(is_blank):
+        first = first_of.setdefault(int(rows["crc32c"][position]), int(position))
+        if first != position:
+            similar.append((first, position, 1.0))
+    return sorted((int(first), int(second), float(ncc)) for first, second, ncc in similar)
+
+
+_BLANK = 4  # grey levels: of a failed exposure the thumbnail holds noise, and a correlation says nothing
 
 
 def find_leakage(own: Pictures, pairs: Iterable[Pair], other: Pictures | None = None) -> list[Finding]:

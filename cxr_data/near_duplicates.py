@@ -48,6 +48,8 @@ def find_pairs(thumbnails: np.ndarray) -> Pairs:
     Args:
       thumbnails: uint8 [N, S, S].
     """
+    if not len(thumbnails):
+        return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
     unique, member = np.unique(thumbnails.reshape(len(thumbnails), -1), axis=0, return_inverse=True)
     images = unique.reshape(-1, *thumbnails.shape[1:])
     first, second = _shortlist(normalised(images))

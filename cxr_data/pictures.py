@@ -1,12 +1,16 @@
 """What the audit looks at: a row a picture, from shards, their records, or the files themselves."""
 
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -221,17 +225,37 @@ def _form(made: Manifest) -> tuple[object, ...]:
 
 def _measured(items: Sequence[Item], options: PixelOptions, quiet: bool) -> Iterator[Any]:
     """A row of each file, or the reason why there is none."""
-    paths = [item.path for item in items]
+    files = [(item.path, item.bytes) for item in items]
     # Processes, as for the sharder: decoding holds the interpreter lock too often.
-    with ProcessPoolExecutor(cores(), get_context("spawn")) as pool:
-        rows: Iterable[Any] = pool.map(partial(_measure, options=options), paths, chunksize=8)
-        yield from tqdm(
-            rows, total=len(paths), desc="reading files", unit="img", file=sys.stderr, disable=quiet
-        )
+    with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"), _begin_worker) as pool:
+        rows: Iterable[Any] = pool.map(partial(_measure, options=options), files, chunksize=8)
+        try:
+            yield from tqdm(
+                rows, total=len(files), desc="reading files", unit="img", file=sys.stderr, disable=quiet
+            )
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a file ended the process that decoded it: make_tfrecords names such files and leaves them "
+                "out; give the shards that it makes"
+            ) from error
 
 
-def _measure(path: str, options: PixelOptions) -> np.ndarray | str:
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group, and is the parent's affair
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker waits at a pipe that it holds both ends of: for ever, when its parent is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _measure(file: tuple[str, int], options: PixelOptions) -> np.ndarray | str:
     try:
-        return features.row_of(*small_image_with_facts(read_source(path, options.max_pixels), options))
+        content = read_source(file[0], options.max_pixels, file[1])
+        return features.row_of(*small_image_with_facts(content, options))
     except Undecodable as error:
         return str(error)

@@ -108,7 +108,7 @@ def _patients(items: Sequence[Item], threads: int) -> dict[str, str]:
 
     def identify(item: Item) -> tuple[str, str]:
         try:
-            header = dicom.read_header(read_source(item.path, max_pixels=1 << 28))
+            header = dicom.read_header(read_source(item.path, 1 << 28, item.bytes))
         except Undecodable:
             return "", ""  # it will be quarantined when it is converted
         return dicom.patient_of(header), dicom.identity_of(header)

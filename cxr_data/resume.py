@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from cxr_data import ledger, manifest, plan, quarantine, storage
+from cxr_data import audit_pictures, ledger, manifest, plan, quarantine, storage
 from cxr_data.errors import DataError
 from cxr_data.features import FEATURES_NAME
 from cxr_data.ledger import Header
@@ -117,6 +117,7 @@ def begin(output: str, prepared: Prepared, results: Mapping[str, ShardResult]) -
     """Makes the output an unfinished one: no manifest, a ledger of what is whole, nothing else of ours."""
     for name in (manifest.MANIFEST_NAME, manifest.AUDIT_NAME):
         storage.remove(storage.join(output, name))
+    audit_pictures.remove(storage.join(output, audit_pictures.FOLDER))
     ledger.write_ledger(output, prepared.header, results.values())
     for name in storage.names(output):
         if _SHARD_FILE.fullmatch(name) and name not in results:

@@ -92,8 +92,15 @@ def features_of(pictures: Pictures) -> list[Feature]:
 
 def _size(sizes: np.ndarray) -> Feature:
     area = sizes.astype(np.float64).prod(axis=1)
-    names = dict(zip(area.tolist(), (f"{w}x{h}" for w, h in sizes.tolist()), strict=True))
-    return Feature("size", area, lambda value: names.get(value, f"{value:.0f} pixels"), True)
+    names: dict[float, set[str]] = {}
+    for value, (width, height) in zip(area.tolist(), sizes.tolist(), strict=True):
+        names.setdefault(value, set()).add(f"{width}x{height}")
+
+    def show(value: float) -> str:
+        alike = names.get(value, ())
+        return next(iter(alike)) if len(alike) == 1 else f"{value:.0f} pixels"
+
+    return Feature("size", area, show, True)
 
 
 def _category(name: str, values: np.ndarray) -> Feature:
@@ -106,14 +113,16 @@ def _quality(value: float) -> str:
 
 
 def in_words(feature: Feature, labels: np.ndarray, class_names: Sequence[str]) -> str:
-    """What each class has: how often the most frequent value, or the median of a feature that varies."""
+    """What each class has: how often the frequent value that differs most, else the median."""
     distinct, counts = np.unique(feature.values, return_counts=True)
-    most = distinct[counts.argmax()]
     of_class = [(name, feature.values[labels == k]) for k, name in enumerate(class_names)]
     present = [(name, values) for name, values in of_class if len(values)]
-    if counts.max() * _FREQUENT >= len(feature.values):
-        shares = [f"{name} {np.sum(values == most):,} of {len(values):,}" for name, values in present]
-        return f"{feature.show(most)}: {', '.join(shares)}"
+    frequent = distinct[counts * _FREQUENT >= len(feature.values)]
+    if frequent.size:
+        shares = np.array([[np.mean(values == value) for _, values in present] for value in frequent])
+        telling = frequent[np.ptp(shares, axis=1).argmax()]
+        often = [f"{name} {np.sum(values == telling):,} of {len(values):,}" for name, values in present]
+        return f"{feature.show(telling)}: {', '.join(often)}"
     medians = [f"{name} {feature.show(float(np.median(values)))}" for name, values in present]
     return f"median: {', '.join(medians)}"
 

@@ -2,10 +2,11 @@
 
 A feature is cut into cells, and a cell's score is the frequency of the class in it, in the training folds;
 the pixel probe is a ridge regression on the outermost pixels of the thumbnails. Both are scored on folds that
-share no patient with those they were fitted on. What chance gives is asked of the same data with the labels
-moved between patients: a feature is named only if it beats the best of all features and classes
-under such labels (Westfall and Young's maxT), so that a hundred useless features raise one false alarm
-as rarely as a single one does.
+share no patient with those they were fitted on. What chance gives is asked of one picture of each patient (in
+each class), with the labels moved between them: a feature is named only if it beats the best of all features
+and classes under such labels (Westfall and Young's maxT), so that a hundred useless features raise one false
+alarm as rarely as a single one does. (If all pictures of patients were moved, and one class had patients of
+many pictures, moved labels would make other classes larger, and chance would look smaller than it is.)
 """
 
 from collections import Counter
@@ -44,7 +45,7 @@ class Score:
       feature, label: names.
       auroc: area under the ROC curve of the held-out pictures.
       low, high: its 95 % interval, patients resampled.
-      p: chance of the best of all features doing as well without any shortcut.
+      p: chance of the best of all features doing as well without any shortcut, on one picture a patient.
     """
 
     feature: str
@@ -95,34 +96,55 @@ def find_shortcuts(pictures: Pictures, seed: int = 0) -> list[Score]:
     """Scores every feature and the pixel probe against every class.
 
     Returns:
-      A score for each pair, in the order of the features; none where a class has fewer than
-      `FEWEST_PATIENTS` or there is one class only.
+      A score for each pair, in the order of the features; none of a class that is in `too_few`.
     """
     labels, groups = _only_present(pictures.labels), _numbered(pictures)
     folds = folds_of(labels, groups)
     if folds is None:
         return []
     present = [name for i, name in enumerate(pictures.class_names) if np.any(pictures.labels == i)]
-    labelings = np.stack([labels, *permuted(labels, groups, PERMUTATIONS, seed)])
+    told = np.flatnonzero(_can_be_told(labels, groups))
+    one = one_of_each(labels, groups, seed)
+    labelings = permuted(labels[one], PERMUTATIONS, seed)
     weights = resampled(groups, RESAMPLES, seed)
     names: list[str] = []
-    aurocs: list[np.ndarray] = []
-    intervals: list[np.ndarray] = []
+    values: list[np.ndarray] = []  # AUROC, low and high of each class
+    by_chance: list[np.ndarray] = []
     for feature in features_of(pictures):
         cells = cells_of(feature.values)
         names.append(feature.name)
-        aurocs.append(_in_chunks(frequency_aurocs, cells, labelings, folds))
-        intervals.append(_interval(frequency_scores(cells, labels, folds), labels, folds, weights))
+        values.append(_with_interval(frequency_scores(cells, labels, folds), labels, folds, weights))
+        by_chance.append(_in_chunks(frequency_aurocs, cells[one], labelings, folds[one], len(present)))
     frame = frame_of(pictures.rows["thumbnail"])
     names.append(PROBE)
-    aurocs.append(_in_chunks(ridge_aurocs, frame, labelings, folds))
-    intervals.append(_interval(ridge_scores(frame, labels[None], folds)[:, 0], labels, folds, weights))
-    p = adjusted_p(np.stack(aurocs, axis=1))
+    values.append(
+        _with_interval(ridge_scores(frame, labels[None], folds, len(present))[:, 0], labels, folds, weights)
+    )
+    frame = frame[one] - frame[one].mean(axis=0)
+    by_chance.append(_in_chunks(ridge_aurocs, frame, labelings, folds[one], len(present)))
+    p = adjusted_p(np.stack(by_chance, axis=1)[:, :, told])
     return [
-        Score(name, label, *_rounded(aurocs[i][0, k], *intervals[i][:, k], p[i, k]))
+        Score(name, present[k], *_rounded(*values[i][:, k], p[i, column]))
         for i, name in enumerate(names)
-        for k, label in enumerate(present)
+        for column, k in enumerate(told)
     ]
+
+
+def too_few(pictures: Pictures) -> list[str]:
+    """The classes that nothing is scored for: too few patients are in them, or beside them."""
+    told = _can_be_told(_only_present(pictures.labels), _numbered(pictures))
+    present = [name for i, name in enumerate(pictures.class_names) if np.any(pictures.labels == i)]
+    return [name for name, yes in zip(present, told, strict=True) if not yes]
+
+
+def _can_be_told(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """bool [K]."""
+
+    def patients(chosen: np.ndarray) -> int:
+        return len(np.unique(groups[chosen]))
+
+    classes = [labels == k for k in range(int(labels.max()) + 1)]
+    return np.array([min(patients(own), patients(~own)) >= FEWEST_PATIENTS for own in classes])
 
 
 def _rounded(*values: float) -> tuple[float, ...]:
@@ -141,10 +163,8 @@ def _numbered(pictures: Pictures) -> np.ndarray:
 
 
 def folds_of(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
-    """The fold of each image, int [N], no patient in two; None where there are too few."""
-    classes = np.unique(labels)
-    patients = min(len(np.unique(groups[labels == k])) for k in classes)
-    if len(classes) < 2 or patients < FEWEST_PATIENTS:
+    """The fold of each image, int [N], no patient in two; None where no class can be told."""
+    if not _can_be_told(labels, groups).any():
         return None
     sizes: dict[str, Counter[str]] = {}
     for label, group in zip(labels.tolist(), groups.tolist(), strict=True):
@@ -154,22 +174,17 @@ def folds_of(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
     return np.unique(folds, return_inverse=True)[1]  # a fold may stay empty beside a patient of most images
 
 
-def permuted(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Labels as they could be without any shortcut: every patient gets the labels of another one.
+def one_of_each(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """Positions of one picture of each patient in each of its classes, drawn: int [P], ascending."""
+    shuffled = np.random.default_rng([seed, 2]).permutation(len(groups))
+    who = groups[shuffled] * (int(labels.max()) + 1) + labels[shuffled]
+    return np.sort(shuffled[np.unique(who, return_index=True)[1]])
 
-    Returns:
-      int [count, N].
-    """
-    order = np.argsort(groups, kind="stable")
-    sizes = np.bincount(groups)
-    starts = np.cumsum(sizes) - sizes
-    group, position = groups[order], np.arange(len(labels)) - np.repeat(starts, sizes)
+
+def permuted(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Labels, and as they could be without any shortcut: int [1 + count, P]."""
     rng = np.random.default_rng([seed, 0])
-    out = np.empty((count, len(labels)), np.int64)
-    for row in out:
-        donor = rng.permutation(len(sizes))[group]
-        row[order] = labels[order][starts[donor] + position % sizes[donor]]
-    return out
+    return np.stack([labels, *(rng.permutation(labels) for _ in range(count))])
 
 
 def resampled(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -197,10 +212,13 @@ def adjusted_p(aurocs: np.ndarray) -> np.ndarray:
 
 
 def _in_chunks(
-    aurocs: Callable[..., np.ndarray], inputs: np.ndarray, labelings: np.ndarray, folds: np.ndarray
+    aurocs: Callable[..., np.ndarray],
+    inputs: np.ndarray,
+    labelings: np.ndarray,
+    folds: np.ndarray,
+    classes: int,
 ) -> np.ndarray:
     chunks = [labelings[at : at + _CHUNK] for at in range(0, len(labelings), _CHUNK)]
-    classes = int(labelings.max()) + 1
     return np.concatenate([aurocs(inputs, chunk, folds, classes) for chunk in chunks])
 
 
@@ -249,15 +267,15 @@ def frequency_scores(cells: np.ndarray, labels: np.ndarray, folds: np.ndarray) -
 # -- ridge regression on pixels ----------------------------------------------------------------
 
 
-def ridge_scores(pixels: np.ndarray, labelings: np.ndarray, folds: np.ndarray) -> np.ndarray:
+def ridge_scores(pixels: np.ndarray, labelings: np.ndarray, folds: np.ndarray, classes: int) -> np.ndarray:
     """Held-out scores of a ridge regression to class indicators: float32 [N, R, K].
 
     Args:
       pixels: float32 [N, D], columns of mean 0.
       labelings: int [R, N].
       folds: int [N].
+      classes: K; not every one needs to occur.
     """
-    classes = int(labelings.max()) + 1
     targets = (labelings.T[..., None] == np.arange(classes)).astype(np.float32)
     targets = (targets - targets.mean(axis=0)).reshape(len(pixels), -1)
     gram, product = pixels.T @ pixels, pixels.T @ targets
@@ -272,7 +290,7 @@ def ridge_scores(pixels: np.ndarray, labelings: np.ndarray, folds: np.ndarray) -
 
 def ridge_aurocs(pixels: np.ndarray, labelings: np.ndarray, folds: np.ndarray, classes: int) -> np.ndarray:
     """AUROC of each class by the ridge regression, for each labeling: [R, K]."""
-    scores = ridge_scores(pixels, labelings, folds)
+    scores = ridge_scores(pixels, labelings, folds, classes)
     concordant = np.zeros((len(labelings), classes))
     pairs = np.zeros_like(concordant)
     for fold in range(int(folds.max()) + 1):
@@ -289,8 +307,11 @@ def ridge_aurocs(pixels: np.ndarray, labelings: np.ndarray, folds: np.ndarray, c
 # -- intervals ---------------------------------------------------------------------------------
 
 
-def _interval(scores: np.ndarray, labels: np.ndarray, folds: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Low and high end of the 95 % interval of each class's AUROC: [2, K]."""
+def _with_interval(
+    scores: np.ndarray, labels: np.ndarray, folds: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """AUROC of each class, and the low and high end of its 95 % interval: [3, K]."""
+    weights = np.concatenate([np.ones_like(weights[:1]), weights])
     ends = []
     for k in range(scores.shape[1]):
         concordant, pairs = np.zeros(len(weights)), np.zeros(len(weights))
@@ -299,7 +320,8 @@ def _interval(scores: np.ndarray, labels: np.ndarray, folds: np.ndarray, weights
             more = weighted_auroc(scores[held_out, k], labels[held_out] == k, weights[:, held_out])
             concordant += more[0]
             pairs += more[1]
-        ends.append(np.quantile(concordant / np.maximum(pairs, 1), [0.025, 0.975]))
+        auroc = np.where(pairs > 0, concordant / np.maximum(pairs, 1), 0.5)
+        ends.append([auroc[0], *np.quantile(auroc[1:], [0.025, 0.975])])
     return np.array(ends).T
 
 
@@ -343,7 +365,8 @@ def _finding(pictures: Pictures, feature: Feature | None, above: list[Score]) ->
     name = above[0].feature
     told = ", ".join(f"{s.label} {s.auroc:.3f} [{s.low:.3f}, {s.high:.3f}]" for s in above)
     perfect = [score.label for score in above if score.auroc >= _PERFECT]
-    how = f"separates {' and '.join(perfect)} perfectly" if perfect else "tells the class"
+    nearly = "nearly " if any(score.auroc < 1 for score in above if score.label in perfect) else ""
+    how = f"separates {' and '.join(perfect)} {nearly}perfectly" if perfect else "tells the class"
     if feature is None:
         what = "the frame of the picture alone, without the block over the lungs,"
         details = ""

@@ -28,6 +28,11 @@ def join(directory: str | os.PathLike[str], *names: str) -> str:
     return "/".join([os.fspath(directory).rstrip("/") or "/", *names])
 
 
+def place(path: str) -> str:
+    """The one name of a path that has several: links resolved, without a slash at its end."""
+    return path.rstrip("/") if is_remote(path) else os.path.realpath(path)
+
+
 def read_bytes(path: str) -> bytes:
     """The whole content of a file. Raises DataError, naming the file, if it cannot be read."""
     if not is_remote(path):
@@ -123,11 +128,14 @@ def replace(path: str | os.PathLike[str], content: bytes) -> None:
         return
     target = Path(path)
     temporary = target.with_name(target.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    rename(temporary, target)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        rename(temporary, target)
+    finally:  # a full disk must not stay full of half a file
+        temporary.unlink(missing_ok=True)
 
 
 def rename(temporary: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

@@ -17,14 +17,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
-from cxr_data import storage
 from cxr_data.errors import DataError
 from cxr_data.plan import ShardPlan
 from cxr_data.quarantine import Quarantined
-from cxr_data.write import NOTHING, PixelOptions, ShardResult, write_shard
+from cxr_data.write import NOTHING, PixelOptions, ShardResult, remove_attempts, write_shard
 
 _POLL_SECONDS = 0.1
 # Fields of a worker's slot in shared memory.
@@ -151,12 +149,7 @@ class Pool:
         finally:
             for worker in self._workers:
                 worker.stop()
-            self._remove_leftovers()
-
-    def _remove_leftovers(self) -> None:
-        if not storage.is_remote(self._directory):
-            for leftover in Path(self._directory).glob("*.tfrecord.*.tmp"):
-                leftover.unlink(missing_ok=True)
+            remove_attempts(self._directory)
 
     def _convert_here(
         self, shards: Sequence[ShardPlan], tick: Callable[[Counters], None]

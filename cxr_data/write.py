@@ -13,6 +13,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import cv2
@@ -127,13 +128,20 @@ def encode(image: np.ndarray, options: PixelOptions) -> np.ndarray:
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
-def read_source(path: str, max_pixels: int) -> bytes:
+def read_source(path: str, max_pixels: int, listed_bytes: int = 0) -> bytes:
     """The bytes of an input, at most as many as an image of `max_pixels` can have.
+
+    Args:
+      path: local or remote.
+      max_pixels: of an image.
+      listed_bytes: size of the file as it was found: an object is fetched whole, however large it is.
 
     Raises:
       Undecodable: it cannot be read, is no regular file any more, or is too large.
     """
     limit = 64 * (1 << 20) + 8 * max_pixels
+    if listed_bytes > limit:
+        raise Undecodable("too_large", f"{listed_bytes} bytes")
     if storage.is_remote(path):
         return storage.read_bytes(path)
     try:
@@ -232,6 +240,13 @@ class _ShardFile:
                 os.unlink(self.temporary)
 
 
+def remove_attempts(directory: str) -> None:
+    """Removes what attempts at shards left that were killed. On an object store there is nothing of them."""
+    if not storage.is_remote(directory):
+        for leftover in Path(directory).glob("*.tfrecord.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
 def _write_all(file: int, parts: list[memoryview]) -> None:
     while parts:
         count = os.writev(file, parts)
@@ -278,7 +293,7 @@ def write_shard(
                 continue
             data, digest = b"", ""
             try:
-                data = read_source(entry.path, options.max_pixels)
+                data = read_source(entry.path, options.max_pixels, entry.bytes)
                 digest = hashlib.sha256(data).hexdigest()
                 image, facts = small_image_with_facts(data, options)
             except Undecodable as error:

@@ -18,7 +18,7 @@ from cxr_data.errors import DataError, UsageError
 from cxr_data.ledger import Header
 from cxr_data.plan import Entry, ShardPlan
 from cxr_data.sharder_config import SharderConfig
-from cxr_data.write import PixelOptions
+from cxr_data.write import PixelOptions, write_shard
 
 ROOT = Path(__file__).resolve().parents[1]
 PIXELS = PixelOptions(16, 1, "uint8", "gray", 10**8)
@@ -52,8 +52,15 @@ def plan(source):
 
 
 @pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
-def test_beam_writes_what_the_local_runner_writes(source, local, tmp_path, mode):
+def test_beam_writes_what_the_local_runner_writes(source, local, tmp_path, mode, monkeypatch):
     pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
+
+    def after_an_attempt_that_was_killed(plan, directory, *rest, **options):
+        save(Path(directory, f"{plan.name}.0123456789abcdef.tmp"), b"half of a shard")
+        return write_shard(plan, directory, *rest, **options)
+
+    if mode == "in_memory":  # where workers see the change
+        monkeypatch.setattr(beam, "write_shard", after_an_attempt_that_was_killed)
     options = f"--direct_running_mode={mode} --direct_num_workers=2"
     made = run(source, tmp_path / "out", runner="beam", beam_options=options)
     assert made.source_counts["quarantined"] == 1
@@ -122,6 +129,16 @@ def test_a_failing_pipeline_is_one_line_and_the_same_command_goes_on(source, loc
             run(source, tmp_path / "out", runner="beam", beam_options=options)
     run(source, tmp_path / "out", runner="beam", beam_options=options)
     assert content_of(tmp_path / "out") == local
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), RuntimeError("\n"), None])
+def test_a_failure_without_words_is_one_line_too(failure):
+    pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
+    job = beam.BeamJob("DirectRunner", "", 1, "out", PIXELS, HEADER)
+    if failure is not None:
+        job._note_failure(failure)
+    with pytest.raises(DataError, match=r"2 shards, the first a \((MemoryError|RuntimeError|it ended)\)"):
+        job._fail(["a", "b"])
 
 
 def test_attempts_at_once_leave_one_whole_shard(plan, tmp_path):

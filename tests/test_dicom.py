@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 from sharder_fixtures import fields_of, picture, save
 
 from cxr_data import dicom
@@ -18,9 +18,11 @@ from cxr_data.sharder_config import SharderConfig
 MAX = 10**8
 
 
-def make_dicom(stored, photometric="MONOCHROME2", bits=12, patient="P1", **tags):
+def make_dicom(
+    stored, photometric="MONOCHROME2", bits=12, patient="P1", syntax=ExplicitVRLittleEndian, **tags
+):
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.TransferSyntaxUID = syntax
     meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
     meta.MediaStorageSOPInstanceUID = generate_uid()
     data = FileDataset("x", {}, file_meta=meta, preamble=b"\0" * 128)
@@ -50,6 +52,14 @@ STORED = (picture(4).astype(np.uint16) << 4) | 5
 
 def scaled(values, low, high):
     return np.clip(np.rint((values.astype(float) - low) * 255 / (high - low)), 0, 255)
+
+
+def test_a_deflated_file_that_inflates_beyond_any_image_is_refused_first(monkeypatch):
+    data = make_dicom(STORED, syntax=DeflatedExplicitVRLittleEndian)
+    assert dicom.read_header(data).Rows == STORED.shape[0]
+    monkeypatch.setattr(dicom, "_LARGEST_INFLATED", STORED.nbytes)
+    with pytest.raises(Undecodable, match="too_large: a deflated DICOM file of more than"):
+        dicom.read_header(data)
 
 
 def test_12_bits_by_their_range():

@@ -1,5 +1,7 @@
 """The statistics of the audit against scikit-learn, and what they find in something, or nothing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from audit_fixtures import synthetic
@@ -10,6 +12,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import TargetEncoder
 
 from cxr_data import shortcuts
+from cxr_data.audit import audit_pictures
+from cxr_data.findings import SHORTCUT
 from cxr_data.shortcut_features import PROBE, features_of
 from tools.bench_audit_power import CLASS_NAMES, SHORTCUTS, clean, has_alarm, scores_of
 
@@ -55,7 +59,7 @@ def test_the_probe_is_the_ridge_regression_of_scikit_learn():
     rng, labels, _, folds = random_case(2)
     pixels = rng.normal(size=(len(labels), 9)).astype(np.float32) + labels[:, None]
     pixels -= pixels.mean(axis=0)
-    fast = shortcuts.ridge_scores(pixels, labels[None], folds)[:, 0]
+    fast = shortcuts.ridge_scores(pixels, labels[None], folds, 3)[:, 0]
     targets = np.eye(3)[labels] - np.eye(3)[labels].mean(axis=0)
     for fold in range(shortcuts.FOLDS):
         train = folds != fold
@@ -108,12 +112,16 @@ def test_cells_keep_the_order_and_frequent_values_apart(values):
         assert set(values[cells == cells[values == value][0]]) == {value}
 
 
-def test_labels_move_between_patients_as_a_whole():
+def test_chance_is_asked_of_one_picture_a_patient():
     _, labels, groups, _ = random_case(4)
-    labels = labels[np.unique(groups, return_index=True)[1]][groups]  # one label a patient
-    for row in shortcuts.permuted(labels, groups, 20, seed=0):
-        assert all(len(set(row[groups == g])) == 1 for g in np.unique(groups))
-        assert np.any(row != labels)
+    one = shortcuts.one_of_each(labels, groups, seed=0)
+    pairs = list(zip(groups.tolist(), labels.tolist(), strict=True))
+    assert sorted(pairs[i] for i in one) == sorted(set(pairs))
+    assert not np.array_equal(one, shortcuts.one_of_each(labels, groups, seed=1))
+    rows = shortcuts.permuted(labels[one], 20, seed=0)
+    np.testing.assert_array_equal(rows[0], labels[one])
+    assert all(np.array_equal(np.sort(row), np.sort(labels[one])) for row in rows)
+    assert len({row.tobytes() for row in rows}) == 21
 
 
 def test_patients_are_resampled_as_a_whole():
@@ -126,6 +134,46 @@ def test_patients_are_resampled_as_a_whole():
 
 def test_nothing_is_found_where_nothing_is():
     assert sum(map(has_alarm, range(4))) <= 1
+
+
+def many_of_one_class(seed):
+    """Patients of the first class have eight pictures, all others one."""
+    pictures = clean(seed, images=1200, per_patient=8)
+    return picked(pictures, np.flatnonzero((pictures.labels == 0) | (np.arange(1200) % 8 == 0)))
+
+
+def copied(seed):
+    """Three copies of a third of the pictures; no patient is known."""
+    pictures = picked(clean(seed, 200, 1), np.r_[:200, np.repeat(np.arange(60), 3)])
+    return dataclasses.replace(pictures, groups=list(pictures.ids))
+
+
+def picked(pictures, positions):
+    return dataclasses.replace(
+        pictures,
+        ids=[f"{number}_{pictures.ids[i]}" for number, i in enumerate(positions)],
+        groups=[pictures.groups[i] for i in positions],
+        splits=[pictures.splits[i] for i in positions],
+        labels=pictures.labels[positions],
+        rows=pictures.rows[positions],
+    )
+
+
+# Named while labels moved with all pictures of their patients; while copies were patients of their own.
+@pytest.mark.parametrize(("make", "seed"), [(many_of_one_class, 5006), (copied, 0)])
+def test_neither_frequent_patients_nor_copies_are_shortcuts(make, seed):
+    found = audit_pictures(make(seed)).found
+    assert [finding.name for finding in found if finding.kind == SHORTCUT] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [many_of_one_class, copied])
+def test_false_alarms_are_rare_whatever_the_patients(make):
+    alarms = [
+        any(finding.kind == SHORTCUT for finding in audit_pictures(make(seed)).found)
+        for seed in range(200, 240)
+    ]
+    assert sum(alarms) <= 2  # 5 % of 40
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ Prints the findings, and writes audit.json and pictures of them. Exit code 1 if 
 --fail_on names.
 """
 
-import os
 import sys
 
 from absl import flags
@@ -40,25 +39,26 @@ def main() -> int:
         raise UsageError("--data is missing (--help lists the flags)")
     rules = findings.parse_fail_on(FLAGS.fail_on)
     output = FLAGS.output or FLAGS.data
-    if FLAGS.source and f"{_place(output)}/".startswith(_place(FLAGS.source) + "/"):
-        raise UsageError(f"--output={output} lies in the source {FLAGS.source}: nothing is written there")
+    for name, what in (("source", "source"), ("against", "second dataset")):
+        read = FLAGS[name].value
+        if read and f"{storage.place(output)}/".startswith(storage.place(read) + "/"):
+            raise UsageError(f"--output={output} lies in the {what} {read}: nothing is written there")
     made = audit.audit_dataset(audit.AuditConfig(FLAGS.data, FLAGS.source, FLAGS.against))
     print(audit.as_text(made, FLAGS.cases))
     try:
         print(f"written: {audit.write_audit(output, made)}")
-        if FLAGS.pictures:
-            for path in audit_pictures.draw(storage.join(output, "audit"), made):
-                print(f"written: {path}")
+        folder = storage.join(output, audit_pictures.FOLDER)
+        audit_pictures.remove(folder)
+        for path in audit_pictures.draw(folder, made) if FLAGS.pictures else ():
+            print(f"written: {path}")
     except OSError as error:
         raise DataError(f"cannot write in --output={output}: {error.strerror or error}") from error
+    if findings.SHORTCUT in rules and not made.scores:
+        print("--fail_on=shortcut: no shortcut could be looked for, see the notes", file=sys.stderr)
     failed = findings.failing(made.found, rules)
     for finding in failed:
         print(f"--fail_on={finding.kind}: {finding.text}", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _place(path: str) -> str:
-    return path.rstrip("/") if storage.is_remote(path) else os.path.realpath(path)
 
 
 def console_main() -> None:
