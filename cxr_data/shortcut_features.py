@@ -14,7 +14,8 @@ PROBE = "pixel probe"
 _SAME_FOR_ALL = (
     "the records hold none of it, but what made it (the source, its compression and resolution) leaves "
     "traces in the pixels: make_tfrecords --equalize_to=256 (at most half of the smallest image) hides those "
-    "of resolution and compression, --balance=source takes every class from every source"
+    "of resolution and compression (this finding stays: it is of the files), --balance=source takes every "
+    "class from every source, and this finding away"
 )
 _ANATOMY = (
     "it may be anatomy or disease as well as the source: take every class from every source "
@@ -39,7 +40,10 @@ ADVICE = {
         "smaller than twice that stays smoother"
     ),
     "text": f"make_tfrecords --crop_border=0.1 cuts off the outer tenth; or {_LEAVE_OUT}",
-    PROBE: f"a network can use it too: crop it off (make_tfrecords --crop_border=0.1); {_ANATOMY}",
+    PROBE: (
+        "a network can use it too: make_tfrecords --crop_border=0.1 takes marks and edges off; what another "
+        f"audit still finds, as it often will, is more than these: {_ANATOMY}"
+    ),
 }
 """What to do about a feature, by its name (or the first word of it)."""
 
