@@ -97,7 +97,7 @@ def patients(summary: dict[str, Any]) -> list[str]:
             "intervals are too narrow"
         )
     of_class = intervals.get("patients_of", {})
-    few = ", ".join(f"{name} {count}" for name, count in of_class.items() if count < _FEW_PATIENTS)
+    few = ", ".join(f"{name} {count}" for name, count in of_class.items() if 0 < count < _FEW_PATIENTS)
     if few:
         notes.append(
             f"fewer than {_FEW_PATIENTS} patients ({few}) are few for a bootstrap: its intervals tend to be "

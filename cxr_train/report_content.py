@@ -13,7 +13,7 @@ from cxr_train.charts import Picture, embed
 from cxr_train.explanation import EXPLANATIONS
 from cxr_train.model_card import Item, claim, selection, tripod_ai
 from cxr_train.recipe import Recipe
-from cxr_train.report_results import Grid, external_results, key_numbers, split_results
+from cxr_train.report_results import Grid, external_notes, external_results, key_numbers, split_results
 from cxr_train.run_mirror import published
 from cxr_train.run_record import Document, RunRecord, SplitRecord
 
@@ -38,6 +38,7 @@ def report_content(record: RunRecord) -> dict[str, Any]:
         "run": _run(record),
         "splits": [split_results(record, split) for split in record.splits if split.metrics],
         "external": external_results(record),
+        "external_notes": external_notes(record),
         "curves": charts.curves(record.epochs, (record.best_epoch or {}).get("epoch"))
         if record.epochs
         else [],

@@ -116,6 +116,20 @@ def external_results(record: RunRecord) -> Grid | None:
     return Grid("Images that are not of the run's data, with 95 % intervals", header, rows)
 
 
+def external_notes(record: RunRecord) -> list[str]:
+    """What a reader of `external_results` must know: what its means are not of, and who was left out."""
+    notes = []
+    for place, split, metrics in record.external:
+        absent = metrics.get("left_out", {}).get("sensitivity", [])
+        if absent:
+            notes.append(f"{place}, {split}: no image of {', '.join(absent)}; the means are without it.")
+        dropped = [f"{count:,} of {name}" for name, count in metrics.get("dropped", {}).items()]
+        if dropped:
+            notes.append(f"{place}, {split}: images left out by --class_map: {', '.join(dropped)}.")
+        notes += [f"{place}, {split}: {note}." for note in evaluation_text.patients(metrics)]
+    return notes
+
+
 def _calibration(metrics: Document) -> list[str]:
     """How well probabilities fit, before and after a temperature, in words."""
     fitted = metrics.get("calibration") or {}

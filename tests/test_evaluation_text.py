@@ -38,6 +38,7 @@ def test_few_patients_make_no_interval_that_can_be_believed():
     (note,) = patients(summary_of([f"p{n % 2 if n % 3 == 1 else n}" for n in range(90)]))
     assert note.startswith("fewer than 30 patients (normal 2) are few for a bootstrap: its intervals tend")
     assert patients({"images": 3}) == []
+    assert patients({"images": 90, "intervals": {"patients_of": {"covid": 90, "normal": 0}}}) == []
 
 
 def test_the_table_fits_a_terminal_and_has_a_column_a_class():

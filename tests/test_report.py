@@ -325,8 +325,15 @@ def test_other_data_are_shown_beside_the_runs_own(tmp_path):
     theirs = run_dir / "external/hospital <b>"
     theirs.mkdir(parents=True)
     write_split(theirs, "all", count=18)
+    summary = json.loads((theirs / "metrics_all.json").read_text())
+    (theirs / "metrics_all.json").write_text(json.dumps({**summary, "dropped": {"other": 1_234}}))
     record = RunRecord.read(run_dir)
-    assert report_content(record)["external"].rows[0][:2] == ["hospital <b>, all", "18"]
+    content = report_content(record)
+    assert content["external"].rows[0][:2] == ["hospital <b>, all", "18"]
+    assert content["external_notes"] == [
+        "hospital <b>, all: no image of _pneumonia$; the means are without it.",
+        "hospital <b>, all: images left out by --class_map: 1,234 of other.",
+    ]
     answers = {item.number: item.answer for item in claim(record)}
     assert answers["32"].startswith("hospital <b>, all split: 18 images, accuracy 0.")
     page = read_page(run_dir)
