@@ -15,6 +15,7 @@ import functools
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -126,12 +127,16 @@ def join_cluster(cluster: Cluster) -> tf.distribute.Strategy:
       CxrError: the port is taken, or not all of them came.
     """
     me = cluster.name(cluster.number)
+    # Python's handler would answer Ctrl-C only once TensorFlow returns; there is nothing to save yet.
+    answer = signal.signal(signal.SIGINT, signal.SIG_DFL)
     print(f"{me} of {cluster.size} waits for the others; worker 0 writes and reports", flush=True)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:200]
         raise CxrError(f"{me} cannot join the others of TF_CONFIG: {reason}") from error
+    finally:
+        signal.signal(signal.SIGINT, answer)
     # All workers have the same number of batches. By default they would ask each other before every
     # step whether one of them has none left.
     strategy.extended.experimental_enable_get_next_as_optional = False

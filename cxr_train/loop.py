@@ -135,7 +135,7 @@ class Trainer:
         if self.checkpoints.newest is None:
             return ["resume: no checkpoint yet, starting at the first step"]
         if epoch >= self._config.epochs:
-            return [*warnings, f"resume: {epoch} epochs are trained, all of --epochs={self._config.epochs}"]
+            return [*warnings, f"resume: {epoch} epochs are trained, and --epochs={self._config.epochs}"]
         lines = [*warnings, f"resume: epoch {epoch + 1}, after {step} of {self._steps_per_epoch} steps"]
         if self._profiler.is_past(self._first_step()):
             lines.append(f"nothing is profiled: --profile_steps={self._config.profile_steps} were before")

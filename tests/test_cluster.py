@@ -282,6 +282,24 @@ def test_workers_that_do_not_fit_together_are_named(data, tmp_path, flag, of_chi
             assert expected in line
 
 
+def listens(port: socket.socket) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(port.getsockname()) == 0
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_worker_that_waits_for_the_others():
+    ports = reserved_ports(2)
+    environment = os.environ | {"TF_CONFIG": tf_config([address_of(port) for port in ports], 0)}
+    code = "from cxr_train import cluster; cluster.join_cluster(cluster.read_cluster())"
+    with Workers([[sys.executable, "-c", code]], [environment], ports) as workers:
+        workers.wait_until(lambda: listens(ports[0]))
+        workers.processes[0].send_signal(signal.SIGINT)
+        ended, output, _ = workers.wait(0)
+    assert ended == -signal.SIGINT
+    assert "waits for the others" in output
+
+
 def test_a_cluster_is_read_in_tensorflows_order(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     assert read_cluster() is None

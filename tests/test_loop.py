@@ -251,7 +251,7 @@ def test_a_resume_says_what_is_left_and_what_is_past(manifest, tmp_path, monkeyp
     resumed.run(StopRequest())
     for epochs in (1, 2):
         again = trainer(manifest, tmp_path, epochs=epochs)
-        done, left = "resume: 1 epochs are trained, all of --epochs=1", "resume: epoch 2, after 0 of 5 steps"
+        done, left = "resume: 1 epochs are trained, and --epochs=1", "resume: epoch 2, after 0 of 5 steps"
         assert again.resume() == [done if epochs == 1 else left]
 
 
