@@ -247,12 +247,9 @@ def test_a_resume_says_what_is_left_and_what_is_past(manifest, tmp_path, monkeyp
         "resume: epoch 1, after 4 of 5 steps",
         "nothing is profiled: --profile_steps=1:3 were before",
     ]
-    assert len(trainer(manifest, tmp_path, profile_steps="3:5").resume()) == 1
     resumed.run(StopRequest())
-    for epochs in (1, 2):
-        again = trainer(manifest, tmp_path, epochs=epochs)
-        done, left = "resume: 1 epochs are trained, and --epochs=1", "resume: epoch 2, after 0 of 5 steps"
-        assert again.resume() == [done if epochs == 1 else left]
+    again = trainer(manifest, tmp_path, epochs=1, profile_steps="1:3")
+    assert again.resume() == ["resume: 1 epochs are trained, and --epochs=1"]
 
 
 def test_a_metric_that_is_undefined_on_the_validation_split_is_refused_at_the_start(tmp_path):

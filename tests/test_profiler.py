@@ -32,6 +32,8 @@ def test_calls_end_where_the_trace_begins_and_traced_steps_are_calls_of_their_ow
         calls.append(profiler.shorten(step, 4))
         step += calls[-1]
     assert calls == [3, 1, 1, 1, 4, 4]
+    assert [profiler.is_past(step) for step in (3, 5, 6)] == [False, False, True]
+    assert not StepProfiler(range(0), tmp_path).is_past(6)
 
 
 def test_a_run_leaves_a_trace_of_exactly_these_steps(tiny, tmp_path, capsys):
