@@ -4,7 +4,15 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := build/demo
 
-.PHONY: install demo lint test test-all clean
+.PHONY: help install demo lint test test-all clean
+
+help:
+	@echo "make demo      make a sample, convert it, train an Xception on it and evaluate it"
+	@echo "make install   create $(VENV) with the pinned packages"
+	@echo "make lint      ruff and mypy"
+	@echo "make test      lint and the fast tests"
+	@echo "make test-all  the slow tests too: more than an hour"
+	@echo "make clean     remove what was built, and runs/; $(VENV) stays"
 
 install: $(VENV)/installed
 

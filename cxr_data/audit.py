@@ -166,7 +166,14 @@ def summary(directory: str) -> str:
 
 
 def as_document(audit: Audit) -> dict[str, Any]:
-    """The content of `audit.json`."""
+    """The content of `audit.json`.
+
+    Returns:
+      schema; pictures and patients, how many; second_dataset, that of --against, or null; same_ncc, the
+      correlation from which on two pictures are the same; alpha, `shortcuts.ALPHA`; notes on what could not
+      be looked at; findings, ranked: `findings.Finding`, and `cases`, their number, of which `evidence` has
+      the first; shortcuts: `shortcuts.Score` of every feature and class.
+    """
     return {
         "schema": SCHEMA,
         "pictures": len(audit.own),

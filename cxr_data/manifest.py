@@ -61,6 +61,7 @@ class Manifest:
       features_sha256: of `features.npy`; empty where nothing was measured while converting.
       crop_border, equalize_to: what was taken out of the images before they were resized, as in
         `write.PixelOptions`.
+      notes: that another program wrote the shards; else none.
     """
 
     directory: str

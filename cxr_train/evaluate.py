@@ -117,7 +117,7 @@ def _evaluate_validation(
 def console_main() -> None:
     """Defines the flags and runs; the entry point of `cxr-evaluate`."""
     flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
-    flags.DEFINE_string("data", None, "Directory of shards; the run's own by default.")
+    flags.DEFINE_string("data", None, "Folder of shards; the run's own by default.")
     flags.DEFINE_string("split", "validation", "Which split to evaluate.")
     flags.DEFINE_string("output", None, "Where to write; --run_dir by default, for other data below it.")
     flags.DEFINE_list(

@@ -58,7 +58,7 @@ def console_main() -> None:
     """Defines the flags and runs; the entry point of `cxr-explain`."""
     defaults = ExplainOptions()
     flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
-    flags.DEFINE_string("data", None, "Directory of shards; the run's own by default.")
+    flags.DEFINE_string("data", None, "Folder of shards; the run's own by default.")
     flags.DEFINE_string("split", defaults.split, "Which split to explain.")
     flags.DEFINE_list("classes", [], "Names of the classes that get galleries; all by default.")
     flags.DEFINE_list("images", [], "Ids whose depths are shown; by default a true positive a class.")

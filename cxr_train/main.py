@@ -57,7 +57,7 @@ from cxr_train.strategy import (
 )
 
 _BACKBONE = flags.DEFINE_string("backbone", "xception", f"One of {', '.join(BACKBONES)}.")
-_DATA = flags.DEFINE_string("data", None, "Directory of shards; without it, the embedded sample.")
+_DATA = flags.DEFINE_string("data", None, "Folder of shards; without it, the embedded sample.")
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Where the run writes; by default runs/BACKBONE-TIME.")
 _RESUME = flags.DEFINE_bool("resume", False, "Go on with the run in --run_dir.")
 _EPOCHS = flags.DEFINE_integer("epochs", TrainConfig.epochs, "Passes over the training split.")
@@ -70,7 +70,7 @@ _PLAN = flags.DEFINE_bool("plan", False, "Prints which batches fit --memory_gb, 
 _MEMORY_GB = flags.DEFINE_float(
     "memory_gb",
     None,
-    f"Of a device, for --plan and --batch_size=auto; its own by default, {UNKNOWN_GB:g} where unknown.",
+    f"GB of a device, for --plan and --batch_size=auto; its own by default, {UNKNOWN_GB:g} where unknown.",
 )
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", TrainConfig.learning_rate, "After the warm-up.")
 _HEAD = flags.DEFINE_string("head", "128-32", "Widths of the hidden dense layers.")
@@ -109,7 +109,7 @@ _LOGICAL_DEVICES = flags.DEFINE_integer(
     "Splits the CPU into so many devices, to try --strategy=mirrored without GPUs.",
     lower_bound=1,
 )
-_SEED = flags.DEFINE_integer("seed", TrainConfig.seed, "Of weights, order and dropout.", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", TrainConfig.seed, "Of all that is drawn at random.", lower_bound=0)
 _TRAIN_SPLIT = flags.DEFINE_string(
     "train_split", TrainConfig.train_split, "Split to train on, or several joined by +, as train+validation."
 )
@@ -127,7 +127,7 @@ _EARLY_STOPPING = flags.DEFINE_integer(
     "Ends the run after so many epochs in a row without a better one; 0 for never.",
 )
 _SAVE_MINUTES = flags.DEFINE_float(
-    "save_minutes", TrainConfig.save_minutes, "The state is saved at least so often while training."
+    "save_minutes", TrainConfig.save_minutes, "Minutes between two saved states, at most."
 )
 _DETERMINISTIC = flags.DEFINE_bool(
     "deterministic", TrainConfig.deterministic, "Two runs on the same device end with the same bits."
@@ -139,7 +139,7 @@ _PROFILE_STEPS = flags.DEFINE_string(
 )
 
 _EMULATE_STEP_MS = flags.DEFINE_float(
-    "emulate_step_ms", None, "Trains nothing: sleeps so long a step, and reports the accelerator utilisation."
+    "emulate_step_ms", None, "Trains nothing: sleeps so many ms a step, and reports the accelerator's use."
 )
 _EMULATE_IMAGES_PER_SECOND = flags.DEFINE_float(
     "emulate_images_per_second", None, "As --emulate_step_ms, by the rate of the accelerator."

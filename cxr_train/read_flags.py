@@ -22,11 +22,11 @@ def define_read_flags() -> None:
     flags.DEFINE_integer(
         "max_bad_records",
         ReadOptions.max_bad_records,
-        "With skip: more than this stop the run.",
+        "With --on_bad_record=skip: more than this stop the run.",
         lower_bound=0,
     )
     flags.DEFINE_integer(
-        "shuffle_mb", ReadOptions.shuffle_mb, "The streamed reader's shuffle buffer.", lower_bound=1
+        "shuffle_mb", ReadOptions.shuffle_mb, "MB of records in the streamed reader's shuffle.", lower_bound=1
     )
 
 

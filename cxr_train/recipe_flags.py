@@ -13,7 +13,9 @@ def define_recipe_flags() -> None:
     flags.DEFINE_enum(
         "schedule", Recipe.schedule, SCHEDULES, "How --learning_rate goes on after its warm-up."
     )
-    flags.DEFINE_float("warmup_epochs", Recipe.warmup_epochs, "So long the rate rises first; 0.5 is meant.")
+    flags.DEFINE_float(
+        "warmup_epochs", Recipe.warmup_epochs, "Epochs, or parts of one, in which the rate rises first."
+    )
     flags.DEFINE_float(
         "weight_decay", Recipe.weight_decay, "Decoupled; not on biases or BatchNorm. For adamw and sgd."
     )

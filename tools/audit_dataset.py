@@ -18,7 +18,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_string("data", None, "Folder with a manifest.")
+    flags.DEFINE_string("data", None, "Folder of shards.")
     flags.DEFINE_string(
         "source", "", "Folder or CSV that it was made from: measures the files anew, as of shards of others."
     )

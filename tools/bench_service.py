@@ -38,7 +38,7 @@ class Row:
 
 def define_flags() -> None:
     """Defines the flags of this benchmark."""
-    flags.DEFINE_string("data", None, "Folder with a manifest and at least a thousand training images.")
+    flags.DEFINE_string("data", None, "Folder of shards with at least a thousand training images.")
     flags.DEFINE_float("images_per_second", 2000, "Of the emulated accelerator.")
     flags.DEFINE_integer("epochs", 3, "Passes of each way.")
 

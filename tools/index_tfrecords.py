@@ -23,7 +23,7 @@ def define_flags() -> None:
     """Defines the flags of this command."""
     flags.DEFINE_string("data", None, "Folder with SPLIT*.tfrecord files.")
     flags.DEFINE_list("classes", [], "Class names in the order of the label values.")
-    flags.DEFINE_integer("size", 360, "Height and width of the stored images.", lower_bound=1)
+    flags.DEFINE_integer("size", 360, "Height and width of the stored images, in pixels.", lower_bound=1)
     flags.DEFINE_integer("channels", 3, "3 or 1.")
     flags.DEFINE_enum("dtype", "float32", DTYPES, "float32 is a FloatList, the others one bytes value.")
 

@@ -27,7 +27,7 @@ def define_flags() -> None:
         "Folder of CLASS/ or SPLIT/CLASS/ folders, or a CSV path,label[,group][,split][,source].",
     )
     flags.DEFINE_string("output", None, "Folder for the shards and the manifest.")
-    flags.DEFINE_integer("size", 360, "Height and width of the stored images.")
+    flags.DEFINE_integer("size", 360, "Height and width of the stored images, in pixels.")
     flags.DEFINE_enum("dtype", "float32", DTYPES, "How pixels are stored; the float types in [0, 1].")
     flags.DEFINE_integer("channels", 3, "3 (gray is repeated) or 1.")
     flags.DEFINE_enum(
@@ -62,9 +62,9 @@ def define_flags() -> None:
         "Bring all images through this size and one JPEG quality first, so that they show no traces of "
         "their files; at most half of the smallest image; 0: no.",
     )
-    flags.DEFINE_integer("max_pixels", 100_000_000, "Larger images are quarantined by their header.")
+    flags.DEFINE_integer("max_pixels", 100_000_000, "Images of more pixels are quarantined.")
     flags.DEFINE_string("max_bad", "100%", "Stop when more than this share of the files is bad, as 1%.")
-    flags.DEFINE_float("image_timeout", 120, "Seconds after which an image hangs its decoder.")
+    flags.DEFINE_float("image_timeout", 120, "Seconds that an image may take; then it is quarantined.")
     flags.DEFINE_bool("audit", True, "Look for leakage and shortcuts at the end; writes audit.json.")
     flags.DEFINE_bool("overwrite", False, "Replace an output of other flags or inputs.")
     flags.DEFINE_bool("retry_quarantined", False, "Try the quarantined files of a finished output again.")

@@ -24,7 +24,7 @@ _MOST_SHOWN = 100
 
 def define_flags() -> None:
     """Defines the flags of this command."""
-    flags.DEFINE_string("data", None, "Folder with a manifest.")
+    flags.DEFINE_string("data", None, "Folder of shards.")
     flags.DEFINE_integer("workers", -1, "Shards read at once; -1: one a core.")
 
 
