@@ -5,6 +5,7 @@ shows a traceback for any exception. Users get one line instead: exit code 2 for
 a wrong command line, 1 for a failure, 130 after Ctrl-C.
 """
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -38,7 +39,11 @@ def _parse_flags(
     try:
         rest = flags.FLAGS(list(argv))
     except flags.Error as error:
-        _fail(argv, f"{error} (--help lists the flags)", exit_code=2)
+        # absl: "flag --data=None: Flag --data must have a value other than None."
+        missing = ", ".join(
+            f"--{name} is missing" for name in re.findall(r"flag --(\w+)=None: Flag", str(error))
+        )
+        _fail(argv, f"{missing or error} (--help lists the flags)", exit_code=2)
     if len(rest) > 1 and not takes_arguments:
         _fail(argv, f"unexpected argument {rest[1]!r} (--help lists the flags)", exit_code=2)
     return list(rest[1:])

@@ -48,6 +48,15 @@ def test_what_a_user_can_cause_is_one_line_and_a_code(arguments, code, stderr):
     assert result.stderr.count("\n") == bool(stderr)
 
 
+def test_a_missing_flag_is_called_missing():
+    program = PROGRAM.replace(
+        "def main", 'flags.DEFINE_string("data", None, "What.", required=True)\ndef main'
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "count_things: error: --data is missing (--help lists the flags)\n"
+
+
 def test_a_defect_of_ours_keeps_its_traceback():
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, "--count=6"], capture_output=True, text=True, check=False
