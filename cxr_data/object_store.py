@@ -24,6 +24,7 @@ from cxr_data.errors import DataError
 # range is one request then, and not a second one that asks for the size again.
 _CLIENT = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "5", "S3_DISABLE_MULTI_PART_DOWNLOAD": "1"}
 _REQUESTS_AT_ONCE = 32
+_REACH = "reach the bucket"
 
 
 @functools.cache
@@ -61,15 +62,16 @@ def _one_line(what: str, path: str) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        raise DataError(f"cannot {what} {path}: {_reason(error)}") from error
+        missing = "bucket" if what == _REACH or "NoSuchBucket" in error.message else "object"
+        raise DataError(f"cannot {what} {path}: {_reason(error, missing)}") from error
 
 
-def _reason(error: Any) -> str:
+def _reason(error: Any, missing: str) -> str:
     """Why the store refused; its own words are often only colons."""
     words = error.message.split("}} ")[-1].split(" [Op:")[0].strip(": ")
     kind = type(error).__name__.removesuffix("Error")
     hints = {
-        "NotFound": "there is no such object",
+        "NotFound": f"there is no such {missing}",
         "PermissionDenied": "permission denied; are the credentials right?",
         "Unauthenticated": "the credentials are not known",
         "Internal": "the store keeps failing",
@@ -79,11 +81,19 @@ def _reason(error: Any) -> str:
     return f"{hints.get(kind, kind)} ({words})" if words else hints.get(kind, kind)
 
 
-def read_bytes(path: str) -> bytes:
-    """The whole content of an object. Raises DataError, naming it, if it cannot be read."""
+def read_bytes(path: str, known_bytes: int | None = None) -> bytes:
+    """The whole content of an object. Raises DataError, naming it, if it cannot be read.
+
+    Args:
+      path: of the object.
+      known_bytes: its size, where it is known: that saves a request.
+    """
     import tensorflow as tf
 
     with _one_line("read", path):
+        # Of an empty object there is no range of bytes: the store refuses it, and the client crashes.
+        if not (gfile().stat(path).length if known_bytes is None else known_bytes):
+            return b""
         # Not GFile.read, which makes a request for every 512 kB and one more for the size.
         content: bytes = tf.io.read_file(path).numpy()
         return content
@@ -171,7 +181,7 @@ def _check_bucket(path: str) -> None:
     """Raises DataError if the bucket of `path` is not there or cannot be reached."""
     scheme, _, rest = path.partition("://")
     bucket = f"{scheme}://{rest.split('/')[0]}/"
-    with _one_line("reach the bucket", bucket):
+    with _one_line(_REACH, bucket):
         gfile().stat(bucket)
 
 

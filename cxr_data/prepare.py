@@ -122,7 +122,11 @@ def _patients(items: Sequence[Item], threads: int) -> dict[str, str]:
 
 def _head(item: Item) -> bytes:
     if storage.is_remote(item.path):
-        return storage.read_bytes(item.path)[:132] if item.path.lower().endswith((".dcm", ".dicom")) else b""
+        return (
+            storage.read_bytes(item.path, item.bytes)[:132]
+            if item.path.lower().endswith((".dcm", ".dicom"))
+            else b""
+        )
     try:
         with open(item.path, "rb", buffering=0) as file:
             return file.read(132)

@@ -33,14 +33,19 @@ def place(path: str) -> str:
     return path.rstrip("/") if is_remote(path) else os.path.realpath(path)
 
 
-def read_bytes(path: str) -> bytes:
-    """The whole content of a file. Raises DataError, naming the file, if it cannot be read."""
+def read_bytes(path: str, known_bytes: int | None = None) -> bytes:
+    """The whole content of a file. Raises DataError, naming the file, if it cannot be read.
+
+    Args:
+      path: local or remote.
+      known_bytes: its size, if it is known; that saves a request where it is remote.
+    """
     if not is_remote(path):
         try:
             return Path(path).read_bytes()
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
-    return object_store.read_bytes(path)
+    return object_store.read_bytes(path, known_bytes)
 
 
 @contextlib.contextmanager

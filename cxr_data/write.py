@@ -128,7 +128,7 @@ def encode(image: np.ndarray, options: PixelOptions) -> np.ndarray:
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
 
 
-def read_source(path: str, max_pixels: int, listed_bytes: int = 0) -> bytes:
+def read_source(path: str, max_pixels: int, listed_bytes: int | None = None) -> bytes:
     """The bytes of an input, at most as many as an image of `max_pixels` can have.
 
     Args:
@@ -140,10 +140,10 @@ def read_source(path: str, max_pixels: int, listed_bytes: int = 0) -> bytes:
       Undecodable: it cannot be read, is no regular file any more, or is too large.
     """
     limit = 64 * (1 << 20) + 8 * max_pixels
-    if listed_bytes > limit:
+    if listed_bytes is not None and listed_bytes > limit:
         raise Undecodable("too_large", f"{listed_bytes} bytes")
     if storage.is_remote(path):
-        return storage.read_bytes(path)
+        return storage.read_bytes(path, listed_bytes)
     try:
         # Links were resolved when the file was found: one that is there now was put there since.
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

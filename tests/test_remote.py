@@ -29,6 +29,7 @@ from cxr_data.ledger import Header
 from cxr_data.manifest import read_manifest
 from cxr_data.pipeline import Pipeline, ReadOptions, clear_data_errors, read_split_fields
 from cxr_data.plan import Entry, ShardPlan
+from cxr_data.quarantine import read_quarantine
 from cxr_data.sharder_config import SharderConfig
 from cxr_data.verify import verify
 from cxr_data.write import PixelOptions
@@ -58,6 +59,7 @@ def place(server, request):
 def source(tmp_path_factory):
     root = make_source(tmp_path_factory.mktemp("source"), 15)
     save(root / "covid/bad.png", encoded(picture(1))[:-30])
+    save(root / "covid/empty.png", b"")
     return root
 
 
@@ -196,6 +198,14 @@ def test_a_shard_that_cannot_be_read_in_training_is_named(server, place, tmp_pat
         raise tf.errors.InternalError(None, None, "ours")
 
 
+def test_an_empty_object_is_empty(server, place):
+    """Nothing was quarantined, say: the client asked for a range of it, and ended the process."""
+    url, prefix = place
+    put(server, prefix, {"quarantine.jsonl": b""})
+    assert storage.read_bytes(f"{url}/quarantine.jsonl") == b""
+    assert read_quarantine(url) == ()
+
+
 def test_what_is_missing_is_told_from_what_cannot_be_reached(server, place):
     url, _ = place
     assert storage.size(f"{url}/nothing") is None
@@ -203,7 +213,7 @@ def test_what_is_missing_is_told_from_what_cannot_be_reached(server, place):
     with pytest.raises(DataError, match=rf"cannot read {url}/nothing: there is no such object"):
         storage.read_bytes(f"{url}/nothing")
     for look in (storage.size, storage.names):
-        with pytest.raises(DataError, match=r"cannot reach the bucket s3://nobody/: there is no such"):
+        with pytest.raises(DataError, match=r"cannot reach the bucket s3://nobody/: there is no such bucket"):
             look("s3://nobody/folder")
     with pytest.raises(DataError, match="cannot look at ftp://host/file: no such file system"):
         storage.size("ftp://host/file")

@@ -39,8 +39,7 @@ def main() -> int:
         raise UsageError("--data is missing (--help lists the flags)")
     rules = findings.parse_fail_on(FLAGS.fail_on)
     output = FLAGS.output or FLAGS.data
-    for name, what in (("source", "source"), ("against", "second dataset")):
-        read = FLAGS[name].value
+    for what, read in (("source", FLAGS.source), ("second dataset", FLAGS.output and FLAGS.against)):
         if read and f"{storage.place(output)}/".startswith(storage.place(read) + "/"):
             raise UsageError(f"--output={output} lies in the {what} {read}: nothing is written there")
     made = audit.audit_dataset(audit.AuditConfig(FLAGS.data, FLAGS.source, FLAGS.against))
