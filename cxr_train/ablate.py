@@ -16,17 +16,19 @@ import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
 
-from cxr_data import command, storage
-from cxr_data.errors import UsageError
-from cxr_data.manifest import Manifest, joined_splits
-from cxr_train import ablation_table, grid_process, intervals
+from cxr_data.commands import command
+from cxr_data.core import storage
+from cxr_data.core.errors import UsageError
+from cxr_data.records.manifest import Manifest, joined_splits
 from cxr_train import main as trainer
-from cxr_train.grid import STUDY, STUDY_SIZES, FlagSet, override, read_grid, study_grid, varied_flags
-from cxr_train.grid_cost import cost_lines, seconds_to_go
-from cxr_train.grid_data import find_data
-from cxr_train.grid_run import GridRun
-from cxr_train.own_flags import flags_text, own_flags
-from cxr_train.run_dir import FLAGS_NAME
+from cxr_train.ablation import grid_process, table
+from cxr_train.ablation.cost import cost_lines, seconds_to_go
+from cxr_train.ablation.grid import STUDY, STUDY_SIZES, FlagSet, override, read_grid, study_grid, varied_flags
+from cxr_train.ablation.grid_data import find_data
+from cxr_train.ablation.runner import GridRun
+from cxr_train.evaluation import intervals
+from cxr_train.flags.own_flags import flags_text, own_flags
+from cxr_train.runs.run_dir import FLAGS_NAME
 
 # Those that are not for `cxr_train.main`.
 _OWN = ("grid", "sizes", "seeds", "baseline", "split", "resamples", "dry_run", "tflops")
@@ -189,7 +191,7 @@ def main() -> int:
     if stopped:
         print(f"stopped; go on with: {again}")
         return 0
-    table = ablation_table.ablation(
+    result = table.ablation(
         runs,
         [statuses.get(run.label, "finished") for run in runs],
         varied=varied,
@@ -198,8 +200,8 @@ def main() -> int:
         picked_on=split == values.validation_split,
         resamples=values.resamples,
     )
-    ablation_table.write(directory, table)
-    print(f"\n{ablation_table.to_text(table)}\nwritten: {directory}/{ablation_table.NAME}.json, .csv, .txt")
+    table.write(directory, result)
+    print(f"\n{table.to_text(result)}\nwritten: {directory}/{table.NAME}.json, .csv, .txt")
     print("Research software: nothing here is a diagnosis.")
     if statuses:
         print(f"{len(statuses)} of {len(runs)} runs are not finished; try them again with: {again}")

@@ -13,22 +13,23 @@ from typing import Any
 
 from absl import flags
 
-from cxr_data import command, storage
-from cxr_data.errors import DataError, UsageError
-from cxr_data.manifest import read_manifest
-from cxr_data.pipeline import Pipeline
-from cxr_data.read_options import ReadOptions
-from cxr_data.runtime import start
-from cxr_train import evaluation, evaluation_text, intervals
-from cxr_train.class_map import parse_class_map
-from cxr_train.config import TrainConfig
-from cxr_train.evaluation import EvaluationOptions
-from cxr_train.read_flags import define_read_flags, read_options_from_flags
-from cxr_train.report_page import write_report
-from cxr_train.run import load_best_model
-from cxr_train.run_dir_flag import with_local_run
-from cxr_train.run_mirror import published
-from cxr_train.strategy import choose_placement
+from cxr_data.commands import command
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.runtime import start
+from cxr_data.input.options import ReadOptions
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.manifest import read_manifest
+from cxr_train.engine.strategy import choose_placement
+from cxr_train.evaluation import evaluator, intervals, text
+from cxr_train.evaluation.class_map import parse_class_map
+from cxr_train.evaluation.evaluator import EvaluationOptions
+from cxr_train.flags.read_flags import define_read_flags, read_options_from_flags
+from cxr_train.flags.run_directory import with_local_run
+from cxr_train.reporting.page import write_report
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.mirror import published
+from cxr_train.runs.saved_run import load_best_model
 
 
 def options_from_flags(config: TrainConfig, below: pathlib.PurePath) -> EvaluationOptions:
@@ -58,22 +59,22 @@ def main() -> int:
     run_dir = pathlib.Path(values.run_dir)
     config = TrainConfig.load(run_dir / "config.json")
     manifest = read_manifest(values.data or config.data)
-    below = evaluation.place_of(run_dir, manifest, named=values.data is not None)
+    below = evaluator.place_of(run_dir, manifest, named=values.data is not None)
     own = not below.parts
     output = pathlib.Path(values.output) if values.output else run_dir / below
     options = options_from_flags(config, below)
     manifest.shards_of(values.split)  # what is wrong is said before the model takes its time
-    evaluation.class_map_for(run_dir, manifest, options.class_map)
-    evaluation.refuse_to_replace(output, values.split, run_dir, manifest)
+    evaluator.class_map_for(run_dir, manifest, options.class_map)
+    evaluator.refuse_to_replace(output, values.split, run_dir, manifest)
     if output.resolve() == run_dir.resolve():
-        evaluation.refuse_in_the_run(manifest, own=own, class_map=options.class_map)
+        evaluator.refuse_in_the_run(manifest, own=own, class_map=options.class_map)
     read = read_options_from_flags()
     start()
     # One device: the model was loaded outside of any strategy's scope.
     placement = choose_placement("one", config.precision, values.xla)
     print(placement.choice("xla"))
     evaluate = functools.partial(
-        evaluation.evaluate_split,
+        evaluator.evaluate_split,
         run_dir,
         model=load_best_model(run_dir),
         placement=placement,
@@ -83,7 +84,7 @@ def main() -> int:
         _evaluate_validation(run_dir, config, read, evaluate)
     pipeline = Pipeline(manifest, read)
     summary = evaluate(pipeline=pipeline, split=values.split, options=options, output=output)
-    print(f"{values.split} split of {manifest.directory}\n{evaluation_text.table(summary)}")
+    print(f"{values.split} split of {manifest.directory}\n{text.table(summary)}")
     place = published(str(output))
     print(f"written: {place}/metrics_{values.split}.json, predictions_{values.split}.csv")
     if output == run_dir / below:
@@ -100,12 +101,12 @@ def _evaluate_validation(
     if split is None:
         print(f"no temperature: the run was trained on {config.train_split}, its validation split included")
         return
-    if evaluation.stored_predictions(run_dir, split) is not None:
+    if evaluator.stored_predictions(run_dir, split) is not None:
         return
     try:
         manifest = read_manifest(config.data)
         manifest.shards_of(split)
-        evaluation.place_of(run_dir, manifest, named=False)
+        evaluator.place_of(run_dir, manifest, named=False)
     except DataError as error:
         print(f"no predictions of the {split} split, so no temperature: {error}")
         return

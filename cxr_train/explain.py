@@ -8,17 +8,17 @@ import pathlib
 
 from absl import flags
 
-from cxr_data import command
-from cxr_data.manifest import read_manifest
-from cxr_data.pipeline import Pipeline
-from cxr_data.runtime import start
-from cxr_train.config import TrainConfig
-from cxr_train.evaluation import refuse_other_classes
-from cxr_train.explanation import EXPLANATION_NAME, Explainer, ExplainOptions
-from cxr_train.read_flags import define_read_flags, read_options_from_flags
-from cxr_train.report_page import write_report
-from cxr_train.run_dir_flag import with_local_run
-from cxr_train.run_mirror import published
+from cxr_data.commands import command
+from cxr_data.core.runtime import start
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.manifest import read_manifest
+from cxr_train.evaluation.evaluator import refuse_other_classes
+from cxr_train.explanation.explainer import EXPLANATION_NAME, Explainer, ExplainOptions
+from cxr_train.flags.read_flags import define_read_flags, read_options_from_flags
+from cxr_train.flags.run_directory import with_local_run
+from cxr_train.reporting.page import write_report
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.mirror import published
 
 
 def main() -> int:

@@ -22,21 +22,22 @@ import tensorflow as tf
 from absl import flags
 from PIL import Image
 
-from cxr_data import command, storage
-from cxr_data.errors import CxrError, DataError, UsageError
-from cxr_data.manifest import Manifest, read_manifest
-from cxr_data.mitigate import NONE
-from cxr_data.pipeline import Pipeline, expand_image
-from cxr_data.runtime import start
-from cxr_data.sharder_config import pixel_options
-from cxr_data.write import encode, small_image
-from cxr_train import export_formats
-from cxr_train.config import TrainConfig
-from cxr_train.export_formats import FORMATS
-from cxr_train.files import find_files
-from cxr_train.output_place import prepare_output
-from cxr_train.run import load_best_model, trained_on
-from cxr_train.run_dir_flag import with_local_run
+from cxr_data.commands import command
+from cxr_data.convert.config import pixel_options
+from cxr_data.convert.shard_writer import encode, small_image
+from cxr_data.core import storage
+from cxr_data.core.errors import CxrError, DataError, UsageError
+from cxr_data.core.runtime import start
+from cxr_data.images.harmonize import NONE
+from cxr_data.input.pipeline import Pipeline, expand_image
+from cxr_data.records.manifest import Manifest, read_manifest
+from cxr_train.flags.output_place import prepare_output
+from cxr_train.flags.run_directory import with_local_run
+from cxr_train.inference import export_formats
+from cxr_train.inference.export_formats import FORMATS
+from cxr_train.inference.files import find_files
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.saved_run import load_best_model, trained_on
 
 # What the largest probability may differ by, in float32; 16-bit models round more.
 TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}

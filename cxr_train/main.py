@@ -14,39 +14,17 @@ from collections.abc import Sequence
 import tensorflow as tf
 from absl import flags
 
-from cxr_data import command, emulate
-from cxr_data.choice import Choice
-from cxr_data.errors import CxrError, UsageError
-from cxr_data.manifest import Manifest, read_manifest
-from cxr_data.pipeline import Pipeline, clear_data_errors
-from cxr_data.runtime import start
-from cxr_train.backbones import BACKBONES
-from cxr_train.checkpoint import newest_checkpoint
-from cxr_train.cluster import clear_cluster_errors, only_the_chief_speaks
-from cxr_train.config import TrainConfig, parse_head
-from cxr_train.determinism import make_deterministic
-from cxr_train.embedded import make_embedded_sample
-from cxr_train.input_range import INPUT_RANGES
-from cxr_train.loop import Trainer
-from cxr_train.memory_plan import (
-    UNKNOWN_GB,
-    check_memory_gb,
-    choose_batch_size,
-    device_memory_gb,
-    plan_table,
-    setting_of,
-    trace_of,
-)
-from cxr_train.monitor import MONITORS
-from cxr_train.own_flags import flags_text, refuse_other_flags
-from cxr_train.read_flags import define_read_flags, read_options_from_flags
-from cxr_train.recipe_flags import define_recipe_flags, recipe_from_flags
-from cxr_train.run_dir import FLAGS_NAME, check_resumed, check_shared, keep_run, open_run_dir
-from cxr_train.run_dir_flag import with_local_run
-from cxr_train.run_end import conclude, evaluate_best, throughput_file
-from cxr_train.run_mirror import published
-from cxr_train.stop import Stopped, StopRequest
-from cxr_train.strategy import (
+from cxr_data.commands import command
+from cxr_data.core.choice import Choice
+from cxr_data.core.errors import CxrError, UsageError
+from cxr_data.core.runtime import start
+from cxr_data.input import emulate
+from cxr_data.input.pipeline import Pipeline, clear_data_errors
+from cxr_data.records.manifest import Manifest, read_manifest
+from cxr_data.synthetic.embedded import make_embedded_sample
+from cxr_train.engine.cluster import clear_cluster_errors, only_the_chief_speaks
+from cxr_train.engine.determinism import make_deterministic
+from cxr_train.engine.strategy import (
     PRECISIONS,
     STRATEGIES,
     XLA,
@@ -55,6 +33,29 @@ from cxr_train.strategy import (
     choose_placement,
     split_cpu,
 )
+from cxr_train.flags.own_flags import flags_text, refuse_other_flags
+from cxr_train.flags.read_flags import define_read_flags, read_options_from_flags
+from cxr_train.flags.recipe_flags import define_recipe_flags, recipe_from_flags
+from cxr_train.flags.run_directory import with_local_run
+from cxr_train.loop.batch_size import (
+    UNKNOWN_GB,
+    check_memory_gb,
+    choose_batch_size,
+    device_memory_gb,
+    plan_table,
+    setting_of,
+    trace_of,
+)
+from cxr_train.loop.checkpoint import newest_checkpoint
+from cxr_train.loop.stop import Stopped, StopRequest
+from cxr_train.loop.trainer import Trainer
+from cxr_train.models.backbones import BACKBONES
+from cxr_train.models.input_range import INPUT_RANGES
+from cxr_train.run_end import conclude, evaluate_best, throughput_file
+from cxr_train.runs.config import TrainConfig, parse_head
+from cxr_train.runs.mirror import published
+from cxr_train.runs.monitor import MONITORS
+from cxr_train.runs.run_dir import FLAGS_NAME, check_resumed, check_shared, keep_run, open_run_dir
 
 _BACKBONE = flags.DEFINE_string("backbone", "xception", f"One of {', '.join(BACKBONES)}.")
 _DATA = flags.DEFINE_string("data", None, "Folder of shards; without it, the embedded sample.")

@@ -16,19 +16,20 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from cxr_data import command, storage
-from cxr_data.errors import DataError, UsageError
-from cxr_data.runtime import start
-from cxr_data.sharder_config import pixel_options
-from cxr_train.config import TrainConfig
-from cxr_train.evaluation import fitted_temperature
-from cxr_train.files import ImageFile, find_files, read_images
-from cxr_train.output_place import prepare_output
-from cxr_train.predictions import Predictions, csv_bytes
-from cxr_train.run import load_best_model, trained_on
-from cxr_train.run_dir_flag import with_local_run
-from cxr_train.step import PredictStep
-from cxr_train.strategy import choose_placement
+from cxr_data.commands import command
+from cxr_data.convert.config import pixel_options
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.runtime import start
+from cxr_train.engine.step import PredictStep
+from cxr_train.engine.strategy import choose_placement
+from cxr_train.evaluation.evaluator import fitted_temperature
+from cxr_train.evaluation.predictions import Predictions, csv_bytes
+from cxr_train.flags.output_place import prepare_output
+from cxr_train.flags.run_directory import with_local_run
+from cxr_train.inference.files import ImageFile, find_files, read_images
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.saved_run import load_best_model, trained_on
 
 NOTICE = "Research software: nothing here is a diagnosis."
 
@@ -157,7 +158,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.buffer.write(content)
         sys.stdout.flush()
     if values.panels:
-        from cxr_train.panels import write_panels  # matplotlib is needed for nothing else
+        from cxr_train.inference.panels import write_panels  # matplotlib is needed for nothing else
 
         write_panels(pathlib.Path(values.panels), files, rows, trained_on(run_dir))
     if values.submission:

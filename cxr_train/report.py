@@ -7,10 +7,10 @@ import pathlib
 
 from absl import flags
 
-from cxr_data import command
-from cxr_train.report_page import write_report
-from cxr_train.run_dir_flag import with_local_run
-from cxr_train.run_mirror import published
+from cxr_data.commands import command
+from cxr_train.flags.run_directory import with_local_run
+from cxr_train.reporting.page import write_report
+from cxr_train.runs.mirror import published
 
 
 def main() -> int:

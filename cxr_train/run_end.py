@@ -3,21 +3,22 @@
 import json
 import pathlib
 
-from cxr_data import storage
-from cxr_data.manifest import joined_splits, read_manifest
-from cxr_data.pipeline import Pipeline
-from cxr_train import evaluation_text, throughput
-from cxr_train.config import TrainConfig
-from cxr_train.evaluation import EvaluationOptions, evaluate_split
-from cxr_train.explanation import Explainer, ExplainOptions
-from cxr_train.loop import Trainer
-from cxr_train.predictions import predict_split
-from cxr_train.report_page import write_report
-from cxr_train.run import load_best_model
-from cxr_train.run_mirror import published
-from cxr_train.step import PredictStep
-from cxr_train.stop import StopRequest
-from cxr_train.strategy import Placement
+from cxr_data.core import storage
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.manifest import joined_splits, read_manifest
+from cxr_train.engine.step import PredictStep
+from cxr_train.engine.strategy import Placement
+from cxr_train.evaluation import text
+from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
+from cxr_train.evaluation.predictions import predict_split
+from cxr_train.explanation.explainer import Explainer, ExplainOptions
+from cxr_train.loop import throughput
+from cxr_train.loop.stop import StopRequest
+from cxr_train.loop.trainer import Trainer
+from cxr_train.reporting.page import write_report
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.mirror import published
+from cxr_train.runs.saved_run import load_best_model
 
 
 def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement, stop: StopRequest) -> None:
@@ -49,7 +50,7 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
             options=options,
             check_stop=stop.check,
         )
-        print(f"\n{split} split, best epoch\n{evaluation_text.table(summary)}")
+        print(f"\n{split} split, best epoch\n{text.table(summary)}")
 
 
 def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:

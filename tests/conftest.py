@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from shards import random_images, write_shards
 
 import cxr_data  # noqa: F401  (sets TensorFlow's log level before it is imported)
-from cxr_data.manifest import Manifest
+from cxr_data.records.manifest import Manifest
 
 # No case fails for the machine's speed. A change must not fail for a case that it did not cause:
 # there the cases are fixed. Elsewhere they are new in every run, and what they find becomes a test.
@@ -25,7 +25,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "tests")
 
 def pytest_configure() -> None:
     """Presents the CPU as two devices, so that every test can run two replicas."""
-    from cxr_train.strategy import split_cpu
+    from cxr_train.engine.strategy import split_cpu
 
     split_cpu(2)
     # Thousands of files are made durable in this process, and nobody cuts the power of a test. What

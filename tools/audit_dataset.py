@@ -10,8 +10,10 @@ import sys
 
 from absl import flags
 
-from cxr_data import audit, audit_pictures, command, findings, storage
-from cxr_data.errors import DataError, UsageError
+from cxr_data.audit import audit, figures, findings
+from cxr_data.commands import command
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError, UsageError
 
 FLAGS = flags.FLAGS
 
@@ -46,9 +48,9 @@ def main() -> int:
     print(audit.as_text(made, FLAGS.cases))
     try:
         print(f"written: {audit.write_audit(output, made)}")
-        folder = storage.join(output, audit_pictures.FOLDER)
-        audit_pictures.remove(folder)
-        for path in audit_pictures.draw(folder, made) if FLAGS.pictures else ():
+        folder = storage.join(output, figures.FOLDER)
+        figures.remove(folder)
+        for path in figures.draw(folder, made) if FLAGS.pictures else ():
             print(f"written: {path}")
     except OSError as error:
         raise DataError(f"cannot write in --output={output}: {error.strerror or error}") from error

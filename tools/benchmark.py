@@ -17,18 +17,18 @@ from types import ModuleType
 
 from absl import flags
 
-from cxr_data import command
-from cxr_data.errors import UsageError
-from tools.bench_table import machine
+from cxr_data.commands import command
+from cxr_data.core.errors import UsageError
+from tools.bench.output import machine
 
 BENCHMARKS = {
-    "audit": "tools.bench_audit",
-    "peers": "tools.bench_peers",
-    "scale": "tools.bench_scale",
-    "service": "tools.bench_service",
-    "sharder": "tools.bench_sharder",
-    "pipeline": "tools.bench_pipeline",
-    "trainer": "tools.bench_trainer",
+    "audit": "tools.bench.audit",
+    "peers": "tools.bench.peers",
+    "scale": "tools.bench.scale",
+    "service": "tools.bench.service",
+    "sharder": "tools.bench.sharder",
+    "pipeline": "tools.bench.pipeline",
+    "trainer": "tools.bench.trainer",
 }
 
 

@@ -12,8 +12,8 @@ import signal
 
 from absl import flags
 
-from cxr_data import command
-from cxr_data.errors import UsageError
+from cxr_data.commands import command
+from cxr_data.core.errors import UsageError
 
 FLAGS = flags.FLAGS
 
@@ -28,8 +28,8 @@ def define_flags() -> None:
 
 def main() -> int:
     """Serves until SIGTERM or Ctrl-C."""
-    from cxr_data.data_service import DataService
-    from cxr_data.runtime import start
+    from cxr_data.core.runtime import start
+    from cxr_data.input.data_service import DataService
 
     workers = len(os.sched_getaffinity(0)) if FLAGS.workers < 0 else FLAGS.workers
     if FLAGS.dispatcher and (FLAGS.port or not workers):

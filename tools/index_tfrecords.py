@@ -11,10 +11,10 @@ import os
 from absl import flags
 from tqdm import tqdm
 
-from cxr_data import command
-from cxr_data.adopt import adopt
-from cxr_data.errors import UsageError
-from cxr_data.record import DTYPES
+from cxr_data.commands import command
+from cxr_data.core.errors import UsageError
+from cxr_data.records.example import DTYPES
+from cxr_data.records.foreign import adopt
 
 FLAGS = flags.FLAGS
 

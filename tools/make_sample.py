@@ -8,9 +8,9 @@ import pathlib
 
 from absl import flags
 
-from cxr_data import command
-from cxr_data.errors import UsageError
-from cxr_data.sample import SampleConfig, make_sample
+from cxr_data.commands import command
+from cxr_data.core.errors import UsageError
+from cxr_data.synthetic.sample import SampleConfig, make_sample
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to make.", required=True)
 _IMAGES = flags.DEFINE_integer("images", SampleConfig.images, "Labelled images in train and validation.")

@@ -7,14 +7,14 @@ Stopped at any moment, the same command finishes the rest.
 
 from absl import flags
 
-from cxr_data import command
-from cxr_data.convert import make_tfrecords
-from cxr_data.decode import COLORS
-from cxr_data.duplicates import POLICIES
-from cxr_data.errors import UsageError
-from cxr_data.exclude import BALANCES
-from cxr_data.record import DTYPES
-from cxr_data.sharder_config import RUNNERS, SharderConfig
+from cxr_data.commands import command
+from cxr_data.convert.config import RUNNERS, SharderConfig
+from cxr_data.convert.convert import make_tfrecords
+from cxr_data.convert.exclude import BALANCES
+from cxr_data.core.errors import UsageError
+from cxr_data.images.decode import COLORS
+from cxr_data.records.example import DTYPES
+from cxr_data.sources.duplicates import POLICIES
 
 FLAGS = flags.FLAGS
 

@@ -12,10 +12,10 @@ import time
 from absl import flags
 from tqdm import tqdm
 
-from cxr_data import command
-from cxr_data.errors import UsageError
-from cxr_data.manifest import Shard, read_manifest
-from cxr_data.verify import verify
+from cxr_data.commands import command
+from cxr_data.core.errors import UsageError
+from cxr_data.records.manifest import Shard, read_manifest
+from cxr_data.records.verify import verify
 
 FLAGS = flags.FLAGS
 

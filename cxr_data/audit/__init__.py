@@ -1,0 +1,1 @@
+"""Leakage and shortcuts of a dataset, found before anything is trained on it."""

@@ -1,0 +1,224 @@
+"""The audit: leakage and shortcuts of a dataset, found before anything is trained on it.
+
+    shards (and their features, or their files) -> pairs -> leakage  |  scores -> shortcuts  ->  findings
+
+It says what can be told from what, in numbers. It says nothing about causes: a border may be the
+mark of a hospital, and it may be how a bedridden patient is imaged.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cxr_data.audit import findings, shortcuts
+from cxr_data.audit.findings import Finding
+from cxr_data.audit.leakage import Pair, find_leakage, pairs_of
+from cxr_data.audit.near_duplicates import SAME_NCC
+from cxr_data.audit.pictures import Pictures, pictures_of_files, pictures_of_shards, with_files
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError, UsageError, one_line
+from cxr_data.images.measure import FEATURES_NAME
+from cxr_data.records.manifest import AUDIT_NAME, MANIFEST_NAME, Manifest, read_manifest
+from cxr_data.sources.duplicates import tie_groups
+
+SCHEMA = "cxr.audit/1"
+
+CAUTION = (
+    "Each number says how well the class can be told, not why: what looks like a shortcut may be anatomy, "
+    "and what was not found may still be there."
+)
+
+_SHOWN_CASES = 3
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """What to audit.
+
+    Attributes:
+      data: a folder of shards.
+      source: the folder or CSV that they were made from, to measure the files anew; empty for none.
+      against: a second dataset, shards or images; empty for none.
+      quiet: no progress on stderr.
+    """
+
+    data: str
+    source: str = ""
+    against: str = ""
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was looked at and what was found.
+
+    Attributes:
+      own, other: the pictures; `other` of the second dataset.
+      pairs: of pictures that show the same.
+      scores: of every feature and class.
+      found: ranked.
+      notes: what could not be looked at, and why.
+    """
+
+    own: Pictures
+    other: Pictures | None
+    pairs: tuple[Pair, ...]
+    scores: tuple[shortcuts.Score, ...]
+    found: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+
+def audit_dataset(config: AuditConfig) -> Audit:
+    """Audits a dataset on disk.
+
+    Raises:
+      UsageError, DataError: there is no such dataset or source, or it cannot be read.
+    """
+    made = read_manifest(config.data)
+    if not made.records:
+        raise DataError(f"{config.data} holds no picture: there is nothing to audit")
+    if config.against and storage.place(config.against) == storage.place(config.data):
+        raise UsageError(f"--against={config.against} is --data itself: give another dataset")
+    own = pictures_of_shards(made, config.quiet)
+    if config.source:
+        own = with_files(own, made, config.source, config.quiet)
+    other = _second(config, made) if config.against else None
+    return audit_pictures(own, other)
+
+
+def _second(config: AuditConfig, made: Manifest) -> Pictures:
+    if storage.size(storage.join(config.against, MANIFEST_NAME)) is not None:
+        return pictures_of_shards(read_manifest(config.against), config.quiet)
+    return pictures_of_files(config.against, made, config.quiet)
+
+
+def audit_pictures(own: Pictures, other: Pictures | None = None) -> Audit:
+    """Audits pictures that were read already."""
+    pairs = pairs_of(own, other)
+    tied = _with_copies_together(own, pairs)
+    scores = shortcuts.find_shortcuts(tied)
+    found = [*find_leakage(own, pairs, other), *shortcuts.shortcut_findings(own, scores)]
+    return Audit(
+        own, other, tuple(pairs), tuple(scores), findings.ranked(found), _notes(own, shortcuts.too_few(tied))
+    )
+
+
+def _with_copies_together(own: Pictures, pairs: Sequence[Pair]) -> Pictures:
+    """The same pictures, copies of one counting as one patient's: no fold may know another's by heart."""
+    groups = {name: group or name for name, group in zip(own.ids, own.groups, strict=True)}
+    same = [(own.ids[pair.first], own.ids[pair.second]) for pair in pairs if not pair.is_across]
+    tied = tie_groups(groups, same)
+    return replace(own, groups=[tied[name] for name in own.ids])
+
+
+def _notes(own: Pictures, too_few: Sequence[str]) -> tuple[str, ...]:
+    notes = []
+    if not own.patients():
+        notes.append(
+            "no patient is known: each picture counts as a patient of its own, so what tells patients apart "
+            "(the pixel probe most of all) may be named as a shortcut"
+        )
+    if not own.has_files:
+        notes.append(
+            f"nothing is known of the files (no {FEATURES_NAME}): size, aspect, format, mode, bit depth and "
+            "JPEG quality were not looked at; --source=DIR_OR_CSV looks at them"
+        )
+    if len(too_few) == len(set(own.labels.tolist())):
+        notes.append(
+            f"no shortcut was looked for: it takes a class of {shortcuts.FEWEST_PATIENTS} patients, and as "
+            "many beside it"
+        )
+    elif too_few:
+        few = f"fewer than {shortcuts.FEWEST_PATIENTS} patients"
+        notes.append(f"no shortcut to {', '.join(too_few)} was looked for: {few}")
+    return tuple(notes)
+
+
+# -- output ------------------------------------------------------------------------------------
+
+
+def as_text(audit: Audit, most_cases: int = _SHOWN_CASES) -> str:
+    """The findings in words."""
+    own = audit.own
+    lines = [
+        f"audit of {own.where}: {len(own):,} pictures, {len(own.patients()):,} known patients, "
+        f"{len(audit.found)} findings"
+    ]
+    if audit.found:
+        lines += [findings.as_text(audit.found, most_cases), CAUTION]
+    elif audit.scores:
+        lines.append(f"no leakage was found, and no feature above chance ({len(audit.scores)} scores)")
+    lines += [f"note: {note}" for note in audit.notes]
+    return "\n".join(lines)
+
+
+def summary(directory: str) -> str:
+    """What `audit.json` says, a line a finding."""
+    document = read_audit(directory)
+    lines = [f"audit: {len(document['findings'])} findings among {document['pictures']:,} pictures"]
+    lines += [one_line(f"  [{finding['kind']}] {finding['text']}") for finding in document["findings"]]
+    lines += [f"  note: {note}" for note in document["notes"]]
+    if document["findings"]:
+        lines.append(f"  {CAUTION}")
+        lines.append(f"  what to do, cases, pictures: python -m tools.audit_dataset --data={directory}")
+    return "\n".join(lines)
+
+
+def as_document(audit: Audit) -> dict[str, Any]:
+    """The content of `audit.json`.
+
+    Returns:
+      schema; pictures and patients, how many; second_dataset, that of --against, or null; same_ncc, the
+      correlation from which on two pictures are the same; alpha, `shortcuts.ALPHA`; notes on what could not
+      be looked at; findings, ranked: `findings.Finding`, and `cases`, their number, of which `evidence` has
+      the first; shortcuts: `shortcuts.Score` of every feature and class.
+    """
+    return {
+        "schema": SCHEMA,
+        "pictures": len(audit.own),
+        "patients": len(audit.own.patients()),
+        "second_dataset": audit.other.where if audit.other else None,
+        "same_ncc": SAME_NCC,
+        "alpha": shortcuts.ALPHA,
+        "notes": list(audit.notes),
+        "findings": [_finding(finding) for finding in audit.found],
+        "shortcuts": [asdict(score) for score in audit.scores],
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        **asdict(finding),
+        "value": round(finding.value, 4),
+        "cases": len(finding.evidence),
+        "evidence": [dict(case) for case in finding.evidence],
+    }
+
+
+def write_audit(directory: str, audit: Audit) -> str:
+    """Writes `directory/audit.json` and returns its path."""
+    if not storage.is_remote(directory):
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    path = storage.join(directory, AUDIT_NAME)
+    text = json.dumps(as_document(audit), indent=1, ensure_ascii=True) + "\n"
+    storage.replace(path, text.encode())
+    return path
+
+
+def read_audit(directory: str) -> Mapping[str, Any]:
+    """Reads `directory/audit.json`. Raises DataError if it is missing, damaged or of another schema."""
+    path = storage.join(directory, AUDIT_NAME)
+    try:
+        document: dict[str, Any] = json.loads(storage.read_bytes(path))
+        if document["schema"] != SCHEMA:
+            raise ValueError(f"schema {document['schema']!r}")
+        for name in ("pictures", "patients", "notes", "findings", "shortcuts"):
+            if name not in document:
+                raise ValueError(f"it has no {name!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}): python -m tools.audit_dataset makes it anew"
+        ) from error
+    return document

@@ -1,0 +1,207 @@
+"""Who and what is on both sides: patients, pictures and their copies in two splits, classes or datasets."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cxr_data.audit.findings import LEAKAGE, REPEATS, TWO_CLASSES, Finding
+from cxr_data.audit.near_duplicates import find_pairs
+from cxr_data.audit.pictures import Pictures
+from cxr_data.sources.duplicates import tie_groups
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures that show the same.
+
+    Attributes:
+      first: position in the audited dataset.
+      second: position in it, or in the second dataset if `is_across`.
+      ncc: correlation of the thumbnails.
+      is_exact: whether the stored pixels are the same, one by one.
+      is_across: whether the second picture is of the second dataset.
+    """
+
+    first: int
+    second: int
+    ncc: float
+    is_exact: bool
+    is_across: bool = False
+
+
+def pairs_of(own: Pictures, other: Pictures | None = None) -> list[Pair]:
+    """The pairs that link all pictures that show the same.
+
+    Of many copies of a picture not every two are a pair, but they are all linked; and where copies lie on
+    two sides, one of the pairs does.
+
+    Args:
+      own: the audited dataset.
+      other: a second one; pairs within it are left out.
+    """
+    rows = own.rows if other is None else np.concatenate([own.rows, other.rows])
+    same_form = other is None or own.stored == other.stored
+    found = []
+    for first, second, ncc in _similar(rows):
+        if first >= len(own):
+            continue
+        is_across = bool(second >= len(own))
+        same_pixels = rows["crc32c"][first] == rows["crc32c"][second] and np.array_equal(
+            rows["thumbnail"][first], rows["thumbnail"][second]
+        )
+        position = int(second) - (len(own) if is_across else 0)
+        exact = bool(same_pixels) and (same_form or not is_across)
+        found.append(Pair(int(first), position, round(float(ncc), 4), exact, is_across))
+    return found
+
+
+def _similar(rows: np.ndarray) -> list[tuple[int, int, float]]:
+    """`find_pairs` of what shows something, and the exact copies of what is blank."""
+    is_blank = np.ptp(rows["thumbnail"].reshape(len(rows), -1), axis=1) < _BLANK
+    positions = np.flatnonzero(~is_blank)
+    pairs = find_pairs(rows["thumbnail"][positions])
+    similar = list(zip(positions[pairs.first], positions[pairs.second], pairs.ncc, strict=True))
+    first_of: dict[int, int] = {}
+    for position in np.flatnonzero(is_blank):
+        first = first_of.setdefault(int(rows["crc32c"][position]), int(position))
+        if first != position:
+            similar.append((first, position, 1.0))
+    return sorted((int(first), int(second), float(ncc)) for first, second, ncc in similar)
+
+
+_BLANK = 4  # grey levels: of a failed exposure the thumbnail holds noise, and a correlation says nothing
+
+
+def find_leakage(own: Pictures, pairs: Iterable[Pair], other: Pictures | None = None) -> list[Finding]:
+    """Patients and pictures on two sides, and repeats on one.
+
+    Args:
+      own: the audited dataset.
+      pairs: from `pairs_of`.
+      other: the second dataset.
+    """
+    pairs = list(pairs)
+    inside = [pair for pair in pairs if not pair.is_across]
+    found = [
+        _patients_in_two(own, "splits", own.splits.__getitem__, LEAKAGE),
+        _patients_in_two(own, "classes", own.label_name, TWO_CLASSES),
+        _pictures_in_two(own, inside, "splits", own.splits.__getitem__),
+        _pictures_in_two(own, inside, "classes", own.label_name),
+        _repeats(own, inside),
+    ]
+    if other is not None:
+        found.append(_pictures_in_other(own, other, [pair for pair in pairs if pair.is_across]))
+    return [finding for finding in found if finding is not None]
+
+
+# -- patients ----------------------------------------------------------------------------------
+
+
+def _patients_in_two(own: Pictures, sides: str, side_of: Callable[[int], str], kind: str) -> Finding | None:
+    cases: list[Mapping[str, Any]] = []
+    for patient, positions in sorted(own.patients().items()):
+        counts: dict[str, int] = {}
+        for position in positions:
+            side = side_of(position)
+            counts[side] = counts.get(side, 0) + 1
+        if len(counts) > 1:
+            where = ", ".join(f"{side} {count}" for side, count in sorted(counts.items()))
+            cases.append({"patient": patient, sides: where, "ids": [own.ids[i] for i in positions]})
+    if not cases:
+        return None
+    if sides == "splits":
+        advice = (
+            "the evaluation sees patients that the training knows: let make_tfrecords split by patient "
+            "(--splits=train:0.8,validation:0.1,test:0.1, with --group_regex where names tell the patient)"
+        )
+    else:
+        advice = (
+            "look at them: a patient may fall ill between two pictures, or one label is wrong; a model that "
+            "knows the patient cannot be right on both (make_tfrecords --exclude=FILE leaves pictures out)"
+        )
+    text = f"{len(cases):,} of {len(own.patients()):,} known patients are in two {sides}"
+    return Finding(kind, f"patients_in_two_{sides}", len(cases), text, advice, tuple(cases))
+
+
+# -- pictures ----------------------------------------------------------------------------------
+
+
+def _pictures_in_two(
+    own: Pictures, pairs: list[Pair], sides: str, side_of: Callable[[int], str]
+) -> Finding | None:
+    crossing = [pair for pair in pairs if side_of(pair.first) != side_of(pair.second)]
+    if not crossing:
+        return None
+    cases = tuple(_case(own, own, pair, side_of, side_of) for pair in crossing)
+    if sides == "splits":
+        advice = (
+            "make_tfrecords --exclude_findings=audit.json leaves out the one in training; or give both "
+            "the same patient in a CSV"
+        )
+    else:
+        advice = (
+            "one of the two labels is wrong: correct it; make_tfrecords --exclude_findings=audit.json leaves "
+            "both out"
+        )
+    text = f"{_how_many(crossing)} show the same in two {sides}"
+    return Finding(LEAKAGE, f"pictures_in_two_{sides}", len(crossing), text, advice, cases)
+
+
+def _pictures_in_other(own: Pictures, other: Pictures, pairs: list[Pair]) -> Finding | None:
+    if not pairs:
+        return None
+
+    def own_side(position: int) -> str:
+        return f"{own.splits[position]}/{own.label_name(position)}"
+
+    def other_side(position: int) -> str:
+        return f"{other.splits[position]}/{other.label_name(position)}".lstrip("/")
+
+    cases = tuple(_case(own, other, pair, own_side, other_side) for pair in pairs)
+    text = f"{_how_many(pairs)} show the same here and in {other.where}"
+    advice = (
+        "the two are no independent data: before one evaluates the other, leave these out "
+        "(make_tfrecords --exclude_findings=audit.json, for the dataset audited here)"
+    )
+    return Finding(LEAKAGE, "pictures_in_second_dataset", len(pairs), text, advice, cases)
+
+
+def _repeats(own: Pictures, pairs: list[Pair]) -> Finding | None:
+    here = [
+        pair
+        for pair in pairs
+        if own.splits[pair.first] == own.splits[pair.second]
+        and own.labels[pair.first] == own.labels[pair.second]
+    ]
+    if not here:
+        return None
+    root = tie_groups({name: name for name in own.ids}, ((own.ids[p.first], own.ids[p.second]) for p in here))
+    extra = len(root) - len(set(root.values()))
+    text = f"{extra:,} pictures repeat others of the same split and class ({_how_many(here)})"
+    advice = "they count several times: make_tfrecords --exclude_findings=audit.json leaves the copies out"
+    cases = tuple(_case(own, own, pair, own.splits.__getitem__, own.label_name) for pair in here)
+    return Finding(REPEATS, "repeated_pictures", extra, text, advice, cases)
+
+
+def _case(
+    own: Pictures,
+    other: Pictures,
+    pair: Pair,
+    side_of_first: Callable[[int], str],
+    side_of_second: Callable[[int], str],
+) -> Mapping[str, Any]:
+    return {
+        "first": own.ids[pair.first],
+        "in": side_of_first(pair.first),
+        "second": other.ids[pair.second],
+        "and": side_of_second(pair.second),
+        "ncc": pair.ncc,
+        "exact": pair.is_exact,
+    }
+
+
+def _how_many(pairs: list[Pair]) -> str:
+    exact = sum(pair.is_exact for pair in pairs)
+    return f"{len(pairs):,} pairs of pictures ({exact:,} exact, {len(pairs) - exact:,} nearly so)"

@@ -1,0 +1,263 @@
+"""What the audit looks at: a row a picture, from shards, their records, or the files themselves."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from cxr_data.convert.config import pixel_options
+from cxr_data.convert.prepare import cores
+from cxr_data.convert.shard_writer import PixelOptions, read_source, small_image_with_facts
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+from cxr_data.images import measure
+from cxr_data.records import example
+from cxr_data.records.manifest import Manifest, read_features, read_index
+from cxr_data.sources.discover import Item, discover
+from cxr_data.sources.patients import AUTO, find_groups
+from cxr_data.sources.quarantine import Undecodable
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """All pictures of a dataset, in the order of its index.
+
+    Attributes:
+      where: the folder that holds them.
+      ids: path of each, relative to its source.
+      groups: patient of each; the id itself, or empty, where none is known.
+      splits: split of each.
+      labels: int [N], index into `class_names`.
+      class_names: in the order of the label values.
+      rows: [N] of `features.FEATURES_DTYPE`.
+      has_files: whether the rows say anything about the files.
+      stored: what decides the stored pixels: equal ones can only be asked for where it is the same.
+      load: gives the picture at a position, uint8 [S, S] or [S, S, 3]; None where only thumbnails are known.
+    """
+
+    where: str
+    ids: Sequence[str]
+    groups: Sequence[str]
+    splits: Sequence[str]
+    labels: np.ndarray
+    class_names: Sequence[str]
+    rows: np.ndarray
+    has_files: bool
+    stored: tuple[object, ...] = ()
+    load: Callable[[int], np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image(self, position: int) -> np.ndarray:
+        """One picture, as large as it can be had: uint8 [S, S] or [S, S, 3]."""
+        thumbnail: np.ndarray = self.rows["thumbnail"][position]
+        return thumbnail if self.load is None else self.load(position)
+
+    def label_name(self, position: int) -> str:
+        """Class name of one picture."""
+        return self.class_names[int(self.labels[position])]
+
+    def patients(self) -> dict[str, list[int]]:
+        """Positions of the pictures of each known patient."""
+        known: dict[str, list[int]] = {}
+        for position, (name, group) in enumerate(zip(self.ids, self.groups, strict=True)):
+            if group and group != name:
+                known.setdefault(group, []).append(position)
+        return known
+
+
+# -- from shards -------------------------------------------------------------------------------
+
+
+def pictures_of_shards(
+    made: Manifest, quiet: bool = False, known: Sequence[example.Fields] | None = None
+) -> Pictures:
+    """The pictures of a dataset, by what was measured while converting, else by its records.
+
+    Args:
+      made: the manifest.
+      quiet: no progress bar.
+      known: the fields of all records in the order of the index; without them they are read.
+
+    Raises:
+      DataError: the index, the features or a shard cannot be read.
+    """
+    rows = read_features(made)
+    names = list(known or ())
+    measured: list[np.ndarray] = []
+    wanted = rows is None
+    for fields, image in tqdm(
+        _records(made, wanted) if wanted or known is None else (),
+        total=made.records,
+        desc="reading records",
+        unit="img",
+        file=sys.stderr,
+        disable=quiet or not wanted,
+    ):
+        if known is None:
+            names.append(fields)
+        if image is not None:
+            measured.append(measure.row_of(image))
+    splits = [shard.split for shard in made.shards for _ in range(shard.records)]
+    return Pictures(
+        where=made.directory,
+        ids=[fields.id or f"record {number}" for number, fields in enumerate(names)],
+        groups=[fields.group for fields in names],
+        splits=splits,
+        labels=np.array([fields.label for fields in names]),
+        class_names=made.class_names,
+        rows=np.array(measured, measure.FEATURES_DTYPE) if rows is None else rows,
+        has_files=rows is not None,
+        stored=_form(made),
+        load=partial(_stored_at, made),
+    )
+
+
+def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[example.Fields, np.ndarray | None]]:
+    index = read_index(made)
+    for number, shard in enumerate(made.shards):
+        try:
+            # All of a remote shard at once where its pixels are wanted, else only the heads of its records.
+            whole = storage.local(made.path(shard)) if with_pixels else nullcontext(made.path(shard))
+            with whole as path, storage.opened_at(path) as read_at:
+                for row in index[index["shard"] == number]:
+                    yield (
+                        example.read_fields(read_at, row),
+                        stored_image(made, read_at, row) if with_pixels else None,
+                    )
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {made.path(shard)}: {error}") from error
+
+
+def _stored_at(made: Manifest, position: int) -> np.ndarray:
+    row = read_index(made)[position]
+    with storage.opened_at(made.path(made.shards[row["shard"]])) as read_at:
+        return stored_image(made, read_at, row)
+
+
+def stored_image(made: Manifest, read_at: Callable[[int, int], bytes], row: np.void) -> np.ndarray:
+    """The 8-bit pixels of one record: uint8 [S, S], or [S, S, 3] if they are coloured.
+
+    Args:
+      made: the manifest.
+      read_at: reads (bytes, offset) of the shard, as `storage.opened_at` gives it.
+      row: the record's row of the index.
+    """
+    payload = read_at(made.payload_bytes, int(row["payload"]))
+    values = np.frombuffer(payload, made.dtype).reshape(made.image_shape)
+    pixels = values if made.dtype == "uint8" else np.rint(values.astype(np.float32) * 255).astype(np.uint8)
+    is_gray = made.channels == 1 or all(np.array_equal(pixels[..., 0], pixels[..., c]) for c in (1, 2))
+    return np.ascontiguousarray(pixels[..., 0]) if is_gray and made.color == "gray" else pixels
+
+
+# -- from files --------------------------------------------------------------------------------
+
+
+def with_files(pictures: Pictures, made: Manifest, source: str, quiet: bool = False) -> Pictures:
+    """The same pictures, measured anew from the files that they were made from.
+
+    Raises:
+      DataError: a file is not in the source, or cannot be decoded.
+    """
+    items = {item.id: item for item in discover(source).items}
+    missing = [name for name in pictures.ids if name not in items]
+    if missing:
+        raise DataError(
+            f"--source={source} lacks {len(missing)} of {len(pictures)} pictures, as {missing[0]}: "
+            "give the folder or CSV that the shards were made from"
+        )
+    rows = []
+    for name, row in zip(
+        pictures.ids,
+        _measured([items[name] for name in pictures.ids], pixel_options(made), quiet),
+        strict=True,
+    ):
+        if isinstance(row, str):
+            raise DataError(f"--source={source}: {name}: {row}")
+        rows.append(row)
+    return replace(pictures, rows=np.array(rows, measure.FEATURES_DTYPE), has_files=True)
+
+
+def pictures_of_files(source: str, like: Manifest, quiet: bool = False) -> Pictures:
+    """The pictures of `--against`, a folder or CSV, in the form of a dataset, without what is no picture.
+
+    Raises:
+      UsageError, DataError: there is no such source, or nothing in it can be decoded.
+    """
+    items = discover(source, "against").items
+    rows = list(_measured(items, pixel_options(like), quiet))
+    kept = [(item, row) for item, row in zip(items, rows, strict=True) if not isinstance(row, str)]
+    if not kept:
+        raise DataError(f"{source}: not one of {len(items)} files can be decoded")
+    groups = find_groups([item for item, _ in kept], AUTO, {}).of
+    class_names = sorted({item.label for item, _ in kept})
+    return Pictures(
+        where=source,
+        ids=[item.id for item, _ in kept],
+        groups=[groups[item.id] for item, _ in kept],
+        splits=[item.split or "" for item, _ in kept],
+        labels=np.array([class_names.index(item.label) for item, _ in kept]),
+        class_names=class_names,
+        rows=np.array([row for _, row in kept], measure.FEATURES_DTYPE),
+        has_files=True,
+        stored=_form(like),
+        load=partial(_decoded_at, [item.path for item, _ in kept], pixel_options(like)),
+    )
+
+
+def _decoded_at(paths: Sequence[str], options: PixelOptions, position: int) -> np.ndarray:
+    return small_image_with_facts(read_source(paths[position], options.max_pixels), options)[0]
+
+
+def _form(made: Manifest) -> tuple[object, ...]:
+    return made.size, made.kernel, made.color, made.crop_border, made.equalize_to
+
+
+def _measured(items: Sequence[Item], options: PixelOptions, quiet: bool) -> Iterator[Any]:
+    """A row of each file, or the reason why there is none."""
+    files = [(item.path, item.bytes) for item in items]
+    # Processes, as for the sharder: decoding holds the interpreter lock too often.
+    with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"), _begin_worker) as pool:
+        rows: Iterable[Any] = pool.map(partial(_measure, options=options), files, chunksize=8)
+        try:
+            yield from tqdm(
+                rows, total=len(files), desc="reading files", unit="img", file=sys.stderr, disable=quiet
+            )
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a file ended the process that decoded it: make_tfrecords names such files and leaves them "
+                "out; give the shards that it makes"
+            ) from error
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group, and is the parent's affair
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker waits at a pipe that it holds both ends of: for ever, when its parent is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _measure(file: tuple[str, int], options: PixelOptions) -> np.ndarray | str:
+    try:
+        content = read_source(file[0], options.max_pixels, file[1])
+        return measure.row_of(*small_image_with_facts(content, options))
+    except Undecodable as error:
+        return str(error)

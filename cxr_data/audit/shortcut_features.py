@@ -1,0 +1,134 @@
+"""The features that could name the class without the chest: one number a picture each, and words for it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_data.audit.pictures import Pictures
+from cxr_data.images.measure import CORNERS
+
+PROBE = "pixel probe"
+"""Name of the classifier on the frame of the thumbnails, beside the features."""
+
+_SAME_FOR_ALL = (
+    "the records hold none of it, but what made it (the source, its compression and resolution) leaves "
+    "traces in the pixels: make_tfrecords --equalize_to=256 (at most half of the smallest image) hides those "
+    "of resolution and compression (this finding stays: it is of the files), --balance=source takes every "
+    "class from every source, and this finding away"
+)
+_ANATOMY = (
+    "it may be anatomy or disease as well as the source: take every class from every source "
+    "(make_tfrecords --balance=source), train and evaluate across sources to know"
+)
+_LEAVE_OUT = "leave pictures out (make_tfrecords --exclude=FILE)"
+_CROP = "make_tfrecords --crop_border=auto takes flat borders off, --crop_border=0.05 as much of every side"
+
+ADVICE = {
+    "size": _SAME_FOR_ALL,
+    "aspect": f"a square record distorts each aspect in its own way: {_LEAVE_OUT}",
+    "format": _SAME_FOR_ALL,
+    "mode": _SAME_FOR_ALL,
+    "bit depth": _SAME_FOR_ALL,
+    "JPEG quality": _SAME_FOR_ALL,
+    "border rows": _CROP,
+    "border columns": _CROP,
+    "mean": _ANATOMY,
+    "contrast": _ANATOMY,
+    "sharpness": (
+        "make_tfrecords --equalize_to=256 brings all images through one resolution and compression; what is "
+        "smaller than twice that stays smoother"
+    ),
+    "text": f"make_tfrecords --crop_border=0.1 cuts off the outer tenth; or {_LEAVE_OUT}",
+    PROBE: (
+        "a network can use it too: make_tfrecords --crop_border=0.1 takes marks and edges off; what another "
+        f"audit still finds, as it often will, is more than these: {_ANATOMY}"
+    ),
+}
+"""What to do about a feature, by its name (or the first word of it)."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One number a picture.
+
+    Attributes:
+      name: as in `audit.json`.
+      values: float64 [N]; categories are numbered.
+      show: a value in words.
+      of_file: whether it is of the file, and so in no record.
+    """
+
+    name: str
+    values: np.ndarray
+    show: Callable[[float], str]
+    of_file: bool = False
+
+
+def features_of(pictures: Pictures) -> list[Feature]:
+    """The features of a dataset; those of the files only where they are known."""
+    rows = pictures.rows
+    thumbnails = rows["thumbnail"].reshape(len(rows), -1).astype(np.float64) / 255
+    found: list[Feature] = []
+    if pictures.has_files:
+        sizes = np.stack([rows["width"], rows["height"]], axis=1)
+        found += [
+            _size(sizes),
+            Feature("aspect", sizes[:, 0] / np.maximum(sizes[:, 1], 1), "aspect {:.3f}".format, True),
+            _category("format", rows["format"]),
+            _category("mode", rows["mode"]),
+            Feature("bit depth", rows["bits"].astype(np.float64), "{:.0f} bits".format, True),
+            Feature("JPEG quality", rows["quality"].astype(np.float64), _quality, True),
+        ]
+    found += [
+        Feature("border rows", rows["border_rows"].astype(np.float64), "{:.1%}".format),
+        Feature("border columns", rows["border_columns"].astype(np.float64), "{:.1%}".format),
+        Feature("mean", thumbnails.mean(axis=1), "{:.3f}".format),
+        Feature("contrast", thumbnails.std(axis=1), "{:.3f}".format),
+        Feature("sharpness", rows["sharpness"].astype(np.float64), "{:.3f}".format),
+    ]
+    for number, corner in enumerate(CORNERS):
+        found.append(
+            Feature(f"text {corner}", rows["corners"][:, number].astype(np.float64), "{:.2%}".format)
+        )
+    return found
+
+
+def _size(sizes: np.ndarray) -> Feature:
+    area = sizes.astype(np.float64).prod(axis=1)
+    names: dict[float, set[str]] = {}
+    for value, (width, height) in zip(area.tolist(), sizes.tolist(), strict=True):
+        names.setdefault(value, set()).add(f"{width}x{height}")
+
+    def show(value: float) -> str:
+        alike = names.get(value, ())
+        return next(iter(alike)) if len(alike) == 1 else f"{value:.0f} pixels"
+
+    return Feature("size", area, show, True)
+
+
+def _category(name: str, values: np.ndarray) -> Feature:
+    names, numbers = np.unique(values, return_inverse=True)
+    return Feature(name, numbers.astype(np.float64), lambda value: names[int(value)].decode(), True)
+
+
+def _quality(value: float) -> str:
+    return f"quality {value:.0f}" if value else "no JPEG"
+
+
+def in_words(feature: Feature, labels: np.ndarray, class_names: Sequence[str]) -> str:
+    """What each class has: how often the frequent value that differs most, else the median."""
+    distinct, counts = np.unique(feature.values, return_counts=True)
+    of_class = [(name, feature.values[labels == k]) for k, name in enumerate(class_names)]
+    present = [(name, values) for name, values in of_class if len(values)]
+    frequent = distinct[counts * _FREQUENT >= len(feature.values)]
+    if frequent.size:
+        shares = np.array([[np.mean(values == value) for _, values in present] for value in frequent])
+        telling = frequent[np.ptp(shares, axis=1).argmax()]
+        often = [f"{name} {np.sum(values == telling):,} of {len(values):,}" for name, values in present]
+        return f"{feature.show(telling)}: {', '.join(often)}"
+    medians = [f"{name} {feature.show(float(np.median(values)))}" for name, values in present]
+    return f"median: {', '.join(medians)}"
+
+
+_FREQUENT = 5  # a value that every fifth picture has is worth naming

@@ -1,0 +1,381 @@
+"""How well the class is told by what is not the chest: each feature alone, and the frame of the picture.
+
+A feature is cut into cells, and a cell's score is the frequency of the class in it, in the training folds;
+the pixel probe is a ridge regression on the outermost pixels of the thumbnails. Both are scored on folds that
+share no patient with those they were fitted on. What chance gives is asked of one picture of each patient (in
+each class), with the labels moved between them: a feature is named only if it beats the best of all features
+and classes under such labels (Westfall and Young's maxT), so that a hundred useless features raise one false
+alarm as rarely as a single one does. (If all pictures of patients were moved, and one class had patients of
+many pictures, moved labels would make other classes larger, and chance would look smaller than it is.)
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_data.audit.findings import SHORTCUT, Finding
+from cxr_data.audit.pictures import Pictures
+from cxr_data.audit.shortcut_features import ADVICE, PROBE, Feature, features_of, in_words
+from cxr_data.convert.plan import place_groups
+from cxr_data.images.measure import THUMBNAIL
+
+ALPHA = 0.01
+"""Chance of one false alarm or more, over all features and classes of a dataset."""
+
+FEWEST_PATIENTS = 10
+"""In a class; with fewer, nothing could be told from chance."""
+
+PERMUTATIONS = 199
+RESAMPLES = 300
+FOLDS = 5
+_FRAME = 4  # thumbnail pixels beside the block over the lungs
+_MOST_CELLS = 16
+_IMAGES_PER_CELL = 20
+_RIDGE = 0.1  # of the number of images
+_CHUNK = 50  # labelings at once
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one feature alone tells one class from the rest.
+
+    Attributes:
+      feature, label: names.
+      auroc: area under the ROC curve of the held-out pictures.
+      low, high: its 95 % interval, patients resampled.
+      p: chance of the best of all features doing as well without any shortcut, on one picture a patient.
+    """
+
+    feature: str
+    label: str
+    auroc: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def is_above_chance(self) -> bool:
+        """Whether it is more than chance explains."""
+        return self.p <= ALPHA
+
+
+def frame_of(thumbnails: np.ndarray) -> np.ndarray:
+    """float32 [N, D]: the pixels around the block over the lungs, each scaled to mean 0 and variance 1."""
+    mask = np.ones((THUMBNAIL, THUMBNAIL), bool)
+    mask[_FRAME:-_FRAME, _FRAME:-_FRAME] = False
+    pixels = thumbnails[:, mask].astype(np.float32)
+    # Each picture's own brightness is out of it: exposure follows the lungs, and is a feature already.
+    pixels -= pixels.mean(axis=1, keepdims=True)
+    pixels /= np.maximum(pixels.std(axis=1, keepdims=True), 1)
+    pixels -= pixels.mean(axis=0)
+    pixels /= np.maximum(pixels.std(axis=0), 1e-3)
+    if len(pixels) >= pixels.shape[1]:
+        return pixels
+    # Fewer pictures than pixels: turned into as many columns, which a ridge regression cannot tell apart.
+    triangle: np.ndarray = np.linalg.qr(pixels.T, mode="r")  # type: ignore[assignment]
+    return np.ascontiguousarray(triangle.T)
+
+
+def cells_of(values: np.ndarray) -> np.ndarray:
+    """Cuts a feature into cells: int [N]. Frequent values get their own, the others nearly equal shares."""
+    cells = min(_MOST_CELLS, max(2, len(values) // _IMAGES_PER_CELL))
+    distinct, counts = np.unique(values, return_counts=True)
+    frequent = distinct[counts * 2 * cells >= len(values)]
+    rare = values[~np.isin(values, frequent)]
+    quantiles = np.quantile(rare, np.arange(1, cells) / cells, method="nearest") if rare.size else rare
+    bounds = np.unique(np.concatenate([quantiles, frequent, np.nextafter(frequent, np.inf)]))
+    return np.unique(np.searchsorted(bounds, values, side="right"), return_inverse=True)[1]
+
+
+# -- the test ----------------------------------------------------------------------------------
+
+
+def find_shortcuts(pictures: Pictures, seed: int = 0) -> list[Score]:
+    """Scores every feature and the pixel probe against every class.
+
+    Returns:
+      A score for each pair, in the order of the features; none of a class that is in `too_few`.
+    """
+    labels, groups = _only_present(pictures.labels), _numbered(pictures)
+    folds = folds_of(labels, groups)
+    if folds is None:
+        return []
+    present = [name for i, name in enumerate(pictures.class_names) if np.any(pictures.labels == i)]
+    told = np.flatnonzero(_can_be_told(labels, groups))
+    one = one_of_each(labels, groups, seed)
+    labelings = permuted(labels[one], PERMUTATIONS, seed)
+    weights = resampled(groups, RESAMPLES, seed)
+    names: list[str] = []
+    values: list[np.ndarray] = []  # AUROC, low and high of each class
+    by_chance: list[np.ndarray] = []
+    for feature in features_of(pictures):
+        cells = cells_of(feature.values)
+        names.append(feature.name)
+        values.append(_with_interval(frequency_scores(cells, labels, folds), labels, folds, weights))
+        by_chance.append(_in_chunks(frequency_aurocs, cells[one], labelings, folds[one], len(present)))
+    frame = frame_of(pictures.rows["thumbnail"])
+    names.append(PROBE)
+    values.append(
+        _with_interval(ridge_scores(frame, labels[None], folds, len(present))[:, 0], labels, folds, weights)
+    )
+    frame = frame[one] - frame[one].mean(axis=0)
+    by_chance.append(_in_chunks(ridge_aurocs, frame, labelings, folds[one], len(present)))
+    p = adjusted_p(np.stack(by_chance, axis=1)[:, :, told])
+    return [
+        Score(name, present[k], *_rounded(*values[i][:, k], p[i, column]))
+        for i, name in enumerate(names)
+        for column, k in enumerate(told)
+    ]
+
+
+def too_few(pictures: Pictures) -> list[str]:
+    """The classes that nothing is scored for: too few patients are in them, or beside them."""
+    told = _can_be_told(_only_present(pictures.labels), _numbered(pictures))
+    present = [name for i, name in enumerate(pictures.class_names) if np.any(pictures.labels == i)]
+    return [name for name, yes in zip(present, told, strict=True) if not yes]
+
+
+def _can_be_told(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """bool [K]."""
+
+    def patients(chosen: np.ndarray) -> int:
+        return len(np.unique(groups[chosen]))
+
+    classes = [labels == k for k in range(int(labels.max()) + 1)]
+    return np.array([min(patients(own), patients(~own)) >= FEWEST_PATIENTS for own in classes])
+
+
+def _rounded(*values: float) -> tuple[float, ...]:
+    # Sums in float32 differ in their last digits from one processor to another.
+    return tuple(round(float(value), 4) for value in values)
+
+
+def _only_present(labels: np.ndarray) -> np.ndarray:
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _numbered(pictures: Pictures) -> np.ndarray:
+    """A number for each patient; a picture without one stands alone."""
+    names = [group or name for group, name in zip(pictures.groups, pictures.ids, strict=True)]
+    return np.unique(np.array(names, object), return_inverse=True)[1]
+
+
+def folds_of(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
+    """The fold of each image, int [N], no patient in two; None where no class can be told."""
+    if not _can_be_told(labels, groups).any():
+        return None
+    sizes: dict[str, Counter[str]] = {}
+    for label, group in zip(labels.tolist(), groups.tolist(), strict=True):
+        sizes.setdefault(str(group), Counter())[str(label)] += 1
+    fold_of = place_groups(sizes, {str(fold): 1 / FOLDS for fold in range(FOLDS)}, seed=0)
+    folds = np.array([int(fold_of[str(group)]) for group in groups.tolist()])
+    return np.unique(folds, return_inverse=True)[1]  # a fold may stay empty beside a patient of most images
+
+
+def one_of_each(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """Positions of one picture of each patient in each of its classes, drawn: int [P], ascending."""
+    shuffled = np.random.default_rng([seed, 2]).permutation(len(groups))
+    who = groups[shuffled] * (int(labels.max()) + 1) + labels[shuffled]
+    return np.sort(shuffled[np.unique(who, return_index=True)[1]])
+
+
+def permuted(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Labels, and as they could be without any shortcut: int [1 + count, P]."""
+    rng = np.random.default_rng([seed, 0])
+    return np.stack([labels, *(rng.permutation(labels) for _ in range(count))])
+
+
+def resampled(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """How often each image is drawn when patients are drawn with replacement: float32 [count, N]."""
+    rng = np.random.default_rng([seed, 1])
+    patients = int(groups.max()) + 1
+    draws = [np.bincount(rng.integers(patients, size=patients), minlength=patients) for _ in range(count)]
+    return np.array(draws, np.float32)[:, groups]
+
+
+def adjusted_p(aurocs: np.ndarray) -> np.ndarray:
+    """Chance of the largest of all statistics being as large, under permuted labels.
+
+    Args:
+      aurocs: [R, features, classes], the first row as observed, the others permuted.
+
+    Returns:
+      [features, classes].
+    """
+    deviation = aurocs.std(axis=0)
+    z = np.where(deviation > 1e-9, (aurocs - aurocs.mean(axis=0)) / np.maximum(deviation, 1e-9), 0.0)
+    largest = z.reshape(len(z), -1).max(axis=1)
+    p: np.ndarray = (largest[:, None, None] >= z[0]).mean(axis=0)
+    return np.where(deviation > 1e-9, p, 1.0)
+
+
+def _in_chunks(
+    aurocs: Callable[..., np.ndarray],
+    inputs: np.ndarray,
+    labelings: np.ndarray,
+    folds: np.ndarray,
+    classes: int,
+) -> np.ndarray:
+    chunks = [labelings[at : at + _CHUNK] for at in range(0, len(labelings), _CHUNK)]
+    return np.concatenate([aurocs(inputs, chunk, folds, classes) for chunk in chunks])
+
+
+# -- class frequencies in cells ----------------------------------------------------------------
+
+
+def _tables(cells: np.ndarray, labelings: np.ndarray, folds: np.ndarray, classes: int) -> np.ndarray:
+    """Images of each labeling, fold, cell and class: float64 [R, F, C, K]."""
+    shape = (len(labelings), int(folds.max()) + 1, int(cells.max()) + 1, classes)
+    flat = np.ravel_multi_index((np.arange(shape[0])[:, None], folds, cells, labelings), shape)
+    return np.bincount(flat.reshape(-1), minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
+
+
+def _frequencies(tables: np.ndarray) -> np.ndarray:
+    """Each class's frequency in each cell, of all folds but one: [R, F, C, K].
+
+    One image's worth of the class's overall frequency is added to each cell (m-estimate), so that a cell
+    that is empty there says nothing.
+    """
+    training = tables.sum(axis=1, keepdims=True) - tables
+    overall = training.sum(axis=2, keepdims=True)
+    overall /= np.maximum(overall.sum(axis=3, keepdims=True), 1)
+    return (training + overall) / (training.sum(axis=3, keepdims=True) + 1)
+
+
+def frequency_aurocs(cells: np.ndarray, labelings: np.ndarray, folds: np.ndarray, classes: int) -> np.ndarray:
+    """AUROC of each class by the frequencies in cells, for each labeling: [R, K]."""
+    tables = _tables(cells, labelings, folds, classes)
+    scores = _frequencies(tables)
+    negatives = tables.sum(axis=3, keepdims=True) - tables
+    concordant = np.zeros((len(labelings), classes))
+    for cell in range(tables.shape[2]):
+        # Every picture of this cell against every picture of every cell of its fold.
+        above = (scores[:, :, cell, None] > scores) + 0.5 * (scores[:, :, cell, None] == scores)
+        concordant += (tables[:, :, cell] * (above * negatives).sum(axis=2)).sum(axis=1)
+    pairs = (tables.sum(axis=2) * negatives.sum(axis=2)).sum(axis=1)
+    return np.where(pairs > 0, concordant / np.maximum(pairs, 1), 0.5)
+
+
+def frequency_scores(cells: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """The held-out score of each image for each class, by the observed labels: [N, K]."""
+    scores: np.ndarray = _frequencies(_tables(cells, labels[None], folds, int(labels.max()) + 1))[0]
+    return scores[folds, cells]
+
+
+# -- ridge regression on pixels ----------------------------------------------------------------
+
+
+def ridge_scores(pixels: np.ndarray, labelings: np.ndarray, folds: np.ndarray, classes: int) -> np.ndarray:
+    """Held-out scores of a ridge regression to class indicators: float32 [N, R, K].
+
+    Args:
+      pixels: float32 [N, D], columns of mean 0.
+      labelings: int [R, N].
+      folds: int [N].
+      classes: K; not every one needs to occur.
+    """
+    targets = (labelings.T[..., None] == np.arange(classes)).astype(np.float32)
+    targets = (targets - targets.mean(axis=0)).reshape(len(pixels), -1)
+    gram, product = pixels.T @ pixels, pixels.T @ targets
+    scores = np.empty_like(targets)
+    for fold in range(int(folds.max()) + 1):
+        held_out = folds == fold
+        x, y = pixels[held_out], targets[held_out]
+        penalty = _RIDGE * (len(pixels) - len(x)) * np.eye(pixels.shape[1], dtype=np.float32)
+        scores[held_out] = x @ np.linalg.solve(gram - x.T @ x + penalty, product - x.T @ y)
+    return scores.reshape(len(pixels), len(labelings), classes)
+
+
+def ridge_aurocs(pixels: np.ndarray, labelings: np.ndarray, folds: np.ndarray, classes: int) -> np.ndarray:
+    """AUROC of each class by the ridge regression, for each labeling: [R, K]."""
+    scores = ridge_scores(pixels, labelings, folds, classes)
+    concordant = np.zeros((len(labelings), classes))
+    pairs = np.zeros_like(concordant)
+    for fold in range(int(folds.max()) + 1):
+        held_out = folds == fold
+        positive = (labelings.T[held_out, :, None] == np.arange(classes)).astype(np.float32)
+        ordered = np.take_along_axis(positive, np.argsort(scores[held_out], axis=0), axis=0)
+        count = ordered.sum(axis=0, dtype=np.float64)
+        ranks = np.arange(1, len(ordered) + 1, dtype=np.float64)
+        concordant += np.einsum("n,nrk->rk", ranks, ordered) - count * (count + 1) / 2
+        pairs += count * (len(ordered) - count)
+    return np.where(pairs > 0, concordant / np.maximum(pairs, 1), 0.5)
+
+
+# -- intervals ---------------------------------------------------------------------------------
+
+
+def _with_interval(
+    scores: np.ndarray, labels: np.ndarray, folds: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """AUROC of each class, and the low and high end of its 95 % interval: [3, K]."""
+    weights = np.concatenate([np.ones_like(weights[:1]), weights])
+    ends = []
+    for k in range(scores.shape[1]):
+        concordant, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+        for fold in range(int(folds.max()) + 1):
+            held_out = folds == fold
+            more = weighted_auroc(scores[held_out, k], labels[held_out] == k, weights[:, held_out])
+            concordant += more[0]
+            pairs += more[1]
+        auroc = np.where(pairs > 0, concordant / np.maximum(pairs, 1), 0.5)
+        ends.append([auroc[0], *np.quantile(auroc[1:], [0.025, 0.975])])
+    return np.array(ends).T
+
+
+def weighted_auroc(
+    scores: np.ndarray, positive: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Concordant and all pairs of a positive and a negative, ties counting half, for each row of weights.
+
+    Args:
+      scores: [N].
+      positive: bool [N].
+      weights: [B, N], how often each image counts.
+
+    Returns:
+      Two arrays [B]; their ratio is the AUROC.
+    """
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
+    ordered = weights[:, order]
+    positives = np.add.reduceat(ordered * positive[order], starts, axis=1, dtype=np.float64)
+    negatives = np.add.reduceat(ordered * ~positive[order], starts, axis=1, dtype=np.float64)
+    below = np.cumsum(negatives, axis=1) - negatives / 2
+    return (positives * below).sum(axis=1), positives.sum(axis=1) * negatives.sum(axis=1)
+
+
+# -- findings ----------------------------------------------------------------------------------
+
+
+def shortcut_findings(pictures: Pictures, scores: Sequence[Score]) -> list[Finding]:
+    """One finding for each feature that tells a class better than chance explains."""
+    features = {feature.name: feature for feature in features_of(pictures)}
+    by_feature: dict[str, list[Score]] = {}
+    for score in scores:
+        if score.is_above_chance:
+            by_feature.setdefault(score.feature, []).append(score)
+    return [_finding(pictures, features.get(name), above) for name, above in by_feature.items()]
+
+
+def _finding(pictures: Pictures, feature: Feature | None, above: list[Score]) -> Finding:
+    above = sorted(above, key=lambda score: -score.auroc)
+    name = above[0].feature
+    told = ", ".join(f"{s.label} {s.auroc:.3f} [{s.low:.3f}, {s.high:.3f}]" for s in above)
+    perfect = [score.label for score in above if score.auroc >= _PERFECT]
+    nearly = "nearly " if any(score.auroc < 1 for score in above if score.label in perfect) else ""
+    how = f"separates {' and '.join(perfect)} {nearly}perfectly" if perfect else "tells the class"
+    if feature is None:
+        what = "the frame of the picture alone, without the block over the lungs,"
+        details = ""
+    else:
+        what = f"{name} alone{' (of the file)' if feature.of_file else ''}"
+        details = f"; {in_words(feature, pictures.labels, pictures.class_names)}"
+    text = f"{what} {how}: AUROC {told}{details}"
+    advice = ADVICE.get(name) or ADVICE[name.split()[0]]
+    return Finding(SHORTCUT, name, above[0].auroc, text, advice)
+
+
+_PERFECT = 0.9995

@@ -1,0 +1,1 @@
+"""The commands of the data engine. Only this wing reads their flags."""

@@ -1,0 +1,105 @@
+"""The door that every command goes through: flags in, one clear line out.
+
+absl's own `app.run` answers a bad flag with exit code 1 and a page of help, and
+shows a traceback for any exception. Users get one line instead: exit code 2 for
+a wrong command line, 1 for a failure, 130 after Ctrl-C.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags
+
+from cxr_data.core.errors import CxrError
+
+
+def own_flags() -> dict[str, flags.Flag]:
+    """The flags that modules of this project have defined, by name: TensorFlow and absl define many more."""
+    found: dict[str, flags.Flag] = {}
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        # absl knows a module that is run with -m by its path.
+        if module.startswith(("cxr_", "tools.")) or module == sys.argv[0]:
+            found |= {flag.name: flag for flag in defined}
+    return found
+
+
+def _parse_flags(
+    argv: Sequence[str], main: Callable[..., int | None], takes_arguments: bool = False
+) -> list[str]:
+    """Parses `argv` into absl FLAGS and returns the other arguments; `--help` prints and exits with 0."""
+    if _wants_help(argv):
+        _describe_to_absl(main)
+        # absl prints the help while it parses, and exits with 1.
+        try:
+            app.parse_flags_with_usage(list(argv))
+        except SystemExit:
+            sys.exit(0)
+    try:
+        rest = flags.FLAGS(list(argv))
+    except flags.Error as error:
+        # absl: "flag --data=None: Flag --data must have a value other than None."
+        missing = ", ".join(
+            f"--{name} is missing" for name in re.findall(r"flag --(\w+)=None: Flag", str(error))
+        )
+        _fail(argv, f"{missing or error} (--help lists the flags)", exit_code=2)
+    if len(rest) > 1 and not takes_arguments:
+        _fail(argv, f"unexpected argument {rest[1]!r} (--help lists the flags)", exit_code=2)
+    return list(rest[1:])
+
+
+def _describe_to_absl(main: Callable[..., int | None]) -> None:
+    """Has `--help` show the docstring of `main`'s module and all flags of this project.
+
+    absl shows those of the module that was started: no flag that another module defines, and nothing at all
+    of an installed console command.
+    """
+    for flag in own_flags().values():
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    sys.modules["__main__"].__doc__ = sys.modules[main.__module__].__doc__
+
+
+def _wants_help(argv: Sequence[str]) -> bool:
+    return any(word.lstrip("-").startswith(("help", "?")) for word in argv[1:] if word.startswith("-"))
+
+
+def _fail(argv: Sequence[str], message: object, exit_code: int) -> NoReturn:
+    program = argv[0].rsplit("/", 1)[-1].removesuffix(".py")
+    one_line = " ".join(str(message).split())
+    print(f"{program}: error: {one_line}", file=sys.stderr, flush=True)
+    sys.exit(exit_code)
+
+
+def run(main: Callable[[], int | None], argv: Sequence[str] | None = None) -> None:
+    """Parses the flags, calls `main`, and exits the process with its code.
+
+    Args:
+      main: reads absl FLAGS into a frozen config and does the work; returns the
+        exit code (None is 0).
+      argv: the command line, program name first; `sys.argv` by default.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    app.define_help_flags()
+    _parse_flags(argv, main)
+    _exit_with(main, argv)
+
+
+def run_with_arguments(
+    main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None
+) -> None:
+    """As `run`, for a command that takes file names beside its flags: `main` is given them."""
+    argv = list(sys.argv if argv is None else argv)
+    app.define_help_flags()
+    arguments = _parse_flags(argv, main, takes_arguments=True)
+    _exit_with(lambda: main(arguments), argv)
+
+
+def _exit_with(main: Callable[[], int | None], argv: Sequence[str]) -> NoReturn:
+    try:
+        code = main()
+    except CxrError as error:
+        _fail(argv, error, error.exit_code)
+    except KeyboardInterrupt:
+        _fail(argv, "interrupted", exit_code=130)
+    sys.exit(code or 0)

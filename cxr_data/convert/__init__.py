@@ -1,0 +1,1 @@
+"""A conversion that can be killed at any moment: plan, workers, ledger, resume, finish."""

@@ -1,0 +1,235 @@
+"""From a source of images to a finished dataset: the sharder's whole path.
+
+    discover -> groups, duplicates -> plan -> (ledger: what is whole already) -> workers -> manifest
+
+Killed at any moment and started again, it finishes the rest, and the output is the
+same, byte for byte, as that of a run that was never disturbed.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cxr_data.audit import audit
+from cxr_data.convert import ledger
+from cxr_data.convert.beam import BeamJob
+from cxr_data.convert.config import SharderConfig
+from cxr_data.convert.finish import finish
+from cxr_data.convert.plan import ShardPlan
+from cxr_data.convert.prepare import Prepared, cores, prepare
+from cxr_data.convert.progress import Progress
+from cxr_data.convert.resume import begin, reusable
+from cxr_data.convert.shard_writer import ShardResult
+from cxr_data.convert.workers import Pool
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.records import manifest
+from cxr_data.sources import quarantine
+
+# Quarantined files that are shown as they are met; quarantine.jsonl names all.
+_MOST_SHOWN = 20
+
+
+def make_tfrecords(config: SharderConfig) -> manifest.Manifest:
+    """Converts a source; see the head of this file.
+
+    Raises:
+      UsageError: a flag or the source is wrong.
+      DataError: bad input, an output of something else, too many bad files, or a full disk.
+    """
+    _check_places(config)
+    with Progress(config.log_json, config.quiet) as progress:
+        prepared = prepare(config, progress)
+        with _only_run(config.output):
+            try:
+                return _run(config, prepared, progress)
+            except OSError as error:
+                raise DataError(
+                    f"cannot write in {config.output}: {error.strerror or error}; every shard with its final "
+                    "name is whole; make room and run the same command again to finish the rest"
+                ) from error
+
+
+def _check_places(config: SharderConfig) -> None:
+    output = config.output.rstrip("/")
+    if storage.is_remote(output):
+        storage.names(output)  # now, not after an hour: can it be reached?
+        if f"{output}/".startswith(config.source.rstrip("/") + "/"):
+            raise UsageError(
+                f"--output={output} lies in the source {config.source}: nothing is written there"
+            )
+    if storage.is_remote(output) or storage.is_remote(config.source):
+        return
+    _check_local_places(config)
+
+
+def _check_local_places(config: SharderConfig) -> None:
+    source = Path(config.source).resolve()
+    folder = source.parent if source.suffix.lower() == ".csv" else source
+    output = Path(config.output).resolve()
+    if output == source or (output.is_relative_to(folder) and folder == source):
+        raise UsageError(
+            f"--output={config.output} lies in the source {config.source}: nothing is written there"
+        )
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"--output={config.output} is a file")
+
+
+@contextlib.contextmanager
+def _only_run(directory: str) -> Iterator[None]:
+    """Makes the output and refuses a second run in it; the lock goes with the process.
+
+    An object store has no locks: see `_require_own_ledger`.
+    """
+    if storage.is_remote(directory):
+        yield
+        return
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DataError(f"--output={directory} cannot be made: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"another run is writing in {directory}") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _run(config: SharderConfig, prepared: Prepared, progress: Progress) -> manifest.Manifest:
+    started = time.monotonic()
+    results = reusable(config, prepared, progress)
+    todo = [shard for shard in prepared.plan.shards if shard.name not in results]
+    if todo:
+        begin(config.output, prepared, results)
+        _convert(config, prepared, results, todo, progress)
+    made = finish(config, prepared, results)
+    _report(made, prepared, results, todo, time.monotonic() - started, progress)
+    return made
+
+
+def _convert(
+    config: SharderConfig,
+    prepared: Prepared,
+    results: dict[str, ShardResult],
+    todo: Sequence[ShardPlan],
+    progress: Progress,
+) -> None:
+    """Writes the missing shards and adds them to `results` and the ledger."""
+    _warn_of_space(config, todo, progress)
+    pool = _pool(config, prepared, progress)
+    bad = sum(entry.reason not in quarantine.NOT_BAD for entry in prepared.found.quarantined)
+    bad += sum(len(result.quarantined) for result in results.values())
+    shown = 0
+    progress.start(sum(len(shard.entries) for shard in todo))
+    with contextlib.closing(pool.convert(todo, progress.tick)) as finished:
+        for result in finished:
+            _require_own_ledger(config, prepared)
+            ledger.append(config.output, prepared.header, result)
+            results[result.name] = result
+            for entry in result.quarantined:
+                shown += 1
+                if shown <= _MOST_SHOWN:
+                    progress.say(f"quarantined {entry.id}: {entry.reason}: {entry.detail}")
+                progress.event("quarantined", **vars(entry))
+            bad += len(result.quarantined)
+            if bad > config.max_bad * prepared.found.discovered:
+                raise DataError(
+                    f"{bad} of {prepared.found.discovered} files are bad, more than --max_bad="
+                    f"{config.max_bad:.2%}, the last one {_last_bad(result)}; stopped"
+                )
+
+
+def _require_own_ledger(config: SharderConfig, prepared: Prepared) -> None:
+    """Stops a run on an object store when another one, of other flags or inputs, has begun in its output.
+
+    Runs of the same flags write the same bytes; of others the first to stop is the one that began first.
+    """
+    if storage.is_remote(config.output) and not ledger.belongs_to(config.output, prepared.header):
+        raise DataError(
+            f"another run, of other flags or inputs, has begun in {config.output}: stopped; give each its "
+            "own --output, and check what the other one made with python -m tools.verify_tfrecords"
+        )
+
+
+def _pool(config: SharderConfig, prepared: Prepared, progress: Progress) -> Pool | BeamJob:
+    count = cores() if config.workers < 0 else config.workers
+    if config.runner == "local":
+        return Pool(count, config.output, config.pixels, config.image_timeout, progress.say)
+    return BeamJob(
+        config.beam_runner, config.beam_options, max(count, 1), config.output, config.pixels, prepared.header
+    )
+
+
+def _last_bad(result: ShardResult) -> str:
+    return (
+        f"{result.quarantined[-1].id} ({result.quarantined[-1].reason})"
+        if result.quarantined
+        else "found before"
+    )
+
+
+def _warn_of_space(config: SharderConfig, todo: Sequence[ShardPlan], progress: Progress) -> None:
+    needed = sum(len(shard.entries) for shard in todo) * config.pixels.payload_bytes
+    free = None if storage.is_remote(config.output) else shutil.disk_usage(config.output).free
+    if free is not None and needed > free:
+        progress.say(
+            f"WARNING: {needed / 1e9:.1f} GB are needed, {config.output} has {free / 1e9:.1f} GB free"
+        )
+
+
+def _warn_of_small(made: manifest.Manifest, progress: Progress) -> None:
+    """Nothing can sharpen an image that is smaller than what all are reduced to."""
+    measured = manifest.read_features(made)
+    if not made.equalize_to or measured is None:
+        return
+    smallest = int(np.minimum(measured["width"], measured["height"]).min())
+    if smallest < 2 * made.equalize_to:
+        progress.say(
+            f"WARNING: the smallest image has {smallest} pixels: after --equalize_to={made.equalize_to} it "
+            f"may still be told from larger ones by its sharpness; {smallest // 2} or less would hide it"
+        )
+
+
+def _report(
+    made: manifest.Manifest,
+    prepared: Prepared,
+    results: Mapping[str, ShardResult],
+    todo: Sequence[ShardPlan],
+    seconds: float,
+    progress: Progress,
+) -> None:
+    new = [results[shard.name] for shard in todo]
+    images = sum(result.records for result in new)
+    size = sum(shard.bytes for shard in made.shards)
+    rows = [
+        (split, ", ".join(f"{n:,} {c}" for c, n in by_class.items()))
+        for split, by_class in made.counts.items()
+    ]
+    rows.append(("files", ", ".join(f"{n:,} {name}" for name, n in made.source_counts.items())))
+    rows.append(("shards", f"{len(made.shards)} of {size / 1e9:.2f} GB in {made.directory}"))
+    if new:
+        speed = f"{images / seconds:.0f} img/s, {sum(r.bytes for r in new) / 1e6 / seconds:.0f} MB/s"
+        rows.append(("speed", f"{images:,} images in {seconds:.1f} s: {speed}"))
+    else:
+        rows.append(("speed", "nothing to do: the output was complete, and is checked"))
+    progress.finish(rows)
+    _warn_of_small(made, progress)
+    if storage.size(storage.join(made.directory, manifest.AUDIT_NAME)) is not None:
+        progress.say(audit.summary(made.directory))
+    left_out = quarantine.read_quarantine(made.directory)
+    if left_out:
+        progress.say(
+            f"left out, by reason ({storage.join(made.directory, quarantine.QUARANTINE_NAME)} names each):"
+        )
+        progress.say(quarantine.summary(left_out))
+    progress.event("done", seconds_run=round(seconds, 3), converted=images, bytes=size, **made.source_counts)

@@ -1,0 +1,134 @@
+"""After the last shard: index, quarantine, ledger and, last of all, the manifest."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cxr_data.audit.audit import audit_pictures, write_audit
+from cxr_data.audit.pictures import pictures_of_shards
+from cxr_data.convert import ledger
+from cxr_data.convert.config import SharderConfig
+from cxr_data.convert.prepare import Prepared, versions
+from cxr_data.convert.shard_writer import ShardResult
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+from cxr_data.images import measure, resize
+from cxr_data.records import example, manifest
+from cxr_data.sources import quarantine
+from cxr_data.sources.quarantine import Quarantined
+
+
+def finish(
+    config: SharderConfig, prepared: Prepared, results: Mapping[str, ShardResult]
+) -> manifest.Manifest:
+    """Writes index, quarantine, ledger and, last, the manifest."""
+    ordered = [results[shard.name] for shard in prepared.plan.shards]
+    if not any(result.records for result in ordered):
+        entry = next(entry for result in ordered for entry in result.quarantined)
+        raise DataError(
+            f"not one of {prepared.found.discovered} files can be used: {entry.id}: {entry.detail}"
+        )
+    split_of = {shard.name: shard.split for shard in prepared.plan.shards}
+    written = [result for result in ordered if result.records]
+    left_out = [*prepared.found.quarantined, *prepared.excluded, *(q for r in ordered for q in r.quarantined)]
+    index = _index_of(written)
+    mean, std = _statistics(config, written, split_of)
+    ledger.write_ledger(config.output, prepared.header, ordered)
+    ledger.forget_beside(config.output)
+    quarantine.write_quarantine(config.output, left_out)
+    shards = [manifest.Shard(r.name, split_of[r.name], r.records, r.bytes, r.sha256) for r in written]
+    made = manifest.Manifest(
+        directory=config.output.rstrip("/") or "/",
+        schema=manifest.SCHEMA,
+        class_names=prepared.plan.class_names,
+        size=config.size,
+        channels=config.channels,
+        dtype=config.dtype,
+        kernel=resize.KERNEL,
+        color=config.color,
+        shards=tuple(shards),
+        counts=_counts(prepared.plan.class_names, written, split_of),
+        mean=mean,
+        std=std,
+        seed=config.seed,
+        config_hash=hashlib.sha256(repr(sorted(prepared.header.config.items())).encode()).hexdigest(),
+        inputs_hash=prepared.header.plan,
+        source_counts=_source_counts(prepared, index, left_out),
+        versions=versions(),
+        index_sha256=manifest.write_index(config.output, index),
+        features_sha256=manifest.write_features(config.output, _features_of(written)),
+        crop_border=config.crop_border,
+        equalize_to=config.equalize_to,
+    )
+    if config.audit and storage.size(storage.join(config.output, manifest.AUDIT_NAME)) is None:
+        _audit(made, _fields_of(prepared, written))  # before the manifest: it says that all is there
+    manifest.write_manifest(made)
+    return made
+
+
+def _fields_of(prepared: Prepared, written: Sequence[ShardResult]) -> list[example.Fields]:
+    """What the records hold beside the pixels, in the order of the index."""
+    group_of = {entry.id: entry.group for shard in prepared.plan.shards for entry in shard.entries}
+    return [
+        example.Fields(row[0], name, sha256, group_of[name])
+        for result in written
+        for row, (name, _, sha256) in zip(result.rows, result.sources, strict=True)
+    ]
+
+
+def _audit(made: manifest.Manifest, fields: Sequence[example.Fields]) -> None:
+    write_audit(made.directory, audit_pictures(pictures_of_shards(made, quiet=True, known=fields)))
+
+
+def _index_of(written: Sequence[ShardResult]) -> np.ndarray:
+    rows = [(number, *row) for number, result in enumerate(written) for row in result.rows]
+    return np.array(rows, example.INDEX_DTYPE)
+
+
+def _features_of(written: Sequence[ShardResult]) -> np.ndarray:
+    return np.concatenate([measure.from_text(result.features) for result in written])
+
+
+def _counts(
+    class_names: Sequence[str], written: Sequence[ShardResult], split_of: Mapping[str, str]
+) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[int]] = {}
+    for result in written:
+        counts.setdefault(split_of[result.name], Counter()).update(row[0] for row in result.rows)
+    return {
+        split: {name: labels[index] for index, name in enumerate(class_names)}
+        for split, labels in counts.items()
+    }
+
+
+def _source_counts(prepared: Prepared, index: np.ndarray, left_out: Sequence[Quarantined]) -> dict[str, int]:
+    duplicates = sum(entry.reason == "duplicate" for entry in left_out)
+    excluded = sum(entry.reason in quarantine.EXCLUDED for entry in left_out)
+    counts = {
+        "discovered": prepared.found.discovered,
+        "written": len(index),
+        "quarantined": len(left_out) - duplicates - excluded,
+        "duplicates": duplicates,
+        "excluded": excluded,
+    }
+    if counts["discovered"] != sum(counts.values()) - counts["discovered"]:
+        raise AssertionError(f"the counts do not add up: {counts}")
+    return counts
+
+
+def _statistics(
+    config: SharderConfig, written: Sequence[ShardResult], split_of: Mapping[str, str]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation in [0, 1] of the training pixels (of all, without training)."""
+    training = [result for result in written if split_of[result.name] == "train"] or list(written)
+    pixels = sum(result.records for result in training) * config.size**2
+    means, deviations = [], []
+    for channel in range(config.channels):
+        # Exact integers until the end, so that the order of the shards does not matter.
+        total = sum(result.sums[channel] for result in training)
+        squares = sum(result.squares[channel] for result in training)
+        means.append(total / pixels / 255)
+        deviations.append(((squares * pixels - total**2) / pixels**2) ** 0.5 / 255)
+    return tuple(means), tuple(deviations)

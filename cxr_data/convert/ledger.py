@@ -1,0 +1,177 @@
+"""The ledger: which shards are whole, so that a run that was stopped goes on.
+
+`ledger.jsonl` begins with what the run was asked for; each further line is a finished
+shard and all that the manifest needs of it. A line is appended, and synced, after its
+shard has its final name. A run that was killed leaves whole lines and perhaps one torn
+one, which is dropped. When everything is finished the ledger is written anew in plan
+order, so that it too is the same for any number of workers.
+
+Where nothing can be appended to one file (by Beam's workers, or on an object store), a ledger
+of one shard is left beside it, `SHARD.done`, and taken over by the driver or at the end.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cxr_data.convert.shard_writer import ShardResult
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+from cxr_data.sources.quarantine import Quarantined
+
+LEDGER_NAME = "ledger.jsonl"
+DONE_SUFFIX = ".done"
+SCHEMA = "cxr.ledger/2"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a run was asked for.
+
+    Attributes:
+      config: the flags that decide the output, and the versions of what decides the pixels.
+      plan: digest of the plan.
+    """
+
+    config: Mapping[str, Any]
+    plan: str
+
+    def difference(self, other: "Header") -> str:
+        """What `other` asks for that this one does not; empty if both ask for the same."""
+        names = [n for n in {**self.config, **other.config} if self.config.get(n) != other.config.get(n)]
+        if names:
+            return "; ".join(
+                f"{n} was {self.config.get(n)!r} and is now {other.config.get(n)!r}" for n in names
+            )
+        return "" if self.plan == other.plan else "the source has other files, labels or groups now"
+
+
+def read_ledger(directory: str) -> tuple[Header, dict[str, ShardResult]] | None:
+    """The header and {shard name: result} of a ledger, or None where there is none.
+
+    Raises:
+      DataError: the first line is damaged.
+    """
+    present = storage.names(directory)
+    if LEDGER_NAME not in present:
+        return None
+    header, results = _read(storage.join(directory, LEDGER_NAME))
+    # Of a driver that was killed before it took them over.
+    for done in (name for name in present if name.endswith(DONE_SUFFIX)):
+        with contextlib.suppress(DataError):
+            other, finished = _read(storage.join(directory, done))
+            if other == header:
+                results |= finished
+    return header, results
+
+
+def _read(path: str) -> tuple[Header, dict[str, ShardResult]]:
+    lines = storage.read_bytes(path).split(b"\n")
+    try:
+        first = json.loads(lines[0])
+        if first["schema"] != SCHEMA:
+            raise ValueError(f"schema {first['schema']!r}")
+        header = Header(first["config"], first["plan"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}): --overwrite starts anew") from error
+    results: dict[str, ShardResult] = {}
+    for line in lines[1:]:
+        # A torn last line is a shard that is done again, and so is any other damaged line.
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            result = _from_json(json.loads(line))
+            results[result.name] = result
+    return header, results
+
+
+def write_ledger(directory: str, header: Header, results: Iterable[ShardResult]) -> None:
+    """Writes a whole ledger at once."""
+    lines = [_header_line(header)] + [_line(result) for result in results]
+    storage.replace(storage.join(directory, LEDGER_NAME), b"".join(lines))
+
+
+def append(directory: str, header: Header, result: ShardResult) -> None:
+    """Adds a finished shard, on disk when this returns; nothing can be appended to an object."""
+    if storage.is_remote(directory):
+        write_beside(directory, header, result)
+        return
+    with open(Path(directory, LEDGER_NAME), "ab") as file:
+        file.write(_line(result))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def belongs_to(directory: str, header: Header) -> bool:
+    """Whether the ledger of a directory is that of the run with this header."""
+    path = storage.join(directory, LEDGER_NAME)
+    if storage.size(path) is None:
+        return False
+    line = _header_line(header)
+    with storage.opened_at(path) as read_at:
+        return read_at(len(line), 0) == line
+
+
+def write_beside(directory: str, header: Header, result: ShardResult) -> None:
+    """Leaves a finished shard's result beside it, for `take_beside`; any number of writers may do so."""
+    content = _header_line(header) + _line(result)
+    if storage.is_remote(directory):
+        storage.replace(storage.join(directory, result.name + DONE_SUFFIX), content)
+        return
+    path = Path(directory, result.name + DONE_SUFFIX)
+    temporary = path.with_name(f"{result.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        storage.rename(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def take_beside(directory: str, header: Header, names: Iterable[str]) -> Iterator[ShardResult]:
+    """Yields the results that workers left for the shards `names`; local ones are removed after that."""
+    present = set(storage.names(directory))
+    for name in sorted(names):
+        if name + DONE_SUFFIX in present:
+            path = storage.join(directory, name + DONE_SUFFIX)
+            written_for, results = _read(path)
+            if written_for == header and name in results:
+                yield results[name]
+            # On an object store it is the ledger's line, until `forget_beside`.
+            if not storage.is_remote(directory):
+                storage.remove(path)
+
+
+def forget_beside(directory: str) -> None:
+    """Removes what workers left beside their shards, once the ledger has all of it."""
+    for name in storage.names(directory):
+        if name.endswith(".tfrecord" + DONE_SUFFIX):
+            storage.remove(storage.join(directory, name))
+
+
+def _header_line(header: Header) -> bytes:
+    return (json.dumps({"schema": SCHEMA, "config": header.config, "plan": header.plan}) + "\n").encode()
+
+
+def _line(result: ShardResult) -> bytes:
+    return (json.dumps(asdict(result), separators=(",", ":")) + "\n").encode()
+
+
+def _from_json(document: dict[str, Any]) -> ShardResult:
+    return ShardResult(
+        name=document["name"],
+        records=document["records"],
+        bytes=document["bytes"],
+        sha256=document["sha256"],
+        rows=tuple(tuple(row) for row in document["rows"]),
+        sources=tuple((source[0], source[1], source[2]) for source in document["sources"]),
+        quarantined=tuple(Quarantined(**entry) for entry in document["quarantined"]),
+        sums=tuple(document["sums"]),
+        squares=tuple(document["squares"]),
+        features=document["features"],
+    )

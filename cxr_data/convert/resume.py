@@ -1,0 +1,128 @@
+"""What an earlier run left: re-used where it is whole and of the same plan, refused where it is not."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from cxr_data.audit import figures
+from cxr_data.convert import ledger, plan
+from cxr_data.convert.config import SharderConfig
+from cxr_data.convert.ledger import Header
+from cxr_data.convert.plan import ShardPlan
+from cxr_data.convert.prepare import Prepared, cores
+from cxr_data.convert.progress import Progress
+from cxr_data.convert.shard_writer import ShardResult, read_source
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+from cxr_data.images.measure import FEATURES_NAME
+from cxr_data.records import manifest
+from cxr_data.sources import quarantine
+from cxr_data.sources.quarantine import Undecodable
+
+_SHARD_FILE = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.[0-9a-f]+\.tmp|\.done)?")
+_OUR_FILES = (
+    manifest.MANIFEST_NAME,
+    manifest.INDEX_NAME,
+    FEATURES_NAME,
+    quarantine.QUARANTINE_NAME,
+    ledger.LEDGER_NAME,
+    manifest.AUDIT_NAME,
+)
+
+
+def reusable(config: SharderConfig, prepared: Prepared, progress: Progress) -> dict[str, ShardResult]:
+    """The shards of an earlier run that are whole and of the same plan. Refuses what is of another."""
+    earlier = _read_earlier(config)
+    if earlier is None:
+        return {}
+    header, results = earlier
+    difference = header.difference(prepared.header)
+    finished = storage.size(storage.join(config.output, manifest.MANIFEST_NAME)) is not None
+    if difference or (config.overwrite and finished):
+        if not config.overwrite:
+            raise DataError(
+                f"{config.output} holds another conversion: {difference}; --overwrite replaces it"
+            )
+        progress.say(f"--overwrite: starting anew ({difference or 'the output was finished'})")
+        return {}
+    by_name = {shard.name: shard for shard in prepared.plan.shards}
+    candidates = [(by_name[name], result) for name, result in results.items() if name in by_name]
+    if config.retry_quarantined:
+        candidates = [(shard, result) for shard, result in candidates if not result.quarantined]
+    with ThreadPoolExecutor(cores()) as pool:
+        whole = list(pool.map(lambda pair: _is_whole(config, *pair), candidates))
+    reused = {result.name: result for (_, result), good in zip(candidates, whole, strict=True) if good}
+    progress.say(f"found {len(reused)} of {len(by_name)} shards whole and checked")
+    return reused
+
+
+def _read_earlier(config: SharderConfig) -> tuple[Header, dict[str, ShardResult]] | None:
+    foreign = [name for name in storage.names(config.output) if _is_ours(name)]
+    try:
+        earlier = ledger.read_ledger(config.output)
+        if earlier is None and foreign:
+            raise DataError(
+                f"{config.output} holds {foreign[0]} but no {ledger.LEDGER_NAME}; --overwrite replaces it"
+            )
+    except DataError:
+        if not config.overwrite:
+            raise
+        return None
+    return earlier
+
+
+def _is_ours(name: str) -> bool:
+    return name in _OUR_FILES or _SHARD_FILE.fullmatch(name) is not None
+
+
+def _is_whole(config: SharderConfig, shard: ShardPlan, result: ShardResult) -> bool:
+    """Whether a shard is on disk as it was written, and its sources are what it was made from."""
+    path = storage.join(config.output, result.name)
+    if result.records == 0:
+        return storage.size(path) is None
+    if storage.size(path) != result.bytes:
+        return False
+    # An object is whole or absent, and its store keeps checksums of its own.
+    if not storage.is_remote(path) and storage.sha256_of(path) != result.sha256:
+        return False
+    converted_ns = storage.modified_ns(path)
+    entries = {entry.id: entry for entry in shard.entries}
+    for name, size, sha256 in result.sources:
+        if not _is_unchanged(entries[name], size, sha256, converted_ns, config.max_pixels):
+            if config.overwrite or config.retry_quarantined:
+                return False
+            raise DataError(f"{name} has changed since it was converted; --overwrite starts anew")
+    for left_out in result.quarantined:
+        entry = entries[left_out.id]
+        if left_out.sha256 and not _is_unchanged(
+            entry, entry.bytes, left_out.sha256, converted_ns, config.max_pixels
+        ):
+            raise DataError(
+                f"{entry.id} has changed since it was quarantined; --retry_quarantined tries it again"
+            )
+    return True
+
+
+def _is_unchanged(entry: plan.Entry, size: int, sha256: str, converted_ns: int, max_pixels: int) -> bool:
+    if entry.bytes != size:
+        return False
+    if not storage.is_remote(entry.path) and os.stat(entry.path).st_ctime_ns < converted_ns:
+        return True
+    # Touched after it was converted, perhaps only copied or renamed: the content decides.
+    try:
+        return hashlib.sha256(read_source(entry.path, max_pixels)).hexdigest() == sha256
+    except Undecodable:
+        return False
+
+
+def begin(output: str, prepared: Prepared, results: Mapping[str, ShardResult]) -> None:
+    """Makes the output an unfinished one: no manifest, a ledger of what is whole, nothing else of ours."""
+    for name in (manifest.MANIFEST_NAME, manifest.AUDIT_NAME):
+        storage.remove(storage.join(output, name))
+    figures.remove(storage.join(output, figures.FOLDER))
+    ledger.write_ledger(output, prepared.header, results.values())
+    for name in storage.names(output):
+        if _SHARD_FILE.fullmatch(name) and name not in results:
+            storage.remove(storage.join(output, name))

@@ -1,0 +1,342 @@
+"""Writes one planned shard: read -> decode -> resize -> encode -> append, then fsync and rename.
+
+A shard has its final name only when it is whole. Nothing here depends on how many
+workers there are, and nothing here imports TensorFlow.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from crc32c import crc32c
+
+from cxr_data.convert.plan import ShardPlan
+from cxr_data.core import object_store, storage
+from cxr_data.images import measure
+from cxr_data.images.decode import Facts, decode_with_facts
+from cxr_data.images.harmonize import NONE, crop, equalize
+from cxr_data.images.resize import resize
+from cxr_data.records import example
+from cxr_data.sources.quarantine import Quarantined, Undecodable
+
+# One core is one worker; threads inside of a worker would only fight over it.
+cv2.setNumThreads(1)
+
+_READ_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class PixelOptions:
+    """Everything that decides the bytes of a record, given its image.
+
+    Attributes:
+      size: height and width of the record's image.
+      channels: 3 or 1.
+      dtype: one of `record.DTYPES`.
+      color: "gray" or "keep".
+      max_pixels: larger images are refused.
+      crop_border: see `mitigate.parse_crop`.
+      equalize_to: see `mitigate.equalize`; 0 for no.
+    """
+
+    size: int
+    channels: int
+    dtype: str
+    color: str
+    max_pixels: int
+    crop_border: str = NONE
+    equalize_to: int = 0
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the pixels of one record."""
+        return self.size * self.size * self.channels * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What became of a planned shard. A shard without records has no file.
+
+    Attributes:
+      name: of the file.
+      records, bytes, sha256: of the file.
+      rows: (label, record, length, payload, crc32c) of each record, as in `record.INDEX_DTYPE`.
+      sources: (id, bytes, sha256) of each record's source file.
+      quarantined: the planned images that were not written.
+      sums, squares: of the 8-bit pixels, one number per channel.
+      features: of each record, as `features.to_text` writes them.
+    """
+
+    name: str
+    records: int
+    bytes: int
+    sha256: str
+    rows: tuple[tuple[int, ...], ...] = ()
+    sources: tuple[tuple[str, int, str], ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    sums: tuple[int, ...] = ()
+    squares: tuple[int, ...] = ()
+    features: str = ""
+
+
+NOTHING = -1
+"""The position of no image."""
+
+
+class Watcher(Protocol):
+    """Is told what a worker does, cheaply and often."""
+
+    def begin(self, position: int) -> None:
+        """The image at `position` of the shard is taken in hand, or `NOTHING`."""
+
+    def done(self, read: int, written: int, quarantined: bool) -> None:
+        """It is finished: so many bytes read and written."""
+
+
+def encode(image: np.ndarray, options: PixelOptions) -> np.ndarray:
+    """The payload of a record from 8-bit pixels.
+
+    Args:
+      image: uint8, [size, size], or [size, size, 3] for color "keep".
+      options: dtype and channels.
+
+    Returns:
+      [size, size, channels] contiguous: uint8, or its values over 255 as float32, or these
+      rounded to float16.
+    """
+    if options.dtype == "uint8":
+        values = image
+    elif options.dtype == "float32":
+        values = cv2.LUT(image, _UNIT)
+    else:
+        # As 16-bit integers, because OpenCV knows no float16.
+        values = _UNIT.astype(np.float16).view(np.uint16)[image]
+    if options.channels == 3 and values.ndim == 2:
+        values = cv2.cvtColor(values, cv2.COLOR_GRAY2RGB)
+    values = values.view(options.dtype)
+    return np.ascontiguousarray(values.reshape(options.size, options.size, options.channels))
+
+
+_UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
+
+
+def read_source(path: str, max_pixels: int, listed_bytes: int | None = None) -> bytes:
+    """The bytes of an input, at most as many as an image of `max_pixels` can have.
+
+    Args:
+      path: local or remote.
+      max_pixels: of an image.
+      listed_bytes: size of the file as it was found: an object is fetched whole, however large it is.
+
+    Raises:
+      Undecodable: it cannot be read, is no regular file any more, or is too large.
+    """
+    limit = 64 * (1 << 20) + 8 * max_pixels
+    if listed_bytes is not None and listed_bytes > limit:
+        raise Undecodable("too_large", f"{listed_bytes} bytes")
+    if storage.is_remote(path):
+        return storage.read_bytes(path, listed_bytes)
+    try:
+        # Links were resolved when the file was found: one that is there now was put there since.
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise Undecodable("special_file", "not a regular file any more")
+            if status.st_size > limit:
+                raise Undecodable("too_large", f"{status.st_size} bytes")
+            return _read_all(file, status.st_size)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise Undecodable("unreadable", error.strerror or str(error)) from error
+
+
+def _read_all(file: int, size: int) -> bytes:
+    first = os.read(file, size + 1)
+    if len(first) == size:  # the usual case: one call, no copy
+        return first
+    parts = [first]
+    while parts[-1]:
+        parts.append(os.read(file, _READ_CHUNK))
+    return b"".join(parts)
+
+
+def small_image(data: bytes, options: PixelOptions) -> np.ndarray:
+    """Decodes, mitigates and resizes: uint8 [size, size] or [size, size, 3]. Raises Undecodable."""
+    return small_image_with_facts(data, options)[0]
+
+
+def small_image_with_facts(data: bytes, options: PixelOptions) -> tuple[np.ndarray, Facts]:
+    """The picture of `small_image`, and what its file says beside it."""
+    pixels, facts = decode_with_facts(data, options.color, options.max_pixels)
+    if options.crop_border != NONE:
+        pixels = crop(pixels, options.crop_border)
+    if options.equalize_to:
+        pixels = equalize(pixels, options.equalize_to)
+    image = resize(pixels, options.size)
+    if image.min() == image.max():
+        raise Undecodable("zero_variance", f"every pixel is {image.flat[0]}")
+    return image, facts
+
+
+@dataclass
+class _ShardFile:
+    """A shard being written under a temporary name, or to a local file without one, to be uploaded."""
+
+    path: str
+    rows: list[tuple[int, ...]] = field(default_factory=list)
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        self.hash = hashlib.sha256()
+        if storage.is_remote(self.path):
+            # Without a name, so that nothing is left of it, whatever ends this process.
+            with tempfile.TemporaryFile() as scratch:
+                self.file = os.dup(scratch.fileno())
+            return
+        # A name of its own: another attempt, in this process or on another machine, may be at the same shard.
+        self.temporary = f"{self.path}.{secrets.token_hex(8)}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self.file = os.open(self.temporary, flags, 0o666)
+
+    def append(self, fields: example.Fields, payload: np.ndarray) -> int:
+        """Appends one record and returns its bytes."""
+        pixels = memoryview(payload.reshape(-1).view(np.uint8).data)
+        header = example.example_header(fields, payload.dtype.name, len(pixels))
+        head, tail = example.frame(header, pixels)
+        length = len(header) + len(pixels)
+        self.rows.append((fields.label, self.offset, length, self.offset + len(head), crc32c(pixels)))
+        for part in (head, pixels, tail):
+            self.hash.update(part)
+        _write_all(self.file, [memoryview(head), pixels, memoryview(tail)])
+        written = len(head) + len(pixels) + len(tail)
+        self.offset += written
+        return written
+
+    def finish(self) -> None:
+        """Makes the shard appear, whole and on disk; nothing appears if it has no records."""
+        if not self.rows:
+            return
+        if storage.is_remote(self.path):
+            object_store.upload(f"/proc/self/fd/{self.file}", self.path)
+            return
+        os.fsync(self.file)
+        storage.rename(self.temporary, self.path)
+
+    def close(self) -> None:
+        """Closes the file, and removes it unless it is finished."""
+        os.close(self.file)
+        if not storage.is_remote(self.path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.temporary)
+
+
+def remove_attempts(directory: str) -> None:
+    """Removes what attempts at shards left that were killed. On an object store there is nothing of them."""
+    if not storage.is_remote(directory):
+        for leftover in Path(directory).glob("*.tfrecord.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def _write_all(file: int, parts: list[memoryview]) -> None:
+    while parts:
+        count = os.writev(file, parts)
+        while parts and count >= len(parts[0]):
+            count -= len(parts.pop(0))
+        if parts:  # a short write: a signal, or the disk is about to be full
+            parts[0] = parts[0][count:]
+
+
+def write_shard(
+    plan: ShardPlan,
+    directory: str,
+    options: PixelOptions,
+    watcher: Watcher,
+    condemned: Mapping[int, Quarantined] | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
+) -> ShardResult:
+    """Converts the images of a shard and writes it.
+
+    Args:
+      plan: the shard.
+      directory: where it is to appear.
+      options: how images become records.
+      watcher: is told of every image.
+      condemned: positions that are not to be tried, because they ended a worker before.
+      may_go_on: asked before every image, and before the shard is given its name.
+
+    Raises:
+      OSError: the output cannot be written; nothing is left of the shard then.
+      DataError: an object store does not answer; the same holds.
+    """
+    out = _ShardFile(os.path.join(directory, plan.name))
+    sources: list[tuple[str, int, str]] = []
+    quarantined: list[Quarantined] = []
+    rows: list[np.ndarray] = []
+    sums, squares = np.zeros(options.channels, np.int64), np.zeros(options.channels, np.int64)
+    try:
+        for position, entry in enumerate(plan.entries):
+            _require(may_go_on())
+            watcher.begin(position)
+            if condemned and position in condemned:
+                quarantined.append(condemned[position])
+                watcher.done(0, 0, True)
+                continue
+            data, digest = b"", ""
+            try:
+                data = read_source(entry.path, options.max_pixels, entry.bytes)
+                digest = hashlib.sha256(data).hexdigest()
+                image, facts = small_image_with_facts(data, options)
+            except Undecodable as error:
+                quarantined.append(Quarantined(entry.id, error.reason, error.detail, digest))
+                watcher.done(len(data), 0, True)
+                continue
+            fields = example.Fields(entry.label, entry.id, digest, entry.group)
+            written = out.append(fields, encode(image, options))
+            sources.append((entry.id, len(data), digest))
+            rows.append(measure.row_of(image, facts))
+            _add_statistics(image, sums, squares)
+            watcher.done(len(data), written, False)
+        _require(may_go_on())
+        watcher.begin(NOTHING)  # an upload may take longer than an image may
+        out.finish()
+    finally:
+        out.close()
+    return ShardResult(
+        name=plan.name,
+        records=len(out.rows),
+        bytes=out.offset,
+        sha256=out.hash.hexdigest(),
+        rows=tuple(out.rows),
+        sources=tuple(sources),
+        quarantined=tuple(quarantined),
+        sums=tuple(sums.tolist()),
+        squares=tuple(squares.tolist()),
+        features=measure.to_text(rows),
+    )
+
+
+def _require(may_go_on: bool) -> None:
+    if not may_go_on:
+        raise OSError(errno.ECANCELED, "the run that this worker belongs to has ended")
+
+
+def _add_statistics(image: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> None:
+    """Adds the exact sums of an image's 8-bit pixels; a gray one counts for every channel."""
+    for channel in range(len(sums)):
+        if channel == 0 or image.ndim == 3:
+            plane = np.ascontiguousarray(image[..., channel]) if image.ndim == 3 else image
+            total, square = int(cv2.sumElems(plane)[0]), int(cv2.norm(plane, cv2.NORM_L2SQR))
+        sums[channel] += total
+        squares[channel] += square

@@ -1,0 +1,1 @@
+"""What everything else may use: errors, storage, processes. It knows nothing of X-rays."""

@@ -1,0 +1,227 @@
+"""Object stores (`s3://`, `gs://`) through `tf.io.gfile`, and what that keeps to itself.
+
+An upload is atomic: an object is absent, old or whole, so nothing is renamed (that would be a
+copy) and nothing can be appended to. Of an endpoint that cannot be reached, `tf.io.gfile` says
+that its files are not there: whatever is missing is asked for once more at its bucket.
+
+Failed requests are repeated by the client, `AWS_MAX_ATTEMPTS` times in all (5 by default), at
+growing intervals; after that a `DataError` names the object.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import functools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from cxr_data.core.errors import DataError
+
+# The client's own way makes 11 attempts, and 44 of an upload, which take 26 s and 104 s to fail. One
+# range is one request then, and not a second one that asks for the size again.
+_CLIENT = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "5", "S3_DISABLE_MULTI_PART_DOWNLOAD": "1"}
+_REQUESTS_AT_ONCE = 32
+_REACH = "reach the bucket"
+
+
+@functools.cache
+def gfile() -> Any:
+    """`tf.io.gfile`, with the file systems of tensorflow-io registered."""
+    for name, value in _CLIENT.items():
+        os.environ.setdefault(name, value)
+    import tensorflow as tf
+
+    from cxr_data.core.runtime import load_tensorflow_io
+
+    load_tensorflow_io()
+    atexit.register(_leave_without_destructors)
+    return tf.io.gfile
+
+
+def _leave_without_destructors() -> None:
+    """Makes `exit` end the process with its own code.
+
+    The S3 client's static destructors run in a wrong order and abort (exit code 134). What is
+    registered last runs first: the streams are flushed, and then the process is left.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "on_exit"):
+        library.on_exit(library._exit, None)
+        library.__cxa_atexit(library.fflush, None, None)
+
+
+@contextlib.contextmanager
+def _one_line(what: str, path: str) -> Iterator[None]:
+    """Turns the errors of a store into a DataError that names the object."""
+    import tensorflow as tf
+
+    gfile()
+    try:
+        yield
+    except tf.errors.OpError as error:
+        missing = "bucket" if what == _REACH or "NoSuchBucket" in error.message else "object"
+        raise DataError(f"cannot {what} {path}: {_reason(error, missing)}") from error
+
+
+def _reason(error: Any, missing: str) -> str:
+    """Why the store refused; its own words are often only colons."""
+    words = error.message.split("}} ")[-1].split(" [Op:")[0].strip(": ")
+    kind = type(error).__name__.removesuffix("Error")
+    hints = {
+        "NotFound": f"there is no such {missing}",
+        "PermissionDenied": "permission denied; are the credentials right?",
+        "Unauthenticated": "the credentials are not known",
+        "Internal": "the store keeps failing",
+        "Unimplemented": "no such file system; there are local folders, s3:// and gs://",
+        "Unknown": "the store cannot be reached; for s3://, is S3_ENDPOINT right?",
+    }
+    return f"{hints.get(kind, kind)} ({words})" if words else hints.get(kind, kind)
+
+
+def read_bytes(path: str, known_bytes: int | None = None) -> bytes:
+    """The whole content of an object. Raises DataError, naming it, if it cannot be read.
+
+    Args:
+      path: of the object.
+      known_bytes: its size, where it is known: that saves a request.
+    """
+    import tensorflow as tf
+
+    with _one_line("read", path):
+        # Of an empty object there is no range of bytes: the store refuses it, and the client crashes.
+        if not (gfile().stat(path).length if known_bytes is None else known_bytes):
+            return b""
+        # Not GFile.read, which makes a request for every 512 kB and one more for the size.
+        content: bytes = tf.io.read_file(path).numpy()
+        return content
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Makes an object, or replaces it, at once. Raises DataError; there is no torn object then."""
+    with _whole(path, len(content)), gfile().GFile(path, "wb") as file:
+        file.write(content)
+
+
+def upload(source: str, path: str) -> None:
+    """Makes an object of a local file, at once. Raises DataError; there is no torn object then."""
+    with _whole(path, os.path.getsize(source)):
+        gfile().copy(source, path, overwrite=True)
+
+
+@contextlib.contextmanager
+def _whole(path: str, size: int) -> Iterator[None]:
+    """Removes what a failed upload made: the client uploads also what a full /tmp cut off."""
+    import tensorflow as tf
+
+    with _one_line("write", path):
+        try:
+            yield
+            if size and (found := int(gfile().stat(path).length)) != size:
+                raise tf.errors.DataLossError(None, None, f"{found} of {size} bytes arrived")
+        except tf.errors.OpError:
+            with contextlib.suppress(tf.errors.OpError):
+                gfile().remove(path)
+            raise
+
+
+@contextlib.contextmanager
+def downloaded(path: str) -> Iterator[str]:
+    """A local copy of an object, for the length of a block."""
+    with tempfile.NamedTemporaryFile(prefix="cxr-") as copy:
+        copy.write(read_bytes(path))
+        copy.flush()
+        yield copy.name
+
+
+@contextlib.contextmanager
+def opened_at(path: str) -> Iterator[Callable[[int, int], bytes]]:
+    """Gives a function that reads (bytes, offset) of an object. Raises DataError, naming it."""
+    with gfile().GFile(path, "rb") as file:
+
+        def read_at(size: int, offset: int) -> bytes:
+            with _one_line("read", path):
+                file.seek(offset)
+                content: bytes = file.read(size)
+                return content
+
+        yield read_at
+
+
+def size(path: str) -> int | None:
+    """The size of an object in bytes, or None where there is no such object.
+
+    Raises:
+      DataError: its bucket is not there or cannot be reached.
+    """
+    status = _status(path)
+    return None if status is None or status.is_directory else int(status.length)
+
+
+def modified_ns(path: str) -> int:
+    """When an object was written, by the clock of the store; 0 if it is not there."""
+    status = _status(path)
+    return int(status.mtime_nsec) if status else 0
+
+
+def _status(path: str) -> Any:
+    import tensorflow as tf
+
+    with _one_line("look at", path):
+        try:
+            return gfile().stat(path)
+        except tf.errors.NotFoundError:
+            _check_bucket(path)
+            return None
+
+
+def _check_bucket(path: str) -> None:
+    """Raises DataError if the bucket of `path` is not there or cannot be reached."""
+    scheme, _, rest = path.partition("://")
+    bucket = f"{scheme}://{rest.split('/')[0]}/"
+    with _one_line(_REACH, bucket):
+        gfile().stat(bucket)
+
+
+def names(directory: str) -> list[str]:
+    """The names of what lies directly in a directory, sorted; empty where there is none.
+
+    Raises:
+      DataError: its bucket is not there or cannot be reached.
+    """
+    import tensorflow as tf
+
+    with _one_line("list", directory):
+        try:
+            return sorted(name.rstrip("/") for name in gfile().listdir(directory) if name.strip("/"))
+        except tf.errors.NotFoundError:
+            _check_bucket(directory)
+            return []
+
+
+def remove(path: str) -> None:
+    """Removes an object, if it is there."""
+    import tensorflow as tf
+
+    with _one_line("remove", path), contextlib.suppress(tf.errors.NotFoundError):
+        gfile().remove(path)
+
+
+def walk(directory: str) -> Iterator[tuple[str, int]]:
+    """Yields (path, bytes) of every object below a directory.
+
+    Raises:
+      DataError: its bucket is not there or cannot be reached.
+    """
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        folders = [directory.rstrip("/")]
+        while folders:
+            folder = folders.pop()
+            paths = [f"{folder}/{name}" for name in names(folder + "/")]
+            for path, status in zip(paths, pool.map(_status, paths), strict=True):
+                if status is not None and status.is_directory:
+                    folders.append(path)
+                elif status is not None:
+                    yield path, int(status.length)

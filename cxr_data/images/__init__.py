@@ -1,0 +1,1 @@
+"""From the bytes of an image file to the pixels of a record. Nothing here imports TensorFlow."""

@@ -1,0 +1,101 @@
+"""8-bit grayscale PNG, the format of most large X-ray sets, decoded fast and strictly.
+
+Half the time of decoding such a PNG goes into zlib. Here ISA-L inflates it (2.5 times
+as fast), every checksum is compared, and libpng (through OpenCV) only undoes the row
+filters, from a PNG in which the same bytes are stored uncompressed.
+"""
+
+import contextlib
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cxr_data.sources.quarantine import Undecodable
+
+inflater: Any = zlib  # the same bytes, more slowly, where ISA-L has no wheel
+with contextlib.suppress(ImportError):
+    from isal import isal_zlib as inflater
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_IHDR = struct.Struct(">IIBBBBB")
+_BLOCK = 0xFFFF  # the largest stored block of the deflate format
+
+
+def decode_plain_gray(data: bytes, max_pixels: int) -> np.ndarray | None:
+    """Decodes an 8-bit grayscale PNG without transparency, interlacing or orientation.
+
+    Returns:
+      uint8 [H, W], or None if it is another kind of PNG.
+
+    Raises:
+      Undecodable: a checksum or the structure is wrong, or it has more than `max_pixels`.
+    """
+    if len(data) < 33 or data[12:16] != b"IHDR":
+        raise Undecodable("damaged", "the PNG does not begin with a whole header")
+    width, height, *kind = _IHDR.unpack_from(data, 16)
+    if kind != [8, 0, 0, 0, 0]:
+        return None
+    if width * height > max_pixels:
+        raise Undecodable("too_large", f"{width}x{height} pixels")
+    parts = []
+    for name, content in _chunks(data):
+        if name in (b"tRNS", b"eXIf", b"acTL"):
+            return None
+        if name == b"IDAT":
+            parts.append(content)
+    raw = _inflate(b"".join(parts), height * (width + 1))
+    filters = np.frombuffer(raw, np.uint8)[:: width + 1]
+    if filters.max(initial=0) > 4:
+        raise Undecodable("damaged", "a row of the PNG has an unknown filter")
+    image: np.ndarray | None = cv2.imdecode(_stored_png(data[:33], raw), cv2.IMREAD_UNCHANGED)
+    if image is None or image.shape != (height, width):
+        raise Undecodable("damaged", "the PNG cannot be decoded")
+    return image
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    view, position, name = memoryview(data), len(SIGNATURE), b""
+    while name != b"IEND":
+        if position + 12 > len(data):
+            raise Undecodable("truncated", "the PNG ends before its last chunk")
+        (length,) = struct.unpack_from(">I", data, position)
+        end = position + 8 + length
+        if end + 4 > len(data):
+            raise Undecodable("truncated", "the PNG ends inside a chunk")
+        name = data[position + 4 : position + 8]
+        if inflater.crc32(view[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise Undecodable("damaged", f"the checksum of a PNG chunk is wrong at byte {position}")
+        yield name, view[position + 8 : end]
+        position = end + 4
+
+
+def _inflate(compressed: bytes, expected: int) -> bytes:
+    stream = inflater.decompressobj()
+    try:
+        raw: bytes = stream.decompress(compressed, expected + 1)
+    except (zlib.error, inflater.error) as error:
+        raise Undecodable("damaged", f"the PNG's compressed data: {error}") from error
+    if len(raw) != expected or not stream.eof:
+        raise Undecodable("damaged", f"the PNG holds {len(raw)} of {expected} bytes of pixels")
+    return raw
+
+
+def _stored_png(header: bytes, raw: bytes) -> np.ndarray:
+    """A PNG with the same header and rows, its deflate stream one of stored blocks."""
+    blocks = max(-(-len(raw) // _BLOCK), 1)
+    idat = bytearray(4 + 2 + 5 * blocks + len(raw) + 4)
+    idat[:6] = b"IDAT\x78\x01"
+    view, position = memoryview(raw), 6
+    for start in range(0, len(raw), _BLOCK):
+        part = view[start : start + _BLOCK]
+        struct.pack_into("<BHH", idat, position, start + _BLOCK >= len(raw), len(part), len(part) ^ 0xFFFF)
+        idat[position + 5 : position + 5 + len(part)] = part
+        position += 5 + len(part)
+    struct.pack_into(">I", idat, position, inflater.adler32(raw))
+    length, crc = struct.pack(">I", len(idat) - 4), struct.pack(">I", inflater.crc32(idat))
+    end = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+    return np.frombuffer(b"".join([header, length, idat, crc, end]), np.uint8)

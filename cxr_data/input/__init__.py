@@ -1,0 +1,1 @@
+"""From shards to batches: order, readers, caches, and what limits them."""

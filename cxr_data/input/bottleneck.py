@@ -1,0 +1,128 @@
+"""What limits the input, in words: stages are measured by taking them out.
+
+The pipeline runs with and without each of its stages, a moment each; what a stage costs is
+the time an image that goes away with it. Plumber (Kuchnik et al., 2022) and the study of
+tf.data (Murray et al., 2021) argue that this beats profiling: stages overlap.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from cxr_data.input.consume import elements_per_second, images_per_second_in_python
+from cxr_data.input.indexed import IndexedReader
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.input.streamed import StreamedReader
+
+# An input that keeps this far ahead does not hold an accelerator up.
+_ENOUGH_HEADROOM = 1.1
+_PREFETCHED_RECORDS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class InputRates:
+    """What the input delivers alone, and what each of its stages costs.
+
+    Attributes:
+      images_per_second: of the whole input, without anything that consumes it.
+      stages: seconds an image that go away with each stage, by name.
+    """
+
+    images_per_second: float
+    stages: dict[str, float]
+
+    @property
+    def limit(self) -> str:
+        """The name of the most expensive stage."""
+        return max(self.stages, key=self.stages.__getitem__)
+
+    def costs(self) -> str:
+        """The stages' shares in words, the most expensive first."""
+        total = sum(self.stages.values()) or 1.0
+        ranked = sorted(self.stages.items(), key=lambda item: -item[1])
+        return ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in ranked)
+
+
+def verdict(rates: InputRates, consumed_per_second: float) -> str:
+    """Says in words what limits a run.
+
+    Args:
+      rates: of the input alone.
+      consumed_per_second: images a second that the training consumed.
+    """
+    headroom = rates.images_per_second / consumed_per_second
+    alone = f"input alone {rates.images_per_second:.0f} images/s ({rates.costs()})"
+    if headroom >= _ENOUGH_HEADROOM:
+        return f"accelerator-bound: input could feed {headroom:.1f}x more; {alone}"
+    return f"{rates.limit}-bound: the accelerator waits, the input has no headroom ({headroom:.2f}x); {alone}"
+
+
+def measure_input(
+    pipeline: Pipeline,
+    split: str,
+    *,
+    batch_size: int,
+    seconds: float = 1.0,
+    distribute: Callable[[tf.data.Dataset], Any] = lambda dataset: dataset,
+) -> InputRates:
+    """Measures the input of `split` on this worker and its stages, `seconds` each.
+
+    By position, the stages are `storage` (what reading one hot record again and again does
+    not need), `checksum`, `copy` (from the page cache into the batch) and `host-to-device`
+    (tf.data and the transfer); as streams: `storage` with its checksum, `parse` with its
+    copy into the batch, and `shuffle` (the buffer and the transfer).
+
+    Args:
+      batch_size: the global batch.
+      distribute: brings a dataset to the devices, such as a strategy's
+        `experimental_distribute_dataset`.
+    """
+    part = pipeline.part_of(batch_size)
+    batches = pipeline.training_dataset(split, batch_size=batch_size, seed=0, epoch=0).repeat()
+    whole = part * elements_per_second(iter(distribute(batches)), seconds)
+    reader = pipeline.reader(split)
+    if isinstance(reader, StreamedReader):
+        return InputRates(whole, _streamed_stages(whole, reader, pipeline.positions(split), seconds))
+    if not isinstance(reader, IndexedReader):  # from memory: no storage, no checksum
+        bare = images_per_second_in_python(_bare(reader.read, _shuffled(len(reader), part)), part, seconds)
+        return InputRates(whole, _differences({"host-to-device": whole, "copy": bare}))
+    quick = reader.without_verification()
+    shuffled = _shuffled(len(reader), part)
+    checked = images_per_second_in_python(_bare(reader.read, shuffled), part, seconds)
+    unchecked = images_per_second_in_python(_bare(quick.read, shuffled), part, seconds)
+    hot = images_per_second_in_python(_bare(quick.read, np.zeros_like(shuffled)), part, seconds)
+    return InputRates(
+        whole, _differences({"host-to-device": whole, "checksum": checked, "storage": unchecked, "copy": hot})
+    )
+
+
+def _streamed_stages(
+    whole: float, reader: StreamedReader, positions: np.ndarray, seconds: float
+) -> dict[str, float]:
+    def rate(dataset: tf.data.Dataset) -> float:
+        return elements_per_second(iter(dataset.repeat().prefetch(_PREFETCHED_RECORDS)), seconds)
+
+    records = reader.records(positions)
+    parsed = reader.parse(records, 1, drop_remainder=True)
+    return _differences({"shuffle": whole, "parse": rate(parsed), "storage": rate(records)})
+
+
+def _differences(rates: dict[str, float]) -> dict[str, float]:
+    """Costs from rates that each lack one stage more: {stage: rate with it and all that follow}."""
+    names = list(rates)
+    times = [1 / rate for rate in rates.values()] + [0.0]
+    return {name: max(times[i] - times[i + 1], 0.0) for i, name in enumerate(names)}
+
+
+def _shuffled(count: int, batch_size: int) -> np.ndarray:
+    order = np.random.default_rng(0).permutation(count)
+    return order[: count // batch_size * batch_size].reshape(-1, batch_size)
+
+
+def _bare(read: Callable[[np.ndarray], np.ndarray], batches: np.ndarray) -> Iterator[np.ndarray]:
+    while True:
+        for positions in batches:
+            yield read(positions)

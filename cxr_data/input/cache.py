@@ -1,0 +1,181 @@
+"""Caches of the stored form, before the shuffle: in memory, or as shards on a local disk."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from cxr_data.core import storage
+from cxr_data.core.choice import Choice
+from cxr_data.core.errors import DataError
+from cxr_data.input.buffers import BatchBuffers, aligned_empty
+from cxr_data.input.order import PADDING
+from cxr_data.records.manifest import INDEX_NAME, Manifest, Shard
+
+CACHES = ("auto", "memory", "disk", "none")
+
+# What `auto` leaves to the model, the batches under way and the rest of the machine.
+_SHARE_OF_FREE_MEMORY = 0.5
+_COPY_BYTES = 8 << 20
+_CGROUP_FILES = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+class PositionalReader(Protocol):
+    """Reads batches by position: `indexed.IndexedReader` or `MemoryCache`."""
+
+    labels: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        """Returns [B, S, S, C] for positions int64 [B]."""
+
+
+def free_memory(meminfo: str = "/proc/meminfo", cgroups: Sequence[tuple[str, str]] = _CGROUP_FILES) -> int:
+    """Bytes that this process may still take: the machine's, or its control group's if that is less."""
+    lines = dict(line.split(":", 1) for line in pathlib.Path(meminfo).read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    for limit_file, usage_file in cgroups:
+        try:
+            limit = pathlib.Path(limit_file).read_text().strip()
+            usage = int(pathlib.Path(usage_file).read_text())
+        except OSError:
+            continue
+        if limit != "max":
+            free = min(free, max(int(limit) - usage, 0))
+    return free
+
+
+def choose_cache(requested: str, *, stored_bytes: int, local: bool, free: int, free_disk: int) -> Choice:
+    """Decides where the stored images are kept after they were first read.
+
+    Args:
+      requested: one of `CACHES`.
+      stored_bytes: of the splits that will be read.
+      local: whether the shards lie on a mounted file system; the kernel's page cache then
+        does what `memory` would do, and gives the memory back when it is needed.
+      free: bytes of memory that may be taken.
+      free_disk: bytes free where the disk cache would lie.
+    """
+    if requested != "auto":
+        return Choice("cache", requested)
+    sizes = f"{stored_bytes / 1e9:.2f} GB stored, {free / 1e9:.1f} GB of memory free"
+    if local:
+        fits = "fit into" if stored_bytes <= free else "exceed"
+        return Choice("cache", "none", f"local shards, {sizes}: they {fits} the page cache")
+    if stored_bytes <= _SHARE_OF_FREE_MEMORY * free:
+        return Choice("cache", "memory", sizes)
+    if stored_bytes <= free_disk:
+        return Choice("cache", "disk", f"{sizes}, {free_disk / 1e9:.1f} GB of disk free")
+    return Choice("cache", "none", f"{sizes}, {free_disk / 1e9:.1f} GB of disk free: neither holds them")
+
+
+class MemoryCache:
+    """Keeps the stored form of every image that was read once.
+
+    Args:
+      reader: what to read from the first time.
+      image_shape, dtype: of one stored image.
+
+    Raises:
+      DataError: the memory is not there.
+    """
+
+    def __init__(self, reader: PositionalReader, image_shape: tuple[int, ...], dtype: str) -> None:
+        self.labels = reader.labels
+        self._reader = reader
+        self._filled = np.zeros(len(reader), bool)
+        self._lock = threading.Lock()
+        shape = (len(reader), *image_shape)
+        needed = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if needed > free_memory():
+            raise DataError(
+                f"--cache=memory needs {needed / 1e9:.1f} GB, {free_memory() / 1e9:.1f} GB are free; "
+                "use --cache=disk or --cache=none, or store uint8 or one channel"
+            )
+        self._buffers = BatchBuffers()
+        self._images = aligned_empty(shape, np.dtype(dtype))
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        """Returns [B, S, S, C]; reads from below only what was not read before."""
+        real = positions[positions != PADDING]
+        missing = real[~self._filled[real]]
+        if len(missing):
+            images = self._reader.read(missing)
+            # The rows first, the flag after: another thread sees a row when it is whole.
+            self._images[missing] = images
+            with self._lock:
+                self._filled[missing] = True
+        batch = self._buffers.take((len(positions), *self._images.shape[1:]), self._images.dtype)
+        if len(real) < len(positions):
+            batch[...] = 0
+            batch[positions != PADDING] = self._images[real]
+        else:
+            np.take(self._images, positions, axis=0, out=batch, mode="clip")
+        return batch
+
+
+def cache_on_disk(
+    manifest: Manifest, splits: Sequence[str], directory: pathlib.Path, *, say: Callable[[str], None] = print
+) -> Manifest:
+    """Copies the shards of `splits` below `directory`, unless whole copies are there.
+
+    A copy gets its name when its size and SHA-256 are the manifest's: one that was cut
+    short, by a stop or a full disk, is made anew.
+
+    Returns:
+      The manifest of the copies.
+
+    Raises:
+      DataError: the disk is full, or a shard is not what the manifest says.
+    """
+    place = directory / manifest.index_sha256[:16]
+    place.mkdir(parents=True, exist_ok=True)
+    wanted = [shard for split in splits for shard in manifest.shards_of(split)]
+    missing = [shard for shard in wanted if storage.size(str(place / shard.name)) != shard.bytes]
+    total = sum(shard.bytes for shard in missing)
+    if total > shutil.disk_usage(place).free:
+        raise DataError(
+            f"--cache=disk needs {total / 1e9:.1f} GB in {directory}: make room or choose another --cache_dir"
+        )
+    if missing:
+        say(f"cache: copying {len(missing)} of {len(wanted)} shards to {place}")
+    with tqdm(total=total, desc="cache", unit="B", unit_scale=True, disable=not missing) as bar:
+        for shard in missing:
+            _copy(manifest, shard, place, bar.update)
+    storage.replace(place / INDEX_NAME, storage.read_bytes(storage.join(manifest.directory, INDEX_NAME)))
+    return dataclasses.replace(manifest, directory=str(place))
+
+
+def _copy(manifest: Manifest, shard: Shard, place: pathlib.Path, tick: Callable[[int], object]) -> None:
+    source, target = manifest.path(shard), place / shard.name
+    temporary = target.with_suffix(".part")
+    digest = hashlib.sha256()
+    try:
+        with storage.local(source) as copy, open(copy, "rb") as reader, open(temporary, "wb") as writer:
+            while piece := reader.read(_COPY_BYTES):
+                digest.update(piece)
+                writer.write(piece)
+                tick(len(piece))
+            writer.flush()
+            os.fsync(writer.fileno())
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"cannot cache {source} as {target}: {error.strerror}") from error
+    if digest.hexdigest() != shard.sha256:
+        temporary.unlink()
+        raise DataError(f"{source} is damaged: its SHA-256 is not the manifest's; convert it again")
+    storage.rename(temporary, target)

@@ -1,0 +1,149 @@
+"""The indexed reader: images read by position, straight into the arrays of their batches.
+
+A TFRecord file of uncompressed records is a random-access file once the offset of each
+payload is known: one system call an image, no parsing, no second copy, and no
+interpreter lock held while the kernel copies. A batch is one allocation.
+"""
+
+import concurrent.futures
+import copy
+import itertools
+import os
+import threading
+
+import crc32c
+import numpy as np
+
+from cxr_data.core.errors import DataError
+from cxr_data.input.buffers import BatchBuffers
+from cxr_data.input.order import PADDING
+from cxr_data.records.manifest import Manifest, read_split_index
+
+VERIFY = ("first", "always", "never")
+"""When a payload is checked against its CRC32C: when it is first read by this process,
+whenever it is read, or never."""
+
+
+class IndexedReader:
+    """Reads the images of one split by position. Safe to use from several threads.
+
+    Args:
+      manifest: of a local data directory.
+      split: such as `train`.
+      verify: one of `VERIFY`.
+      threads: how many reads of one batch are under way at once.
+
+    Attributes:
+      labels: int32 [N], by position.
+
+    Raises:
+      DataError: the split or the index is not there.
+    """
+
+    def __init__(self, manifest: Manifest, split: str, *, verify: str = "first", threads: int = 2) -> None:
+        if verify not in VERIFY:
+            raise ValueError(f"verify={verify!r} is none of {VERIFY}")
+        rows = read_split_index(manifest, split)
+        self.labels: np.ndarray = rows["label"].astype(np.int32)
+        self._manifest = manifest
+        self._shards = rows["shard"].tolist()
+        self._payloads = rows["payload"].tolist()
+        self._checksums = rows["crc32c"].tolist()
+        self._first_of_shard = dict(zip(*np.unique(rows["shard"], return_index=True), strict=True))
+        self._shape = manifest.image_shape
+        self._dtype = np.dtype(manifest.dtype)
+        self._verify = verify
+        self._verified = np.zeros(len(rows), bool)
+        self._buffers = BatchBuffers()
+        self._files: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self._threads = threads
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads - 1) if threads > 1 else None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        """Reads one batch.
+
+        Args:
+          positions: int64 [B]; `order.PADDING` gives a black image.
+
+        Returns:
+          [B, S, S, C] in the stored dtype, 64-byte aligned.
+
+        Raises:
+          DataError: a record cannot be read or fails its checksum; names shard and record.
+        """
+        images = self._buffers.take((len(positions), *self._shape), self._dtype)
+        if self._pool is None or len(positions) < 2 * self._threads:
+            self._read_into(images, positions)
+            return images
+        cuts = np.linspace(0, len(positions), self._threads + 1).astype(int)
+        parts = [slice(*ends) for ends in itertools.pairwise(cuts)]
+        others = [self._pool.submit(self._read_into, images[part], positions[part]) for part in parts[1:]]
+        try:
+            self._read_into(images[parts[0]], positions[parts[0]])
+        finally:
+            concurrent.futures.wait(others)
+        for other in others:
+            other.result()
+        return images
+
+    def without_verification(self) -> "IndexedReader":
+        """The same reader, on the same open files, that checks nothing."""
+        other = copy.copy(self)
+        other._verify = "never"
+        return other
+
+    def _read_into(self, images: np.ndarray, positions: np.ndarray) -> None:
+        for image, position in zip(images, positions.tolist(), strict=True):
+            if position == PADDING:
+                image[...] = 0
+                continue
+            buffer = memoryview(image).cast("B")
+            shard = self._shards[position]
+            self._read_exactly(self._file(shard), buffer, position)
+            if self._verify == "always" or (self._verify == "first" and not self._verified[position]):
+                if crc32c.crc32c(buffer) != self._checksums[position]:
+                    raise DataError(f"{self._where(position)} fails its checksum: the pixels are damaged")
+                self._verified[position] = True
+
+    def _read_exactly(self, file: int, buffer: memoryview, position: int) -> None:
+        offset = self._payloads[position]
+        while buffer.nbytes:
+            try:
+                count = os.preadv(file, [buffer], offset)
+            except OSError as error:
+                raise DataError(f"cannot read {self._where(position)}: {error.strerror}") from error
+            if not count:
+                raise DataError(f"{self._where(position)}: the shard ends inside it, it was cut short")
+            buffer, offset = buffer[count:], offset + count
+
+    def _file(self, shard: int) -> int:
+        file = self._files.get(shard)
+        if file is None:
+            with self._lock:
+                if shard not in self._files:
+                    self._files[shard] = self._open(shard)
+                file = self._files[shard]
+        return file
+
+    def _open(self, shard: int) -> int:
+        path = self._manifest.path(self._manifest.shards[shard])
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise DataError(f"cannot open shard {path}: {error.strerror}") from error
+
+    def _where(self, position: int) -> str:
+        shard = self._shards[position]
+        path = self._manifest.path(self._manifest.shards[shard])
+        return f"{path}: record {position - self._first_of_shard[shard]}"
+
+    def close(self) -> None:
+        """Closes the shards; reads that come later fail."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        while self._files:
+            os.close(self._files.popitem()[1])

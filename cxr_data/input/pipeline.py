@@ -1,0 +1,432 @@
+"""The read side: index -> order -> read -> batch -> prefetch.
+
+Two readers, one interface: by position for local shards (`indexed`), as streams for remote
+storage and the tf.data service (`streamed`). A batch is a dictionary:
+
+    image   [B, S, S, C] as stored: float32 or float16 in [0, 1], or uint8 in [0, 255].
+            `expand_image` makes float32 [B, S, S, 3] of it, on the device.
+    label   int32   [B]
+    weight  float32 [B], 1 for an example, 0 for padding
+    index   int64   [B], the record's position in its split, -1 for padding
+
+Training drops the odd last batch, since another shape would be another compilation;
+evaluation pads it and gives the padding weight 0, so that every image counts once.
+"""
+
+import contextlib
+import functools
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from cxr_data.core import storage
+from cxr_data.core.choice import Choice
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.input import bad_records, data_service, order
+from cxr_data.input.cache import MemoryCache, PositionalReader, cache_on_disk, choose_cache, free_memory
+from cxr_data.input.indexed import IndexedReader
+from cxr_data.input.options import ReadOptions
+from cxr_data.input.order import PADDING, InputWorker
+from cxr_data.input.streamed import RemoteSplit, StreamedReader
+from cxr_data.records.example import Fields, read_fields
+from cxr_data.records.manifest import Manifest, read_index
+
+_PREFETCHED_BATCHES = 2
+# Both threads of the reader work on one batch; a second batch beside it was never faster.
+_BATCHES_READ_AT_ONCE = 1
+_AUTOTUNE_BYTES = 1 << 30
+
+
+class Pipeline:
+    """Batches of the splits of one data directory.
+
+    Args:
+      manifest: of the data directory.
+      options: how to read it.
+
+    Attributes:
+      choices: what `auto` chose, and why.
+
+    Raises:
+      DataError: an index is missing, too many records are bad, or a cache does not fit.
+    """
+
+    def __init__(self, manifest: Manifest, options: ReadOptions | None = None) -> None:
+        self.manifest = manifest
+        self._options = options or ReadOptions()
+        self._local = not storage.is_remote(manifest.directory)
+        kept = self._choose_cache()
+        reader = self._choose_reader(kept.value)
+        self.choices = (reader, kept)
+        self._cache = kept.value
+        self._indexed = reader.value == "indexed"
+        if kept.value == "disk":
+            cache_dir = pathlib.Path(self._options.cache_dir).expanduser()
+            self.manifest = cache_on_disk(manifest, manifest.splits, cache_dir)
+        self._readers: dict[str, PositionalReader | StreamedReader] = {}
+        self._positions: dict[str, np.ndarray] = {}
+
+    def steps_per_epoch(self, split: str, batch_size: int) -> int:
+        """Returns the number of full training batches in `split`.
+
+        Raises:
+          UsageError: not even one.
+        """
+        count = len(self.positions(split))
+        if count < batch_size:
+            raise UsageError(
+                f"--batch_size={batch_size}: split {split!r} has only {count} images; choose at most {count}"
+            )
+        return count // batch_size
+
+    def part_of(self, batch_size: int) -> int:
+        """How many of a global batch this process reads."""
+        return self._options.worker.part_of(batch_size)
+
+    def positions(self, split: str) -> np.ndarray:
+        """The records of `split` that are read: int64, ascending; all, but for bad ones left out.
+
+        Raises:
+          DataError: the split is not there, or too many records are bad.
+        """
+        if split not in self._positions:
+            every = np.arange(self.manifest.count(split))
+            self._positions[split] = np.setdiff1d(every, self._bad_positions(split))
+        return self._positions[split]
+
+    def training_dataset(
+        self, split: str, *, batch_size: int, seed: int, epoch: int, first_step: int = 0, epochs: int = 1
+    ) -> tf.data.Dataset:
+        """Full batches of one or several epochs, in an order that depends on the arguments only.
+
+        Args:
+          split: such as `train`.
+          batch_size: the global batch.
+          seed: the same seed gives the same order of examples.
+          epoch: the first epoch, from 0; each has its own order.
+          first_step: how many batches of it to skip, to go on after a stop.
+          epochs: how many epochs follow each other without a pause between them.
+
+        Returns:
+          `epochs * steps_per_epoch - first_step` batches, of this input worker's part of each.
+
+        Raises:
+          UsageError: the split has not one full batch.
+        """
+        steps = self.steps_per_epoch(split, batch_size)
+        worker = self._options.worker
+        positions = self.positions(split)
+        reader = self.reader(split)
+        count = epochs * steps - first_step
+        if isinstance(reader, StreamedReader) and self._options.data_service:
+            numbers = range(epoch, epoch + epochs)
+            served = [self._served_epoch(reader, split, batch_size, seed, number) for number in numbers]
+            # What came before a stop is not known, as no two passes have the same order.
+            served[0] = served[0].take(steps - first_step)
+            examples = functools.reduce(tf.data.Dataset.concatenate, served)
+            return _finish(examples.map(_name_columns), count)
+        if isinstance(reader, StreamedReader):
+            parts = [
+                reader.training_records(
+                    positions,
+                    batch_size=batch_size,
+                    seed=seed,
+                    epoch=number,
+                    worker=worker,
+                    first_step=first_step if number == epoch else 0,
+                )
+                for number in range(epoch, epoch + epochs)
+            ]
+            records = functools.reduce(tf.data.Dataset.concatenate, parts)
+            examples = reader.parse(records, worker.part_of(batch_size), drop_remainder=True)
+            return _finish(examples.map(_name_columns), count)
+
+        @functools.lru_cache(maxsize=2)
+        def batches_of(number: int) -> np.ndarray:
+            return order.training_batches(
+                positions, batch_size=batch_size, seed=seed, epoch=number, worker=worker
+            )
+
+        def positions_at(step: int) -> np.ndarray:
+            return batches_of(step // steps)[step % steps]
+
+        start = epoch * steps + first_step
+        dataset = self._by_position(reader, positions_at, start, count, worker.part_of(batch_size))
+        return _finish(dataset, count)
+
+    @functools.cached_property
+    def _service(self) -> str:
+        """The service's target; it must answer once, and is done without when it no longer does."""
+        return data_service.target_of(self._options.data_service)
+
+    def _served_epoch(
+        self, reader: StreamedReader, split: str, batch_size: int, seed: int, epoch: int
+    ) -> tf.data.Dataset:
+        """One epoch's batches (position, image, label), made by the input workers of the service."""
+        positions = self.positions(split)
+
+        def examples(positions: np.ndarray, batch_size: int) -> tf.data.Dataset:
+            records = reader.training_records(
+                positions, batch_size=batch_size, seed=seed, epoch=epoch, worker=InputWorker(), first_step=0
+            )
+            return reader.parse(records, data_service.EXAMPLES_TOGETHER, drop_remainder=False)
+
+        expected = order.training_batches(positions, batch_size=batch_size, seed=seed, epoch=epoch).ravel()
+        read_here = functools.partial(examples, batch_size=1)
+        made = examples(positions, batch_size)
+        whole = data_service.completed(made, expected, read_here, self._service)
+        return whole.rebatch(batch_size, drop_remainder=True)
+
+    def evaluation_dataset(self, split: str, *, batch_size: int) -> tf.data.Dataset:
+        """Every record of `split` once, in manifest order; the last global batch is padded.
+
+        Args:
+          batch_size: the global batch.
+
+        Returns:
+          This input worker's part of each batch, as many batches for each worker.
+        """
+        worker = self._options.worker
+        reader = self.reader(split)
+        batches = order.evaluation_batches(self.positions(split), batch_size=batch_size, worker=worker)
+        count, part = batches.shape
+        if isinstance(reader, StreamedReader):
+            examples = reader.parse(reader.records(batches[batches != PADDING]), part, drop_remainder=False)
+            padded = examples.map(lambda *columns: pad_batch(_name_columns(*columns), part))
+            # The last batch may have nothing for this worker but padding.
+            return _finish(padded.concatenate(self._padding(part)).take(count), count)
+        return _finish(self._by_position(reader, batches.__getitem__, 0, count, part), count)
+
+    def _padding(self, batch_size: int) -> tf.data.Dataset:
+        """One batch of nothing but padding."""
+        nothing = {
+            "image": tf.zeros([0, *self.manifest.image_shape], self.manifest.dtype),
+            "label": tf.zeros([0], tf.int32),
+            "weight": tf.zeros([0], tf.float32),
+            "index": tf.zeros([0], tf.int64),
+        }
+        return tf.data.Dataset.from_tensors(pad_batch(nothing, batch_size))
+
+    def images(self, split: str, positions: np.ndarray) -> np.ndarray:
+        """Reads the images at `positions` (int64 [N], each once): float32 [N, S, S, 3] in [0, 1].
+
+        Raises:
+          DataError: one cannot be read.
+        """
+        reader = self.reader(split)
+        stored = reader.read(positions)
+        image: np.ndarray = expand_image(tf.constant(stored)).numpy()
+        return image
+
+    def _by_position(
+        self,
+        reader: PositionalReader,
+        positions_at: Callable[[int], np.ndarray],
+        start: int,
+        count: int,
+        batch_size: int,
+    ) -> tf.data.Dataset:
+        """Reads the batches of `count` steps from `start` on, inside of tf.data."""
+
+        def read(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            positions = positions_at(int(step))
+            labels = np.where(positions == PADDING, 0, reader.labels[positions])
+            return reader.read(positions), labels, positions
+
+        def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
+            types = [self.manifest.dtype, tf.int32, tf.int64]
+            images, labels, positions = tf.numpy_function(read, [step], types, stateful=False)
+            positions = tf.ensure_shape(positions, [batch_size])
+            return {
+                "image": tf.ensure_shape(images, [batch_size, *self.manifest.image_shape]),
+                "label": tf.ensure_shape(labels, [batch_size]),
+                "weight": tf.cast(positions != PADDING, tf.float32),
+                "index": positions,
+            }
+
+        steps = tf.data.Dataset.range(start, start + count)
+        return steps.map(batch, num_parallel_calls=_BATCHES_READ_AT_ONCE, deterministic=True)
+
+    def reader(self, split: str) -> PositionalReader | StreamedReader:
+        """The reader of `split`, opened once; it keeps its files and what it has verified."""
+        if split not in self._readers:
+            self._readers[split] = self._open(split)
+        return self._readers[split]
+
+    def _open(self, split: str) -> PositionalReader | StreamedReader:
+        if not self._indexed:
+            return StreamedReader(self.manifest, split, shuffle_mb=self._options.shuffle_mb)
+        below: PositionalReader
+        if storage.is_remote(self.manifest.directory):
+            below = RemoteSplit(self.manifest, split)
+        else:
+            below = IndexedReader(self.manifest, split, verify=self._options.verify)
+        if self._cache != "memory":
+            return below
+        return MemoryCache(below, self.manifest.image_shape, self.manifest.dtype)
+
+    def _bad_positions(self, split: str) -> list[int]:
+        if self._options.on_bad_record == "fail":
+            return []
+        bad = bad_records.find_bad_records(self.manifest, split)
+        for record in bad:
+            print(f"left out: {record}")
+        bad_records.refuse_too_many(bad, most=self._options.max_bad_records)
+        return [record.position for record in bad]
+
+    def _choose_reader(self, kept: str) -> Choice:
+        requested = self._options.reader
+        if self._options.data_service:
+            if requested == "indexed":
+                raise UsageError("--data_service: its workers read streams; leave out --reader=indexed")
+            if self._options.worker.count > 1:
+                raise UsageError("--data_service: feeds one training process, not several")
+            return Choice("reader", "stream", f"--data_service={self._options.data_service}")
+        positional = self._local or kept != "none"
+        if requested == "indexed" and not positional:
+            raise UsageError("--reader=indexed: these shards are remote; add --cache=memory or --cache=disk")
+        if self._options.on_bad_record == "skip" and (requested == "stream" or not self._local):
+            raise UsageError("--on_bad_record=skip: needs local shards and --reader=indexed")
+        if requested != "auto":
+            return Choice("reader", requested)
+        if self._local:
+            return Choice("reader", "indexed", "local shards, read by position")
+        if positional:
+            return Choice("reader", "indexed", f"remote shards, kept by --cache={kept}")
+        return Choice("reader", "stream", "remote shards")
+
+    def _choose_cache(self) -> Choice:
+        if self._options.reader == "stream" or self._options.data_service:
+            streamed = "--data_service" if self._options.data_service else "--reader=stream"
+            if self._options.cache not in ("auto", "none"):
+                raise UsageError(f"--cache={self._options.cache}: is read by position; leave out {streamed}")
+            return Choice("cache", "none", streamed if self._options.cache == "auto" else "")
+        directory = pathlib.Path(self._options.cache_dir).expanduser()
+        existing = next(place for place in (directory, *directory.parents) if place.exists())
+        status = os.statvfs(existing)
+        return choose_cache(
+            self._options.cache,
+            stored_bytes=sum(shard.bytes for shard in self.manifest.shards),
+            local=self._local,
+            free=free_memory(),
+            free_disk=status.f_bavail * status.f_frsize,
+        )
+
+
+def _name_columns(position: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The columns of a streamed batch as the dictionary described above."""
+    weight = tf.ones_like(label, tf.float32)
+    return {"image": image, "label": label, "weight": weight, "index": position}
+
+
+def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
+    """Prefetches, and settles what TensorFlow would otherwise choose for itself."""
+    options = tf.data.Options()
+    options.deterministic = True
+    # The input workers' parts are ours to deal out, not TensorFlow's.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # By default the autotuner may fill half of the free memory with buffers.
+    options.autotune.ram_budget = _AUTOTUNE_BYTES
+    dataset = dataset.prefetch(_PREFETCHED_BATCHES).with_options(options)
+    return dataset.apply(tf.data.experimental.assert_cardinality(batches))
+
+
+def pad_batch(batch: dict[str, tf.Tensor], batch_size: int) -> dict[str, tf.Tensor]:
+    """Pads a batch to `batch_size` with black images of weight 0, label 0 and index -1."""
+    missing = batch_size - tf.shape(batch["label"])[0]
+    padded = {}
+    for key, tensor in batch.items():
+        padding = [[0, missing]] + [[0, 0]] * (tensor.shape.rank - 1)
+        fill = tf.constant(PADDING if key == "index" else 0, tensor.dtype)
+        padded[key] = tf.ensure_shape(
+            tf.pad(tensor, padding, constant_values=fill), [batch_size, *tensor.shape[1:]]
+        )
+    return padded
+
+
+def expand_image(image: tf.Tensor) -> tf.Tensor:
+    """Turns stored pixels [..., 1 or 3] into float32 [..., 3] in [0, 1].
+
+    float16 and float32 pixels are stored in [0, 1], uint8 pixels in [0, 255]. It runs inside
+    the compiled step: what travels to the device is the stored form.
+    """
+    scale = 1 / 255 if image.dtype == tf.uint8 else 1.0
+    image = tf.cast(image, tf.float32) * scale
+    return image if image.shape[-1] == 3 else tf.repeat(image, 3, axis=-1)
+
+
+def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
+    """Reads id, label, group and SHA-256 of every record of a split, without the pixels.
+
+    Returns:
+      One entry for each record, so that a batch's `index` is a position in the list.
+    """
+    index = read_index(manifest)
+    fields = []
+    for shard in manifest.shards_of(split):
+        rows = index[index["shard"] == manifest.shards.index(shard)]
+        with storage.opened_at(manifest.path(shard)) as read_at:
+            fields += [read_fields(read_at, row) for row in rows]
+    return fields
+
+
+@contextlib.contextmanager
+def clear_data_errors(manifest: Manifest) -> Iterator[None]:
+    """Turns TensorFlow's errors about damaged records into one line that says what to do.
+
+    Raises:
+      DataError: in place of the error of a reader that runs inside of tf.data, of
+        `tf.errors.DataLossError`, and of a record that does not parse.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = _reason(error)
+        if not reason and storage.is_remote(manifest.directory):
+            raise _of_the_store(manifest, error) from error
+        if not reason:
+            raise
+        raise DataError(
+            f"{reason}; `python -m tools.verify_tfrecords --data={manifest.directory}` lists all damage, "
+            "--on_bad_record=skip goes on without these records"
+        ) from error
+
+
+def _of_the_store(manifest: Manifest, error: tf.errors.OpError) -> Exception:
+    """What a remote read that failed for good means: a DataError, or `error` if all shards can be read."""
+    if not isinstance(error, _STORE_ERRORS):
+        return error
+    try:
+        # The error does not say of which object it is.
+        for shard in manifest.shards:
+            with storage.opened_at(manifest.path(shard)) as read_at:
+                read_at(1, 0)
+    except DataError as found:
+        return found
+    return error
+
+
+_STORE_ERRORS = (
+    tf.errors.InternalError,
+    tf.errors.UnknownError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+)
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """What is wrong with the data; empty if `error` is not about the data."""
+    # Inside of a compiled function, a headline and a traceback stand around the message.
+    lines = [line for line in error.message.splitlines() if line and line != "Graph execution error:"]
+    marker = f"{DataError.__name__}: "
+    for line in lines:
+        if marker in line:  # raised by a reader inside of tf.data
+            return line.split(marker, 1)[1]
+    told = next((line[:160] for line in lines if "record" in line), lines[0][:160])
+    if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
+        return f"a record is damaged or missing ({told})"
+    return f"a record has another schema ({told})" if "ParseExample" in error.message else ""

@@ -1,0 +1,279 @@
+"""The manifest: what a directory of shards holds, and where every record lies.
+
+`manifest.json` is written last, so a directory that has one is whole. Beside it
+stands `index.npy`, one row of `record.INDEX_DTYPE` per record in manifest order
+(the shards in the order of `Manifest.shards`, the records in file order).
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+from cxr_data.images import measure
+from cxr_data.records.example import DTYPES, INDEX_DTYPE
+
+SCHEMA = "cxr.tfrecord/1"
+MANIFEST_NAME = "manifest.json"
+INDEX_NAME = "index.npy"
+AUDIT_NAME = "audit.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One TFRecord file."""
+
+    name: str
+    split: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a directory of shards holds.
+
+    Attributes:
+      directory: where it was read from; not written.
+      schema: name and version of the record schema.
+      class_names: in the order of the label values.
+      size: height and width of every image, in pixels.
+      channels: 1 or 3.
+      dtype: one of `record.DTYPES`.
+      kernel: how images were resized.
+      color: "gray" or "keep".
+      shards: in the order of `index.npy`, all shards of a split together.
+      counts: {split: {class name: images}}.
+      mean, std: of the training pixels in [0, 1], one number per channel.
+      seed: of the plan.
+      config_hash: of the flags that decide the output.
+      inputs_hash: of the ids, sizes and labels that the plan was made from.
+      source_counts: what became of the discovered files: discovered = written + quarantined + duplicates
+        + excluded, as users asked for.
+      versions: of the programs that decide the pixels.
+      index_sha256: of `index.npy`.
+      features_sha256: of `features.npy`; empty where nothing was measured while converting.
+      crop_border, equalize_to: what was taken out of the images before they were resized, as in
+        `write.PixelOptions`.
+      notes: that another program wrote the shards; else none.
+    """
+
+    directory: str
+    schema: str
+    class_names: tuple[str, ...]
+    size: int
+    channels: int
+    dtype: str
+    kernel: str
+    color: str
+    shards: tuple[Shard, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    seed: int
+    config_hash: str
+    inputs_hash: str
+    source_counts: Mapping[str, int]
+    versions: Mapping[str, str]
+    index_sha256: str
+    features_sha256: str = ""
+    crop_border: str = "none"
+    equalize_to: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that hold records, in manifest order."""
+        return tuple(dict.fromkeys(shard.split for shard in self.shards))
+
+    @property
+    def records(self) -> int:
+        """Number of records in all splits."""
+        return sum(shard.records for shard in self.shards)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every stored image."""
+        return self.size, self.size, self.channels
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of one stored image."""
+        return int(np.prod(self.image_shape)) * np.dtype(self.dtype).itemsize
+
+    def shards_of(self, split: str) -> tuple[Shard, ...]:
+        """The shards of a split, or of several joined by `+`. Raises DataError for one that is not there."""
+        names = joined_splits(split)
+        for name in names:
+            if name not in self.splits:
+                raise DataError(f"{self.directory} has no split {name!r}, only {', '.join(self.splits)}")
+        return tuple(shard for shard in self.shards if shard.split in names)
+
+    def class_counts(self, split: str) -> dict[str, int]:
+        """Images of each class in a split, or in several joined by `+`."""
+        names = joined_splits(split)
+        return {name: sum(self.counts[part][name] for part in names) for name in self.class_names}
+
+    def count(self, split: str) -> int:
+        """Number of records of a split."""
+        return sum(shard.records for shard in self.shards_of(split))
+
+    def path(self, shard: Shard) -> str:
+        """Where a shard lies."""
+        return storage.join(self.directory, shard.name)
+
+
+def joined_splits(split: str) -> list[str]:
+    """The splits that `train+validation` names, each once."""
+    return list(dict.fromkeys(split.split("+")))
+
+
+def write_index(directory: str, index: np.ndarray) -> str:
+    """Writes `index.npy` and returns its SHA-256.
+
+    Args:
+      directory: local.
+      index: rows of `INDEX_DTYPE`, in manifest order.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, index.astype(INDEX_DTYPE, copy=False), allow_pickle=False)
+    content = buffer.getvalue()
+    storage.replace(storage.join(directory, INDEX_NAME), content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_features(directory: str, rows: np.ndarray) -> str:
+    """Writes `features.npy`, rows of `features.FEATURES_DTYPE` in manifest order; returns its SHA-256."""
+    content = measure.to_file(rows)
+    storage.replace(storage.join(directory, measure.FEATURES_NAME), content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_features(manifest: Manifest) -> np.ndarray | None:
+    """Reads `features.npy`, or None where nothing was measured while converting.
+
+    Raises:
+      DataError: it is missing, or not the file that the manifest was written with.
+    """
+    if not manifest.features_sha256:
+        return None
+    path = storage.join(manifest.directory, measure.FEATURES_NAME)
+    content = storage.read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != manifest.features_sha256:
+        raise DataError(
+            f"{path} is damaged or of another run (SHA-256 differs from the manifest): "
+            "run the same make_tfrecords command again with --overwrite"
+        )
+    rows: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    return rows
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Writes `manifest.json` into `manifest.directory`, at once or not at all."""
+    document = asdict(manifest)
+    del document["directory"]
+    text = json.dumps(document, indent=2, ensure_ascii=True) + "\n"
+    storage.replace(storage.join(manifest.directory, MANIFEST_NAME), text.encode())
+
+
+def read_manifest(directory: str, *, check_shards: bool = True) -> Manifest:
+    """Reads `directory/manifest.json` and checks that the shards it names are there, at full size.
+
+    Args:
+      directory: local or remote.
+      check_shards: False leaves missing and truncated shards to the reader.
+
+    Raises:
+      DataError: there is no manifest, it is damaged or of another schema, or a shard is missing
+        or truncated; one line that names the file and the way out.
+    """
+    path = storage.join(directory, MANIFEST_NAME)
+    if storage.size(path) is None:
+        raise DataError(
+            f"{directory} has no {MANIFEST_NAME}: not a finished dataset; "
+            f"make it with python -m tools.make_tfrecords --output={directory}"
+        )
+    try:
+        document = json.loads(storage.read_bytes(path))
+        if not isinstance(document, dict):
+            raise TypeError("not an object")
+        _refuse_schema(path, document.get("schema"))
+        manifest = _from_document(directory, document)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error}): make the dataset again with --overwrite") from error
+    for shard in manifest.shards if check_shards else ():
+        _check_shard(manifest, shard)
+    return manifest
+
+
+def read_index(manifest: Manifest) -> np.ndarray:
+    """Reads `index.npy`: `manifest.records` rows of `INDEX_DTYPE` in manifest order.
+
+    Raises:
+      DataError: it is missing, or not the index that the manifest was written with.
+    """
+    path = storage.join(manifest.directory, INDEX_NAME)
+    content = storage.read_bytes(path)
+    remedy = "run the same make_tfrecords command again with --overwrite"
+    if hashlib.sha256(content).hexdigest() != manifest.index_sha256:
+        raise DataError(f"{path} is damaged or of another run (SHA-256 differs from the manifest): {remedy}")
+    index: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    expected = np.repeat(np.arange(len(manifest.shards)), [shard.records for shard in manifest.shards])
+    if index.dtype != INDEX_DTYPE or not np.array_equal(index["shard"], expected):
+        raise DataError(
+            f"{path} does not fit the manifest ({len(index)} rows, {manifest.records} records): {remedy}"
+        )
+    return index
+
+
+def read_split_index(manifest: Manifest, split: str) -> np.ndarray:
+    """The rows of `read_index` that belong to `split`: row i is the record at position i of it.
+
+    Raises:
+      DataError: as `read_index`, or the split is not there.
+    """
+    numbers = [manifest.shards.index(shard) for shard in manifest.shards_of(split)]
+    index = read_index(manifest)
+    return index[np.isin(index["shard"], numbers)]
+
+
+def _refuse_schema(path: str, schema: object) -> None:
+    if schema != SCHEMA:
+        raise DataError(
+            f"{path} has schema {schema!r}, this program reads {SCHEMA!r}: make the dataset again"
+        )
+
+
+def _from_document(directory: str, document: dict[str, Any]) -> Manifest:
+    known = {f.name for f in fields(Manifest)}
+    values = {key: value for key, value in document.items() if key in known}
+    values["shards"] = tuple(Shard(**shard) for shard in document["shards"])
+    for name in ("class_names", "mean", "std", "notes"):
+        values[name] = tuple(document[name])
+    manifest = Manifest(**{**values, "directory": str(directory).rstrip("/") or "/"})
+    if manifest.dtype not in DTYPES or manifest.channels not in (1, 3):
+        raise ValueError(f"dtype {manifest.dtype!r}, channels {manifest.channels!r}")
+    if any("/" in shard.name for shard in manifest.shards):
+        raise ValueError("a shard's name leads out of the directory")
+    written = sum(sum(by_class.values()) for by_class in manifest.counts.values())
+    if written != manifest.records:
+        raise ValueError(f"counts say {written} images, shards say {manifest.records}")
+    return manifest
+
+
+def _check_shard(manifest: Manifest, shard: Shard) -> None:
+    path = manifest.path(shard)
+    found = storage.size(path)
+    remedy = "run the same make_tfrecords command again to make it anew"
+    if found is None:
+        raise DataError(f"shard {path} is missing: {remedy}")
+    if found != shard.bytes:
+        state = "truncated" if found < shard.bytes else "too long"
+        raise DataError(f"shard {path} is {state}: {found} bytes, the manifest says {shard.bytes}: {remedy}")

@@ -1,0 +1,170 @@
+"""Checks a finished dataset: every byte, checksum, count, label and value against the manifest."""
+
+import hashlib
+import struct
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from crc32c import crc32c
+
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+from cxr_data.records import example
+from cxr_data.records import manifest as manifest_module
+from cxr_data.records.manifest import Manifest, Shard, read_index, read_manifest
+from cxr_data.sources import quarantine
+
+# The largest bit patterns of a value in [0, 1]. As unsigned integers, negative numbers,
+# infinities and NaN are all larger, so one maximum checks everything.
+_LARGEST: dict[str, tuple[np.dtype[Any], int]] = {
+    "float32": (np.dtype("<u4"), 0x3F800000),
+    "float16": (np.dtype("<u2"), 0x3C00),
+    "uint8": (np.dtype("u1"), 0xFF),
+}
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The outcome: what was read, and everything that is wrong, a line each."""
+
+    records: int
+    bytes: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _ShardCheck:
+    problems: tuple[str, ...]
+    fields: tuple[example.Fields, ...]
+
+
+def verify(directory: str, threads: int, tick: Callable[[Shard], None] = lambda _: None) -> Verified:
+    """Reads a whole dataset and compares it with its manifest.
+
+    Args:
+      directory: local or remote.
+      threads: shards read at once; hashing leaves the interpreter lock alone.
+      tick: is called after each shard.
+
+    Raises:
+      DataError: manifest or index cannot be read, or a shard is missing or of another size.
+    """
+    made = read_manifest(directory)
+    index = read_index(made)
+
+    def check(number: int) -> _ShardCheck:
+        result = _check_shard(made, made.shards[number], index[index["shard"] == number])
+        tick(made.shards[number])
+        return result
+
+    with ThreadPoolExecutor(threads) as pool:
+        checks = list(pool.map(check, range(len(made.shards))))
+    problems = [problem for result in checks for problem in result.problems]
+    problems += _check_whole(made, checks)
+    return Verified(made.records, sum(shard.bytes for shard in made.shards), tuple(problems))
+
+
+def _check_shard(made: Manifest, shard: Shard, rows: np.ndarray) -> _ShardCheck:
+    """Reads a shard once; the first damaged record ends it, as nothing after it can be trusted."""
+    path = made.path(shard)
+    problems: list[str] = []
+    fields: list[example.Fields] = []
+    digest = hashlib.sha256()
+    try:
+        with storage.local(path) as file:
+            for offset, data in example.read_frames(file, name=path):
+                _hash_frame(digest, data)
+                found = _check_record(made, rows, len(fields), offset, data)
+                where = f"{path}: record {len(fields)} at byte {offset}"
+                problems += [f"{where}: {problem}" for problem in found.problems]
+                fields += found.fields
+    except DataError as error:
+        return _ShardCheck((*problems, str(error)), tuple(fields))
+    if len(fields) != shard.records:
+        problems.append(f"{path}: {len(fields)} records, the manifest says {shard.records}")
+    if digest.hexdigest() != shard.sha256:
+        problems.append(f"{path}: SHA-256 differs from the manifest")
+    return _ShardCheck(tuple(problems), tuple(fields))
+
+
+def _hash_frame(digest: "hashlib._Hash", data: memoryview) -> None:
+    """Adds a frame whose checksums are known to be right, so that the file is read once only."""
+    length = struct.pack("<Q", len(data))
+    digest.update(length + struct.pack("<I", example.masked_crc(crc32c(length))))
+    digest.update(data)
+    digest.update(struct.pack("<I", example.masked_crc(crc32c(data))))
+
+
+def _check_record(
+    made: Manifest, rows: np.ndarray, number: int, offset: int, data: memoryview
+) -> _ShardCheck:
+    try:
+        parsed = example.parse_example(data)
+    except ValueError as error:
+        return _ShardCheck((str(error),), (example.Fields(-1, "", "", ""),))
+    start, size = parsed.payload_start, parsed.payload_bytes
+    problems: list[str] = []
+    expected = made.size**2 * made.channels * np.dtype(made.dtype).itemsize
+    if size != expected or start + size > len(data):
+        problems.append(f"{size} bytes of pixels, {expected} expected")
+    else:
+        problems += _check_values(made.dtype, data[start : start + size])
+    label = parsed.fields.label
+    if not 0 <= label < len(made.class_names):
+        problems.append(f"label {label} is none of {len(made.class_names)} classes")
+    if number < len(rows):
+        payload = offset + example.FRAME_HEADER_BYTES + start
+        row = (label, offset, len(data), payload, crc32c(data[start : start + size]))
+        if row != tuple(rows[number].tolist())[1:]:
+            problems.append(
+                f"{manifest_module.INDEX_NAME} says {tuple(rows[number].tolist())[1:]}, found {row}"
+            )
+    return _ShardCheck(tuple(problems), (parsed.fields,))
+
+
+def _check_values(dtype: str, payload: memoryview) -> list[str]:
+    integer, largest = _LARGEST[dtype]
+    bits = np.frombuffer(payload, integer)
+    if int(bits.max()) <= largest:
+        return []
+    first = int(np.argmax(bits > largest))
+    return [f"value {first} is {np.frombuffer(payload, dtype)[first]}, outside of [0, 1]"]
+
+
+def _check_whole(made: Manifest, checks: list[_ShardCheck]) -> list[str]:
+    """What only all shards together can show: counts, ids, groups, and the quarantine's lines."""
+    problems = []
+    counts: dict[str, Counter[int]] = {split: Counter() for split in made.splits}
+    ids: Counter[str] = Counter()
+    split_of: dict[str, str] = {}
+    for shard, result in zip(made.shards, checks, strict=True):
+        counts[shard.split].update(fields.label for fields in result.fields)
+        for fields in result.fields:
+            ids[fields.id] += 1
+            first = split_of.setdefault(fields.group, shard.split)
+            if first != shard.split and fields.group:
+                problems.append(f"group {fields.group!r} is in splits {first} and {shard.split}")
+    problems += [f"id {name!r} occurs {count} times" for name, count in ids.items() if count > 1 and name]
+    for split, by_label in counts.items():
+        found = {name: by_label[label] for label, name in enumerate(made.class_names)}
+        if found != dict(made.counts.get(split, {})):
+            problems.append(
+                f"split {split} holds {found}, the manifest says {dict(made.counts.get(split, {}))}"
+            )
+    return sorted(set(problems)) + _check_quarantine(made)
+
+
+def _check_quarantine(made: Manifest) -> list[str]:
+    if storage.size(storage.join(made.directory, quarantine.QUARANTINE_NAME)) is None:
+        return [f"{made.directory} has no {quarantine.QUARANTINE_NAME}"]
+    left_out = len(quarantine.read_quarantine(made.directory))
+    counts = made.source_counts
+    if counts["discovered"] != made.records + left_out:
+        return [
+            f"{counts['discovered']} files were discovered, but {made.records} + {left_out} are accounted for"
+        ]
+    return []

@@ -1,0 +1,105 @@
+"""Which images belong to one patient: by a pattern in the path, the CSV, or the DICOM header."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cxr_data.core.errors import UsageError
+from cxr_data.sources.discover import Item
+
+AUTO, NONE = "auto", "none"
+
+KNOWN_PATTERNS = {
+    "NIH ChestX-ray14 (PATIENT_FOLLOWUP.png)": r"(?:^|/)(\d{8})_\d{3}\.[^/]*$",
+    "CheXpert (patient00001/study1/...)": r"(?:^|/)(patient\d+)/study\d+/",
+    "MIMIC-CXR (p10000032/s50414267/...)": r"(?:^|/)(p\d{8})/s\d+",
+    "Kermany pediatric (person1_virus_6.jpeg)": r"(?:^|/)(person\d+)_(?:virus|bacteria)_[^/]*$",
+}
+"""File names of public sets that carry the patient; `auto` looks for them. Taking each image
+of such a set for a patient of its own leaks patients between splits."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The group of every item, and how it was found.
+
+    Attributes:
+      of: {id: group}. An image without a known patient is a group of its own, named by its id.
+      summary: one line for the user.
+      warning: what may be wrong, or "".
+    """
+
+    of: Mapping[str, str]
+    summary: str
+    warning: str = ""
+
+
+def find_groups(items: Sequence[Item], group_regex: str, patients: Mapping[str, str]) -> Groups:
+    """Finds the group of every item; CSV before DICOM header before pattern.
+
+    Args:
+      items: the inputs.
+      group_regex: a pattern that is searched in each id, its first parenthesis (or all that
+        matched) being the group; "auto" tries `KNOWN_PATTERNS`; "none" takes every image for a
+        patient of its own.
+      patients: {id: pseudonym} from DICOM headers.
+
+    Raises:
+      UsageError: the pattern is no regular expression, or matches no id.
+    """
+    patterns = _patterns(group_regex)
+    of: dict[str, str] = {}
+    how: Counter[str] = Counter()
+    for item in items:
+        source, group = _group_of(item, patterns, patients)
+        of[item.id] = group
+        how[source] += 1
+    if group_regex not in (AUTO, NONE) and not how["--group_regex"]:
+        raise UsageError(
+            f"--group_regex={group_regex} matches none of {len(items)} paths, as {items[0].id!r}"
+        )
+    return Groups(of, _summary(of, how), _warning(of, how, group_regex))
+
+
+def _patterns(group_regex: str) -> dict[str, re.Pattern[str]]:
+    if group_regex == NONE:
+        return {}
+    if group_regex == AUTO:
+        return {name: re.compile(pattern) for name, pattern in KNOWN_PATTERNS.items()}
+    try:
+        return {"--group_regex": re.compile(group_regex)}
+    except re.error as error:
+        raise UsageError(f"--group_regex={group_regex}: {error}") from error
+
+
+def _group_of(
+    item: Item, patterns: Mapping[str, re.Pattern[str]], patients: Mapping[str, str]
+) -> tuple[str, str]:
+    if item.group:
+        return "CSV", item.group
+    if item.id in patients:
+        return "DICOM PatientID", patients[item.id]
+    for name, pattern in patterns.items():
+        match = pattern.search(item.id)
+        if match:
+            return name, match.group(1 if pattern.groups else 0) or match.group(0)
+    return "", item.id
+
+
+def _summary(of: Mapping[str, str], how: Counter[str]) -> str:
+    named = [f"{count:,} by {source}" for source, count in how.items() if source]
+    alone = [f"{how['']:,} stand alone"] if how[""] else []
+    return f"patients: {len(set(of.values())):,} groups of {len(of):,} images ({', '.join(named + alone)})"
+
+
+def _warning(of: Mapping[str, str], how: Counter[str], group_regex: str) -> str:
+    largest, count = Counter(of.values()).most_common(1)[0]
+    if len(of) > 10 and count > len(of) / 2:
+        return f"group {largest!r} holds {count:,} of {len(of):,} images: is it one patient?"
+    if how[""] == len(of) and group_regex == AUTO:
+        return (
+            "no patient is known, so every image counts as a patient of its own: if patients have "
+            "several images, give --group_regex, or the same patient will be in training and test"
+        )
+    return ""

@@ -1,0 +1,95 @@
+"""What is left out, and why: no file is lost without a line that names it."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+
+QUARANTINE_NAME = "quarantine.jsonl"
+
+REASONS = {
+    "empty": "the file has no bytes",
+    "not_an_image": "the content is of no known image format",
+    "truncated": "the file ends too early",
+    "damaged": "the decoder or a checksum refuses the content",
+    "unsupported": "an image whose pixels have no defined meaning here",
+    "too_large": "more pixels than --max_pixels, or a file too large to hold so few",
+    "zero_variance": "every pixel is the same",
+    "unreadable": "the operating system refuses to read it",
+    "directory": "a directory with the name of an image",
+    "outside_source": "a link or path that leads out of the source",
+    "dangling_link": "a link to nothing",
+    "link_to_directory": "links to directories are not followed",
+    "special_file": "a pipe, socket or device",
+    "no_class": "an image outside of the class folders",
+    "missing": "listed in the CSV, but not there",
+    "listed_twice": "a second line of the CSV for the same file",
+    "conflicting_labels": "the same bytes under two labels",
+    "duplicate": "the same bytes as another file, which was written",
+    "excluded": "named by --exclude, or by the audit that --exclude_findings gives",
+    "balanced": "dropped by --balance",
+    "decoder_crashed": "the decoder ended the worker process, twice",
+    "timeout": "the decoder did not come back",
+}
+"""Every reason there is. "duplicate" and `EXCLUDED` are exclusions, all others are quarantine."""
+
+EXCLUDED = ("excluded", "balanced")
+"""Left out because the user wished it."""
+
+NOT_BAD = ("no_class", "listed_twice", "duplicate", *EXCLUDED)
+"""Reasons that say nothing against the file, and do not count for --max_bad."""
+
+
+class Undecodable(DataError):
+    """An input that cannot become a record: `reason` is one of `REASONS`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.reason, self.detail)
+
+
+@dataclass(frozen=True, order=True)
+class Quarantined:
+    """One input that was not written.
+
+    Attributes:
+      id: path relative to the source.
+      reason: one of `REASONS`.
+      detail: what exactly was found.
+      sha256: of the file's bytes, empty where they could not be read.
+    """
+
+    id: str
+    reason: str
+    detail: str
+    sha256: str = ""
+
+
+def write_quarantine(directory: str, entries: Iterable[Quarantined]) -> None:
+    """Writes `quarantine.jsonl`, one line per entry, by id."""
+    lines = (json.dumps(asdict(entry)) + "\n" for entry in sorted(entries))
+    storage.replace(storage.join(directory, QUARANTINE_NAME), "".join(lines).encode())
+
+
+def read_quarantine(directory: str) -> tuple[Quarantined, ...]:
+    """Reads `quarantine.jsonl`. Raises DataError if it is missing or damaged."""
+    path = storage.join(directory, QUARANTINE_NAME)
+    try:
+        return tuple(Quarantined(**json.loads(line)) for line in storage.read_bytes(path).splitlines())
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error})") from error
+
+
+def summary(entries: Iterable[Quarantined]) -> str:
+    """A table of counts by reason, the most frequent first; empty if there are none."""
+    counts = Counter(entry.reason for entry in entries)
+    rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return "\n".join(f"  {count:7,}  {reason:18}  {REASONS[reason]}" for reason, count in rows)

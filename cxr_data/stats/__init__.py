@@ -1,0 +1,1 @@
+"""Statistics that the audit and the evaluation share, over numpy arrays."""

@@ -1,0 +1,1 @@
+"""The synthetic sample: drawn pictures in the layout of a real dataset."""

@@ -1,0 +1,1 @@
+"""Many runs: a grid, its processes, its cost and its table."""

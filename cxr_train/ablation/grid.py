@@ -1,0 +1,150 @@
+"""Which runs an ablation has: the study's sixteen, or a user's own.
+
+A grid is a list of named sets of flags of `cxr_train.main`; a run is one of them with a seed.
+"""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr_data.core.errors import UsageError
+
+STUDY = "study"
+STUDY_BASELINE = "inception_v3-360-128-32"
+STUDY_SIZES = (360, 500)
+_STUDY_BACKBONES = ("inception_v3", "vgg16")
+_STUDY_HEADS = ("128-32", "1024-1024")
+_STUDY_DROPOUTS = (0.0, 0.5)
+
+# What a grid itself decides for every run, or what trains nothing.
+_RESERVED = (
+    "data",
+    "run_dir",
+    "resume",
+    "seed",
+    "plan",
+    "memory_gb",
+    "emulate_step_ms",
+    "emulate_images_per_second",
+)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
+# A name is part of a path, and the file system has its limit.
+_LONGEST_NAME = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class FlagSet:
+    """A named set of flags: what a grid calls one configuration.
+
+    Attributes:
+      name: fit for a folder.
+      flags: values by flag name, as text.
+    """
+
+    name: str
+    flags: Mapping[str, str]
+
+
+def study_grid(sizes: Sequence[int] = STUDY_SIZES) -> tuple[FlagSet, ...]:
+    """The study's ablation: 2 backbones x 2 sizes x 2 heads x dropout or none, 100 epochs each.
+
+    The dropout follows the pooling, but in VGG16 with the head 1024-1024 the first Dense layer.
+
+    Args:
+      sizes: in pixels, the study's 360 and 500 by default.
+    """
+    return tuple(
+        _study_run(*choice)
+        for choice in itertools.product(_STUDY_BACKBONES, sizes, _STUDY_HEADS, _STUDY_DROPOUTS)
+    )
+
+
+def _study_run(backbone: str, size: int, head: str, dropout: float) -> FlagSet:
+    after_dense = dropout and backbone == "vgg16" and head == "1024-1024"
+    chosen = {
+        "backbone": backbone,
+        "image_size": str(size),
+        "head": head,
+        "dropout": f"{dropout:g}",
+        "dropout_after": "head_1" if after_dense else "pooling",
+        "epochs": "100",
+        "batch_size": "32",
+    }
+    name = f"{backbone}-{size}-{head}" + (f"-dropout{dropout:g}" if dropout else "")
+    return FlagSet(name, chosen)
+
+
+def read_grid(path: str) -> tuple[FlagSet, ...]:
+    """Reads a user's grid: JSON, by name of a configuration its flags.
+
+        {"plain": {"backbone": "vgg16"}, "dropout": {"backbone": "vgg16", "dropout": 0.5}}
+
+    Raises:
+      UsageError: it cannot be read, or a name or a value is none that a run could have.
+    """
+    try:
+        # An object becomes a tuple of pairs: a name that is there twice must not be lost.
+        pairs = json.loads(pathlib.Path(path).read_text(), object_pairs_hook=tuple)
+    except OSError as error:
+        raise UsageError(
+            f"--grid={path}: {error.strerror}; name a file, or {STUDY} for the study's"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"--grid={path}: is no JSON: {error}") from error
+    if not isinstance(pairs, tuple) or not pairs:
+        raise UsageError(
+            f'--grid={path}: must be an object of names and flags, as {{"plain": {{"dropout": 0}}}}'
+        )
+    _refuse_doubles(path, [name for name, _ in pairs], "run")
+    return tuple(_flag_set(path, name, values) for name, values in pairs)
+
+
+def _flag_set(path: str, name: str, values: Any) -> FlagSet:
+    where = f"--grid={path}, run {name!r}"
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
+        raise UsageError(
+            f"{where}: names a folder; take up to {_LONGEST_NAME} letters, digits and _ . + = - for it"
+        )
+    if not isinstance(values, tuple):
+        raise UsageError(f'{where}: must be an object of flags, as {{"dropout": 0.5}}')
+    _refuse_doubles(path, [flag for flag, _ in values], f"run {name!r}: flag")
+    flags = {}
+    for flag, value in values:
+        if flag in _RESERVED:
+            raise UsageError(
+                f"{where}: --{flag} is not for a grid; give it to ablate itself, or leave it out"
+            )
+        if not isinstance(value, (str, int, float)):
+            raise UsageError(f"{where}: --{flag} must be a text, a number, true or false")
+        flags[flag] = str(value).lower() if isinstance(value, bool) else str(value)
+    return FlagSet(name, flags)
+
+
+def _refuse_doubles(path: str, names: Sequence[str], what: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--grid={path}: {what} {name!r} is there twice")
+
+
+def varied_flags(grid: Sequence[FlagSet]) -> tuple[str, ...]:
+    """The flags that differ between configurations, in the order in which they first appear."""
+    names = dict.fromkeys(name for one in grid for name in one.flags)
+    return tuple(name for name in names if len({one.flags.get(name) for one in grid}) > 1)
+
+
+def override(grid: Sequence[FlagSet], given: Mapping[str, str]) -> tuple[FlagSet, ...]:
+    """The grid with the flags of the command line in place of its own.
+
+    Raises:
+      UsageError: the grid varies one of them: it would be no grid any more.
+    """
+    for name in varied_flags(grid):
+        if name in given:
+            raise UsageError(
+                f"--{name}={given[name]}: the grid varies it; leave it out, or write a --grid file"
+            )
+    return tuple(FlagSet(one.name, {**one.flags, **given}) for one in grid)

@@ -1,0 +1,236 @@
+"""The table of an ablation: what each run reaches, and whether more than chance parts it from the baseline.
+
+`ablation.json`:
+
+    schema        "cxr.ablation/1"
+    split         the images of all numbers; `picked_on` says whether best epochs were picked on them too
+    baseline      a configuration; each run is compared with its run of the same seed
+    comparisons   how many tests `holm_p` is adjusted for
+    rows          a run each: name, seed, directory, flags (those that differ), status, epochs;
+                  accuracy, sensitivity, specificity, auroc: value and 95 % interval (the latter
+                  three are means over the classes), null where it is not finished;
+                  against_baseline: null, or the keys of `compare.agreement`, holm_p, and
+                  differences: of the same four, this minus the baseline, value and interval
+    seeds         with several seeds: by configuration and metric, mean and standard deviation
+
+Intervals are patient-clustered bootstraps, see `intervals`; those of differences are not adjusted for the
+number of comparisons, the p-values of McNemar's test are (`compare.holm`).
+"""
+
+import csv
+import io
+import json
+import math
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr_data.core import storage
+from cxr_train.ablation.runner import GridRun
+from cxr_train.evaluation.compare import compare, holm
+from cxr_train.evaluation.evaluator import stored_predictions
+from cxr_train.evaluation.intervals import PatientBootstrap
+from cxr_train.evaluation.predictions import NamedPredictions
+
+SCHEMA = "cxr.ablation/1"
+NAME = "ablation"
+# By the name in the table, the metric's name in `compare.compare`.
+METRICS = {
+    "accuracy": "accuracy",
+    "sensitivity": "macro sensitivity",
+    "specificity": "macro specificity",
+    "auroc": "macro auroc",
+}
+Row = dict[str, Any]
+
+
+def ablation(
+    runs: Sequence[GridRun],
+    statuses: Sequence[str],
+    *,
+    varied: Sequence[str],
+    baseline: str,
+    split: str,
+    picked_on: bool,
+    resamples: int,
+) -> dict[str, Any]:
+    """Puts the table together from what the run directories hold; ready for JSON.
+
+    Args:
+      runs, statuses: rows; a run without predictions of `split` has no numbers.
+      varied: flags shown.
+      baseline: name of a configuration.
+      split, picked_on: see the head of this file.
+      resamples: of the bootstrap.
+
+    Raises:
+      DataError: two runs were evaluated on different images.
+    """
+    predictions = [stored_predictions(run.directory, split) if run.is_begun else None for run in runs]
+    references = {
+        run.seed: said
+        for run, said in zip(runs, predictions, strict=True)
+        if run.name == baseline and said is not None
+    }
+    rows = []
+    for run, status, said in zip(runs, statuses, predictions, strict=True):
+        reference = references.get(run.seed) if run.name != baseline else None
+        rows.append(
+            {
+                "name": run.name,
+                "seed": run.seed,
+                "directory": str(run.directory),
+                "flags": {name: run.flags.get(name) for name in varied},
+                "status": status,
+                "epochs": run.epochs_done,
+                **(_numbers(run, split) if said else dict.fromkeys(METRICS)),
+                "against_baseline": _against(said, reference, resamples) if said and reference else None,
+            }
+        )
+    tests = [row["against_baseline"] for row in rows if row["against_baseline"]]
+    for test, adjusted in zip(tests, holm([test["mcnemar_exact_p"] for test in tests]), strict=True):
+        test["holm_p"] = adjusted
+    return {
+        "schema": SCHEMA,
+        "split": split,
+        "picked_on": picked_on,
+        "baseline": baseline,
+        "comparisons": len(tests),
+        "rows": rows,
+        "seeds": _over_seeds(rows),
+    }
+
+
+def _numbers(run: GridRun, split: str) -> Row:
+    summary = json.loads((run.directory / f"metrics_{split}.json").read_text())
+    intervals = summary["intervals"]
+
+    def entry(name: str) -> Row:
+        if name == "accuracy":
+            return {"value": summary[name], "interval": intervals[name]}
+        return {"value": summary["macro"][name], "interval": intervals["macro"][name]}
+
+    return {name: entry(name) for name in METRICS}
+
+
+def _against(said: NamedPredictions, reference: NamedPredictions, resamples: int) -> Row:
+    found = compare(said, reference, PatientBootstrap(said.groups, resamples=resamples))
+    kept = ("both_right", "only_this", "only_other", "both_wrong", "mcnemar_exact_p")
+    differences = {name: found["differences"][metric] for name, metric in METRICS.items()}
+    return {**{key: found[key] for key in kept}, "differences": differences}
+
+
+def _over_seeds(rows: Sequence[Row]) -> dict[str, Row]:
+    """Mean and standard deviation over the seeds of each configuration that has several."""
+    summary: dict[str, Row] = {}
+    for name in dict.fromkeys(row["name"] for row in rows):
+        finished = [row for row in rows if row["name"] == name and row["accuracy"]]
+        if len(finished) < 2:
+            continue
+        summary[name] = {"seeds": len(finished)}
+        for metric in METRICS:
+            values = [row[metric]["value"] for row in finished]
+            defined = all(value is not None for value in values)
+            summary[name][metric] = {
+                "mean": statistics.fmean(values) if defined else None,
+                "standard_deviation": statistics.stdev(values) if defined else None,
+            }
+    return summary
+
+
+def to_csv(table: Mapping[str, Any]) -> str:
+    """One line a run, with the numbers of `ablation.json` in columns."""
+    rows = table["rows"]
+    flags = list(rows[0]["flags"])
+    columns = ["name", "seed", *flags, "status", "epochs"]
+    for metric in METRICS:
+        columns += [metric, f"{metric}_low", f"{metric}_high"]
+    for metric in METRICS:
+        columns += [f"{metric}_difference", f"{metric}_difference_low", f"{metric}_difference_high"]
+    columns += ["only_this", "only_baseline", "mcnemar_p", "holm_p"]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        cells = [row["name"], row["seed"], *(row["flags"][flag] for flag in flags)]
+        cells += [row["status"], row["epochs"]]
+        test = row["against_baseline"] or {}
+        for source in (row, test.get("differences", {})):
+            for metric in METRICS:
+                entry = source.get(metric) or {"value": None, "interval": None}
+                cells += [entry["value"], *(entry["interval"] or (None, None))]
+        keys = ("only_this", "only_other", "mcnemar_exact_p", "holm_p")
+        writer.writerow(["" if cell is None else cell for cell in (*cells, *(test.get(key) for key in keys))])
+    return text.getvalue()
+
+
+def to_text(table: Mapping[str, Any]) -> str:
+    """The table for the terminal."""
+    rows = table["rows"]
+    labels = [f"{row['name']} seed {row['seed']}" for row in rows]
+    width = max(map(len, labels)) + 2
+    header = f"{'':{width}}" + "".join(f"{metric:>22}" for metric in METRICS)
+    lines = [f"{header}{'difference of accuracy':>28}{'right alone':>13}{'McNemar p':>11}{'Holm p':>9}"]
+    for label, row in zip(labels, rows, strict=True):
+        if not row["accuracy"]:
+            lines.append(f"{label:{width}}  {row['status']}")
+            continue
+        line = f"{label:{width}}" + "".join(f"{_cell(row[metric]):>22}" for metric in METRICS)
+        lines.append(line + _test_cells(row, table["baseline"]))
+    for name, found in table["seeds"].items():
+        means = (
+            f"{metric} {found[metric]['mean']:.4f} +- {found[metric]['standard_deviation']:.4f}"
+            for metric in METRICS
+            if found[metric]["mean"] is not None
+        )
+        lines.append(f"{name}, mean and standard deviation over {found['seeds']} seeds: {', '.join(means)}")
+    return "\n".join([*lines, *_notes(table)])
+
+
+def _test_cells(row: Row, baseline: str) -> str:
+    test = row["against_baseline"]
+    if test is None:
+        return f"{'baseline' if row['name'] == baseline else 'the baseline is not finished':>28}"
+    alone = f"{test['only_this']}/{test['only_other']}"
+    difference = _cell(test["differences"]["accuracy"], "+.4f")
+    return f"{difference:>28}{alone:>13}{test['mcnemar_exact_p']:>11.2g}{test['holm_p']:>9.2g}"
+
+
+def _notes(table: Mapping[str, Any]) -> list[str]:
+    notes = [
+        f"{table['split']} split; [95 % intervals: bootstrap over patients]; sensitivity, specificity and "
+        "auroc are means over the classes; right alone: images that this run has right and the baseline "
+        "wrong / the reverse; Holm p: McNemar's exact test, which takes images for independent, adjusted for "
+        f"{table['comparisons']} comparison(s)"
+    ]
+    if table["comparisons"] > 1:
+        notes.append(
+            "the 95 % of each difference's interval are not adjusted for the number of comparisons: where "
+            "nothing differs, one interval in twenty still leaves out 0"
+        )
+    if table["picked_on"]:
+        notes.append("each run's best epoch was picked on these very images: the numbers flatter")
+    if not table["seeds"]:
+        notes.append("one seed each: a difference may be the seed's and not the configuration's (--seeds)")
+    return notes
+
+
+def _cell(entry: Row, form: str = ".4f") -> str:
+    if entry["value"] is None or not math.isfinite(entry["value"]):
+        return "undefined"
+    interval = entry["interval"]
+    short = form.replace("4", "3")
+    reach = f" [{interval[0]:{short}}, {interval[1]:{short}}]" if interval else ""
+    return f"{entry['value']:{form}}{reach}"
+
+
+def write(directory: pathlib.Path, table: Mapping[str, Any]) -> None:
+    """Writes `ablation.json`, `ablation.csv` and `ablation.txt`."""
+    contents = {
+        "json": json.dumps(table, indent=2) + "\n",
+        "csv": to_csv(table),
+        "txt": to_text(table) + "\n",
+    }
+    for suffix, content in contents.items():
+        storage.replace(directory / f"{NAME}.{suffix}", content.encode())

@@ -1,0 +1,1 @@
+"""What runs on the devices: placement, replicas, processes, the compiled steps."""

@@ -1,0 +1,290 @@
+"""The compiled steps: what runs on the devices, several batches to a host call.
+
+One replica's forward and backward pass is compiled by XLA inside `strategy.run`.
+The reduction over the replicas, the check for overflow and the optimizer stand
+outside of the compiled part: neither the whole replica step nor the outer loop can
+be compiled once there are two replicas. On one device they are one program, which
+updates the variables in place (XLA aliases its outputs with its inputs).
+"""
+
+import sys
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from cxr_data.input.pipeline import expand_image
+from cxr_train.engine.multi_step import Batch, StepRecords, Sums, take_steps
+from cxr_train.engine.strategy import Placement
+from cxr_train.engine.xla import go_on_uncompiled
+from cxr_train.models.flops import count_flops
+from cxr_train.recipe.augment import Augmentation, draw
+from cxr_train.recipe.ema import WeightAverage
+from cxr_train.recipe.loss import Objective
+from cxr_train.recipe.loss_scale import LossScale, all_finite
+from cxr_train.recipe.optimizers import ParameterGroups
+
+Gradients = list[tf.Tensor]
+
+
+class TrainStep:
+    """The training step of one model under one strategy.
+
+    Args:
+      model: images float32 [B, S, S, 3] to logits float32 [B, C]; built under
+        `strategy`'s scope.
+      optimizer: a Keras optimizer, or `ParameterGroups`, made under the same scope. Its own
+        loss scaling, clipping and gradient accumulation must be off.
+      loss_scale: made under the same scope.
+      strategy: where the step runs.
+      compile: whether XLA compiles it.
+      global_batch: examples in a training batch over all replicas; the loss is the
+        mean over them.
+      objective: what is minimised; plain cross-entropy by default.
+      accumulation: into how many micro-batches a replica splits its part of the batch. Their
+        gradients are summed, so that the step is that of the whole batch; BatchNorm alone sees
+        micro-batches. Must divide the replica's part.
+      clip_norm: the largest global norm of the reduced gradients; None for any.
+      augmentation: how images are changed at random.
+      seed: of the augmentation.
+      average: of the weights, moved with each step that is applied.
+
+    Attributes:
+      traces: how often a function was traced, by name. One each is right: a second
+        one means that shapes or dtypes changed, and costs another compilation.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer | ParameterGroups,
+        loss_scale: LossScale,
+        strategy: tf.distribute.Strategy,
+        *,
+        compile: bool,
+        global_batch: int,
+        objective: Objective | None = None,
+        accumulation: int = 1,
+        clip_norm: float | None = None,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        average: WeightAverage | None = None,
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._loss_scale = loss_scale
+        self._strategy = strategy
+        self._global_batch = global_batch
+        self._objective = objective or Objective()
+        self._accumulation = accumulation
+        self._clip_norm = clip_norm
+        self._augmentation = augmentation or Augmentation()
+        self._seed = seed
+        self._average = average
+        self.traces: dict[str, int] = {}
+        self._pass: tuple[tf.Graph, int] | None = None
+        with strategy.scope():
+            optimizer.build(model.trainable_variables)
+        _take_reduced_gradients(optimizer)
+        self.retrace(compile=compile)
+
+    def retrace(self, *, compile: bool) -> None:
+        """Makes the functions anew, for layers that were frozen or freed since, or for another way.
+
+        The next call traces them once.
+        """
+        self._variables = self._model.trainable_variables
+        self._compiled_gradients = tf.function(self._scaled_gradients, jit_compile=compile)
+        self._compiled_step = tf.function(self._step_on_one_device, jit_compile=compile)
+        self._run = tf.function(self._several_steps)
+
+    def __call__(self, iterator: tf.data.Iterator, steps: int, first_step: int = 0) -> StepRecords:
+        """Takes `steps` training steps in one host call, and waits for them.
+
+        Args:
+          iterator: over batches of `cxr_data.input.pipeline`, distributed by the strategy.
+          steps: at most as many as the iterator has batches left.
+          first_step: the number of the first of them, from the start of the run; the
+            augmentation depends on it.
+
+        Returns:
+          A record of each; fewer where a loss was not finite, and then of that step last. A step
+          with such a loss leaves the weights as they were.
+        """
+        records = self._run(iterator, tf.constant(steps, tf.int64), tf.constant(first_step, tf.int64))
+        return StepRecords(*records.numpy().T)
+
+    @property
+    def flops_per_image(self) -> float | None:
+        """Of forward and backward pass, see `flops`; None before the first step."""
+        if self._pass is None:
+            return None
+        graph, images = self._pass
+        return count_flops(graph) / images
+
+    def _traced(self, name: str) -> None:
+        """Counts a trace: the Python code of a `tf.function` runs only while it is traced."""
+        self.traces[name] = self.traces.get(name, 0) + 1
+
+    def _several_steps(
+        self, iterator: tf.data.Iterator, steps: tf.Tensor, first_step: tf.Tensor
+    ) -> tf.Tensor:
+        self._traced("loop")
+        updated = self._optimizer.iterations.value
+        return take_steps(self._step, iterator, first_step, first_step + steps, updated=updated)
+
+    def _step(self, batch: Batch, step: tf.Tensor) -> Sums:
+        # Drawn outside of the compiled part: XLA's generator gives other numbers for the same key.
+        draws = draw(self._seed, step, self._global_batch) if self._augmentation else None
+        # A mirrored strategy leaves the replica to update, however few there are.
+        if isinstance(self._strategy, tf.distribute.OneDeviceStrategy):
+            sums = self._strategy.run(self._compiled_step, args=(batch, draws))
+        else:
+            gradients, finite, sums = self._strategy.run(self._reduced_gradients, args=(batch, draws))
+            # Every replica holds the same answer; the condition must stand outside
+            # of `run`, since the optimizer leaves the replica to update.
+            finite = self._strategy.experimental_local_results(finite)[0]
+            self._apply_if(finite, lambda: self._strategy.run(self._apply, args=(gradients,)))
+        return Sums(*(self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in sums))
+
+    def _step_on_one_device(self, batch: Batch, draws: tf.Tensor | None) -> Sums:
+        gradients, sums = self._scaled_gradients(batch, draws)
+        gradients = self._loss_scale.unscale(gradients)
+        self._apply_if(all_finite(gradients), lambda: self._apply(gradients))
+        return sums
+
+    def _reduced_gradients(self, batch: Batch, draws: tf.Tensor | None) -> tuple[Gradients, tf.Tensor, Sums]:
+        """One replica's view of the summed, unscaled gradients, and whether they are finite."""
+        replica = tf.distribute.get_replica_context()
+        if draws is not None:
+            parts = tf.reshape(draws, [replica.num_replicas_in_sync, -1, draws.shape[1]])
+            draws = parts[replica.replica_id_in_sync_group]
+        gradients, sums = self._compiled_gradients(batch, draws)
+        gradients = self._loss_scale.unscale(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
+        return gradients, all_finite(gradients), sums
+
+    def _scaled_gradients(self, batch: Batch, draws: tf.Tensor | None) -> tuple[Gradients, Sums]:
+        """One replica's gradients of the scaled loss, not yet reduced, and its sums.
+
+        Args:
+          batch: the replica's part of the global batch.
+          draws: of the augmentation, for each of its images; None without.
+        """
+        self._traced("gradients")
+        if draws is not None:
+            batch = {**batch, "draws": draws}
+        if self._accumulation == 1:
+            return self._gradients_of(batch)
+        gradients = [tf.zeros(variable.shape, variable.dtype) for variable in self._variables]
+        sums = _no_examples()
+        micro_batches = {key: self._split(value) for key, value in batch.items()}
+        # A loop in the graph: the network is compiled once, and the activations of one
+        # micro-batch are freed before the next.
+        for number in tf.range(self._accumulation):
+            part, part_sums = self._gradients_of({key: value[number] for key, value in micro_batches.items()})
+            gradients = [total + gradient for total, gradient in zip(gradients, part, strict=True)]
+            sums = _add(sums, part_sums)
+        return gradients, sums
+
+    def _split(self, value: tf.Tensor) -> tf.Tensor:
+        """[B, ...] -> [accumulation, B / accumulation, ...], in order."""
+        return tf.reshape(value, [self._accumulation, -1, *value.shape[1:]])
+
+    def _gradients_of(self, batch: Batch) -> tuple[Gradients, Sums]:
+        """Gradients of the scaled loss of a batch, as its share of the global batch."""
+        images = batch["image"]
+        self._pass = tf.compat.v1.get_default_graph(), images.shape[0]
+        if "draws" in batch:
+            images = self._augmentation(images, batch["draws"])
+        values = [variable.value for variable in self._variables]
+        # Only what is trained is watched: frozen layers below it are no part of the backward pass.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(values)
+            logits = self._model(expand_image(images), training=True)
+            loss = tf.reduce_sum(self._objective(batch["label"], logits) * batch["weight"])
+            # Divided by the global batch, so that the sum over replicas is the mean.
+            scaled = loss / self._global_batch * self._loss_scale.scale
+        gradients = tape.gradient(scaled, values)
+        right = tf.equal(tf.argmax(logits, axis=-1, output_type=batch["label"].dtype), batch["label"])
+        correct = tf.reduce_sum(tf.cast(right, tf.float32) * batch["weight"])
+        return gradients, Sums(loss, tf.reduce_sum(batch["weight"]), correct)
+
+    def _apply(self, gradients: Gradients) -> None:
+        """Clips and applies reduced, finite gradients."""
+        if self._clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
+        self._optimizer.apply(gradients, self._variables)
+        if self._average:
+            self._average.update(self._optimizer.iterations)
+
+    def _apply_if(self, finite: tf.Tensor, apply: Callable[[], object]) -> None:
+        def branch() -> tf.Tensor:
+            apply()
+            return finite
+
+        tf.cond(finite, branch, lambda: finite)
+        self._loss_scale.update(finite)
+
+
+class PredictStep:
+    """The prediction step of one model, as it is placed.
+
+    Args:
+      model: as for `TrainStep`.
+      placement: where and how it computes; where `auto` chose XLA, and that cannot compile the
+        network, it says so on stderr and goes on without.
+    """
+
+    def __init__(self, model: keras.Model, placement: Placement) -> None:
+        self._model = model
+        self._place(placement)
+
+    def __call__(self, batch: Batch) -> np.ndarray:
+        """Returns the logits float32 [B, C] of a distributed batch, in its order.
+
+        Raises:
+          CxrError: XLA was asked for, and cannot compile the network.
+        """
+        try:
+            logits = self._run(batch["image"])
+        except tf.errors.OpError as error:
+            placement, choice = go_on_uncompiled(error, self._placement)
+            tqdm.write(str(choice), file=sys.stderr)  # stdout may be a table of predictions
+            self._place(placement)
+            logits = self._run(batch["image"])
+        return self.gather(logits)
+
+    def gather(self, per_replica: tf.Tensor) -> np.ndarray:
+        """Returns the replicas' parts of a batch as one array [B, ...], in the batch's order."""
+        parts = self._placement.strategy.experimental_local_results(per_replica)
+        return np.concatenate([part.numpy() for part in parts])
+
+    def _place(self, placement: Placement) -> None:
+        self._placement = placement
+        forward = tf.function(
+            lambda images: self._model(expand_image(images), training=False), jit_compile=placement.compile
+        )
+        # `run` would compile a `tf.function` around the replicas, not in each of them.
+        self._run = tf.function(
+            lambda images: placement.strategy.run(lambda part: forward(part), args=(images,))
+        )
+
+
+def _no_examples() -> Sums:
+    return Sums(tf.zeros([]), tf.zeros([]), tf.zeros([]))
+
+
+def _add(left: Sums, right: Sums) -> Sums:
+    return Sums(*(a + b for a, b in zip(left, right, strict=True)))
+
+
+def _take_reduced_gradients(optimizer: keras.optimizers.Optimizer | ParameterGroups) -> None:
+    """Makes `optimizer.apply` take gradients that are already summed over the replicas.
+
+    Keras sums them itself, as its last step before the update. By then it is too late
+    to check the sum for overflow or to clip it by its norm.
+    """
+    for one in optimizer.optimizers if isinstance(optimizer, ParameterGroups) else [optimizer]:
+        one._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables

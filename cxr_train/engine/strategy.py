@@ -1,0 +1,215 @@
+"""Where the network runs and how it is computed there; `auto` says what it chose and why."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from cxr_data.core.choice import Choice
+from cxr_data.core.errors import UsageError
+from cxr_train.engine.cluster import (
+    TF_CONFIG_EXAMPLE,
+    Cluster,
+    gather_from_workers,
+    join_cluster,
+    read_cluster,
+)
+
+STRATEGIES = ("auto", "one", "mirrored", "multiworker")
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
+XLA = ("auto", "on", "off")
+
+# Tensor cores for float16 came with Volta (7.0), for bfloat16 with Ampere (8.0).
+_FLOAT16_CAPABILITY = (7, 0)
+_BFLOAT16_CAPABILITY = (8, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where and how a run computes.
+
+    Attributes:
+      strategy: the `tf.distribute` strategy; its scope is open while the model is built.
+      policy: Keras dtype policy.
+      compile: whether XLA compiles the step.
+      choices: every choice made, for the log and the report.
+      cluster: the processes that share the work; this one alone by default.
+    """
+
+    strategy: tf.distribute.Strategy
+    policy: str
+    compile: bool
+    choices: tuple[Choice, ...]
+    cluster: Cluster = Cluster()  # noqa: RUF009  (frozen)
+
+    @property
+    def replicas(self) -> int:
+        """Number of replicas that share a global batch, over all workers."""
+        return self.strategy.num_replicas_in_sync
+
+    def choice(self, flag: str) -> Choice:
+        """What was chosen for a flag, and why. Raises KeyError: nothing was."""
+        return {choice.flag: choice for choice in self.choices}[flag]
+
+    def distribute(self, dataset: tf.data.Dataset) -> Any:
+        """Brings batches to the replicas.
+
+        Args:
+          dataset: this worker's part of each global batch, of static shape.
+
+        Returns:
+          An iterable over distributed batches.
+        """
+        if self.cluster.size == 1:
+            return self.strategy.experimental_distribute_dataset(dataset)
+        part: int = dataset.element_spec["label"].shape[0]
+        per_replica = part * self.cluster.size // self.replicas
+        if per_replica != part:
+            dataset = dataset.rebatch(per_replica, drop_remainder=True)
+        return self.strategy.distribute_datasets_from_function(lambda context: dataset)
+
+    def gather(self, value: np.ndarray) -> np.ndarray:
+        """Brings the value [...] of each worker to all, [workers, ...]: see `gather_from_workers`."""
+        if self.cluster.size == 1:
+            return value[None]
+        return gather_from_workers(self.strategy, self.cluster, value)
+
+    def largest(self, value: float) -> float:
+        """The largest of the workers' values; each worker must call it at the same point."""
+        return float(self.gather(np.array(value, np.float64)).max())
+
+    def smallest(self, value: float) -> float:
+        """The smallest of the workers' values; each worker must call it at the same point."""
+        return -self.largest(-value)
+
+    def any(self, value: bool) -> bool:
+        """Whether it is so on any worker; each must call it at the same point."""
+        return bool(self.largest(value))
+
+    def wait(self) -> None:
+        """Returns once all workers have come here."""
+        self.largest(0.0)
+
+    @contextlib.contextmanager
+    def chief_first(self) -> Iterator[None]:
+        """The chief goes through the context first, then the other workers, who see what it has done."""
+        if not self.cluster.is_chief:
+            self.wait()
+        yield
+        if self.cluster.is_chief:
+            self.wait()
+
+
+def split_cpu(replicas: int) -> None:
+    """Presents the CPU as several logical devices, to run several replicas without a GPU.
+
+    Raises:
+      UsageError: TensorFlow has already started its devices.
+    """
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    except RuntimeError as error:
+        raise UsageError("--logical_devices must be set before TensorFlow starts its devices") from error
+
+
+def check_logical_devices(count: int, placement: Placement) -> None:
+    """Raises UsageError if the CPU was split into devices of which only one is used, or none."""
+    if count == 1:
+        return
+    if tf.config.list_physical_devices("GPU"):
+        raise UsageError(f"--logical_devices={count}: splits the CPU, and this machine trains on its GPU")
+    if placement.choice("strategy").value == "one":
+        raise UsageError(f"--logical_devices={count}: only one would be used; add --strategy=mirrored")
+
+
+def choose_placement(strategy: str, precision: str, xla: str) -> Placement:
+    """Turns the three flags into a placement on the devices of this machine, and of the cluster's others.
+
+    With several workers, it waits for all of them, and TensorFlow must not have started its
+    devices yet.
+
+    Raises:
+      UsageError: a value that is none of `STRATEGIES`, `PRECISIONS` or `XLA`, or a wrong `TF_CONFIG`.
+      CxrError: the other workers did not come.
+    """
+    for flag, value, known in (
+        ("strategy", strategy, STRATEGIES),
+        ("precision", precision, PRECISIONS),
+        ("xla", xla, XLA),
+    ):
+        if value not in known:
+            raise UsageError(f"--{flag}={value}: choose one of {', '.join(known)}")
+    gpus = tf.config.list_physical_devices("GPU")
+    cluster = read_cluster() if strategy in ("auto", "multiworker") else None
+    strategy_choice = _choose_strategy(strategy, len(gpus), cluster)
+    precision_choice = _choose_precision(precision)
+    xla_choice = _choose_xla(xla, bool(gpus))
+    if strategy_choice.value != "multiworker":
+        cluster = None
+    return Placement(
+        strategy=join_cluster(cluster) if cluster else _make_strategy(strategy_choice.value),
+        policy=precision_choice.value,
+        compile=xla_choice.value == "on",
+        choices=(strategy_choice, precision_choice, xla_choice),
+        cluster=cluster or Cluster(),
+    )
+
+
+def _choose_strategy(requested: str, gpus: int, cluster: Cluster | None) -> Choice:
+    if requested == "multiworker" and cluster is None:
+        raise UsageError(
+            f"--strategy=multiworker: TF_CONFIG is not set; start each worker with {TF_CONFIG_EXAMPLE}"
+        )
+    if requested != "auto":
+        return Choice("strategy", requested)
+    if cluster and cluster.size > 1:
+        return Choice("strategy", "multiworker", f"TF_CONFIG names {cluster.size} workers")
+    if gpus > 1:
+        return Choice("strategy", "mirrored", f"{gpus} GPUs")
+    return Choice("strategy", "one", "one GPU" if gpus else "no GPU")
+
+
+def _choose_precision(requested: str) -> Choice:
+    if requested != "auto":
+        return Choice("precision", requested)
+    capability = _weakest_compute_capability()
+    if capability is None:
+        return Choice("precision", "float32", "a CPU gains little from 16 bits")
+    version = ".".join(map(str, capability))
+    if capability >= _BFLOAT16_CAPABILITY:
+        return Choice("precision", "mixed_bfloat16", f"compute capability {version}, no loss scaling needed")
+    if capability >= _FLOAT16_CAPABILITY:
+        return Choice("precision", "mixed_float16", f"compute capability {version}")
+    return Choice("precision", "float32", f"compute capability {version} has no 16-bit tensor cores")
+
+
+def _choose_xla(requested: str, has_gpu: bool) -> Choice:
+    if requested != "auto":
+        return Choice("xla", requested)
+    if has_gpu:
+        return Choice("xla", "on", "a GPU gains from fusion")
+    return Choice("xla", "off", "on a CPU oneDNN is 10 to 20 times faster than XLA's convolutions")
+
+
+def _weakest_compute_capability() -> tuple[int, int] | None:
+    details = [
+        tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return min((detail.get("compute_capability", (0, 0)) for detail in details), default=None)
+
+
+def _make_strategy(name: str) -> tf.distribute.Strategy:
+    if name == "one":
+        gpus = tf.config.list_logical_devices("GPU")
+        return tf.distribute.OneDeviceStrategy(gpus[0].name if gpus else "/cpu:0")
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        return tf.distribute.MirroredStrategy([gpu.name for gpu in gpus])
+    # NCCL is for GPUs, and the default reduction to one CPU device deadlocks when
+    # several steps run in one call.
+    cpus = [cpu.name for cpu in tf.config.list_logical_devices("CPU")]
+    return tf.distribute.MirroredStrategy(cpus, cross_device_ops=tf.distribute.HierarchicalCopyAllReduce())

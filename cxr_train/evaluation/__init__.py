@@ -1,0 +1,1 @@
+"""A model on a split: predictions, metrics with intervals, calibration, comparison."""

@@ -1,0 +1,96 @@
+"""External data with other class folders: their classes, as ours.
+
+    --class_map=COVID-19:covid,Lung_Opacity:-
+
+gives the images of their `COVID-19` our label `covid`, and leaves out those of `Lung_Opacity`.
+A class of the same name needs no entry.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cxr_data.core.errors import DataError, UsageError
+from cxr_train.evaluation.metrics import Counts
+
+DROP = "-"
+_DROPPED = -1
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """From the labels of some data to those of a model.
+
+    Attributes:
+      index_of: int64 [their classes], our index, -1 for a class that is left out.
+      theirs, ours: class names in index order.
+    """
+
+    index_of: Counts
+    theirs: tuple[str, ...]
+    ours: tuple[str, ...]
+
+    def labels(self, labels: Counts) -> tuple[Counts, np.ndarray]:
+        """Returns our labels int64 [N], and which images are kept, bool [N]; -1 for the others."""
+        mapped = self.index_of[labels]
+        return mapped, mapped != _DROPPED
+
+    def dropped(self, labels: Counts) -> dict[str, int]:
+        """How many images of each of their classes are left out, by name."""
+        names = (name for name, index in zip(self.theirs, self.index_of, strict=True) if index == _DROPPED)
+        return {name: int((labels == self.theirs.index(name)).sum()) for name in names}
+
+
+def parse_class_map(entries: Sequence[str]) -> dict[str, str]:
+    """Parses `theirs:ours` entries; a colon in their name is no trouble.
+
+    Raises:
+      UsageError: an entry is something else, or a class has two.
+    """
+    names: dict[str, str] = {}
+    for entry in entries:
+        theirs, colon, ours = entry.rpartition(":")
+        if not (theirs and colon and ours):
+            raise UsageError(f"--class_map={entry}: write theirs:ours, or theirs:{DROP} to leave a class out")
+        if theirs in names:
+            raise UsageError(f"--class_map: {theirs} has two entries")
+        names[theirs] = ours
+    return names
+
+
+def map_classes(theirs: Sequence[str], ours: Sequence[str], names: Mapping[str, str]) -> ClassMap:
+    """Makes the map from their class names to ours.
+
+    Args:
+      theirs: of the data, in index order.
+      ours: of the model, in index order.
+      names: from `parse_class_map`; a class that is not in it keeps its name.
+
+    Raises:
+      UsageError: an entry names a class that neither side has, or all classes are left out.
+      DataError: one of their classes is unknown to the model and has no entry.
+    """
+    for their, our in names.items():
+        if their not in theirs:
+            raise UsageError(
+                f"--class_map={their}:{our}: the data has no class {their}, only {_list(theirs)}"
+            )
+        if our not in ours and our != DROP:
+            raise UsageError(f"--class_map={their}:{our}: the model has no class {our}, only {_list(ours)}")
+    index_of = []
+    for their in theirs:
+        our = names.get(their, their)
+        if our not in ours and our != DROP:
+            raise DataError(
+                f"the data has a class {their} that the model does not know ({_list(ours)}): say which it "
+                f"is with --class_map={their}:CLASS, or leave its images out with --class_map={their}:{DROP}"
+            )
+        index_of.append(_DROPPED if our == DROP else ours.index(our))
+    if all(index == _DROPPED for index in index_of):
+        raise UsageError("--class_map leaves all classes out")
+    return ClassMap(np.array(index_of, np.int64), tuple(theirs), tuple(ours))
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names)

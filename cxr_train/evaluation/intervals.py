@@ -1,0 +1,295 @@
+"""Confidence intervals by resampling patients.
+
+Images of one patient resemble each other: three right answers about one patient are less
+evidence than three about three. A bootstrap over images takes them for independent, and its
+interval is too narrow. Here whole patients are drawn with replacement, with all their images
+(Field and Welsh, "Bootstrapping clustered data", 2007), and an interval is the range between
+two percentiles of the resampled metric.
+
+Where the bootstrap knows nothing, no number is made up:
+
+- a resample without images of a class leaves that class's metrics undefined. The percentiles
+  are of the other resamples, and `undefined_resamples` counts those left out; where they are
+  more than half, there is no interval;
+- a rate of exactly 0 or 1 is the same in every resample. Instead of an interval of no width it
+  gets the exact binomial one (Clopper and Pearson, 1934) with patients as the trials, which
+  errs on the wide side; `exact` names these;
+- any other metric that is the same in all resamples has none; `no_interval` says so.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_train.evaluation import metrics
+from cxr_train.evaluation.metrics import Counts, Floats, OneVsRest
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+METHOD = "percentile bootstrap over patients"
+
+# A block of resamples is handled at once; its arrays stay in the cache of the processor.
+_BLOCK_VALUES = 1 << 19
+
+
+class PatientBootstrap:
+    """Resamples of the patients of a set of images, the same ones in every call.
+
+    Args:
+      groups: the patient of each image, [N].
+      resamples: R.
+      seed: of the draws.
+
+    Attributes:
+      patients: G, the number of different patients.
+      patient_of: int64 [N], each image's patient in [0, G).
+    """
+
+    def __init__(self, groups: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0) -> None:
+        names = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+        self.patients = len(names)
+        self.patient_of: Counts = np.fromiter((names[group] for group in groups), np.int64, len(groups))
+        self.resamples = resamples
+        self.seed = seed
+
+    def draws(self) -> Iterator[Floats]:
+        """Yields [k, G] for blocks of k resamples: how often each patient is drawn, G in all."""
+        random = np.random.default_rng(self.seed)
+        block = max(1, _BLOCK_VALUES // max(len(self.patient_of), 1))
+        for start in range(0, self.resamples, block):
+            rows = min(block, self.resamples - start)
+            drawn = random.integers(self.patients, size=(rows, self.patients))
+            cells = drawn + np.arange(rows)[:, np.newaxis] * self.patients
+            counts = np.bincount(cells.ravel(), minlength=rows * self.patients)
+            yield counts.reshape(rows, self.patients).astype(np.float64)
+
+    def sums(self, values: npt.ArrayLike) -> Floats:
+        """The resampled sums [R, K] of values [N, K]; exact for whole numbers."""
+        values = np.asarray(values, np.float64)
+        of_patient = np.zeros((self.patients, values.shape[1]))
+        np.add.at(of_patient, self.patient_of, values)
+        return np.concatenate([counts @ of_patient for counts in self.draws()])
+
+    def one_vs_rest(self, is_class: npt.ArrayLike, is_given: npt.ArrayLike) -> OneVsRest:
+        """The resampled counts [R, C] of what images are and were given, bool [N, C] each."""
+        sums = self.sums(np.concatenate(metrics.outcomes(is_class, is_given), axis=1)).astype(np.int64)
+        return OneVsRest(*np.split(sums, 4, axis=1))
+
+    def rankings(self, labels: Counts, probabilities: Floats) -> tuple[Floats, Floats]:
+        """The resampled AUROC and AUPRC of each class, [R, C] each, as `metrics.auroc` and `auprc`."""
+        orders = [_Order.of(labels == index, scores) for index, scores in enumerate(probabilities.T)]
+        blocks = []
+        for counts in self.draws():
+            pairs = [order.areas(counts[:, self.patient_of[order.images]]) for order in orders]
+            blocks.append(np.stack(pairs, axis=-1))
+        auroc, auprc = np.concatenate(blocks, axis=1)
+        return auroc, auprc
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The images from the highest score of a class to the lowest.
+
+    Attributes:
+      images: int64 [N], their numbers.
+      positive: bool [N], whether each is of the class.
+      ends: int64 [U], the last place of each run of equal scores.
+    """
+
+    images: Counts
+    positive: npt.NDArray[np.bool_]
+    ends: Counts
+
+    @classmethod
+    def of(cls, positive: npt.NDArray[np.bool_], scores: Floats) -> "_Order":
+        images = np.argsort(-scores, kind="stable")
+        steps = np.flatnonzero(np.diff(scores[images]))
+        return cls(images, positive[images], np.append(steps, len(scores) - 1))
+
+    def areas(self, weights: Floats) -> tuple[Floats, Floats]:
+        """AUROC and AUPRC [k] when each image (in this order) counts `weights` [k, N] times."""
+        hits = np.cumsum(weights * self.positive, axis=1)[:, self.ends]
+        found = np.cumsum(weights, axis=1)[:, self.ends]
+        misses = found - hits
+        new_hits = np.diff(hits, axis=1, prepend=0)
+        new_misses = np.diff(misses, axis=1, prepend=0)
+        both = hits[:, -1] * misses[:, -1]
+        # Pairs in order, a tie counting one half.
+        pairs = np.einsum("ru,ru->r", hits - new_hits / 2, new_misses)
+        precision = hits / np.maximum(found, 1)
+        average_precision = np.einsum("ru,ru->r", precision, new_hits)
+        return metrics.ratio(pairs, both), metrics.ratio(average_precision, hits[:, -1] * (both > 0))
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Resampled metrics.
+
+    Attributes:
+      accuracy: float64 [R].
+      per_class: by metric, float64 [R, C], NaN where undefined.
+    """
+
+    accuracy: Floats
+    per_class: Mapping[str, Floats]
+
+    def macro(self, metric: str, defined: npt.NDArray[np.bool_]) -> Floats:
+        """The macro average [R] over the classes `defined` [C] in the data as it is.
+
+        Undefined where a resample lacks one of them: the average over the rest is another metric.
+        """
+        return metrics.ratio(self.per_class[metric][:, defined].sum(axis=1), defined.sum())
+
+
+def resample_metrics(bootstrap: PatientBootstrap, labels: Counts, probabilities: Floats) -> Replicates:
+    """Every metric of `metrics.summarize` in every resample.
+
+    Args:
+      bootstrap: of the N images.
+      labels: int64 [N] in [0, C).
+      probabilities: float64 [N, C].
+    """
+    classes = probabilities.shape[1]
+    identity = np.eye(classes, dtype=bool)
+    counts = bootstrap.one_vs_rest(identity[labels], identity[probabilities.argmax(axis=1)])
+    auroc, auprc = bootstrap.rankings(labels, probabilities)
+    images = counts.true_positives + counts.false_positives + counts.false_negatives + counts.true_negatives
+    return Replicates(
+        accuracy=metrics.ratio(counts.true_positives.sum(axis=1), images[:, 0]),
+        per_class={name: getattr(counts, name) for name in metrics.RATES} | {"auroc": auroc, "auprc": auprc},
+    )
+
+
+@dataclass
+class IntervalNotes:
+    """What a reader must know about intervals that are not plain percentiles, by metric.
+
+    Attributes:
+      undefined_resamples: in how many resamples the metric is undefined.
+      exact: metrics with an exact binomial interval instead.
+      no_interval: why there is none.
+    """
+
+    undefined_resamples: dict[str, int] = field(default_factory=dict)
+    exact: list[str] = field(default_factory=list)
+    no_interval: dict[str, str] = field(default_factory=dict)
+
+
+def percentile_interval(
+    value: float,
+    replicates: Floats,
+    name: str,
+    notes: IntervalNotes,
+    *,
+    trials: int | None = None,
+    confidence: float = CONFIDENCE,
+) -> list[float] | None:
+    """The interval of one metric, [low, high], or None.
+
+    Args:
+      value: the metric of the data as it is; NaN gives None.
+      replicates: [R] its resampled values.
+      name: of the metric in `notes`, which is added to.
+      trials: of a rate, the number of patients that it was counted on.
+    """
+    if np.isnan(value):
+        return None
+    tail = (1 - confidence) / 2
+    if trials and value in (0.0, 1.0):
+        notes.exact.append(name)
+        reach = tail ** (1 / trials)
+        return [float(reach), 1.0] if value else [0.0, float(1 - reach)]
+    defined = replicates[~np.isnan(replicates)]
+    lost = len(replicates) - len(defined)
+    if lost:
+        notes.undefined_resamples[name] = lost
+    if len(defined) <= len(replicates) / 2:
+        notes.no_interval[name] = f"undefined in {lost} of {len(replicates)} resamples"
+        return None
+    if (defined == defined[0]).all():
+        notes.no_interval[name] = f"the same in all resamples ({float(defined[0]):g})"
+        return None
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return [float(low), float(high)]
+
+
+def metric_intervals(
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    class_names: Sequence[str],
+    bootstrap: PatientBootstrap,
+) -> dict[str, Any]:
+    """The 95 % intervals of everything in `metrics.summarize`; ready for JSON.
+
+    Args:
+      labels: int [N] in [0, C).
+      probabilities: float [N, C].
+      class_names: [C].
+      bootstrap: of the N images.
+
+    Returns:
+      method, confidence, resamples, seed, patients; patients_of: by class, the patients with an image of
+      it; accuracy: [low, high] or null; macro and
+      per_class: as in `metrics.summarize`, with [low, high] or null in place of each number;
+      undefined_resamples, exact and no_interval: see `IntervalNotes`.
+    """
+    true, scores = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
+    replicates = resample_metrics(bootstrap, true, scores)
+    values = metrics.all_metrics(true, scores)
+    trials = _patients_counted(bootstrap, true, scores.argmax(axis=1), len(class_names))
+    notes = IntervalNotes()
+    per_class: dict[str, dict[str, Any]] = {name: {} for name in class_names}
+    macro = {}
+    for metric, of_classes in values.items():
+        for index, name in enumerate(class_names):
+            counted = int(trials[metric][index]) if metric in trials else None
+            per_class[name][metric] = percentile_interval(
+                of_classes[index],
+                replicates.per_class[metric][:, index],
+                f"{name} {metric}",
+                notes,
+                trials=counted,
+            )
+        resampled = replicates.macro(metric, ~np.isnan(of_classes))
+        macro[metric] = percentile_interval(
+            float(metrics.macro(of_classes)), resampled, f"macro {metric}", notes
+        )
+    right = float(metrics.ratio((scores.argmax(axis=1) == true).sum(), len(true)))
+    return {
+        "method": METHOD,
+        "confidence": CONFIDENCE,
+        "resamples": bootstrap.resamples,
+        "seed": bootstrap.seed,
+        "patients": bootstrap.patients,
+        "patients_of": dict(zip(class_names, trials["sensitivity"].tolist(), strict=True)),
+        "accuracy": percentile_interval(
+            right, replicates.accuracy, "accuracy", notes, trials=bootstrap.patients
+        ),
+        "macro": macro,
+        "per_class": per_class,
+        **vars(notes),
+    }
+
+
+def _patients_counted(
+    bootstrap: PatientBootstrap, labels: Counts, predicted: Counts, classes: int
+) -> dict[str, Counts]:
+    """By rate, how many patients [C] have an image in its denominator."""
+    is_class, is_given = (np.eye(classes, dtype=bool)[index] for index in (labels, predicted))
+    denominators = {
+        "one_vs_rest_accuracy": np.ones_like(is_class),
+        "sensitivity": is_class,
+        "specificity": ~is_class,
+        "precision": is_given,
+    }
+    return {rate: patients_with(bootstrap, images) for rate, images in denominators.items()}
+
+
+def patients_with(bootstrap: PatientBootstrap, images: npt.NDArray[np.bool_]) -> Counts:
+    """How many patients [C] have at least one of the images bool [N, C]."""
+    counted = np.zeros((bootstrap.patients, images.shape[1]), bool)
+    np.logical_or.at(counted, bootstrap.patient_of, images)
+    return counted.sum(axis=0)

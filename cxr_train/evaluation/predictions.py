@@ -1,0 +1,217 @@
+"""What a model says of every image of a split, each exactly once."""
+
+import csv
+import dataclasses
+import io
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+from cxr_data.input.order import PADDING
+from cxr_data.input.pipeline import Pipeline, clear_data_errors, read_split_fields
+from cxr_data.records.manifest import Manifest
+from cxr_train.engine.step import PredictStep
+from cxr_train.engine.strategy import Placement
+from cxr_train.evaluation import metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a model says of a split.
+
+    Attributes:
+      index: int64 [N], the images' numbers within their split.
+      labels: int64 [N], true classes.
+      logits: float32 [N, C].
+    """
+
+    index: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+
+    @property
+    def log_probabilities(self) -> np.ndarray:
+        """float64 [N, C], the log-softmax of the logits."""
+        shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64 [N, C] in [0, 1], rows sum to 1."""
+        return np.exp(self.log_probabilities)
+
+    @property
+    def loss(self) -> float:
+        """The mean cross-entropy, in nats."""
+        return float(-self.log_probabilities[np.arange(len(self.labels)), self.labels].mean())
+
+    def summarize(self, class_names: tuple[str, ...]) -> dict[str, Any]:
+        """Returns `metrics.summarize` with the loss; ready for JSON."""
+        return {"loss": self.loss, **metrics.summarize(self.labels, self.probabilities, class_names)}
+
+
+def predict_split(
+    pipeline: Pipeline,
+    split: str,
+    predict: PredictStep,
+    placement: Placement,
+    *,
+    batch_size: int,
+    check_stop: Callable[[], None] = lambda: None,
+) -> Predictions:
+    """Predicts every image of `split` exactly once, whatever the batch size, the replicas and the workers.
+
+    Every worker predicts its part, and all of them have the whole in the end.
+
+    Args:
+      batch_size: global batch; rounded up to a multiple of the replicas.
+      check_stop: called before every batch; what it raises ends the prediction.
+
+    Raises:
+      DataError: the split is not there, or a record is damaged.
+    """
+    replicas = placement.replicas
+    batch_size = -(-min(batch_size, len(pipeline.positions(split))) // replicas) * replicas
+    dataset = pipeline.evaluation_dataset(split, batch_size=batch_size)
+    batches = tqdm(
+        placement.distribute(dataset),
+        total=len(dataset),
+        desc=f"evaluate {split}",
+        unit="batch",
+        leave=False,
+        disable=not placement.cluster.is_chief,
+    )
+    parts = []
+    with clear_data_errors(pipeline.manifest):
+        for batch in batches:
+            check_stop()
+            parts.append((predict.gather(batch["index"]), predict.gather(batch["label"]), predict(batch)))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    index, labels, logits = (np.concatenate(placement.gather(column)) for column in columns)
+    order = np.argsort(index)[np.count_nonzero(index == PADDING) :]
+    return Predictions(index[order], labels[order].astype(np.int64), logits[order])
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedPredictions:
+    """Predictions with the images' names: what `predictions_{split}.csv` holds.
+
+    Attributes:
+      source: the file, or the run, that they are from.
+      class_names: C names in index order.
+      ids: [N], the records' ids, which are distinct.
+      groups: [N], their patients.
+      labels: int64 [N] in [0, C).
+      probabilities: float64 [N, C] in [0, 1].
+    """
+
+    source: str
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def without_patient(self) -> int:
+        """How many images have no known patient: the sharder names their group by their id."""
+        return sum(name == group for name, group in zip(self.ids, self.groups, strict=True))
+
+    def keep(self, kept: np.ndarray, labels: np.ndarray) -> "NamedPredictions":
+        """The images where `kept` (bool [N]), with other `labels` (int64 [N])."""
+        rows = np.flatnonzero(kept)
+        return dataclasses.replace(
+            self,
+            ids=tuple(self.ids[row] for row in rows),
+            groups=tuple(self.groups[row] for row in rows),
+            labels=labels[rows],
+            probabilities=self.probabilities[rows],
+        )
+
+
+def name_predictions(
+    predictions: Predictions, manifest: Manifest, split: str, class_names: Sequence[str], source: str
+) -> NamedPredictions:
+    """Adds ids and patients from the records; `class_names` are the model's."""
+    fields = read_split_fields(manifest, split)
+    return NamedPredictions(
+        source=source,
+        class_names=tuple(class_names),
+        ids=tuple(fields[index].id for index in predictions.index),
+        groups=tuple(fields[index].group for index in predictions.index),
+        labels=predictions.labels,
+        probabilities=predictions.probabilities,
+    )
+
+
+_COLUMNS = ("id", "group", "label", "predicted")
+_PROBABILITY = "p_"
+
+
+def write_predictions(path: pathlib.Path, predictions: NamedPredictions) -> None:
+    """Writes one line an image: id, group, label, predicted class and a probability a class.
+
+    The probabilities are written with all their digits, so that reading them gives them back.
+    """
+    names = predictions.class_names
+    rows = [[*_COLUMNS, *(f"{_PROBABILITY}{name}" for name in names)]]
+    columns = zip(
+        predictions.ids, predictions.groups, predictions.labels, predictions.probabilities, strict=True
+    )
+    for image_id, group, label, probabilities in columns:
+        row = [image_id, group, names[label], names[int(probabilities.argmax())]]
+        rows.append([*row, *(repr(float(probability)) for probability in probabilities)])
+    storage.replace(path, csv_bytes(rows))
+
+
+def csv_bytes(rows: Iterable[Sequence[str]], line_end: str = "\n") -> bytes:
+    """Rows as CSV that gives back the same cells, whatever is in the names of files."""
+    text = io.StringIO(newline="")
+    plain = csv.writer(text, lineterminator=line_end)
+    quoted = csv.writer(text, lineterminator=line_end, quoting=csv.QUOTE_ALL)
+    for row in rows:
+        # Python's writer does not quote a carriage return, and its reader takes one for the end of a line.
+        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
+    # File names that are not UTF-8 are surrogates in Python; the bytes go out as they came in.
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def read_predictions(path: pathlib.Path) -> NamedPredictions:
+    """Reads what `write_predictions` wrote.
+
+    Raises:
+      DataError: it is not there, or not such a file; names the line.
+    """
+    text = storage.read_bytes(str(path)).decode("utf-8", "surrogateescape")
+    rows = csv.reader(io.StringIO(text, newline=""))
+    header = next(rows, [])
+    class_names = tuple(name.removeprefix(_PROBABILITY) for name in header[len(_COLUMNS) :])
+    if tuple(header[: len(_COLUMNS)]) != _COLUMNS or not class_names:
+        raise DataError(f"{path} is not a file of predictions: its first line is {','.join(header)[:80]!r}")
+    number = {name: index for index, name in enumerate(class_names)}
+    columns: tuple[list[Any], ...] = ([], [], [], [])
+    for line, row in enumerate(rows, start=2):
+        try:
+            image_id, group, label, _, *probabilities = row
+            values = [float(value) for value in probabilities]
+            if len(values) != len(class_names):
+                raise ValueError(f"{len(values)} probabilities of {len(class_names)} classes")
+            entries = (image_id, group, number[label], values)
+        except (ValueError, KeyError) as error:
+            raise DataError(f"{path} line {line} is damaged ({error}): evaluate the run again") from error
+        for column, entry in zip(columns, entries, strict=True):
+            column.append(entry)
+    ids, groups, labels, values = columns
+    return NamedPredictions(
+        source=str(path),
+        class_names=class_names,
+        ids=tuple(ids),
+        groups=tuple(groups),
+        labels=np.array(labels, np.int64),
+        probabilities=np.array(values, np.float64).reshape(len(ids), len(class_names)),
+    )

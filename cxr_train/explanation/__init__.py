@@ -1,0 +1,1 @@
+"""What a model looks at: Grad-CAM, its occlusion check, filters, galleries."""

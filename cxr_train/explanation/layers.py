@@ -1,0 +1,96 @@
+"""The layers at which a network is looked into, from its first convolution to its last."""
+
+import difflib
+import math
+from collections.abc import Sequence
+
+import keras
+
+from cxr_data.core.errors import UsageError
+
+_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+_MERGES = (keras.layers.Add, keras.layers.Concatenate)
+
+
+def stage_outputs(model: keras.Model) -> tuple[str, ...]:
+    """Names one layer for each depth: the first convolution, then the end of each resolution stage.
+
+    The end of a stage is the last layer in which its paths come together: a merge of branches, or
+    a layer that everything behind it is computed from alone. Stages without a convolution (a last
+    pooling) and of one pixel, where nothing can be located, are left out.
+
+    Args:
+      model: from images [B, S, S, 3], all layers its own (see `model.build_model`).
+
+    Returns:
+      Names in the order of the computation, each once; for VGG16 at 360 px: block1_conv1,
+      block1_conv2, block2_conv2, block3_conv3, block4_conv3, block5_conv3.
+    """
+    image_size = model.inputs[0].shape[1]
+    layers = [layer for layer in model.operations if _is_map(layer)]
+    convolutions = [layer for layer in layers if isinstance(layer, _CONVOLUTIONS)]
+    if not convolutions:
+        raise UsageError(f"{model.name} has no convolution on more than one pixel: nothing can be located")
+    layers = layers[layers.index(convolutions[0]) :]
+    bottlenecks = _bottlenecks(model)
+    names = [convolutions[0].name]
+    for stage in sorted({_stage(layer, image_size) for layer in convolutions}):
+        members = [layer for layer in layers if _stage(layer, image_size) == stage]
+        members = members[next(i for i, layer in enumerate(members) if layer in convolutions) :]
+        # Their frames would shift the map against the image.
+        members = [layer for layer in members if not isinstance(layer, keras.layers.ZeroPadding2D)]
+        together = [
+            layer for layer in members if layer.name in bottlenecks or isinstance(layer, _MERGES)
+        ] or [layer for layer in members if layer in convolutions]
+        names.append(together[-1].name)
+    return tuple(dict.fromkeys(names))
+
+
+def check_layers(model: keras.Model, names: Sequence[str], flag: str = "layers") -> tuple[str, ...]:
+    """Returns `names` after checking that each is a layer of `model` with an image-like output.
+
+    Raises:
+      UsageError: it is not; the message names the most similar ones, or those chosen by default.
+    """
+    known = {layer.name for layer in model.operations if _is_map(layer)}
+    for name in names:
+        if name not in known:
+            similar = difflib.get_close_matches(name, known, n=3) or stage_outputs(model)
+            raise UsageError(
+                f"--{flag}={name}: {model.name} has no such layer with an image-like output; "
+                f"try {', '.join(similar)}"
+            )
+    return tuple(names)
+
+
+def _is_map(layer: keras.Operation) -> bool:
+    """Whether a layer of the network puts out [B, h, w, C] with more than one pixel."""
+    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.layers.InputLayer):
+        return False
+    shape = layer.output.shape
+    return len(shape) == 4 and shape[1] > 1
+
+
+def _stage(layer: keras.layers.Layer, image_size: int) -> int:
+    """How often the resolution was halved before; unpadded convolutions cost a few pixels more."""
+    return round(math.log2(image_size / layer.output.shape[1]))
+
+
+def _bottlenecks(model: keras.Model) -> set[str]:
+    """Names the operations whose output is all that the later ones see.
+
+    In an order of computation, an output is a bottleneck if no earlier output is used later.
+    """
+    operations = list(model.operations)
+    last_use: dict[int, int] = {}
+    for number, operation in enumerate(operations):
+        if not isinstance(operation, keras.layers.InputLayer):
+            for tensor in keras.tree.flatten(operation.input):
+                last_use[id(tensor)] = number
+    names, open_until = set(), 0
+    for number, operation in enumerate(operations):
+        if open_until <= number:
+            names.add(operation.name)
+        for tensor in keras.tree.flatten(operation.output):
+            open_until = max(open_until, last_use.get(id(tensor), number))
+    return names

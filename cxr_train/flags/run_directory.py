@@ -1,0 +1,41 @@
+"""The flag `--run_dir` of every command that works on a run: it may name an object store."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+from absl import flags
+
+from cxr_data.core import storage
+from cxr_data.core.errors import UsageError
+from cxr_train.runs.mirror import mirrored
+
+# What only a training run needs of an earlier one.
+_OF_TRAINING = ("checkpoints", "tensorboard")
+Result = TypeVar("Result")
+
+
+def with_local_run(main: Callable[..., Result], *, trains: bool = False) -> Callable[..., Result]:
+    """Makes a command whose `--run_dir` may be remote of one that needs a local one.
+
+    Args:
+      main: reads the flag.
+      trains: whether it goes on with an earlier run's checkpoints.
+    """
+
+    @functools.wraps(main)
+    def run(*arguments: object) -> Result:
+        flag = flags.FLAGS["run_dir"]
+        remote = flag.value
+        if not remote or not storage.is_remote(remote):
+            return main(*arguments)
+        if trains and "TF_CONFIG" in os.environ:
+            raise UsageError(f"--run_dir={remote}: several workers need a directory that all have mounted")
+        if trains and not flags.FLAGS["data"].value:
+            raise UsageError(f"--run_dir={remote}: the embedded sample is local; give --data")
+        with mirrored(remote, leave=() if trains else _OF_TRAINING) as local:
+            flag.value = local
+            return main(*arguments)
+
+    return run

@@ -1,0 +1,1 @@
+"""A model outside of training: files, panels, exports."""

@@ -1,0 +1,94 @@
+"""Image files to a model's input, through the sharder's own decoder and kernel."""
+
+import collections
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cxr_data.convert.shard_writer import PixelOptions, encode, read_source, small_image
+from cxr_data.core.errors import UsageError
+from cxr_data.sources.quarantine import Undecodable
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One file to predict.
+
+    Attributes:
+      name: what it is called in the output: the argument, or its path below the folder given; the whole
+        path where folders given have files of the same name.
+      path: what to open.
+    """
+
+    name: str
+    path: str
+
+
+def find_files(arguments: Sequence[str]) -> list[ImageFile]:
+    """The files given, and all files of the folders given, in order of their paths; hidden ones left out.
+
+    Raises:
+      UsageError: nothing is given, an argument does not exist, or there is no file.
+    """
+    if not arguments:
+        raise UsageError(
+            "name the images or folders to predict, as predict --run_dir=RUN_DIR xray.png folder"
+        )
+    files: list[ImageFile] = []
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            files += [ImageFile(str(found.relative_to(path)), str(found)) for found in _below(path)]
+        elif path.exists():
+            files.append(ImageFile(argument, argument))
+        else:
+            raise UsageError(f"{argument}: no such file or folder")
+    if not files:
+        raise UsageError(f"no files in {', '.join(arguments)}")
+    paths_of = collections.defaultdict(set)
+    for file in files:
+        paths_of[file.name].add(file.path)
+    return [file if len(paths_of[file.name]) == 1 else ImageFile(file.path, file.path) for file in files]
+
+
+def _below(folder: Path) -> list[Path]:
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
+def read_image(path: str, options: PixelOptions) -> np.ndarray:
+    """The pixels that the sharder would store of a file: [S, S, C] of `options.dtype`.
+
+    Raises:
+      Undecodable: with the reason that the quarantine would have.
+    """
+    data = read_source(os.path.realpath(path), options.max_pixels)
+    return encode(small_image(data, options), options)
+
+
+def read_images(
+    files: Sequence[ImageFile], options: PixelOptions, batch_size: int
+) -> Iterator[tuple[list[int], np.ndarray, dict[int, Undecodable]]]:
+    """Reads the files in batches.
+
+    Yields:
+      The numbers of the files that could be read, their images [B, S, S, C] padded with black to
+      `batch_size`, and why the others could not.
+    """
+    for start in range(0, len(files), batch_size):
+        read: list[int] = []
+        failed: dict[int, Undecodable] = {}
+        images = np.zeros((batch_size, options.size, options.size, options.channels), options.dtype)
+        for number in range(start, min(start + batch_size, len(files))):
+            try:
+                images[len(read)] = read_image(files[number].path, options)
+                read.append(number)
+            except Undecodable as error:
+                failed[number] = error
+        yield read, images, failed

@@ -1,0 +1,1 @@
+"""The outer loop: epochs, validation, checkpoints, stopping and going on."""

@@ -1,0 +1,203 @@
+"""From a configuration to what trains: the model, its optimizer, and the step."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cxr_data.core.errors import UsageError
+from cxr_data.records.manifest import Manifest
+from cxr_train.engine.replica_values import ReplicaValues
+from cxr_train.engine.step import TrainStep
+from cxr_train.engine.strategy import Placement
+from cxr_train.models.classifier import build_model
+from cxr_train.models.freeze import backbone_layers, layers_to_freeze, set_trainable
+from cxr_train.recipe.augment import parse_augmentation
+from cxr_train.recipe.ema import WeightAverage
+from cxr_train.recipe.loss import Objective, resolve_class_weights
+from cxr_train.recipe.loss_scale import LossScale
+from cxr_train.recipe.optimizers import ParameterGroups, Schedule, make_optimizer
+from cxr_train.runs.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What trains, and what of it a checkpoint holds.
+
+    Attributes:
+      model: images float32 [B, S, S, 3] in [0, 1] to logits float32 [B, C].
+      optimizer, loss_scale: the step's state beside the weights.
+      average: the averaged weights; None without `--ema`.
+      replica_values: what each replica has of its own.
+      step: the training step.
+      frozen: the layers that `--freeze` names.
+      notes: what the recipe came to, a line each.
+    """
+
+    model: keras.Model
+    optimizer: ParameterGroups
+    loss_scale: LossScale
+    average: WeightAverage | None
+    replica_values: ReplicaValues
+    step: TrainStep
+    frozen: list[keras.layers.Layer]
+    notes: tuple[str, ...]
+
+    def unfreeze(self, *, compile: bool) -> None:
+        """Trains the frozen layers from the next step on, which traces once more."""
+        set_trainable(self.frozen, True)
+        self.step.retrace(compile=compile)
+
+
+def model_of(
+    config: TrainConfig, *, classes: int, image_size: int, dtype_policy: str = "float32"
+) -> keras.Model:
+    """The model of a run as it is before the first step; the arguments are those of `build_model`."""
+    return build_model(
+        config.backbone,
+        classes=classes,
+        image_size=image_size,
+        head=config.head,
+        dropout=config.dropout,
+        dropout_after=config.dropout_after,
+        weights=config.weights,
+        input_range=config.input_range,
+        batch_norm_momentum=config.batch_norm_momentum,
+        dtype_policy=dtype_policy,
+    )
+
+
+def assemble(config: TrainConfig, manifest: Manifest, placement: Placement, steps_per_epoch: int) -> Training:
+    """Builds all of it; the same configuration gives the same initial weights.
+
+    Raises:
+      UsageError: the batch does not divide by replicas and micro-batches, or the recipe names
+        a layer or a class that is not there.
+      DataError: the weights do not fit.
+    """
+    recipe = config.recipe
+    _refuse_uneven_batch(config, placement.replicas)
+    class_weights = resolve_class_weights(
+        recipe.class_weights, manifest.class_names, manifest.class_counts(config.train_split)
+    )
+    keras.utils.set_random_seed(config.seed)
+    with placement.strategy.scope():
+        model = model_of(
+            config,
+            classes=len(manifest.class_names),
+            image_size=manifest.size,
+            dtype_policy=placement.policy,
+        )
+        frozen = layers_to_freeze(model, recipe.freeze)
+        optimizer = _parameter_groups(config, model, frozen, steps_per_epoch)
+        loss_scale = LossScale.for_policy(placement.policy)
+        average = WeightAverage(model, recipe.ema) if recipe.ema else None
+    # Before the freezing, which makes weights non-trainable too.
+    replica_values = ReplicaValues(_statistics(model, average), placement, _seeds(model))
+    set_trainable(frozen, False)
+    step = TrainStep(
+        model,
+        optimizer,
+        loss_scale,
+        placement.strategy,
+        compile=placement.compile,
+        global_batch=config.batch_size,
+        objective=Objective(recipe.label_smoothing, class_weights),
+        accumulation=recipe.gradient_accumulation,
+        clip_norm=recipe.clip_norm,
+        augmentation=parse_augmentation(recipe.augment, recipe.augment_flip),
+        seed=config.seed,
+        average=average,
+    )
+    notes = []
+    if class_weights:
+        weights = zip(manifest.class_names, class_weights, strict=True)
+        notes.append("class weights: " + ", ".join(f"{name} {weight:.3f}" for name, weight in weights))
+    if frozen:
+        notes.append(_freezing(config, model, frozen))
+    if config.batch_norm_momentum is not None and not _trains_batch_norm(config, model, frozen):
+        notes.append("--batch_norm_momentum: of no effect, no BatchNorm is trained")
+    return Training(model, optimizer, loss_scale, average, replica_values, step, frozen, tuple(notes))
+
+
+def _statistics(model: keras.Model, average: WeightAverage | None) -> list[tf.Variable]:
+    """BatchNorm's moving statistics, and their averages."""
+    values = [variable.value for variable in model.non_trainable_variables]
+    statistics = [value for value in values if tf.as_dtype(value.dtype).is_floating]
+    return statistics + (average.of(statistics) if average else [])
+
+
+def _seeds(model: keras.Model) -> list[tf.Variable]:
+    """The states of dropout's random generators."""
+    return [variable.value for variable in model.variables if "seed_generator" in variable.path]
+
+
+def _refuse_uneven_batch(config: TrainConfig, replicas: int) -> None:
+    if config.batch_size % replicas:
+        raise UsageError(f"--batch_size={config.batch_size}: must be a multiple of the {replicas} replicas")
+    parts = replicas * config.recipe.gradient_accumulation
+    if config.batch_size % parts:
+        raise UsageError(
+            f"--gradient_accumulation={config.recipe.gradient_accumulation}: --batch_size="
+            f"{config.batch_size} must be a multiple of {parts}, micro-batches times replicas"
+        )
+
+
+def _parameter_groups(
+    config: TrainConfig, model: keras.Model, frozen: list[keras.layers.Layer], steps_per_epoch: int
+) -> ParameterGroups:
+    """One optimizer for all variables that share a rate and the step from which on they are trained."""
+    recipe = config.recipe
+    in_backbone = _variable_ids(backbone_layers(model))
+    in_frozen = _variable_ids(frozen)
+    groups: dict[tuple[float, int], list[keras.Variable]] = {}
+    for variable in model.trainable_variables:
+        start = 0
+        if id(variable) in in_frozen:
+            if recipe.unfreeze_at_epoch is None:
+                continue
+            start = (recipe.unfreeze_at_epoch - 1) * steps_per_epoch
+        factor = recipe.backbone_rate_factor if id(variable) in in_backbone else 1.0
+        groups.setdefault((factor, start), []).append(variable)
+    # The group that is trained from the first step on comes first: it counts the steps.
+    ordered = sorted(groups.items(), key=lambda item: item[0][1])
+    return ParameterGroups(
+        [
+            (make_optimizer(recipe, _rate(config, factor, start, steps_per_epoch), variables), variables)
+            for (factor, start), variables in ordered
+        ]
+    )
+
+
+def _rate(config: TrainConfig, factor: float, start: int, steps_per_epoch: int) -> float | Schedule:
+    """A number where it never changes, as in the study; epochs become steps here and only here."""
+    recipe = config.recipe
+    peak = config.learning_rate * factor
+    if recipe.schedule == "constant" and not recipe.warmup_epochs:
+        return peak
+    return Schedule(
+        peak,
+        cosine=recipe.schedule == "cosine",
+        warmup=round(recipe.warmup_epochs * steps_per_epoch),
+        total=config.epochs * steps_per_epoch,
+        start=start,
+    )
+
+
+def _variable_ids(layers: list[keras.layers.Layer]) -> set[int]:
+    return {id(variable) for layer in layers for variable in layer.variables}
+
+
+def _trains_batch_norm(config: TrainConfig, model: keras.Model, frozen: list[keras.layers.Layer]) -> bool:
+    never = [] if config.recipe.unfreeze_at_epoch else frozen
+    return any(
+        isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers if layer not in never
+    )
+
+
+def _freezing(config: TrainConfig, model: keras.Model, frozen: list[keras.layers.Layer]) -> str:
+    count = sum(int(np.prod(variable.shape)) for layer in frozen for variable in layer.variables)
+    line = f"frozen: {len(frozen)} of {len(model.layers)} layers, {count:,} parameters"
+    until = config.recipe.unfreeze_at_epoch
+    return line + (f", until epoch {until}" if until else "")

@@ -1,0 +1,163 @@
+"""Which batch fits a device: `--batch_size=auto`, and the table of `--plan`."""
+
+import math
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+from tensorflow.python.client import device_lib
+
+from cxr_data.core.choice import Choice
+from cxr_data.core.errors import UsageError
+from cxr_train.engine.strategy import Placement
+from cxr_train.models.backbones import BACKBONES
+from cxr_train.models.memory import Network, Setting, estimate, read_graph, trace
+from cxr_train.recipe.recipe import Recipe
+from cxr_train.runs.config import TrainConfig
+
+UNKNOWN_GB = 12.0
+# Published batch sizes of the study (Pal and Paul, 2021), at 360 px on a card of 11 GB.
+STUDY_BATCHES = {
+    "mobilenet_v2": 32,
+    "vgg16": 32,
+    "densenet201": 16,
+    "xception": 16,
+    "inception_resnet_v2": 16,
+    "resnet152_v2": 8,
+    "nasnet_large": 8,
+    "inception_v3": 32,
+}
+_PLAN_SIZES = (360, 500)
+_PLAN_POLICIES = ("float32", "mixed_float16")
+# What is left to the driver, cuDNN's workspaces, fragmentation and the error of the estimate.
+_USABLE = 0.9
+_MULTIPLE = 8
+
+
+def device_memory_gb() -> float | None:
+    """GB (1e9 bytes) that TensorFlow may use of the smallest GPU; None without a GPU."""
+    if not tf.config.list_physical_devices("GPU"):
+        return None
+    devices = device_lib.list_local_devices()
+    return min((d.memory_limit / 1e9 for d in devices if d.device_type == "GPU"), default=None)
+
+
+def check_memory_gb(memory_gb: float | None, *, used: bool) -> None:
+    """Raises UsageError for a `--memory_gb` that no device has, or that nothing asks for."""
+    if memory_gb is None:
+        return
+    if not 0 < memory_gb < math.inf:
+        raise UsageError(f"--memory_gb={memory_gb}: must be above 0 and finite")
+    if not used:
+        raise UsageError(f"--memory_gb={memory_gb}: is for --batch_size=auto and --plan")
+
+
+def state_slots(recipe: Recipe) -> int:
+    """Float32 copies of the trained weights that optimizer and accumulation keep."""
+    moments = 2 if recipe.optimizer in ("adam", "adamw") else int(recipe.sgd_momentum > 0)
+    return moments + (recipe.gradient_accumulation > 1)
+
+
+def setting_of(recipe: Recipe, placement: Placement) -> Setting:
+    """How a run computes, as far as its memory depends on it."""
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return Setting(placement.policy, placement.compile, on_gpu, state_slots(recipe), bool(recipe.ema))
+
+
+def trace_of(config: TrainConfig, *, classes: int, image_size: int) -> Network:
+    """The network of a run; what is unfrozen in the end counts as trained. Raises UsageError as `trace`."""
+    recipe = config.recipe
+    return trace(
+        config.backbone,
+        image_size=image_size,
+        classes=classes,
+        head=config.head,
+        input_range=config.input_range,
+        freeze="none" if recipe.unfreeze_at_epoch else recipe.freeze,
+    )
+
+
+def planned_memory(model: keras.Model, config: TrainConfig, placement: Placement) -> int:
+    """Bytes that a replica's step of this run needs by the estimate, its layers trained as they are now."""
+    images = config.batch_size // (placement.replicas * config.recipe.gradient_accumulation)
+    return estimate(read_graph(model), images, setting_of(config.recipe, placement)).total
+
+
+def largest_batch(network: Network, setting: Setting, memory_gb: float) -> int:
+    """The largest batch of a replica that fits, a multiple of 8 where 8 fit; 0 if not even one does."""
+
+    def fits(batch: int) -> bool:
+        return estimate(network, batch, setting).total <= _USABLE * memory_gb * 1e9
+
+    unit = _MULTIPLE if fits(_MULTIPLE) else 1
+    low, high = 0, unit
+    while fits(high):
+        low, high = high, 2 * high
+    while high - low > unit:
+        middle = (low + high) // 2 // unit * unit
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def choose_batch_size(
+    network: Network,
+    setting: Setting,
+    *,
+    memory_gb: float,
+    replicas: int = 1,
+    accumulation: int = 1,
+    images: int | None = None,
+) -> Choice:
+    """The global batch of `--batch_size=auto`, and why.
+
+    Args:
+      network, setting: what is trained, and how.
+      memory_gb: of one device.
+      replicas, accumulation: how many parts a batch has.
+      images: of the training split; a batch is not larger.
+
+    Raises:
+      UsageError: not even one image fits.
+    """
+    batch = largest_batch(network, setting, memory_gb)
+    if not batch:
+        least = estimate(network, 1, setting).total / 1e9 / _USABLE
+        raise UsageError(
+            f"--batch_size=auto: one image needs a device of {least:.2g} GB, and --memory_gb is "
+            f"{memory_gb:.2g}; choose a smaller --backbone or --image_size"
+        )
+    parts = replicas * accumulation
+    if images is not None and batch * parts > images >= parts:
+        batch = images // parts
+        return Choice("batch_size", str(batch * parts), f"the training split has {images} images")
+    needed = estimate(network, batch, setting).total / 1e9
+    return Choice(
+        "batch_size",
+        str(batch * parts),
+        f"{batch} images at once need {needed:.1f} of {memory_gb:.1f} GB, a tenth of which is left free",
+    )
+
+
+def plan_table(memory_gb: float, *, on_gpu: bool = True) -> Iterator[str]:
+    """Lines of the table of every backbone at 360 and 500 px, in both precisions, compiled, with Adam."""
+    yield f"one device of {memory_gb:.1f} GB, Adam, XLA; GB = 1e9 bytes; study: published, 360 px, float32"
+    yield (
+        f"{'backbone':21}{'px':>5}  {'precision':15}{'state GB':>9}{'MB/image':>10}{'largest batch':>15}"
+        f"{'study batch':>13}{'its GB':>8}"
+    )
+    for name in BACKBONES:
+        for size in _PLAN_SIZES:
+            network = trace(name, image_size=size)
+            for policy in _PLAN_POLICIES:
+                yield _plan_row(name, size, network, Setting(policy, compile=True, on_gpu=on_gpu), memory_gb)
+
+
+def _plan_row(name: str, size: int, network: Network, setting: Setting, memory_gb: float) -> str:
+    one = estimate(network, 1, setting)
+    study = STUDY_BATCHES.get(name)
+    its_gb = f"{estimate(network, study, setting).total / 1e9:8.1f}" if study else f"{'-':>8}"
+    return (
+        f"{name:21}{size:>5}  {setting.policy:15}{one.state / 1e9:9.2f}"
+        f"{(one.activations + one.workspace) / 1e6:10.0f}{largest_batch(network, setting, memory_gb):15}"
+        f"{study or '-':>13}{its_gb}"
+    )

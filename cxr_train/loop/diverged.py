@@ -1,0 +1,82 @@
+"""A loss that is not finite: which step, which images, and the state that shows it again."""
+
+import json
+import pathlib
+import shutil
+
+from cxr_data.core import storage
+from cxr_data.core.errors import CxrError
+from cxr_data.input.pipeline import Pipeline, read_split_fields
+from cxr_train.engine.strategy import Placement
+from cxr_train.loop.checkpoint import Checkpoints
+from cxr_train.runs.config import TrainConfig
+
+_DIRECTORY = "not_finite"
+_NAMED = 4
+
+
+def keep_evidence(
+    checkpoints: Checkpoints,
+    pipeline: Pipeline,
+    config: TrainConfig,
+    placement: Placement,
+    *,
+    loss: float,
+) -> CxrError:
+    """Saves the present state apart from the checkpoints, and names the batch.
+
+    The state is that before the step, weights and position; only BatchNorm's statistics have
+    seen the batch. It is not resumed from.
+
+    Args:
+      checkpoints: at the step whose loss is not finite.
+      pipeline, config, placement: what is trained, and where. All workers must call this.
+      loss: of the step.
+
+    Returns:
+      The error to raise.
+    """
+    epoch, step = checkpoints.position
+    # A data service gives no batch a second time.
+    known = not config.read.data_service
+    ids = batch_ids(pipeline, config, placement, epoch, step) if known else []
+    good = checkpoints.newest
+    directory = pathlib.Path(config.run_dir) / _DIRECTORY / f"epoch-{epoch + 1:04d}-step-{step + 1:06d}"
+    list_of_ids = directory / "batch.json"
+    if placement.cluster.is_chief:
+        shutil.rmtree(directory, ignore_errors=True)
+    checkpoints.save_aside(directory)
+    if placement.cluster.is_chief:
+        batch = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "ids": ids}
+        storage.replace(list_of_ids, (json.dumps(batch, indent=2) + "\n").encode())
+    named = ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")
+    found = f"{named} (all in {list_of_ids}, with the state before it)"
+    if not known:
+        found = f"--data_service, which gives none twice (the state before it is {directory})"
+    return CxrError(
+        f"the loss is {loss} in step {step + 1} of epoch {epoch + 1}, a batch of {found}: start again with "
+        f"a lower --learning_rate or --precision=float32; "
+        f"the last good state is {good or 'none: nothing was saved before'}"
+    )
+
+
+def batch_ids(
+    pipeline: Pipeline, config: TrainConfig, placement: Placement, epoch: int, step: int
+) -> list[str]:
+    """The ids of a training batch, found by taking it anew: the order of the examples is fixed.
+
+    Args:
+      epoch, step: from 0.
+
+    Returns:
+      An id for each example in its order; for remote shards its place, such as `train[17]`.
+    """
+    split = config.train_split
+    dataset = pipeline.training_dataset(
+        split, batch_size=config.batch_size, seed=config.seed, epoch=epoch, first_step=step
+    )
+    positions = placement.gather(next(dataset.as_numpy_iterator())["index"]).ravel()
+    if storage.is_remote(pipeline.manifest.directory):
+        return [f"{split}[{position}]" for position in positions]
+    fields = read_split_fields(pipeline.manifest, split)
+    return [fields[position].id for position in positions]

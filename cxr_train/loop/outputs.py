@@ -1,0 +1,68 @@
+"""What a run writes after each epoch, beside its checkpoints: the row, the curves, the models."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from cxr_data.core.errors import CxrError
+from cxr_train.loop import epoch_row
+from cxr_train.loop.history import History
+from cxr_train.runs.saved_model import BEST, LAST, link_model, save_model
+
+
+class Outputs:
+    """The files of a run directory that are for people and for later commands.
+
+    Args:
+      run_dir: receives them.
+      writes: whether this process writes any; of the workers of a cluster, the chief alone does.
+    """
+
+    def __init__(self, run_dir: pathlib.Path, *, writes: bool) -> None:
+        self._run_dir = run_dir
+        self._writes = writes
+        self._history = History(run_dir / "metrics.jsonl")
+        self._summaries = (
+            tf.summary.create_file_writer(str(run_dir / "tensorboard"))
+            if writes
+            else tf.summary.create_noop_writer()
+        )
+
+    def forget_after(self, epochs: int) -> None:
+        """Removes the rows after the first `epochs` epochs, which will be trained again."""
+        if self._writes:
+            self._history.keep(epochs)
+
+    def keep_model(self, model: keras.Model, *, best: bool) -> None:
+        """Saves the model of an epoch as the last one, and as the best one too if it is. Raises CxrError."""
+        if not self._writes:
+            return
+        with self._clear_errors():
+            save_model(model, self._run_dir / LAST)
+            if best:
+                link_model(self._run_dir / LAST, self._run_dir / BEST)
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Writes the row of an epoch, see `epoch_row`, as JSON, for TensorBoard and for the terminal."""
+        if not self._writes:
+            return
+        with self._clear_errors():
+            self._history.append(row)
+            epoch_row.summarize(row, self._summaries)
+        print(epoch_row.line(row), flush=True)
+
+    @contextlib.contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """Raises CxrError where a file cannot be written, most likely because the disk is full."""
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise CxrError(
+                f"cannot write the epoch's results into {self._run_dir}: {reason}; "
+                "the checkpoints are as they were, --resume goes on from the newest"
+            ) from error

@@ -1,0 +1,104 @@
+"""The classifier: backbone -> global average pooling -> dense head -> logits."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import keras
+
+from cxr_train.models.backbones import build_backbone
+
+
+def build_model(
+    backbone: str,
+    *,
+    classes: int,
+    image_size: int,
+    head: Sequence[int] = (128, 32),
+    dropout: float = 0.0,
+    dropout_after: str = "pooling",
+    weights: str = "none",
+    input_range: str = "unit",
+    batch_norm_momentum: float | None = None,
+    dtype_policy: str = "float32",
+) -> keras.Model:
+    """Builds the study's classifier on one of the ten backbones.
+
+    The backbone's layers are the model's own (it is not nested), so that any
+    layer can be reached by name for freezing and for Grad-CAM.
+
+    Args:
+      backbone: a key of `backbones.BACKBONES`.
+      classes: number of outputs.
+      image_size: height and width of the input in pixels.
+      head: widths of the hidden dense layers, relu each.
+      dropout: rate of the one dropout layer, in training only; 0 leaves it out.
+      dropout_after: which of `layers_before_logits` it follows.
+      weights: `none`, `imagenet` or a file, see `build_backbone`.
+      input_range: `unit` or `imagenet`, see `input_range`.
+      batch_norm_momentum: of the moving statistics; None keeps each network's own
+        (mostly 0.99: after 70 steps half of them is still the initial 0 and 1, and
+        a short run from random weights predicts noise).
+      dtype_policy: `float32`, `mixed_float16` or `mixed_bfloat16`. Variables
+        and logits are float32 under all of them.
+
+    Returns:
+      A model from images float32 [B, S, S, 3] in [0, 1] to logits float32
+      [B, classes]. There is no softmax: the loss and the metrics take logits.
+
+    Raises:
+      UsageError, DataError: as `build_backbone`.
+    """
+    with _dtype_policy(dtype_policy):
+        network = build_backbone(backbone, image_size, weights, input_range)
+        if batch_norm_momentum is not None:
+            _set_batch_norm_momentum(network, batch_norm_momentum)
+        pooling, *hidden = layers_before_logits(head)
+        layers = [keras.layers.GlobalAveragePooling2D(name=pooling)]
+        for name, width in zip(hidden, head, strict=True):
+            layers.append(keras.layers.Dense(width, activation="relu", name=name))
+        x = network.output
+        for layer in layers:
+            x = layer(x)
+            if dropout and layer.name == dropout_after:
+                x = keras.layers.Dropout(dropout, name="dropout")(x)
+        # A float16 logit of 12 has a resolution of 1/128: the loss needs float32.
+        logits = keras.layers.Dense(classes, dtype="float32", name="logits")(x)
+    return keras.Model(network.input, logits, name=backbone)
+
+
+def layers_before_logits(head: Sequence[int]) -> list[str]:
+    """Names of the layers between backbone and logits: `pooling`, `head_1`, `head_2`, ..."""
+    return ["pooling", *(f"head_{number}" for number in range(1, len(head) + 1))]
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """Makes a model compute in float32, whatever it was trained in; its variables are float32 already.
+
+    Explanations need it: in float16 the gradients that reach the first layers vanish or overflow.
+
+    Args:
+      model: built by `build_model` under any dtype policy; it is changed.
+
+    Returns:
+      `model`.
+    """
+    for layer in model.layers:
+        layer.dtype_policy = "float32"
+    return model
+
+
+def _set_batch_norm_momentum(network: keras.Model, momentum: float) -> None:
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum
+
+
+@contextlib.contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    """Sets the global dtype policy, the only one that `keras.applications` reads."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,66 @@
+"""Which layers are trained: the head always, the backbone in whole, in part, later, or not at all.
+
+A frozen layer behaves as in inference, as under `base(x, training=False)` in Keras' guide to transfer
+learning: its weights are no part of the backward pass, its BatchNorm normalises with its moving
+statistics and leaves them as they are (Keras' rule for `trainable = False`), and its dropout, which
+EfficientNet has between its blocks, drops nothing (for which Keras has no such rule).
+"""
+
+import difflib
+import itertools
+
+import keras
+import tensorflow as tf
+
+from cxr_data.core.errors import UsageError
+from cxr_train.recipe.recipe import UNTIL
+
+
+def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers before the pooling, in the order of `model.summary()`."""
+    return list(itertools.takewhile(lambda layer: layer.name != "pooling", model.layers))
+
+
+def layers_to_freeze(model: keras.Model, rule: str) -> list[keras.layers.Layer]:
+    """The layers that `--freeze=rule` names.
+
+    Args:
+      model: of `build_model`.
+      rule: `none`, `backbone`, or `until:LAYER` for LAYER and all layers before it in the order
+        of `model.summary()`, in which a layer's inputs come before the layer.
+
+    Raises:
+      UsageError: the backbone has no such layer; the message lists the nearest names.
+    """
+    layers = backbone_layers(model)
+    if rule == "none":
+        return []
+    if rule == "backbone":
+        return layers
+    name = rule.removeprefix(UNTIL)
+    names = [layer.name for layer in layers]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=5, cutoff=0.0)
+        raise UsageError(f"--freeze={rule}: the backbone has no layer {name!r}; near: {', '.join(near)}")
+    return layers[: names.index(name) + 1]
+
+
+def set_trainable(layers: list[keras.layers.Layer], trainable: bool) -> None:
+    """Freezes or frees layers. A function traced before must be traced again."""
+    for layer in layers:
+        layer.trainable = trainable
+        if isinstance(layer, keras.layers.Dropout):
+            _set_dropping(layer, trainable)
+
+
+def _set_dropping(dropout: keras.layers.Dropout, drops: bool) -> None:
+    """Switches a dropout layer on or off; a rate of 0 would do, but be saved with the model."""
+    if drops:
+        dropout.__dict__.pop("call", None)
+    else:
+        dropout.call = _pass_on
+
+
+def _pass_on(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+    """What dropout does in inference."""
+    return inputs

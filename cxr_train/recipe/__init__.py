@@ -1,0 +1,1 @@
+"""How the weights change: loss, optimizer, schedule, augmentation, averaging, loss scaling."""

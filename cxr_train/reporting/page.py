@@ -1,0 +1,41 @@
+"""The page of a run: RUN_DIR/report/index.html, self-contained, readable without network."""
+
+import pathlib
+import re
+
+import jinja2
+from markupsafe import Markup
+
+from cxr_data.core import storage
+from cxr_train.reporting.content import report_content
+from cxr_train.reporting.record import RunRecord
+
+REPORT_NAME = "report/index.html"
+
+
+# Long names of files are to break here, and not within a word.
+_AFTER_SEPARATOR = re.compile(r"(?<=[/._-])")
+
+
+def breakable(name: str) -> Markup:
+    """The name of a file as HTML that may break behind its separators; copied, it is the same name."""
+    return Markup("<wbr>").join(_AFTER_SEPARATOR.split(name))
+
+
+def write_report(run_dir: pathlib.Path) -> pathlib.Path:
+    """Makes the page from whatever the run directory holds, anew each time, and returns its path.
+
+    Raises:
+      DataError: it is no run directory.
+    """
+    content = report_content(RunRecord.read(run_dir))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cxr_train.reporting"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["breakable"] = breakable
+    page = environment.get_template("report.html.jinja").render(content)
+    path = run_dir / REPORT_NAME
+    path.parent.mkdir(exist_ok=True)
+    # The names of files may hold bytes that are no UTF-8; the page must not.
+    storage.replace(path, page.encode("utf-8", errors="replace"))
+    return path

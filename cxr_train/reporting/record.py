@@ -1,0 +1,252 @@
+"""What a run directory holds, as far as it holds it: the report's only source.
+
+A part that is missing or damaged is None, and `problems` says so in words: a report is made
+of runs that were stopped, of one epoch, without a test split, or without predictions.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from cxr_data.audit.audit import read_audit
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+from cxr_data.records.manifest import AUDIT_NAME, MANIFEST_NAME, joined_splits
+from cxr_train.evaluation.evaluator import EXTERNAL
+from cxr_train.evaluation.predictions import read_predictions
+from cxr_train.explanation.explainer import EXPLANATION_NAME, EXPLANATIONS
+from cxr_train.loop.throughput import THROUGHPUT_NAME
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.environment import ENVIRONMENT_NAME
+from cxr_train.runs.monitor import Monitor
+from cxr_train.runs.saved_run import model_sha256
+
+Document = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitRecord:
+    """What is known of the best model on one split.
+
+    Attributes:
+      name: of the split.
+      metrics: content of `metrics_{name}.json`.
+      labels: int64 [N], true classes; None without `predictions_{name}.csv`.
+      probabilities: float64 [N, C]; None without it.
+      groups: number of patients; None without it, or where no patient is known.
+      explanation: content of `explain/{name}/explain.json`.
+    """
+
+    name: str
+    metrics: Document | None
+    labels: np.ndarray | None
+    probabilities: np.ndarray | None
+    groups: int | None
+    explanation: Document | None
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What is known of a run.
+
+    Attributes:
+      directory: of the run.
+      config: what was asked for.
+      manifest: the data that it was trained on, as written in `manifest.json`.
+      epochs: rows of `metrics.jsonl`.
+      splits: the evaluated splits, by name.
+      external: evaluations of other data: content of `external/NAME/metrics_{split}.json`, by NAME and split.
+      throughput, environment, audit: content of their files.
+      flags: content of `flags.txt`.
+      problems: what is missing or damaged, in words.
+    """
+
+    directory: pathlib.Path
+    config: TrainConfig
+    manifest: Document | None
+    epochs: tuple[Document, ...]
+    splits: tuple[SplitRecord, ...]
+    external: tuple[tuple[str, str, Document], ...]
+    throughput: Document | None
+    environment: Document | None
+    audit: Document | None
+    flags: str | None
+    problems: tuple[str, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In index order; of the manifest, or else of the first metrics."""
+        for document in (self.manifest, *(split.metrics for split in self.splits)):
+            if document:
+                return tuple(document["class_names"])
+        return ()
+
+    @property
+    def best_epoch(self) -> Document | None:
+        """The row of the epoch that `best.keras` is of."""
+        if self.config.held_out_validation is None:
+            return self.epochs[-1] if self.epochs else None
+        monitor = Monitor(self.config.monitor)
+        best, best_value = None, monitor.worst
+        for row in self.epochs:
+            value = monitor.value(row["validation"])
+            if value is not None and monitor.improves(value, best_value):
+                best, best_value = row, value
+        return best
+
+    @classmethod
+    def read(cls, directory: pathlib.Path) -> "RunRecord":
+        """Reads a run directory.
+
+        Raises:
+          DataError: it has no `config.json`: it is no run.
+        """
+        config = TrainConfig.load(directory / "config.json")
+        reader = _Reader(directory)
+        flags_file = directory / "flags.txt"
+        manifest = reader.document(MANIFEST_NAME, "what the run was trained on is not known")
+        epochs = reader.rows("metrics.jsonl")
+        names = {path.stem.removeprefix("metrics_") for path in directory.glob("metrics_*.json")}
+        names |= {path.stem.removeprefix("predictions_") for path in directory.glob("predictions_*.csv")}
+        names |= {path.parent.name for path in directory.glob(f"{EXPLANATIONS}/*/{EXPLANATION_NAME}")}
+        in_manifest = [shard["split"] for shard in manifest["shards"]] if manifest else []
+        order = {name: number for number, name in enumerate(dict.fromkeys(in_manifest))}
+        splits = [reader.split(name) for name in sorted(names, key=lambda n: (order.get(n, len(order)), n))]
+        if not epochs:
+            reader.problems.append("no epoch was completed: there are no curves")
+        for name in order:
+            if name not in names and name not in joined_splits(config.train_split):
+                reader.problems.append(f"the {name} split was not evaluated")
+        return cls(
+            directory=directory,
+            config=config,
+            manifest=manifest,
+            epochs=epochs,
+            splits=tuple(splits),
+            external=reader.external(),
+            throughput=reader.document(THROUGHPUT_NAME, "the throughput was not measured"),
+            environment=reader.document(ENVIRONMENT_NAME, "versions and machine are not known"),
+            audit=_read_audit(config, reader),
+            flags=flags_file.read_text(errors="replace") if flags_file.exists() else None,
+            problems=tuple(reader.problems),
+        )
+
+
+class _Reader:
+    """Reads the files of one run directory and notes what is wrong with them."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+        self._model = model_sha256(directory)
+        self.problems: list[str] = []
+
+    @property
+    def manifest_bytes(self) -> bytes | None:
+        """The run's copy of the manifest of its data."""
+        path = self._directory / MANIFEST_NAME
+        return path.read_bytes() if path.exists() else None
+
+    def document(self, name: str, without: str = "") -> Document | None:
+        """A JSON object; None if it is not there (noted as `without`) or damaged."""
+        path = self._directory / name
+        if not path.exists():
+            if without:
+                self.problems.append(f"{without} (no {name})")
+            return None
+        try:
+            content = json.loads(path.read_bytes())
+            if not isinstance(content, dict):
+                raise ValueError("not an object")
+        except (OSError, ValueError) as error:
+            self.problems.append(f"{name} cannot be read: {error}")
+            return None
+        return content
+
+    def rows(self, name: str) -> tuple[Document, ...]:
+        """JSON lines; those that were cut off by a crash are noted and left out."""
+        path = self._directory / name
+        rows = []
+        for number, line in enumerate(path.read_text().splitlines() if path.exists() else (), start=1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                self.problems.append(f"line {number} of {name} is damaged and left out")
+        return tuple(rows)
+
+    def split(self, name: str) -> SplitRecord:
+        """Everything that is there of one split, and of the model that is there."""
+        metrics = self.document(f"metrics_{name}.json", f"the metrics of the {name} split are missing")
+        explanation = self._explanation(name)
+        if self._is_of_another_model(explanation):
+            self.problems.append(
+                f"the explanation of the {name} split is of an earlier best.keras and left out: "
+                f"cxr_train.explain --split={name} --overwrite makes it anew"
+            )
+            explanation = None
+        if self._is_of_another_model(metrics):
+            self.problems.append(
+                f"the numbers of the {name} split are of an earlier best.keras and left out: "
+                f"cxr_train.evaluate --split={name} makes them anew"
+            )
+            return SplitRecord(name, None, None, None, None, explanation)
+        return SplitRecord(name, metrics, *self._predictions(f"predictions_{name}.csv"), explanation)
+
+    def external(self) -> tuple[tuple[str, str, Document], ...]:
+        """The evaluations of other data by the model that is there."""
+        found = []
+        for path in sorted(self._directory.glob(f"{EXTERNAL}/*/metrics_*.json")):
+            metrics = self.document(path.relative_to(self._directory).as_posix())
+            place, split = path.parent.name, path.stem.removeprefix("metrics_")
+            if self._is_of_another_model(metrics):
+                self.problems.append(
+                    f"the numbers of {EXTERNAL}/{place}, {split}, are of an earlier best.keras and left out"
+                )
+            elif metrics:
+                found.append((place, split, metrics))
+        return tuple(found)
+
+    def _is_of_another_model(self, document: Document | None) -> bool:
+        """A run that was resumed, or stopped before it was evaluated, has a newer model than its numbers."""
+        said_by = (document or {}).get("model_sha256")
+        return None not in (said_by, self._model) and said_by != self._model
+
+    def _explanation(self, split: str) -> Document | None:
+        """An explanation, if all of its pictures are there."""
+        folder = f"{EXPLANATIONS}/{split}"
+        content = self.document(f"{folder}/{EXPLANATION_NAME}")
+        parts = [*content["cases"], content["depths"], content["filters"]] if content else []
+        missing = [p["file"] for p in parts if p and not (self._directory / folder / p["file"]).exists()]
+        if missing:
+            self.problems.append(f"the explanation of the {split} split lacks {', '.join(missing)}")
+            return None
+        return content
+
+    def _predictions(self, name: str) -> tuple[np.ndarray | None, np.ndarray | None, int | None]:
+        """Labels, probabilities and the number of patients; None for each if they cannot be had."""
+        try:
+            stored = read_predictions(self._directory / name)
+        except DataError as error:
+            self.problems.append(f"no ROC curve and no reliability diagram: {error}")
+            return None, None, None
+        known = stored.without_patient < len(stored.ids)
+        return stored.labels, stored.probabilities, len(set(stored.groups)) if known else None
+
+
+def _read_audit(config: TrainConfig, reader: _Reader) -> Document | None:
+    """The audit that stands beside the shards, where they are still there."""
+    if storage.is_remote(config.data) or not (pathlib.Path(config.data) / AUDIT_NAME).exists():
+        return None
+    here, there = reader.manifest_bytes, pathlib.Path(config.data) / MANIFEST_NAME
+    if here is not None and there.exists() and there.read_bytes() != here:
+        reader.problems.append(
+            f"no audit: {config.data} is not the data that the run was trained on any more"
+        )
+        return None
+    try:
+        return dict(read_audit(config.data))
+    except DataError as error:
+        reader.problems.append(f"no audit: {error}")
+        return None

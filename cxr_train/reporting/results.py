@@ -1,0 +1,246 @@
+"""What the page of a run says of one split: its numbers, with intervals, in tables, notes and charts."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from cxr_data.records.manifest import joined_splits
+from cxr_train.evaluation import text
+from cxr_train.evaluation.text import no_temperature, optimistic
+from cxr_train.evaluation.thresholds import REPORTED
+from cxr_train.reporting import charts
+from cxr_train.reporting.charts import Picture
+from cxr_train.reporting.record import Document, RunRecord, SplitRecord
+
+_METRICS = {
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "precision": "precision",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "one_vs_rest_accuracy": "one-vs-rest\naccuracy",
+}
+_DARKEST = 0.45  # of a cell of the confusion matrix, so that its number stays readable
+_FAMILIAR = ("", "the best epoch was picked on them", "the model was trained on them")
+_UNDEFINED = "undefined"
+_OF_EXTERNAL = ("sensitivity", "specificity", "auroc")
+
+
+@dataclasses.dataclass(frozen=True)
+class Shaded:
+    """A cell of a table on a tint from 0 (white) to `_DARKEST`."""
+
+    text: str
+    shade: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A table: the first cell of each row names it."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Shaded]]
+
+
+def key_numbers(record: RunRecord) -> list[tuple[str, str, str]]:
+    """The few numbers at the top: of the test split, or else of what the model knows the least."""
+    evaluated = [split for split in record.splits if split.metrics]
+    if not evaluated:
+        return []
+    split = min(evaluated, key=lambda split: (_familiarity(record, split), split.name != "test"))
+    metrics = split.metrics or {}
+    intervals = metrics.get("intervals") or {}
+    macro, macro_intervals = metrics["macro"], intervals.get("macro") or {}
+    numbers = [("accuracy", metrics["accuracy"], intervals.get("accuracy"))]
+    for name in ("sensitivity", "specificity", "auroc"):
+        numbers.append((f"{_METRICS[name]}, mean", macro[name], macro_intervals.get(name)))
+    shown = [(name, _number(value), _interval(interval)) for name, value, interval in numbers]
+    told = _FAMILIAR[_familiarity(record, split)]
+    note = f"{metrics['images']:,} images" + (f"; {told}" if told else "")
+    return [("split", split.name, note), *shown]
+
+
+def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
+    """The name, summary, tables, notes and charts of a split that has metrics."""
+    metrics = split.metrics or {}
+    names = metrics["class_names"]
+    pictures: list[tuple[Picture, str]] = []
+    if split.labels is not None and split.probabilities is not None:
+        curve = charts.roc(split.labels, split.probabilities, record.class_names)
+        if curve:
+            pictures.append((curve, "ROC curves, each class against the rest."))
+        bins = charts.reliability(split.labels, split.probabilities)
+        pictures.append((bins, "Reliability: on the dotted line, a probability means what it says."))
+    undefined = [
+        f"{_METRICS[metric]} is undefined for {', '.join(classes)}, which the mean leaves out."
+        for metric, classes in metrics.get("left_out", {}).items()
+        if metric in _METRICS
+    ]
+    notes = [*_interval_notes(metrics), *_calibration(metrics), *undefined, *_comparison(metrics)]
+    if split.explanation is None and not pictures:
+        notes.append("There are no predictions to draw curves from.")
+    patients = f" of {split.groups:,} patients" if split.groups else ""
+    told = _FAMILIAR[_familiarity(record, split)]
+    warning = f" These images flatter: {told}." if told else ""
+    accuracy = _with_interval(metrics["accuracy"], (metrics.get("intervals") or {}).get("accuracy"))
+    return {
+        "name": split.name,
+        "summary": f"{metrics['images']:,} images{patients}. Accuracy {accuracy}, "
+        f"loss {_number(metrics.get('loss'))}.{warning}",
+        "tables": [
+            _metrics_table(metrics),
+            _confusion(metrics["confusion_matrix"], names),
+            *_thresholds(metrics),
+            *_differences(metrics),
+        ],
+        "notes": notes,
+        "charts": pictures,
+    }
+
+
+def external_results(record: RunRecord) -> Grid | None:
+    """What other data than the run's own say: a row for each evaluation."""
+    if not record.external:
+        return None
+    rows = []
+    for place, split, metrics in record.external:
+        intervals = metrics.get("intervals") or {}
+        row = [f"{place}, {split}", f"{metrics['images']:,}"]
+        row.append(_with_interval(metrics["accuracy"], intervals.get("accuracy")).replace(" (", "\n("))
+        for name in _OF_EXTERNAL:
+            interval = (intervals.get("macro") or {}).get(name)
+            row.append(_with_interval(metrics["macro"][name], interval).replace(" (", "\n("))
+        rows.append(row)
+    header = ["data, split", "images", "accuracy", *(f"{_METRICS[name]}, mean" for name in _OF_EXTERNAL)]
+    return Grid("Images that are not of the run's data, with 95 % intervals", header, rows)
+
+
+def external_notes(record: RunRecord) -> list[str]:
+    """What a reader of `external_results` must know: what its means are not of, and who was left out."""
+    notes = []
+    for place, split, metrics in record.external:
+        absent = metrics.get("left_out", {}).get("sensitivity", [])
+        if absent:
+            notes.append(f"{place}, {split}: no image of {', '.join(absent)}; the means are without it.")
+        dropped = [f"{count:,} of {name}" for name, count in metrics.get("dropped", {}).items()]
+        if dropped:
+            notes.append(f"{place}, {split}: images left out by --class_map: {', '.join(dropped)}.")
+        notes += [f"{place}, {split}: {note}." for note in text.patients(metrics)]
+    return notes
+
+
+def _calibration(metrics: Document) -> list[str]:
+    """How well probabilities fit, before and after a temperature, in words."""
+    fitted = metrics.get("calibration") or {}
+    if "uncalibrated" not in fitted:
+        return []
+    told = f"Expected calibration error {fitted['uncalibrated']['ece']:.3f}"
+    if not fitted.get("calibrated"):
+        return [f"{told}; {no_temperature(fitted)}."]
+    split, after = fitted["fitted_on"], fitted["calibrated"]["ece"]
+    told += f"; {after:.3f} at temperature {fitted['temperature']:.2f}, fitted on the {split} split"
+    return [f"{told}{optimistic(metrics, split)}."]
+
+
+def _interval_notes(metrics: Document) -> list[str]:
+    """What a reader must know about intervals that are not percentiles of the resamples, or not there."""
+    intervals = metrics.get("intervals") or {}
+    notes = [f"{note[:1].upper()}{note[1:]}." for note in text.patients(metrics)]
+    if intervals.get("exact"):
+        notes.append("Rates of exactly 0 or 1 have the exact binomial interval, with patients as trials.")
+    if intervals.get("no_interval"):
+        notes.append("Where no interval stands, all resamples are the same, or too few of them defined.")
+    return notes
+
+
+def _metrics_table(metrics: Document) -> Grid:
+    intervals = metrics.get("intervals") or {}
+    rows = []
+    parts = [
+        (name, row, (intervals.get("per_class") or {}).get(name, {}))
+        for name, row in metrics["per_class"].items()
+    ]
+    parts.append(("mean", {"images": metrics["images"], **metrics["macro"]}, intervals.get("macro") or {}))
+    for name, row, ranges in parts:
+        cells = [
+            _with_interval(row.get(metric), ranges.get(metric)).replace(" (", "\n(") for metric in _METRICS
+        ]
+        rows.append([name, f"{row['images']:,}", *cells])
+    caption = "Metrics of each class against the rest"
+    if intervals:
+        known = intervals.get("without_patient") != metrics["images"]
+        caption += f", with 95 % intervals ({'patients' if known else 'images'} resampled)"
+    return Grid(caption, ["class", "images", *_METRICS.values()], rows)
+
+
+def _confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Grid:
+    rows = []
+    for name, counts in zip(names, matrix, strict=True):
+        row: list[str | Shaded] = [f"{name} (true)"]
+        for count in counts:
+            share = count / (sum(counts) or 1)
+            row.append(Shaded(f"{count:,} ({share:.0%})", _DARKEST * share))
+        rows.append(row)
+    return Grid("Confusion matrix: rows are true, columns predicted", ["", *names], rows)
+
+
+def _thresholds(metrics: Document) -> list[Grid]:
+    found = metrics.get("thresholds")
+    if not found:
+        return []
+    rows = [
+        [
+            name,
+            text.threshold(row["threshold"]),
+            *(_with_interval(row[rate], row["intervals"][rate]).replace(" (", "\n(") for rate in REPORTED),
+        ]
+        for name, row in found["per_class"].items()
+    ]
+    split = found["chosen_on"]
+    caption = f"Thresholds for a sensitivity of {found['at_sensitivity']:g}, chosen on the {split} split"
+    caption += f"{optimistic(metrics, split)} (of probabilities before any temperature)"
+    return [Grid(caption, ["class", "probability from", *REPORTED], rows)]
+
+
+def _comparison(metrics: Document) -> list[str]:
+    """McNemar's test against another run, in words."""
+    lines = text.comparison(metrics)[:1]
+    return [f"{line[:1].upper()}{line[1:]}." for line in lines]
+
+
+def _differences(metrics: Document) -> list[Grid]:
+    """By how much this run is above another."""
+    found = metrics.get("comparison")
+    if not found:
+        return []
+    rows = []
+    for metric, name in text.DIFFERENCES.items():
+        difference = found["differences"].get(metric) or {}
+        value, interval = difference.get("value"), difference.get("interval")
+        told = _UNDEFINED if value is None else f"{value:+.3f}"
+        rows.append([name, told, f"{interval[0]:+.3f} to {interval[1]:+.3f}" if interval else ""])
+    caption = f"This run minus {found['other']}: intervals are not adjusted for the number of metrics"
+    return [Grid(caption, ["metric", "difference", "95 % interval"], rows)]
+
+
+def _familiarity(record: RunRecord, split: SplitRecord) -> int:
+    """How well the model knows a split's images, as an index of `_FAMILIAR`."""
+    if split.name in joined_splits(record.config.train_split):
+        return 2
+    return int(split.name == record.config.held_out_validation)
+
+
+def _number(value: float | None) -> str:
+    return _UNDEFINED if value is None else f"{value:.3f}"
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return f"95 %: {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+
+
+def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None or not interval:
+        return _number(value)
+    return f"{value:.3f} ({interval[0]:.3f}-{interval[1]:.3f})"

@@ -1,0 +1,144 @@
+"""A run directory on an object store: worked on in a local mirror of it.
+
+An object store knows no append, no rename and no hard link, which checkpoints and `metrics.jsonl`
+are made of. So a command gets a private local copy of `--run_dir=s3://...`, and what it writes
+there is uploaded while it runs, at the end, and when it fails. A process that is killed has lost
+what it wrote since the last look, and a checkpoint whose checksums are not there yet is passed
+over by the resume.
+"""
+
+import contextlib
+import os
+import pathlib
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+
+from cxr_data.core import object_store
+from cxr_data.core.errors import CxrError, DataError
+
+_LOOK_SECONDS = 10.0
+# Files under these names are being written, and get another name when they are whole.
+_UNFINISHED = ("writing", ".tmp")
+# A checkpoint counts once its checksums are there, a run once its configuration is.
+_LAST = ("SHA256SUMS", "config.json")
+
+_published: dict[str, str] = {}
+
+
+class RunMirror:
+    """Keeps a remote directory equal to a local one.
+
+    Args:
+      remote: such as `s3://bucket/runs/first`.
+      local: an empty directory.
+    """
+
+    def __init__(self, remote: str, local: pathlib.Path) -> None:
+        self._remote = remote.rstrip("/")
+        self._local = local
+        self._known: dict[str, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def pull(self, leave: Sequence[str] = ()) -> None:
+        """Copies the remote directory, but for the folders `leave`. Raises DataError."""
+        for path, _ in object_store.walk(self._remote):
+            name = path.removeprefix(self._remote + "/")
+            if name.split("/")[0] not in leave:
+                target = self._local / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(object_store.read_bytes(path))
+                self._known[name] = _state(target)
+
+    def push(self) -> None:
+        """Uploads what is new or changed, and removes what this process has removed. Raises DataError."""
+        with self._lock:
+            present = self._present()
+            for name in sorted(present, key=lambda name: (name.endswith(_LAST), name)):
+                if self._known.get(name) != present[name]:
+                    self._upload(name)
+            for name in self._known.keys() - present.keys():
+                object_store.remove(f"{self._remote}/{name}")
+                del self._known[name]
+
+    def _upload(self, name: str) -> None:
+        # The state before it is read: what is written meanwhile is uploaded the next time.
+        with contextlib.suppress(FileNotFoundError):
+            state = _state(self._local / name)
+            object_store.write_bytes(f"{self._remote}/{name}", (self._local / name).read_bytes())
+            self._known[name] = state
+
+    def _present(self) -> dict[str, tuple[int, int]]:
+        present = {}
+        for folder, _, files in os.walk(self._local):
+            for file in files:
+                name = (pathlib.Path(folder) / file).relative_to(self._local).as_posix()
+                if not any(map(_is_unfinished, name.split("/"))):
+                    with contextlib.suppress(FileNotFoundError):
+                        present[name] = _state(self._local / name)
+        return present
+
+    @contextlib.contextmanager
+    def pushing(self) -> Iterator[None]:
+        """Pushes every few seconds for the length of a block, and at its end, also a failed one.
+
+        A store that does not answer for a while does not end a training; it does at the end.
+        """
+        ended = threading.Event()
+
+        def look() -> None:
+            while not ended.wait(_LOOK_SECONDS):
+                try:
+                    self.push()
+                except DataError as error:
+                    print(f"warning: {error}; tried again later", flush=True)
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.push()
+
+
+def _is_unfinished(name: str) -> bool:
+    return name.startswith(_UNFINISHED[0]) or name.endswith(_UNFINISHED[1])
+
+
+def _state(path: pathlib.Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def published(path: str) -> str:
+    """The name by which users know a run directory, or a path in it: of a mirror, the remote one's."""
+    for local, remote in _published.items():
+        if path == local or path.startswith(f"{local}/"):
+            return remote.rstrip("/") + path.removeprefix(local)
+    return path
+
+
+@contextlib.contextmanager
+def mirrored(remote: str, leave: Sequence[str] = ()) -> Iterator[str]:
+    """A local mirror of a remote run directory, for the length of a block.
+
+    Args:
+      remote: such as `s3://bucket/runs/first`.
+      leave: folders that the block does not need.
+
+    Yields:
+      The path of the mirror, that `published` knows.
+    """
+    with tempfile.TemporaryDirectory(prefix="cxr-run-") as local:
+        mirror = RunMirror(remote, pathlib.Path(local))
+        mirror.pull(leave)
+        _published[local] = remote
+        try:
+            with mirror.pushing():
+                yield local
+        except CxrError as error:
+            # Users know nothing of the mirror.
+            raise type(error)(str(error).replace(local, remote)) from error
+    print(f"uploaded to {remote}")

@@ -1,0 +1,46 @@
+"""The validation metric that picks the best epoch and ends a run that improves no more."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from cxr_data.core.errors import UsageError
+from cxr_train.evaluation.metrics import RANKINGS, RATES
+
+# All are shares of something right, but for the loss.
+MONITORS = ("loss", "accuracy", *(f"macro_{name}" for name in (*RATES, *RANKINGS)))
+# A ranking needs images that are to come first, and others.
+_OF_TWO_CLASSES = tuple(f"macro_{name}" for name in RANKINGS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Monitor:
+    """One of `MONITORS`, and which way is better."""
+
+    name: str
+
+    @property
+    def worst(self) -> float:
+        """What any value improves on."""
+        return math.inf if self.name == "loss" else -math.inf
+
+    def value(self, validation: dict[str, Any]) -> float | None:
+        """Its value in a summary of `evaluate.Predictions`; None where it is undefined."""
+        if self.name.startswith("macro_"):
+            value: float | None = validation["macro"][self.name.removeprefix("macro_")]
+        else:
+            value = validation[self.name]
+        return value
+
+    def check(self, images: Mapping[str, int], split: str) -> None:
+        """Raises UsageError for a metric that is undefined on a split of `images` of each class."""
+        if self.name in _OF_TWO_CLASSES and sum(map(bool, images.values())) < 2:
+            raise UsageError(
+                f"--monitor={self.name}: split {split!r} has images of one class only; "
+                "choose another, such as loss"
+            )
+
+    def improves(self, value: float, best: float) -> bool:
+        """Whether `value` is better than `best`; an equal one is not."""
+        return value < best if self.name == "loss" else value > best

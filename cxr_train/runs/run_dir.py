@@ -1,0 +1,103 @@
+"""A run directory's beginning: whether a run may start there, and the proof of what was started.
+
+`config.json` is written last, once everything that it names was found to be usable: a command
+that failed before has left no run behind, and the corrected one needs no `--resume`.
+"""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Sequence
+
+from cxr_data.core import storage
+from cxr_data.core.choice import Choice
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.records.manifest import MANIFEST_NAME
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.environment import write_environment
+from cxr_train.runs.mirror import published
+
+FLAGS_NAME = "flags.txt"
+_CONFIG_NAME = "config.json"
+# NFS may remember for a minute that a file was not there.
+_SECONDS_TO_SEE = 60
+
+
+def open_run_dir(run_dir: pathlib.Path, *, resume: bool) -> TrainConfig | None:
+    """Makes the directory of a new run, or reads the configuration of the one to be resumed.
+
+    Returns:
+      None for a new run.
+
+    Raises:
+      UsageError: there is a run already and `resume` is off, or the directory cannot be made.
+      DataError: `resume` is on and there is no run, or its configuration is damaged.
+    """
+    saved = run_dir / _CONFIG_NAME
+    if resume:
+        if not saved.exists():
+            raise DataError(f"--resume: {run_dir} holds no run (no {saved.name}); start it without --resume")
+        return TrainConfig.load(saved)
+    if saved.exists():
+        raise UsageError(
+            f"--run_dir={run_dir}: holds a run already; pass --resume to go on or choose another"
+        )
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--run_dir={run_dir}: cannot be made: {error.strerror}") from error
+    return None
+
+
+def check_resumed(config: TrainConfig, before: TrainConfig) -> None:
+    """Checks that `config` continues the run that was started with `before`, on the same data.
+
+    Raises:
+      UsageError: a flag that decides the result differs.
+      DataError: the shards are other ones.
+    """
+    kept = before.what_decides_the_result()
+    for name, value in config.what_decides_the_result().items():
+        # The data may have been moved, with the run or without; which it is, its manifest tells.
+        if name != "data" and value != kept.get(name, value):
+            raise UsageError(
+                f"--resume: the run in {config.run_dir} has --{name}={kept[name]}, not {value}; "
+                f"repeat its flags with --flagfile={pathlib.Path(config.run_dir) / FLAGS_NAME}"
+            )
+    manifest = pathlib.Path(config.run_dir) / MANIFEST_NAME
+    if manifest.exists() and manifest.read_bytes() != _manifest(config):
+        raise DataError(
+            f"--resume: {config.data} is not the data that {config.run_dir} was started on: see {manifest}"
+        )
+
+
+def keep_run(config: TrainConfig, flags: str, choices: Sequence[Choice]) -> None:
+    """Writes what was started: the manifest of its data, its machine, its flags and its configuration.
+
+    Args:
+      config: of the run.
+      flags: lines for `--flagfile` that repeat it.
+      choices: the settings in force.
+    """
+    run_dir = pathlib.Path(config.run_dir)
+    storage.replace(run_dir / MANIFEST_NAME, _manifest(config))
+    write_environment(run_dir, choices)
+    storage.replace(run_dir / FLAGS_NAME, flags.encode())
+    dataclasses.replace(config, run_dir=published(config.run_dir)).save(run_dir / _CONFIG_NAME)
+
+
+def check_shared(config: TrainConfig) -> None:
+    """Checks that a worker which is not the chief sees what the chief has kept. Raises DataError."""
+    saved = pathlib.Path(config.run_dir) / _CONFIG_NAME
+    deadline = time.monotonic() + _SECONDS_TO_SEE
+    while not saved.exists():
+        if time.monotonic() > deadline:
+            raise DataError(
+                f"--run_dir={config.run_dir}: has no {_CONFIG_NAME} of worker 0's; "
+                "it must be on storage that all workers share"
+            )
+        time.sleep(1)
+
+
+def _manifest(config: TrainConfig) -> bytes:
+    return storage.read_bytes(storage.join(config.data, MANIFEST_NAME))

@@ -1,0 +1,49 @@
+"""A run directory, read back: what it was trained on, and its best model."""
+
+import dataclasses
+import pathlib
+
+import keras
+
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+from cxr_data.records.manifest import MANIFEST_NAME, Manifest, read_manifest
+
+BEST_MODEL = "best.keras"
+
+
+def trained_on(run_dir: pathlib.Path) -> Manifest:
+    """The manifest of the data that a run was trained on; its `directory` is the run's.
+
+    Raises:
+      DataError: the run directory has no copy of it, or it is damaged.
+    """
+    if not (run_dir / MANIFEST_NAME).exists():
+        raise DataError(f"{run_dir} has no {MANIFEST_NAME}, the copy that says what the run was trained on")
+    return read_manifest(str(run_dir), check_shards=False)
+
+
+def is_own_data(run_dir: pathlib.Path, manifest: Manifest) -> bool:
+    """Whether `manifest` is of the data that the run was trained on, wherever that lies now."""
+    return dataclasses.replace(trained_on(run_dir), directory=manifest.directory) == manifest
+
+
+def model_sha256(run_dir: pathlib.Path) -> str | None:
+    """The SHA-256 of `best.keras`; None where there is none yet."""
+    path = run_dir / BEST_MODEL
+    return storage.sha256_of(path) if path.exists() else None
+
+
+def load_best_model(run_dir: pathlib.Path) -> keras.Model:
+    """Loads `best.keras` of a run, which holds no code: safe mode stays on.
+
+    Raises:
+      DataError: there is none yet, or it is damaged.
+    """
+    path = run_dir / BEST_MODEL
+    if not path.exists():
+        raise DataError(f"{run_dir} has no {BEST_MODEL}: no epoch of this run was completed")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"cannot load {path}: {str(error).splitlines()[0][:200]}") from error

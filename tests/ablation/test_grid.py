@@ -1,0 +1,156 @@
+"""Grids: the study's sixteen runs, a user's own, and the shards that they share."""
+
+import dataclasses
+import json
+import pathlib
+
+import pytest
+from shards import random_images, write_shards
+
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.records.manifest import write_manifest
+from cxr_train.ablation.cost import flops_per_image
+from cxr_train.ablation.grid import FlagSet, override, read_grid, study_grid, varied_flags
+from cxr_train.ablation.grid_data import find_data
+from cxr_train.ablation.runner import GridRun
+from cxr_train.runs.config import TrainConfig
+
+# FACTS of the study: backbone, size, head, dropout rate and what it follows.
+STUDY = {
+    ("vgg16", "360", "128-32", "0", "pooling"),
+    ("vgg16", "360", "128-32", "0.5", "pooling"),
+    ("vgg16", "360", "1024-1024", "0", "pooling"),
+    ("vgg16", "360", "1024-1024", "0.5", "head_1"),
+    ("vgg16", "500", "128-32", "0", "pooling"),
+    ("vgg16", "500", "128-32", "0.5", "pooling"),
+    ("vgg16", "500", "1024-1024", "0", "pooling"),
+    ("vgg16", "500", "1024-1024", "0.5", "head_1"),
+    ("inception_v3", "360", "128-32", "0", "pooling"),
+    ("inception_v3", "360", "128-32", "0.5", "pooling"),
+    ("inception_v3", "360", "1024-1024", "0", "pooling"),
+    ("inception_v3", "360", "1024-1024", "0.5", "pooling"),
+    ("inception_v3", "500", "128-32", "0", "pooling"),
+    ("inception_v3", "500", "128-32", "0.5", "pooling"),
+    ("inception_v3", "500", "1024-1024", "0", "pooling"),
+    ("inception_v3", "500", "1024-1024", "0.5", "pooling"),
+}
+
+
+def test_the_study_has_these_sixteen_runs():
+    grid = study_grid()
+    flags = ("backbone", "image_size", "head", "dropout", "dropout_after")
+    assert len(grid) == len({one.name for one in grid}) == 16
+    assert {tuple(one.flags[flag] for flag in flags) for one in grid} == STUDY
+    assert {(one.flags["epochs"], one.flags["batch_size"]) for one in grid} == {("100", "32")}
+    assert grid[0].name == "inception_v3-360-128-32"
+    assert varied_flags(grid) == flags
+
+
+def write(path: pathlib.Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_grid_of_ones_own(tmp_path):
+    path = write(tmp_path / "grid.json", json.dumps({"a": {"head": "8", "explain": True}, "b": {"ema": 0.9}}))
+    assert read_grid(path) == (FlagSet("a", {"head": "8", "explain": "true"}), FlagSet("b", {"ema": "0.9"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "must be an object of names"),
+        ("{}", "must be an object of names"),
+        ("{", "is no JSON"),
+        ('{"a": {}, "a": {}}', "run 'a' is there twice"),
+        ('{"a": {"head": "8", "head": "9"}}', "run 'a': flag 'head' is there twice"),
+        ('{"../a": {}}', "names a folder"),
+        ('{"a": ["--head=8"]}', "must be an object of flags"),
+        ('{"a": {"head": [8, 8]}}', "--head must be a text, a number"),
+        ('{"a": {"run_dir": "x"}}', "--run_dir is not for a grid"),
+    ],
+)
+def test_a_damaged_grid_is_named(tmp_path, text, message):
+    with pytest.raises(UsageError, match=message) as raised:
+        read_grid(write(tmp_path / "grid.json", text))
+    assert "grid.json" in str(raised.value)
+
+
+def test_a_grid_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"--grid=.*none.json: No such file.*study for the study's"):
+        read_grid(str(tmp_path / "none.json"))
+
+
+def test_the_command_line_holds_for_all_runs_but_for_what_the_grid_varies():
+    assert {one.flags["epochs"] for one in override(study_grid(), {"epochs": "3"})} == {"3"}
+    with pytest.raises(UsageError, match=r"--head=8: the grid varies it"):
+        override(study_grid(), {"head": "8"})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    for size in (8, 10):
+        write_shards(root / f"px{size}", {"train": random_images(6, size)})
+    other = write_shards(root / "px12", {"train": random_images(6, 12)})
+    write_manifest(dataclasses.replace(other, inputs_hash="another"))
+    return root
+
+
+def sizes(*numbers: int) -> list[FlagSet]:
+    return [FlagSet(f"at{number}", {"image_size": str(number)}) for number in numbers]
+
+
+def test_each_size_has_its_shards(data):
+    for given in (f"{data}/px{{size}}", f"{data}/px8,{data}/px10"):
+        found = find_data(given, sizes(10, 8, 10))
+        assert {size: manifest.size for size, manifest in found.items()} == {8: 8, 10: 10}
+    assert list(find_data(f"{data}/px8", [FlagSet("any", {})])) == [8]
+
+
+def test_shards_that_do_not_fit_are_named(data):
+    with pytest.raises(UsageError, match=r"holds no 10 px images; .* its --output another and --size=10"):
+        find_data(f"{data}/px8", sizes(8, 10))
+    with pytest.raises(DataError, match="px9 has no manifest.json"):
+        find_data(f"{data}/px{{size}}", sizes(8, 9))
+    with pytest.raises(UsageError, match=r"px8 and .*px8 both hold 8 px"):
+        find_data(f"{data}/px8,{data}/px8", sizes(8))
+    with pytest.raises(UsageError, match=r"not of the same images .*inputs_hash differ"):
+        find_data(f"{data}/px{{size}}", sizes(8, 12))
+    with pytest.raises(UsageError, match="several sizes, and run 'any' has no --image_size"):
+        find_data(f"{data}/px8,{data}/px10", [FlagSet("any", {})])
+    with pytest.raises(UsageError, match="there is no size to put there"):
+        find_data(f"{data}/px{{size}}", [FlagSet("any", {})])
+    with pytest.raises(UsageError, match="--image_size=big is no number"):
+        find_data(f"{data}/px{{size}}", [FlagSet("any", {"image_size": "big"})])
+
+
+def test_a_run_is_finished_when_it_was_trained_to_this_end(tmp_path):
+    config = TrainConfig("vgg16", "data", str(tmp_path / "a-seed0"), epochs=2, weights="none")
+    run = GridRun("a", {"backbone": "vgg16"}, config)
+    assert not run.is_begun
+    assert not run.is_finished
+    assert "--resume" not in run.command()
+    run.directory.mkdir()
+    config.save(run.directory / "config.json")
+    assert run.is_begun
+    assert not run.is_finished
+    assert run.command()[-1] == "--resume"
+    (run.directory / "throughput.json").write_text("{}")
+    (run.directory / "metrics.jsonl").write_text("{}\n{}\n")
+    assert run.is_finished
+    assert run.epochs_done == 2
+    longer = dataclasses.replace(run, config=dataclasses.replace(config, epochs=3))
+    assert not longer.is_finished
+    other = dataclasses.replace(run, config=dataclasses.replace(config, dropout=0.5))
+    with pytest.raises(UsageError, match=r"a-seed0: the run there has --dropout=0.0, the grid wants 0.5"):
+        assert not other.is_finished
+
+
+def test_the_cost_of_vgg16_is_the_published_one():
+    # 15.35e9 multiply-adds of convolutions at 224 px (Simonyan and Zisserman, 2015), and the head's.
+    forward, step = flops_per_image("vgg16", 224, (128, 32), 3)
+    head = 512 * 128 + 128 * 32 + 32 * 3
+    assert forward == 2 * (15_346_630_656 + head)
+    # The first convolution, 224 x 224 x 64 sums over 27, has no gradient of the image.
+    assert step == 3 * forward - 2 * 224 * 224 * 64 * 27

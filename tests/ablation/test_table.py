@@ -1,0 +1,105 @@
+"""The table of a grid: rows, intervals and tests, from run directories as runs leave them."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from made_predictions import predictions
+
+from cxr_train.ablation import table
+from cxr_train.ablation.runner import GridRun
+from cxr_train.evaluation.compare import agreement, holm
+from cxr_train.evaluation.evaluator import EvaluationOptions, analyse
+from cxr_train.evaluation.predictions import write_predictions
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.saved_run import model_sha256
+
+SURE = {"plain": 0.4, "better": 2.0, "same": 0.4}
+
+
+def make_run(directory, name: str, seed: int, draw: int | None) -> GridRun:
+    """A run, evaluated if `draw` (of its predictions) is given."""
+    run_dir = directory / f"{name}-seed{seed}"
+    run_dir.mkdir()
+    config = TrainConfig("vgg16", "data", str(run_dir), epochs=2, weights="none", seed=seed)
+    config.save(run_dir / "config.json")
+    if draw is not None:
+        said = predictions(240, draw, sure=SURE[name])
+        (run_dir / "best.keras").write_bytes(f"{name}{seed}".encode())
+        write_predictions(run_dir / "predictions_test.csv", said)
+        summary = {"model_sha256": model_sha256(run_dir), **analyse(said, EvaluationOptions(resamples=200))}
+        (run_dir / "metrics_test.json").write_text(json.dumps(summary))
+        (run_dir / "metrics.jsonl").write_text("{}\n{}\n")
+    return GridRun(name, {"head": name}, config)
+
+
+def table_of(runs, **changes):
+    options = {"varied": ["head"], "baseline": "plain", "split": "test", "picked_on": False, "resamples": 200}
+    statuses = ["finished" if (run.directory / "best.keras").exists() else "not begun" for run in runs]
+    return table.ablation(runs, statuses, **{**options, **changes})
+
+
+def test_every_run_is_compared_with_the_baseline_of_its_seed(tmp_path):
+    runs = [
+        make_run(tmp_path, "plain", 0, 1),
+        make_run(tmp_path, "better", 0, 2),
+        make_run(tmp_path, "same", 0, 3),
+        make_run(tmp_path, "plain", 1, 4),
+        make_run(tmp_path, "better", 1, 5),
+        make_run(tmp_path, "same", 1, None),
+    ]
+    found = table_of(runs)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    rows = {(row["name"], row["seed"]): row for row in found["rows"]}
+    assert len(rows) == 6
+    assert found["comparisons"] == 3
+    assert rows["plain", 0]["against_baseline"] is rows["plain", 1]["against_baseline"] is None
+    assert rows["same", 1]["accuracy"] is rows["same", 1]["against_baseline"] is None
+    for seed, (this, other) in {0: (2, 1), 1: (5, 4)}.items():
+        said, reference = predictions(240, this, sure=2.0), predictions(240, other, sure=0.4)
+        right = [one.probabilities.argmax(axis=1) == one.labels for one in (said, reference)]
+        row = rows["better", seed]
+        assert row["accuracy"]["value"] == right[0].mean()
+        found = row["against_baseline"]
+        assert found["mcnemar_exact_p"] == agreement(*right)["mcnemar_exact_p"] < 1e-4
+        difference = found["differences"]["accuracy"]
+        assert difference["value"] == pytest.approx(right[0].mean() - right[1].mean())
+        assert 0 < difference["interval"][0] < difference["value"] < difference["interval"][1]
+    tests = [row["against_baseline"] for row in found["rows"] if row["against_baseline"]]
+    assert [test["holm_p"] for test in tests] == holm([test["mcnemar_exact_p"] for test in tests])
+    means = found["seeds"]
+    assert set(means) == {"plain", "better"}
+    both = [rows["better", seed]["accuracy"]["value"] for seed in (0, 1)]
+    assert means["better"]["accuracy"]["mean"] == pytest.approx(np.mean(both))
+    assert means["better"]["accuracy"]["standard_deviation"] == pytest.approx(np.std(both, ddof=1))
+
+
+def test_the_files_say_the_same(tmp_path):
+    runs = [make_run(tmp_path, name, 0, draw) for name, draw in (("plain", 1), ("better", 2), ("same", None))]
+    found = table_of(runs, picked_on=True)
+    table.write(tmp_path, found)
+    assert json.loads((tmp_path / "ablation.json").read_text()) == found
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "ablation.csv").read_text())))
+    assert [row["name"] for row in rows] == ["plain", "better", "same"]
+    better = found["rows"][1]
+    assert float(rows[1]["accuracy_low"]) == better["accuracy"]["interval"][0]
+    assert float(rows[1]["holm_p"]) == better["against_baseline"]["holm_p"]
+    assert rows[2]["accuracy"] == rows[0]["mcnemar_p"] == ""
+    text = (tmp_path / "ablation.txt").read_text()
+    assert "same seed 0      not begun" in text
+    assert f"{better['accuracy']['value']:.4f}" in text
+    assert "adjusted for 1 comparison(s)" in text
+    assert "picked on these very images: the numbers flatter" in text
+    assert "a difference may be the seed's" in text
+
+
+def test_without_a_baseline_there_are_no_tests(tmp_path):
+    runs = [make_run(tmp_path, "plain", 0, None), make_run(tmp_path, "better", 0, 2)]
+    found = table_of(runs)
+    assert found["comparisons"] == 0
+    assert "not adjusted" not in table.to_text(found)
+    found["comparisons"] = 2
+    assert "interval are not adjusted for the number of comparisons" in table.to_text(found)
+    assert "the baseline is not finished" in table.to_text(found)

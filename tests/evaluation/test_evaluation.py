@@ -1,0 +1,316 @@
+"""The evaluation of a run, as a library and as the command that users type."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from project import ROOT
+from runs import make_run, probabilities_of
+from shards import labels_of, random_images, write_shards
+
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.manifest import write_manifest
+from cxr_train.engine.strategy import choose_placement
+from cxr_train.evaluation import evaluator, metrics, text
+from cxr_train.evaluation.class_map import map_classes, parse_class_map
+from cxr_train.evaluation.evaluator import (
+    EvaluationOptions,
+    evaluate_split,
+    fitted_temperature,
+    stored_predictions,
+)
+from cxr_train.evaluation.predictions import write_predictions
+
+VALIDATION, TEST = random_images(30, seed=1), random_images(14, seed=2)
+OURS = ("covid", "normal", "pneumonia")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    splits = {"train": random_images(9), "validation": VALIDATION, "test": TEST}
+    return write_shards(tmp_path_factory.mktemp("data"), splits)
+
+
+def evaluate(run_dir, manifest, model, split, **options):
+    return evaluate_split(
+        run_dir,
+        Pipeline(manifest),
+        split,
+        model,
+        choose_placement("one", "float32", "off"),
+        batch_size=4,
+        options=EvaluationOptions(resamples=100, **options),
+    )
+
+
+def test_what_is_written_is_what_the_model_says(manifest, tmp_path):
+    run_dir = tmp_path / "run"
+    model = make_run(run_dir, manifest)
+    first = evaluate(run_dir, manifest, model, "validation", at_sensitivity=0.9)
+    second = evaluate(run_dir, manifest, model, "test", at_sensitivity=0.9)
+
+    expected = probabilities_of(model, TEST)
+    stored = stored_predictions(run_dir, "test")
+    np.testing.assert_allclose(stored.probabilities, expected, atol=1e-6)
+    np.testing.assert_array_equal(stored.labels, labels_of(len(TEST)))
+    assert stored.ids == tuple(f"test/{n}.png" for n in range(len(TEST)))
+    assert json.loads((run_dir / "metrics_test.json").read_text()) == second
+    summary = metrics.summarize(stored.labels, stored.probabilities, OURS)
+    assert {key: second[key] for key in summary} == summary
+
+    assert first["schema"] == second["schema"] == "cxr.metrics/1"
+    assert second["own_data"]
+    assert not second["seen_in_training"]
+    for found in (first, second):
+        assert found["calibration"]["temperature"] == first["calibration"]["temperature"]
+        assert found["calibration"]["fitted_on"] == found["thresholds"]["chosen_on"] == "validation"
+    at = [found["thresholds"]["per_class"]["covid"] for found in (first, second)]
+    assert at[0]["threshold"] == at[1]["threshold"]
+    assert at[0]["sensitivity"] >= 0.9
+    assert "these very images: it flatters" in text.table(first)
+    assert "flatters" not in text.table(second)
+
+
+def test_the_temperature_is_that_of_the_runs_validation_split(manifest, tmp_path):
+    run_dir = tmp_path / "run"
+    model = make_run(run_dir, manifest)
+    with pytest.raises(
+        DataError, match="no predictions of its validation split by its best model; python -m"
+    ):
+        fitted_temperature(run_dir, "validation")
+    told = evaluate(run_dir, manifest, model, "validation")["calibration"]["temperature"]
+    assert fitted_temperature(run_dir, "validation") == pytest.approx(told)
+    with pytest.raises(DataError, match="was trained on its validation split"):
+        fitted_temperature(run_dir, None)
+    stored = stored_predictions(run_dir, "validation")
+    right = dataclasses.replace(stored, probabilities=np.eye(3)[stored.labels] * 0.4 + 0.2)
+    write_predictions(run_dir / "predictions_validation.csv", right)
+    with pytest.raises(DataError, match="none is the best, since every image is right"):
+        fitted_temperature(run_dir, "validation")
+
+
+def test_a_temperature_at_the_end_of_the_search_is_none(manifest, tmp_path):
+    model = make_run(tmp_path / "run", manifest)
+    last = model.layers[-1]
+    last.set_weights([np.zeros_like(weights) for weights in last.get_weights()])  # says nothing
+    model.save(tmp_path / "run" / "best.keras")
+    found = evaluate(tmp_path / "run", manifest, model, "validation")
+    assert found["calibration"]["temperature"] is None
+    assert found["calibration"]["calibrated"] is None
+    assert found["calibration"]["fitted_on"] == "validation"
+    assert "no temperature: on validation none is the best" in text.table(found)
+
+
+def test_the_mean_says_what_it_leaves_out(manifest, tmp_path):
+    model = make_run(tmp_path / "run", manifest)
+    theirs = dataclasses.replace(
+        write_shards(tmp_path / "theirs", {"all": random_images(2, seed=5)}),
+        counts={"all": {"covid": 1, "normal": 1, "pneumonia": 0}},
+    )
+    found = evaluate(tmp_path / "run", theirs, model, "all")
+    assert found["left_out"]["sensitivity"] == ["pneumonia"]
+    assert "macro sensitivity is without pneumonia, for which it is undefined" in text.table(found)
+
+
+def test_other_data_has_a_place_of_its_own(manifest, tmp_path):
+    run_dir = tmp_path / "run"
+    make_run(run_dir, manifest)
+    place = evaluator.place_of(run_dir, manifest, named=False)
+    assert place == pathlib.PurePath()
+    theirs = dataclasses.replace(manifest, directory=str(tmp_path / "a" / "hospital"), seed=9)
+    assert str(evaluator.place_of(run_dir, theirs, named=True)) == "external/hospital"
+    above = dataclasses.replace(theirs, directory=str(tmp_path / "a" / "hospital" / "x" / ".."))
+    assert str(evaluator.place_of(run_dir, above, named=True)) == "external/hospital"
+    with pytest.raises(DataError, match="a/hospital is not the data .* any more: name it with --data"):
+        evaluator.place_of(run_dir, theirs, named=False)
+
+
+def test_the_numbers_of_one_hospital_do_not_replace_those_of_another(manifest, tmp_path):
+    run_dir = tmp_path / "run"
+    model = make_run(run_dir, manifest)
+    evaluate(run_dir, manifest, model, "test")
+    moved = dataclasses.replace(manifest, directory="/moved")
+    evaluator.refuse_to_replace(run_dir, "test", run_dir, moved)
+    evaluator.refuse_to_replace(run_dir, "never_evaluated", run_dir, manifest)
+    one = dataclasses.replace(moved, seed=9)
+    with pytest.raises(
+        UsageError, match="run: metrics_test.json there is of .*, not of /moved: give .*--output"
+    ):
+        evaluator.refuse_to_replace(run_dir, "test", run_dir, one)
+    with pytest.raises(UsageError, match="config.json: is no folder, or below a file: give .* --output"):
+        evaluator.refuse_to_replace(run_dir / "config.json", "test", run_dir, manifest)
+
+
+def test_the_run_directory_itself_is_for_all_of_its_own_data(manifest):
+    evaluator.refuse_in_the_run(manifest, own=True, class_map={})
+    with pytest.raises(UsageError, match="--output: the run directory is for its own data, not for"):
+        evaluator.refuse_in_the_run(manifest, own=False, class_map={})
+    with pytest.raises(UsageError, match="--class_map: is for other data; .* --output"):
+        evaluator.refuse_in_the_run(manifest, own=True, class_map={"covid": "-"})
+
+
+def test_predictions_of_an_earlier_model_are_not_compared_with(manifest, tmp_path):
+    ours, theirs = (make_run(tmp_path / name, manifest, seed) for seed, name in enumerate(("one", "two")))
+    evaluate(tmp_path / "two", manifest, theirs, "test")
+    found = evaluate(tmp_path / "one", manifest, ours, "test", compare=tmp_path / "two")
+    assert found["comparison"]["other"].endswith("two/predictions_test.csv")
+    ours.save(tmp_path / "two" / "best.keras")
+    with pytest.raises(DataError, match="two/predictions_test.csv is of an earlier best.keras of that run"):
+        evaluate(tmp_path / "one", manifest, ours, "test", compare=tmp_path / "two")
+
+
+def test_predictions_of_another_model_are_not_used(manifest, tmp_path):
+    run_dir = tmp_path / "run"
+    model = make_run(run_dir, manifest)
+    assert stored_predictions(run_dir, "validation") is None
+    evaluate(run_dir, manifest, model, "validation")
+    assert stored_predictions(run_dir, "validation") is not None
+    model.layers[-1].kernel.assign_add(0.1 * np.ones_like(model.layers[-1].kernel))
+    model.save(run_dir / "best.keras")
+    assert stored_predictions(run_dir, "validation") is None
+    found = evaluate(run_dir, manifest, model, "test")
+    assert found["calibration"]["temperature"] is None
+    assert "no temperature, for want of predictions" in text.table(found)
+    with pytest.raises(UsageError, match="--at_sensitivity: .* no predictions of it: evaluate that first"):
+        evaluate(run_dir, manifest, model, "test", at_sensitivity=0.9)
+
+
+def test_evaluating_the_training_split_says_so(manifest, tmp_path):
+    model = make_run(tmp_path / "run", manifest)
+    found = evaluate(tmp_path / "run", manifest, model, "train")
+    assert found["seen_in_training"]
+    assert "was trained on these images" in text.table(found)
+
+
+class TestClassMap:
+    def test_theirs_become_ours(self):
+        mapped = map_classes(("COVID-19", "Opacity", "normal"), OURS, {"COVID-19": "covid", "Opacity": "-"})
+        labels, kept = mapped.labels(np.array([2, 1, 0, 1]))
+        np.testing.assert_array_equal(kept, [True, False, True, False])
+        np.testing.assert_array_equal(labels[kept], [1, 0])
+        assert mapped.dropped(np.array([2, 1, 0, 1])) == {"Opacity": 2}
+
+    def test_two_of_theirs_may_be_one_of_ours(self):
+        mapped = map_classes(("bacterial", "viral"), OURS, {"bacterial": "pneumonia", "viral": "pneumonia"})
+        np.testing.assert_array_equal(mapped.labels(np.array([0, 1]))[0], [2, 2])
+
+    @pytest.mark.parametrize(
+        ("theirs", "names", "error", "message"),
+        [
+            (("covid", "sick"), {}, DataError, "class sick .* --class_map=sick:CLASS, .* --class_map=sick:-"),
+            (("covid",), {"sick": "covid"}, UsageError, "--class_map=sick:covid: the data has no class sick"),
+            (
+                ("sick",),
+                {"sick": "ill"},
+                UsageError,
+                "--class_map=sick:ill: the model has no class ill, only",
+            ),
+            (("covid",), {"covid": "-"}, UsageError, "leaves all classes out"),
+        ],
+    )
+    def test_what_does_not_fit_is_named(self, theirs, names, error, message):
+        with pytest.raises(error, match=message):
+            map_classes(theirs, OURS, names)
+
+    def test_parsing(self):
+        assert parse_class_map(["a:b", "c:d:-"]) == {"a": "b", "c:d": "-"}
+        for entries in (["a"], [":b"], ["a:"], ["a:b", "a:c"]):
+            with pytest.raises(UsageError, match="--class_map"):
+                parse_class_map(entries)
+
+
+def test_data_of_another_size_or_kernel_is_refused(manifest, tmp_path):
+    make_run(tmp_path / "run", manifest)
+    for changes, message in (
+        ({"size": 16}, "images of 16 px, .* trained on 8: convert with .* --size=8"),
+        ({"kernel": "bilinear"}, "made with kernel 'bilinear'"),
+        ({"color": "keep"}, "made with color 'keep'"),
+        ({"crop_border": "auto"}, "made with crop_border 'auto'"),
+        ({"equalize_to": 64}, "made with equalize_to 64"),
+    ):
+        with pytest.raises(DataError, match=message):
+            evaluator.class_map_for(tmp_path / "run", dataclasses.replace(manifest, **changes))
+
+
+def test_explaining_data_of_other_classes_is_refused_without_advice_that_it_cannot_take(manifest, tmp_path):
+    make_run(tmp_path / "run", manifest)
+    theirs = dataclasses.replace(manifest, class_names=("COVID-19", "normal", "pneumonia"))
+    with pytest.raises(
+        DataError, match="has the classes COVID-19, normal, pneumonia, the run .* covid,"
+    ) as error:
+        evaluator.refuse_other_classes(tmp_path / "run", theirs)
+    assert "--class_map" not in str(error.value)
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    line = [sys.executable, "-m", "cxr_train.evaluate", *map(str, arguments)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_command_on_external_data_against_another_run(manifest, tmp_path):
+    runs = [tmp_path / "one", tmp_path / "two"]
+    models = [make_run(run_dir, manifest, seed) for seed, run_dir in enumerate(runs)]
+    theirs = write_shards(tmp_path / "hospital", {"all": random_images(25, seed=5)})
+    theirs = dataclasses.replace(
+        theirs,
+        class_names=("COVID-19", "normal", "other"),
+        counts={"all": dict(zip(("COVID-19", "normal", "other"), (9, 8, 8), strict=True))},
+    )
+    write_manifest(theirs)
+    names = {"COVID-19": "covid", "other": "-"}
+    evaluate_split(
+        runs[1],
+        Pipeline(theirs),
+        "all",
+        models[1],
+        choose_placement("one", "float32", "off"),
+        batch_size=4,
+        options=EvaluationOptions(class_map=names),
+        output=runs[1] / "external" / "hospital",
+    )
+    result = run(
+        f"--run_dir={runs[0]}",
+        f"--data={theirs.directory}",
+        "--split=all",
+        "--class_map=COVID-19:covid,other:-",
+        "--at_sensitivity=0.8",
+        f"--compare={runs[1]}",
+        "--resamples=200",
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads((runs[0] / "external" / "hospital" / "metrics_all.json").read_text())
+    assert found["images"] == 17
+    assert found["dropped"] == {"other": 8}
+    assert not found["own_data"]
+    assert found["per_class"]["pneumonia"]["sensitivity"] is None
+    assert found["thresholds"]["at_sensitivity"] == 0.8
+    assert found["intervals"]["resamples"] == 200
+    assert found["comparison"]["other"].endswith("two/external/hospital/predictions_all.csv")
+    # The predictions of the run's own validation split were made for the temperature, and stay.
+    assert stored_predictions(runs[0], "validation") is not None
+    assert found["calibration"]["fitted_on"] == "validation"
+    for told in ("exact McNemar p =", "chosen on validation", "left out: 8 images of other", "patients]"):
+        assert told in result.stdout
+    assert not (runs[0] / "predictions_all.csv").exists()
+
+
+def test_a_run_that_was_not_evaluated_cannot_be_compared_with(manifest, tmp_path):
+    model = make_run(tmp_path / "run", manifest)
+    with pytest.raises(
+        DataError, match="other: no predictions_test.csv there; evaluate that run .*--data and --split"
+    ):
+        evaluate(tmp_path / "run", manifest, model, "test", compare=tmp_path / "other")
+
+
+def test_options_that_make_no_sense_name_their_flag():
+    for options, message in (
+        ({"at_sensitivity": 95}, "--at_sensitivity=95: choose from above 0 to 1"),
+        ({"resamples": 5}, "--resamples=5: a 95 % interval needs at least 100"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            EvaluationOptions(**options)

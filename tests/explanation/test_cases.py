@@ -1,0 +1,57 @@
+"""Which images are shown: the surest ones of each kind."""
+
+import numpy as np
+
+from cxr_train.explanation.cases import pick_cases
+
+# Positions 10 to 16; columns are the probabilities of the classes 0, 1, 2.
+PROBABILITIES = np.array(
+    [
+        [0.6, 0.3, 0.1],
+        [0.9, 0.0, 0.1],
+        [0.2, 0.7, 0.1],
+        [0.1, 0.8, 0.1],
+        [0.3, 0.3, 0.4],
+        [0.8, 0.1, 0.1],
+        [0.0, 0.1, 0.9],
+    ]
+)
+LABELS = np.array([0, 0, 0, 0, 0, 1, 2])
+
+
+def picked(classes, each):
+    cases = pick_cases(np.arange(10, 17), LABELS, PROBABILITIES, classes, each=each)
+    return [(case.kind, case.mapped, case.position) for case in cases]
+
+
+def test_the_surest_come_first():
+    assert picked([0], 2) == [
+        ("true_positive", (0,), 11),
+        ("true_positive", (0,), 10),
+        ("false_negative", (0,), 13),
+        ("false_negative", (0,), 12),
+        ("false_positive", (0,), 15),
+        ("confusion", (0, 1), 13),
+        ("confusion", (0, 1), 12),
+        ("confusion", (0, 2), 14),
+        ("confusion", (1, 0), 15),
+    ]
+
+
+def test_a_class_without_errors_has_no_gallery_of_them():
+    assert picked([2], 4) == [
+        ("true_positive", (2,), 16),
+        ("false_positive", (2,), 14),
+        ("confusion", (0, 2), 14),
+    ]
+
+
+def test_a_case_says_what_was_true_and_what_was_predicted():
+    case = pick_cases(np.arange(7), LABELS, PROBABILITIES, [1], each=1)[0]
+    assert (case.kind, case.label, case.predicted) == ("false_negative", 1, 0)
+    assert (case.probability, case.label_probability) == (0.8, 0.1)
+
+
+def test_nothing_wrong_nothing_confused():
+    right = pick_cases(np.arange(2), np.array([0, 1]), np.eye(2), [0, 1], each=3)
+    assert [case.kind for case in right] == ["true_positive", "true_positive"]

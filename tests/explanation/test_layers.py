@@ -1,0 +1,59 @@
+"""The layers at which a network is looked into."""
+
+import keras
+import pytest
+
+from cxr_data.core.errors import UsageError
+from cxr_train.explanation.layers import check_layers, stage_outputs
+from cxr_train.models.classifier import build_model
+
+
+def branched() -> keras.Model:
+    """A stage that ends in a merge, one without a bottleneck, and squeeze-and-excitation."""
+    images = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="start")(images)
+    left = keras.layers.Conv2D(4, 3, padding="same", name="left")(x)
+    squeezed = keras.layers.GlobalAveragePooling2D(keepdims=True)(left)
+    squeezed = keras.layers.Conv2D(4, 1, name="excite")(squeezed)
+    x = keras.layers.Add(name="merged")([x, keras.layers.Multiply()([left, squeezed])])
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same", name="down")(x)
+    older = keras.layers.Conv2D(8, 1, name="older")(x)
+    newer = keras.layers.Concatenate(name="newer")([older, keras.layers.Conv2D(8, 1, name="side")(x)])
+    deep = keras.layers.Conv2D(8, 3, strides=2, padding="same", name="deep")(newer)
+    older = keras.layers.Conv2D(8, 3, strides=2, padding="same", name="skip")(older)
+    x = keras.layers.Concatenate(name="joined")([deep, older])
+    x = keras.layers.Activation("relu", name="last")(x)
+    x = keras.layers.MaxPooling2D(2, name="pooled")(x)
+    return keras.Model(images, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+
+
+def test_each_stage_gives_the_layer_in_which_its_paths_come_together():
+    # In the second stage `older` is used again behind `newer`, which is a merge still.
+    assert stage_outputs(branched()) == ("start", "merged", "newer", "last")
+
+
+def test_vgg16_gives_the_layers_of_the_study():
+    names = stage_outputs(build_model("vgg16", classes=3, image_size=64, head=(4,)))
+    assert names == (
+        "block1_conv1",
+        "block1_conv2",
+        "block2_conv2",
+        "block3_conv3",
+        "block4_conv3",
+        "block5_conv3",
+    )
+
+
+def test_a_layer_that_is_not_there_names_similar_ones():
+    model = branched()
+    assert check_layers(model, ["deep", "start"]) == ("deep", "start")
+    with pytest.raises(UsageError, match="--layers=deeep: .* no such layer .* try deep"):
+        check_layers(model, ["deeep"])
+    with pytest.raises(UsageError, match="--filter_layers=excite: .* try start, merged, newer, last"):
+        check_layers(model, ["excite"], "filter_layers")
+
+
+def test_a_network_of_single_pixels_is_refused():
+    images = keras.Input((1, 1, 3))
+    with pytest.raises(UsageError, match="no convolution on more than one pixel"):
+        stage_outputs(keras.Model(images, keras.layers.Conv2D(2, 1)(images)))

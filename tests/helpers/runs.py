@@ -1,0 +1,43 @@
+"""Run directories with a tiny model in them, as a training run leaves them."""
+
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+
+from cxr_data.records.manifest import MANIFEST_NAME, Manifest
+from cxr_train.runs.config import TrainConfig
+
+
+def tiny_model(classes: int, size: int, seed: int = 0, policy: str = "float32") -> keras.Model:
+    """Images [B, size, size, 3] to logits [B, classes]; far from zero, so that classes differ."""
+    keras.utils.set_random_seed(seed)
+    images = keras.Input((size, size, 3), name="image")
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu", dtype=policy)(images)
+    x = keras.layers.BatchNormalization(dtype=policy)(x)
+    x = keras.layers.Flatten(dtype=policy)(x)
+    wide = keras.initializers.RandomNormal(stddev=0.5, seed=seed)
+    return keras.Model(
+        images, keras.layers.Dense(classes, kernel_initializer=wide, name="logits", dtype="float32")(x)
+    )
+
+
+def make_run(
+    run_dir: pathlib.Path, manifest: Manifest, seed: int = 0, policy: str = "float32"
+) -> keras.Model:
+    """Makes a run on the data of `manifest`, of a Keras dtype policy, and returns its model."""
+    run_dir.mkdir(parents=True)
+    config = TrainConfig("mobilenet_v2", manifest.directory, str(run_dir), batch_size=4, weights="none")
+    config.save(run_dir / "config.json")
+    shutil.copy(pathlib.Path(manifest.directory, MANIFEST_NAME), run_dir)
+    model = tiny_model(len(manifest.class_names), manifest.size, seed, policy)
+    model.save(run_dir / "best.keras")
+    return model
+
+
+def probabilities_of(model: keras.Model, images: np.ndarray) -> np.ndarray:
+    """float64 [N, C] of float32 images [N, S, S, 3] in [0, 1]."""
+    logits = model.predict(images, verbose=0).astype(np.float64)
+    likelihoods = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return likelihoods / likelihoods.sum(axis=1, keepdims=True)

@@ -1,0 +1,31 @@
+"""Panels of images that are called as badly as files can be."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from sharder_fixtures import encoded, make_source, picture, save
+
+from cxr_data.convert.config import SharderConfig
+from cxr_data.convert.convert import make_tfrecords
+from cxr_train.inference.files import find_files
+from cxr_train.inference.panels import panel, write_panels
+
+
+@pytest.mark.parametrize("name", [200 * "\u00e9" + ".png", "1.2.840.113619.$^$.dcm", 'a,"\u80ba"\n\r.png'])
+def test_a_panel_has_a_name_that_a_file_can_have(tmp_path, name):
+    source = make_source(tmp_path / "source", images=3)
+    config = SharderConfig(str(source), str(tmp_path / "out"), splits="all:1", size=24, workers=0, quiet=True)
+    manifest = make_tfrecords(config)
+    name = name.encode()[-255:].decode(errors="ignore")
+    save(tmp_path / "in" / name, encoded(picture(1), "PNG"))
+    (file,) = find_files([str(tmp_path / "in")])
+    row = {"file": file.name, "probabilities": {"covid": 0.25, "$^$": 0.75}}
+    write_panels(tmp_path / "panels", [file], [row], manifest)
+    (made,) = (tmp_path / "panels").iterdir()
+    assert made.name.startswith("00000_")
+    assert Image.open(made).size[0] > 300
+
+
+def test_a_class_is_called_by_its_name():
+    axes = panel(np.zeros([4, 4, 1], np.float32), {"file": "x", "probabilities": {"a": 0.1, "$b$": 0.9}}).axes
+    assert [label.get_text() for label in axes[1].get_yticklabels()] == ["a", r"\$b\$"]

@@ -1,0 +1,187 @@
+"""Files predicted one by one: the sharder's pixels, the challenge's file, damage that is not fatal."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from project import ROOT
+from runs import make_run, probabilities_of
+from sharder_fixtures import encoded, make_source, picture, save
+
+from cxr_data.convert.config import SharderConfig, pixel_options
+from cxr_data.convert.convert import make_tfrecords
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.input.pipeline import Pipeline, expand_image, read_split_fields
+from cxr_train import predict
+from cxr_train.evaluation.calibration import apply_temperature
+from cxr_train.inference.files import ImageFile, find_files, read_image
+from cxr_train.inference.panels import panel
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return make_source(tmp_path_factory.mktemp("source"), images=18)
+
+
+def shards(source, output, **options):
+    return make_tfrecords(
+        SharderConfig(str(source), str(output), splits="all:1", workers=0, quiet=True, **options)
+    )
+
+
+@pytest.fixture(scope="module")
+def manifest(source, tmp_path_factory):
+    return shards(source, tmp_path_factory.mktemp("shards"), size=32)
+
+
+def assert_bit_identical(source, manifest):
+    """Every record's pixels, against those of its file."""
+    ids = [fields.id for fields in read_split_fields(manifest, "all")]
+    stored = Pipeline(manifest).reader("all").read(np.arange(len(ids)))
+    for name, pixels in zip(ids, stored, strict=True):
+        ours = read_image(str(source / name), pixel_options(manifest))
+        assert ours.dtype == pixels.dtype
+        np.testing.assert_array_equal(ours, pixels, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "color"),
+    [("float32", 3, "gray"), ("float16", 1, "gray"), ("uint8", 1, "gray"), ("uint8", 3, "keep")],
+)
+def test_inputs_are_the_records_pixels_bit_for_bit(source, tmp_path, dtype, channels, color):
+    made = shards(source, tmp_path / "out", size=24, dtype=dtype, channels=channels, color=color)
+    assert_bit_identical(source, made)
+
+
+def test_dicom_files_are_the_records_pixels(shared, tmp_path):
+    names = sorted(path for path in (shared / "data" / "dicom").rglob("*") if path.is_file())[:12]
+    for number, path in enumerate(names):
+        save(tmp_path / "source" / f"c{number % 2}" / path.name, path.read_bytes())
+    made = shards(tmp_path / "source", tmp_path / "out", size=24)
+    assert made.records
+    assert_bit_identical(tmp_path / "source", made)
+
+
+def test_folders_are_listed_in_order_and_hidden_files_left_out(tmp_path):
+    for name in ("b/2.png", "b/1.png", "a.png", ".hidden", ".git/x.png"):
+        save(tmp_path / "d" / name, b"x")
+    found = find_files([str(tmp_path / "d" / "a.png"), str(tmp_path / "d")])
+    assert [file.name for file in found] == [str(tmp_path / "d" / "a.png"), "a.png", "b/1.png", "b/2.png"]
+    for arguments, message in (
+        ([], "name the images"),
+        ([str(tmp_path / "none")], "no such file or folder"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            find_files(arguments)
+
+
+def rows_of(*predicted: tuple[str, str]) -> list[dict]:
+    return [{"file": name, "predicted": said, "probabilities": {}, "error": None} for name, said in predicted]
+
+
+def test_the_submission_is_by_class_name_and_in_order_of_the_cases():
+    text = predict.to_submission(
+        rows_of(("test_set/0002.jpg", "normal"), ("0010.jpg", "pneumonia"), ("0001.jpg", "covid"))
+    )
+    assert text == b"case,class\r\n0001.jpg,0\r\n0002.jpg,1\r\n0010.jpg,2\r\n"
+
+
+ODD = ("a, b.jpg", 'the "first".jpg', "line\nbreak.jpg", "Icon\r", "caf\udce9.jpg", "<b>\u80ba.jpg")
+
+
+def test_any_name_of_a_file_survives_the_csv():
+    for made, line_end in ((predict.to_csv, "\n"), (lambda rows, _: predict.to_submission(rows), "\r\n")):
+        rows = rows_of(*((name, "covid") for name in ODD))
+        content = made(rows, ["covid"])
+        text = content.decode("utf-8", "surrogateescape")
+        back = list(csv.reader(io.StringIO(text, newline="")))
+        assert sorted(row[0] for row in back[1:]) == sorted(ODD)
+        assert {len(row) for row in back} == {len(back[0])}
+        assert text.endswith(line_end)
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path):
+    for name in ("a/1.png", "b/1.png", "b/2.png"):
+        save(tmp_path / name, b"x")
+    names = [file.name for file in find_files([str(tmp_path / "a"), str(tmp_path / "b")])]
+    assert names == [str(tmp_path / "a/1.png"), str(tmp_path / "b/1.png"), "2.png"]
+    assert [file.name for file in find_files([str(tmp_path / "a"), str(tmp_path / "a")])] == ["1.png"] * 2
+
+
+def test_a_submission_without_a_class_for_every_case_is_refused():
+    for rows, message in (
+        (rows_of(("1.jpg", "covid"), ("a/1.jpg", "normal")), "two files are case 1.jpg"),
+        (rows_of(("1.jpg", "sick")), "sick is no class of the challenge"),
+        ([{"file": "1.jpg", "predicted": None, "error": "truncated: x"}], "1.jpg has none: truncated"),
+    ):
+        with pytest.raises(DataError, match=message):
+            predict.to_submission(rows)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_panel_shows_the_grey_levels_of_the_image(dtype, channels):
+    gray = np.full([4, 4, channels], 51 if dtype is np.uint8 else 0.2, dtype)
+    gray[0] *= 2
+    shown = panel(gray, {"file": "a.png", "probabilities": {"covid": 0.25, "normal": 0.75}}).axes[0].images[0]
+    np.testing.assert_allclose(np.unique(np.asarray(shown.get_array())), [0.2, 0.4], atol=1e-3)
+    assert shown.get_clim() == (0, 1)
+
+
+def test_the_command(manifest, tmp_path):
+    model = make_run(tmp_path / "run", manifest)
+    for number in range(1, 12):
+        save(tmp_path / "in" / f"{number:04d}.jpg", encoded(picture(number), "JPEG"))
+    save(tmp_path / "in" / "0003.jpg", encoded(Image.fromarray(picture(3)).convert("RGBA")))
+    whole = encoded(picture(5), "JPEG")
+    save(tmp_path / "bad" / "cut.jpg", whole[:-60])
+
+    def run(*arguments: object) -> subprocess.CompletedProcess:
+        line = [sys.executable, "-m", "cxr_train.predict", f"--run_dir={tmp_path}/run", *map(str, arguments)]
+        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+    result = run(
+        tmp_path / "in",
+        f"--submission={tmp_path}/submission.csv",
+        f"--panels={tmp_path}/panels",
+        "--batch_size=4",
+    )
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [row["file"] for row in rows] == [f"{number:04d}.jpg" for number in range(1, 12)]
+    pixels = [
+        expand_image(read_image(str(tmp_path / "in" / row["file"]), pixel_options(manifest))) for row in rows
+    ]
+    said = np.array([[float(row[f"p_{name}"]) for name in manifest.class_names] for row in rows])
+    np.testing.assert_allclose(said, probabilities_of(model, np.stack(pixels)), atol=1e-6)
+    lines = (tmp_path / "submission.csv").read_bytes().split(b"\r\n")
+    assert lines[0] == b"case,class"
+    number = predict.SUBMISSION_CLASSES[rows[0]["predicted"]]
+    assert lines[1] == f"0001.jpg,{number}".encode()
+    assert len(list((tmp_path / "panels").iterdir())) == 11
+    assert Image.open(tmp_path / "panels" / "00000_0001.png").size[0] > 300
+    assert "11 of 11 files predicted. Research software: nothing here is a diagnosis." in result.stderr
+
+    result = run(tmp_path / "in" / "0001.jpg", tmp_path / "bad", f"--output={tmp_path}/out.json")
+    assert result.returncode == 1
+    document = json.loads((tmp_path / "out.json").read_text())
+    good, bad = document["predictions"]
+    assert good["predicted"] == rows[0]["predicted"]
+    assert bad["predicted"] is None
+    assert bad["error"].startswith("truncated: ")
+    assert f"not predicted: {tmp_path}/bad/cut.jpg: truncated" in result.stderr
+    assert "1 of 2 files predicted" in result.stderr
+    assert "diagnosis" in document["notice"]
+    assert document["temperature"] == 1.0
+
+    # At a temperature: the softmax of the logits over it, and the same classes.
+    files = [ImageFile(row["file"], str(tmp_path / "in" / row["file"])) for row in rows]
+    cooler = predict.predict_files(files, tmp_path / "run", batch_size=4, temperature=2.5)
+    assert [row["predicted"] for row in cooler] == [row["predicted"] for row in rows]
+    found = np.array([list(row["probabilities"].values()) for row in cooler])
+    np.testing.assert_allclose(found, apply_temperature(said, 2.5), atol=1e-6)

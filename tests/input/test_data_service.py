@@ -1,0 +1,242 @@
+"""The tf.data service: every example of an epoch once, with any number of workers, and when one is lost."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from project import ROOT
+from shards import labels_of, random_images, write_shards
+from waiting import SECONDS, children_of, is_running, wait_until
+
+from cxr_data.core.errors import UsageError
+from cxr_data.input import data_service
+from cxr_data.input.order import InputWorker, training_batches
+from cxr_data.input.pipeline import Pipeline, ReadOptions
+from cxr_data.records.manifest import read_manifest
+
+IMAGES = random_images(67)
+BATCH = 4
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("data")
+    write_shards(directory, {"train": IMAGES}, records_per_shard=3)
+    return read_manifest(str(directory))
+
+
+def epochs_of(data, target, **options):
+    pipeline = Pipeline(data, ReadOptions(data_service=target))
+    return pipeline.training_dataset("train", batch_size=BATCH, seed=5, **options)
+
+
+def positions_of(epoch: int) -> list[int]:
+    """What every reader gives in an epoch: all but the odd last batch."""
+    return sorted(training_batches(np.arange(67), batch_size=BATCH, seed=5, epoch=epoch).ravel())
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+def test_every_example_of_an_epoch_comes_once(data, workers):
+    with data_service.served_here(workers) as target:
+        batches = list(epochs_of(data, target, epoch=1, epochs=2).as_numpy_iterator())
+    assert len(batches) == 2 * 16
+    for number, epoch in enumerate((1, 2)):
+        part = batches[number * 16 : (number + 1) * 16]
+        assert sorted(np.concatenate([batch["index"] for batch in part])) == positions_of(epoch)
+    for batch in batches:
+        np.testing.assert_array_equal(batch["image"], IMAGES[batch["index"]])
+        np.testing.assert_array_equal(batch["label"], labels_of(67)[batch["index"]])
+        assert batch["weight"].tolist() == [1.0] * BATCH
+
+
+def test_the_end_of_an_epoch_does_not_end_a_step_that_is_under_way(data):
+    @tf.function
+    def steps(batches: tf.data.Iterator, count: tf.Tensor) -> tf.Tensor:
+        seen = tf.zeros([], tf.int64)
+        for _ in tf.range(count):
+            seen += tf.reduce_sum(next(batches)["index"])
+        return seen
+
+    with data_service.served_here(1) as target:
+        batches = iter(epochs_of(data, target, epoch=0, epochs=3))
+        first = tf.reduce_sum(next(batches)["index"])
+        seen = first + steps(batches, tf.constant(3 * 16 - 1))
+    assert seen == sum(sum(positions_of(epoch)) for epoch in range(3))
+
+
+def test_a_resumed_epoch_has_its_remaining_steps_and_the_next_is_whole(data):
+    with data_service.served_here(2) as target:
+        dataset = epochs_of(data, target, epoch=0, epochs=2, first_step=10)
+        batches = [batch["index"] for batch in dataset.as_numpy_iterator()]
+    assert len(batches) == 6 + 16
+    first = np.concatenate(batches[:6])
+    assert len(set(first)) == len(first)
+    assert sorted(np.concatenate(batches[6:])) == positions_of(1)
+
+
+def test_what_the_service_lost_is_read_here_and_what_it_repeats_is_dropped(monkeypatch):
+    monkeypatch.setattr(data_service, "distributed", lambda examples, _: examples)
+    spec = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int32))
+
+    def served():
+        for positions in ([4, 1], [1, 6], [0, 4]):
+            yield np.array(positions), np.float32([[p, p] for p in positions]), np.int32(positions)
+
+    def read(positions):
+        images = np.float32([[p, p] for p in positions])
+        return tf.data.Dataset.from_tensors((positions, images, positions.astype(np.int32)))
+
+    lines = []
+    dataset = tf.data.Dataset.from_generator(served, output_signature=spec)
+    with socket.create_server(("localhost", 0)) as server:
+        target = f"grpc://localhost:{server.getsockname()[1]}"
+        whole = data_service.completed(dataset, np.array([0, 1, 2, 4, 5, 6]), read, target, lines.append)
+        passes = [list(whole.as_numpy_iterator()) for _ in range(2)]
+    for batches in passes:
+        assert [p for positions, _, _ in batches for p in positions] == [4, 1, 6, 0, 2, 5]
+        for positions, images, labels in batches:
+            np.testing.assert_array_equal(images[:, 0], positions)
+            np.testing.assert_array_equal(labels, positions)
+    assert len(lines) == 2
+    # The end of what was served is heard of, not waited for.
+    assert "2 of 6 examples of this epoch did not come (an input worker was lost)" in lines[0]
+
+
+@pytest.fixture
+def nobody():
+    """The address of a port that is taken, and at which nobody listens."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        yield "{}:{}".format(*silent.getsockname())
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [("silent", "nothing came for 4 s"), ("broken", "the job is not known"), ("gone", "Connection refused")],
+)
+def test_a_service_that_ends_for_good_is_named_and_the_rest_is_read_here(end, why, monkeypatch):
+    monkeypatch.setattr(data_service, "distributed", lambda examples, _: examples)
+    # A busy machine may need a second for the first message, and for the error.
+    monkeypatch.setattr(data_service, "PATIENCE_SECONDS", 4.0 if end == "silent" else 60.0)
+    never = threading.Event()
+
+    def served():
+        yield np.arange(3), np.ones((3, 2), np.float32), np.zeros(3, np.int32)
+        if end == "broken":
+            raise ValueError("the job is not known")
+        never.wait()
+
+    def read(positions):
+        count = len(positions)
+        return tf.data.Dataset.from_tensors((positions, np.ones((count, 2)), np.zeros(count, int)))
+
+    spec = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int32))
+    dataset = tf.data.Dataset.from_generator(served, output_signature=spec)
+    lines = []
+    with socket.create_server(("localhost", 0)) as server:
+        target = f"grpc://localhost:{server.getsockname()[1]}"
+        if end == "gone":
+            server.close()
+        whole = data_service.completed(dataset, np.arange(20), read, target, lines.append)
+        seen = np.concatenate([positions for positions, _, _ in whole.as_numpy_iterator()])
+    never.set()
+    assert sorted(seen) == list(range(20))
+    (line,) = lines
+    assert f"data service {target}: {20 if end == 'gone' else 17} of 20 examples" in line
+    assert why in line
+
+
+def test_wrong_options_are_one_line(data, nobody):
+    for options, message in (
+        ({"data_service": "here"}, "write grpc://HOST:PORT"),
+        ({"data_service": nobody}, "Connection refused; start python -m tools.data_service"),
+        ({"data_service": nobody, "reader": "indexed"}, "leave out --reader=indexed"),
+        ({"data_service": nobody, "cache": "memory"}, "leave out --data_service"),
+        ({"data_service": nobody, "worker": InputWorker(0, 2)}, "feeds one training process"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            Pipeline(data, ReadOptions(**options)).training_dataset("train", batch_size=4, seed=0, epoch=0)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_named_and_its_examples_still_come_once(tmp_path, capsys):
+    count, batch, epochs = 2400, 8, 2
+    made = write_shards(tmp_path, {"train": random_images(count, size=32)}, records_per_shard=100)
+    command = [sys.executable, "-m", "tools.data_service", "--workers=2"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        target = re.search(r"--data_service=(\S+), 2 workers", process.stdout.readline())[1]
+        workers = [
+            pid for pid in children_of(process) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        # A small shuffle buffer, so that shards are still unread when the worker dies.
+        pipeline = Pipeline(made, ReadOptions(data_service=target, shuffle_mb=1))
+        dataset = pipeline.training_dataset("train", batch_size=batch, seed=5, epoch=0, epochs=epochs)
+        seen = []
+        for number, columns in enumerate(dataset):
+            seen.append(columns["index"].numpy())
+            if number == 3:
+                os.kill(workers[0], signal.SIGKILL)
+        steps = count // batch
+        for epoch in range(epochs):
+            assert sorted(np.concatenate(seen[epoch * steps :][:steps])) == list(range(count))
+        process.send_signal(signal.SIGTERM)
+        rest = process.communicate(timeout=SECONDS)[0]
+        assert process.returncode == 0
+    assert f"(pid {workers[0]}) ended with exit code -9" in rest
+    assert rest.endswith("data service: stopped\n")
+    assert not any(is_running(pid) for pid in workers)
+    (lost,) = re.findall(r"data service \S+: (\d+) of 2400 examples", capsys.readouterr().out)
+    assert 0 < int(lost) < count
+    print(f"{lost} examples were lost and read here")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["worker", "dispatcher"])
+def test_what_never_comes_back_is_waited_for_once_and_named(lost, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(data_service, "PATIENCE_SECONDS", 20.0)
+    count, batch, epochs = 2400, 8, 2
+    made = write_shards(tmp_path, {"train": random_images(count, size=32)}, records_per_shard=100)
+    with (
+        data_service.DataService(0, 1, "localhost") as first,
+        subprocess.Popen(
+            [sys.executable, "-m", "tools.data_service", "--workers=1", f"--dispatcher={first.address}"],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as second,
+    ):
+        while first._server._num_workers() < 2:
+            assert second.poll() is None
+            time.sleep(0.1)
+        pipeline = Pipeline(made, ReadOptions(data_service=f"grpc://{first.address}", shuffle_mb=1))
+        dataset = pipeline.training_dataset("train", batch_size=batch, seed=5, epoch=0, epochs=epochs)
+        seen = []
+        for number, columns in enumerate(dataset):
+            seen.append(columns["index"].numpy())
+            if number == 3:
+                os.killpg(second.pid, signal.SIGKILL)
+                if lost == "dispatcher":
+                    first._server._stop()
+        for epoch in range(epochs):
+            steps = count // batch
+            assert sorted(np.concatenate(seen[epoch * steps :][:steps])) == list(range(count))
+        if lost == "dispatcher":  # as at the end of a training, which measures its input
+            pipeline.training_dataset("train", batch_size=batch, seed=5, epoch=0)
+            # An abandoned client would warn every second, until the process ends.
+            wait_until(lambda: "data service" not in {thread.name for thread in threading.enumerate()})
+    lines = [line for line in capsys.readouterr().out.splitlines() if "did not come" in line]
+    assert "nothing came for 20 s" in lines[0]
+    assert first.address in lines[0]
+    assert [line for line in lines[1:] if "Connection refused" not in line] == []

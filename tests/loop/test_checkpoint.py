@@ -1,0 +1,186 @@
+"""Checkpoints with real damage: cut off, one bit flipped, files gone, killed while it saves."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cxr_data.core.errors import CxrError, DataError
+from cxr_train.loop import checkpoint
+from cxr_train.loop.checkpoint import Checkpoints
+from cxr_train.recipe.loss_scale import LossScale
+from cxr_train.runs.monitor import Monitor
+
+
+def make(directory, width: int = 2, keep: int = 3) -> tuple[Checkpoints, keras.Model]:
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(width)])
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(model.trainable_variables)
+    checkpoints = Checkpoints(
+        directory / "checkpoints",
+        model,
+        optimizer,
+        LossScale(),
+        monitor=Monitor("loss"),
+        best_model=directory / "best.keras",
+        keep=keep,
+    )
+    return checkpoints, model
+
+
+def save_three(directory) -> None:
+    """Three states: step, weights and best model are 1, 2, 3."""
+    checkpoints, model = make(directory)
+    for number in (1, 2, 3):
+        checkpoints.step.assign(number)
+        checkpoints.best.assign(number)
+        model.set_weights([np.full_like(weight, number) for weight in model.get_weights()])
+        aside = directory / "aside"
+        aside.write_text(f"model {number}")
+        aside.replace(directory / "best.keras")
+        checkpoints.save()
+
+
+def cut(path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+
+
+def remove(path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [cut, flip, remove])
+@pytest.mark.parametrize("name", ["state.data-00000-of-00001", "state.index", "SHA256SUMS"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, name, damage):
+    save_three(tmp_path)
+    damage(tmp_path / "checkpoints/ckpt-00003" / name)
+    checkpoints, model = make(tmp_path)
+    (warning,) = checkpoints.restore()
+    assert "ckpt-00003 is passed over" in warning
+    # With one digest changed, it is the file that seems to be.
+    assert name in warning or "SHA256SUMS" in warning or damage is flip
+    assert checkpoints.position == (0, 2)
+    assert all((weight == 2).all() for weight in model.get_weights())
+    assert (tmp_path / "best.keras").read_text() == "model 2"
+    assert checkpoints.save().name == "ckpt-00004"
+    assert make(tmp_path)[0].restore() == []
+
+
+def test_with_every_checkpoint_damaged_the_run_says_so(tmp_path):
+    save_three(tmp_path)
+    for path in (tmp_path / "checkpoints").glob("*/state.index"):
+        flip(path)
+    with pytest.raises(DataError, match=r"ckpt-00003 is passed over.*ckpt-00001.*choose another --run_dir"):
+        make(tmp_path)[0].restore()
+
+
+def test_without_its_best_model_a_state_is_still_good(tmp_path):
+    save_three(tmp_path)
+    flip(tmp_path / "checkpoints/ckpt-00003/best.keras")
+    checkpoints, model = make(tmp_path)
+    (warning,) = checkpoints.restore()
+    assert "the best epoch is picked from here on" in warning
+    assert checkpoints.position == (0, 3)
+    assert checkpoints.best.numpy() == np.inf
+    assert not (tmp_path / "best.keras").exists()
+    assert all((weight == 3).all() for weight in model.get_weights())
+
+
+def test_another_network_is_no_damage(tmp_path):
+    save_three(tmp_path)
+    with pytest.raises(DataError, match="cannot restore .*ckpt-00003"):
+        make(tmp_path, width=5)[0].restore()
+
+
+def test_the_newest_three_stay(tmp_path):
+    save_three(tmp_path)
+    checkpoints, _ = make(tmp_path)
+    checkpoints.save()
+    checkpoints.save()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "ckpt-00003",
+        "ckpt-00004",
+        "ckpt-00005",
+    ]
+
+
+def test_a_full_disk_is_one_clear_line_and_costs_no_earlier_state(tmp_path, monkeypatch):
+    save_three(tmp_path)
+    checkpoints, _ = make(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_seal", full)
+    with pytest.raises(
+        CxrError, match=r"cannot save .*ckpt-00004: .*No space.*last saved state is .*ckpt-00003"
+    ):
+        checkpoints.save()
+    assert make(tmp_path)[0].restore() == []
+
+
+# Saves for ever; each state is 4 MB, so that a kill finds most of them half written.
+SAVE_FOR_EVER = """
+import sys, tensorflow as tf
+from cxr_train.loop.checkpoint import Checkpoints
+from cxr_train.runs.monitor import Monitor
+from cxr_train.recipe.loss_scale import LossScale
+import keras, pathlib
+directory = pathlib.Path(sys.argv[1])
+model = keras.Sequential([keras.Input([1000]), keras.layers.Dense(1000)])
+optimizer = keras.optimizers.SGD()
+optimizer.build(model.trainable_variables)
+checkpoints = Checkpoints(directory / "checkpoints", model, optimizer, LossScale(),
+                          monitor=Monitor("loss"), best_model=directory / "best.keras")
+print(checkpoints.restore(), checkpoints.position, flush=True)
+while True:
+    checkpoints.step.assign_add(1)
+    model.layers[0].kernel.assign(tf.fill([1000, 1000], float(checkpoints.step)))
+    checkpoints.save()
+    print("saved", int(checkpoints.step), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_last_state_saved_is_whole(tmp_path):
+    saved = 0
+    for round_ in range(8):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        lines = process.stdout
+        restored = lines.readline()
+        assert restored.startswith("[] "), restored
+        # One more may have been renamed than was told.
+        assert int(restored.split(", ")[1].rstrip(")\n")) in (saved, saved + 1)
+        for _ in range(5 + round_):
+            line = lines.readline()
+        process.send_signal(signal.SIGKILL)
+        for later in lines:
+            line = later
+        saved = int(line.split()[1])
+        process.wait()
+
+
+def test_what_is_restored_goes_to_the_optimizer_too(tmp_path):
+    checkpoints, model = make(tmp_path)
+    optimizer_state = checkpoints._checkpoint.optimizer
+    for variable in optimizer_state:
+        variable.assign(tf.ones_like(variable))
+    checkpoints.save()
+    again, _ = make(tmp_path)
+    again.restore()
+    assert all((variable.numpy() == 1).all() for variable in again._checkpoint.optimizer)
+    assert len(optimizer_state) > 2 * len(model.trainable_variables)

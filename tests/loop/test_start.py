@@ -1,0 +1,90 @@
+"""How a run begins: the batch that `auto` chooses, and what a failed start leaves behind."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+from project import RECORDED_TRAINING, ROOT
+from shards import random_images, write_shards
+from waiting import SECONDS
+
+from cxr_train.models.classifier import build_model
+from cxr_train.models.memory import trace
+
+# Stands for a GPU that is too small: a CPU's memory is the machine's.
+OUT_OF_MEMORY = """
+import tensorflow as tf
+from cxr_train import loop, main
+
+def run(self, stop):
+    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+loop.Trainer.run = run
+main.console_main()
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> pathlib.Path:
+    directory = tmp_path_factory.mktemp("data")
+    write_shards(directory, {"train": random_images(18, 32), "validation": random_images(5, 32, seed=1)})
+    return directory
+
+
+def train(run_dir: pathlib.Path, data: pathlib.Path, *flags: str, code: str | None = None):
+    program = ["-c", code] if code else [RECORDED_TRAINING, str(run_dir.parent / "record"), "0", "200"]
+    fixed = [f"--run_dir={run_dir}", f"--data={data}", "--weights=none", "--epochs=1"]
+    line = [sys.executable, *program, *fixed, *flags]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+
+def config_of(run_dir: pathlib.Path) -> dict:
+    return json.loads((run_dir / "config.json").read_text())
+
+
+def test_auto_chooses_a_batch_that_fits_and_a_resume_keeps_it(data, tmp_path):
+    run_dir = tmp_path / "run"
+    automatic = ["--backbone=tiny", "--batch_size=auto"]
+    nothing_fits = train(run_dir, data, *automatic, "--memory_gb=0.00001")
+    assert nothing_fits.returncode == 2
+    assert "--batch_size=auto: one image needs a device of" in nothing_fits.stderr.splitlines()[-1]
+    assert not (run_dir / "config.json").exists()
+
+    begun = train(run_dir, data, *automatic, "--memory_gb=2")
+    assert begun.returncode == 0, begun.stderr
+    assert "batch_size: 18 (auto: the training split has 18 images)" in begun.stdout
+    assert config_of(run_dir)["batch_size"] == 18
+    assert "--batch_size=18" in (run_dir / "flags.txt").read_text().splitlines()
+
+    resumed = train(run_dir, data, *automatic, "--memory_gb=0.00001", "--epochs=2", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "batch_size: 18 (auto: as the run began)" in resumed.stdout
+
+
+def test_a_start_that_failed_leaves_no_run_behind(data, tmp_path):
+    run_dir = tmp_path / "run"
+    failed = train(run_dir, data, "--backbone=tiny", "--batch_size=6", "--freeze=until:nowhere")
+    assert failed.returncode == 2
+    assert "--freeze=until:nowhere" in failed.stderr.splitlines()[-1]
+    corrected = train(run_dir, data, "--backbone=tiny", "--batch_size=6")
+    assert corrected.returncode == 0, corrected.stderr
+    assert config_of(run_dir)["recipe"]["freeze"] == "none"
+
+
+def test_too_little_memory_is_one_line_that_names_the_way_out(data, tmp_path):
+    failed = train(tmp_path / "run", data, "--backbone=mobilenet_v2", "--batch_size=6", code=OUT_OF_MEMORY)
+    assert failed.returncode == 1
+    assert "Traceback" not in failed.stderr
+    assert "--batch_size=6: the device has too little memory" in failed.stderr.splitlines()[-1]
+
+
+def test_the_estimate_does_not_change_the_names_of_layers():
+    """Those of Xception's shortcuts are numbered by the process; files of weights go by them."""
+    keras.utils.clear_session(free_memory=False)
+    alone = [layer.name for layer in build_model("xception", classes=3, image_size=96).layers]
+    keras.utils.clear_session(free_memory=False)
+    trace("xception", image_size=96)
+    assert [layer.name for layer in build_model("xception", classes=3, image_size=96).layers] == alone

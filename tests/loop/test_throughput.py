@@ -1,0 +1,86 @@
+"""The summary of what a training run took, from numbers made by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cxr_data.input.bottleneck import InputRates
+from cxr_train.engine.multi_step import StepRecords
+from cxr_train.loop import throughput
+from cxr_train.loop.clock import Clock
+from cxr_train.loop.throughput import PeakMemory
+
+RATES = InputRates(400.0, {"storage": 0.001, "copy": 0.0015})
+PEAK = PeakMemory(3_000_000_000, "the test")
+
+
+def clock(
+    step_seconds: list[float], *, batch: int = 8, waited: float = 0.01, flops_per_image: float = 1e9
+) -> Clock:
+    steps = len(step_seconds)
+    numbers = [np.zeros(steps), np.full(steps, batch), np.zeros(steps), np.full(steps, waited)]
+    of_run = Clock(compile_seconds=12.5)
+    records = StepRecords(*numbers, np.array(step_seconds))
+    of_run.add(records, np.nansum(step_seconds) + 0.1, flops_per_image)
+    return of_run
+
+
+def test_rates_times_and_memory_of_a_run():
+    summary = throughput.summarize(
+        clock([0.1] * 18 + [0.2, 0.9], flops_per_image=2e9), RATES, PEAK, 2_500_000_000
+    )
+    assert summary["images_per_second"] == pytest.approx(20 * 8 / 3.0)
+    assert summary["timed_steps"] == 20
+    assert summary["step_seconds"]["p50"] == pytest.approx(0.1)
+    assert summary["step_seconds"]["p95"] == pytest.approx(np.percentile([0.1] * 18 + [0.2, 0.9], 95))
+    assert summary["input_wait_share"] == pytest.approx(20 * 0.01 / 3.0)
+    assert summary["flops_per_second"] == pytest.approx(2e9 * 20 * 8 / 3.0)
+    assert summary["verdict"].startswith("accelerator-bound: input could feed 7.5x more")
+
+    text = throughput.lines(summary)
+    assert "53.3 images/s over 20 steps, step p50 100.0 ms" in text
+    assert "input wait 6.7%; compilation 12.5 s, apart" in text
+    assert "106.7 GFLOP/s (2.000 GFLOP an image, forward and backward)" in text
+    assert "peak memory 3.00 GB (the test; the step by itself is estimated at 2.50 GB)" in text
+
+
+def test_each_of_several_workers_feeds_its_part():
+    summary = throughput.summarize(clock([0.02] * 10), RATES, PEAK, 0, workers=4)
+    assert summary["input_images_per_second"] == 1600
+    consumed = 80 / 0.3
+    assert summary["verdict"].startswith(
+        f"accelerator-bound: input could feed {400 / (consumed / 4):.1f}x more"
+    )
+
+
+def test_an_input_without_headroom_is_named_by_its_dearest_stage():
+    summary = throughput.summarize(clock([0.02] * 10), InputRates(250.0, RATES.stages), PEAK, 0)
+    assert summary["verdict"].startswith("copy-bound: the accelerator waits")
+
+
+def test_a_run_without_a_timed_step_has_no_rate():
+    summary = throughput.summarize(Clock(), RATES, PEAK, 0)
+    assert summary["images_per_second"] is None
+    assert summary["flops_per_second"] is None
+    assert summary["step_seconds"]["p50"] is None
+    assert throughput.lines(summary).endswith("\nno timed step: no verdict")
+
+
+def test_without_a_clock_in_the_graph_the_host_still_tells_the_rate():
+    summary = throughput.summarize(clock([math.nan] * 4, waited=math.nan), RATES, PEAK, 0)
+    assert summary["images_per_second"] == pytest.approx(320)
+    assert summary["step_seconds"]["p50"] is None
+    assert summary["input_wait_share"] is None
+    assert "320.0 images/s over 4 steps, no clock of single steps" in throughput.lines(summary)
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="a GPU's allocator is asked")
+def test_the_peak_of_a_process_is_what_linux_says():
+    before = throughput.peak_memory()
+    assert before.source == "VmHWM of the process, on the CPU"
+    held = np.ones(50_000_000)  # 400 MB, touched
+    after = throughput.peak_memory()
+    assert after.bytes >= before.bytes
+    assert after.bytes >= held.nbytes

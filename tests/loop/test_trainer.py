@@ -1,0 +1,283 @@
+"""The outer loop on a tiny network: rows, best model, stop and resume, bit for bit."""
+
+import functools
+import json
+import math
+import resource
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from shards import random_images, write_shards
+from tiny import StopAfter, make_trainer, results, rows
+
+from cxr_data.core.errors import CxrError, DataError, UsageError
+from cxr_data.input.options import ReadOptions
+from cxr_data.input.order import training_batches
+from cxr_data.input.pipeline import Pipeline
+from cxr_train.engine.strategy import choose_placement
+from cxr_train.evaluation import evaluator, predictions
+from cxr_train.loop import diverged, trainer
+from cxr_train.loop.stop import Stopped, StopRequest
+from cxr_train.recipe.recipe import Recipe
+from cxr_train.runs.monitor import Monitor
+from cxr_train.runs.saved_run import load_best_model
+
+pytestmark = pytest.mark.usefixtures("tiny")
+begin = functools.partial(make_trainer, dropout=0.3)
+
+
+def test_a_run_writes_what_the_design_names(manifest, tmp_path):
+    run = begin(manifest, tmp_path)
+    run.run(StopRequest())
+    assert [row["epoch"] for row in rows(tmp_path)] == [1, 2, 3]
+    row = rows(tmp_path)[-1]
+    assert row["train"]["images"] == 20
+    assert row["train"]["images_per_second"] > 0
+    assert 0 <= row["train"]["input_wait_share"] <= 1
+    assert row["validation"]["images"] == 7
+    assert rows(tmp_path)[0]["train"]["compile_seconds"] > 0 == row["train"]["compile_seconds"]
+    assert (tmp_path / "best.keras").exists()
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert run.train_step.traces == {"loop": 1, "gradients": 1}
+
+
+# A stop is asked for before each of the 5 steps and the 2 evaluation batches of an epoch.
+@pytest.mark.parametrize("calls", [0, 1, 4, 5, 6, 7, 13])
+def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(
+    manifest, tmp_path, monkeypatch, calls
+):
+    stop_and_resume(manifest, tmp_path, monkeypatch, calls)
+
+
+def test_two_replicas_resume_bit_for_bit_however_often_they_were_saved(manifest, tmp_path, monkeypatch):
+    stop_and_resume(manifest, tmp_path, monkeypatch, 9, strategy="mirrored", recipe=Recipe(ema=0.9))
+
+
+def stop_and_resume(manifest, tmp_path, monkeypatch, calls, **changes):
+    whole = begin(manifest, tmp_path / "whole", **changes)
+    whole.run(StopRequest())
+    monkeypatch.setattr(trainer, "_MOST_STEPS_PER_CALL", 1)
+    with pytest.raises(Stopped):
+        begin(manifest, tmp_path / "parts", save_minutes=0, **changes).run(StopAfter(calls))
+    resumed = begin(manifest, tmp_path / "parts", **changes)
+    assert "resume: " in resumed.resume()[0]
+    resumed.run(StopRequest())
+    for variable, expected in zip(resumed.model.variables, whole.model.variables, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), expected.numpy())
+    assert resumed.checkpoints.best.numpy() == whole.checkpoints.best.numpy()
+    assert results(tmp_path / "parts") == results(tmp_path / "whole")
+
+
+def test_two_replicas_evaluate_as_one(manifest, tmp_path):
+    summaries = []
+    for strategy in ("one", "mirrored"):
+        run = begin(manifest, tmp_path / strategy, strategy=strategy, dropout=0.0)
+        run.run(StopRequest())
+        best = load_best_model(tmp_path / "one")
+        placement = choose_placement("one", "float32", "off")
+        for batch_size in (1, 4, 6):
+            summary = evaluator.evaluate_split(
+                tmp_path / strategy, Pipeline(manifest), "validation", best, placement, batch_size=batch_size
+            )
+            summaries.append(summary)
+        lines = (tmp_path / strategy / "predictions_validation.csv").read_text().splitlines()
+        assert lines[0] == "id,group,label,predicted,p_covid,p_normal,p_pneumonia"
+        assert [line.split(",")[0] for line in lines[1:]] == [f"validation/{i}.png" for i in range(7)]
+    for summary in summaries:
+        assert summary["images"] == 7
+        assert summary["loss"] == pytest.approx(summaries[0]["loss"], rel=1e-6)
+        assert summary["confusion_matrix"] == summaries[0]["confusion_matrix"]
+
+
+def test_two_replicas_save_the_mean_of_their_statistics(manifest, tmp_path):
+    run = begin(manifest, tmp_path, strategy="mirrored", epochs=1)
+    run.run(StopRequest())
+    saved = load_best_model(tmp_path)
+    for variable, kept in zip(run.model.non_trainable_variables, saved.non_trainable_variables, strict=True):
+        if "moving" not in variable.path:
+            continue
+        copies = [copy.numpy() for copy in variable.value.values]
+        np.testing.assert_array_equal(copies[0], copies[1])
+        np.testing.assert_array_equal(kept.numpy(), copies[0])
+
+
+def test_a_loss_that_is_not_finite_names_step_and_batch_and_keeps_the_state_before(
+    tmp_path_factory, tmp_path
+):
+    images = random_images(23)
+    images[12] = 3e38
+    splits = {"train": images, "validation": random_images(7, seed=1)}
+    manifest = write_shards(tmp_path_factory.mktemp("diverging"), splits)
+    run = begin(manifest, tmp_path, save_minutes=0, head=())
+    with pytest.raises(CxrError) as raised:
+        run.run(StopRequest())
+
+    order = training_batches(np.arange(23), batch_size=4, seed=0, epoch=0)
+    assert (order == 12).any()
+    step = int(np.argmax((order == 12).any(axis=1)))
+    ids = [f"train/{position}.png" for position in order[step]]
+    assert f"the loss is nan in step {step + 1} of epoch 1, a batch of {', '.join(ids)}" in str(raised.value)
+    (kept,) = (tmp_path / "not_finite").iterdir()
+    assert json.loads((kept / "batch.json").read_text())["ids"] == ids
+
+    resumed = begin(manifest, tmp_path, head=())
+    resumed.resume()
+    assert all(np.isfinite(weight).all() for weight in resumed.model.get_weights())
+    assert resumed.checkpoints.position[1] <= step
+    for weight, before in zip(
+        run.model.trainable_variables, reference(manifest, tmp_path / "until", step), strict=True
+    ):
+        np.testing.assert_array_equal(weight.numpy(), before)
+
+
+def test_a_batch_of_a_data_service_is_not_named(manifest, tmp_path, monkeypatch):
+    run = begin(manifest, tmp_path, read=ReadOptions(data_service="grpc://host:1"))
+    monkeypatch.setattr(diverged, "batch_ids", lambda *_: pytest.fail("another batch would be named"))
+    told = diverged.keep_evidence(run.checkpoints, run._pipeline, run._config, run.placement, loss=math.nan)
+    (kept,) = (tmp_path / "not_finite").iterdir()
+    assert f"a batch of --data_service, which gives none twice (the state before it is {kept})" in str(told)
+
+
+def test_steps_that_were_skipped_are_counted_and_said(manifest, tmp_path, capsys):
+    run = begin(manifest, tmp_path, precision="mixed_float16", epochs=1)
+    run._training.loss_scale.scale.assign(2.0**24)
+    run.run(StopRequest())
+    (row,) = rows(tmp_path)
+    assert row["train"]["skipped_steps"] == int(run._training.loss_scale.skipped_steps) > 0
+    said = f"| {row['train']['skipped_steps']} steps skipped so far: gradients not finite"
+    assert capsys.readouterr().out.splitlines()[-1].endswith(said)
+
+
+def test_a_disk_that_takes_no_more_is_one_line(manifest, tmp_path):
+    run = begin(manifest, tmp_path, epochs=1)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, usual[1]))
+    try:
+        with pytest.raises(CxrError, match=f"cannot write the epoch's results into {tmp_path}: .*too large"):
+            run._outputs.keep_model(run.model, best=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert not (tmp_path / "last.keras").exists()
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(CxrError, match=f"into {tmp_path}: .*No space left on device"):
+        run.run(StopRequest())
+
+
+def reference(manifest, run_dir, steps: int) -> list[np.ndarray]:
+    """The trainable weights of a run after so many single steps."""
+    run = begin(manifest, run_dir, head=())
+    iterator = run._batches()
+    for _ in range(steps):
+        run.train_step(iterator, 1)
+    return [variable.numpy() for variable in run.model.trainable_variables]
+
+
+def test_a_batch_that_does_not_divide_by_the_replicas_is_refused(manifest, tmp_path):
+    with pytest.raises(UsageError, match="--batch_size=5: must be a multiple of the 2 replicas"):
+        begin(manifest, tmp_path, strategy="mirrored", batch_size=5)
+
+
+def test_a_run_that_improves_no_more_stops_early_also_after_a_resume(manifest, tmp_path):
+    changes = {"monitor": "accuracy", "early_stopping": 2, "epochs": 30, "learning_rate": 1e-9}
+    run = begin(manifest, tmp_path / "whole", **changes)
+    run.run(StopRequest())
+    assert int(run.checkpoints.best_epoch.numpy()) == 1
+    assert [row["epoch"] for row in rows(tmp_path / "whole")] == [1, 2, 3]
+
+    begin(manifest, tmp_path / "parts", **{**changes, "epochs": 2}).run(StopRequest())
+    resumed = begin(manifest, tmp_path / "parts", **changes)
+    resumed.resume()
+    resumed.run(StopRequest())
+    assert [row["epoch"] for row in rows(tmp_path / "parts")] == [1, 2, 3]
+    again = begin(manifest, tmp_path / "parts", **changes)
+    again.resume()
+    again.run(StopRequest())
+    assert len(rows(tmp_path / "parts")) == 3
+
+
+@pytest.mark.parametrize("monitor", ["loss", "accuracy", "macro_auroc"])
+def test_the_best_model_is_the_epoch_of_the_best_monitored_value(manifest, tmp_path, monitor):
+    begin(manifest, tmp_path, monitor=monitor, learning_rate=0.3, epochs=4).run(StopRequest())
+    values = [Monitor(monitor).value(row["validation"]) for row in rows(tmp_path)]
+    best = min(values) if monitor == "loss" else max(values)
+    placement = choose_placement("one", "float32", "off")
+    for name, expected in (("best.keras", best), ("last.keras", values[-1])):
+        model = keras.saving.load_model(tmp_path / name, compile=False)
+        summary = evaluator.evaluate_split(
+            tmp_path, Pipeline(manifest), "validation", model, placement, batch_size=4
+        )
+        assert Monitor(monitor).value(summary) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_killed_run_leaves_no_row_and_no_best_model_of_epochs_that_are_trained_again(
+    manifest, tmp_path, monkeypatch
+):
+    whole = begin(manifest, tmp_path / "whole")
+    whole.run(StopRequest())
+    killed = begin(manifest, tmp_path / "killed")
+    save = killed.checkpoints.save
+
+    def save_or_die() -> None:
+        if killed.checkpoints.position[0] == 2:
+            raise KeyboardInterrupt
+        save()
+
+    monkeypatch.setattr(killed.checkpoints, "save", save_or_die)
+    with pytest.raises(KeyboardInterrupt):
+        killed.run(StopRequest())
+    with open(tmp_path / "killed" / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 3, "tra')
+    resumed = begin(manifest, tmp_path / "killed")
+    resumed.resume()
+    assert [row["epoch"] for row in rows(tmp_path / "killed")] == [1]
+    kept = load_best_model(tmp_path / "killed")
+    for weight, expected in zip(kept.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    resumed.run(StopRequest())
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+
+
+def test_a_resume_says_what_is_left_and_what_is_past(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_MOST_STEPS_PER_CALL", 1)
+    with pytest.raises(Stopped):
+        begin(manifest, tmp_path).run(StopAfter(4))
+    resumed = begin(manifest, tmp_path, epochs=1, profile_steps="1:3")
+    assert resumed.resume() == [
+        "resume: epoch 1, after 4 of 5 steps",
+        "nothing is profiled: --profile_steps=1:3 were before",
+    ]
+    resumed.run(StopRequest())
+    again = begin(manifest, tmp_path, epochs=1, profile_steps="1:3")
+    assert again.resume() == ["resume: 1 epochs are trained, and --epochs=1"]
+
+
+def test_a_metric_that_is_undefined_on_the_validation_split_is_refused_at_the_start(tmp_path):
+    images = {"train": random_images(9), "validation": random_images(1)}
+    manifest = write_shards(tmp_path / "data", images)
+    with pytest.raises(UsageError, match="--monitor=macro_auroc: split 'validation' has images of one class"):
+        begin(manifest, tmp_path / "run", monitor="macro_auroc")
+    begin(manifest, tmp_path / "run", monitor="macro_f1")
+
+
+def test_the_state_is_saved_by_time(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_MOST_STEPS_PER_CALL", 1)
+    positions = []
+    run = begin(manifest, tmp_path, epochs=1, save_minutes=0)
+    save = run.checkpoints.save
+    monkeypatch.setattr(run.checkpoints, "save", lambda: positions.append(run.checkpoints.position) or save())
+    run.run(StopRequest())
+    assert positions == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 0)]
+
+
+def test_a_run_without_a_best_model_is_named(tmp_path):
+    with pytest.raises(DataError, match="has no best.keras"):
+        load_best_model(tmp_path)
+
+
+def test_probabilities_are_the_softmax_of_the_logits():
+    logits = np.array([[1.0, 2.0, 3.0], [800.0, 0.0, -800.0]], np.float32)
+    made = predictions.Predictions(np.arange(2), np.array([2, 0]), logits)
+    np.testing.assert_allclose(made.probabilities, tf.nn.softmax(logits.astype(np.float64)), atol=1e-12)
+    assert made.loss == pytest.approx(0.5 * (np.log(np.exp([1, 2, 3]).sum()) - 3))

@@ -1,0 +1,121 @@
+"""Every kind of damage to a finished dataset is found and named."""
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from project import ROOT
+from sharder_fixtures import make_source
+
+from cxr_data.convert.config import SharderConfig
+from cxr_data.convert.convert import make_tfrecords
+from cxr_data.records import example
+from cxr_data.records import manifest as m
+from cxr_data.records.verify import verify
+
+
+@pytest.fixture
+def made(tmp_path):
+    source = make_source(tmp_path / "in", 24)
+    config = SharderConfig(str(source), str(tmp_path / "out"), size=16, workers=0, quiet=True, shard_mb=0.02)
+    return make_tfrecords(config)
+
+
+def only_problem(made):
+    problems = verify(made.directory, 2).problems
+    assert problems
+    return "\n".join(problems)
+
+
+def rewrite(made, change):
+    """Applies `change` to the first record's Example and makes every checksum right again."""
+    shard = made.shards[0]
+    path = Path(made.path(shard))
+    content = bytearray(path.read_bytes())
+    row = m.read_index(made)[0]
+    start = int(row["record"]) + example.FRAME_HEADER_BYTES
+    changed = bytearray(content[start : start + int(row["length"])])
+    change(changed, int(row["payload"]) - start)
+    head, tail = example.frame(b"", bytes(changed))
+    content[int(row["record"]) : start + len(changed) + 4] = head + example + tail
+    path.write_bytes(content)
+
+
+def test_a_whole_dataset_has_no_problems(made):
+    result = verify(made.directory, 2)
+    assert (result.records, result.problems) == (24, ())
+
+
+def test_a_flipped_bit_anywhere_is_found(made):
+    path = Path(made.path(made.shards[0]))
+    content = path.read_bytes()
+    for position in np.random.default_rng(0).integers(0, len(content), 20):
+        damaged = bytearray(content)
+        damaged[position] ^= 4
+        path.write_bytes(damaged)
+        assert path.name in only_problem(made)
+
+
+@pytest.mark.parametrize("value", [1.5, -0.25, float("nan"), float("inf")])
+def test_a_value_out_of_range(made, value):
+    def change(example, payload):
+        struct.pack_into("<f", example, payload + 40, value)
+
+    rewrite(made, change)
+    text = only_problem(made)
+    assert "record 0 at byte 0: value 10 is" in text
+    assert "SHA-256 differs" in text
+
+
+def test_a_label_that_is_none(made):
+    def change(example, payload):
+        position = bytes(example).index(b"label") + 5 + 6
+        example[position] = 77
+
+    rewrite(made, change)
+    text = only_problem(made)
+    assert "label 77 is none of 3 classes" in text
+    assert "index.npy says" in text
+    assert "the manifest says" in text
+
+
+def test_counts_in_the_manifest(made):
+    path = Path(made.directory, m.MANIFEST_NAME)
+    document = json.loads(path.read_text())
+    counts = document["counts"]["train"]
+    counts["covid"], counts["normal"] = counts["covid"] + 1, counts["normal"] - 1
+    path.write_text(json.dumps(document))
+    assert "split train holds" in only_problem(made)
+
+
+def test_a_line_missing_in_the_quarantine(made):
+    path = Path(made.directory, "quarantine.jsonl")
+    path.write_text('{"id": "x", "reason": "empty", "detail": ""}\n')
+    assert "24 files were discovered, but 24 + 1 are accounted for" in only_problem(made)
+
+
+def test_the_command(made):
+    def verify_command():
+        return subprocess.run(
+            [sys.executable, "-m", "tools.verify_tfrecords", f"--data={made.directory}"],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    done = verify_command()
+    assert done.returncode == 0, done.stderr
+    assert "24 records" in done.stdout
+    path = Path(made.path(made.shards[0]))
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    done = verify_command()
+    assert done.returncode == 1
+    assert "record 0 at byte 0" in done.stderr
+    path.unlink()
+    done = verify_command()
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (1, 1)
+    assert "is missing" in done.stderr

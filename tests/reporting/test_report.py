@@ -1,0 +1,448 @@
+"""The page of a run: complete, escaped, without anything from outside, and right in a real browser."""
+
+import html.parser
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from project import ROOT
+
+from cxr_data.core.errors import DataError
+from cxr_train.evaluation import metrics
+from cxr_train.reporting.checklists import claim, tripod_ai
+from cxr_train.reporting.content import report_content
+from cxr_train.reporting.page import breakable, write_report
+from cxr_train.reporting.record import RunRecord
+from cxr_train.runs.config import TrainConfig
+
+EVIL = "<script>alert('x')</script>&\"$_"
+CLASSES = ("covid", EVIL, "_pneumonia$")
+
+
+def row(epoch: int) -> dict:
+    part = {"loss": 1 / epoch, "accuracy": 0.5, "macro": {"sensitivity": None, "specificity": 0.75}}
+    train = {"loss": 1.1 / epoch, "accuracy": 0.6, "images_per_second": 12.0 if epoch > 1 else None}
+    return {"epoch": epoch, "train": {**train, "input_wait_share": 0.01}, "validation": part}
+
+
+def write_split(run_dir: pathlib.Path, split: str, count: int = 24) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2  # no image of the third class: undefined metrics
+    scores = rng.dirichlet(np.ones(3), count)
+    summary = {"loss": 1.0, **metrics.summarize(labels, scores, CLASSES)}
+    summary["intervals"] = {"accuracy": [0.2, 0.4], "macro": {"auroc": None}, "per_class": {}}
+    (run_dir / f"metrics_{split}.json").write_text(json.dumps(summary))
+    names = ['"' + name.replace('"', '""') + '"' for name in CLASSES]
+    lines = ["id,group,label,predicted," + ",".join('"p_' + name[1:] for name in names)]
+    for number, (label, probabilities) in enumerate(zip(labels, scores, strict=True)):
+        values = ",".join(map(str, probabilities))
+        lines.append(f"{number}.png,{number // 2},{names[label]},{names[0]},{values}")
+    (run_dir / f"predictions_{split}.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_explanation(run_dir: pathlib.Path, split: str, verdict: str = "failed") -> None:
+    folder = run_dir / "explain" / split
+    folder.mkdir(parents=True)
+    for name in ("a.jpg", "depths.png", "filters.png"):
+        cv2.imwrite(str(folder / name), np.full([40, 80, 3], 90, np.uint8))
+    case = {
+        "kind": "confusion",
+        "mapped": ["covid", EVIL],
+        "id": f"{EVIL}.png",
+        "group": "g",
+        "file": "a.jpg",
+    }
+    case |= {"label": "covid", "predicted": EVIL, "probability": 0.9, "label_probability": 0.1}
+    document = {
+        "layers": ["first", "last"],
+        "occlusion": {"verdict": verdict, "text": "occlusion check FAILED: do NOT read the maps"},
+        "cases": [{**case, "flat": [True, False]}],
+        "depths": {"file": "depths.png", "rows": []},
+        "filters": {"file": "filters.png", "layers": [], "before": "random initial weights"},
+    }
+    (folder / "explain.json").write_text(json.dumps(document))
+
+
+def write_run(run_dir: pathlib.Path) -> pathlib.Path:
+    """A run with everything that a run can have, and names as bad as names can be."""
+    data = run_dir / "data"
+    data.mkdir(parents=True)
+    config = TrainConfig("xception", str(data), str(run_dir), epochs=3, weights="none")
+    config.save(run_dir / "config.json")
+    counts = {split: dict.fromkeys(CLASSES, 8) for split in ("train", "validation", "test")}
+    manifest = {
+        "class_names": CLASSES,
+        "counts": counts,
+        "shards": [{"split": split} for split in counts],
+        "source_counts": {"discovered": 72, "written": 72},
+    }
+    manifest |= {"size": 96, "channels": 3, "dtype": "float32", "color": "gray", "kernel": "area", "seed": 1}
+    manifest |= {"mean": [0.5], "std": [0.2], "inputs_hash": "f" * 64, "versions": {"numpy": "1"}}
+    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row(n)) + "\n" for n in (1, 2, 3)))
+    (run_dir / "flags.txt").write_text(f"--run_dir={EVIL}\n")
+    throughput = {"verdict": "accelerator-bound: fine", "input_images_per_second": 900.0}
+    (run_dir / "throughput.json").write_text(json.dumps(throughput))
+    environment = {"started": "2026-01-01T00:00:00+00:00", "versions": {"keras": "3"}, "commit": "abc"}
+    environment |= {"platform": "Linux", "cpus": 2, "gpus": [], "choices": ["xla: off"]}
+    (run_dir / "environment.json").write_text(json.dumps(environment))
+    leakage = {"kind": "leakage", "text": "2 patients are in two splits.", "advice": "Split again."}
+    shortcut = {"kind": "shortcut", "text": f"the size names {EVIL} 124 of 124 times.", "advice": "Crop."}
+    audit = {
+        "schema": "cxr.audit/1",
+        "pictures": 1234,
+        "patients": 56,
+        "shortcuts": [],
+        "notes": ["one note"],
+    }
+    (data / "audit.json").write_text(json.dumps({**audit, "findings": [leakage, shortcut]}))
+    for split in ("validation", "test"):
+        write_split(run_dir, split)
+    write_explanation(run_dir, "validation")
+    return run_dir
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a page asks for, its pictures' descriptions, its text, and its ids."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags, self.addresses, self.alts, self.text, self.ids = [], [], [], "", set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.addresses += [values[name] for name in ("src", "href", "srcset", "action") if name in values]
+        self.alts += [values.get("alt")] if tag == "img" else []
+        self.ids |= {values["id"]} if "id" in values else set()
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def read_page(run_dir: pathlib.Path) -> Page:
+    return Page(write_report(run_dir).read_text())
+
+
+def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
+    started = time.process_time()
+    page = read_page(write_run(tmp_path / "run"))
+    assert time.process_time() - started < 10
+    assert "script" not in page.tags
+    assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.ids
+    # ROC and reliability of two splits, three curves, two of throughput, three of explanations.
+    assert len(page.alts) == 2 * 2 + 3 + 2 + 3
+    assert all(page.alts)
+    for part in (
+        "Research only.",
+        "not a medical device",
+        "3 of 3",
+        "undefined",
+        "0.200-0.400",
+        "Confusion matrix",
+        "occlusion check FAILED: do NOT read the maps"[1:],
+        "no evidence for covid, the map is 0",
+        "accelerator-bound: fine",
+        f"the size names {EVIL} 124 of 124 times.",
+        "1,234 pictures, 56 known patients",
+        "2 findings (1 leakage, 1 shortcut), the worst first",
+        "What to do: Crop.",
+        "not why: what looks like a shortcut may be anatomy",
+        "one note",
+        "TRIPOD+AI",
+        "CLAIM",
+        "stay open",
+        "keras 3",
+        f"--run_dir={EVIL}",
+    ):
+        assert part in page.text, part
+    assert "Missing here" not in page.text
+    first = (tmp_path / "run/report/index.html").read_bytes()
+    assert write_report(tmp_path / "run").read_bytes() == first
+
+
+def test_the_checklists_have_all_items_once_and_performance_has_its_interval(tmp_path):
+    record = RunRecord.read(write_run(tmp_path / "run"))
+    parts = {
+        3: "abc",
+        5: "ab",
+        6: "abc",
+        8: "abc",
+        9: "abc",
+        12: "abcdefg",
+        18: "abcdef",
+        20: "abc",
+        23: "ab",
+    }
+    numbers = [f"{item}{part}" for item in range(3, 28) for part in {**parts, 27: "abc"}.get(item, [""])]
+    assert [item.number for item in tripod_ai(record)] == numbers
+    assert [item.number for item in claim(record)] == list(map(str, range(3, 43)))
+    answers = {item.number: item.answer for item in claim(record)}
+    assert "(95 %: 0.200 to 0.400)" in answers["36"]
+    assert answers["12"] is None
+
+
+def test_the_numbers_at_the_top_are_of_the_images_that_the_model_knows_the_least(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    write_split(run_dir, "train")
+    for drawn in (
+        "metrics.jsonl",
+        *(f"predictions_{split}.csv" for split in ("train", "validation", "test")),
+    ):
+        (run_dir / drawn).unlink()  # what takes time
+    for split, told in (("test", "24 images"), ("validation", "the best epoch was picked on them")):
+        (name, value, note), *_ = report_content(RunRecord.read(run_dir))["key"]
+        assert (name, value) == ("split", split)
+        assert told in note
+        (run_dir / f"metrics_{split}.json").unlink()
+    content = report_content(RunRecord.read(run_dir))
+    assert content["key"][0] == ("split", "train", "24 images; the model was trained on them")
+    assert "These images flatter: the model was trained on them." in content["splits"][0]["summary"]
+
+
+def test_the_marked_epoch_is_the_kept_one_also_by_another_metric_than_the_loss(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    for split in ("validation", "test"):
+        (run_dir / f"metrics_{split}.json").unlink()
+    config = json.loads((run_dir / "config.json").read_text())
+    (run_dir / "config.json").write_text(json.dumps({**config, "monitor": "macro_specificity"}))
+    rows = [row(1), row(2), row(3)]
+    rows[0]["validation"]["macro"]["specificity"] = 0.9
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    content = report_content(RunRecord.read(run_dir))
+    assert all(picture.alt.endswith("Epoch 1 is kept.") for picture in content["curves"])
+    assert content["kept"] == "the epoch with the highest macro specificity on the validation split: epoch 1"
+
+
+def test_unusual_intervals_thresholds_and_a_comparison_are_told(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    for drawn in ("metrics.jsonl", "predictions_test.csv", "predictions_validation.csv"):
+        (run_dir / drawn).unlink()
+    path = run_dir / "metrics_test.json"
+    metrics = json.loads(path.read_text())
+    metrics["intervals"] |= {"exact": ["covid sensitivity"], "no_interval": {"macro f1": "the same"}}
+    metrics["calibration"] = {"uncalibrated": {"ece": 0.25}, "calibrated": None, "fitted_on": "validation"}
+    rates = {"sensitivity": 0.5, "specificity": 0.75, "precision": None}
+    intervals = {"sensitivity": [0.25, 0.625], "specificity": None, "precision": None}
+    of_class = {"threshold": 0.125, **rates, "intervals": intervals}
+    metrics["thresholds"] = {
+        "at_sensitivity": 0.9,
+        "chosen_on": "validation",
+        "per_class": {"covid": of_class},
+    }
+    agreed = {"other": "runs/two", "only_this": 3, "only_other": 1, "mcnemar_exact_p": 0.625}
+    differences = {name: {"value": None} for name in ("macro sensitivity", "macro auroc")}
+    differences["accuracy"] = {"value": 0.125, "interval": [-0.25, 0.5]}
+    metrics |= {"own_data": True, "split": "test", "comparison": {**agreed, "differences": differences}}
+    path.write_text(json.dumps(metrics))
+    (test,) = (s for s in report_content(RunRecord.read(run_dir))["splits"] if s["name"] == "test")
+    assert test["notes"][:3] == [
+        "Rates of exactly 0 or 1 have the exact binomial interval, with patients as trials.",
+        "Where no interval stands, all resamples are the same, or too few of them defined.",
+        "Expected calibration error 0.250; no temperature: on validation none is the best, since every image "
+        "is right, or the probabilities say nothing.",
+    ]
+    assert test["notes"][-2].startswith(
+        "Against runs/two: 3 images only this run has right, 1 only the other"
+    )
+    thresholds, compared = test["tables"][-2:]
+    assert compared.caption.startswith("This run minus runs/two: intervals are not adjusted")
+    assert list(compared.rows[0]) == ["accuracy", "+0.125", "-0.250 to +0.500"]
+    assert list(compared.rows[5]) == ["mean AUROC", "undefined", ""]
+    told = "Thresholds for a sensitivity of 0.9, chosen on the validation split (of probabilities before any"
+    assert thresholds.caption.startswith(told)
+    assert thresholds.rows == [["covid", "0.125", "0.500\n(0.250-0.625)", "0.750", "undefined"]]
+
+
+def test_what_is_missing_is_told(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    for name in ("predictions_test.csv", "environment.json", "data/audit.json"):
+        (run_dir / name).unlink()
+    (run_dir / "throughput.json").write_text("{")
+    (run_dir / "metrics.jsonl").write_text(json.dumps(row(1)) + '\n{"ep')
+    shutil.rmtree(run_dir / "explain")
+    text = " ".join(read_page(run_dir).text.split())
+    for told in (
+        "predictions_test.csv: No such file",
+        "versions and machine are not known",
+        "No audit stands beside the data",
+        "throughput.json cannot be read",
+        "line 2 of metrics.jsonl is damaged",
+        "1 of 3 epochs",
+        "Not made. python -m cxr_train.explain",
+    ):
+        assert told in text, told
+
+
+def test_what_is_of_an_earlier_model_or_of_other_data_is_not_shown(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    (run_dir / "metrics.jsonl").unlink()
+    (run_dir / "best.keras").write_bytes(b"newer")
+    for name in ("metrics_test.json", "explain/validation/explain.json"):
+        path = run_dir / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), "model_sha256": "older"}))
+    (run_dir / "data/manifest.json").write_text("{}")
+    record = RunRecord.read(run_dir)
+    (_, test) = record.splits
+    assert (test.metrics, test.labels, record.splits[0].explanation, record.audit) == (None, None, None, None)
+    assert record.splits[0].metrics
+    told = " ".join(record.problems)
+    assert "the numbers of the test split are of an earlier best.keras" in told
+    assert "the explanation of the validation split is of an earlier best.keras" in told
+    assert "data is not the data that the run was trained on any more" in told
+
+
+def test_images_of_no_known_patient_are_not_called_patients(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    (run_dir / "metrics.jsonl").unlink()
+    path = run_dir / "predictions_test.csv"
+    lines = path.read_text().splitlines()
+    alone = [re.sub(r"^(\d+\.png),\d+,", r"\1,\1,", line) for line in lines]
+    path.write_text("\n".join(alone) + "\n")
+    summary = json.loads((run_dir / "metrics_test.json").read_text())
+    summary["intervals"] |= {"without_patient": 24, "patients": 24}
+    (run_dir / "metrics_test.json").write_text(json.dumps(summary))
+    validation, test = report_content(RunRecord.read(run_dir))["splits"]
+    assert validation["summary"].startswith("24 images of 12 patients.")
+    assert test["summary"].startswith("24 images.")
+    assert test["notes"][0].startswith("No patient is known: each such image counts")
+    assert test["tables"][0].caption.endswith("(images resampled)")
+
+
+def test_other_data_are_shown_beside_the_runs_own(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    for drawn in ("metrics.jsonl", "predictions_test.csv", "predictions_validation.csv"):
+        (run_dir / drawn).unlink()
+    theirs = run_dir / "external/hospital <b>"
+    theirs.mkdir(parents=True)
+    write_split(theirs, "all", count=18)
+    summary = json.loads((theirs / "metrics_all.json").read_text())
+    (theirs / "metrics_all.json").write_text(json.dumps({**summary, "dropped": {"other": 1_234}}))
+    record = RunRecord.read(run_dir)
+    content = report_content(record)
+    assert content["external"].rows[0][:2] == ["hospital <b>, all", "18"]
+    assert content["external_notes"] == [
+        "hospital <b>, all: no image of _pneumonia$; the means are without it.",
+        "hospital <b>, all: images left out by --class_map: 1,234 of other.",
+    ]
+    answers = {item.number: item.answer for item in claim(record)}
+    assert answers["32"].startswith("hospital <b>, all split: 18 images, accuracy 0.")
+    page = read_page(run_dir)
+    assert "Other data" in page.text
+    assert "another hospital; see Other data." in page.text
+    (run_dir / "best.keras").write_bytes(b"newer")
+    path = theirs / "metrics_all.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_sha256": "older"}))
+    record = RunRecord.read(run_dir)
+    assert record.external == ()
+    assert "external/hospital <b>, all, are of an earlier best.keras" in " ".join(record.problems)
+
+
+def test_a_long_name_breaks_behind_its_separators_only():
+    assert breakable("a/b_c-1.png") == "a/<wbr>b_<wbr>c-<wbr>1.<wbr>png"
+    assert breakable("<i>.png") == "&lt;i&gt;.<wbr>png"
+
+
+def test_a_class_without_images_is_a_limit_of_its_own(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    for drawn in ("metrics.jsonl", "predictions_test.csv", "predictions_validation.csv"):
+        (run_dir / drawn).unlink()
+    limits = " ".join(report_content(RunRecord.read(run_dir))["limits"])
+    assert "The test split has no image of _pneumonia$: nothing is known of it there." in limits
+    assert "only 12 images of its rarest class" in limits
+
+
+def test_what_else_is_missing_is_told(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    for name in ("manifest.json", "metrics.jsonl", "metrics_test.json", "explain/validation/a.jpg"):
+        (run_dir / name).unlink()
+    (run_dir / "predictions_validation.csv").write_text("id\n1\n")
+    text = " ".join(read_page(run_dir).text.split())
+    for told in (
+        "what the run was trained on is not known",
+        "no epoch was completed",
+        "the metrics of the test split are missing",
+        "the explanation of the validation split lacks a.jpg",
+        "predictions_validation.csv is not a file of predictions",
+    ):
+        assert told in text, told
+
+
+def test_a_run_that_never_came_to_an_epoch_has_a_page(tmp_path):
+    TrainConfig("vgg16", "nowhere", str(tmp_path)).save(tmp_path / "config.json")
+    page = read_page(tmp_path)
+    assert "No split was evaluated" in page.text
+    assert "classes not known" in page.text
+
+
+def test_a_name_that_is_no_utf8_is_shown_as_far_as_it_can_be(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    path = run_dir / "explain/validation/explain.json"
+    document = json.loads(path.read_text())
+    document["cases"][0]["id"] = "caf\udce9.png"
+    path.write_text(json.dumps(document))
+    assert "caf?.png" in read_page(run_dir).text
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(DataError, match="is not a run directory"):
+        write_report(tmp_path)
+
+
+def test_the_command_prints_where_the_page_is(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    line = [sys.executable, "-m", "cxr_train.report", f"--run_dir={run_dir}"]
+    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == f"report: {run_dir}/report/index.html"
+
+
+_PROBE = """<script>addEventListener("load", () => {
+  const missing = [...document.images].filter(image => !image.naturalWidth).length;
+  const asked = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:"));
+  parent.postMessage(["PROBE", innerWidth, document.images.length, missing, asked.length,
+                      document.documentElement.scrollWidth].join(" "), "*");
+});</script>"""
+# A window of Chromium is 500 px wide or more; a frame may be as narrow as a telephone.
+_FRAME = """<script>addEventListener("message", event => { document.title = event.data; });</script>
+<iframe src="probed.html" width="WIDTH" height="800" style="border: 0"></iframe>"""
+
+
+def chromium(page: pathlib.Path, profile: pathlib.Path) -> subprocess.CompletedProcess:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--dump-dom"]
+    flags += ["--enable-logging=stderr", "--v=0", "--window-size=1400,900"]
+    return subprocess.run(
+        [program, *flags, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+
+
+def test_in_chromium_no_error_no_missing_picture_no_request_and_nothing_sticks_out(tmp_path):
+    page = write_report(write_run(tmp_path / "run"))
+    assert "CONSOLE" not in chromium(page, tmp_path / "profile").stderr
+    # The page forbids scripts; the copy that is measured is without that line.
+    text = page.read_text()
+    opened = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', _PROBE, text)
+    assert opened != text
+    (tmp_path / "probed.html").write_text(opened)
+    for width in (1280, 400):
+        frame = tmp_path / "frame.html"
+        frame.write_text(_FRAME.replace("WIDTH", str(width)))
+        result = chromium(frame, tmp_path / "profile")
+        title = re.search(r"<title>PROBE (\d+) (\d+) (\d+) (\d+) (\d+)</title>", result.stdout)
+        assert title, result.stderr[-2000:]
+        inner, pictures, missing, requests, needed = map(int, title.groups())
+        assert inner == width
+        assert (pictures, missing, requests) == (12, 0, 0)
+        assert needed <= inner

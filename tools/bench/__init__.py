@@ -1,0 +1,1 @@
+"""The benchmarks: this project against named references, measured in one run."""

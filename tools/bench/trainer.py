@@ -1,0 +1,266 @@
+"""The trainer against its own bare step, against `model.fit`, and against the study's way.
+
+Every way has a process of its own with the same network, data and precision, and they take
+turns on a machine that none of them shares with another: a few steps each, round after round.
+Start, tracing, compilation and the first step of each turn are not timed, in no way. A ratio
+is the median over the rounds of the ratios within one.
+
+On a CPU, oneDNN is 10 to 20 times faster than XLA: there `--xla=auto` leaves XLA off in the
+trainer and so in its bare step, and a compiled step is that of `tf.function`.
+"""
+
+import contextlib
+import multiprocessing
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from absl import flags
+
+from cxr_data.core.errors import CxrError, DataError
+from cxr_data.records.manifest import read_manifest
+from cxr_train.engine.strategy import PRECISIONS, XLA
+from cxr_train.models.backbones import BACKBONES
+from cxr_train.runs.config import TrainConfig
+from tools.bench import output
+from tools.bench.peers_data import convert, draw, make
+from tools.bench.trainer_ways import Turn, Way, run_way
+
+FLAGS = flags.FLAGS
+
+CAVEAT = "compare the ratios only if nothing else ran; what a CPU gives says nothing of a GPU"
+
+BARE, LOOP, STUDY = Way("bare"), Way("loop"), Way("study")
+STEPS_PER_EXECUTION = (1, 8)
+TARGETS = {"bare": 0.98, "fit": 1.0}
+# For a way to end once it may: the trainer saves its state.
+_PATIENCE_S = 60
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of training one backbone.
+
+    Attributes:
+      rates: images a second in each round.
+      ratios: the trainer's rate over this way's, in each round.
+      cpu_ms: median processor time of an image, in all threads: what the ratios would come from
+        on a CPU with nothing else to do.
+    """
+
+    backbone: str
+    way: Way
+    rates: tuple[float, ...]
+    ratios: tuple[float, ...]
+    cpu_ms: float
+
+    @property
+    def rate(self) -> float:
+        """Median images a second."""
+        return statistics.median(self.rates)
+
+    @property
+    def ratio(self) -> float:
+        """Median of the ratios."""
+        return statistics.median(self.ratios)
+
+
+def define_flags() -> None:
+    """Defines the flags of this benchmark."""
+    flags.DEFINE_list("backbones", ["mobilenet_v2", "xception"], f"Of {', '.join(BACKBONES)}.")
+    flags.DEFINE_string(
+        "source", "", "Folder of images, as tools.make_tfrecords takes it; without it, a sample is drawn."
+    )
+    flags.DEFINE_string("data", "", "Shards to train on, made of --source; by default they are made.")
+    flags.DEFINE_integer("images", 512, "Images to draw.", lower_bound=6)
+    flags.DEFINE_integer("image_size", 360, "Height and width of the shards that are made.", lower_bound=32)
+    flags.DEFINE_integer("batch_size", 4, "Images in a batch.", lower_bound=1)
+    flags.DEFINE_integer("steps", 8, "Timed steps of each way in a round.", lower_bound=1)
+    flags.DEFINE_integer("rounds", 4, "Rounds; the median counts.", lower_bound=1)
+    flags.DEFINE_enum("precision", "auto", PRECISIONS, "Keras dtype policy.")
+    flags.DEFINE_enum("xla", "auto", XLA, "Whether XLA compiles the trainer's step.")
+    flags.DEFINE_string("scratch", "build/bench_trainer", "Folder for images and shards; kept.")
+
+
+# -- running -----------------------------------------------------------------------------------
+
+
+class Process:
+    """A way in a process of its own, which has taken its first step and waits for its turns.
+
+    Args:
+      way, config, source, steps, log: see `run_way`.
+
+    Attributes:
+      choices: what it said that it chose.
+    """
+
+    def __init__(self, way: Way, config: TrainConfig, source: str, steps: int, log: Path) -> None:
+        self._way = way
+        self._log = log
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        arguments = (way, config, source, steps, theirs, str(log))
+        self._process = context.Process(target=run_way, args=arguments, daemon=True)
+        self._process.start()
+        theirs.close()
+        self.choices: list[str] = self._receive()
+        self._receive()
+
+    def turn(self) -> Turn:
+        """Lets it train, while the others wait."""
+        self._connection.send(True)
+        return self._receive()
+
+    def _receive(self) -> Any:
+        """Raises CxrError: its own, or that it ended without a word."""
+        try:
+            answer = self._connection.recv()
+        except EOFError as error:
+            self._process.join()
+            last = self._log.read_text(errors="replace").strip().splitlines()[-1:]
+            raise DataError(
+                f"{self._way.label} ended with exit code {self._process.exitcode}: {' '.join(last)}"
+            ) from error
+        if isinstance(answer, CxrError):
+            raise answer
+        return answer
+
+    def end(self) -> None:
+        """Ends it, whatever it does."""
+        with contextlib.suppress(OSError):
+            self._connection.send(False)
+        self._process.join(_PATIENCE_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+@contextlib.contextmanager
+def running(
+    ways: Sequence[Way], config: TrainConfig, source: str, steps: int
+) -> Iterator[dict[Way, Process]]:
+    """The ways' processes, started one after the other."""
+    processes: dict[Way, Process] = {}
+    with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder, contextlib.ExitStack() as stack:
+        for number, way in enumerate(ways):
+            place = Path(folder, str(number))
+            place.mkdir()
+            own = replace(config, run_dir=str(place))
+            processes[way] = Process(way, own, source, steps, place / "log.txt")
+            stack.callback(processes[way].end)
+        yield processes
+
+
+def fits() -> list[Way]:
+    """fit with all its settings; `auto` compiles where there is a GPU and is False elsewhere."""
+    jit_compile = (False, "auto") if tf.config.list_physical_devices("GPU") else (False,)
+    return [Way("fit", steps, jit) for jit in jit_compile for steps in STEPS_PER_EXECUTION]
+
+
+def measure(config: TrainConfig, source: str) -> tuple[list[Row], list[str]]:
+    """Measures all ways of one backbone; returns their rows and what the trainer chose."""
+    ways = [BARE, LOOP, *fits(), *([STUDY] if source else [])]
+    turns: dict[Way, list[Turn]] = {way: [] for way in ways}
+    with running(ways, config, source, FLAGS.steps) as processes:
+        for number in range(FLAGS.rounds):
+            # Back and forth, so that a machine that grows slower favours none.
+            for way in ways if number % 2 == 0 else reversed(ways):
+                turn = processes[way].turn()
+                turns[way].append(turn)
+                rate = turn.steps * config.batch_size / turn.seconds
+                print(f"{config.backbone}, {way.label}: {rate:.2f} img/s", file=sys.stderr, flush=True)
+        choices = processes[LOOP].choices
+    return make_rows(config.backbone, config.batch_size, turns), choices
+
+
+# -- results -----------------------------------------------------------------------------------
+
+
+def make_rows(backbone: str, batch_size: int, turns: dict[Way, list[Turn]]) -> list[Row]:
+    """A row for each way, with the ratios of the trainer to it."""
+    rates = {way: [turn.steps * batch_size / turn.seconds for turn in own] for way, own in turns.items()}
+    return [
+        Row(
+            backbone,
+            way,
+            rates=tuple(rates[way]),
+            ratios=tuple(ours / its for ours, its in zip(rates[LOOP], rates[way], strict=True)),
+            cpu_ms=statistics.median(1e3 * turn.cpu_seconds / (turn.steps * batch_size) for turn in own),
+        )
+        for way, own in turns.items()
+    ]
+
+
+def rows_to_text(rows: Sequence[Row]) -> str:
+    """The rows as text."""
+    columns = {
+        "backbone": lambda row: row.backbone,
+        "way": lambda row: row.way.label,
+        "img/s": lambda row: f"{row.rate:.2f}",
+        "trainer / it": lambda row: f"{row.ratio:.3f}",
+        "lowest": lambda row: f"{min(row.ratios):.3f}",
+        "highest": lambda row: f"{max(row.ratios):.3f}",
+        "CPU ms/img": lambda row: f"{row.cpu_ms:.1f}",
+    }
+    return output.table(rows, columns)
+
+
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """A line for each backbone: the trainer against its bare step and the best of fit's settings."""
+    lines = []
+    for backbone in dict.fromkeys(row.backbone for row in rows):
+        measured = [row for row in rows if row.backbone == backbone]
+        parts = []
+        for kind, target in TARGETS.items():
+            best = max((row for row in measured if row.way.kind == kind), key=lambda row: row.rate)
+            reached = "reached" if best.ratio >= target else "MISSED"
+            parts.append(f"{best.ratio:.3f} of {best.way.label} (target {target:.2f}: {reached})")
+        lines.append(f"{backbone}: the trainer has {', '.join(parts)}")
+    return lines
+
+
+# -- the data ----------------------------------------------------------------------------------
+
+
+def prepare(scratch: Path) -> tuple[str, str]:
+    """Makes what the flags do not give: (shards, folder of their images, empty if unknown)."""
+    if FLAGS.data:
+        return FLAGS.data, FLAGS.source
+    scratch.mkdir(parents=True, exist_ok=True)
+    images = Path(FLAGS.source) if FLAGS.source else scratch.absolute() / f"images-{FLAGS.images}"
+    if not FLAGS.source:
+        make(images, lambda output: draw(output, FLAGS.images))
+    shards = scratch.absolute() / f"{images.name}-{FLAGS.image_size}px"
+    make(shards, lambda output: convert(images, output, FLAGS.image_size))
+    return str(shards), str(images)
+
+
+def main() -> list[dict[str, object]]:
+    """Reads the flags, prepares the data, measures, prints a table and returns it for JSON."""
+    data, source = prepare(Path(FLAGS.scratch))
+    configs = [
+        TrainConfig(
+            backbone, data, "", epochs=1, batch_size=FLAGS.batch_size, weights="none",
+            precision=FLAGS.precision, xla=FLAGS.xla, strategy="one", validation_split="train",
+        )
+        for backbone in FLAGS.backbones
+    ]  # fmt: skip
+    manifest = read_manifest(data)
+    rows: list[Row] = []
+    for config in configs:
+        found, choices = measure(config, source)
+        rows += found
+    print(
+        f"batches of {FLAGS.batch_size} at {manifest.size} px, {FLAGS.steps} steps a turn, "
+        f"{FLAGS.rounds} rounds in turns"
+    )
+    print("\n".join([*choices, rows_to_text(rows), *verdicts(rows)]))
+    if not source:
+        print("The study's way was not measured: --source is missing.")
+    return [{**asdict(row), "label": row.way.label, "images_per_second": row.rate} for row in rows]
