@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from absl import app, flags
 
+from cxr_data.commands.messages import shown_messages
 from cxr_data.core.errors import CxrError
 
 
@@ -71,33 +72,40 @@ def _fail(argv: Sequence[str], message: object, exit_code: int) -> NoReturn:
     sys.exit(exit_code)
 
 
-def run(main: Callable[[], int | None], argv: Sequence[str] | None = None) -> None:
-    """Parses the flags, calls `main`, and exits the process with its code.
+def run(
+    main: Callable[[], int | None], argv: Sequence[str] | None = None, *, info_to: str = "stdout"
+) -> None:
+    """Parses the flags, calls `main`, shows what library code logs meanwhile, and exits with `main`'s code.
 
     Args:
       main: reads absl FLAGS into a frozen config and does the work; returns the
         exit code (None is 0).
       argv: the command line, program name first; `sys.argv` by default.
+      info_to: where messages go, `stdout` or `stderr`; see `messages.shown_messages`.
     """
     argv = list(sys.argv if argv is None else argv)
     app.define_help_flags()
     _parse_flags(argv, main)
-    _exit_with(main, argv)
+    _exit_with(main, argv, info_to)
 
 
 def run_with_arguments(
-    main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None
+    main: Callable[[Sequence[str]], int | None],
+    argv: Sequence[str] | None = None,
+    *,
+    info_to: str = "stdout",
 ) -> None:
     """As `run`, for a command that takes file names beside its flags: `main` is given them."""
     argv = list(sys.argv if argv is None else argv)
     app.define_help_flags()
     arguments = _parse_flags(argv, main, takes_arguments=True)
-    _exit_with(lambda: main(arguments), argv)
+    _exit_with(lambda: main(arguments), argv, info_to)
 
 
-def _exit_with(main: Callable[[], int | None], argv: Sequence[str]) -> NoReturn:
+def _exit_with(main: Callable[[], int | None], argv: Sequence[str], info_to: str) -> NoReturn:
     try:
-        code = main()
+        with shown_messages(info_to):
+            code = main()
     except CxrError as error:
         _fail(argv, error, error.exit_code)
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import sys
 from absl import flags
-from cxr_data import command
+from cxr_data.commands import command
 from cxr_data.core.errors import DataError, UsageError
 
 flags.DEFINE_integer("count", 1, "How many.")
