@@ -18,15 +18,16 @@ from tqdm import tqdm
 
 from cxr_data.convert.config import pixel_options
 from cxr_data.convert.prepare import cores
-from cxr_data.convert.shard_writer import PixelOptions, read_source, small_image_with_facts
+from cxr_data.convert.shard_writer import PixelOptions, small_image_with_facts
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.images import measure
+from cxr_data.images.source_file import read_source
+from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
 from cxr_data.records.manifest import Manifest, read_features, read_index
 from cxr_data.sources.discover import Item, discover
 from cxr_data.sources.patients import AUTO, find_groups
-from cxr_data.sources.quarantine import Undecodable
 
 
 @dataclass(frozen=True)

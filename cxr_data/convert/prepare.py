@@ -13,14 +13,15 @@ from cxr_data.convert.config import DEFAULT_SPLITS, SharderConfig
 from cxr_data.convert.ledger import Header
 from cxr_data.convert.plan import Plan
 from cxr_data.convert.progress import Progress
-from cxr_data.convert.shard_writer import read_source
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.images import decode, dicom, resize
+from cxr_data.images.source_file import read_source
+from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import manifest
 from cxr_data.sources import duplicates, patients
 from cxr_data.sources.discover import Found, Item, discover
-from cxr_data.sources.quarantine import Quarantined, Undecodable
+from cxr_data.sources.quarantine import Quarantined
 
 _DECISIVE = (
     "size",

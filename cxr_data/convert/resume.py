@@ -13,13 +13,14 @@ from cxr_data.convert.ledger import Header
 from cxr_data.convert.plan import ShardPlan
 from cxr_data.convert.prepare import Prepared, cores
 from cxr_data.convert.progress import Progress
-from cxr_data.convert.shard_writer import ShardResult, read_source
+from cxr_data.convert.shard_writer import ShardResult
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.images.measure import FEATURES_NAME
+from cxr_data.images.source_file import read_source
+from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import manifest
 from cxr_data.sources import quarantine
-from cxr_data.sources.quarantine import Undecodable
 
 _SHARD_FILE = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.[0-9a-f]+\.tmp|\.done)?")
 _OUR_FILES = (

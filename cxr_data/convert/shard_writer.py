@@ -9,7 +9,6 @@ import errno
 import hashlib
 import os
 import secrets
-import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,13 +25,13 @@ from cxr_data.images import measure
 from cxr_data.images.decode import Facts, decode_with_facts
 from cxr_data.images.harmonize import NONE, crop, equalize
 from cxr_data.images.resize import resize
+from cxr_data.images.source_file import read_source
+from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
-from cxr_data.sources.quarantine import Quarantined, Undecodable
+from cxr_data.sources.quarantine import Quarantined
 
 # One core is one worker; threads inside of a worker would only fight over it.
 cv2.setNumThreads(1)
-
-_READ_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -128,48 +127,6 @@ def encode(image: np.ndarray, options: PixelOptions) -> np.ndarray:
 
 
 _UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
-
-
-def read_source(path: str, max_pixels: int, listed_bytes: int | None = None) -> bytes:
-    """The bytes of an input, at most as many as an image of `max_pixels` can have.
-
-    Args:
-      path: local or remote.
-      max_pixels: of an image.
-      listed_bytes: size of the file as it was found: an object is fetched whole, however large it is.
-
-    Raises:
-      Undecodable: it cannot be read, is no regular file any more, or is too large.
-    """
-    limit = 64 * (1 << 20) + 8 * max_pixels
-    if listed_bytes is not None and listed_bytes > limit:
-        raise Undecodable("too_large", f"{listed_bytes} bytes")
-    if storage.is_remote(path):
-        return storage.read_bytes(path, listed_bytes)
-    try:
-        # Links were resolved when the file was found: one that is there now was put there since.
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode):
-                raise Undecodable("special_file", "not a regular file any more")
-            if status.st_size > limit:
-                raise Undecodable("too_large", f"{status.st_size} bytes")
-            return _read_all(file, status.st_size)
-        finally:
-            os.close(file)
-    except OSError as error:
-        raise Undecodable("unreadable", error.strerror or str(error)) from error
-
-
-def _read_all(file: int, size: int) -> bytes:
-    first = os.read(file, size + 1)
-    if len(first) == size:  # the usual case: one call, no copy
-        return first
-    parts = [first]
-    while parts[-1]:
-        parts.append(os.read(file, _READ_CHUNK))
-    return b"".join(parts)
 
 
 def small_image(data: bytes, options: PixelOptions) -> np.ndarray:

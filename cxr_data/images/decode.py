@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from cxr_data.images import png
-from cxr_data.sources.quarantine import Undecodable
+from cxr_data.images.undecodable import Undecodable
 
 COLORS = ("gray", "keep")
 MAX_SIDE = 65_535

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_data.sources.quarantine import Undecodable
+from cxr_data.images.undecodable import Undecodable
 
 
 def read_header(data: bytes) -> Any:

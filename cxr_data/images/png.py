@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cxr_data.sources.quarantine import Undecodable
+from cxr_data.images.undecodable import Undecodable
 
 inflater: Any = zlib  # the same bytes, more slowly, where ISA-L has no wheel
 with contextlib.suppress(ImportError):

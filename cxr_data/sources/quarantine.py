@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
@@ -42,18 +41,6 @@ EXCLUDED = ("excluded", "balanced")
 
 NOT_BAD = ("no_class", "listed_twice", "duplicate", *EXCLUDED)
 """Reasons that say nothing against the file, and do not count for --max_bad."""
-
-
-class Undecodable(DataError):
-    """An input that cannot become a record: `reason` is one of `REASONS`."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, self.detail)
 
 
 @dataclass(frozen=True, order=True)

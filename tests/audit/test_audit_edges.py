@@ -23,13 +23,13 @@ from cxr_data.audit.shortcut_features import Feature, features_of, in_words
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.convert.exclude import read_findings
-from cxr_data.convert.shard_writer import read_source
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError, one_line
 from cxr_data.images import measure
+from cxr_data.images.source_file import read_source
+from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import manifest
 from cxr_data.sources.discover import Item
-from cxr_data.sources.quarantine import Undecodable
 
 
 def convert(source, output, **options):

@@ -15,7 +15,8 @@ from sharder_fixtures import encoded, picture
 from cxr_data.images import decode as module
 from cxr_data.images import png
 from cxr_data.images.decode import decode
-from cxr_data.sources.quarantine import REASONS, Undecodable
+from cxr_data.images.undecodable import Undecodable
+from cxr_data.sources.quarantine import REASONS
 
 GRAY = picture(1)
 MAX = 10**8

@@ -13,7 +13,7 @@ from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.images import dicom
 from cxr_data.images.decode import decode, sniff
-from cxr_data.sources.quarantine import Undecodable
+from cxr_data.images.undecodable import Undecodable
 
 MAX = 10**8
 

@@ -1,0 +1,51 @@
+"""The bytes of one input file, read safely: what was listed may since have become anything."""
+
+import os
+import stat
+
+from cxr_data.core import storage
+from cxr_data.images.undecodable import Undecodable
+
+_READ_CHUNK = 1 << 20
+
+
+def read_source(path: str, max_pixels: int, listed_bytes: int | None = None) -> bytes:
+    """Return the bytes of an input, at most as many as an image of `max_pixels` can have.
+
+    Args:
+      path: local or remote.
+      max_pixels: of an image.
+      listed_bytes: size of the file as it was found: an object is fetched whole, however large it is.
+
+    Raises:
+      Undecodable: it cannot be read, is no regular file any more, or is too large.
+    """
+    limit = 64 * (1 << 20) + 8 * max_pixels
+    if listed_bytes is not None and listed_bytes > limit:
+        raise Undecodable("too_large", f"{listed_bytes} bytes")
+    if storage.is_remote(path):
+        return storage.read_bytes(path, listed_bytes)
+    try:
+        # Links were resolved when the file was found: one that is there now was put there since.
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise Undecodable("special_file", "not a regular file any more")
+            if status.st_size > limit:
+                raise Undecodable("too_large", f"{status.st_size} bytes")
+            return _read_all(file, status.st_size)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise Undecodable("unreadable", error.strerror or str(error)) from error
+
+
+def _read_all(file: int, size: int) -> bytes:
+    first = os.read(file, size + 1)
+    if len(first) == size:  # the usual case: one call, no copy
+        return first
+    parts = [first]
+    while parts[-1]:
+        parts.append(os.read(file, _READ_CHUNK))
+    return b"".join(parts)
