@@ -23,12 +23,11 @@ from absl import flags
 from PIL import Image
 
 from cxr_data.commands import command
-from cxr_data.convert.config import pixel_options
-from cxr_data.convert.shard_writer import encode, small_image
 from cxr_data.core import storage
 from cxr_data.core.errors import CxrError, DataError, UsageError
 from cxr_data.core.runtime import start
 from cxr_data.images.harmonize import NONE
+from cxr_data.images.preprocess import encode, small_image
 from cxr_data.input.pipeline import Pipeline, expand_image
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.flags.output_place import prepare_output
@@ -77,7 +76,7 @@ def pixels_of(images: Sequence[bytes], manifest: Manifest) -> np.ndarray:
     Raises:
       DataError: one cannot be decoded, and which.
     """
-    options = pixel_options(manifest)
+    options = manifest.pixel_options
     decoded = []
     for number, data in enumerate(images):
         try:

@@ -17,7 +17,6 @@ from absl import flags
 from tqdm import tqdm
 
 from cxr_data.commands import command
-from cxr_data.convert.config import pixel_options
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import start
@@ -69,7 +68,7 @@ def predict_files(
     ]
     names = manifest.class_names
     with tqdm(total=len(files), desc="predict", unit="image", file=sys.stderr, leave=False) as bar:
-        for read, images, failed in read_images(files, pixel_options(manifest), batch_size):
+        for read, images, failed in read_images(files, manifest.pixel_options, batch_size):
             for number, error in failed.items():
                 rows[number]["error"] = str(error)
                 tqdm.write(f"not predicted: {files[number].path}: {error}", file=sys.stderr)

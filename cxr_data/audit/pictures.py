@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from cxr_data.convert.config import pixel_options
 from cxr_data.convert.prepare import cores
-from cxr_data.convert.shard_writer import PixelOptions, small_image_with_facts
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.images import measure
+from cxr_data.images.preprocess import PixelOptions, small_image_with_facts
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
@@ -182,7 +181,7 @@ def with_files(pictures: Pictures, made: Manifest, source: str, quiet: bool = Fa
     rows = []
     for name, row in zip(
         pictures.ids,
-        _measured([items[name] for name in pictures.ids], pixel_options(made), quiet),
+        _measured([items[name] for name in pictures.ids], made.pixel_options, quiet),
         strict=True,
     ):
         if isinstance(row, str):
@@ -198,7 +197,7 @@ def pictures_of_files(source: str, like: Manifest, quiet: bool = False) -> Pictu
       UsageError, DataError: there is no such source, or nothing in it can be decoded.
     """
     items = discover(source, "against").items
-    rows = list(_measured(items, pixel_options(like), quiet))
+    rows = list(_measured(items, like.pixel_options, quiet))
     kept = [(item, row) for item, row in zip(items, rows, strict=True) if not isinstance(row, str)]
     if not kept:
         raise DataError(f"{source}: not one of {len(items)} files can be decoded")
@@ -214,7 +213,7 @@ def pictures_of_files(source: str, like: Manifest, quiet: bool = False) -> Pictu
         rows=np.array([row for _, row in kept], measure.FEATURES_DTYPE),
         has_files=True,
         stored=_form(like),
-        load=partial(_decoded_at, [item.path for item, _ in kept], pixel_options(like)),
+        load=partial(_decoded_at, [item.path for item, _ in kept], like.pixel_options),
     )
 
 

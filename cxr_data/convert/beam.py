@@ -22,10 +22,11 @@ from typing import Any
 from cxr_data.convert import ledger
 from cxr_data.convert.ledger import Header
 from cxr_data.convert.plan import ShardPlan
-from cxr_data.convert.shard_writer import PixelOptions, ShardResult, remove_attempts, write_shard
+from cxr_data.convert.shard_writer import ShardResult, remove_attempts, write_shard
 from cxr_data.convert.workers import Counters
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.images.preprocess import PixelOptions
 from cxr_data.records.manifest import MANIFEST_NAME
 
 _POLL_SECONDS = 0.5

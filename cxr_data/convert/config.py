@@ -4,11 +4,10 @@ import math
 from dataclasses import dataclass
 
 from cxr_data.convert import exclude
-from cxr_data.convert.shard_writer import PixelOptions
 from cxr_data.core.errors import UsageError
 from cxr_data.images import decode, harmonize
+from cxr_data.images.preprocess import MAX_PIXELS, PixelOptions
 from cxr_data.records import example
-from cxr_data.records.manifest import Manifest
 from cxr_data.sources import duplicates, patients
 
 RUNNERS = ("local", "beam")
@@ -23,12 +22,12 @@ class SharderConfig:
       source: a folder or a CSV file.
       output: a local or remote folder.
       size: height and width of the records' images.
-      dtype: one of `record.DTYPES`.
+      dtype: one of `example.DTYPES`.
       channels: 3 or 1.
       color: "gray" or "keep".
       splits: `train:0.8,...`, "folders", or "auto": folders where the source has them.
       classes: class names in index order; empty for alphabetical order.
-      group_regex: see `group.find_groups`.
+      group_regex: see `patients.find_groups`.
       shard_mb: the largest size of a shard, in millions of bytes.
       workers: processes; -1 for one a core, 0 for none (all in this process).
       seed: of the split and the order.
@@ -36,8 +35,8 @@ class SharderConfig:
       exclude: a list of images to leave out, see `exclude.read_exclusions`; empty for none.
       exclude_findings: an audit whose pairs are to go, see `exclude.read_findings`; empty for none.
       balance: one of `exclude.BALANCES`.
-      crop_border: "none", "auto" or a share, see `mitigate.crop`.
-      equalize_to: see `mitigate.equalize`; 0 for no.
+      crop_border: "none", "auto" or a share, see `harmonize.crop`.
+      equalize_to: see `harmonize.equalize`; 0 for no.
       max_pixels: larger images are quarantined.
       max_bad: the share of quarantined images at which the run stops.
       image_timeout: seconds that one image may take.
@@ -69,7 +68,7 @@ class SharderConfig:
     balance: str = "none"
     crop_border: str = harmonize.NONE
     equalize_to: int = 0
-    max_pixels: int = 100_000_000
+    max_pixels: int = MAX_PIXELS
     max_bad: float = 1.0
     image_timeout: float = 120
     audit: bool = True
@@ -115,7 +114,7 @@ class SharderConfig:
             raise UsageError("--beam_options needs --runner=beam")
 
     @property
-    def pixels(self) -> PixelOptions:
+    def pixel_options(self) -> PixelOptions:
         """The part that decides the bytes of a record."""
         return PixelOptions(
             self.size,
@@ -126,16 +125,3 @@ class SharderConfig:
             self.crop_border,
             self.equalize_to,
         )
-
-
-def pixel_options(made: Manifest) -> PixelOptions:
-    """How the images of a dataset were made from their files."""
-    return PixelOptions(
-        made.size,
-        made.channels,
-        made.dtype,
-        made.color,
-        SharderConfig.max_pixels,
-        made.crop_border,
-        made.equalize_to,
-    )

@@ -164,9 +164,14 @@ def _require_own_ledger(config: SharderConfig, prepared: Prepared) -> None:
 def _pool(config: SharderConfig, prepared: Prepared, progress: Progress) -> Pool | BeamJob:
     count = cores() if config.workers < 0 else config.workers
     if config.runner == "local":
-        return Pool(count, config.output, config.pixels, config.image_timeout, progress.say)
+        return Pool(count, config.output, config.pixel_options, config.image_timeout, progress.say)
     return BeamJob(
-        config.beam_runner, config.beam_options, max(count, 1), config.output, config.pixels, prepared.header
+        config.beam_runner,
+        config.beam_options,
+        max(count, 1),
+        config.output,
+        config.pixel_options,
+        prepared.header,
     )
 
 
@@ -179,7 +184,7 @@ def _last_bad(result: ShardResult) -> str:
 
 
 def _warn_of_space(config: SharderConfig, todo: Sequence[ShardPlan], progress: Progress) -> None:
-    needed = sum(len(shard.entries) for shard in todo) * config.pixels.payload_bytes
+    needed = sum(len(shard.entries) for shard in todo) * config.pixel_options.payload_bytes
     free = None if storage.is_remote(config.output) else shutil.disk_usage(config.output).free
     if free is not None and needed > free:
         progress.say(

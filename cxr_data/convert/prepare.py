@@ -159,7 +159,7 @@ def _plan(config: SharderConfig, found: Found, items: Sequence[Item], group_of: 
         plan.class_names_of(items, config.classes),
         splits,
         config.dtype,
-        config.pixels.payload_bytes,
+        config.pixel_options.payload_bytes,
         int(config.shard_mb * 1e6),
         config.seed,
     )

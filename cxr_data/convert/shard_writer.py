@@ -22,44 +22,11 @@ from crc32c import crc32c
 from cxr_data.convert.plan import ShardPlan
 from cxr_data.core import object_store, storage
 from cxr_data.images import measure
-from cxr_data.images.decode import Facts, decode_with_facts
-from cxr_data.images.harmonize import NONE, crop, equalize
-from cxr_data.images.resize import resize
+from cxr_data.images.preprocess import PixelOptions, encode, small_image_with_facts
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
 from cxr_data.sources.quarantine import Quarantined
-
-# One core is one worker; threads inside of a worker would only fight over it.
-cv2.setNumThreads(1)
-
-
-@dataclass(frozen=True)
-class PixelOptions:
-    """Everything that decides the bytes of a record, given its image.
-
-    Attributes:
-      size: height and width of the record's image.
-      channels: 3 or 1.
-      dtype: one of `record.DTYPES`.
-      color: "gray" or "keep".
-      max_pixels: larger images are refused.
-      crop_border: see `mitigate.parse_crop`.
-      equalize_to: see `mitigate.equalize`; 0 for no.
-    """
-
-    size: int
-    channels: int
-    dtype: str
-    color: str
-    max_pixels: int
-    crop_border: str = NONE
-    equalize_to: int = 0
-
-    @property
-    def payload_bytes(self) -> int:
-        """Bytes of the pixels of one record."""
-        return self.size * self.size * self.channels * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -69,11 +36,11 @@ class ShardResult:
     Attributes:
       name: of the file.
       records, bytes, sha256: of the file.
-      rows: (label, record, length, payload, crc32c) of each record, as in `record.INDEX_DTYPE`.
+      rows: (label, record, length, payload, crc32c) of each record, as in `example.INDEX_DTYPE`.
       sources: (id, bytes, sha256) of each record's source file.
       quarantined: the planned images that were not written.
       sums, squares: of the 8-bit pixels, one number per channel.
-      features: of each record, as `features.to_text` writes them.
+      features: of each record, as `measure.to_text` writes them.
     """
 
     name: str
@@ -100,51 +67,6 @@ class Watcher(Protocol):
 
     def done(self, read: int, written: int, quarantined: bool) -> None:
         """It is finished: so many bytes read and written."""
-
-
-def encode(image: np.ndarray, options: PixelOptions) -> np.ndarray:
-    """The payload of a record from 8-bit pixels.
-
-    Args:
-      image: uint8, [size, size], or [size, size, 3] for color "keep".
-      options: dtype and channels.
-
-    Returns:
-      [size, size, channels] contiguous: uint8, or its values over 255 as float32, or these
-      rounded to float16.
-    """
-    if options.dtype == "uint8":
-        values = image
-    elif options.dtype == "float32":
-        values = cv2.LUT(image, _UNIT)
-    else:
-        # As 16-bit integers, because OpenCV knows no float16.
-        values = _UNIT.astype(np.float16).view(np.uint16)[image]
-    if options.channels == 3 and values.ndim == 2:
-        values = cv2.cvtColor(values, cv2.COLOR_GRAY2RGB)
-    values = values.view(options.dtype)
-    return np.ascontiguousarray(values.reshape(options.size, options.size, options.channels))
-
-
-_UNIT = np.arange(256, dtype=np.float32) / np.float32(255)
-
-
-def small_image(data: bytes, options: PixelOptions) -> np.ndarray:
-    """Decodes, mitigates and resizes: uint8 [size, size] or [size, size, 3]. Raises Undecodable."""
-    return small_image_with_facts(data, options)[0]
-
-
-def small_image_with_facts(data: bytes, options: PixelOptions) -> tuple[np.ndarray, Facts]:
-    """The picture of `small_image`, and what its file says beside it."""
-    pixels, facts = decode_with_facts(data, options.color, options.max_pixels)
-    if options.crop_border != NONE:
-        pixels = crop(pixels, options.crop_border)
-    if options.equalize_to:
-        pixels = equalize(pixels, options.equalize_to)
-    image = resize(pixels, options.size)
-    if image.min() == image.max():
-        raise Undecodable("zero_variance", f"every pixel is {image.flat[0]}")
-    return image, facts
 
 
 @dataclass

@@ -20,8 +20,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from cxr_data.convert.plan import ShardPlan
-from cxr_data.convert.shard_writer import NOTHING, PixelOptions, ShardResult, remove_attempts, write_shard
+from cxr_data.convert.shard_writer import NOTHING, ShardResult, remove_attempts, write_shard
 from cxr_data.core.errors import DataError
+from cxr_data.images.preprocess import PixelOptions
 from cxr_data.sources.quarantine import Quarantined
 
 _POLL_SECONDS = 0.1

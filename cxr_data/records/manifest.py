@@ -17,6 +17,7 @@ import numpy as np
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.images import measure
+from cxr_data.images.preprocess import PixelOptions
 from cxr_data.records.example import DTYPES, INDEX_DTYPE
 
 SCHEMA = "cxr.tfrecord/1"
@@ -61,7 +62,7 @@ class Manifest:
       index_sha256: of `index.npy`.
       features_sha256: of `features.npy`; empty where nothing was measured while converting.
       crop_border, equalize_to: what was taken out of the images before they were resized, as in
-        `write.PixelOptions`.
+        `preprocess.PixelOptions`.
       notes: that another program wrote the shards; else none.
     """
 
@@ -107,6 +108,18 @@ class Manifest:
     def payload_bytes(self) -> int:
         """Bytes of one stored image."""
         return int(np.prod(self.image_shape)) * np.dtype(self.dtype).itemsize
+
+    @property
+    def pixel_options(self) -> PixelOptions:
+        """How the images were made from their files."""
+        return PixelOptions(
+            self.size,
+            self.channels,
+            self.dtype,
+            self.color,
+            crop_border=self.crop_border,
+            equalize_to=self.equalize_to,
+        )
 
     def shards_of(self, split: str) -> tuple[Shard, ...]:
         """The shards of a split, or of several joined by `+`. Raises DataError for one that is not there."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_data.convert.shard_writer import PixelOptions, encode, small_image
 from cxr_data.core.errors import UsageError
+from cxr_data.images.preprocess import PixelOptions, encode, small_image
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
 

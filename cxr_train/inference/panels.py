@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from cxr_data.convert.config import pixel_options
 from cxr_data.core import storage
 from cxr_data.records.manifest import Manifest
 from cxr_train.inference.files import ImageFile, read_image
@@ -22,7 +21,7 @@ def write_panels(
 ) -> None:
     """Writes `NUMBER_NAME.png` for every file that was predicted; rows as of `predict.predict_files`."""
     directory.mkdir(parents=True, exist_ok=True)
-    options = pixel_options(manifest)
+    options = manifest.pixel_options
     for number, (file, row) in enumerate(zip(files, rows, strict=True)):
         if row["probabilities"] is None:
             continue

@@ -16,12 +16,12 @@ from shards import random_images, write_shards
 from cxr_data.audit import audit, findings, pictures
 from cxr_data.audit.findings import Finding
 from cxr_data.audit.leakage import find_leakage, pairs_of
-from cxr_data.convert.config import SharderConfig, pixel_options
+from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
-from cxr_data.convert.shard_writer import small_image
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.images import measure
 from cxr_data.images.decode import decode_with_facts, jpeg_quality
+from cxr_data.images.preprocess import small_image
 from cxr_data.images.resize import resize
 from cxr_data.records import manifest
 
@@ -121,7 +121,7 @@ def test_records_say_of_the_pixels_what_the_conversion_did(source, tmp_path, opt
     np.testing.assert_array_equal(again.rows, with_features.rows)
     for position in (0, len(again) - 1):
         content = (source / again.ids[position]).read_bytes()
-        np.testing.assert_array_equal(again.image(position), small_image(content, pixel_options(made)))
+        np.testing.assert_array_equal(again.image(position), small_image(content, made.pixel_options))
 
 
 # -- leakage -----------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.convert.ledger import Header
 from cxr_data.convert.plan import Entry, ShardPlan
-from cxr_data.convert.shard_writer import PixelOptions, write_shard
+from cxr_data.convert.shard_writer import write_shard
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.images.preprocess import PixelOptions
 
 PIXELS = PixelOptions(16, 1, "uint8", "gray", 10**8)
 HEADER = Header({"size": 16}, "plan")

@@ -20,7 +20,6 @@ from cxr_data.convert.convert import make_tfrecords
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.images.decode import decode
 from cxr_data.images.resize import resize
-from cxr_data.records import example
 from cxr_data.records.manifest import read_manifest
 from cxr_data.records.verify import verify
 from cxr_data.sources.quarantine import read_quarantine
@@ -96,29 +95,6 @@ def test_mean_and_std_are_those_of_the_training_pixels(dataset):
             images.append(tf.io.parse_single_example(raw, feature)["image"].numpy())
     np.testing.assert_allclose(dataset.mean, np.mean(images, axis=(0, 1, 2), dtype=np.float64), rtol=1e-6)
     np.testing.assert_allclose(dataset.std, np.std(images, axis=(0, 1, 2), dtype=np.float64), rtol=1e-6)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("color", ["gray", "keep"])
-def test_float16_is_the_cast_of_float32_and_uint8_its_levels(channels, color):
-    if color == "keep" and channels == 1:
-        pytest.skip("refused")
-    shape = (24, 24, 3) if color == "keep" else (24, 24)
-    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    image.flat[:256] = np.arange(256)
-    stored = {
-        d: shard_writer.encode(image, shard_writer.PixelOptions(24, channels, d, color, 1))
-        for d in example.DTYPES
-    }
-    for dtype, pixels in stored.items():
-        assert (pixels.dtype, pixels.shape) == (np.dtype(dtype), (24, 24, channels))
-        assert pixels.flags.c_contiguous
-    expected = np.broadcast_to(image.reshape(24, 24, -1), (24, 24, channels))
-    np.testing.assert_array_equal(stored["uint8"], expected)
-    np.testing.assert_array_equal(stored["float32"], expected / np.float32(255))
-    np.testing.assert_array_equal(
-        stored["float16"].view(np.uint16), stored["float32"].astype(np.float16).view(np.uint16)
-    )
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from sharder_fixtures import encoded, save
 
 from cxr_data.convert import workers
 from cxr_data.convert.plan import Entry, ShardPlan
-from cxr_data.convert.shard_writer import PixelOptions
 from cxr_data.convert.workers import Pool
 from cxr_data.core.errors import DataError
+from cxr_data.images.preprocess import PixelOptions
 
 OPTIONS = PixelOptions(32, 1, "uint8", "gray", 10**8)
 

@@ -27,9 +27,9 @@ from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.convert.ledger import Header
 from cxr_data.convert.plan import Entry, ShardPlan
-from cxr_data.convert.shard_writer import PixelOptions
 from cxr_data.core import object_store, storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.images.preprocess import PixelOptions
 from cxr_data.input.pipeline import Pipeline, ReadOptions, clear_data_errors, read_split_fields
 from cxr_data.records.manifest import read_manifest
 from cxr_data.records.verify import verify

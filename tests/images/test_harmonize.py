@@ -14,10 +14,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cxr_data.convert.config import SharderConfig
-from cxr_data.convert.shard_writer import PixelOptions, small_image
 from cxr_data.core.errors import UsageError
 from cxr_data.images import measure
 from cxr_data.images.harmonize import crop, equalize, parse_crop
+from cxr_data.images.preprocess import PixelOptions, small_image
 from cxr_data.images.resize import resize
 
 

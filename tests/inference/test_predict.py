@@ -13,7 +13,7 @@ from project import ROOT
 from runs import make_run, probabilities_of
 from sharder_fixtures import encoded, make_source, picture, save
 
-from cxr_data.convert.config import SharderConfig, pixel_options
+from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.pipeline import Pipeline, expand_image, read_split_fields
@@ -44,7 +44,7 @@ def assert_bit_identical(source, manifest):
     ids = [fields.id for fields in read_split_fields(manifest, "all")]
     stored = Pipeline(manifest).reader("all").read(np.arange(len(ids)))
     for name, pixels in zip(ids, stored, strict=True):
-        ours = read_image(str(source / name), pixel_options(manifest))
+        ours = read_image(str(source / name), manifest.pixel_options)
         assert ours.dtype == pixels.dtype
         np.testing.assert_array_equal(ours, pixels, err_msg=name)
 
@@ -155,7 +155,7 @@ def test_the_command(manifest, tmp_path):
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
     assert [row["file"] for row in rows] == [f"{number:04d}.jpg" for number in range(1, 12)]
     pixels = [
-        expand_image(read_image(str(tmp_path / "in" / row["file"]), pixel_options(manifest))) for row in rows
+        expand_image(read_image(str(tmp_path / "in" / row["file"]), manifest.pixel_options)) for row in rows
     ]
     said = np.array([[float(row[f"p_{name}"]) for name in manifest.class_names] for row in rows])
     np.testing.assert_allclose(said, probabilities_of(model, np.stack(pixels)), atol=1e-6)
