@@ -9,12 +9,12 @@
     rows          a run each: name, seed, directory, flags (those that differ), status, epochs;
                   accuracy, sensitivity, specificity, auroc: value and 95 % interval (the latter
                   three are means over the classes), null where it is not finished;
-                  against_baseline: null, or the keys of `compare.agreement`, holm_p, and
+                  against_baseline: null, or the keys of `significance.agreement`, holm_p, and
                   differences: of the same four, this minus the baseline, value and interval
     seeds         with several seeds: by configuration and metric, mean and standard deviation
 
 Intervals are patient-clustered bootstraps, see `intervals`; those of differences are not adjusted for the
-number of comparisons, the p-values of McNemar's test are (`compare.holm`).
+number of comparisons, the p-values of McNemar's test are (`significance.holm`).
 """
 
 import csv
@@ -28,14 +28,15 @@ from typing import Any
 
 from cxr_data.core import storage
 from cxr_train.ablation.runner import GridRun
-from cxr_train.evaluation.compare import compare, holm
+from cxr_train.evaluation.compare import compare_models
 from cxr_train.evaluation.evaluator import stored_predictions
 from cxr_train.evaluation.intervals import PatientBootstrap
 from cxr_train.evaluation.predictions import NamedPredictions
+from cxr_train.evaluation.significance import holm
 
 SCHEMA = "cxr.ablation/1"
 NAME = "ablation"
-# By the name in the table, the metric's name in `compare.compare`.
+# By the name in the table, the metric's name in `compare.compare_models`.
 METRICS = {
     "accuracy": "accuracy",
     "sensitivity": "macro sensitivity",
@@ -115,7 +116,7 @@ def _numbers(run: GridRun, split: str) -> Row:
 
 
 def _against(said: NamedPredictions, reference: NamedPredictions, resamples: int) -> Row:
-    found = compare(said, reference, PatientBootstrap(said.groups, resamples=resamples))
+    found = compare_models(said, reference, PatientBootstrap(said.groups, resamples=resamples))
     kept = ("both_right", "only_this", "only_other", "both_wrong", "mcnemar_exact_p")
     differences = {name: found["differences"][metric] for name, metric in METRICS.items()}
     return {**{key: found[key] for key in kept}, "differences": differences}

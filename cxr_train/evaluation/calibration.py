@@ -56,7 +56,7 @@ def expected_calibration_error(rows: list[dict[str, Any]]) -> float:
     return sum(gaps) / images
 
 
-def calibration(labels: Counts, probabilities: Floats, bins: int = BINS) -> dict[str, Any]:
+def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS) -> dict[str, Any]:
     """How well probabilities [N, C] fit the labels [N]; ready for JSON.
 
     Returns:

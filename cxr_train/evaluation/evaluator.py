@@ -13,11 +13,11 @@
                       see `metrics.summarize`
     intervals         see `intervals.metric_intervals`; without_patient: images of no known patient, each
                       resampled as a patient of its own
-    calibration       uncalibrated: see `calibration.calibration`; temperature, fitted_on (a split),
+    calibration       uncalibrated: see `calibration.measure_calibration`; temperature, fitted_on (a split),
                       calibrated: the same at that temperature; all three null without validation data,
                       temperature and calibrated also where none is the best (`fit_temperature`)
     thresholds        null, or at_sensitivity, chosen_on (a split), and `thresholds.report_thresholds`
-    comparison        null, or see `compare.compare`
+    comparison        null, or see `compare.compare_models`
 
 With `own_data` and `fitted_on` or `chosen_on` the split itself, these numbers are of the very images
 that temperature or thresholds were chosen on, and flatter.
@@ -40,7 +40,7 @@ from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import calibration, intervals, metrics, thresholds
 from cxr_train.evaluation.class_map import ClassMap, map_classes
-from cxr_train.evaluation.compare import compare
+from cxr_train.evaluation.compare import compare_models
 from cxr_train.evaluation.intervals import PatientBootstrap
 from cxr_train.evaluation.predictions import (
     NamedPredictions,
@@ -110,7 +110,7 @@ def analyse(
     labels, probabilities = predictions.labels, predictions.probabilities
     names = predictions.class_names
     bootstrap = PatientBootstrap(predictions.groups, resamples=options.resamples, seed=options.seed)
-    uncalibrated = calibration.calibration(labels, probabilities)
+    uncalibrated = calibration.measure_calibration(labels, probabilities)
     return {
         "loss": uncalibrated["negative_log_likelihood"],
         **metrics.summarize(labels, probabilities, names),
@@ -120,7 +120,7 @@ def analyse(
         },
         "calibration": {"uncalibrated": uncalibrated, **_calibrated(predictions, options, validation)},
         "thresholds": _thresholds(predictions, options, validation, bootstrap),
-        "comparison": None if other is None else compare(predictions, other, bootstrap),
+        "comparison": None if other is None else compare_models(predictions, other, bootstrap),
     }
 
 
@@ -136,7 +136,7 @@ def _calibrated(
     return {
         "temperature": temperature,
         "fitted_on": options.validation_split,
-        "calibrated": calibration.calibration(predictions.labels, cooled),
+        "calibrated": calibration.measure_calibration(predictions.labels, cooled),
     }
 
 

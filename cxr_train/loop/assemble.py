@@ -68,7 +68,9 @@ def model_of(
     )
 
 
-def assemble(config: TrainConfig, manifest: Manifest, placement: Placement, steps_per_epoch: int) -> Training:
+def assemble_training(
+    config: TrainConfig, manifest: Manifest, placement: Placement, steps_per_epoch: int
+) -> Training:
     """Builds all of it; the same configuration gives the same initial weights.
 
     Raises:

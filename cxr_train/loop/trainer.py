@@ -21,7 +21,7 @@ from cxr_train.engine.strategy import Placement
 from cxr_train.engine.xla import go_on_uncompiled
 from cxr_train.evaluation.predictions import predict_split
 from cxr_train.loop import diverged, epoch_row, throughput
-from cxr_train.loop.assemble import assemble
+from cxr_train.loop.assemble import assemble_training
 from cxr_train.loop.batch_size import planned_memory
 from cxr_train.loop.checkpoint import Checkpoints
 from cxr_train.loop.clock import Clock
@@ -54,7 +54,7 @@ class Trainer:
       clock: of the steps taken in this process.
 
     Raises:
-      UsageError: the batch does not divide by the replicas, or exceeds the split; see `assemble`.
+      UsageError: the batch does not divide by the replicas, or exceeds the split; see `assemble_training`.
       DataError: the weights do not fit, or a split is missing.
     """
 
@@ -71,7 +71,7 @@ class Trainer:
         if split := config.held_out_validation:
             manifest.shards_of(split)
             self._monitor.check(manifest.class_counts(split), split)
-        self._training = assemble(config, manifest, placement, self._steps_per_epoch)
+        self._training = assemble_training(config, manifest, placement, self._steps_per_epoch)
         self.model = self._training.model
         self.train_step = self._training.step
         self._predict_step = PredictStep(self.model, placement)

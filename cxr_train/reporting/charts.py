@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cxr_train.evaluation.calibration import BINS, calibration
+from cxr_train.evaluation.calibration import BINS, measure_calibration
 
 # Okabe and Ito's colours, told apart by the colour-blind too; the dashes do it in print.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -153,7 +153,7 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Picture:
     """How often the predicted class is right, by the probability that it was given."""
-    fitted = calibration(labels, probabilities)
+    fitted = measure_calibration(labels, probabilities)
     filled = [row for row in fitted["bins"] if row["images"]]
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 4.4), layout="constrained")

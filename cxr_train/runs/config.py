@@ -7,15 +7,15 @@ import pathlib
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.records.manifest import joined_splits
 from cxr_data.input.order import InputWorker
 from cxr_data.input.pipeline import ReadOptions
-from cxr_train.models.backbones import find_backbone
-from cxr_train.models.input_range import INPUT_RANGES
-from cxr_train.models.classifier import layers_before_logits
-from cxr_train.runs.monitor import MONITORS
+from cxr_data.records.manifest import joined_splits
 from cxr_train.engine.profiler import parse_steps
+from cxr_train.models.backbones import find_backbone
+from cxr_train.models.classifier import layers_before_logits
+from cxr_train.models.input_range import INPUT_RANGES
 from cxr_train.recipe.recipe import Recipe
+from cxr_train.runs.monitor import MONITORS
 
 # What a resumed run may change.
 _FREE = (

@@ -10,9 +10,9 @@ from made_predictions import predictions
 
 from cxr_train.ablation import table
 from cxr_train.ablation.runner import GridRun
-from cxr_train.evaluation.compare import agreement, holm
 from cxr_train.evaluation.evaluator import EvaluationOptions, analyse
 from cxr_train.evaluation.predictions import write_predictions
+from cxr_train.evaluation.significance import agreement, holm
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.saved_run import model_sha256
 
@@ -50,11 +50,11 @@ def test_every_run_is_compared_with_the_baseline_of_its_seed(tmp_path):
         make_run(tmp_path, "better", 1, 5),
         make_run(tmp_path, "same", 1, None),
     ]
-    found = table_of(runs)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    rows = {(row["name"], row["seed"]): row for row in found["rows"]}
+    result = table_of(runs)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    rows = {(row["name"], row["seed"]): row for row in result["rows"]}
     assert len(rows) == 6
-    assert found["comparisons"] == 3
+    assert result["comparisons"] == 3
     assert rows["plain", 0]["against_baseline"] is rows["plain", 1]["against_baseline"] is None
     assert rows["same", 1]["accuracy"] is rows["same", 1]["against_baseline"] is None
     for seed, (this, other) in {0: (2, 1), 1: (5, 4)}.items():
@@ -67,9 +67,9 @@ def test_every_run_is_compared_with_the_baseline_of_its_seed(tmp_path):
         difference = found["differences"]["accuracy"]
         assert difference["value"] == pytest.approx(right[0].mean() - right[1].mean())
         assert 0 < difference["interval"][0] < difference["value"] < difference["interval"][1]
-    tests = [row["against_baseline"] for row in found["rows"] if row["against_baseline"]]
+    tests = [row["against_baseline"] for row in result["rows"] if row["against_baseline"]]
     assert [test["holm_p"] for test in tests] == holm([test["mcnemar_exact_p"] for test in tests])
-    means = found["seeds"]
+    means = result["seeds"]
     assert set(means) == {"plain", "better"}
     both = [rows["better", seed]["accuracy"]["value"] for seed in (0, 1)]
     assert means["better"]["accuracy"]["mean"] == pytest.approx(np.mean(both))

@@ -44,7 +44,7 @@ def test_an_empty_bin_is_null():
 
 
 def test_brier_and_likelihood_by_hand():
-    found = calibration.calibration(np.array([0, 1]), np.array([[0.8, 0.2], [0.6, 0.4]]))
+    found = calibration.measure_calibration(np.array([0, 1]), np.array([[0.8, 0.2], [0.6, 0.4]]))
     assert found["brier"] == pytest.approx((0.2**2 * 2 + 0.6**2 * 2) / 2)
     assert found["negative_log_likelihood"] == pytest.approx(-(np.log(0.8) + np.log(0.4)) / 2)
 
@@ -66,8 +66,8 @@ def test_a_temperature_undoes_overconfidence():
     labels, probabilities = scored(20_000, 0.4)
     temperature = calibration.fit_temperature(labels, probabilities)
     assert temperature == pytest.approx(1 / 0.4, rel=0.05)
-    before = calibration.calibration(labels, probabilities)
-    after = calibration.calibration(labels, calibration.apply_temperature(probabilities, temperature))
+    before = calibration.measure_calibration(labels, probabilities)
+    after = calibration.measure_calibration(labels, calibration.apply_temperature(probabilities, temperature))
     assert before["ece"] > 0.08
     assert after["ece"] < 0.02
 
@@ -84,7 +84,9 @@ def test_saturated_probabilities_are_no_trouble():
     predictions = Predictions(np.arange(3), np.array([0, 1, 1]), logits)
     temperature = calibration.fit_temperature(predictions.labels, predictions.probabilities)
     assert np.isfinite(temperature)
-    assert np.isfinite(calibration.calibration(predictions.labels, predictions.probabilities)["brier"])
+    assert np.isfinite(
+        calibration.measure_calibration(predictions.labels, predictions.probabilities)["brier"]
+    )
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,6 +1,5 @@
 """A run directory on an object store: what a command writes is there, whole, and can be gone on with."""
 
-from project import RECORDED_TRAINING, ROOT
 import json
 import os
 import re
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from project import RECORDED_TRAINING, ROOT
 from s3_server import served
 from sharder_fixtures import content_of
 from shards import random_images, write_shards
@@ -18,7 +18,6 @@ from waiting import SECONDS, wait_until
 from cxr_data.core.errors import DataError
 from cxr_train.runs import mirror
 from cxr_train.runs.mirror import RunMirror
-
 
 
 @pytest.fixture

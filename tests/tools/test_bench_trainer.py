@@ -14,7 +14,7 @@ from shards import random_images, write_shards
 
 from cxr_data.core.errors import DataError
 from cxr_train.engine.strategy import choose_placement
-from cxr_train.loop.assemble import assemble
+from cxr_train.loop.assemble import assemble_training
 from cxr_train.runs.config import TrainConfig
 from tools.bench import trainer, trainer_ways
 from tools.bench.peers_data import convert
@@ -97,7 +97,7 @@ def test_the_bare_step_is_the_trainers_on_a_batch_that_stays(tmp_path):
     }
     losses = []
     for iterator in (Resident(batch), iter(tf.data.Dataset.from_tensors(batch).repeat())):
-        step = assemble(config, manifest, placement(), 1).step
+        step = assemble_training(config, manifest, placement(), 1).step
         losses.append(np.concatenate([step(iterator, 1).loss, step(iterator, 5, 1).loss]))
         assert step.traces == {"loop": 1, "gradients": 1}
     np.testing.assert_array_equal(losses[0], losses[1])

@@ -25,7 +25,7 @@ from cxr_data.input.pipeline import Pipeline, ReadOptions, expand_image, read_sp
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.engine.multi_step import Batch
 from cxr_train.engine.strategy import Placement, choose_placement
-from cxr_train.loop.assemble import assemble, model_of
+from cxr_train.loop.assemble import assemble_training, model_of
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.trainer import Trainer
 from cxr_train.runs.config import TrainConfig
@@ -160,7 +160,7 @@ class Resident:
 
 def _bare(config: TrainConfig, manifest: Manifest, placement: Placement, turns: Turns) -> None:
     """The step that the trainer takes, and nothing around it."""
-    step = assemble(config, manifest, placement, 1).step
+    step = assemble_training(config, manifest, placement, 1).step
     dataset = Pipeline(manifest, config.read).training_dataset(
         config.train_split, batch_size=config.batch_size, seed=config.seed, epoch=0
     )

@@ -1,0 +1,58 @@
+"""Tests of whether two models differ by more than chance, and their correction for several models.
+
+McNemar's exact test looks at the images that one model alone got right (McNemar, 1947; the
+binomial form). It takes the images for independent.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def mcnemar_exact(only_first: int, only_second: int) -> float:
+    """The two-sided p-value of McNemar's exact test.
+
+    min(1, 2 P(X <= min(b, c))) for X ~ Binomial(b + c, 1/2), in exact integers.
+
+    Args:
+      only_first, only_second: b and c, how many images one model alone got right.
+    """
+    discordant = only_first + only_second
+    ways, tail = 1, 0  # of choosing k of the discordant images, and their sum
+    for k in range(min(only_first, only_second) + 1):
+        tail += ways
+        ways = ways * (discordant - k) // (k + 1)
+    return min(1.0, 2 * tail / 2**discordant)
+
+
+def agreement(first_right: npt.ArrayLike, second_right: npt.ArrayLike) -> dict[str, Any]:
+    """The table of two models' right answers, bool [N] each, and McNemar's test of it.
+
+    Returns:
+      both_right, only_this, only_other, both_wrong: images; mcnemar_exact_p.
+    """
+    first, second = np.asarray(first_right, bool), np.asarray(second_right, bool)
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    return {
+        "both_right": int((first & second).sum()),
+        "only_this": only_first,
+        "only_other": only_second,
+        "both_wrong": int((~first & ~second).sum()),
+        "mcnemar_exact_p": mcnemar_exact(only_first, only_second),
+    }
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusts the p-values of several tests for their number (Holm, 1979).
+
+    An adjusted value of at most alpha rejects its hypothesis so that, whichever of them are true,
+    the probability of rejecting any true one is at most alpha.
+    """
+    adjusted = [0.0] * len(p_values)
+    reached = 0.0
+    for rank, number in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[number]))
+        adjusted[number] = reached
+    return adjusted
