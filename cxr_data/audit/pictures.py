@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from cxr_data.convert.prepare import cores
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.runtime import cores
 from cxr_data.images import measure
 from cxr_data.images.preprocess import PixelOptions, small_image_with_facts
 from cxr_data.images.source_file import read_source

@@ -18,8 +18,8 @@ import numpy as np
 from cxr_data.audit.findings import SHORTCUT, Finding
 from cxr_data.audit.pictures import Pictures
 from cxr_data.audit.shortcut_features import ADVICE, PROBE, Feature, features_of, in_words
-from cxr_data.convert.plan import place_groups
 from cxr_data.images.measure import THUMBNAIL
+from cxr_data.sources.splits import place_groups
 
 ALPHA = 0.01
 """Chance of one false alarm or more, over all features and classes of a dataset."""

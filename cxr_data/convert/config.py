@@ -11,7 +11,6 @@ from cxr_data.records import example
 from cxr_data.sources import duplicates, patients
 
 RUNNERS = ("local", "beam")
-DEFAULT_SPLITS = "train:0.8,validation:0.1,test:0.1"
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,14 @@ from cxr_data.convert.beam import BeamJob
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.finish import finish
 from cxr_data.convert.plan import ShardPlan
-from cxr_data.convert.prepare import Prepared, cores, prepare
+from cxr_data.convert.prepare import Prepared, prepare
 from cxr_data.convert.progress import Progress
 from cxr_data.convert.resume import begin, reusable
 from cxr_data.convert.shard_writer import ShardResult
 from cxr_data.convert.workers import Pool
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.runtime import cores
 from cxr_data.records import manifest
 from cxr_data.sources import quarantine
 

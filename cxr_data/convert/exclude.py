@@ -3,7 +3,6 @@
 Each is named in `quarantine.jsonl`, with the reason.
 """
 
-import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.seeded import seeded_hash
 from cxr_data.sources.discover import Item
 from cxr_data.sources.duplicates import tie_groups
 from cxr_data.sources.quarantine import Quarantined
@@ -165,7 +165,7 @@ def balance(items: Sequence[Item], by: str, within_splits: bool, seed: int) -> d
         missing = [label for label in classes if not by_class[label]]
         where = " ".join(filter(None, [f"source {source or '.'}" if by == "source" else "", split]))
         for label in classes:
-            order = sorted(by_class[label], key=lambda item: _hash(seed, item.id))
+            order = sorted(by_class[label], key=lambda item: seeded_hash(seed, "balance", item.id))
             detail = (
                 f"{where} has no {', '.join(missing)}"
                 if missing
@@ -175,10 +175,6 @@ def balance(items: Sequence[Item], by: str, within_splits: bool, seed: int) -> d
     if len(excluded) == len(items):
         raise DataError(f"--balance={by}: nothing is left: {_table(items, by, classes)}")
     return excluded
-
-
-def _hash(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0balance\0{name}".encode("utf-8", "surrogateescape")).digest()
 
 
 def _table(items: Iterable[Item], by: str, classes: Sequence[str]) -> str:

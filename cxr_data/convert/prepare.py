@@ -1,25 +1,21 @@
 """Everything before the first byte: inputs, patients, duplicates, the plan."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from cxr_data.convert import exclude, plan
-from cxr_data.convert.config import DEFAULT_SPLITS, SharderConfig
+from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.ledger import Header
 from cxr_data.convert.plan import Plan
 from cxr_data.convert.progress import Progress
-from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.images import decode, dicom, resize
-from cxr_data.images.source_file import read_source
-from cxr_data.images.undecodable import Undecodable
+from cxr_data.core.runtime import cores
+from cxr_data.images import resize
 from cxr_data.records import manifest
-from cxr_data.sources import duplicates, patients
+from cxr_data.sources import duplicates, patients, splits
 from cxr_data.sources.discover import Found, Item, discover
 from cxr_data.sources.quarantine import Quarantined
 
@@ -66,7 +62,7 @@ def prepare(config: SharderConfig, progress: Progress) -> Prepared:
     excluded = (*kept.excluded, *named.values(), *dropped.values())
     if not items:
         raise DataError(f"{config.source}: all {found.discovered} files are excluded ({excluded[0].detail})")
-    groups = patients.find_groups(items, config.group_regex, _patients(items, threads))
+    groups = patients.find_groups(items, config.group_regex, patients.patients_in_headers(items, threads))
     progress.say(groups.summary)
     if groups.warning:
         progress.say(f"WARNING: {groups.warning}")
@@ -93,7 +89,7 @@ def _excluded(config: SharderConfig, items: Sequence[Item]) -> dict[str, Quarant
 def _dropped(config: SharderConfig, found: Found, items: Sequence[Item]) -> dict[str, Quarantined]:
     if config.balance == "none" or not items:
         return {}
-    by_folders = plan.parse_splits(_splits(config, found)) is None
+    by_folders = splits.fractions_of(config.splits, found.has_splits) is None
     return exclude.balance(items, config.balance, by_folders, config.seed)
 
 
@@ -101,74 +97,30 @@ def _within(same: Iterable[Sequence[str]], of: Mapping[str, str]) -> list[list[s
     return [[name for name in ids if name in of] for ids in same]
 
 
-def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def _patients(items: Sequence[Item], threads: int) -> dict[str, str]:
-    """{id: pseudonym} of the DICOM files that state a patient."""
-    heads = ((item, _head(item)) for item in items)
-    files = [item for item, head in heads if decode.sniff(head) == "DICOM"]
-
-    def identify(item: Item) -> tuple[str, str]:
-        try:
-            header = dicom.read_header(read_source(item.path, 1 << 28, item.bytes))
-        except Undecodable:
-            return "", ""  # it will be quarantined when it is converted
-        return dicom.patient_of(header), dicom.identity_of(header)
-
-    with ThreadPoolExecutor(threads) as pool:
-        identities = list(pool.map(identify, files))
-    salt = dicom.salt_of(identity for _, identity in identities)
-    pairs = zip(files, identities, strict=True)
-    return {item.id: dicom.pseudonym(patient, salt) for item, (patient, _) in pairs if patient}
-
-
-def _head(item: Item) -> bytes:
-    if storage.is_remote(item.path):
-        return (
-            storage.read_bytes(item.path, item.bytes)[:132]
-            if item.path.lower().endswith((".dcm", ".dicom"))
-            else b""
-        )
-    try:
-        with open(item.path, "rb", buffering=0) as file:
-            return file.read(132)
-    except OSError:
-        return b""  # it will be quarantined when it is converted
-
-
 def _plan(config: SharderConfig, found: Found, items: Sequence[Item], group_of: Mapping[str, str]) -> Plan:
-    fractions = plan.parse_splits(_splits(config, found))
+    fractions = splits.fractions_of(config.splits, found.has_splits)
     if fractions is None:
         if not found.has_splits:
             raise UsageError(
                 f"--splits=folders: {config.source} has no folders train/CLASS and no column split"
             )
-        split_of = plan.splits_of_folders(items, group_of)
+        split_of = splits.splits_of_folders(items, group_of)
         order = {"train": 0, "validation": 1, "test": 2}
-        splits = sorted({item.split or "" for item in items}, key=lambda s: (order.get(s, 3), s))
+        names = sorted({item.split or "" for item in items}, key=lambda s: (order.get(s, 3), s))
     else:
-        split_of = plan.assign_splits(items, group_of, fractions, config.seed)
-        splits = list(fractions)
+        split_of = splits.assign_splits(items, group_of, fractions, config.seed)
+        names = list(fractions)
     return plan.make_plan(
         items,
         group_of,
         split_of,
         plan.class_names_of(items, config.classes),
-        splits,
+        names,
         config.dtype,
         config.pixel_options.payload_bytes,
         int(config.shard_mb * 1e6),
         config.seed,
     )
-
-
-def _splits(config: SharderConfig, found: Found) -> str:
-    if config.splits == "auto":
-        return "folders" if found.has_splits else DEFAULT_SPLITS
-    return config.splits
 
 
 def _config_of(

@@ -11,11 +11,12 @@ from cxr_data.convert import ledger, plan
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.ledger import Header
 from cxr_data.convert.plan import ShardPlan
-from cxr_data.convert.prepare import Prepared, cores
+from cxr_data.convert.prepare import Prepared
 from cxr_data.convert.progress import Progress
 from cxr_data.convert.shard_writer import ShardResult
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.runtime import cores
 from cxr_data.images.measure import FEATURES_NAME
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable

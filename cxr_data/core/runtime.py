@@ -1,7 +1,8 @@
-"""What a process sets up once before it uses TensorFlow."""
+"""The process: the cores it may use, and what it sets up once before it uses TensorFlow."""
 
 import ctypes
 import functools
+import os
 
 from cxr_data.core.errors import CxrError
 
@@ -10,6 +11,11 @@ _M_MMAP_THRESHOLD = -3
 # The largest that glibc takes for M_MMAP_THRESHOLD on 64 bits (HEAP_MAX_SIZE / 2).
 _LARGEST_KEPT_ALLOCATION = 32 << 20
 _TRIM_THRESHOLD = 1 << 30
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 @functools.cache

@@ -9,6 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from cxr_data.core.errors import DataError
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
@@ -90,15 +94,20 @@ def apply_policy(
 
 
 def tie_groups(groups: Mapping[str, str], same: Iterable[Sequence[str]]) -> dict[str, str]:
-    """Merges the groups of images that are the same: {id: group}."""
-    parent: dict[str, str] = {}
+    """Merge the groups of images that are the same.
 
-    def root(group: str) -> str:
-        while parent.get(group, group) != group:
-            group = parent[group]
-        return group
+    Args:
+      groups: {id: group}.
+      same: ids of images that are the same; what two of these sequences share is tied through.
 
-    for ids in same:
-        roots = sorted({root(groups[name]) for name in ids})
-        parent.update(dict.fromkeys(roots[1:], roots[0]))
-    return {name: root(group) for name, group in groups.items()}
+    Returns:
+      {id: group}, in the order of `groups`: of groups that are tied, the first by name.
+    """
+    names = sorted(set(groups.values()))
+    number = {name: position for position, name in enumerate(names)}
+    links = [(number[groups[ids[0]]], number[groups[name]]) for ids in same for name in ids[1:]]
+    first, second = np.array(links, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links)), (first, second)), shape=(len(names), len(names)))
+    _, component = connected_components(graph, directed=False)
+    _, least = np.unique(component, return_index=True)
+    return {name: names[least[component[number[group]]]] for name, group in groups.items()}

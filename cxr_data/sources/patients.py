@@ -3,9 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
+from cxr_data.images import decode, dicom
+from cxr_data.images.source_file import read_source
+from cxr_data.images.undecodable import Undecodable
 from cxr_data.sources.discover import Item
 
 AUTO, NONE = "auto", "none"
@@ -43,7 +48,7 @@ def find_groups(items: Sequence[Item], group_regex: str, patients: Mapping[str, 
       group_regex: a pattern that is searched in each id, its first parenthesis (or all that
         matched) being the group; "auto" tries `KNOWN_PATTERNS`; "none" takes every image for a
         patient of its own.
-      patients: {id: pseudonym} from DICOM headers.
+      patients: {id: pseudonym}, from `patients_in_headers`.
 
     Raises:
       UsageError: the pattern is no regular expression, or matches no id.
@@ -103,3 +108,47 @@ def _warning(of: Mapping[str, str], how: Counter[str], group_regex: str) -> str:
             "several images, give --group_regex, or the same patient will be in training and test"
         )
     return ""
+
+
+# -- DICOM headers -----------------------------------------------------------------------------
+
+
+def patients_in_headers(items: Sequence[Item], threads: int) -> dict[str, str]:
+    """Read the patients of DICOM files.
+
+    Args:
+      items: the inputs, of any format.
+      threads: headers read at once.
+
+    Returns:
+      {id: pseudonym} of the DICOM files that state a patient.
+    """
+    heads = ((item, _head(item)) for item in items)
+    files = [item for item, head in heads if decode.sniff(head) == "DICOM"]
+
+    def identify(item: Item) -> tuple[str, str]:
+        try:
+            header = dicom.read_header(read_source(item.path, 1 << 28, item.bytes))
+        except Undecodable:
+            return "", ""  # it will be quarantined when it is converted
+        return dicom.patient_of(header), dicom.identity_of(header)
+
+    with ThreadPoolExecutor(threads) as pool:
+        identities = list(pool.map(identify, files))
+    salt = dicom.salt_of(identity for _, identity in identities)
+    pairs = zip(files, identities, strict=True)
+    return {item.id: dicom.pseudonym(patient, salt) for item, (patient, _) in pairs if patient}
+
+
+def _head(item: Item) -> bytes:
+    if storage.is_remote(item.path):
+        return (
+            storage.read_bytes(item.path, item.bytes)[:132]
+            if item.path.lower().endswith((".dcm", ".dicom"))
+            else b""
+        )
+    try:
+        with open(item.path, "rb", buffering=0) as file:
+            return file.read(132)
+    except OSError:
+        return b""  # it will be quarantined when it is converted

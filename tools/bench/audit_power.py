@@ -16,7 +16,7 @@ import numpy as np
 from cxr_data.audit.pictures import Pictures
 from cxr_data.audit.shortcut_features import PROBE
 from cxr_data.audit.shortcuts import find_shortcuts
-from cxr_data.convert.prepare import cores
+from cxr_data.core.runtime import cores
 from cxr_data.images import measure
 from tools.bench.output import table
 

@@ -1,0 +1,132 @@
+"""Which split a patient belongs to: as folders or the CSV say, or drawn so that every class has its share.
+
+It depends on ids, labels, groups, fractions and the seed, and on nothing else. scikit-learn's grouped
+splitters cut equal folds; these have any ratio.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.seeded import seeded_fraction, seeded_hash
+from cxr_data.sources.discover import Item
+
+DEFAULT_SPLITS = "train:0.8,validation:0.1,test:0.1"
+
+
+def parse_splits(text: str) -> dict[str, float] | None:
+    """Read `train:0.8,test:0.2` as {split: fraction}; None for `folders`.
+
+    Raises:
+      UsageError: not of this form, a name twice, or fractions that do not add up to 1.
+    """
+    if text == "folders":
+        return None
+    fractions: dict[str, float] = {}
+    for part in text.split(","):
+        name, colon, number = part.strip().partition(":")
+        try:
+            fraction = float(number)
+        except ValueError:
+            fraction = -1.0
+        if not colon or not name.isidentifier() or not 0 < fraction <= 1 or name in fractions:
+            raise UsageError(
+                f"--splits={text}: {part!r} is not NAME:FRACTION (as train:0.8,test:0.2) or folders"
+            )
+        fractions[name] = fraction
+    if abs(sum(fractions.values()) - 1) > 1e-6:
+        raise UsageError(f"--splits={text}: the fractions add up to {sum(fractions.values()):g}, not 1")
+    return fractions
+
+
+def fractions_of(text: str, has_splits: bool) -> dict[str, float] | None:
+    """Read --splits, where "auto" is `folders` if the source has splits, else `DEFAULT_SPLITS`.
+
+    Returns:
+      {split: fraction}, or None where folders or the CSV decide.
+
+    Raises:
+      UsageError: as `parse_splits`.
+    """
+    return parse_splits(("folders" if has_splits else DEFAULT_SPLITS) if text == "auto" else text)
+
+
+def assign_splits(
+    items: Sequence[Item], groups: Mapping[str, str], fractions: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Assign whole groups to splits, stratified by class.
+
+    Groups of several images come first, the largest before, each to a split that still has room
+    for it (drawn in proportion to the room, so that every split sees patients of every size);
+    images that stand alone then fill each split's share of each class exactly.
+
+    Args:
+      items: the inputs.
+      groups: {id: group}.
+      fractions: {split: share of the images}, adding up to 1.
+      seed: decides the draw.
+
+    Returns:
+      {group: split}.
+    """
+    sizes: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in items:
+        sizes[groups[item.id]][item.label] += 1
+    return place_groups(sizes, fractions, seed)
+
+
+def place_groups(
+    sizes: Mapping[str, Counter[str]], fractions: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Do as `assign_splits` where only each group's images of each class are known: {group: {class: n}}."""
+    totals: Counter[str] = Counter()
+    for by_class in sizes.values():
+        totals.update(by_class)
+    room = {label: _shares(total, fractions) for label, total in totals.items()}
+    assigned: dict[str, str] = {}
+    for group in sorted(sizes, key=lambda g: (-sizes[g].total(), seeded_hash(seed, "group", g))):
+        split = _choose(sizes[group], room, list(fractions), seeded_fraction(seed, "split", group))
+        assigned[group] = split
+        for label, count in sizes[group].items():
+            room[label][split] -= count
+    return assigned
+
+
+def _shares(total: int, fractions: Mapping[str, float]) -> dict[str, int]:
+    """Return whole numbers that add up to `total`, by the largest remainder."""
+    shares = {split: int(total * fraction + 1e-9) for split, fraction in fractions.items()}
+    by_remainder = sorted(fractions, key=lambda split: shares[split] - total * fractions[split])
+    for split in by_remainder[: total - sum(shares.values())]:
+        shares[split] += 1
+    return shares
+
+
+def _choose(
+    sizes: Mapping[str, int], room: Mapping[str, Mapping[str, int]], splits: Sequence[str], draw: float
+) -> str:
+    fitting = [s for s in splits if all(room[label][s] >= count for label, count in sizes.items())]
+    if not fitting:  # the least harm: where the squared distance from the shares grows least
+        return min(
+            splits, key=lambda s: sum(count * (count - 2 * room[label][s]) for label, count in sizes.items())
+        )
+    weights = [min(room[label][s] for label in sizes) for s in fitting]
+    threshold = draw * sum(weights)
+    for split, weight in zip(fitting, weights, strict=True):
+        threshold -= weight
+        if threshold < 0:
+            return split
+    return fitting[-1]
+
+
+def splits_of_folders(items: Sequence[Item], groups: Mapping[str, str]) -> dict[str, str]:
+    """Return {group: split} as folders or CSV have it. Raises DataError for a group in two splits."""
+    assigned: dict[str, tuple[str, str]] = {}
+    for item in items:
+        split, first = assigned.setdefault(groups[item.id], (item.split or "", item.id))
+        if split != item.split:
+            raise DataError(
+                f"group {groups[item.id]!r} is in two splits: {first} ({split}) and {item.id} "
+                f"({item.split}); let --splits=train:0.8,validation:0.1,test:0.1 split anew, "
+                "or move one of them"
+            )
+    return {group: split for group, (split, _) in assigned.items()}

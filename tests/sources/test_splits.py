@@ -1,0 +1,76 @@
+"""Splits: whole groups, stratified by class."""
+
+from collections import Counter
+
+import pytest
+from grouped_items import SPLITS, datasets
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.sources import splits
+from cxr_data.sources.discover import Item
+
+
+@settings(max_examples=150, deadline=None)
+@given(datasets(largest_group=1), st.integers(0, 3))
+def test_single_images_are_stratified_to_within_one(dataset, seed):
+    items, groups = dataset
+    split_of = splits.assign_splits(items, groups, SPLITS, seed)
+    totals = Counter(item.label for item in items)
+    found = Counter((item.label, split_of[groups[item.id]]) for item in items)
+    for label, total in totals.items():
+        for split, fraction in SPLITS.items():
+            assert abs(found[label, split] - total * fraction) < 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(2, 4), min_size=0, max_size=15), st.integers(60, 120), st.integers(0, 3))
+def test_groups_do_not_spoil_the_strata_where_single_images_can_fill_up(sizes, singles, seed):
+    items, groups = [], {}
+    for number, size in enumerate([*sizes, *[1] * singles]):
+        for position in range(size):
+            item = Item(f"a/{number}_{position}", "", "a", 1, 0)
+            items.append(item)
+            groups[item.id] = str(number)
+    split_of = splits.assign_splits(items, groups, SPLITS, seed)
+    found = Counter(split_of[groups[item.id]] for item in items)
+    for split, fraction in SPLITS.items():
+        assert abs(found[split] - len(items) * fraction) < 1
+
+
+def test_small_splits_see_large_groups_too():
+    items = [Item(f"a/{g}_{i}", "", "a", 1, 0) for g in range(300) for i in range(3)]
+    items += [Item(f"a/single{i}", "", "a", 1, 0) for i in range(300)]
+    groups = {item.id: item.id.split("_")[0] for item in items}
+    split_of = splits.assign_splits(items, groups, SPLITS, 0)
+    large = Counter(split for group, split in split_of.items() if "single" not in group)
+    assert 40 <= large["validation"] <= 80
+    assert 15 <= large["test"] <= 45
+
+
+@pytest.mark.parametrize(
+    "text", ["", "train", "train:x", "train:0.5", "train:0.5,train:0.5", "a b:1", "train:-1,b:2"]
+)
+def test_bad_splits(text):
+    with pytest.raises(UsageError, match="--splits"):
+        splits.parse_splits(text)
+
+
+def test_good_splits():
+    assert splits.parse_splits("train:0.8, test:0.2") == {"train": 0.8, "test": 0.2}
+    assert splits.parse_splits("folders") is None
+
+
+def test_a_group_in_two_split_folders_is_refused_by_name():
+    items = [Item(f"{s}/a/p1_{s}", "", "a", 1, 0, split=s) for s in ("train", "test")]
+    with pytest.raises(DataError, match=r"group 'p1' is in two splits: train/a/p1_train.*test/a/p1_test"):
+        splits.splits_of_folders(items, {item.id: "p1" for item in items})
+
+
+@pytest.mark.parametrize(
+    ("has_splits", "expected"), [(True, None), (False, {"train": 0.8, "validation": 0.1, "test": 0.1})]
+)
+def test_auto_takes_the_splits_of_the_source_where_it_has_any(has_splits, expected):
+    assert splits.fractions_of("auto", has_splits) == expected
+    assert splits.fractions_of("train:1", has_splits) == {"train": 1.0}
