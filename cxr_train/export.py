@@ -28,7 +28,8 @@ from cxr_data.core.errors import CxrError, DataError, UsageError
 from cxr_data.core.runtime import start
 from cxr_data.images.harmonize import NONE
 from cxr_data.images.preprocess import encode, small_image
-from cxr_data.input.pipeline import Pipeline, expand_image
+from cxr_data.input.batch import expand_image
+from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.flags.output_place import prepare_output
 from cxr_train.flags.run_directory import with_local_run

@@ -19,7 +19,8 @@ from cxr_data.core.choice import Choice
 from cxr_data.core.errors import CxrError, UsageError
 from cxr_data.core.runtime import start
 from cxr_data.input import emulate
-from cxr_data.input.pipeline import Pipeline, clear_data_errors
+from cxr_data.input.data_errors import clear_data_errors
+from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.synthetic.embedded import make_embedded_sample
 from cxr_train.engine.cluster import clear_cluster_errors, only_the_chief_speaks
@@ -376,7 +377,8 @@ def _emulate(config: TrainConfig, step_seconds: float) -> int:
         config.train_split, batch_size=config.batch_size, seed=config.seed, epoch=0, epochs=config.epochs
     )
     with clear_data_errors(pipeline.manifest):
-        print(emulate.emulate(dataset, batch_size=config.batch_size, step_seconds=step_seconds))
+        found = emulate.emulate_accelerator(dataset, batch_size=config.batch_size, step_seconds=step_seconds)
+        print(found)
     return 0
 
 

@@ -6,13 +6,13 @@ tf.data (Murray et al., 2021) argue that this beats profiling: stages overlap.
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from cxr_data.input.consume import elements_per_second, images_per_second_in_python
 from cxr_data.input.indexed import IndexedReader
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.input.streamed import StreamedReader
@@ -20,6 +20,7 @@ from cxr_data.input.streamed import StreamedReader
 # An input that keeps this far ahead does not hold an accelerator up.
 _ENOUGH_HEADROOM = 1.1
 _PREFETCHED_RECORDS = 32
+_SECONDS_PER_CALL = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,3 +127,57 @@ def _bare(read: Callable[[np.ndarray], np.ndarray], batches: np.ndarray) -> Iter
     while True:
         for positions in batches:
             yield read(positions)
+
+
+@tf.function(reduce_retracing=True)
+def _take(iterator: Any, count: tf.Tensor) -> tf.Tensor:
+    """Takes `count` (int32 []) elements, one after the other, and returns their number, int32 [].
+
+    Args:
+      iterator: of a `tf.data.Dataset`, or of one that a strategy has distributed.
+    """
+    taken = tf.zeros([], tf.int32)
+    for _ in tf.range(count):
+        with tf.control_dependencies([taken]):
+            element = next(iterator)
+        with tf.control_dependencies(tf.nest.flatten(element, expand_composites=True)):
+            taken += 1
+    return taken
+
+
+def elements_per_second(iterator: Any, seconds: float) -> float:
+    """Takes elements for about `seconds` and returns the rate, without the first, which starts everything.
+
+    It takes them as the trainer does, several in one TensorFlow function. A Python loop measures the
+    interpreter as well: each batch costs it more than a millisecond of the interpreter lock, which the
+    reading threads need too.
+
+    Args:
+      iterator: of a `tf.data.Dataset`, or of one that a strategy has distributed; it must not end meanwhile.
+      seconds: more than 0.
+    """
+    _take(iterator, tf.constant(1))
+    taken, at_once = 0, 1
+    begun = time.perf_counter()
+    while (elapsed := time.perf_counter() - begun) < seconds:
+        taken += int(_take(iterator, tf.constant(at_once)))
+        per_element = (time.perf_counter() - begun) / taken
+        at_once = max(int(_SECONDS_PER_CALL / per_element), 1)
+    return taken / elapsed
+
+
+def images_per_second_in_python(batches: Iterator[object], images: int, seconds: float) -> float:
+    """Takes batches in a Python loop for about `seconds` and returns the rate, without the first batch.
+
+    Args:
+      batches: must not end meanwhile.
+      images: in a batch.
+      seconds: more than 0.
+    """
+    next(batches)
+    count = 0
+    begun = time.perf_counter()
+    while (elapsed := time.perf_counter() - begun) < seconds:
+        next(batches)
+        count += images
+    return count / elapsed

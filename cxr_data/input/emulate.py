@@ -75,7 +75,7 @@ def step_seconds(step_ms: float | None, images_per_second: float | None, batch_s
     return None if images_per_second is None else batch_size / images_per_second
 
 
-def emulate(batches: tf.data.Dataset, *, batch_size: int, step_seconds: float) -> Utilisation:
+def emulate_accelerator(batches: tf.data.Dataset, *, batch_size: int, step_seconds: float) -> Utilisation:
     """Consumes all batches at the pace of the emulated accelerator.
 
     Args:

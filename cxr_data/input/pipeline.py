@@ -1,31 +1,22 @@
 """The read side: index -> order -> read -> batch -> prefetch.
 
 Two readers, one interface: by position for local shards (`indexed`), as streams for remote
-storage and the tf.data service (`streamed`). A batch is a dictionary:
-
-    image   [B, S, S, C] as stored: float32 or float16 in [0, 1], or uint8 in [0, 255].
-            `expand_image` makes float32 [B, S, S, 3] of it, on the device.
-    label   int32   [B]
-    weight  float32 [B], 1 for an example, 0 for padding
-    index   int64   [B], the record's position in its split, -1 for padding
-
-Training drops the odd last batch, since another shape would be another compilation;
-evaluation pads it and gives the padding weight 0, so that every image counts once.
+storage and the tf.data service (`streamed`). `batch` says what a batch is.
 """
 
-import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from cxr_data.core import storage
 from cxr_data.core.choice import Choice
-from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.errors import UsageError
 from cxr_data.input import bad_records, data_service, order
+from cxr_data.input.batch import as_batch, expand_image, pad_batch, padding_only
 from cxr_data.input.cache import MemoryCache, PositionalReader, cache_on_disk, choose_cache, free_memory
 from cxr_data.input.indexed import IndexedReader
 from cxr_data.input.options import ReadOptions
@@ -127,7 +118,7 @@ class Pipeline:
             # What came before a stop is not known, as no two passes have the same order.
             served[0] = served[0].take(steps - first_step)
             examples = functools.reduce(tf.data.Dataset.concatenate, served)
-            return _finish(examples.map(_name_columns), count)
+            return _finish(examples.map(as_batch), count)
         if isinstance(reader, StreamedReader):
             parts = [
                 reader.training_records(
@@ -142,7 +133,7 @@ class Pipeline:
             ]
             records = functools.reduce(tf.data.Dataset.concatenate, parts)
             examples = reader.parse(records, worker.part_of(batch_size), drop_remainder=True)
-            return _finish(examples.map(_name_columns), count)
+            return _finish(examples.map(as_batch), count)
 
         @functools.lru_cache(maxsize=2)
         def batches_of(number: int) -> np.ndarray:
@@ -195,20 +186,11 @@ class Pipeline:
         count, part = batches.shape
         if isinstance(reader, StreamedReader):
             examples = reader.parse(reader.records(batches[batches != PADDING]), part, drop_remainder=False)
-            padded = examples.map(lambda *columns: pad_batch(_name_columns(*columns), part))
+            padded = examples.map(lambda *columns: pad_batch(as_batch(*columns), part))
             # The last batch may have nothing for this worker but padding.
-            return _finish(padded.concatenate(self._padding(part)).take(count), count)
+            padding = padding_only(self.manifest.image_shape, self.manifest.dtype, part)
+            return _finish(padded.concatenate(tf.data.Dataset.from_tensors(padding)).take(count), count)
         return _finish(self._by_position(reader, batches.__getitem__, 0, count, part), count)
-
-    def _padding(self, batch_size: int) -> tf.data.Dataset:
-        """One batch of nothing but padding."""
-        nothing = {
-            "image": tf.zeros([0, *self.manifest.image_shape], self.manifest.dtype),
-            "label": tf.zeros([0], tf.int32),
-            "weight": tf.zeros([0], tf.float32),
-            "index": tf.zeros([0], tf.int64),
-        }
-        return tf.data.Dataset.from_tensors(pad_batch(nothing, batch_size))
 
     def images(self, split: str, positions: np.ndarray) -> np.ndarray:
         """Reads the images at `positions` (int64 [N], each once): float32 [N, S, S, 3] in [0, 1].
@@ -239,13 +221,11 @@ class Pipeline:
         def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
             types = [self.manifest.dtype, tf.int32, tf.int64]
             images, labels, positions = tf.numpy_function(read, [step], types, stateful=False)
-            positions = tf.ensure_shape(positions, [batch_size])
-            return {
-                "image": tf.ensure_shape(images, [batch_size, *self.manifest.image_shape]),
-                "label": tf.ensure_shape(labels, [batch_size]),
-                "weight": tf.cast(positions != PADDING, tf.float32),
-                "index": positions,
-            }
+            return as_batch(
+                tf.ensure_shape(positions, [batch_size]),
+                tf.ensure_shape(images, [batch_size, *self.manifest.image_shape]),
+                tf.ensure_shape(labels, [batch_size]),
+            )
 
         steps = tf.data.Dataset.range(start, start + count)
         return steps.map(batch, num_parallel_calls=_BATCHES_READ_AT_ONCE, deterministic=True)
@@ -316,12 +296,6 @@ class Pipeline:
         )
 
 
-def _name_columns(position: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The columns of a streamed batch as the dictionary described above."""
-    weight = tf.ones_like(label, tf.float32)
-    return {"image": image, "label": label, "weight": weight, "index": position}
-
-
 def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
     """Prefetches, and settles what TensorFlow would otherwise choose for itself."""
     options = tf.data.Options()
@@ -332,30 +306,6 @@ def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
     options.autotune.ram_budget = _AUTOTUNE_BYTES
     dataset = dataset.prefetch(_PREFETCHED_BATCHES).with_options(options)
     return dataset.apply(tf.data.experimental.assert_cardinality(batches))
-
-
-def pad_batch(batch: dict[str, tf.Tensor], batch_size: int) -> dict[str, tf.Tensor]:
-    """Pads a batch to `batch_size` with black images of weight 0, label 0 and index -1."""
-    missing = batch_size - tf.shape(batch["label"])[0]
-    padded = {}
-    for key, tensor in batch.items():
-        padding = [[0, missing]] + [[0, 0]] * (tensor.shape.rank - 1)
-        fill = tf.constant(PADDING if key == "index" else 0, tensor.dtype)
-        padded[key] = tf.ensure_shape(
-            tf.pad(tensor, padding, constant_values=fill), [batch_size, *tensor.shape[1:]]
-        )
-    return padded
-
-
-def expand_image(image: tf.Tensor) -> tf.Tensor:
-    """Turns stored pixels [..., 1 or 3] into float32 [..., 3] in [0, 1].
-
-    float16 and float32 pixels are stored in [0, 1], uint8 pixels in [0, 255]. It runs inside
-    the compiled step: what travels to the device is the stored form.
-    """
-    scale = 1 / 255 if image.dtype == tf.uint8 else 1.0
-    image = tf.cast(image, tf.float32) * scale
-    return image if image.shape[-1] == 3 else tf.repeat(image, 3, axis=-1)
 
 
 def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
@@ -371,62 +321,3 @@ def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
         with storage.opened_at(manifest.path(shard)) as read_at:
             fields += [read_fields(read_at, row) for row in rows]
     return fields
-
-
-@contextlib.contextmanager
-def clear_data_errors(manifest: Manifest) -> Iterator[None]:
-    """Turns TensorFlow's errors about damaged records into one line that says what to do.
-
-    Raises:
-      DataError: in place of the error of a reader that runs inside of tf.data, of
-        `tf.errors.DataLossError`, and of a record that does not parse.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        reason = _reason(error)
-        if not reason and storage.is_remote(manifest.directory):
-            raise _of_the_store(manifest, error) from error
-        if not reason:
-            raise
-        raise DataError(
-            f"{reason}; `python -m tools.verify_tfrecords --data={manifest.directory}` lists all damage, "
-            "--on_bad_record=skip goes on without these records"
-        ) from error
-
-
-def _of_the_store(manifest: Manifest, error: tf.errors.OpError) -> Exception:
-    """What a remote read that failed for good means: a DataError, or `error` if all shards can be read."""
-    if not isinstance(error, _STORE_ERRORS):
-        return error
-    try:
-        # The error does not say of which object it is.
-        for shard in manifest.shards:
-            with storage.opened_at(manifest.path(shard)) as read_at:
-                read_at(1, 0)
-    except DataError as found:
-        return found
-    return error
-
-
-_STORE_ERRORS = (
-    tf.errors.InternalError,
-    tf.errors.UnknownError,
-    tf.errors.PermissionDeniedError,
-    tf.errors.UnavailableError,
-    tf.errors.DeadlineExceededError,
-)
-
-
-def _reason(error: tf.errors.OpError) -> str:
-    """What is wrong with the data; empty if `error` is not about the data."""
-    # Inside of a compiled function, a headline and a traceback stand around the message.
-    lines = [line for line in error.message.splitlines() if line and line != "Graph execution error:"]
-    marker = f"{DataError.__name__}: "
-    for line in lines:
-        if marker in line:  # raised by a reader inside of tf.data
-            return line.split(marker, 1)[1]
-    told = next((line[:160] for line in lines if "record" in line), lines[0][:160])
-    if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
-        return f"a record is damaged or missing ({told})"
-    return f"a record has another schema ({told})" if "ParseExample" in error.message else ""

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from cxr_data.input.pipeline import expand_image
+from cxr_data.input.batch import expand_image
 from cxr_train.engine.multi_step import Batch, StepRecords, Sums, take_steps
 from cxr_train.engine.strategy import Placement
 from cxr_train.engine.xla import go_on_uncompiled
@@ -104,7 +104,7 @@ class TrainStep:
         """Takes `steps` training steps in one host call, and waits for them.
 
         Args:
-          iterator: over batches of `cxr_data.input.pipeline`, distributed by the strategy.
+          iterator: over batches of `cxr_data.input.batch`, distributed by the strategy.
           steps: at most as many as the iterator has batches left.
           first_step: the number of the first of them, from the start of the run; the
             augmentation depends on it.

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.order import PADDING
-from cxr_data.input.pipeline import Pipeline, clear_data_errors, read_split_fields
+from cxr_data.input.pipeline import Pipeline, read_split_fields
 from cxr_data.records.manifest import Manifest
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement

@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.input.pipeline import Pipeline, clear_data_errors, read_split_fields
+from cxr_data.input.data_errors import clear_data_errors
+from cxr_data.input.pipeline import Pipeline, read_split_fields
 from cxr_data.records.example import Fields
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement

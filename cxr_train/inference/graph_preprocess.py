@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 
 import tensorflow as tf
 
-from cxr_data.input.pipeline import expand_image
+from cxr_data.input.batch import expand_image
 from cxr_data.records.manifest import Manifest
 
 _SCALE = float(1 << 15)

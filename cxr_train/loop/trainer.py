@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from cxr_data.core.errors import DataError
 from cxr_data.input.bottleneck import measure_input
-from cxr_data.input.pipeline import Pipeline, clear_data_errors
+from cxr_data.input.data_errors import clear_data_errors
+from cxr_data.input.pipeline import Pipeline
 from cxr_train.engine.multi_step import StepRecords
 from cxr_train.engine.profiler import StepProfiler, parse_steps
 from cxr_train.engine.step import PredictStep

@@ -7,8 +7,8 @@ import pathlib
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import InputWorker
-from cxr_data.input.pipeline import ReadOptions
 from cxr_data.records.manifest import joined_splits
 from cxr_train.engine.profiler import parse_steps
 from cxr_train.models.backbones import find_backbone

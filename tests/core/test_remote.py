@@ -30,7 +30,9 @@ from cxr_data.convert.plan import Entry, ShardPlan
 from cxr_data.core import object_store, storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.images.preprocess import PixelOptions
-from cxr_data.input.pipeline import Pipeline, ReadOptions, clear_data_errors, read_split_fields
+from cxr_data.input.data_errors import clear_data_errors
+from cxr_data.input.options import ReadOptions
+from cxr_data.input.pipeline import Pipeline, read_split_fields
 from cxr_data.records.manifest import read_manifest
 from cxr_data.records.verify import verify
 from cxr_data.sources.quarantine import read_quarantine

@@ -17,7 +17,8 @@ from shards import random_images, write_shards
 from tiny import make_trainer, registered
 
 from cxr_data.core.errors import UsageError
-from cxr_data.input.pipeline import Pipeline, ReadOptions
+from cxr_data.input.options import ReadOptions
+from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import MANIFEST_NAME
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import evaluate_split

@@ -10,7 +10,9 @@ from shards import random_images, write_shards
 
 from cxr_data.core.errors import DataError
 from cxr_data.input.bad_records import find_bad_records
-from cxr_data.input.pipeline import Pipeline, ReadOptions, clear_data_errors
+from cxr_data.input.data_errors import clear_data_errors
+from cxr_data.input.options import ReadOptions
+from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 
 COUNT = 12

@@ -19,8 +19,9 @@ from waiting import SECONDS, children_of, is_running, wait_until
 
 from cxr_data.core.errors import UsageError
 from cxr_data.input import data_service
+from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import InputWorker, training_batches
-from cxr_data.input.pipeline import Pipeline, ReadOptions
+from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 
 IMAGES = random_images(67)

@@ -10,8 +10,9 @@ from tensorflow.python.data.experimental.ops.testing import sleep
 from cxr_data.core.errors import UsageError
 from cxr_data.input import bottleneck
 from cxr_data.input.bottleneck import InputRates, measure_input
-from cxr_data.input.emulate import Utilisation, emulate, step_seconds
-from cxr_data.input.pipeline import Pipeline, ReadOptions
+from cxr_data.input.emulate import Utilisation, emulate_accelerator, step_seconds
+from cxr_data.input.options import ReadOptions
+from cxr_data.input.pipeline import Pipeline
 
 
 def slow_input(batches: int, seconds: float) -> tf.data.Dataset:
@@ -29,21 +30,21 @@ def test_utilisation_is_the_share_of_the_time_spent_computing():
 
 
 def test_an_input_as_slow_as_the_device_halves_the_utilisation_unless_it_is_prefetched():
-    alone = emulate(slow_input(20, 0.02), batch_size=8, step_seconds=0.02)
+    alone = emulate_accelerator(slow_input(20, 0.02), batch_size=8, step_seconds=0.02)
     assert alone.steps == 19
     assert alone.images == 19 * 8
     # The sleeps add up: they cannot take less than this, whatever else the machine does.
     assert alone.seconds >= 19 * 0.035
     assert alone.waited >= 19 * 0.019
     assert alone.accelerator_utilisation < 0.6
-    ahead = emulate(slow_input(20, 0.02).prefetch(20), batch_size=8, step_seconds=0.06)
+    ahead = emulate_accelerator(slow_input(20, 0.02).prefetch(20), batch_size=8, step_seconds=0.06)
     assert ahead.waited < alone.waited
 
 
 def test_a_real_pipeline_feeds_a_slow_accelerator(tmp_path):
     manifest = write_shards(tmp_path, {"train": random_images(16)})
     dataset = Pipeline(manifest).training_dataset("train", batch_size=4, seed=0, epoch=0, epochs=2)
-    found = emulate(dataset, batch_size=4, step_seconds=0.02)
+    found = emulate_accelerator(dataset, batch_size=4, step_seconds=0.02)
     assert found.images == 28
     assert 0 < found.accelerator_utilisation < 1.2
     assert 0 <= found.waited <= found.seconds
@@ -61,7 +62,7 @@ def test_one_flag_or_the_other_gives_the_step_time():
     with pytest.raises(UsageError, match="--emulate_step_ms=0: must be above 0"):
         step_seconds(0, None, 32)
     with pytest.raises(UsageError, match="needs at least two batches"):
-        emulate(slow_input(1, 0.001), batch_size=4, step_seconds=0.001)
+        emulate_accelerator(slow_input(1, 0.001), batch_size=4, step_seconds=0.001)
 
 
 def test_the_verdict_names_the_limit_and_the_headroom():

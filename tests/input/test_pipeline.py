@@ -9,6 +9,8 @@ from shards import labels_of, random_images, write_shards
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input import pipeline
+from cxr_data.input.batch import expand_image, pad_batch
+from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import InputWorker
 from cxr_data.records.manifest import read_manifest
 
@@ -21,7 +23,7 @@ both_readers = pytest.mark.parametrize("reader", ["indexed", "stream"])
 
 
 def open_pipeline(manifest, reader="auto", **options) -> pipeline.Pipeline:
-    return pipeline.Pipeline(manifest, pipeline.ReadOptions(reader=reader, **options))
+    return pipeline.Pipeline(manifest, ReadOptions(reader=reader, **options))
 
 
 def training(manifest, reader="auto", **changes):
@@ -101,8 +103,8 @@ def test_padding_is_the_same_eagerly_and_in_a_dataset(manifest):
         "index": tf.constant([5, 6], tf.int64),
         "image": tf.ones([2, 3, 3, 1]),
     }
-    eager = pipeline.pad_batch(batch, 4)
-    (mapped,) = tf.data.Dataset.from_tensors(batch).map(lambda b: pipeline.pad_batch(b, 4))
+    eager = pad_batch(batch, 4)
+    (mapped,) = tf.data.Dataset.from_tensors(batch).map(lambda b: pad_batch(b, 4))
     for key, expected in {"label": [2, 1, 0, 0], "index": [5, 6, -1, -1]}.items():
         np.testing.assert_array_equal(eager[key], expected)
         np.testing.assert_array_equal(mapped[key], expected)
@@ -119,8 +121,8 @@ def test_every_encoding_travels_as_stored_and_expands_to_the_same_images(tmp_pat
     assert batch["image"].dtype == dtype
     assert batch["image"].shape == (5, 8, 8, channels)
     tolerance = {"float32": 0, "float16": 2**-11, "uint8": 0.5 / 255 + 1e-6}[dtype]
-    eager = pipeline.expand_image(batch["image"])
-    compiled = tf.function(pipeline.expand_image, jit_compile=True)(batch["image"])
+    eager = expand_image(batch["image"])
+    compiled = tf.function(expand_image, jit_compile=True)(batch["image"])
     for expanded in (eager, compiled):
         assert expanded.dtype == tf.float32
         np.testing.assert_allclose(expanded, np.broadcast_to(images, [5, 8, 8, 3]), atol=tolerance)
@@ -164,7 +166,7 @@ def test_every_example_is_read_by_one_worker_once_an_epoch(tmp_path, reader, wor
     batch_size = 2 * workers
     parts = []
     for number in range(workers):
-        options = pipeline.ReadOptions(reader=reader, worker=InputWorker(number, workers))
+        options = ReadOptions(reader=reader, worker=InputWorker(number, workers))
         dataset = pipeline.Pipeline(manifest, options).training_dataset(
             "train", batch_size=batch_size, seed=1, epoch=2
         )
@@ -182,10 +184,10 @@ def test_every_example_is_read_by_one_worker_once_an_epoch(tmp_path, reader, wor
 
 def test_remote_shards_are_streamed_and_say_so(manifest, monkeypatch):
     monkeypatch.setattr(pipeline.storage, "is_remote", lambda path: True)
-    chosen = pipeline.Pipeline(manifest, pipeline.ReadOptions(cache="none"))
+    chosen = pipeline.Pipeline(manifest, ReadOptions(cache="none"))
     assert str(chosen.choices[0]) == "reader: stream (auto: remote shards)"
     with pytest.raises(UsageError, match="--reader=indexed: these shards are remote"):
-        pipeline.Pipeline(manifest, pipeline.ReadOptions(reader="indexed", cache="none"))
+        pipeline.Pipeline(manifest, ReadOptions(reader="indexed", cache="none"))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_remote_shards_are_streamed_and_say_so(manifest, monkeypatch):
 def test_an_unknown_value_names_the_flag(options):
     (flag,) = options
     with pytest.raises(UsageError, match=f"--{flag}={options[flag]}: choose one of"):
-        pipeline.ReadOptions(**options)
+        ReadOptions(**options)
 
 
 def test_flags_that_do_not_go_together_are_refused(manifest):
@@ -227,7 +229,7 @@ def test_no_cache_shows_in_the_order_or_the_images(manifest, tmp_path):
 
 def test_the_shuffle_of_the_streamed_reader_is_bounded_by_megabytes(tmp_path):
     manifest = write_shards(tmp_path, {"train": random_images(64, 16)}, records_per_shard=32)
-    small = pipeline.Pipeline(manifest, pipeline.ReadOptions(reader="stream", shuffle_mb=1))
+    small = pipeline.Pipeline(manifest, ReadOptions(reader="stream", shuffle_mb=1))
     assert small.reader("train").shuffle_records == int(1e6 / (manifest.shards[0].bytes / 32))
     assert read_manifest(str(tmp_path)) == manifest
 

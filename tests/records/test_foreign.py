@@ -9,7 +9,8 @@ import tensorflow as tf
 from shards import CLASS_NAMES, labels_of, random_images
 
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.input.pipeline import Pipeline, ReadOptions
+from cxr_data.input.options import ReadOptions
+from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.foreign import adopt
 from cxr_data.records.manifest import read_manifest
 from cxr_data.records.verify import verify

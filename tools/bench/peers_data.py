@@ -16,7 +16,8 @@ import numpy as np
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.core.errors import DataError
-from cxr_data.input.pipeline import Pipeline, ReadOptions
+from cxr_data.input.options import ReadOptions
+from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_data.synthetic import sample
 from tools.bench.loaders import Peer

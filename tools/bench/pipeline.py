@@ -28,11 +28,11 @@ from tqdm import tqdm
 
 from cxr_data.core import runtime
 from cxr_data.input import order
-from cxr_data.input.bottleneck import measure_input
-from cxr_data.input.consume import elements_per_second, images_per_second_in_python
-from cxr_data.input.emulate import emulate
+from cxr_data.input.bottleneck import elements_per_second, images_per_second_in_python, measure_input
+from cxr_data.input.emulate import emulate_accelerator
 from cxr_data.input.indexed import IndexedReader
-from cxr_data.input.pipeline import Pipeline, ReadOptions
+from cxr_data.input.options import ReadOptions
+from cxr_data.input.pipeline import Pipeline
 from cxr_data.records import example
 from cxr_data.records import manifest as manifests
 from cxr_data.records.manifest import Manifest, Shard, read_manifest
@@ -241,7 +241,7 @@ def utilisations(made: Manifest) -> dict[str, tuple[float, float]]:
         dataset = Pipeline(made, ReadOptions(cache="none")).training_dataset(
             SPLIT, batch_size=FLAGS.batch_size, seed=0, epoch=0, epochs=1000
         )
-        result = emulate(
+        result = emulate_accelerator(
             dataset.take(max(int(FLAGS.emulate_seconds / step), 2)),
             batch_size=FLAGS.batch_size,
             step_seconds=step,

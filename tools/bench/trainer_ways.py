@@ -21,7 +21,9 @@ import tensorflow as tf
 
 from cxr_data.core import runtime
 from cxr_data.core.errors import CxrError
-from cxr_data.input.pipeline import Pipeline, ReadOptions, expand_image, read_split_fields
+from cxr_data.input.batch import expand_image
+from cxr_data.input.options import ReadOptions
+from cxr_data.input.pipeline import Pipeline, read_split_fields
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.engine.multi_step import Batch
 from cxr_train.engine.strategy import Placement, choose_placement

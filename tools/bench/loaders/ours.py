@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cxr_data.core import runtime
-from cxr_data.input.pipeline import Pipeline, ReadOptions
+from cxr_data.input.options import ReadOptions
+from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 
 _EPOCHS = 1_000_000

@@ -1,0 +1,62 @@
+"""What a batch is: a dictionary of four tensors with a row for each example.
+
+    image   [B, S, S, C] as stored: float32 or float16 in [0, 1], or uint8 in [0, 255].
+            `expand_image` makes float32 [B, S, S, 3] of it, on the device.
+    label   int32   [B]
+    weight  float32 [B], 1 for an example, 0 for padding
+    index   int64   [B], the record's position in its split, -1 for padding
+
+Training drops the odd last batch, since another shape would be another compilation; evaluation pads
+it and gives the padding weight 0, so that every image counts once.
+"""
+
+import tensorflow as tf
+
+from cxr_data.input.order import PADDING
+
+
+def as_batch(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Names the columns of a batch and gives each row its weight.
+
+    Args:
+      index: int64 [B], `PADDING` for a row that is no example.
+      image: [B, S, S, C], as stored.
+      label: int32 [B].
+    """
+    return {"image": image, "label": label, "weight": tf.cast(index != PADDING, tf.float32), "index": index}
+
+
+def pad_batch(batch: dict[str, tf.Tensor], batch_size: int) -> dict[str, tf.Tensor]:
+    """Pads a batch to `batch_size` with black images of weight 0, label 0 and index -1."""
+    missing = batch_size - tf.shape(batch["label"])[0]
+    padded = {}
+    for key, tensor in batch.items():
+        padding = [[0, missing]] + [[0, 0]] * (tensor.shape.rank - 1)
+        fill = tf.constant(PADDING if key == "index" else 0, tensor.dtype)
+        padded[key] = tf.ensure_shape(
+            tf.pad(tensor, padding, constant_values=fill), [batch_size, *tensor.shape[1:]]
+        )
+    return padded
+
+
+def padding_only(image_shape: tuple[int, ...], dtype: str, batch_size: int) -> dict[str, tf.Tensor]:
+    """Returns a batch that has no example.
+
+    Args:
+      image_shape: [S, S, C] of one image.
+      dtype: of the stored pixels.
+      batch_size: rows.
+    """
+    index = tf.fill([batch_size], tf.constant(PADDING, tf.int64))
+    return as_batch(index, tf.zeros([batch_size, *image_shape], dtype), tf.zeros([batch_size], tf.int32))
+
+
+def expand_image(image: tf.Tensor) -> tf.Tensor:
+    """Turns stored pixels [..., 1 or 3] into float32 [..., 3] in [0, 1].
+
+    float16 and float32 pixels are stored in [0, 1], uint8 pixels in [0, 255]. It runs inside
+    the compiled step: what travels to the device is the stored form.
+    """
+    scale = 1 / 255 if image.dtype == tf.uint8 else 1.0
+    image = tf.cast(image, tf.float32) * scale
+    return image if image.shape[-1] == 3 else tf.repeat(image, 3, axis=-1)

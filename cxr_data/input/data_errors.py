@@ -1,0 +1,68 @@
+"""TensorFlow's errors about shards, as lines that name the damage and the way out."""
+
+import contextlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+from cxr_data.records.manifest import Manifest
+
+_STORE_ERRORS = (
+    tf.errors.InternalError,
+    tf.errors.UnknownError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+)
+
+
+@contextlib.contextmanager
+def clear_data_errors(manifest: Manifest) -> Iterator[None]:
+    """Turns TensorFlow's errors about damaged records into one line that says what to do.
+
+    Raises:
+      DataError: in place of the error of a reader that runs inside of tf.data, of
+        `tf.errors.DataLossError`, and of a record that does not parse.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = _reason(error)
+        if not reason and storage.is_remote(manifest.directory):
+            raise _of_the_store(manifest, error) from error
+        if not reason:
+            raise
+        raise DataError(
+            f"{reason}; `python -m tools.verify_tfrecords --data={manifest.directory}` lists all damage, "
+            "--on_bad_record=skip goes on without these records"
+        ) from error
+
+
+def _of_the_store(manifest: Manifest, error: tf.errors.OpError) -> Exception:
+    """What a remote read that failed for good means: a DataError, or `error` if all shards can be read."""
+    if not isinstance(error, _STORE_ERRORS):
+        return error
+    try:
+        # The error does not say of which object it is.
+        for shard in manifest.shards:
+            with storage.opened_at(manifest.path(shard)) as read_at:
+                read_at(1, 0)
+    except DataError as found:
+        return found
+    return error
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """What is wrong with the data; empty if `error` is not about the data."""
+    # Inside of a compiled function, a headline and a traceback stand around the message.
+    lines = [line for line in error.message.splitlines() if line and line != "Graph execution error:"]
+    marker = f"{DataError.__name__}: "
+    for line in lines:
+        if marker in line:  # raised by a reader inside of tf.data
+            return line.split(marker, 1)[1]
+    told = next((line[:160] for line in lines if "record" in line), lines[0][:160])
+    if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
+        return f"a record is damaged or missing ({told})"
+    return f"a record has another schema ({told})" if "ParseExample" in error.message else ""
