@@ -20,13 +20,13 @@ from cxr_data.commands import command
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.records.manifest import Manifest, joined_splits
+from cxr_data.stats import bootstrap
 from cxr_train import main as trainer
 from cxr_train.ablation import grid_process, table
 from cxr_train.ablation.cost import cost_lines, seconds_to_go
 from cxr_train.ablation.grid import STUDY, STUDY_SIZES, FlagSet, override, read_grid, study_grid, varied_flags
 from cxr_train.ablation.grid_data import find_data
 from cxr_train.ablation.runner import GridRun
-from cxr_train.evaluation import intervals
 from cxr_train.flags.own_flags import flags_text, own_flags
 from cxr_train.runs.run_dir import FLAGS_NAME
 
@@ -241,7 +241,7 @@ def console_main() -> None:
     flags.DEFINE_list("seeds", [], "Every configuration is run with each, as 0,1,2; --seed by default.")
     flags.DEFINE_string("baseline", None, "What the others are compared with; the grid's first by default.")
     flags.DEFINE_string("split", None, "Whose images the table is about; test by default, or validation.")
-    flags.DEFINE_integer("resamples", intervals.RESAMPLES, "Of the paired bootstrap.", lower_bound=100)
+    flags.DEFINE_integer("resamples", bootstrap.RESAMPLES, "Of the paired bootstrap.", lower_bound=100)
     flags.DEFINE_bool("dry_run", False, "Says what there is to run and what it costs, and ends.")
     flags.DEFINE_float("tflops", None, "What the accelerator computes, in 1e12 operations a second.")
     flags.mark_flags_as_required(["data", "run_dir"])

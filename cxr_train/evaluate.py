@@ -20,8 +20,9 @@ from cxr_data.core.runtime import start
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
+from cxr_data.stats import bootstrap
 from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation import evaluator, intervals, text
+from cxr_train.evaluation import evaluator, text
 from cxr_train.evaluation.class_map import parse_class_map
 from cxr_train.evaluation.evaluator import EvaluationOptions
 from cxr_train.flags.read_flags import define_read_flags, read_options_from_flags
@@ -128,7 +129,7 @@ def console_main() -> None:
         "at_sensitivity", None, "Chooses each class's threshold for it on validation, as 0.95."
     )
     flags.DEFINE_string("compare", None, "Another run, evaluated on the same images.")
-    flags.DEFINE_integer("resamples", intervals.RESAMPLES, "Of the patient bootstrap.")
+    flags.DEFINE_integer("resamples", bootstrap.RESAMPLES, "Of the patient bootstrap.")
     flags.DEFINE_integer("seed", 0, "Of the patient bootstrap.", lower_bound=0)
     flags.DEFINE_integer("batch_size", None, "Images a step; the run's own by default.", lower_bound=1)
     define_read_flags()

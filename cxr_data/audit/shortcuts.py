@@ -20,6 +20,8 @@ from cxr_data.audit.pictures import Pictures
 from cxr_data.audit.shortcut_features import ADVICE, PROBE, Feature, features_of, in_words
 from cxr_data.images.measure import THUMBNAIL
 from cxr_data.sources.splits import place_groups
+from cxr_data.stats.auroc import Ranking
+from cxr_data.stats.bootstrap import PatientBootstrap, percentiles
 
 ALPHA = 0.01
 """Chance of one false alarm or more, over all features and classes of a dataset."""
@@ -189,10 +191,8 @@ def permuted(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 def resampled(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
     """How often each image is drawn when patients are drawn with replacement: float32 [count, N]."""
-    rng = np.random.default_rng([seed, 1])
-    patients = int(groups.max()) + 1
-    draws = [np.bincount(rng.integers(patients, size=patients), minlength=patients) for _ in range(count)]
-    return np.array(draws, np.float32)[:, groups]
+    bootstrap = PatientBootstrap(groups, resamples=count, seed=[seed, 1])
+    return np.concatenate([times.astype(np.float32)[:, groups] for times in bootstrap.times_drawn()])
 
 
 def adjusted_p(aurocs: np.ndarray) -> np.ndarray:
@@ -316,35 +316,14 @@ def _with_interval(
     for k in range(scores.shape[1]):
         concordant, pairs = np.zeros(len(weights)), np.zeros(len(weights))
         for fold in range(int(folds.max()) + 1):
-            held_out = folds == fold
-            more = weighted_auroc(scores[held_out, k], labels[held_out] == k, weights[:, held_out])
+            held_out = np.flatnonzero(folds == fold)
+            ranking = Ranking.of(labels[held_out] == k, scores[held_out, k])
+            more = ranking.pairs(weights[:, held_out[ranking.images]])
             concordant += more[0]
             pairs += more[1]
         auroc = np.where(pairs > 0, concordant / np.maximum(pairs, 1), 0.5)
-        ends.append([auroc[0], *np.quantile(auroc[1:], [0.025, 0.975])])
+        ends.append([auroc[0], *percentiles(auroc[1:])])
     return np.array(ends).T
-
-
-def weighted_auroc(
-    scores: np.ndarray, positive: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Concordant and all pairs of a positive and a negative, ties counting half, for each row of weights.
-
-    Args:
-      scores: [N].
-      positive: bool [N].
-      weights: [B, N], how often each image counts.
-
-    Returns:
-      Two arrays [B]; their ratio is the AUROC.
-    """
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
-    ordered = weights[:, order]
-    positives = np.add.reduceat(ordered * positive[order], starts, axis=1, dtype=np.float64)
-    negatives = np.add.reduceat(ordered * ~positive[order], starts, axis=1, dtype=np.float64)
-    below = np.cumsum(negatives, axis=1) - negatives / 2
-    return (positives * below).sum(axis=1), positives.sum(axis=1) * negatives.sum(axis=1)
 
 
 # -- findings ----------------------------------------------------------------------------------

@@ -27,10 +27,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core import storage
+from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.ablation.runner import GridRun
 from cxr_train.evaluation.compare import compare_models
 from cxr_train.evaluation.evaluator import stored_predictions
-from cxr_train.evaluation.intervals import PatientBootstrap
 from cxr_train.evaluation.predictions import NamedPredictions
 from cxr_train.evaluation.significance import holm
 
@@ -116,7 +116,7 @@ def _numbers(run: GridRun, split: str) -> Row:
 
 
 def _against(said: NamedPredictions, reference: NamedPredictions, resamples: int) -> Row:
-    found = compare_models(said, reference, PatientBootstrap(said.groups, resamples=resamples))
+    found = compare_models(said, reference, PatientBootstrap.of_names(said.groups, resamples=resamples))
     kept = ("both_right", "only_this", "only_other", "both_wrong", "mcnemar_exact_p")
     differences = {name: found["differences"][metric] for name, metric in METRICS.items()}
     return {**{key: found[key] for key in kept}, "differences": differences}

@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_data.core.errors import DataError
+from cxr_data.stats.bootstrap import PatientBootstrap
+from cxr_data.stats.undefined import json_number
 from cxr_train.evaluation import intervals, metrics
-from cxr_train.evaluation.intervals import IntervalNotes, PatientBootstrap
+from cxr_train.evaluation.intervals import IntervalNotes
 from cxr_train.evaluation.predictions import NamedPredictions
 from cxr_train.evaluation.significance import agreement
 
@@ -88,7 +90,7 @@ def compare_models(
 
     def enter(name: str, value: float, replicates: npt.NDArray[np.float64]) -> None:
         interval = intervals.percentile_interval(value, replicates, name, notes)
-        differences[name] = {"value": metrics.json_number(value), "interval": interval}
+        differences[name] = {"value": json_number(value), "interval": interval}
 
     enter("accuracy", float(right[0].mean() - right[1].mean()), resampled[0].accuracy - resampled[1].accuracy)
     for metric in values[0]:

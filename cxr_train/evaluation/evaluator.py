@@ -36,12 +36,12 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import Manifest, joined_splits
+from cxr_data.stats.bootstrap import RESAMPLES, PatientBootstrap
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import calibration, intervals, metrics, thresholds
 from cxr_train.evaluation.class_map import ClassMap, map_classes
 from cxr_train.evaluation.compare import compare_models
-from cxr_train.evaluation.intervals import PatientBootstrap
 from cxr_train.evaluation.predictions import (
     NamedPredictions,
     name_predictions,
@@ -73,7 +73,7 @@ class EvaluationOptions:
       UsageError: a value that makes no sense, naming its flag.
     """
 
-    resamples: int = intervals.RESAMPLES
+    resamples: int = RESAMPLES
     seed: int = 0
     train_split: str = "train"
     validation_split: str | None = "validation"
@@ -109,7 +109,7 @@ def analyse(
     """
     labels, probabilities = predictions.labels, predictions.probabilities
     names = predictions.class_names
-    bootstrap = PatientBootstrap(predictions.groups, resamples=options.resamples, seed=options.seed)
+    bootstrap = PatientBootstrap.of_names(predictions.groups, resamples=options.resamples, seed=options.seed)
     uncalibrated = calibration.measure_calibration(labels, probabilities)
     return {
         "loss": uncalibrated["negative_log_likelihood"],

@@ -1,10 +1,7 @@
 """Confidence intervals by resampling patients.
 
-Images of one patient resemble each other: three right answers about one patient are less
-evidence than three about three. A bootstrap over images takes them for independent, and its
-interval is too narrow. Here whole patients are drawn with replacement, with all their images
-(Field and Welsh, "Bootstrapping clustered data", 2007), and an interval is the range between
-two percentiles of the resampled metric.
+An interval is the range between two percentiles of a metric that is computed again for each of many sets of
+patients, see `cxr_data.stats.bootstrap`.
 
 Where the bootstrap knows nothing, no number is made up:
 
@@ -17,111 +14,21 @@ Where the bootstrap knows nothing, no number is made up:
 - any other metric that is the same in all resamples has none; `no_interval` says so.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.special
 
+from cxr_data.stats.auroc import Ranking
+from cxr_data.stats.bootstrap import CONFIDENCE, PatientBootstrap, percentiles
+from cxr_data.stats.undefined import ratio
 from cxr_train.evaluation import metrics
 from cxr_train.evaluation.metrics import Counts, Floats, OneVsRest
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
 METHOD = "percentile bootstrap over patients"
-
-# A block of resamples is handled at once; its arrays stay in the cache of the processor.
-_BLOCK_VALUES = 1 << 19
-
-
-class PatientBootstrap:
-    """Resamples of the patients of a set of images, the same ones in every call.
-
-    Args:
-      groups: the patient of each image, [N].
-      resamples: R.
-      seed: of the draws.
-
-    Attributes:
-      patients: G, the number of different patients.
-      patient_of: int64 [N], each image's patient in [0, G).
-    """
-
-    def __init__(self, groups: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0) -> None:
-        names = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-        self.patients = len(names)
-        self.patient_of: Counts = np.fromiter((names[group] for group in groups), np.int64, len(groups))
-        self.resamples = resamples
-        self.seed = seed
-
-    def draws(self) -> Iterator[Floats]:
-        """Yields [k, G] for blocks of k resamples: how often each patient is drawn, G in all."""
-        random = np.random.default_rng(self.seed)
-        block = max(1, _BLOCK_VALUES // max(len(self.patient_of), 1))
-        for start in range(0, self.resamples, block):
-            rows = min(block, self.resamples - start)
-            drawn = random.integers(self.patients, size=(rows, self.patients))
-            cells = drawn + np.arange(rows)[:, np.newaxis] * self.patients
-            counts = np.bincount(cells.ravel(), minlength=rows * self.patients)
-            yield counts.reshape(rows, self.patients).astype(np.float64)
-
-    def sums(self, values: npt.ArrayLike) -> Floats:
-        """The resampled sums [R, K] of values [N, K]; exact for whole numbers."""
-        values = np.asarray(values, np.float64)
-        of_patient = np.zeros((self.patients, values.shape[1]))
-        np.add.at(of_patient, self.patient_of, values)
-        return np.concatenate([counts @ of_patient for counts in self.draws()])
-
-    def one_vs_rest(self, is_class: npt.ArrayLike, is_given: npt.ArrayLike) -> OneVsRest:
-        """The resampled counts [R, C] of what images are and were given, bool [N, C] each."""
-        sums = self.sums(np.concatenate(metrics.outcomes(is_class, is_given), axis=1)).astype(np.int64)
-        return OneVsRest(*np.split(sums, 4, axis=1))
-
-    def rankings(self, labels: Counts, probabilities: Floats) -> tuple[Floats, Floats]:
-        """The resampled AUROC and AUPRC of each class, [R, C] each, as `metrics.auroc` and `auprc`."""
-        orders = [_Order.of(labels == index, scores) for index, scores in enumerate(probabilities.T)]
-        blocks = []
-        for counts in self.draws():
-            pairs = [order.areas(counts[:, self.patient_of[order.images]]) for order in orders]
-            blocks.append(np.stack(pairs, axis=-1))
-        auroc, auprc = np.concatenate(blocks, axis=1)
-        return auroc, auprc
-
-
-@dataclass(frozen=True)
-class _Order:
-    """The images from the highest score of a class to the lowest.
-
-    Attributes:
-      images: int64 [N], their numbers.
-      positive: bool [N], whether each is of the class.
-      ends: int64 [U], the last place of each run of equal scores.
-    """
-
-    images: Counts
-    positive: npt.NDArray[np.bool_]
-    ends: Counts
-
-    @classmethod
-    def of(cls, positive: npt.NDArray[np.bool_], scores: Floats) -> "_Order":
-        images = np.argsort(-scores, kind="stable")
-        steps = np.flatnonzero(np.diff(scores[images]))
-        return cls(images, positive[images], np.append(steps, len(scores) - 1))
-
-    def areas(self, weights: Floats) -> tuple[Floats, Floats]:
-        """AUROC and AUPRC [k] when each image (in this order) counts `weights` [k, N] times."""
-        hits = np.cumsum(weights * self.positive, axis=1)[:, self.ends]
-        found = np.cumsum(weights, axis=1)[:, self.ends]
-        misses = found - hits
-        new_hits = np.diff(hits, axis=1, prepend=0)
-        new_misses = np.diff(misses, axis=1, prepend=0)
-        both = hits[:, -1] * misses[:, -1]
-        # Pairs in order, a tie counting one half.
-        pairs = np.einsum("ru,ru->r", hits - new_hits / 2, new_misses)
-        precision = hits / np.maximum(found, 1)
-        average_precision = np.einsum("ru,ru->r", precision, new_hits)
-        return metrics.ratio(pairs, both), metrics.ratio(average_precision, hits[:, -1] * (both > 0))
 
 
 @dataclass(frozen=True)
@@ -141,7 +48,7 @@ class Replicates:
 
         Undefined where a resample lacks one of them: the average over the rest is another metric.
         """
-        return metrics.ratio(self.per_class[metric][:, defined].sum(axis=1), defined.sum())
+        return ratio(self.per_class[metric][:, defined].sum(axis=1), defined.sum())
 
 
 def resample_metrics(bootstrap: PatientBootstrap, labels: Counts, probabilities: Floats) -> Replicates:
@@ -154,13 +61,34 @@ def resample_metrics(bootstrap: PatientBootstrap, labels: Counts, probabilities:
     """
     classes = probabilities.shape[1]
     identity = np.eye(classes, dtype=bool)
-    counts = bootstrap.one_vs_rest(identity[labels], identity[probabilities.argmax(axis=1)])
-    auroc, auprc = bootstrap.rankings(labels, probabilities)
+    counts = resample_one_vs_rest(bootstrap, identity[labels], identity[probabilities.argmax(axis=1)])
+    auroc, auprc = _resample_areas(bootstrap, labels, probabilities)
     images = counts.true_positives + counts.false_positives + counts.false_negatives + counts.true_negatives
     return Replicates(
-        accuracy=metrics.ratio(counts.true_positives.sum(axis=1), images[:, 0]),
+        accuracy=ratio(counts.true_positives.sum(axis=1), images[:, 0]),
         per_class={name: getattr(counts, name) for name in metrics.RATES} | {"auroc": auroc, "auprc": auprc},
     )
+
+
+def resample_one_vs_rest(
+    bootstrap: PatientBootstrap, is_class: npt.ArrayLike, is_given: npt.ArrayLike
+) -> OneVsRest:
+    """Return the resampled counts [R, C] of what images are and were given, bool [N, C] each."""
+    sums = bootstrap.sums(np.concatenate(metrics.outcomes(is_class, is_given), axis=1)).astype(np.int64)
+    return OneVsRest(*np.split(sums, 4, axis=1))
+
+
+def _resample_areas(
+    bootstrap: PatientBootstrap, labels: Counts, probabilities: Floats
+) -> tuple[Floats, Floats]:
+    """Return the resampled AUROC and AUPRC of each class, [R, C] each, as `metrics.auroc` and `auprc`."""
+    rankings = [Ranking.of(labels == index, scores) for index, scores in enumerate(probabilities.T)]
+    blocks = []
+    for times in bootstrap.times_drawn():
+        areas = [ranking.areas(times[:, bootstrap.patient_of[ranking.images]]) for ranking in rankings]
+        blocks.append(np.stack(areas, axis=-1))
+    auroc, auprc = np.concatenate(blocks, axis=1)
+    return auroc, auprc
 
 
 @dataclass
@@ -197,10 +125,10 @@ def percentile_interval(
     """
     if np.isnan(value):
         return None
-    tail = (1 - confidence) / 2
     if trials and value in (0.0, 1.0):
         notes.exact.append(name)
-        reach = tail ** (1 / trials)
+        # Of so many trials, all right or all wrong. SciPy's binomtest(...).proportion_ci has fewer digits.
+        reach = scipy.special.betaincinv(trials, 1, (1 - confidence) / 2)
         return [float(reach), 1.0] if value else [0.0, float(1 - reach)]
     defined = replicates[~np.isnan(replicates)]
     lost = len(replicates) - len(defined)
@@ -212,8 +140,7 @@ def percentile_interval(
     if (defined == defined[0]).all():
         notes.no_interval[name] = f"the same in all resamples ({float(defined[0]):g})"
         return None
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return [float(low), float(high)]
+    return list(percentiles(defined, confidence))
 
 
 def metric_intervals(
@@ -257,7 +184,7 @@ def metric_intervals(
         macro[metric] = percentile_interval(
             float(metrics.macro(of_classes)), resampled, f"macro {metric}", notes
         )
-    right = float(metrics.ratio((scores.argmax(axis=1) == true).sum(), len(true)))
+    right = float(ratio((scores.argmax(axis=1) == true).sum(), len(true)))
     return {
         "method": METHOD,
         "confidence": CONFIDENCE,

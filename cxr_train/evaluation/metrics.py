@@ -10,7 +10,6 @@ Padding must be gone before: every row that comes in is counted.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import sklearn.metrics
 
 from cxr_data.core.errors import CxrError
+from cxr_data.stats.undefined import json_number, ratio
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -310,23 +310,9 @@ def _per_class(metric: Any, labels: npt.ArrayLike, probabilities: npt.ArrayLike)
     return result
 
 
-def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Floats:
-    """Returns numerator / denominator in float64, NaN where the denominator is 0."""
-    numerator, denominator = np.broadcast_arrays(numerator, denominator)
-    result = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=result, where=denominator != 0)
-    return result
-
-
 def _undefined_classes(metrics: dict[str, Floats], names: Sequence[str]) -> dict[str, list[str]]:
     undefined = {
         metric: [name for name, value in zip(names, values, strict=True) if np.isnan(value)]
         for metric, values in metrics.items()
     }
     return {metric: classes for metric, classes in undefined.items() if classes}
-
-
-def json_number(value: npt.ArrayLike) -> float | None:
-    """A Python float, or None for NaN: JSON has no NaN, and strict readers refuse it."""
-    number = float(np.asarray(value))
-    return None if math.isnan(number) else number

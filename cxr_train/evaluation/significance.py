@@ -9,22 +9,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.stats
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """The two-sided p-value of McNemar's exact test.
 
-    min(1, 2 P(X <= min(b, c))) for X ~ Binomial(b + c, 1/2), in exact integers.
-
     Args:
       only_first, only_second: b and c, how many images one model alone got right.
     """
-    discordant = only_first + only_second
-    ways, tail = 1, 0  # of choosing k of the discordant images, and their sum
-    for k in range(min(only_first, only_second) + 1):
-        tail += ways
-        ways = ways * (discordant - k) // (k + 1)
-    return min(1.0, 2 * tail / 2**discordant)
+    if only_first == only_second:  # both 0, too
+        return 1.0
+    fewer, discordant = min(only_first, only_second), only_first + only_second
+    return float(scipy.stats.binomtest(fewer, discordant, 0.5).pvalue)
 
 
 def agreement(first_right: npt.ArrayLike, second_right: npt.ArrayLike) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from cxr_data.stats.bootstrap import PatientBootstrap
+from cxr_data.stats.undefined import json_number
 from cxr_train.evaluation import intervals
-from cxr_train.evaluation.intervals import IntervalNotes, PatientBootstrap
-from cxr_train.evaluation.metrics import Counts, Floats, OneVsRest, json_number
+from cxr_train.evaluation.intervals import IntervalNotes
+from cxr_train.evaluation.metrics import Counts, Floats, OneVsRest
 
 REPORTED = ("sensitivity", "specificity", "precision")
 
@@ -57,7 +59,7 @@ def report_thresholds(
     is_class = np.eye(len(class_names), dtype=bool)[labels]
     is_given = probabilities >= thresholds  # never, where the threshold is NaN
     counts = OneVsRest.from_decisions(is_class, is_given)
-    resampled = bootstrap.one_vs_rest(is_class, is_given)
+    resampled = intervals.resample_one_vs_rest(bootstrap, is_class, is_given)
     counted = {"sensitivity": is_class, "specificity": ~is_class, "precision": is_given}
     trials = {rate: intervals.patients_with(bootstrap, images) for rate, images in counted.items()}
     notes = IntervalNotes()

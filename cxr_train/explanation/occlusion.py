@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from cxr_data.stats.bootstrap import CONFIDENCE, PatientBootstrap, percentiles
 from cxr_train.explanation.gradcam import GradCam, enlarge, hottest
 
 SHARE = 0.1
 _CONTROLS = 4
 _RESAMPLES = 10_000
-_CONFIDENCE = 0.95
 # With five patients, even five differences of one sign have a probability of 1/32 by chance.
 _FEWEST_GROUPS = 6
 
@@ -55,7 +55,7 @@ class OcclusionCheck:
         """`passed`, `failed`, or `undecided` with too few patients to tell."""
         if self.groups < _FEWEST_GROUPS:
             return "undecided"
-        return "passed" if self.interval[0] > 0 and self.p_value < (1 - _CONFIDENCE) / 2 else "failed"
+        return "passed" if self.interval[0] > 0 and self.p_value < (1 - CONFIDENCE) / 2 else "failed"
 
     def __str__(self) -> str:
         """The result in words."""
@@ -140,11 +140,10 @@ def _paired(
     _, member = np.unique(groups, return_inverse=True)
     sums = np.bincount(member, weights=differences)
     sizes = np.bincount(member)
-    drawn = rng.integers(0, len(sums), [_RESAMPLES, len(sums)])
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    bootstrap = PatientBootstrap(member, resamples=_RESAMPLES, seed=rng)
+    means = [sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1) for drawn in bootstrap.patients_drawn()]
     flipped = rng.choice([-1.0, 1.0], [_RESAMPLES, len(sums)]) @ sums
     # Rounding must not make a flip that changes nothing look smaller than the sum itself.
     as_large = flipped >= sums.sum() - 1e-9 * np.abs(sums).sum()
     p_value = (1 + int(as_large.sum())) / (1 + _RESAMPLES)
-    return float(differences.mean()), (float(low), float(high)), p_value
+    return float(differences.mean()), percentiles(np.concatenate(means)), p_value

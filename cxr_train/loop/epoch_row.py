@@ -1,11 +1,11 @@
 """What an epoch gave: its row in `metrics.jsonl`, the same for TensorBoard, and in one line."""
 
-import math
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from cxr_data.stats.undefined import json_number
 from cxr_train.loop.clock import Clock
 
 
@@ -74,11 +74,6 @@ def line(row: dict[str, Any]) -> str:
         + (f", input wait {wait:.1%}" if wait is not None else "")
         + (f" | {skipped:,} steps skipped so far: gradients not finite" if skipped else "")
     )
-
-
-def json_number(value: float) -> float | None:
-    """NaN and infinity are no JSON."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _validated(validation: dict[str, Any] | None) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_data.input.bottleneck import InputRates, verdict
+from cxr_data.stats.undefined import json_number
 from cxr_train.loop.clock import Clock
-from cxr_train.loop.epoch_row import json_number
 from cxr_train.models.flops import SOURCE
 
 # It is written last of a run's numbers: a run that has it was trained to its end and evaluated.

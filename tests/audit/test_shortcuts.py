@@ -84,22 +84,6 @@ def test_fewer_pictures_than_pixels_give_the_same_probe():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_weighted_auroc_is_that_of_repeated_pictures(data):
-    n = data.draw(st.integers(2, 30))
-    scores = np.array(data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)), float)
-    positive = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
-    weights = np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
-    concordant, pairs = shortcuts.weighted_auroc(scores, positive, weights[None].astype(np.float32))
-    repeated = np.repeat(np.arange(n), weights)
-    if len(set(positive[repeated])) == 2:
-        expected = roc_auc_score(positive[repeated], scores[repeated])
-        assert concordant[0] / pairs[0] == pytest.approx(expected)
-    else:
-        assert pairs[0] == 0
-
-
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from([1.0, 2.0, 2.5, 7.0]) | st.floats(0, 9), min_size=1, max_size=400))
 def test_cells_keep_the_order_and_frequent_values_apart(values):
     values = np.array(values)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
+from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.evaluation import calibration, thresholds
-from cxr_train.evaluation.intervals import PatientBootstrap
 from cxr_train.evaluation.predictions import Predictions
 
 
@@ -115,7 +115,7 @@ def test_thresholds_are_reported_on_other_images():
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     covid = np.array([0.1, 0.2, 0.6, 0.3, 0.9, 0.5, 0.7, 0.4])
     probabilities = np.stack([1 - covid, covid], axis=1)
-    bootstrap = PatientBootstrap([str(n) for n in range(8)], resamples=200)
+    bootstrap = PatientBootstrap.of_names([str(n) for n in range(8)], resamples=200)
     found = thresholds.report_thresholds(
         labels, probabilities, np.array([np.nan, 0.5]), ("a", "b"), bootstrap
     )

@@ -8,8 +8,8 @@ import pytest
 from made_predictions import predictions
 
 from cxr_data.core.errors import DataError
+from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.evaluation.compare import align, compare_models
-from cxr_train.evaluation.intervals import PatientBootstrap
 from cxr_train.evaluation.predictions import read_predictions, write_predictions
 
 
@@ -32,7 +32,7 @@ def test_rows_and_columns_are_matched_by_name():
 
 def test_differences_have_paired_intervals():
     better, worse = predictions(300, 1, sure=2), predictions(300, 2, sure=0.3)
-    bootstrap = PatientBootstrap(better.groups, resamples=500)
+    bootstrap = PatientBootstrap.of_names(better.groups, resamples=500)
     found = compare_models(better, worse, bootstrap)
     low, high = found["differences"]["accuracy"]["interval"]
     assert 0 < low < found["differences"]["accuracy"]["value"] < high
@@ -50,7 +50,7 @@ def test_pairing_makes_the_interval_narrower():
     one = predictions(300, 1)
     noise = np.random.default_rng(2).random(one.probabilities.shape) * 0.02
     nearly = dataclasses.replace(one, probabilities=one.probabilities + noise, source="nearly")
-    bootstrap = PatientBootstrap(one.groups, resamples=500)
+    bootstrap = PatientBootstrap.of_names(one.groups, resamples=500)
     low, high = compare_models(one, nearly, bootstrap)["differences"]["macro auroc"]["interval"]
     alone = compare_models(one, predictions(300, 3), bootstrap)["differences"]["macro auroc"]["interval"]
     assert high - low < 0.3 * (alone[1] - alone[0])
@@ -58,7 +58,7 @@ def test_pairing_makes_the_interval_narrower():
 
 def test_a_run_against_itself_differs_in_nothing():
     one = predictions()
-    found = compare_models(one, one, PatientBootstrap(one.groups, resamples=100))
+    found = compare_models(one, one, PatientBootstrap.of_names(one.groups, resamples=100))
     assert found["mcnemar_exact_p"] == 1.0
     assert {entry["value"] for entry in found["differences"].values()} == {0.0}
 

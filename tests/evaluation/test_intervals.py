@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.evaluation import intervals, metrics
-from cxr_train.evaluation.intervals import IntervalNotes, PatientBootstrap, metric_intervals
+from cxr_train.evaluation.intervals import IntervalNotes, metric_intervals
 
 NAMES = ("normal", "covid", "pneumonia")
 
@@ -28,7 +29,7 @@ def case(images: int, classes: int = 3, patients: int = 12, seed: int = 0, level
 
 def drawn_rows(bootstrap: PatientBootstrap, resample: int) -> np.ndarray:
     """The images of one resample, a patient drawn twice giving its images twice: the slow way."""
-    counts = np.concatenate(list(bootstrap.draws()))[resample].astype(int)
+    counts = np.concatenate(list(bootstrap.times_drawn()))[resample].astype(int)
     rows = [
         np.repeat(np.flatnonzero(bootstrap.patient_of == p), counts[p]) for p in range(bootstrap.patients)
     ]
@@ -45,7 +46,7 @@ def drawn_rows(bootstrap: PatientBootstrap, resample: int) -> np.ndarray:
 )
 def test_every_resampled_metric_is_that_of_the_resampled_images(images, classes, patients, seed, levels):
     labels, probabilities, groups = case(images, classes, patients, seed, levels)
-    bootstrap = PatientBootstrap(groups, resamples=4, seed=seed)
+    bootstrap = PatientBootstrap.of_names(groups, resamples=4, seed=seed)
     replicates = intervals.resample_metrics(bootstrap, labels, probabilities)
     for resample in range(4):
         rows = drawn_rows(bootstrap, resample)
@@ -58,31 +59,12 @@ def test_every_resampled_metric_is_that_of_the_resampled_images(images, classes,
         assert replicates.accuracy[resample] == pytest.approx(right, abs=1e-12)
 
 
-def test_patients_are_drawn_whole_and_as_many_as_there_are():
-    bootstrap = PatientBootstrap(["a", "b", "a", "c", "d", "a"], resamples=5000)
-    draws = np.concatenate(list(bootstrap.draws()))
-    assert draws.shape == (5000, 4)
-    assert (draws.sum(axis=1) == 4).all()
-    np.testing.assert_allclose(draws.mean(axis=0), 1, atol=0.06)
-    np.testing.assert_allclose(draws.var(axis=0), 3 / 4, atol=0.06)  # of a binomial (4, 1/4)
-    np.testing.assert_array_equal(bootstrap.patient_of, [0, 1, 0, 2, 3, 0])
-
-
-def test_blocks_do_not_change_the_draws(monkeypatch):
-    groups = [f"{n % 7}" for n in range(20)]
-    whole = np.concatenate(list(PatientBootstrap(groups, resamples=50, seed=3).draws()))
-    monkeypatch.setattr(intervals, "_BLOCK_VALUES", 1)
-    parts = list(PatientBootstrap(groups, resamples=50, seed=3).draws())
-    assert len(parts) == 50
-    np.testing.assert_array_equal(np.concatenate(parts), whole)
-    other = np.concatenate(list(PatientBootstrap(groups, resamples=50, seed=4).draws()))
-    assert (other != whole).any()
-
-
 def test_same_seed_same_intervals_and_the_shape_of_the_metrics():
     labels, probabilities, groups = case(80)
     made = [
-        metric_intervals(labels, probabilities, NAMES, PatientBootstrap(groups, resamples=200, seed=1))
+        metric_intervals(
+            labels, probabilities, NAMES, PatientBootstrap.of_names(groups, resamples=200, seed=1)
+        )
         for _ in range(2)
     ]
     assert made[0] == made[1]
@@ -104,7 +86,9 @@ def test_percentiles_by_hand():
 def test_a_rate_of_one_gets_the_exact_interval_over_patients():
     labels = np.array([0] * 10 + [1] * 10)
     groups = [f"p{n // 2}" for n in range(20)]
-    made = metric_intervals(labels, np.eye(2)[labels], ("a", "b"), PatientBootstrap(groups, resamples=100))
+    made = metric_intervals(
+        labels, np.eye(2)[labels], ("a", "b"), PatientBootstrap.of_names(groups, resamples=100)
+    )
     # 5 patients of the class, all right: Clopper and Pearson, (0.025)^(1/5).
     assert made["per_class"]["a"]["sensitivity"] == pytest.approx([0.025 ** (1 / 5), 1])
     assert made["accuracy"] == pytest.approx([0.025 ** (1 / 10), 1])
@@ -126,7 +110,9 @@ def test_undefined_resamples_are_counted_and_left_out():
     groups = ["b", "b", "1", "2", "3", "4"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        made = metric_intervals(labels, probabilities, ("a", "b"), PatientBootstrap(groups, resamples=1000))
+        made = metric_intervals(
+            labels, probabilities, ("a", "b"), PatientBootstrap.of_names(groups, resamples=1000)
+        )
     lost = made["undefined_resamples"]["b sensitivity"]
     assert lost == pytest.approx(1000 * 0.8**5, abs=60)
     assert made["per_class"]["b"]["sensitivity"] is None
@@ -146,14 +132,16 @@ def test_mostly_undefined_is_no_interval():
 def test_a_class_without_images_has_no_interval_and_is_left_out_of_the_average():
     labels, probabilities, groups = case(40, classes=2)
     wide = np.concatenate([probabilities * 0.99, np.full((40, 1), 0.01)], axis=1)
-    made = metric_intervals(labels, wide, NAMES, PatientBootstrap(groups, resamples=200))
+    made = metric_intervals(labels, wide, NAMES, PatientBootstrap.of_names(groups, resamples=200))
     assert made["per_class"]["pneumonia"]["sensitivity"] is None
     assert made["macro"]["sensitivity"] is not None
 
 
 def test_one_patient_has_no_interval():
     labels, probabilities, _ = case(30)
-    made = metric_intervals(labels, probabilities, NAMES, PatientBootstrap(["one"] * 30, resamples=100))
+    made = metric_intervals(
+        labels, probabilities, NAMES, PatientBootstrap.of_names(["one"] * 30, resamples=100)
+    )
     assert made["accuracy"] is None
     assert "macro auroc" in made["no_interval"]
 
@@ -161,7 +149,7 @@ def test_one_patient_has_no_interval():
 def test_2000_resamples_of_the_study_take_seconds():
     labels, probabilities, groups = case(3432, patients=3000, levels=10**9)
     start = time.process_time()
-    metric_intervals(labels, probabilities, NAMES, PatientBootstrap(groups))
+    metric_intervals(labels, probabilities, NAMES, PatientBootstrap.of_names(groups))
     assert time.process_time() - start < 20
 
 
@@ -188,7 +176,7 @@ def test_clustered_intervals_cover_the_truth_and_naive_ones_do_not():
         labels, probabilities, groups = correlated(random, 120)
         for kind, of in (("clustered", groups), ("naive", [str(n) for n in range(len(labels))])):
             made = metric_intervals(
-                labels, probabilities, ("no", "yes"), PatientBootstrap(of, resamples=400, seed=trial)
+                labels, probabilities, ("no", "yes"), PatientBootstrap.of_names(of, resamples=400, seed=trial)
             )
             for metric, value in truth.items():
                 low, high = made["per_class"]["yes"][metric]
