@@ -3,10 +3,8 @@
 import os
 import stat
 
-from cxr_data.core import storage
+from cxr_data.core import exact_read, storage
 from cxr_data.images.undecodable import Undecodable
-
-_READ_CHUNK = 1 << 20
 
 
 def read_source(path: str, max_pixels: int, listed_bytes: int | None = None) -> bytes:
@@ -34,18 +32,10 @@ def read_source(path: str, max_pixels: int, listed_bytes: int | None = None) -> 
                 raise Undecodable("special_file", "not a regular file any more")
             if status.st_size > limit:
                 raise Undecodable("too_large", f"{status.st_size} bytes")
-            return _read_all(file, status.st_size)
+            return exact_read.read_at(file, status.st_size, 0)
         finally:
             os.close(file)
+    except EOFError as error:
+        raise Undecodable("unreadable", "it became shorter while it was read") from error
     except OSError as error:
         raise Undecodable("unreadable", error.strerror or str(error)) from error
-
-
-def _read_all(file: int, size: int) -> bytes:
-    first = os.read(file, size + 1)
-    if len(first) == size:  # the usual case: one call, no copy
-        return first
-    parts = [first]
-    while parts[-1]:
-        parts.append(os.read(file, _READ_CHUNK))
-    return b"".join(parts)

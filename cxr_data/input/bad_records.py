@@ -13,6 +13,7 @@ import os
 import numpy as np
 from crc32c import crc32c
 
+from cxr_data.core import exact_read
 from cxr_data.core.errors import DataError
 from cxr_data.records.manifest import Manifest, read_index
 
@@ -88,9 +89,9 @@ def _check_shard(path: str, rows: np.ndarray, payload_bytes: int, first_position
 
 def _check_payload(file: int, offset: int, size: int, checksum: int) -> str:
     try:
-        content = os.pread(file, size, offset)
+        content = exact_read.read_at(file, size, offset)
+    except EOFError:
+        return "the shard ends inside it"
     except OSError as error:
         return error.strerror or "cannot be read"
-    if len(content) < size:
-        return "the shard ends inside it"
     return "" if crc32c(content) == checksum else "fails its checksum"

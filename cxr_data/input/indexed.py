@@ -14,6 +14,7 @@ import threading
 import crc32c
 import numpy as np
 
+from cxr_data.core import exact_read
 from cxr_data.core.errors import DataError
 from cxr_data.input.buffers import BatchBuffers
 from cxr_data.input.order import PADDING
@@ -102,23 +103,19 @@ class IndexedReader:
                 image[...] = 0
                 continue
             buffer = memoryview(image).cast("B")
-            shard = self._shards[position]
-            self._read_exactly(self._file(shard), buffer, position)
+            file = self._file(self._shards[position])
+            try:
+                exact_read.read_into(file, buffer, self._payloads[position])
+            except EOFError as error:
+                raise DataError(
+                    f"{self._where(position)}: the shard ends inside it, it was cut short"
+                ) from error
+            except OSError as error:
+                raise DataError(f"cannot read {self._where(position)}: {error.strerror}") from error
             if self._verify == "always" or (self._verify == "first" and not self._verified[position]):
                 if crc32c.crc32c(buffer) != self._checksums[position]:
                     raise DataError(f"{self._where(position)} fails its checksum: the pixels are damaged")
                 self._verified[position] = True
-
-    def _read_exactly(self, file: int, buffer: memoryview, position: int) -> None:
-        offset = self._payloads[position]
-        while buffer.nbytes:
-            try:
-                count = os.preadv(file, [buffer], offset)
-            except OSError as error:
-                raise DataError(f"cannot read {self._where(position)}: {error.strerror}") from error
-            if not count:
-                raise DataError(f"{self._where(position)}: the shard ends inside it, it was cut short")
-            buffer, offset = buffer[count:], offset + count
 
     def _file(self, shard: int) -> int:
         file = self._files.get(shard)

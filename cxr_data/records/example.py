@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from crc32c import crc32c
 
+from cxr_data.core import exact_read
 from cxr_data.core.errors import DataError
 
 DTYPES = ("float32", "float16", "uint8")
@@ -300,7 +301,7 @@ def read_frames(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[
                 if len(buffer) < length + FRAME_FOOTER_BYTES:
                     buffer = bytearray(length + FRAME_FOOTER_BYTES)
                 view = memoryview(buffer)[: length + FRAME_FOOTER_BYTES]
-                _read_exactly(file.fileno(), view, offset + FRAME_HEADER_BYTES)
+                exact_read.read_into(file.fileno(), view, offset + FRAME_HEADER_BYTES)
                 (data_crc,) = struct.unpack("<I", view[length:])
                 if masked_crc(crc32c(view[:length])) != data_crc:
                     raise DataError(f"{name}: record {number} at byte {offset}: the content is damaged")
@@ -308,16 +309,12 @@ def read_frames(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[
                 offset += FRAME_HEADER_BYTES + length + FRAME_FOOTER_BYTES
                 file.seek(offset)
                 number += 1
+    except EOFError as error:
+        raise DataError(
+            f"{name}: record {number} at byte {offset}: the file became shorter meanwhile"
+        ) from error
     except OSError as error:
         raise DataError(f"cannot read {name}: {error.strerror}") from error
-
-
-def _read_exactly(file: int, view: memoryview, offset: int) -> None:
-    while view.nbytes:
-        count = os.preadv(file, [view], offset)
-        if not count:
-            raise DataError("the file became shorter while it was read")
-        view, offset = view[count:], offset + count
 
 
 def scan_shard(path: str | os.PathLike[str]) -> np.ndarray:
