@@ -28,7 +28,7 @@ from cxr_train.ablation.grid import STUDY, STUDY_SIZES, FlagSet, override, read_
 from cxr_train.ablation.grid_data import find_data
 from cxr_train.ablation.runner import GridRun
 from cxr_train.flags.own_flags import flags_text, own_flags
-from cxr_train.runs.run_dir import FLAGS_NAME
+from cxr_train.runs.layout import GridLayout
 
 # Those that are not for `cxr_train.main`.
 _OWN = ("grid", "sizes", "seeds", "baseline", "split", "resamples", "dry_run", "tflops")
@@ -182,12 +182,13 @@ def main() -> int:
         return 0
     directory = pathlib.Path(values.run_dir)
     directory.mkdir(parents=True, exist_ok=True)
+    layout = GridLayout(directory)
     with grid_process.locked(directory) as lock:
         not_given = {name for name, flag in own_flags().items() if not flag.present}
         text = flags_text(leave_out=not_given, resolved={"run_dir": str(directory)})
-        storage.replace(directory / FLAGS_NAME, text.encode())
+        storage.replace(layout.flags, text.encode())
         statuses, stopped = _run_all(runs, list(data.values()), grid_process.Runner(lock))
-    again = f"python -m cxr_train.ablate --flagfile={shlex.quote(str(directory / FLAGS_NAME))}"
+    again = f"python -m cxr_train.ablate --flagfile={shlex.quote(str(layout.flags))}"
     if stopped:
         print(f"stopped; go on with: {again}")
         return 0
@@ -201,7 +202,7 @@ def main() -> int:
         resamples=values.resamples,
     )
     table.write(directory, result)
-    print(f"\n{table.to_text(result)}\nwritten: {directory}/{table.NAME}.json, .csv, .txt")
+    print(f"\n{table.to_text(result)}\nwritten: {layout.table('json')}, .csv, .txt")
     print("Research software: nothing here is a diagnosis.")
     if statuses:
         print(f"{len(statuses)} of {len(runs)} runs are not finished; try them again with: {again}")

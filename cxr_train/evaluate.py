@@ -29,6 +29,7 @@ from cxr_train.flags.read_flags import define_read_flags, read_options_from_flag
 from cxr_train.flags.run_directory import with_local_run
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.mirror import published
 from cxr_train.runs.saved_run import load_best_model
 
@@ -58,7 +59,7 @@ def main() -> int:
     """Evaluates a run directory from flags."""
     values = flags.FLAGS
     run_dir = pathlib.Path(values.run_dir)
-    config = TrainConfig.load(run_dir / "config.json")
+    config = TrainConfig.load(RunLayout(run_dir).config)
     manifest = read_manifest(values.data or config.data)
     below = evaluator.place_of(run_dir, manifest, named=values.data is not None)
     own = not below.parts
@@ -86,8 +87,8 @@ def main() -> int:
     pipeline = Pipeline(manifest, read)
     summary = evaluate(pipeline=pipeline, split=values.split, options=options, output=output)
     print(f"{values.split} split of {manifest.directory}\n{text.table(summary)}")
-    place = published(str(output))
-    print(f"written: {place}/metrics_{values.split}.json, predictions_{values.split}.csv")
+    place, layout = published(str(output)), RunLayout(output)
+    print(f"written: {place}/{layout.metrics(values.split).name}, {layout.predictions(values.split).name}")
     if output == run_dir / below:
         print(f"report: {published(str(write_report(run_dir)))}")
     print("Research software: nothing here is a diagnosis.")

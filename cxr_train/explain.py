@@ -13,11 +13,12 @@ from cxr_data.core.runtime import start
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_train.evaluation.evaluator import refuse_other_classes
-from cxr_train.explanation.explainer import EXPLANATION_NAME, Explainer, ExplainOptions
+from cxr_train.explanation.explainer import Explainer, ExplainOptions
 from cxr_train.flags.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.flags.run_directory import with_local_run
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import EXPLANATION_NAME, RunLayout
 from cxr_train.runs.mirror import published
 
 
@@ -27,7 +28,7 @@ def main() -> int:
     run_dir = pathlib.Path(values.run_dir)
     start()
     # It may have been moved, or be the mirror of a remote one.
-    config = dataclasses.replace(TrainConfig.load(run_dir / "config.json"), run_dir=str(run_dir))
+    config = dataclasses.replace(TrainConfig.load(RunLayout(run_dir).config), run_dir=str(run_dir))
     manifest = read_manifest(values.data or config.data)
     refuse_other_classes(run_dir, manifest)
     options = ExplainOptions(

@@ -37,6 +37,7 @@ from cxr_train.inference import export_formats
 from cxr_train.inference.export_formats import FORMATS
 from cxr_train.inference.files import find_files
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.saved_run import load_best_model, trained_on
 
 # What the largest probability may differ by, in float32; 16-bit models round more.
@@ -155,7 +156,7 @@ def main() -> int:
         raise UsageError(f"--output={values.output}: exports are written to a local path; copy it from there")
     prepare_output("output", output, overwrite=values.overwrite, replaces=is_export(values.format))
     export_formats.refuse_missing_extra(values.format)
-    config = TrainConfig.load(run_dir / "config.json")
+    config = TrainConfig.load(RunLayout(run_dir).config)
     start()
     export(config, run_dir, values.format, output, values.images)
     if values.format == "savedmodel":

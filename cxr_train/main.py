@@ -52,11 +52,12 @@ from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.trainer import Trainer
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.models.input_range import INPUT_RANGES
-from cxr_train.run_end import conclude, evaluate_best, throughput_file
+from cxr_train.run_end import conclude, evaluate_best
 from cxr_train.runs.config import TrainConfig, parse_head
+from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.mirror import published
 from cxr_train.runs.monitor import MONITORS
-from cxr_train.runs.run_dir import FLAGS_NAME, check_resumed, check_shared, keep_run, open_run_dir
+from cxr_train.runs.run_dir import check_resumed, check_shared, keep_run, open_run_dir
 
 _BACKBONE = flags.DEFINE_string("backbone", "xception", f"One of {', '.join(BACKBONES)}.")
 _DATA = flags.DEFINE_string("data", None, "Folder of shards; without it, the embedded sample.")
@@ -170,7 +171,7 @@ def config_from_flags() -> TrainConfig:
         weights = "imagenet" if _DATA.value else "none"
     return TrainConfig(
         backbone=_BACKBONE.value,
-        data=_DATA.value or str(run_dir / "sample_tfrecords"),
+        data=_DATA.value or str(RunLayout(run_dir).sample_shards),
         run_dir=str(run_dir),
         epochs=_EPOCHS.value,
         batch_size=_batch_size_from_flags(),
@@ -235,7 +236,10 @@ def _read_data(config: TrainConfig) -> Manifest:
       DataError: the data is not whole.
     """
     if not _DATA.value:
-        make_embedded_sample(pathlib.Path(config.run_dir), _IMAGE_SIZE.value or _EMBEDDED_IMAGE_SIZE)
+        layout = config.layout
+        make_embedded_sample(
+            layout.sample_images, layout.sample_shards, _IMAGE_SIZE.value or _EMBEDDED_IMAGE_SIZE
+        )
     manifest = read_manifest(config.data, check_shards=config.read.on_bad_record == "fail")
     if _IMAGE_SIZE.value not in (None, manifest.size):
         raise UsageError(
@@ -324,7 +328,7 @@ def _keep_run(config: TrainConfig, placement: Placement, choices: Sequence[Choic
             check_shared(config)
             return
         # It says that a run has ended, and this one goes on.
-        throughput_file(config).unlink(missing_ok=True)
+        config.layout.throughput.unlink(missing_ok=True)
         # Of --batch_size=auto a run keeps what it came to, which --memory_gb was for.
         resolved = {"run_dir": published(config.run_dir), "batch_size": str(config.batch_size)}
         keep_run(
@@ -344,13 +348,13 @@ def _train(config: TrainConfig, pipeline: Pipeline, trainer: Trainer, stop: Stop
 def _resume_command(config: TrainConfig) -> str:
     if published(config.run_dir) != config.run_dir:
         return "the same flags and --resume"
-    flagfile = shlex.quote(str(pathlib.Path(config.run_dir) / FLAGS_NAME))
+    flagfile = shlex.quote(str(config.layout.flags))
     return f"python -m cxr_train.main --flagfile={flagfile} --resume"
 
 
 def _last_words(config: TrainConfig) -> str:
     """What is said when a second signal ends the process without saving."""
-    saved = newest_checkpoint(pathlib.Path(config.run_dir) / "checkpoints")
+    saved = newest_checkpoint(config.layout.checkpoints)
     if saved is None:
         return "ended at once; nothing was saved yet"
     return f"ended at once; the last saved state is {saved}; go on with: {_resume_command(config)}"

@@ -28,6 +28,7 @@ from cxr_train.flags.output_place import prepare_output
 from cxr_train.flags.run_directory import with_local_run
 from cxr_train.inference.files import ImageFile, find_files, read_images
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.saved_run import load_best_model, trained_on
 
 NOTICE = "Research software: nothing here is a diagnosis."
@@ -58,7 +59,7 @@ def predict_files(
     Raises:
       DataError: the run has no best model, or no copy of its data's manifest.
     """
-    config = TrainConfig.load(run_dir / "config.json")
+    config = TrainConfig.load(RunLayout(run_dir).config)
     manifest = trained_on(run_dir)
     placement = choose_placement("one", config.precision, xla)
     print(placement.choice("xla"), file=sys.stderr)
@@ -142,7 +143,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--submission: the challenge's classes are covid, normal, pneumonia, not {names}")
     temperature = 1.0
     if values.calibrated:
-        validation = TrainConfig.load(run_dir / "config.json").held_out_validation
+        validation = TrainConfig.load(RunLayout(run_dir).config).held_out_validation
         temperature = fitted_temperature(run_dir, validation)
         print(f"probabilities at temperature {temperature:.3f}, fitted on {validation}", file=sys.stderr)
     start()

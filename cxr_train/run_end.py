@@ -17,6 +17,13 @@ from cxr_train.loop.stop import StopRequest
 from cxr_train.loop.trainer import Trainer
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import (
+    BEST_NAME,
+    CHECKPOINTS_NAME,
+    HISTORY_NAME,
+    LAST_NAME,
+    TENSORBOARD_NAME,
+)
 from cxr_train.runs.mirror import published
 from cxr_train.runs.saved_run import load_best_model
 
@@ -62,12 +69,14 @@ def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
       explain: whether the page gets explanations, which take minutes.
     """
     summary = trainer.throughput()
-    storage.replace(throughput_file(config), (json.dumps(summary, indent=2) + "\n").encode())
+    layout = config.layout
+    storage.replace(layout.throughput, (json.dumps(summary, indent=2) + "\n").encode())
     run_dir = published(config.run_dir)
     print(
         f"\n{throughput.lines(summary)}\n"
-        f"\nrun directory {run_dir}: best.keras, last.keras, metrics.jsonl, predictions_*.csv, "
-        f"metrics_*.json, checkpoints/, tensorboard/ (tensorboard --logdir={run_dir}/tensorboard)"
+        f"\nrun directory {run_dir}: {BEST_NAME}, {LAST_NAME}, {HISTORY_NAME}, "
+        f"{layout.predictions('*').name}, {layout.metrics('*').name}, {CHECKPOINTS_NAME}/, "
+        f"{TENSORBOARD_NAME}/ (tensorboard --logdir={run_dir}/{TENSORBOARD_NAME})"
     )
     if explain:
         _explain(config)
@@ -83,8 +92,3 @@ def _explain(config: TrainConfig) -> None:
     manifest = read_manifest(config.data, check_shards=config.read.on_bad_record == "fail")
     whole = Pipeline(manifest, config.read)  # not this worker's part of it
     print(Explainer(config, whole, options).explain()["occlusion"]["text"])
-
-
-def throughput_file(config: TrainConfig) -> pathlib.Path:
-    """Where a run's rates are; a run that has the file has ended."""
-    return pathlib.Path(config.run_dir) / throughput.THROUGHPUT_NAME

@@ -10,19 +10,14 @@ from cxr_data.synthetic.sample import SampleConfig, make_sample
 _IMAGES = 120
 
 
-def make_embedded_sample(directory: pathlib.Path, image_size: int) -> pathlib.Path:
-    """Makes a synthetic sample and its shards in `directory`, unless they are there.
+def make_embedded_sample(images: pathlib.Path, shards: pathlib.Path, image_size: int) -> None:
+    """Make a synthetic sample and its shards, unless the shards are there.
 
     Args:
-      directory: receives `sample/` (images) and `sample_tfrecords/` (shards).
+      images: folder that receives the images.
+      shards: folder that receives the shards.
       image_size: height and width of the stored images, in pixels.
-
-    Returns:
-      The directory of the shards.
     """
-    shards = directory / "sample_tfrecords"
     if not (shards / MANIFEST_NAME).exists():
-        images = directory / "sample"
         make_sample(SampleConfig(output=images, images=_IMAGES, overwrite=images.exists()))
         make_tfrecords(SharderConfig(str(images), str(shards), size=image_size, splits="folders"))
-    return shards

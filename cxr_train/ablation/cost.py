@@ -17,7 +17,6 @@ import tensorflow as tf
 
 from cxr_data.records.manifest import Manifest
 from cxr_train.ablation.runner import GridRun
-from cxr_train.loop.throughput import THROUGHPUT_NAME
 from cxr_train.models.classifier import build_model
 from cxr_train.models.flops import count_flops, flops_of
 from cxr_train.runs.config import TrainConfig
@@ -67,7 +66,7 @@ def measured_rates(runs: Sequence[GridRun]) -> dict[tuple[str, str], float]:
     rates = {}
     for run in runs:
         if run.is_finished:
-            measured = json.loads((run.directory / THROUGHPUT_NAME).read_text())["flops_per_second"]
+            measured = json.loads(run.layout.throughput.read_text())["flops_per_second"]
             if measured:
                 rates[run.config.backbone, run.config.data] = float(measured)
     return rates

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-_LOCK = "lock"
+from cxr_train.runs.layout import GridLayout
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -23,7 +24,7 @@ def locked(directory: pathlib.Path) -> Iterator[int]:
     Yields:
       The file descriptor to pass on.
     """
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(GridLayout(directory).lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         told = False
         while True:

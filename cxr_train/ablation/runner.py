@@ -6,10 +6,8 @@ import sys
 from collections.abc import Mapping
 
 from cxr_data.core.errors import UsageError
-from cxr_train.loop.throughput import THROUGHPUT_NAME
 from cxr_train.runs.config import TrainConfig
-
-_CONFIG = "config.json"
+from cxr_train.runs.layout import RunLayout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +35,11 @@ class GridRun:
         return pathlib.Path(self.config.run_dir)
 
     @property
+    def layout(self) -> RunLayout:
+        """The paths in its directory."""
+        return self.config.layout
+
+    @property
     def label(self) -> str:
         """Name and seed: the name of its directory."""
         return self.directory.name
@@ -44,7 +47,7 @@ class GridRun:
     @property
     def is_begun(self) -> bool:
         """Whether there is something to go on with."""
-        return (self.directory / _CONFIG).exists()
+        return self.layout.config.exists()
 
     @property
     def is_finished(self) -> bool:
@@ -52,13 +55,13 @@ class GridRun:
         if not self.is_begun:
             return False
         self.refuse_another()
-        same_end = TrainConfig.load(self.directory / _CONFIG).epochs == self.config.epochs
-        return same_end and (self.directory / THROUGHPUT_NAME).exists()
+        same_end = TrainConfig.load(self.layout.config).epochs == self.config.epochs
+        return same_end and self.layout.throughput.exists()
 
     @property
     def epochs_done(self) -> int:
         """Epochs completed."""
-        history = self.directory / "metrics.jsonl"
+        history = self.layout.history
         return len(history.read_text().splitlines()) if history.exists() else 0
 
     def refuse_another(self) -> None:
@@ -68,7 +71,7 @@ class GridRun:
           UsageError: it was started with other flags.
           DataError: its configuration is damaged.
         """
-        there = TrainConfig.load(self.directory / _CONFIG).what_decides_the_result()
+        there = TrainConfig.load(self.layout.config).what_decides_the_result()
         for name, wanted in self.config.what_decides_the_result().items():
             if name == "batch_size" and self.flags.get(name) == "auto":
                 continue  # what it comes to is known only on the device

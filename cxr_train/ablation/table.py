@@ -33,9 +33,9 @@ from cxr_train.evaluation.compare import compare_models
 from cxr_train.evaluation.evaluator import stored_predictions
 from cxr_train.evaluation.predictions import NamedPredictions
 from cxr_train.evaluation.significance import holm
+from cxr_train.runs.layout import GridLayout, RunLayout
 
 SCHEMA = "cxr.ablation/1"
-NAME = "ablation"
 # By the name in the table, the metric's name in `compare.compare_models`.
 METRICS = {
     "accuracy": "accuracy",
@@ -104,7 +104,7 @@ def ablation(
 
 
 def _numbers(run: GridRun, split: str) -> Row:
-    summary = json.loads((run.directory / f"metrics_{split}.json").read_text())
+    summary = json.loads(RunLayout(run.directory).metrics(split).read_text())
     intervals = summary["intervals"]
 
     def entry(name: str) -> Row:
@@ -234,4 +234,4 @@ def write(directory: pathlib.Path, table: Mapping[str, Any]) -> None:
         "txt": to_text(table) + "\n",
     }
     for suffix, content in contents.items():
-        storage.replace(directory / f"{NAME}.{suffix}", content.encode())
+        storage.replace(GridLayout(directory).table(suffix), content.encode())

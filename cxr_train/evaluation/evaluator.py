@@ -49,11 +49,10 @@ from cxr_train.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
+from cxr_train.runs.layout import BEST_NAME, EXTERNAL_NAME, RunLayout
 from cxr_train.runs.saved_run import is_own_data, model_sha256, trained_on
 
 SCHEMA = "cxr.metrics/1"
-# Of a run directory: evaluations of other data than its own.
-EXTERNAL = "external"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,10 +222,10 @@ def evaluate_split(
         "dropped": dropped,
         **analyse(named, options, validation=validation, other=other),
     }
-    directory = output or run_dir
-    directory.mkdir(parents=True, exist_ok=True)
-    write_predictions(directory / f"predictions_{split}.csv", named)
-    storage.replace(directory / f"metrics_{split}.json", (json.dumps(summary, indent=2) + "\n").encode())
+    layout = RunLayout(output or run_dir)
+    layout.directory.mkdir(parents=True, exist_ok=True)
+    write_predictions(layout.predictions(split), named)
+    storage.replace(layout.metrics(split), (json.dumps(summary, indent=2) + "\n").encode())
     return summary
 
 
@@ -274,7 +273,7 @@ def place_of(run_dir: pathlib.Path, manifest: Manifest, *, named: bool) -> pathl
             f"{manifest.directory} is not the data that {run_dir} was trained on any more: name it with "
             "--data to evaluate it as other data"
         )
-    return pathlib.PurePath(EXTERNAL, os.path.basename(os.path.abspath(manifest.directory)))
+    return pathlib.PurePath(EXTERNAL_NAME, os.path.basename(os.path.abspath(manifest.directory)))
 
 
 def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, manifest: Manifest) -> None:
@@ -283,9 +282,9 @@ def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, m
     Raises:
       UsageError: `output` has the evaluation of a split of this name of other data, or is no folder.
     """
-    name = f"metrics_{split}.json"
+    path = RunLayout(output).metrics(split)
     try:
-        earlier = json.loads((output / name).read_text())
+        earlier = json.loads(path.read_text())
         there, own = earlier["data"], earlier["own_data"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return
@@ -295,8 +294,8 @@ def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, m
         ) from error
     if there != manifest.directory and not (own and is_own_data(run_dir, manifest)):
         raise UsageError(
-            f"{output}: {name} there is of {there}, not of {manifest.directory}: give another place with "
-            "--output"
+            f"{output}: {path.name} there is of {there}, not of {manifest.directory}: give another place "
+            "with --output"
         )
 
 
@@ -344,7 +343,7 @@ def stored_predictions(run_dir: pathlib.Path, split: str) -> NamedPredictions | 
     said_by = _model_of(run_dir, split)
     if said_by is None or said_by != model_sha256(run_dir):
         return None
-    return read_predictions(run_dir / f"predictions_{split}.csv")
+    return read_predictions(RunLayout(run_dir).predictions(split))
 
 
 def fitted_temperature(run_dir: pathlib.Path, validation_split: str | None) -> float:
@@ -374,7 +373,7 @@ def fitted_temperature(run_dir: pathlib.Path, validation_split: str | None) -> f
 
 
 def _other_predictions(place: pathlib.Path, split: str) -> NamedPredictions:
-    path = place / f"predictions_{split}.csv"
+    path = RunLayout(place).predictions(split)
     if not path.exists():
         raise DataError(
             f"--compare: {place}: no {path.name} there; evaluate that run on the same data first, with "
@@ -385,7 +384,7 @@ def _other_predictions(place: pathlib.Path, split: str) -> NamedPredictions:
     now = next((model for model in models if model), None)
     if now and _model_of(place, split) not in (now, None):
         raise DataError(
-            f"--compare: {path} is of an earlier best.keras of that run; evaluate it again, with "
+            f"--compare: {path} is of an earlier {BEST_NAME} of that run; evaluate it again, with "
             "python -m cxr_train.evaluate and the same --data and --split"
         )
     return read_predictions(path)
@@ -394,7 +393,7 @@ def _other_predictions(place: pathlib.Path, split: str) -> NamedPredictions:
 def _model_of(place: pathlib.Path, split: str) -> str | None:
     """The SHA-256 of the model that an evaluation there is of; None where it is not known."""
     try:
-        found = json.loads((place / f"metrics_{split}.json").read_text())["model_sha256"]
+        found = json.loads(RunLayout(place).metrics(split).read_text())["model_sha256"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return str(found)

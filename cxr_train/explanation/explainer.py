@@ -34,10 +34,16 @@ from cxr_train.loop.assemble import model_of
 from cxr_train.models.backbones import find_backbone
 from cxr_train.models.classifier import in_float32
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import (
+    DEPTHS_NAME,
+    EXPLANATION_NAME,
+    FILTERS_NAME,
+    TEMPORARY,
+    RunLayout,
+    case_picture_name,
+)
 from cxr_train.runs.saved_run import is_own_data, load_best_model, model_sha256
 
-EXPLANATIONS = "explain"
-EXPLANATION_NAME = "explain.json"
 # The depths are shown for a few images of different classes; more rows do not fit on a page.
 _DEPTH_ROWS = 4
 # In `stages.stage_outputs`, whose first entry is the first convolution.
@@ -94,7 +100,7 @@ class Explainer:
         run_dir = pathlib.Path(config.run_dir)
         # What the run's page shows under the name of a split is of its own images.
         below = place_of(run_dir, pipeline.manifest, named=True)
-        self.directory = run_dir / below / EXPLANATIONS / options.split
+        self.directory = RunLayout(run_dir / below).explanation(options.split)
         if self.directory.exists() and not options.overwrite:
             raise UsageError(f"{self.directory} is there already; pass --overwrite to replace it")
         self._config = config
@@ -118,7 +124,7 @@ class Explainer:
 
     def explain(self) -> dict[str, Any]:
         """Writes everything into `self.directory` and returns what `explain.json` there says."""
-        temporary = self.directory.with_name(self.directory.name + ".tmp")
+        temporary = self.directory.with_name(self.directory.name + TEMPORARY)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         with clear_data_errors(self._pipeline.manifest):
@@ -245,7 +251,7 @@ class Explainer:
     def _tile(self, directory: pathlib.Path, number: int, case: Case) -> dict[str, Any]:
         image = self._read([case.position])[0]
         heats = self._maps(image, case.mapped)[-1]
-        name = f"{case.kind}-{number:03d}.jpg"
+        name = case_picture_name(case.kind, number)
         storage.replace(directory / name, tile(image, list(heats)))
         return {"file": name, **self._describe(case), "flat": [not heat.any() for heat in heats]}
 
@@ -260,8 +266,8 @@ class Explainer:
             f"evidence for {self._names[case.mapped[0]]}"
             for case in cases
         ]
-        storage.replace(directory / "depths.png", depths_figure(np.stack(images), maps, rows, self._layers))
-        return {"file": "depths.png", "rows": [self._describe(case) for case in cases]}
+        storage.replace(directory / DEPTHS_NAME, depths_figure(np.stack(images), maps, rows, self._layers))
+        return {"file": DEPTHS_NAME, "rows": [self._describe(case) for case in cases]}
 
     def _filters(self, directory: pathlib.Path) -> dict[str, Any] | None:
         """Shows what the same channels look for before and after training."""
@@ -291,8 +297,8 @@ class Explainer:
                 its_name = model.layers[number].name
                 pictures = excite(model, its_name, channels, steps=self._options.filter_steps)
                 rows.append((f"{name}\n{label} training", titles, pictures))
-        storage.replace(directory / "filters.png", filters_figure(rows))
-        return {"file": "filters.png", "layers": described, "before": before}
+        storage.replace(directory / FILTERS_NAME, filters_figure(rows))
+        return {"file": FILTERS_NAME, "layers": described, "before": before}
 
 
 def initial_model(config: TrainConfig, classes: int, image_size: int) -> keras.Model:

@@ -9,10 +9,11 @@ from absl import flags
 
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
+from cxr_train.runs.layout import CHECKPOINTS_NAME, TENSORBOARD_NAME
 from cxr_train.runs.mirror import mirrored
 
 # What only a training run needs of an earlier one.
-_OF_TRAINING = ("checkpoints", "tensorboard")
+_OF_TRAINING = (CHECKPOINTS_NAME, TENSORBOARD_NAME)
 Result = TypeVar("Result")
 
 

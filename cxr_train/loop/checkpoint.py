@@ -20,11 +20,9 @@ from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.recipe.ema import WeightAverage
 from cxr_train.recipe.loss_scale import LossScale
 from cxr_train.recipe.optimizers import ParameterGroups
+from cxr_train.runs.layout import STATE_NAME, SUMS_NAME, WRITING, checkpoint_numbers, checkpoint_path
 from cxr_train.runs.monitor import Monitor
 from cxr_train.runs.saved_model import link_model
-
-_SUMS = "SHA256SUMS"
-_STATE = "state"
 
 
 class Checkpoints:
@@ -120,12 +118,12 @@ class Checkpoints:
         Raises:
           CxrError: it cannot be written; the earlier ones are as they were.
         """
-        numbers = _numbers(self._directory)
-        target = self._directory / _name(max(numbers, default=0) + 1)
+        numbers = checkpoint_numbers(self._directory)
+        target = checkpoint_path(self._directory, max(numbers, default=0) + 1)
         self.save_aside(target)
         if self._writes:
             for number in numbers[: max(len(numbers) + 1 - self._keep, 0)]:
-                shutil.rmtree(self._directory / _name(number))
+                shutil.rmtree(checkpoint_path(self._directory, number))
         self._saved_position = self.position
         return target
 
@@ -139,11 +137,11 @@ class Checkpoints:
             self._rows.assign(self._replica_values.read())
         if not self._writes:
             return
-        writing = target.parent / "writing"
+        writing = target.parent / WRITING
         try:
             shutil.rmtree(writing, ignore_errors=True)
             writing.mkdir(parents=True)
-            self._checkpoint.write(str(writing / _STATE))
+            self._checkpoint.write(str(writing / STATE_NAME))
             if self._best_model.exists():
                 link_model(self._best_model, writing / self._best_model.name)
             _seal(writing)
@@ -164,8 +162,8 @@ class Checkpoints:
           DataError: there are states but none is whole, or they are another network's.
         """
         warnings = []
-        for number in reversed(_numbers(self._directory)):
-            path = self._directory / _name(number)
+        for number in reversed(checkpoint_numbers(self._directory)):
+            path = checkpoint_path(self._directory, number)
             damage = _damage(path)
             best_damage = damage.pop(self._best_model.name, "")
             if not damage:
@@ -185,7 +183,7 @@ class Checkpoints:
 
     def _read(self, path: pathlib.Path) -> None:
         try:
-            self._checkpoint.read(str(path / _STATE)).assert_existing_objects_matched()
+            self._checkpoint.read(str(path / STATE_NAME)).assert_existing_objects_matched()
         except (tf.errors.OpError, AssertionError, ValueError) as error:
             raise DataError(f"cannot restore {path}: {str(error).splitlines()[0][:200]}") from error
         if self._replica_values:
@@ -211,23 +209,14 @@ class Checkpoints:
 
 def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
     """The newest checkpoint in a directory, whole or damaged; None if there is none."""
-    numbers = _numbers(directory)
-    return directory / _name(numbers[-1]) if numbers else None
-
-
-def _name(number: int) -> str:
-    return f"ckpt-{number:05d}"
-
-
-def _numbers(directory: pathlib.Path) -> list[int]:
-    """Ascending."""
-    return sorted(int(path.name.removeprefix("ckpt-")) for path in directory.glob("ckpt-*[0-9]"))
+    numbers = checkpoint_numbers(directory)
+    return checkpoint_path(directory, numbers[-1]) if numbers else None
 
 
 def _seal(directory: pathlib.Path) -> None:
     """Writes the checksums, and waits until every file is on the disk."""
     files = sorted(directory.iterdir())
-    sums = directory / _SUMS
+    sums = directory / SUMS_NAME
     sums.write_text("".join(f"{sha256_of(file)}  {file.name}\n" for file in files))
     for path in (*files, sums, directory):
         descriptor = os.open(path, os.O_RDONLY)
@@ -240,11 +229,11 @@ def _seal(directory: pathlib.Path) -> None:
 def _damage(checkpoint: pathlib.Path) -> dict[str, str]:
     """What is wrong with the files of a checkpoint, by name; empty if they are as they were written."""
     try:
-        lines = (checkpoint / _SUMS).read_text().splitlines()
+        lines = (checkpoint / SUMS_NAME).read_text().splitlines()
         digests = {name: digest for digest, name in (line.split("  ") for line in lines)}
     except (OSError, ValueError) as error:
-        return {_SUMS: f"{_SUMS} cannot be read ({error})"}
-    names = digests.keys() | {path.name for path in checkpoint.iterdir()} - {_SUMS}
+        return {SUMS_NAME: f"{SUMS_NAME} cannot be read ({error})"}
+    names = digests.keys() | {path.name for path in checkpoint.iterdir()} - {SUMS_NAME}
     damage = {}
     for name in sorted(names):
         try:

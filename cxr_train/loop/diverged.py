@@ -1,7 +1,6 @@
 """A loss that is not finite: which step, which images, and the state that shows it again."""
 
 import json
-import pathlib
 import shutil
 
 from cxr_data.core import storage
@@ -10,8 +9,8 @@ from cxr_data.input.pipeline import Pipeline, read_split_fields
 from cxr_train.engine.strategy import Placement
 from cxr_train.loop.checkpoint import Checkpoints
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import batch_ids_of
 
-_DIRECTORY = "not_finite"
 _NAMED = 4
 
 
@@ -41,8 +40,8 @@ def keep_evidence(
     known = not config.read.data_service
     ids = batch_ids(pipeline, config, placement, epoch, step) if known else []
     good = checkpoints.newest
-    directory = pathlib.Path(config.run_dir) / _DIRECTORY / f"epoch-{epoch + 1:04d}-step-{step + 1:06d}"
-    list_of_ids = directory / "batch.json"
+    directory = config.layout.not_finite(epoch + 1, step + 1)
+    list_of_ids = batch_ids_of(directory)
     if placement.cluster.is_chief:
         shutil.rmtree(directory, ignore_errors=True)
     checkpoints.save_aside(directory)

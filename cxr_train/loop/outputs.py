@@ -11,7 +11,8 @@ import tensorflow as tf
 from cxr_data.core.errors import CxrError
 from cxr_train.loop import epoch_row
 from cxr_train.loop.history import History
-from cxr_train.runs.saved_model import BEST, LAST, link_model, save_model
+from cxr_train.runs.layout import RunLayout
+from cxr_train.runs.saved_model import link_model, save_model
 
 
 class Outputs:
@@ -23,11 +24,11 @@ class Outputs:
     """
 
     def __init__(self, run_dir: pathlib.Path, *, writes: bool) -> None:
-        self._run_dir = run_dir
+        self._layout = RunLayout(run_dir)
         self._writes = writes
-        self._history = History(run_dir / "metrics.jsonl")
+        self._history = History(self._layout.history)
         self._summaries = (
-            tf.summary.create_file_writer(str(run_dir / "tensorboard"))
+            tf.summary.create_file_writer(str(self._layout.tensorboard))
             if writes
             else tf.summary.create_noop_writer()
         )
@@ -42,9 +43,9 @@ class Outputs:
         if not self._writes:
             return
         with self._clear_errors():
-            save_model(model, self._run_dir / LAST)
+            save_model(model, self._layout.last_model)
             if best:
-                link_model(self._run_dir / LAST, self._run_dir / BEST)
+                link_model(self._layout.last_model, self._layout.best_model)
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Writes the row of an epoch, see `epoch_row`, as JSON, for TensorBoard and for the terminal."""
@@ -63,6 +64,6 @@ class Outputs:
         except (OSError, tf.errors.OpError) as error:
             reason = str(error).splitlines()[0][:200]
             raise CxrError(
-                f"cannot write the epoch's results into {self._run_dir}: {reason}; "
+                f"cannot write the epoch's results into {self._layout.directory}: {reason}; "
                 "the checkpoints are as they were, --resume goes on from the newest"
             ) from error

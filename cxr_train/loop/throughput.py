@@ -13,8 +13,6 @@ from cxr_data.stats.undefined import json_number
 from cxr_train.loop.clock import Clock
 from cxr_train.models.flops import SOURCE
 
-# It is written last of a run's numbers: a run that has it was trained to its end and evaluated.
-THROUGHPUT_NAME = "throughput.json"
 _STEP_SOURCE = (
     "clock inside of the compiled loop: from the end of the step before to the arrival of this "
     "step's loss on the host, waiting for its batch included"

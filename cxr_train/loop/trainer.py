@@ -30,8 +30,8 @@ from cxr_train.loop.outputs import Outputs
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.throughput import peak_memory
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import BEST_NAME
 from cxr_train.runs.monitor import Monitor
-from cxr_train.runs.saved_model import BEST
 
 # A host call lasts about this long: short enough to answer a signal and to move the
 # progress bar, long enough that the host's share is nothing.
@@ -66,6 +66,7 @@ class Trainer:
         self._manifest = manifest
         self.placement = placement
         self._run_dir = pathlib.Path(config.run_dir)
+        layout = config.layout
         writes = placement.cluster.is_chief
         self._steps_per_epoch = pipeline.steps_per_epoch(config.train_split, config.batch_size)
         self._monitor = Monitor(config.monitor)
@@ -77,7 +78,7 @@ class Trainer:
         self.train_step = self._training.step
         self._predict_step = PredictStep(self.model, placement)
         self.checkpoints = Checkpoints(
-            self._run_dir / "checkpoints",
+            layout.checkpoints,
             self.model,
             self._training.optimizer,
             self._training.loss_scale,
@@ -85,10 +86,10 @@ class Trainer:
             replica_values=self._training.replica_values,
             writes=writes,
             monitor=self._monitor,
-            best_model=self._run_dir / BEST,
+            best_model=layout.best_model,
         )
         profiled = parse_steps(config.profile_steps, of=config.epochs * self._steps_per_epoch)
-        self._profiler = StepProfiler(profiled, self._run_dir / "tensorboard", writes=writes)
+        self._profiler = StepProfiler(profiled, layout.tensorboard, writes=writes)
         self._outputs = Outputs(self._run_dir, writes=writes)
         self._unfrozen = False
         self.clock = Clock()
@@ -110,7 +111,7 @@ class Trainer:
         notes = list(self._training.notes)
         if self._config.held_out_validation is None:
             notes.append(
-                f"no validation: --train_on={self._config.train_split} trains on it; best.keras is the "
+                f"no validation: --train_on={self._config.train_split} trains on it; {BEST_NAME} is the "
                 "model of the last epoch, and no temperature is fitted"
             )
         return "\n".join([network, *notes])

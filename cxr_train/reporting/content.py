@@ -8,13 +8,13 @@ from typing import Any
 from cxr_data.audit.audit import CAUTION
 from cxr_data.audit.findings import KINDS
 from cxr_data.records.manifest import joined_splits
-from cxr_train.explanation.explainer import EXPLANATIONS
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.reporting import charts
 from cxr_train.reporting.charts import Picture, embed
 from cxr_train.reporting.checklists import Item, claim, selection, tripod_ai
 from cxr_train.reporting.record import Document, RunRecord, SplitRecord
 from cxr_train.reporting.results import Grid, external_notes, external_results, key_numbers, split_results
+from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.mirror import published
 
 _GALLERIES = {
@@ -111,7 +111,7 @@ def _images_of(record: RunRecord, split: str) -> str:
 
 def _explanation(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
     explained = split.explanation or {}
-    folder = record.directory / EXPLANATIONS / split.name
+    folder = RunLayout(record.directory).explanation(split.name)
 
     def picture(name: str, alt: str) -> Picture:
         media_type = "image/jpeg" if name.endswith(".jpg") else "image/png"

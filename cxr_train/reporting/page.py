@@ -9,9 +9,7 @@ from markupsafe import Markup
 from cxr_data.core import storage
 from cxr_train.reporting.content import report_content
 from cxr_train.reporting.record import RunRecord
-
-REPORT_NAME = "report/index.html"
-
+from cxr_train.runs.layout import RunLayout
 
 # Long names of files are to break here, and not within a word.
 _AFTER_SEPARATOR = re.compile(r"(?<=[/._-])")
@@ -34,7 +32,7 @@ def write_report(run_dir: pathlib.Path) -> pathlib.Path:
     )
     environment.filters["breakable"] = breakable
     page = environment.get_template("report.html.jinja").render(content)
-    path = run_dir / REPORT_NAME
+    path = RunLayout(run_dir).report
     path.parent.mkdir(exist_ok=True)
     # The names of files may hold bytes that are no UTF-8; the page must not.
     storage.replace(path, page.encode("utf-8", errors="replace"))

@@ -15,12 +15,9 @@ from cxr_data.audit.audit import read_audit
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.records.manifest import AUDIT_NAME, MANIFEST_NAME, joined_splits
-from cxr_train.evaluation.evaluator import EXTERNAL
 from cxr_train.evaluation.predictions import read_predictions
-from cxr_train.explanation.explainer import EXPLANATION_NAME, EXPLANATIONS
-from cxr_train.loop.throughput import THROUGHPUT_NAME
 from cxr_train.runs.config import TrainConfig
-from cxr_train.runs.environment import ENVIRONMENT_NAME
+from cxr_train.runs.layout import BEST_NAME, EXPLANATION_NAME, EXTERNAL_NAME, RunLayout
 from cxr_train.runs.monitor import Monitor
 from cxr_train.runs.saved_run import model_sha256
 
@@ -104,14 +101,12 @@ class RunRecord:
         Raises:
           DataError: it has no `config.json`: it is no run.
         """
-        config = TrainConfig.load(directory / "config.json")
-        reader = _Reader(directory)
-        flags_file = directory / "flags.txt"
-        manifest = reader.document(MANIFEST_NAME, "what the run was trained on is not known")
-        epochs = reader.rows("metrics.jsonl")
-        names = {path.stem.removeprefix("metrics_") for path in directory.glob("metrics_*.json")}
-        names |= {path.stem.removeprefix("predictions_") for path in directory.glob("predictions_*.csv")}
-        names |= {path.parent.name for path in directory.glob(f"{EXPLANATIONS}/*/{EXPLANATION_NAME}")}
+        layout = RunLayout(directory)
+        config = TrainConfig.load(layout.config)
+        reader = _Reader(layout)
+        manifest = reader.document(layout.manifest, "what the run was trained on is not known")
+        epochs = reader.rows(layout.history)
+        names = layout.splits()
         in_manifest = [shard["split"] for shard in manifest["shards"]] if manifest else []
         order = {name: number for number, name in enumerate(dict.fromkeys(in_manifest))}
         splits = [reader.split(name) for name in sorted(names, key=lambda n: (order.get(n, len(order)), n))]
@@ -127,10 +122,10 @@ class RunRecord:
             epochs=epochs,
             splits=tuple(splits),
             external=reader.external(),
-            throughput=reader.document(THROUGHPUT_NAME, "the throughput was not measured"),
-            environment=reader.document(ENVIRONMENT_NAME, "versions and machine are not known"),
+            throughput=reader.document(layout.throughput, "the throughput was not measured"),
+            environment=reader.document(layout.environment, "versions and machine are not known"),
             audit=_read_audit(config, reader),
-            flags=flags_file.read_text(errors="replace") if flags_file.exists() else None,
+            flags=layout.flags.read_text(errors="replace") if layout.flags.exists() else None,
             problems=tuple(reader.problems),
         )
 
@@ -138,20 +133,20 @@ class RunRecord:
 class _Reader:
     """Reads the files of one run directory and notes what is wrong with them."""
 
-    def __init__(self, directory: pathlib.Path) -> None:
-        self._directory = directory
-        self._model = model_sha256(directory)
+    def __init__(self, layout: RunLayout) -> None:
+        self._layout = layout
+        self._model = model_sha256(layout.directory)
         self.problems: list[str] = []
 
     @property
     def manifest_bytes(self) -> bytes | None:
         """The run's copy of the manifest of its data."""
-        path = self._directory / MANIFEST_NAME
+        path = self._layout.manifest
         return path.read_bytes() if path.exists() else None
 
-    def document(self, name: str, without: str = "") -> Document | None:
-        """A JSON object; None if it is not there (noted as `without`) or damaged."""
-        path = self._directory / name
+    def document(self, path: pathlib.Path, without: str = "") -> Document | None:
+        """Return a JSON object; None if it is not there (noted as `without`) or damaged."""
+        name = path.relative_to(self._layout.directory).as_posix()
         if not path.exists():
             if without:
                 self.problems.append(f"{without} (no {name})")
@@ -165,44 +160,43 @@ class _Reader:
             return None
         return content
 
-    def rows(self, name: str) -> tuple[Document, ...]:
-        """JSON lines; those that were cut off by a crash are noted and left out."""
-        path = self._directory / name
+    def rows(self, path: pathlib.Path) -> tuple[Document, ...]:
+        """Return JSON lines; those that were cut off by a crash are noted and left out."""
         rows = []
         for number, line in enumerate(path.read_text().splitlines() if path.exists() else (), start=1):
             try:
                 rows.append(json.loads(line))
             except ValueError:
-                self.problems.append(f"line {number} of {name} is damaged and left out")
+                self.problems.append(f"line {number} of {path.name} is damaged and left out")
         return tuple(rows)
 
     def split(self, name: str) -> SplitRecord:
         """Everything that is there of one split, and of the model that is there."""
-        metrics = self.document(f"metrics_{name}.json", f"the metrics of the {name} split are missing")
+        metrics = self.document(self._layout.metrics(name), f"the metrics of the {name} split are missing")
         explanation = self._explanation(name)
         if self._is_of_another_model(explanation):
             self.problems.append(
-                f"the explanation of the {name} split is of an earlier best.keras and left out: "
+                f"the explanation of the {name} split is of an earlier {BEST_NAME} and left out: "
                 f"cxr_train.explain --split={name} --overwrite makes it anew"
             )
             explanation = None
         if self._is_of_another_model(metrics):
             self.problems.append(
-                f"the numbers of the {name} split are of an earlier best.keras and left out: "
+                f"the numbers of the {name} split are of an earlier {BEST_NAME} and left out: "
                 f"cxr_train.evaluate --split={name} makes them anew"
             )
             return SplitRecord(name, None, None, None, None, explanation)
-        return SplitRecord(name, metrics, *self._predictions(f"predictions_{name}.csv"), explanation)
+        return SplitRecord(name, metrics, *self._predictions(name), explanation)
 
     def external(self) -> tuple[tuple[str, str, Document], ...]:
         """The evaluations of other data by the model that is there."""
         found = []
-        for path in sorted(self._directory.glob(f"{EXTERNAL}/*/metrics_*.json")):
-            metrics = self.document(path.relative_to(self._directory).as_posix())
-            place, split = path.parent.name, path.stem.removeprefix("metrics_")
+        for place, split in self._layout.external_metrics():
+            metrics = self.document(self._layout.external(place).metrics(split))
             if self._is_of_another_model(metrics):
                 self.problems.append(
-                    f"the numbers of {EXTERNAL}/{place}, {split}, are of an earlier best.keras and left out"
+                    f"the numbers of {EXTERNAL_NAME}/{place}, {split}, are of an earlier {BEST_NAME} and "
+                    "left out"
                 )
             elif metrics:
                 found.append((place, split, metrics))
@@ -215,19 +209,19 @@ class _Reader:
 
     def _explanation(self, split: str) -> Document | None:
         """An explanation, if all of its pictures are there."""
-        folder = f"{EXPLANATIONS}/{split}"
-        content = self.document(f"{folder}/{EXPLANATION_NAME}")
+        folder = self._layout.explanation(split)
+        content = self.document(folder / EXPLANATION_NAME)
         parts = [*content["cases"], content["depths"], content["filters"]] if content else []
-        missing = [p["file"] for p in parts if p and not (self._directory / folder / p["file"]).exists()]
+        missing = [p["file"] for p in parts if p and not (folder / p["file"]).exists()]
         if missing:
             self.problems.append(f"the explanation of the {split} split lacks {', '.join(missing)}")
             return None
         return content
 
-    def _predictions(self, name: str) -> tuple[np.ndarray | None, np.ndarray | None, int | None]:
+    def _predictions(self, split: str) -> tuple[np.ndarray | None, np.ndarray | None, int | None]:
         """Labels, probabilities and the number of patients; None for each if they cannot be had."""
         try:
-            stored = read_predictions(self._directory / name)
+            stored = read_predictions(self._layout.predictions(split))
         except DataError as error:
             self.problems.append(f"no ROC curve and no reliability diagram: {error}")
             return None, None, None

@@ -15,6 +15,7 @@ from cxr_train.models.backbones import find_backbone
 from cxr_train.models.classifier import layers_before_logits
 from cxr_train.models.input_range import INPUT_RANGES
 from cxr_train.recipe.recipe import Recipe
+from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.monitor import MONITORS
 
 # What a resumed run may change.
@@ -134,6 +135,11 @@ class TrainConfig:
                 "--deterministic: the order of a data service's examples is never the same; "
                 "leave out --data_service"
             )
+
+    @property
+    def layout(self) -> RunLayout:
+        """The paths in the run directory."""
+        return RunLayout(pathlib.Path(self.run_dir))
 
     @property
     def held_out_validation(self) -> str | None:

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from cxr_data.core import storage
 from cxr_data.core.choice import Choice
+from cxr_train.runs.layout import RunLayout
 
-ENVIRONMENT_NAME = "environment.json"
 _PACKAGES = ("cxr", "tensorflow", "tensorflow-io", "keras", "numpy", "opencv-python-headless")
 
 
@@ -45,7 +45,7 @@ def describe_environment(choices: Sequence[Choice] = ()) -> dict[str, Any]:
 def write_environment(run_dir: pathlib.Path, choices: Sequence[Choice]) -> None:
     """Writes `describe_environment` into a run directory."""
     text = json.dumps(describe_environment(choices), indent=2) + "\n"
-    storage.replace(run_dir / ENVIRONMENT_NAME, text.encode())
+    storage.replace(RunLayout(run_dir).environment, text.encode())
 
 
 def _version(package: str) -> str | None:

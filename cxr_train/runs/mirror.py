@@ -16,12 +16,11 @@ from collections.abc import Iterator, Sequence
 
 from cxr_data.core import object_store
 from cxr_data.core.errors import CxrError, DataError
+from cxr_train.runs.layout import CONFIG_NAME, SUMS_NAME, TEMPORARY, WRITING
 
 _LOOK_SECONDS = 10.0
-# Files under these names are being written, and get another name when they are whole.
-_UNFINISHED = ("writing", ".tmp")
 # A checkpoint counts once its checksums are there, a run once its configuration is.
-_LAST = ("SHA256SUMS", "config.json")
+_LAST = (SUMS_NAME, CONFIG_NAME)
 
 _published: dict[str, str] = {}
 
@@ -104,7 +103,7 @@ class RunMirror:
 
 
 def _is_unfinished(name: str) -> bool:
-    return name.startswith(_UNFINISHED[0]) or name.endswith(_UNFINISHED[1])
+    return name.startswith(WRITING) or name.endswith(TEMPORARY)
 
 
 def _state(path: pathlib.Path) -> tuple[int, int]:

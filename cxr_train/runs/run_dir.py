@@ -15,10 +15,9 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.records.manifest import MANIFEST_NAME
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.environment import write_environment
+from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.mirror import published
 
-FLAGS_NAME = "flags.txt"
-_CONFIG_NAME = "config.json"
 # NFS may remember for a minute that a file was not there.
 _SECONDS_TO_SEE = 60
 
@@ -33,7 +32,7 @@ def open_run_dir(run_dir: pathlib.Path, *, resume: bool) -> TrainConfig | None:
       UsageError: there is a run already and `resume` is off, or the directory cannot be made.
       DataError: `resume` is on and there is no run, or its configuration is damaged.
     """
-    saved = run_dir / _CONFIG_NAME
+    saved = RunLayout(run_dir).config
     if resume:
         if not saved.exists():
             raise DataError(f"--resume: {run_dir} holds no run (no {saved.name}); start it without --resume")
@@ -56,15 +55,16 @@ def check_resumed(config: TrainConfig, before: TrainConfig) -> None:
       UsageError: a flag that decides the result differs.
       DataError: the shards are other ones.
     """
+    layout = config.layout
     kept = before.what_decides_the_result()
     for name, value in config.what_decides_the_result().items():
         # The data may have been moved, with the run or without; which it is, its manifest tells.
         if name != "data" and value != kept.get(name, value):
             raise UsageError(
                 f"--resume: the run in {config.run_dir} has --{name}={kept[name]}, not {value}; "
-                f"repeat its flags with --flagfile={pathlib.Path(config.run_dir) / FLAGS_NAME}"
+                f"repeat its flags with --flagfile={layout.flags}"
             )
-    manifest = pathlib.Path(config.run_dir) / MANIFEST_NAME
+    manifest = layout.manifest
     if manifest.exists() and manifest.read_bytes() != _manifest(config):
         raise DataError(
             f"--resume: {config.data} is not the data that {config.run_dir} was started on: see {manifest}"
@@ -79,21 +79,21 @@ def keep_run(config: TrainConfig, flags: str, choices: Sequence[Choice]) -> None
       flags: lines for `--flagfile` that repeat it.
       choices: the settings in force.
     """
-    run_dir = pathlib.Path(config.run_dir)
-    storage.replace(run_dir / MANIFEST_NAME, _manifest(config))
-    write_environment(run_dir, choices)
-    storage.replace(run_dir / FLAGS_NAME, flags.encode())
-    dataclasses.replace(config, run_dir=published(config.run_dir)).save(run_dir / _CONFIG_NAME)
+    layout = config.layout
+    storage.replace(layout.manifest, _manifest(config))
+    write_environment(layout.directory, choices)
+    storage.replace(layout.flags, flags.encode())
+    dataclasses.replace(config, run_dir=published(config.run_dir)).save(layout.config)
 
 
 def check_shared(config: TrainConfig) -> None:
     """Checks that a worker which is not the chief sees what the chief has kept. Raises DataError."""
-    saved = pathlib.Path(config.run_dir) / _CONFIG_NAME
+    saved = config.layout.config
     deadline = time.monotonic() + _SECONDS_TO_SEE
     while not saved.exists():
         if time.monotonic() > deadline:
             raise DataError(
-                f"--run_dir={config.run_dir}: has no {_CONFIG_NAME} of worker 0's; "
+                f"--run_dir={config.run_dir}: has no {saved.name} of worker 0's; "
                 "it must be on storage that all workers share"
             )
         time.sleep(1)

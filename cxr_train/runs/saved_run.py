@@ -8,8 +8,7 @@ import keras
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.records.manifest import MANIFEST_NAME, Manifest, read_manifest
-
-BEST_MODEL = "best.keras"
+from cxr_train.runs.layout import RunLayout
 
 
 def trained_on(run_dir: pathlib.Path) -> Manifest:
@@ -18,7 +17,7 @@ def trained_on(run_dir: pathlib.Path) -> Manifest:
     Raises:
       DataError: the run directory has no copy of it, or it is damaged.
     """
-    if not (run_dir / MANIFEST_NAME).exists():
+    if not RunLayout(run_dir).manifest.exists():
         raise DataError(f"{run_dir} has no {MANIFEST_NAME}, the copy that says what the run was trained on")
     return read_manifest(str(run_dir), check_shards=False)
 
@@ -30,7 +29,7 @@ def is_own_data(run_dir: pathlib.Path, manifest: Manifest) -> bool:
 
 def model_sha256(run_dir: pathlib.Path) -> str | None:
     """The SHA-256 of `best.keras`; None where there is none yet."""
-    path = run_dir / BEST_MODEL
+    path = RunLayout(run_dir).best_model
     return storage.sha256_of(path) if path.exists() else None
 
 
@@ -40,9 +39,9 @@ def load_best_model(run_dir: pathlib.Path) -> keras.Model:
     Raises:
       DataError: there is none yet, or it is damaged.
     """
-    path = run_dir / BEST_MODEL
+    path = RunLayout(run_dir).best_model
     if not path.exists():
-        raise DataError(f"{run_dir} has no {BEST_MODEL}: no epoch of this run was completed")
+        raise DataError(f"{run_dir} has no {path.name}: no epoch of this run was completed")
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError) as error:

@@ -1,0 +1,201 @@
+"""Every name inside a run directory, and inside the directory of a grid of runs.
+
+RUN_DIR/
+config.json, flags.txt, manifest.json     what was started, and the copy of its data's manifest
+environment.json                          on what
+metrics.jsonl, tensorboard/               what each epoch gave
+checkpoints/ckpt-00007/                   states to go on from
+not_finite/epoch-0001-step-000017/        the state before a loss that is not finite, and the batch
+best.keras, last.keras                    models
+predictions_{split}.csv, metrics_{split}.json
+explain/{split}/                          explain.json and its pictures
+external/NAME/                            evaluations and explanations of other data, by the same names
+throughput.json                           written last: a run that has it has ended
+report/index.html
+sample/, sample_tfrecords/                the embedded sample, where no data was given
+
+GRID_DIR/
+flags.txt, lock
+ablation.json, ablation.csv, ablation.txt
+NAME-seedN/                               a run directory each
+"""
+
+import dataclasses
+import pathlib
+
+from cxr_data.records.manifest import MANIFEST_NAME
+
+CONFIG_NAME = "config.json"
+FLAGS_NAME = "flags.txt"
+HISTORY_NAME = "metrics.jsonl"
+BEST_NAME = "best.keras"
+LAST_NAME = "last.keras"
+CHECKPOINTS_NAME = "checkpoints"
+TENSORBOARD_NAME = "tensorboard"
+EXTERNAL_NAME = "external"
+EXPLANATION_NAME = "explain.json"
+DEPTHS_NAME = "depths.png"
+FILTERS_NAME = "filters.png"
+# What is being written begins or ends so, and gets its own name when it is whole.
+WRITING = "writing"
+TEMPORARY = ".tmp"
+# Of a checkpoint.
+SUMS_NAME = "SHA256SUMS"
+STATE_NAME = "state"
+_CHECKPOINT = "ckpt-"
+_EXPLANATIONS = "explain"
+_METRICS, _PREDICTIONS = "metrics_", "predictions_"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunLayout:
+    """The paths in a run directory; nothing need be there.
+
+    Evaluations and explanations of other data than the run's own have the same names in `external`.
+    """
+
+    directory: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The configuration: a directory that has it is a run's."""
+        return self.directory / CONFIG_NAME
+
+    @property
+    def flags(self) -> pathlib.Path:
+        """The flags that start the run again, for `--flagfile`."""
+        return self.directory / FLAGS_NAME
+
+    @property
+    def manifest(self) -> pathlib.Path:
+        """The copy of the manifest of the run's data."""
+        return self.directory / MANIFEST_NAME
+
+    @property
+    def environment(self) -> pathlib.Path:
+        """Versions, commit and machine."""
+        return self.directory / "environment.json"
+
+    @property
+    def history(self) -> pathlib.Path:
+        """The epochs' rows, JSON lines."""
+        return self.directory / HISTORY_NAME
+
+    @property
+    def throughput(self) -> pathlib.Path:
+        """Rates and memory. It is written last of a run's numbers: a run that has it has ended."""
+        return self.directory / "throughput.json"
+
+    @property
+    def best_model(self) -> pathlib.Path:
+        """The model of the best epoch."""
+        return self.directory / BEST_NAME
+
+    @property
+    def last_model(self) -> pathlib.Path:
+        """The model of the last epoch."""
+        return self.directory / LAST_NAME
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """The directory of the states to go on from."""
+        return self.directory / CHECKPOINTS_NAME
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """The directory of TensorBoard's curves and traces."""
+        return self.directory / TENSORBOARD_NAME
+
+    @property
+    def sample_images(self) -> pathlib.Path:
+        """The images of the embedded sample."""
+        return self.directory / "sample"
+
+    @property
+    def sample_shards(self) -> pathlib.Path:
+        """The shards of the embedded sample."""
+        return self.directory / "sample_tfrecords"
+
+    @property
+    def report(self) -> pathlib.Path:
+        """The page."""
+        return self.directory / "report" / "index.html"
+
+    def not_finite(self, epoch: int, step: int) -> pathlib.Path:
+        """Return the directory of the state before a step whose loss is not finite; both count from 1."""
+        return self.directory / "not_finite" / f"epoch-{epoch:04d}-step-{step:06d}"
+
+    def predictions(self, split: str) -> pathlib.Path:
+        """Return the file of what the best model says of every image of a split."""
+        return self.directory / f"{_PREDICTIONS}{split}.csv"
+
+    def metrics(self, split: str) -> pathlib.Path:
+        """Return the file of what these predictions are worth."""
+        return self.directory / f"{_METRICS}{split}.json"
+
+    def explanation(self, split: str) -> pathlib.Path:
+        """Return the directory of a split's maps and galleries."""
+        return self.directory / _EXPLANATIONS / split
+
+    def external(self, name: str) -> "RunLayout":
+        """Return the place of what was said of other data, by the name of its folder."""
+        return RunLayout(self.directory / EXTERNAL_NAME / name)
+
+    def splits(self) -> set[str]:
+        """Find the splits of which there are metrics, predictions or an explanation."""
+        metrics = {path.stem.removeprefix(_METRICS) for path in self.directory.glob(f"{_METRICS}*.json")}
+        predictions = self.directory.glob(f"{_PREDICTIONS}*.csv")
+        explained = self.directory.glob(f"{_EXPLANATIONS}/*/{EXPLANATION_NAME}")
+        return (
+            metrics
+            | {path.stem.removeprefix(_PREDICTIONS) for path in predictions}
+            | {path.parent.name for path in explained}
+        )
+
+    def external_metrics(self) -> list[tuple[str, str]]:
+        """Find the evaluations of other data: its name and the split, sorted by their paths."""
+        found = sorted(self.directory.glob(f"{EXTERNAL_NAME}/*/{_METRICS}*.json"))
+        return [(path.parent.name, path.stem.removeprefix(_METRICS)) for path in found]
+
+
+@dataclasses.dataclass(frozen=True)
+class GridLayout:
+    """The paths in the directory of a grid, beside its runs."""
+
+    directory: pathlib.Path
+
+    @property
+    def flags(self) -> pathlib.Path:
+        """The flags that start the grid again, for `--flagfile`."""
+        return self.directory / FLAGS_NAME
+
+    @property
+    def lock(self) -> pathlib.Path:
+        """Held by the process that runs the grid, and by the run at work."""
+        return self.directory / "lock"
+
+    def table(self, suffix: str) -> pathlib.Path:
+        """Return the file of the table as `json`, `csv` or `txt`."""
+        return self.directory / f"ablation.{suffix}"
+
+
+def batch_ids_of(not_finite: pathlib.Path) -> pathlib.Path:
+    """Return the list of a batch whose loss is not finite, in a directory of `RunLayout.not_finite`."""
+    return not_finite / "batch.json"
+
+
+def case_picture_name(kind: str, number: int) -> str:
+    """Return the name of the picture of a case in the galleries of an explanation."""
+    return f"{kind}-{number:03d}.jpg"
+
+
+def checkpoint_path(checkpoints: pathlib.Path, number: int) -> pathlib.Path:
+    """Return the directory of a checkpoint."""
+    return checkpoints / f"{_CHECKPOINT}{number:05d}"
+
+
+def checkpoint_numbers(checkpoints: pathlib.Path) -> list[int]:
+    """Return the numbers of the checkpoints that are there, ascending."""
+    return sorted(
+        int(path.name.removeprefix(_CHECKPOINT)) for path in checkpoints.glob(f"{_CHECKPOINT}*[0-9]")
+    )
