@@ -24,9 +24,11 @@ OPTIONS = {"size": 48, "shard_mb": 0.1, "quiet": True}
 # comes to the step for the COUNTth time, and prints what became of it.
 KILL_AT_STEPS = """
 import os, signal, sys
-from cxr_data import convert, finish, ledger, manifest, quarantine, resume, sharder_config, storage, write
+from cxr_data.convert import config as sharder_config
+from cxr_data.convert import convert, ledger, resume, shard_writer
+from cxr_data.core import storage
 
-modules = {"storage": storage, "ledger": ledger, "write": write, "os": os, "resume": resume}
+modules = {"storage": storage, "ledger": ledger, "shard_writer": shard_writer, "os": os, "resume": resume}
 
 def die_at(step, count, output):
     module, name = step.split(".")
@@ -73,7 +75,7 @@ def undisturbed(source, tmp_path_factory):
 
 STEPS = [
     ("ledger.write_ledger", 1),  # before the ledger is begun
-    ("write._write_all", 3),  # in a temporary file
+    ("shard_writer._write_all", 3),  # in a temporary file
     ("os.fsync", 4),  # after a temporary write
     ("storage.rename", 3),  # before a shard's rename
     ("ledger.append", 2),  # after the rename, before the ledger knows

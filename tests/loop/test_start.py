@@ -17,12 +17,13 @@ from cxr_train.models.memory import trace
 # Stands for a GPU that is too small: a CPU's memory is the machine's.
 OUT_OF_MEMORY = """
 import tensorflow as tf
-from cxr_train import loop, main
+from cxr_train import main
+from cxr_train.loop import trainer
 
 def run(self, stop):
     raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-loop.Trainer.run = run
+trainer.Trainer.run = run
 main.console_main()
 """
 

@@ -41,7 +41,7 @@ def rewrite(made, change):
     changed = bytearray(content[start : start + int(row["length"])])
     change(changed, int(row["payload"]) - start)
     head, tail = example.frame(b"", bytes(changed))
-    content[int(row["record"]) : start + len(changed) + 4] = head + example + tail
+    content[int(row["record"]) : start + len(changed) + 4] = head + changed + tail
     path.write_bytes(content)
 
 
@@ -62,8 +62,8 @@ def test_a_flipped_bit_anywhere_is_found(made):
 
 @pytest.mark.parametrize("value", [1.5, -0.25, float("nan"), float("inf")])
 def test_a_value_out_of_range(made, value):
-    def change(example, payload):
-        struct.pack_into("<f", example, payload + 40, value)
+    def change(content, payload):
+        struct.pack_into("<f", content, payload + 40, value)
 
     rewrite(made, change)
     text = only_problem(made)
@@ -72,9 +72,9 @@ def test_a_value_out_of_range(made, value):
 
 
 def test_a_label_that_is_none(made):
-    def change(example, payload):
-        position = bytes(example).index(b"label") + 5 + 6
-        example[position] = 77
+    def change(content, payload):
+        position = bytes(content).index(b"label") + 5 + 6
+        content[position] = 77
 
     rewrite(made, change)
     text = only_problem(made)
