@@ -1,0 +1,1 @@
+"""One run directory: the names in it, its configuration, its saved models, its mirror."""
