@@ -3,95 +3,115 @@
 import math
 from dataclasses import dataclass
 
-from cxr_data.convert import exclude
+from cxr_data.convert.exclude import BALANCES
 from cxr_data.core.errors import UsageError
-from cxr_data.images import decode, harmonize
+from cxr_data.core.settings import check_settings, required, setting
+from cxr_data.images import harmonize
+from cxr_data.images.decode import COLORS
 from cxr_data.images.preprocess import MAX_PIXELS, PixelOptions
-from cxr_data.records import example
-from cxr_data.sources import duplicates, patients
+from cxr_data.records.example import DTYPES
+from cxr_data.sources import patients
+from cxr_data.sources.duplicates import POLICIES
 
 RUNNERS = ("local", "beam")
 
 
+def parse_share(text: str) -> float:
+    """Parse `--max_bad`: `1%` or `0.01` as 0.01. Raise UsageError."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError as error:
+        raise UsageError(f"--max_bad={text}: give a share, as 1% or 0.01") from error
+
+
 @dataclass(frozen=True)
 class SharderConfig:
-    """What to convert, and how.
+    """What to convert, and how: the help of each field says what it is.
 
-    Attributes:
-      source: a folder or a CSV file.
-      output: a local or remote folder.
-      size: height and width of the records' images.
-      dtype: one of `example.DTYPES`.
-      channels: 3 or 1.
-      color: "gray" or "keep".
-      splits: `train:0.8,...`, "folders", or "auto": folders where the source has them.
-      classes: class names in index order; empty for alphabetical order.
-      group_regex: see `patients.find_groups`.
-      shard_mb: the largest size of a shard, in millions of bytes.
-      workers: processes; -1 for one a core, 0 for none (all in this process).
-      seed: of the split and the order.
-      duplicates: "exclude", "keep" or "fail".
-      exclude: a list of images to leave out, see `exclude.read_exclusions`; empty for none.
-      exclude_findings: an audit whose pairs are to go, see `exclude.read_findings`; empty for none.
-      balance: one of `exclude.BALANCES`.
-      crop_border: "none", "auto" or a share, see `harmonize.crop`.
-      equalize_to: see `harmonize.equalize`; 0 for no.
-      max_pixels: larger images are quarantined.
-      max_bad: the share of quarantined images at which the run stops.
-      image_timeout: seconds that one image may take.
-      audit: whether to look for leakage and shortcuts at the end.
-      overwrite: whether an output of other flags or inputs may be replaced.
-      retry_quarantined: whether to try the quarantined files of a finished output again.
-      log_json: file for JSON lines, "-" for stdout.
-      quiet: no progress on stderr.
-      runner: one of `RUNNERS`.
-      beam_runner: the Beam runner's name.
-      beam_options: further flags of Beam, as on a command line.
+    `quiet` has no flag: no progress on stderr.
+
+    Raises:
+      UsageError: a value that no conversion could use, or values that do not go together.
     """
 
-    source: str
-    output: str
-    size: int = 360
-    dtype: str = "float32"
-    channels: int = 3
-    color: str = "gray"
-    splits: str = "auto"
-    classes: tuple[str, ...] = ()
-    group_regex: str = patients.AUTO
-    shard_mb: float = 100
-    workers: int = -1
-    seed: int = 0
-    duplicates: str = "exclude"
-    exclude: str = ""
-    exclude_findings: str = ""
-    balance: str = "none"
-    crop_border: str = harmonize.NONE
-    equalize_to: int = 0
-    max_pixels: int = MAX_PIXELS
-    max_bad: float = 1.0
-    image_timeout: float = 120
-    audit: bool = True
-    overwrite: bool = False
-    retry_quarantined: bool = False
-    log_json: str = ""
+    source: str = required(
+        "Folder of CLASS/ or SPLIT/CLASS/ folders, or a CSV path,label[,group][,split][,source]."
+    )
+    output: str = required("Folder for the shards and the manifest; local, s3:// or gs://.")
+    size: int = setting(360, "Height and width of the stored images, in pixels.", at_least=1, at_most=4096)
+    dtype: str = setting(
+        "float32", "Type of the stored pixels; the float types are in [0, 1].", choices=DTYPES
+    )
+    channels: int = setting(3, "Channels of the stored images: 3 (gray is repeated) or 1.", choices=(3, 1))
+    color: str = setting(
+        "gray",
+        "What becomes of colour images: made gray, as in the study, or their colours kept.",
+        choices=COLORS,
+    )
+    splits: str = setting(
+        "auto",
+        "Splits by their shares, as train:0.8,validation:0.1,test:0.1; folders: the source's own; "
+        "auto: folders where the source has them, else these shares.",
+    )
+    classes: tuple[str, ...] = setting(
+        (), "Class names in the order of their index; alphabetical by default."
+    )
+    group_regex: str = setting(
+        patients.AUTO,
+        "Regular expression whose first group is the patient in a path; auto knows the public datasets; "
+        "none: every image is a patient of its own.",
+    )
+    shard_mb: float = setting(100, "Largest size of a shard, in millions of bytes.")
+    workers: int = setting(-1, "Worker processes; -1: one a core; 0: all work in this process.", at_least=-1)
+    seed: int = setting(0, "Seed of the splits and of the order of the images.")
+    duplicates: str = setting("exclude", "What to do with files of the same bytes.", choices=POLICIES)
+    exclude: str = setting(
+        "",
+        "File that lists images to leave out, a line each: the id or the path, and after a tab the reason.",
+    )
+    exclude_findings: str = setting(
+        "", "Audit (an audit.json) whose repeated and leaking images are left out."
+    )
+    balance: str = setting(
+        "none",
+        "Whether images are dropped until all classes have as many: overall, or in each source.",
+        choices=BALANCES,
+    )
+    crop_border: str = setting(
+        harmonize.NONE,
+        "Borders to cut off: none; auto: flat ones, such as letter-boxes; or a share of each side, as 0.05.",
+    )
+    equalize_to: int = setting(
+        0,
+        "Size in pixels to which all images are reduced first, and one JPEG quality, so that they show no "
+        "traces of their files; at most half of the smallest image; 0: no.",
+    )
+    max_pixels: int = setting(
+        MAX_PIXELS, "Largest number of pixels of an image; larger ones are quarantined."
+    )
+    max_bad: float = setting(
+        "100%",
+        "Share of the files, as 1% or 0.01, that may be quarantined; more stop the run.",
+        parse=parse_share,
+    )
+    image_timeout: float = setting(120, "Seconds that an image may take; a slower one is quarantined.")
+    audit: bool = setting(True, "Whether to look for leakage and shortcuts at the end; writes audit.json.")
+    overwrite: bool = setting(False, "Whether to replace an output of other flags or inputs.")
+    retry_quarantined: bool = setting(
+        False, "Whether to try the quarantined files of a finished output again."
+    )
+    log_json: str = setting("", "File for the progress as JSON lines; - is stdout.")
     quiet: bool = False
-    runner: str = "local"
-    beam_runner: str = "DirectRunner"
-    beam_options: str = ""
+    runner: str = setting(
+        "local", "What does the work: processes of this machine, or Apache Beam.", choices=RUNNERS
+    )
+    beam_runner: str = setting(
+        "DirectRunner", "Name of Beam's runner: DirectRunner, FlinkRunner, SparkRunner, ..."
+    )
+    beam_options: str = setting("", "Further flags for Beam, as '--flink_master=HOST:8081'.")
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("dtype", example.DTYPES),
-            ("channels", (1, 3)),
-            ("color", decode.COLORS),
-            ("duplicates", duplicates.POLICIES),
-            ("balance", exclude.BALANCES),
-            ("runner", RUNNERS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"--{name}={getattr(self, name)}: choose from {', '.join(map(str, allowed))}"
-                )
+        check_settings(self)
         if self.color == "keep" and self.channels == 1:
             raise UsageError("--color=keep needs --channels=3")
         harmonize.parse_crop(self.crop_border)
@@ -99,14 +119,8 @@ class SharderConfig:
             raise UsageError("--equalize_to makes images gray: it needs --color=gray")
         if self.equalize_to and not 16 <= self.equalize_to <= 4096:
             raise UsageError(f"--equalize_to={self.equalize_to}: choose from 16 to 4096, or 0 for no")
-        if not 1 <= self.size <= 4096:
-            raise UsageError(f"--size={self.size}: choose from 1 to 4096")
         if not all(0 < x < math.inf for x in (self.shard_mb, self.max_pixels, self.image_timeout)):
             raise UsageError("--shard_mb, --max_pixels and --image_timeout must be above 0, and finite")
-        if self.workers < -1:
-            raise UsageError(
-                f"--workers={self.workers}: give a number, 0 for this process, or -1 for one a core"
-            )
         if not 0 <= self.max_bad <= 1:
             raise UsageError(f"--max_bad={self.max_bad:.0%}: choose from 0% to 100%")
         if self.beam_options and self.runner != "beam":

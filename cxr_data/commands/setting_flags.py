@@ -1,0 +1,87 @@
+"""The flags of a command, from the settings of a frozen dataclass: see `cxr_data.core.settings`.
+
+define_flags(SharderConfig)           # before the command line is parsed
+config = from_flags(SharderConfig)    # after it
+"""
+
+import types
+import typing
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+from absl import flags
+
+from cxr_data.core.errors import UsageError
+from cxr_data.core.settings import Setting, settings_of
+
+Config = TypeVar("Config")
+
+
+def define_flags(config: type, *, leave_out: Collection[str] = ()) -> None:
+    """Defines a flag for each setting of a dataclass.
+
+    Args:
+      config: the dataclass.
+      leave_out: names of fields for which this command has no flag.
+
+    Raises:
+      DuplicateFlagError: a flag of that name is there already.
+    """
+    hints = typing.get_type_hints(config)
+    for field, setting in settings_of(config):
+        if field.name not in leave_out:
+            _define(setting.flag or field.name, _kind(hints[field.name], setting), setting)
+
+
+def from_flags(config: type[Config], **given: Any) -> Config:
+    """Makes a dataclass from the parsed flags.
+
+    Args:
+      config: the dataclass.
+      **given: the fields that are not to be read from a flag.
+
+    Raises:
+      UsageError: a flag is missing, or has a value that the dataclass refuses.
+    """
+    values, missing = dict(given), []
+    for field, setting in settings_of(config):
+        if field.name in given:
+            continue
+        name = setting.flag or field.name
+        value = flags.FLAGS[name].value
+        if setting.required and not value:
+            missing.append(f"--{name} is missing")
+        elif setting.parse:
+            values[field.name] = setting.parse(value)
+        else:
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+    if missing:
+        raise UsageError(f"{', '.join(missing)} (--help lists the flags)")
+    return config(**values)
+
+
+def _kind(annotation: Any, setting: Setting) -> object:
+    """Return the type of a flag's value: the field's, without None, or what the field's parser takes."""
+    if setting.parse:
+        return tuple if isinstance(setting.default, tuple) else str
+    if isinstance(annotation, types.UnionType):
+        annotation = next(part for part in typing.get_args(annotation) if part is not types.NoneType)
+    return typing.get_origin(annotation) or annotation
+
+
+def _define(name: str, kind: object, setting: Setting) -> None:
+    default = setting.default
+    if kind is tuple:
+        flags.DEFINE_list(name, list(default or ()), setting.help)
+    elif kind is str and setting.choices:
+        flags.DEFINE_enum(name, default, setting.choices, setting.help)
+    elif kind is str:
+        flags.DEFINE_string(name, default, setting.help)
+    elif kind is bool:
+        flags.DEFINE_bool(name, default, setting.help)
+    elif kind is int:
+        flags.DEFINE_integer(name, default, setting.help, setting.at_least, setting.at_most)
+    elif kind is float:
+        flags.DEFINE_float(name, default, setting.help, setting.at_least, setting.at_most)
+    else:
+        raise TypeError(f"--{name}: no flag can be made of {kind}")

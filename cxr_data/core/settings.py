@@ -1,0 +1,111 @@
+"""A setting, which a user may change, is declared once: as a field of a frozen dataclass.
+
+    @dataclasses.dataclass(frozen=True)
+    class SharderConfig:
+        source: str = required("Folder or CSV of images.")
+        size: int = setting(360, "Height and width of the stored images, in pixels.", at_least=1)
+        dtype: str = setting("float32", "How pixels are stored.", choices=DTYPES)
+
+        def __post_init__(self) -> None:
+            check_settings(self)
+
+`cxr_data.commands.setting_flags` makes a command's flags of such a class, and the class of the flags. A field
+that is declared without `setting` or `required` has no flag.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, TypeVar, overload
+
+from cxr_data.core.errors import UsageError
+
+Given = TypeVar("Given", bound=str | Sequence[str])
+Value = TypeVar("Value")
+
+_KEY = "setting"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is declared about a field, beside its name and type.
+
+    Attributes:
+      help: begins with what the setting is; shown by `--help`.
+      default: of the flag: a value of the field, or what `parse` makes one of.
+      required: whether a user must give a value; there is no default then.
+      choices: the only values that it may have; empty for any.
+      at_least, at_most: the bounds of a number, both allowed; None for none.
+      parse: makes the value of a flag's text, or of the list of texts that are separated by commas.
+      flag: the flag's name where it is not the field's.
+    """
+
+    help: str
+    default: Any = None
+    required: bool = False
+    choices: Collection[Any] = ()
+    at_least: int | None = None
+    at_most: int | None = None
+    parse: Callable[[Any], Any] | None = None
+    flag: str | None = None
+
+
+@overload
+def setting(
+    default: Given, help: str, *, parse: Callable[[Given], Value], flag: str | None = None
+) -> Value: ...
+
+
+@overload
+def setting(
+    default: Value,
+    help: str,
+    *,
+    choices: Collection[Value] = (),
+    at_least: int | None = None,
+    at_most: int | None = None,
+) -> Value: ...
+
+
+def setting(default: Any, help: str, **declared: Any) -> Any:
+    """Declares a field that a user may set, see `Setting`.
+
+    With `parse`, the default is written as a user would write it, and the field's default is what `parse`
+    makes of it: `head: tuple[int, ...] = setting("128-32", "Widths.", parse=parse_head)`. The parser raises
+    UsageError, which names the flag.
+    """
+    metadata = {_KEY: Setting(help, default, **declared)}
+    if parse := metadata[_KEY].parse:
+        # By a factory, since a dataclass refuses a dictionary as a default.
+        return dataclasses.field(default_factory=functools.partial(parse, default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def required(help: str, *, parse: Callable[[str], Any] | None = None) -> Any:
+    """Declares a field that a user must set."""
+    return dataclasses.field(metadata={_KEY: Setting(help, required=True, parse=parse)})
+
+
+def settings_of(config: Any) -> Iterator[tuple[dataclasses.Field[Any], Setting]]:
+    """The fields of a dataclass, or of an instance, that are declared as settings, in order."""
+    for field in dataclasses.fields(config):
+        if _KEY in field.metadata:
+            yield field, field.metadata[_KEY]
+
+
+def check_settings(config: Any) -> None:
+    """Checks the choices and bounds that the fields of a dataclass's instance declare.
+
+    Raises:
+      UsageError: a value is not allowed, naming its flag.
+    """
+    for field, declared in settings_of(config):
+        value, flag = getattr(config, field.name), declared.flag or field.name
+        if declared.choices and value not in declared.choices:
+            raise UsageError(f"--{flag}={value}: choose one of {', '.join(map(str, declared.choices))}")
+        if value is None:
+            continue
+        if declared.at_least is not None and not value >= declared.at_least:
+            raise UsageError(f"--{flag}={value}: must be at least {declared.at_least}")
+        if declared.at_most is not None and not value <= declared.at_most:
+            raise UsageError(f"--{flag}={value}: must be at most {declared.at_most}")

@@ -1,0 +1,116 @@
+"""Settings that are declared once: the flags that follow, the dataclass that the flags give, the checks."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.convert.config import SharderConfig
+from cxr_data.core.errors import UsageError
+from cxr_data.core.settings import check_settings, required, setting, settings_of
+
+# Fields that are no setting of their own: the program gives them.
+GIVEN = {SharderConfig: {"quiet"}}
+
+
+def parse_widths(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split("-"))
+
+
+def parse_pairs(entries: Sequence[str]) -> dict[str, str]:
+    return dict(entry.split(":") for entry in entries)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One field of every kind; their names are no flags of any command."""
+
+    t_place: str = required("Place.")
+    t_given: str
+    t_text: str = setting("", "Text.")
+    t_way: str = setting("slow", "Way.", choices=("slow", "fast"))
+    t_odd: int = setting(1, "Odd number.", choices=(1, 3))
+    t_count: int = setting(2, "Count.", at_least=1, at_most=5)
+    t_rate: float | None = setting(None, "Rate.", at_least=0)
+    t_on: bool = setting(True, "Whether it is on.")
+    t_names: tuple[str, ...] = setting((), "Names.")
+    t_widths: tuple[int, ...] = setting("8-4", "Widths.", parse=parse_widths, flag="t_w")
+    t_pairs: Mapping[str, str] = setting((), "Pairs.", parse=parse_pairs)
+    t_left_out: int = setting(7, "No flag of this command.")
+    t_quiet: bool = False
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+define_flags(Config, leave_out=["t_left_out"])
+
+
+@flagsaver.flagsaver
+def parse(*line: str) -> Config:
+    flags.FLAGS(["program", *line])
+    return from_flags(Config, t_given="given", t_left_out=Config.t_left_out)
+
+
+def test_flags_that_are_not_given_make_the_defaults():
+    made = parse("--t_place=here")
+    assert made == Config("here", "given")
+    assert (made.t_widths, made.t_pairs, made.t_rate, made.t_names) == ((8, 4), {}, None, ())
+    assert "t_left_out" not in flags.FLAGS
+    assert "t_quiet" not in flags.FLAGS
+
+
+def test_every_flag_reaches_its_field():
+    line = "--t_place=x --t_text=a,b --t_way=fast --t_odd=3 --t_count=5 --t_rate=0.5 --not_on --t_names=a,b"
+    made = parse(*line.split(), "--t_w=3-2-1", "--t_pairs=a:b")
+    assert made == Config("x", "given", "a,b", "fast", 3, 5, 0.5, False, ("a", "b"), (3, 2, 1), {"a": "b"})
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "named"),
+    [
+        ([], UsageError, "--t_place is missing"),
+        (["--t_place="], UsageError, "--t_place is missing"),
+        (["--t_place=x", "--t_way=quick"], flags.IllegalFlagValueError, "--t_way=quick"),
+        (["--t_place=x", "--t_count=0"], flags.IllegalFlagValueError, "--t_count=0"),
+        (["--t_place=x", "--t_count=6"], flags.IllegalFlagValueError, "--t_count=6"),
+        (["--t_place=x", "--t_odd=2"], UsageError, "--t_odd=2: choose one of 1, 3"),
+    ],
+)
+def test_what_a_flag_may_not_be_is_refused_by_name(line, error, named):
+    with pytest.raises(error, match=named):
+        parse(*line)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"t_way": "quick"}, "--t_way=quick: choose one of slow, fast"),
+        ({"t_odd": 2}, "--t_odd=2: choose one of 1, 3"),
+        ({"t_count": 0}, "--t_count=0: must be at least 1"),
+        ({"t_count": 6}, "--t_count=6: must be at most 5"),
+        ({"t_rate": float("nan")}, "--t_rate=nan: must be at least 0"),
+    ],
+)
+def test_a_program_is_refused_the_same(values, named):
+    with pytest.raises(UsageError, match=named):
+        Config("x", "given", **values)
+
+
+def test_two_settings_of_one_name_are_a_defect():
+    with pytest.raises(flags.DuplicateFlagError):
+        define_flags(dataclasses.make_dataclass("Other", [("t_text", str, setting("", "Text."))]))
+
+
+@pytest.mark.parametrize("config", GIVEN, ids=lambda config: config.__name__)
+def test_every_field_has_a_flag_with_help_or_is_given_by_the_program(config):
+    settings = {field.name: declared for field, declared in settings_of(config)}
+    assert {field.name for field in dataclasses.fields(config)} - set(settings) == GIVEN[config]
+    for name, declared in settings.items():
+        assert declared.help[0].isupper(), name
+        assert declared.help.endswith("."), name
+        if declared.parse and not declared.required:
+            declared.parse(declared.default)
