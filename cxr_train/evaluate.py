@@ -31,7 +31,7 @@ from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.mirror import published
-from cxr_train.runs.saved_run import load_best_model
+from cxr_train.runs.run_model import load_best_model
 
 
 def options_from_flags(config: TrainConfig, below: pathlib.PurePath) -> EvaluationOptions:

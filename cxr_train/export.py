@@ -38,7 +38,8 @@ from cxr_train.inference.export_formats import FORMATS
 from cxr_train.inference.files import find_files
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
-from cxr_train.runs.saved_run import load_best_model, trained_on
+from cxr_train.runs.run_model import load_best_model
+from cxr_train.runs.saved_run import trained_on
 
 # What the largest probability may differ by, in float32; 16-bit models round more.
 TOLERANCES = {"float32": 1e-5, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}

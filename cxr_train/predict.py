@@ -29,7 +29,8 @@ from cxr_train.flags.run_directory import with_local_run
 from cxr_train.inference.files import ImageFile, find_files, read_images
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
-from cxr_train.runs.saved_run import load_best_model, trained_on
+from cxr_train.runs.run_model import load_best_model
+from cxr_train.runs.saved_run import trained_on
 
 NOTICE = "Research software: nothing here is a diagnosis."
 

@@ -25,7 +25,7 @@ from cxr_train.runs.layout import (
     TENSORBOARD_NAME,
 )
 from cxr_train.runs.mirror import published
-from cxr_train.runs.saved_run import load_best_model
+from cxr_train.runs.run_model import load_best_model
 
 
 def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement, stop: StopRequest) -> None:

@@ -1,6 +1,5 @@
 """The audit in pictures: pairs that show the same, side by side, and the features of each class."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from cxr_data.audit.findings import SHORTCUT
 from cxr_data.audit.shortcut_features import Feature, features_of
 from cxr_data.core import storage
 from cxr_data.core.errors import one_line
+from cxr_data.core.figures import figure_bytes, plain
 
 FOLDER = "audit"
 """Where the pictures stand, beside `audit.json`."""
@@ -100,13 +100,11 @@ def _draw_features(path: str, audit: Audit, features: Sequence[Feature]) -> str:
 
 def _plain(name: str) -> str:
     """A name of the user's as matplotlib shows it: its dollars begin no formula."""
-    return one_line(name).replace("$", r"\$")
+    return plain(one_line(name))
 
 
 def _save(figure: Any, path: str) -> str:
     if not storage.is_remote(path):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    storage.replace(path, content.getvalue())
+    storage.replace(path, figure_bytes(figure, format="png", dpi=110))
     return path

@@ -27,6 +27,7 @@ from cxr_data.stats.bootstrap import CONFIDENCE, PatientBootstrap, percentiles
 from cxr_data.stats.undefined import ratio
 from cxr_train.evaluation import metrics
 from cxr_train.evaluation.metrics import Counts, Floats, OneVsRest
+from cxr_train.runs.metric_names import RATES
 
 METHOD = "percentile bootstrap over patients"
 
@@ -66,7 +67,7 @@ def resample_metrics(bootstrap: PatientBootstrap, labels: Counts, probabilities:
     images = counts.true_positives + counts.false_positives + counts.false_negatives + counts.true_negatives
     return Replicates(
         accuracy=ratio(counts.true_positives.sum(axis=1), images[:, 0]),
-        per_class={name: getattr(counts, name) for name in metrics.RATES} | {"auroc": auroc, "auprc": auprc},
+        per_class={name: getattr(counts, name) for name in RATES} | {"auroc": auroc, "auprc": auprc},
     )
 
 

@@ -19,13 +19,10 @@ import sklearn.metrics
 
 from cxr_data.core.errors import CxrError
 from cxr_data.stats.undefined import json_number, ratio
+from cxr_train.runs.metric_names import RATES
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
-
-# The per-class metrics in the order in which tables show them.
-RATES = ("one_vs_rest_accuracy", "sensitivity", "specificity", "precision", "f1")
-RANKINGS = ("auroc", "auprc")
 
 
 def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, classes: int) -> Counts:

@@ -30,7 +30,6 @@ from cxr_train.explanation.gradcam import GradCam, Maps
 from cxr_train.explanation.layers import check_layers, stage_outputs
 from cxr_train.explanation.occlusion import OcclusionCheck, check_occlusion
 from cxr_train.explanation.overlays import depths_figure, filters_figure, tile
-from cxr_train.loop.assemble import model_of
 from cxr_train.models.backbones import find_backbone
 from cxr_train.models.classifier import in_float32
 from cxr_train.runs.config import TrainConfig
@@ -42,7 +41,8 @@ from cxr_train.runs.layout import (
     RunLayout,
     case_picture_name,
 )
-from cxr_train.runs.saved_run import is_own_data, load_best_model, model_sha256
+from cxr_train.runs.run_model import build_run_model, load_best_model
+from cxr_train.runs.saved_run import is_own_data, model_sha256
 
 # The depths are shown for a few images of different classes; more rows do not fit on a page.
 _DEPTH_ROWS = 4
@@ -313,4 +313,4 @@ def initial_model(config: TrainConfig, classes: int, image_size: int) -> keras.M
       DataError: the weights that it started from cannot be had any more.
     """
     keras.utils.set_random_seed(config.seed)
-    return model_of(config, classes=classes, image_size=image_size)
+    return build_run_model(config, classes=classes, image_size=image_size)

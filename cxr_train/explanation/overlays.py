@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cxr_data.core.figures import figure_bytes, plain
 from cxr_train.explanation.gradcam import enlarge
-from cxr_train.reporting.charts import drawn, plain
 
 _OPACITY = 0.65
 _TILE_PIXELS = 224
@@ -103,4 +103,4 @@ def _show(axis: Axes, pixels: np.ndarray) -> None:
 
 
 def _png(figure: Figure) -> bytes:
-    return drawn(figure, format="png", dpi=_DPI)
+    return figure_bytes(figure, format="png", dpi=_DPI)

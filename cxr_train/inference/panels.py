@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cxr_data.core import storage
+from cxr_data.core.figures import figure_bytes, plain
 from cxr_data.records.manifest import Manifest
 from cxr_train.inference.files import ImageFile, read_image
-from cxr_train.reporting.charts import drawn, plain
 
 # A file's name has at most 255 bytes, a character up to four.
 _LONGEST_STEM = 60
@@ -25,7 +25,7 @@ def write_panels(
     for number, (file, row) in enumerate(zip(files, rows, strict=True)):
         if row["probabilities"] is None:
             continue
-        picture = drawn(panel(read_image(file.path, options), row), format="png")
+        picture = figure_bytes(panel(read_image(file.path, options), row), format="png")
         target = directory / f"{number:05d}_{pathlib.PurePath(file.name).stem[:_LONGEST_STEM]}.png"
         storage.replace(target, picture)
 

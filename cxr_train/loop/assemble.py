@@ -11,7 +11,6 @@ from cxr_data.records.manifest import Manifest
 from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement
-from cxr_train.models.classifier import build_model
 from cxr_train.models.freeze import backbone_layers, layers_to_freeze, set_trainable
 from cxr_train.recipe.augment import parse_augmentation
 from cxr_train.recipe.ema import WeightAverage
@@ -19,6 +18,7 @@ from cxr_train.recipe.loss import Objective, resolve_class_weights
 from cxr_train.recipe.loss_scale import LossScale
 from cxr_train.recipe.optimizers import ParameterGroups, Schedule, make_optimizer
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.run_model import build_run_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,24 +50,6 @@ class Training:
         self.step.retrace(compile=compile)
 
 
-def model_of(
-    config: TrainConfig, *, classes: int, image_size: int, dtype_policy: str = "float32"
-) -> keras.Model:
-    """The model of a run as it is before the first step; the arguments are those of `build_model`."""
-    return build_model(
-        config.backbone,
-        classes=classes,
-        image_size=image_size,
-        head=config.head,
-        dropout=config.dropout,
-        dropout_after=config.dropout_after,
-        weights=config.weights,
-        input_range=config.input_range,
-        batch_norm_momentum=config.batch_norm_momentum,
-        dtype_policy=dtype_policy,
-    )
-
-
 def assemble_training(
     config: TrainConfig, manifest: Manifest, placement: Placement, steps_per_epoch: int
 ) -> Training:
@@ -85,7 +67,7 @@ def assemble_training(
     )
     keras.utils.set_random_seed(config.seed)
     with placement.strategy.scope():
-        model = model_of(
+        model = build_run_model(
             config,
             classes=len(manifest.class_names),
             image_size=manifest.size,

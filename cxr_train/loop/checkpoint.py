@@ -22,7 +22,7 @@ from cxr_train.recipe.loss_scale import LossScale
 from cxr_train.recipe.optimizers import ParameterGroups
 from cxr_train.runs.layout import STATE_NAME, SUMS_NAME, WRITING, checkpoint_numbers, checkpoint_path
 from cxr_train.runs.monitor import Monitor
-from cxr_train.runs.saved_model import link_model
+from cxr_train.runs.run_model import link_model
 
 
 class Checkpoints:

@@ -12,7 +12,7 @@ from cxr_data.core.errors import CxrError
 from cxr_train.loop import epoch_row
 from cxr_train.loop.history import History
 from cxr_train.runs.layout import RunLayout
-from cxr_train.runs.saved_model import link_model, save_model
+from cxr_train.runs.run_model import link_model, save_model
 
 
 class Outputs:

@@ -2,8 +2,6 @@
 
 import base64
 import dataclasses
-import io
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cxr_data.core.figures import figure_bytes, plain
 from cxr_train.evaluation.calibration import BINS, measure_calibration
 
 # Okabe and Ito's colours, told apart by the colour-blind too; the dashes do it in print.
@@ -196,28 +195,13 @@ def _line(number: int) -> dict[str, Any]:
     return {"color": _COLORS[number % len(_COLORS)], "linestyle": _DASHES[number % len(_DASHES)]}
 
 
-def plain(text: str) -> str:
-    """Takes from a name what matplotlib would obey: a dollar sign begins a formula."""
-    return text.replace("$", r"\$")
-
-
 def _legend(text: str) -> str:
     """A name as a legend shows it: one that begins with _ would be hidden."""
     return f"\u200b{plain(text)}" if text.startswith("_") else plain(text)
 
 
-def drawn(figure: Figure, **options: Any) -> bytes:
-    """A figure as a file, `options` being those of `savefig`."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A name in a script that matplotlib's font lacks: a box in a PNG, and of an SVG the browser has it.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(buffer, **options)
-    return buffer.getvalue()
-
-
 def _svg(figure: Figure, alt: str) -> Picture:
     # Without a date, the same run gives the same page.
-    content = drawn(figure, format="svg", metadata={"Date": None, "Creator": None})
+    content = figure_bytes(figure, format="svg", metadata={"Date": None, "Creator": None})
     # The document type names an address; nothing would load it, and nothing shall look like it.
     return embed(content[content.index(b"<svg") :], "image/svg+xml", alt)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr_data.core.errors import UsageError
-from cxr_train.evaluation.metrics import RANKINGS, RATES
+from cxr_train.runs.metric_names import RANKINGS, RATES
 
 # All are shares of something right, but for the loss.
 MONITORS = ("loss", "accuracy", *(f"macro_{name}" for name in (*RATES, *RANKINGS)))
@@ -26,7 +26,7 @@ class Monitor:
         return math.inf if self.name == "loss" else -math.inf
 
     def value(self, validation: dict[str, Any]) -> float | None:
-        """Its value in a summary of `evaluate.Predictions`; None where it is undefined."""
+        """Its value in a summary of `evaluation.metrics`; None where it is undefined."""
         if self.name.startswith("macro_"):
             value: float | None = validation["macro"][self.name.removeprefix("macro_")]
         else:

@@ -1,9 +1,7 @@
-"""A run directory, read back: what it was trained on, and its best model."""
+"""A run directory, read back: what it was trained on, and which model it has."""
 
 import dataclasses
 import pathlib
-
-import keras
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
@@ -31,18 +29,3 @@ def model_sha256(run_dir: pathlib.Path) -> str | None:
     """The SHA-256 of `best.keras`; None where there is none yet."""
     path = RunLayout(run_dir).best_model
     return storage.sha256_of(path) if path.exists() else None
-
-
-def load_best_model(run_dir: pathlib.Path) -> keras.Model:
-    """Loads `best.keras` of a run, which holds no code: safe mode stays on.
-
-    Raises:
-      DataError: there is none yet, or it is damaged.
-    """
-    path = RunLayout(run_dir).best_model
-    if not path.exists():
-        raise DataError(f"{run_dir} has no {path.name}: no epoch of this run was completed")
-    try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"cannot load {path}: {str(error).splitlines()[0][:200]}") from error

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from cxr_data.core.errors import CxrError
 from cxr_train.evaluation import metrics
+from cxr_train.runs.metric_names import RANKINGS, RATES
 
 # The first call into scikit-learn imports for longer than hypothesis grants an example.
 UNHURRIED = settings(deadline=None)
@@ -159,7 +160,7 @@ class TestRates:
         for index in np.ndindex(4, 5):
             alone = metrics.OneVsRest.from_matrix(stack[index])
             np.testing.assert_array_equal(metrics.accuracy(stack)[index], metrics.accuracy(stack[index]))
-            for name in metrics.RATES:
+            for name in RATES:
                 np.testing.assert_array_equal(getattr(together, name)[index], getattr(alone, name))
 
     def test_one_vs_rest_error_of_three_classes_is_two_thirds(self) -> None:
@@ -171,7 +172,7 @@ class TestRates:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             rates = metrics.OneVsRest.from_matrix(np.zeros((3, 3), int))
-            values = [metrics.macro(getattr(rates, name)) for name in metrics.RATES]
+            values = [metrics.macro(getattr(rates, name)) for name in RATES]
             assert np.isnan([*values, metrics.accuracy(np.zeros((3, 3), int))]).all()
 
     def test_macro_leaves_undefined_classes_out(self) -> None:
@@ -255,7 +256,7 @@ class TestSummarize:
     def test_nothing_is_left_out_when_all_is_defined(self) -> None:
         summary = metrics.summarize([0, 1, 2], np.eye(3), NAMES)
         assert summary["left_out"] == {}
-        assert set(summary["macro"]) == {*metrics.RATES, *metrics.RANKINGS}
+        assert set(summary["macro"]) == {*RATES, *RANKINGS}
         assert set(summary["macro"].values()) == {1.0}
 
     def test_a_tie_goes_to_the_lower_index(self) -> None:

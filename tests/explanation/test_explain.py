@@ -28,7 +28,8 @@ from cxr_train.loop.stop import StopRequest
 from cxr_train.loop.trainer import Trainer
 from cxr_train.models import backbones
 from cxr_train.runs.config import TrainConfig
-from cxr_train.runs.saved_run import load_best_model, model_sha256
+from cxr_train.runs.run_model import load_best_model
+from cxr_train.runs.saved_run import model_sha256
 
 SIZE = 16
 QUICK = ExplainOptions(gallery_size=2, check_images=7, filters=2, filter_steps=4)

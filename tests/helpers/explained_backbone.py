@@ -25,7 +25,7 @@ from cxr_train.models.classifier import build_model, in_float32
 from cxr_train.reporting.page import write_report
 from cxr_train.reporting.record import RunRecord
 from cxr_train.runs.config import TrainConfig
-from cxr_train.runs.saved_run import load_best_model
+from cxr_train.runs.run_model import load_best_model
 
 CLASSES = 3
 

@@ -25,7 +25,7 @@ from cxr_train import export, predict
 from cxr_train.inference import export_formats, graph_preprocess
 from cxr_train.inference.files import ImageFile
 from cxr_train.runs.config import TrainConfig
-from cxr_train.runs.saved_run import load_best_model
+from cxr_train.runs.run_model import load_best_model
 
 SIZES = [(48, 40), (32, 32), (64, 64), (31, 77), (1, 200), (333, 500), (1024, 1024), (512, 700), (24, 2000)]
 

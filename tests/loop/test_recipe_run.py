@@ -16,7 +16,7 @@ from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.trainer import Trainer
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.config import TrainConfig
-from cxr_train.runs.saved_run import load_best_model
+from cxr_train.runs.run_model import load_best_model
 
 STEPS = 5
 EVERYTHING = Recipe(

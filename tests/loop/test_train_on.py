@@ -13,7 +13,7 @@ from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
 from cxr_train.loop.stop import StopRequest
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
-from cxr_train.runs.saved_run import load_best_model
+from cxr_train.runs.run_model import load_best_model
 
 BOTH = "train+validation"
 

@@ -22,7 +22,7 @@ from cxr_train.loop import diverged, trainer
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.monitor import Monitor
-from cxr_train.runs.saved_run import load_best_model
+from cxr_train.runs.run_model import load_best_model
 
 pytestmark = pytest.mark.usefixtures("tiny")
 begin = functools.partial(make_trainer, dropout=0.3)

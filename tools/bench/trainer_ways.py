@@ -27,10 +27,11 @@ from cxr_data.input.pipeline import Pipeline, read_split_fields
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.engine.multi_step import Batch
 from cxr_train.engine.strategy import Placement, choose_placement
-from cxr_train.loop.assemble import assemble_training, model_of
+from cxr_train.loop.assemble import assemble_training
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.trainer import Trainer
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.run_model import build_run_model
 from tools.bench.loaders import study_generator
 
 # fit wants an end for data without one.
@@ -236,7 +237,7 @@ def _fit(
 ) -> None:
     """`model.fit` without a progress bar, which is its fastest."""
     keras.utils.set_random_seed(config.seed)
-    model = model_of(
+    model = build_run_model(
         config,
         classes=len(manifest.class_names),
         image_size=manifest.size,

@@ -2,7 +2,7 @@
 
 import keras
 
-from cxr_train.runs.saved_model import link_model, save_model
+from cxr_train.runs.run_model import link_model, save_model
 
 
 def small_model(value: float) -> keras.Model:

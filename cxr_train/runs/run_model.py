@@ -1,0 +1,87 @@
+"""The model of a run: built as it began, and saved as `best.keras` and `last.keras`.
+
+A saved model is whole or not there, and never written to again.
+"""
+
+import os
+import pathlib
+import shutil
+
+import keras
+
+from cxr_data.core.errors import DataError
+from cxr_data.core.storage import rename
+from cxr_train.models.classifier import build_model
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import WRITING, RunLayout
+
+_WRITING = f"{WRITING}.keras"
+
+
+def build_run_model(
+    config: TrainConfig, *, classes: int, image_size: int, dtype_policy: str = "float32"
+) -> keras.Model:
+    """Build the model of a run as it is before the first step.
+
+    Args:
+      config: of the run.
+      classes, image_size, dtype_policy: see `build_model`.
+
+    Raises:
+      UsageError, DataError: as `build_model`.
+    """
+    return build_model(
+        config.backbone,
+        classes=classes,
+        image_size=image_size,
+        head=config.head,
+        dropout=config.dropout,
+        dropout_after=config.dropout_after,
+        weights=config.weights,
+        input_range=config.input_range,
+        batch_norm_momentum=config.batch_norm_momentum,
+        dtype_policy=dtype_policy,
+    )
+
+
+def save_model(model: keras.Model, path: pathlib.Path) -> None:
+    """Saves a model as `path`, replacing what is there once the new file is on the disk."""
+    temporary = path.with_name(_WRITING)
+    # A run that was killed may have left it as a second name of a model that is to stay.
+    temporary.unlink(missing_ok=True)
+    model.save(temporary)
+    _publish(temporary, path)
+
+
+def link_model(existing: pathlib.Path, path: pathlib.Path) -> None:
+    """Makes `path` the same file as `existing`; a copy where the file system has no hard links."""
+    if path.exists() and path.samefile(existing):
+        return  # to rename one name of a file to another of its names does nothing
+    temporary = path.with_name(_WRITING)
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(existing, temporary)
+    except OSError:
+        shutil.copyfile(existing, temporary)
+    _publish(temporary, path)
+
+
+def _publish(temporary: pathlib.Path, path: pathlib.Path) -> None:
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    rename(temporary, path)
+
+
+def load_best_model(run_dir: pathlib.Path) -> keras.Model:
+    """Loads `best.keras` of a run, which holds no code: safe mode stays on.
+
+    Raises:
+      DataError: there is none yet, or it is damaged.
+    """
+    path = RunLayout(run_dir).best_model
+    if not path.exists():
+        raise DataError(f"{run_dir} has no {path.name}: no epoch of this run was completed")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"cannot load {path}: {str(error).splitlines()[0][:200]}") from error
