@@ -1,10 +1,7 @@
 """What the audit looks at: a row a picture, from shards, their records, or the files themselves."""
 
 import multiprocessing
-import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cxr_data.core import storage
+from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import DataError
 from cxr_data.core.runtime import cores
 from cxr_data.images import measure
@@ -229,7 +227,7 @@ def _measured(items: Sequence[Item], options: PixelOptions, quiet: bool) -> Iter
     """A row of each file, or the reason why there is none."""
     files = [(item.path, item.bytes) for item in items]
     # Processes, as for the sharder: decoding holds the interpreter lock too often.
-    with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"), _begin_worker) as pool:
+    with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"), begin_worker) as pool:
         rows: Iterable[Any] = pool.map(partial(_measure, options=options), files, chunksize=8)
         try:
             yield from tqdm(
@@ -240,19 +238,6 @@ def _measured(items: Sequence[Item], options: PixelOptions, quiet: bool) -> Iter
                 "a file ended the process that decoded it: make_tfrecords names such files and leaves them "
                 "out; give the shards that it makes"
             ) from error
-
-
-def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group, and is the parent's affair
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker waits at a pipe that it holds both ends of: for ever, when its parent is gone."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _measure(file: tuple[str, int], options: PixelOptions) -> np.ndarray | str:

@@ -21,6 +21,7 @@ from typing import Any
 
 from cxr_data.convert.plan import ShardPlan
 from cxr_data.convert.shard_writer import NOTHING, ShardResult, remove_attempts, write_shard
+from cxr_data.core import child_process
 from cxr_data.core.errors import DataError
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.sources.quarantine import Quarantined
@@ -56,21 +57,17 @@ class _SlotWatcher:
         self.slot[_WRITTEN] += written
 
 
-def _serve(connection: Connection, slot: Any, directory: str, options: PixelOptions, parent: int) -> None:
+def _serve(connection: Connection, slot: Any, directory: str, options: PixelOptions) -> None:
     """A worker's life: a shard and what to skip in, a result or an error out."""
     # Ctrl-C goes to the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     watcher = _SlotWatcher(slot)
-
-    def parent_lives() -> bool:
-        return os.getppid() == parent
-
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             plan, condemned = connection.recv()
             answer: ShardResult | OSError | DataError | str
             try:
-                answer = write_shard(plan, directory, options, watcher, condemned, parent_lives)
+                answer = write_shard(plan, directory, options, watcher, condemned, child_process.parent_lives)
             except OSError as error:
                 answer = OSError(error.errno, error.strerror, error.filename)
             except DataError as error:  # of an object store, which stayed away
@@ -194,7 +191,7 @@ class Pool:
         slot = context.RawArray("q", _FIELDS)
         slot[_POSITION] = NOTHING
         process = context.Process(
-            target=_serve, args=(theirs, slot, self._directory, self._options, os.getpid()), daemon=True
+            target=_serve, args=(theirs, slot, self._directory, self._options), daemon=True
         )
         with _worker_environment():
             process.start()

@@ -11,7 +11,6 @@ comes it reads the rest of the epoch itself.
 
 import contextlib
 import multiprocessing
-import os
 import queue
 import socket
 import threading
@@ -23,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import cancellation, context, execute
 
+from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import CxrError, UsageError
 
 EXAMPLES_TOGETHER = 8
@@ -257,7 +257,7 @@ class DataService:
 
     def _start(self, port: int) -> Any:
         process = multiprocessing.get_context("spawn").Process(
-            target=_serve, args=(self.address, self._host, port, os.getpid()), daemon=True
+            target=_serve, args=(self.address, self._host, port), daemon=True
         )
         process.start()
         return process
@@ -277,10 +277,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _serve(dispatcher: str, host: str, port: int, parent: int) -> None:
+def _serve(dispatcher: str, host: str, port: int) -> None:
     """An input worker's life, which ends with its parent's."""
     from cxr_data.core.runtime import start
 
+    begin_worker()
     start()  # the graph of a dataset may name tensorflow-io's operations and file systems
     service = tf.data.experimental.service
     config = service.WorkerConfig(
@@ -289,10 +290,7 @@ def _serve(dispatcher: str, host: str, port: int, parent: int) -> None:
         port=port,
         heartbeat_interval_ms=_HEARTBEAT_MS,
     )
-    server = service.WorkerServer(config)
-    while os.getppid() == parent:
-        time.sleep(_POLL_SECONDS)
-    del server
+    service.WorkerServer(config).join()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 from cxr_data.audit.pictures import Pictures
 from cxr_data.audit.shortcut_features import PROBE
 from cxr_data.audit.shortcuts import find_shortcuts
+from cxr_data.core.child_process import begin_worker
 from cxr_data.core.runtime import cores
 from cxr_data.images import measure
 from tools.bench.output import table
@@ -141,7 +142,7 @@ def measure_power(seeds: int, clean_seeds: int) -> tuple[list[Power], int]:
     """The power of each shortcut and strength, and the number of clean datasets with a false alarm."""
     context = multiprocessing.get_context("spawn")
     rows = []
-    with concurrent.futures.ProcessPoolExecutor(cores(), context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(cores(), context, begin_worker) as pool:
         # Other seeds than those of the planted ones.
         alarms = sum(pool.map(has_alarm, range(1000, 1000 + clean_seeds)))
         for number, shortcut in enumerate(SHORTCUTS):

@@ -30,6 +30,7 @@ from pathlib import Path
 
 from absl import flags
 
+from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import DataError, UsageError
 from tools.bench.output import table
 from tools.bench.sharder import decode_opencv, pictures, write_files
@@ -102,7 +103,7 @@ def measure(source: Path, workers: int, output: Path) -> tuple[float, float, flo
 
 def measure_decoding(paths: Sequence[str], workers: int) -> float:
     """Seconds in which processes of their own read and decode all files; their start does not count."""
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin_worker) as pool:
         list(pool.map(decode_opencv, paths[: workers * 8]))
         began = time.monotonic()
         list(pool.map(decode_opencv, paths, chunksize=16))

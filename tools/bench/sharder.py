@@ -31,6 +31,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
+from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import DataError, UsageError
 from tools.bench.output import table
 
@@ -122,7 +123,7 @@ def decode_pillow(path: str) -> int:
 def decode_only(decoder: Callable[[str], int], paths: Sequence[str], _: Path) -> None:
     """Reads and decodes on all cores, and throws the pixels away."""
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(_cores(), context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(_cores(), context, begin_worker) as pool:
         for _height in pool.map(decoder, paths, chunksize=16):
             pass
 

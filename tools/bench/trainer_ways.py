@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_data.core import runtime
+from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import CxrError
 from cxr_data.input.batch import expand_image
 from cxr_data.input.options import ReadOptions
@@ -113,6 +114,7 @@ def run_way(way: Way, config: TrainConfig, source: str, steps: int, connection: 
       connection: to the benchmark.
       log: file that receives what it prints.
     """
+    begin_worker()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(descriptor, stream)

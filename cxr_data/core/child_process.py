@@ -1,0 +1,37 @@
+"""What binds a process that `multiprocessing` has started to the one that started it.
+
+Such a child holds one end of a pipe whose other end nobody but its parent holds. Whatever ends the parent,
+SIGKILL as well, ends the pipe, and that cannot be missed. An id of a process may be another's by now, and the
+kernel's own signal (PR_SET_PDEATHSIG) comes as soon as the thread that started the child has ended.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+
+
+def begin_worker() -> None:
+    """Make this process end with its parent, whatever it is doing then; call it first in a child process.
+
+    Without it, a worker of a killed parent waits for its next task for ever. It also ignores Ctrl-C, which
+    goes to the whole process group: the parent decides what becomes of its workers.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this process was not started by multiprocessing"
+    parent.join()
+    os._exit(1)
+
+
+def parent_lives() -> bool:
+    """Return whether the process that started this one is there; True where it was not multiprocessing.
+
+    For a worker that has to tidy up, and must not finish what the next run does again.
+    """
+    parent = multiprocessing.parent_process()
+    return parent is None or parent.is_alive()
