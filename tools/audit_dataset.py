@@ -14,6 +14,7 @@ from cxr_data.audit import audit, figures, findings
 from cxr_data.commands import command
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.records.layout import AUDIT_FOLDER
 
 FLAGS = flags.FLAGS
 
@@ -48,7 +49,7 @@ def main() -> int:
     print(audit.as_text(made, FLAGS.cases))
     try:
         print(f"written: {audit.write_audit(output, made)}")
-        folder = storage.join(output, figures.FOLDER)
+        folder = storage.join(output, AUDIT_FOLDER)
         figures.remove(folder)
         for path in figures.draw(folder, made) if FLAGS.pictures else ():
             print(f"written: {path}")

@@ -19,8 +19,8 @@ from cxr_data.audit.near_duplicates import SAME_NCC
 from cxr_data.audit.pictures import Pictures, pictures_of_files, pictures_of_shards, with_files
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError, one_line
-from cxr_data.images.measure import FEATURES_NAME
-from cxr_data.records.manifest import AUDIT_NAME, MANIFEST_NAME, Manifest, read_manifest
+from cxr_data.records.layout import AUDIT_NAME, FEATURES_NAME, MANIFEST_NAME
+from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.sources.duplicates import tie_groups
 
 SCHEMA = "cxr.audit/1"

@@ -12,11 +12,7 @@ from cxr_data.audit.shortcut_features import Feature, features_of
 from cxr_data.core import storage
 from cxr_data.core.errors import one_line
 from cxr_data.core.figures import figure_bytes, plain
-
-FOLDER = "audit"
-"""Where the pictures stand, beside `audit.json`."""
-
-PAIRS, FEATURES = "pairs.png", "features.png"
+from cxr_data.records.layout import HISTOGRAMS_NAME, PAIRS_NAME
 
 _MOST_PAIRS = 12
 _MOST_VALUES = 8
@@ -24,24 +20,24 @@ _BINS = 30
 
 
 def draw(directory: str, audit: Audit) -> list[str]:
-    """Writes `pairs.png` and `features.png` into a folder, where there is something to show.
+    """Write pictures of the pairs and of the features into a folder, where there is something to show.
 
     Returns:
       The paths that were written.
     """
     paths = []
     if audit.pairs:
-        paths.append(_draw_pairs(storage.join(directory, PAIRS), audit))
+        paths.append(_draw_pairs(storage.join(directory, PAIRS_NAME), audit))
     named = [finding.name for finding in audit.found if finding.kind == SHORTCUT]
     features = [feature for feature in features_of(audit.own) if feature.name in named]
     if features:
-        paths.append(_draw_features(storage.join(directory, FEATURES), audit, features))
+        paths.append(_draw_features(storage.join(directory, HISTOGRAMS_NAME), audit, features))
     return paths
 
 
 def remove(directory: str) -> None:
     """Removes the pictures of an earlier audit, which would be taken for those of the next."""
-    for name in (PAIRS, FEATURES):
+    for name in (PAIRS_NAME, HISTOGRAMS_NAME):
         storage.remove(storage.join(directory, name))
 
 

@@ -22,7 +22,8 @@ from cxr_data.images.preprocess import PixelOptions, small_image_with_facts
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
-from cxr_data.records.manifest import Manifest, read_features, read_index
+from cxr_data.records.index import read_features, read_fields, read_index
+from cxr_data.records.manifest import Manifest
 from cxr_data.sources.discover import Item, discover
 from cxr_data.sources.patients import AUTO, find_groups
 
@@ -132,7 +133,7 @@ def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[example.Fields
             with whole as path, storage.opened_at(path) as read_at:
                 for row in index[index["shard"] == number]:
                     yield (
-                        example.read_fields(read_at, row),
+                        read_fields(read_at, row),
                         stored_image(made, read_at, row) if with_pixels else None,
                     )
         except (OSError, ValueError) as error:

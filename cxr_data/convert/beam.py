@@ -27,7 +27,7 @@ from cxr_data.convert.workers import Counters
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.images.preprocess import PixelOptions
-from cxr_data.records.manifest import MANIFEST_NAME
+from cxr_data.records.layout import MANIFEST_NAME
 
 _POLL_SECONDS = 0.5
 # Questions to an object store are requests that cost time and money.

@@ -31,6 +31,9 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import cores
 from cxr_data.records import manifest
+from cxr_data.records.index import read_features
+from cxr_data.records.layout import AUDIT_NAME, QUARANTINE_NAME
+from cxr_data.records.quarantine_file import read_quarantine
 from cxr_data.sources import quarantine
 
 # Quarantined files that are shown as they are met; quarantine.jsonl names all.
@@ -195,7 +198,7 @@ def _warn_of_space(config: SharderConfig, todo: Sequence[ShardPlan], progress: P
 
 def _warn_of_small(made: manifest.Manifest, progress: Progress) -> None:
     """Nothing can sharpen an image that is smaller than what all are reduced to."""
-    measured = manifest.read_features(made)
+    measured = read_features(made)
     if not made.equalize_to or measured is None:
         return
     smallest = int(np.minimum(measured["width"], measured["height"]).min())
@@ -230,12 +233,10 @@ def _report(
         rows.append(("speed", "nothing to do: the output was complete, and is checked"))
     progress.finish(rows)
     _warn_of_small(made, progress)
-    if storage.size(storage.join(made.directory, manifest.AUDIT_NAME)) is not None:
+    if storage.size(storage.join(made.directory, AUDIT_NAME)) is not None:
         progress.say(audit.summary(made.directory))
-    left_out = quarantine.read_quarantine(made.directory)
+    left_out = read_quarantine(made.directory)
     if left_out:
-        progress.say(
-            f"left out, by reason ({storage.join(made.directory, quarantine.QUARANTINE_NAME)} names each):"
-        )
+        progress.say(f"left out, by reason ({storage.join(made.directory, QUARANTINE_NAME)} names each):")
         progress.say(quarantine.summary(left_out))
     progress.event("done", seconds_run=round(seconds, 3), converted=images, bytes=size, **made.source_counts)

@@ -16,6 +16,9 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.images import measure, resize
 from cxr_data.records import example, manifest
+from cxr_data.records.index import INDEX_DTYPE, write_features, write_index
+from cxr_data.records.layout import AUDIT_NAME
+from cxr_data.records.quarantine_file import write_quarantine
 from cxr_data.sources import quarantine
 from cxr_data.sources.quarantine import Quarantined
 
@@ -37,7 +40,7 @@ def finish(
     mean, std = _statistics(config, written, split_of)
     ledger.write_ledger(config.output, prepared.header, ordered)
     ledger.forget_beside(config.output)
-    quarantine.write_quarantine(config.output, left_out)
+    write_quarantine(config.output, left_out)
     shards = [manifest.Shard(r.name, split_of[r.name], r.records, r.bytes, r.sha256) for r in written]
     made = manifest.Manifest(
         directory=config.output.rstrip("/") or "/",
@@ -57,12 +60,12 @@ def finish(
         inputs_hash=prepared.header.plan,
         source_counts=_source_counts(prepared, index, left_out),
         versions=versions(),
-        index_sha256=manifest.write_index(config.output, index),
-        features_sha256=manifest.write_features(config.output, _features_of(written)),
+        index_sha256=write_index(config.output, index),
+        features_sha256=write_features(config.output, _features_of(written)),
         crop_border=config.crop_border,
         equalize_to=config.equalize_to,
     )
-    if config.audit and storage.size(storage.join(config.output, manifest.AUDIT_NAME)) is None:
+    if config.audit and storage.size(storage.join(config.output, AUDIT_NAME)) is None:
         _audit(made, _fields_of(prepared, written))  # before the manifest: it says that all is there
     manifest.write_manifest(made)
     return made
@@ -84,7 +87,7 @@ def _audit(made: manifest.Manifest, fields: Sequence[example.Fields]) -> None:
 
 def _index_of(written: Sequence[ShardResult]) -> np.ndarray:
     rows = [(number, *row) for number, result in enumerate(written) for row in result.rows]
-    return np.array(rows, example.INDEX_DTYPE)
+    return np.array(rows, INDEX_DTYPE)
 
 
 def _features_of(written: Sequence[ShardResult]) -> np.ndarray:

@@ -13,7 +13,6 @@ of one shard is left beside it, `SHARD.done`, and taken over by the driver or at
 import contextlib
 import json
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,10 +21,9 @@ from typing import Any
 from cxr_data.convert.shard_writer import ShardResult
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.records.layout import DONE_SUFFIX, LEDGER_NAME, SHARD_SUFFIX, attempt_name
 from cxr_data.sources.quarantine import Quarantined
 
-LEDGER_NAME = "ledger.jsonl"
-DONE_SUFFIX = ".done"
 SCHEMA = "cxr.ledger/2"
 
 
@@ -122,7 +120,7 @@ def write_beside(directory: str, header: Header, result: ShardResult) -> None:
         storage.replace(storage.join(directory, result.name + DONE_SUFFIX), content)
         return
     path = Path(directory, result.name + DONE_SUFFIX)
-    temporary = path.with_name(f"{result.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(attempt_name(result.name))
     try:
         with open(temporary, "xb") as file:
             file.write(content)
@@ -150,7 +148,7 @@ def take_beside(directory: str, header: Header, names: Iterable[str]) -> Iterato
 def forget_beside(directory: str) -> None:
     """Removes what workers left beside their shards, once the ledger has all of it."""
     for name in storage.names(directory):
-        if name.endswith(".tfrecord" + DONE_SUFFIX):
+        if name.endswith(SHARD_SUFFIX + DONE_SUFFIX):
             storage.remove(storage.join(directory, name))
 
 

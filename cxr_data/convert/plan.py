@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from cxr_data.core.errors import UsageError
 from cxr_data.core.seeded import seeded_hash
 from cxr_data.records import example
+from cxr_data.records.layout import shard_name
+from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES
 from cxr_data.sources.discover import Item
 
 MIN_SHARD_RECORDS = 16
@@ -72,7 +74,7 @@ def record_bytes(entry: Entry, dtype: str, payload_bytes: int) -> int:
     """Exact size of a record in its file."""
     fields = example.Fields(entry.label, entry.id, "0" * SHA256_DIGITS, entry.group)
     header = len(example.example_header(fields, dtype, payload_bytes))
-    return example.FRAME_HEADER_BYTES + header + payload_bytes + example.FRAME_FOOTER_BYTES
+    return FRAME_HEADER_BYTES + header + payload_bytes + FRAME_FOOTER_BYTES
 
 
 def make_plan(
@@ -104,6 +106,6 @@ def make_plan(
         count = max(by_bytes, min(MANY_SHARDS, len(entries) // MIN_SHARD_RECORDS), min(len(entries), 1))
         for index in range(count):
             first, last = len(entries) * index // count, len(entries) * (index + 1) // count
-            name = f"{split}-{index:05d}-of-{count:05d}.tfrecord"
+            name = shard_name(split, index, count)
             shards.append(ShardPlan(name, split, tuple(entries[first:last])))
     return Plan(tuple(class_names), tuple(shards))

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,20 +16,15 @@ from cxr_data.convert.shard_writer import ShardResult
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.core.runtime import cores
-from cxr_data.images.measure import FEATURES_NAME
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
-from cxr_data.records import manifest
-from cxr_data.sources import quarantine
-
-_SHARD_FILE = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.[0-9a-f]+\.tmp|\.done)?")
-_OUR_FILES = (
-    manifest.MANIFEST_NAME,
-    manifest.INDEX_NAME,
-    FEATURES_NAME,
-    quarantine.QUARANTINE_NAME,
-    ledger.LEDGER_NAME,
-    manifest.AUDIT_NAME,
+from cxr_data.records.layout import (
+    AUDIT_FOLDER,
+    AUDIT_NAME,
+    LEDGER_NAME,
+    MANIFEST_NAME,
+    is_of_dataset,
+    is_of_shard,
 )
 
 
@@ -41,7 +35,7 @@ def reusable(config: SharderConfig, prepared: Prepared, progress: Progress) -> d
         return {}
     header, results = earlier
     difference = header.difference(prepared.header)
-    finished = storage.size(storage.join(config.output, manifest.MANIFEST_NAME)) is not None
+    finished = storage.size(storage.join(config.output, MANIFEST_NAME)) is not None
     if difference or (config.overwrite and finished):
         if not config.overwrite:
             raise DataError(
@@ -61,22 +55,18 @@ def reusable(config: SharderConfig, prepared: Prepared, progress: Progress) -> d
 
 
 def _read_earlier(config: SharderConfig) -> tuple[Header, dict[str, ShardResult]] | None:
-    foreign = [name for name in storage.names(config.output) if _is_ours(name)]
+    foreign = [name for name in storage.names(config.output) if is_of_dataset(name)]
     try:
         earlier = ledger.read_ledger(config.output)
         if earlier is None and foreign:
             raise DataError(
-                f"{config.output} holds {foreign[0]} but no {ledger.LEDGER_NAME}; --overwrite replaces it"
+                f"{config.output} holds {foreign[0]} but no {LEDGER_NAME}; --overwrite replaces it"
             )
     except DataError:
         if not config.overwrite:
             raise
         return None
     return earlier
-
-
-def _is_ours(name: str) -> bool:
-    return name in _OUR_FILES or _SHARD_FILE.fullmatch(name) is not None
 
 
 def _is_whole(config: SharderConfig, shard: ShardPlan, result: ShardResult) -> bool:
@@ -121,10 +111,10 @@ def _is_unchanged(entry: plan.Entry, size: int, sha256: str, converted_ns: int, 
 
 def begin(output: str, prepared: Prepared, results: Mapping[str, ShardResult]) -> None:
     """Makes the output an unfinished one: no manifest, a ledger of what is whole, nothing else of ours."""
-    for name in (manifest.MANIFEST_NAME, manifest.AUDIT_NAME):
+    for name in (MANIFEST_NAME, AUDIT_NAME):
         storage.remove(storage.join(output, name))
-    figures.remove(storage.join(output, figures.FOLDER))
+    figures.remove(storage.join(output, AUDIT_FOLDER))
     ledger.write_ledger(output, prepared.header, results.values())
     for name in storage.names(output):
-        if _SHARD_FILE.fullmatch(name) and name not in results:
+        if is_of_shard(name) and name not in results:
             storage.remove(storage.join(output, name))

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,8 @@ from cxr_data.images.preprocess import PixelOptions, encode, small_image_with_fa
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
+from cxr_data.records.layout import ATTEMPTS, attempt_name
+from cxr_data.records.tfrecord import frame
 from cxr_data.sources.quarantine import Quarantined
 
 
@@ -36,7 +37,7 @@ class ShardResult:
     Attributes:
       name: of the file.
       records, bytes, sha256: of the file.
-      rows: (label, record, length, payload, crc32c) of each record, as in `example.INDEX_DTYPE`.
+      rows: (label, record, length, payload, crc32c) of each record, as in `INDEX_DTYPE`.
       sources: (id, bytes, sha256) of each record's source file.
       quarantined: the planned images that were not written.
       sums, squares: of the 8-bit pixels, one number per channel.
@@ -85,7 +86,7 @@ class _ShardFile:
                 self.file = os.dup(scratch.fileno())
             return
         # A name of its own: another attempt, in this process or on another machine, may be at the same shard.
-        self.temporary = f"{self.path}.{secrets.token_hex(8)}.tmp"
+        self.temporary = attempt_name(self.path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.file = os.open(self.temporary, flags, 0o666)
 
@@ -93,7 +94,7 @@ class _ShardFile:
         """Appends one record and returns its bytes."""
         pixels = memoryview(payload.reshape(-1).view(np.uint8).data)
         header = example.example_header(fields, payload.dtype.name, len(pixels))
-        head, tail = example.frame(header, pixels)
+        head, tail = frame(header, pixels)
         length = len(header) + len(pixels)
         self.rows.append((fields.label, self.offset, length, self.offset + len(head), crc32c(pixels)))
         for part in (head, pixels, tail):
@@ -124,7 +125,7 @@ class _ShardFile:
 def remove_attempts(directory: str) -> None:
     """Removes what attempts at shards left that were killed. On an object store there is nothing of them."""
     if not storage.is_remote(directory):
-        for leftover in Path(directory).glob("*.tfrecord.*.tmp"):
+        for leftover in Path(directory).glob(ATTEMPTS):
             leftover.unlink(missing_ok=True)
 
 

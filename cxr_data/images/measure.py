@@ -1,12 +1,11 @@
 """What a picture could be told by without its anatomy: measured while it is converted, for the audit.
 
 A row holds what the file said (`decode.Facts`), what the frame of the stored picture says (borders,
-sharpness, burnt-in text in its corners), and a 32x32 thumbnail. Beside the shards the rows stand in
-`features.npy`, in the order of `index.npy`: finding them again would cost a second decoding of every file.
+sharpness, burnt-in text in its corners), and a 32x32 thumbnail. The rows stand beside
+the shards, in the order of the index: finding them again would cost a second decoding of every file.
 """
 
 import base64
-import io
 from collections.abc import Iterable
 
 import cv2
@@ -14,8 +13,6 @@ import numpy as np
 from crc32c import crc32c
 
 from cxr_data.images.decode import Facts
-
-FEATURES_NAME = "features.npy"
 
 THUMBNAIL = 32
 """Height and width of the thumbnails."""
@@ -117,9 +114,6 @@ def _strong_steps(window: np.ndarray) -> float:
     return int(np.count_nonzero(steps > _STEP)) / steps.size
 
 
-# -- beside the shards -------------------------------------------------------------------------
-
-
 def to_text(rows: Iterable[np.ndarray]) -> str:
     """Rows as text, for a line of the ledger."""
     return base64.b64encode(np.array(list(rows), FEATURES_DTYPE).tobytes()).decode()
@@ -128,10 +122,3 @@ def to_text(rows: Iterable[np.ndarray]) -> str:
 def from_text(text: str) -> np.ndarray:
     """The rows of `to_text`. Raises ValueError if it is damaged."""
     return np.frombuffer(base64.b64decode(text, validate=True), FEATURES_DTYPE)
-
-
-def to_file(rows: np.ndarray) -> bytes:
-    """The content of `features.npy`."""
-    buffer = io.BytesIO()
-    np.save(buffer, rows.astype(FEATURES_DTYPE, copy=False), allow_pickle=False)
-    return buffer.getvalue()

@@ -15,7 +15,8 @@ from crc32c import crc32c
 
 from cxr_data.core import exact_read
 from cxr_data.core.errors import DataError
-from cxr_data.records.manifest import Manifest, read_index
+from cxr_data.records.index import read_index
+from cxr_data.records.manifest import Manifest
 
 
 @dataclasses.dataclass(frozen=True)

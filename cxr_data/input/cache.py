@@ -17,7 +17,8 @@ from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError
 from cxr_data.input.buffers import BatchBuffers, aligned_empty
 from cxr_data.input.order import PADDING
-from cxr_data.records.manifest import INDEX_NAME, Manifest, Shard
+from cxr_data.records.layout import INDEX_NAME
+from cxr_data.records.manifest import Manifest, Shard
 
 CACHES = ("auto", "memory", "disk", "none")
 

@@ -18,7 +18,8 @@ from cxr_data.core import exact_read
 from cxr_data.core.errors import DataError
 from cxr_data.input.buffers import BatchBuffers
 from cxr_data.input.order import PADDING
-from cxr_data.records.manifest import Manifest, read_split_index
+from cxr_data.records.index import read_split_index
+from cxr_data.records.manifest import Manifest
 
 VERIFY = ("first", "always", "never")
 """When a payload is checked against its CRC32C: when it is first read by this process,

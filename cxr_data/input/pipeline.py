@@ -22,8 +22,9 @@ from cxr_data.input.indexed import IndexedReader
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import PADDING, InputWorker
 from cxr_data.input.streamed import RemoteSplit, StreamedReader
-from cxr_data.records.example import Fields, read_fields
-from cxr_data.records.manifest import Manifest, read_index
+from cxr_data.records.example import Fields
+from cxr_data.records.index import read_fields, read_index
+from cxr_data.records.manifest import Manifest
 
 _PREFETCHED_BATCHES = 2
 # Both threads of the reader work on one batch; a second batch beside it was never faster.

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from cxr_data.core import storage
 from cxr_data.input.order import InputWorker, epoch_order
-from cxr_data.records.manifest import Manifest, read_split_index
+from cxr_data.records.index import read_split_index
+from cxr_data.records.manifest import Manifest
 
 
 @dataclasses.dataclass(frozen=True)

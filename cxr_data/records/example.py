@@ -1,50 +1,24 @@
-"""The record: one image as a `tf.train.Example` inside a TFRecord frame.
+"""The record: one image as a `tf.train.Example`.
 
 The bytes are written around the image array's own buffer, without the protobuf
 API (which makes 14 FloatList records a second): on the wire a packed FloatList is
 a tag, a length and the raw little-endian floats. `image` is the last feature, so
 everything else is known before the pixels are and the pixels lie in one piece:
 
-    frame   = length: u64 | masked crc32c of length: u32 | Example | masked crc32c of Example: u32
     Example = label, id, sha256, group, image     (a protobuf map: any reader, any order)
 
-Sources of the formats: tensorflow/core/lib/io/record_writer.h (frame and mask),
-tensorflow/core/example/{example,feature}.proto, protobuf.dev/programming-guides/encoding.
+Sources of the format: tensorflow/core/example/{example,feature}.proto,
+protobuf.dev/programming-guides/encoding.
 """
 
-import os
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
-
-import numpy as np
-from crc32c import crc32c
-
-from cxr_data.core import exact_read
-from cxr_data.core.errors import DataError
 
 DTYPES = ("float32", "float16", "uint8")
 """How pixels are stored: float32 as a FloatList in [0, 1]; float16 in [0, 1] and uint8 in
 [0, 255] as one bytes value. All row-major [size, size, channels], little-endian."""
 
-INDEX_DTYPE = np.dtype(
-    [
-        ("shard", "<u4"),  # position in manifest.shards
-        ("label", "<i4"),
-        ("record", "<i8"),  # file offset of the frame
-        ("length", "<u4"),  # bytes of the Example, without the frame
-        ("payload", "<i8"),  # file offset of the first pixel
-        ("crc32c", "<u4"),  # of the pixels alone, not masked
-    ]
-)
-"""One row per record: where it lies and how to check it. Offsets are signed, because numpy makes
-float64 of an unsigned 64-bit integer plus a Python integer."""
-
-FRAME_HEADER_BYTES = 12
-FRAME_FOOTER_BYTES = 4
-
-_MASK_DELTA = 0xA282EAD8
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
@@ -78,11 +52,6 @@ class Example:
 # -- writing -----------------------------------------------------------------------------------
 
 
-def masked_crc(crc: int) -> int:
-    """The TFRecord mask over a crc32c, both as unsigned 32-bit integers."""
-    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
-
-
 def example_header(fields: Fields, dtype: str, payload_bytes: int) -> bytes:
     """The bytes of an Example up to the first pixel; the pixels are the rest of it.
 
@@ -108,22 +77,6 @@ def example_header(fields: Fields, dtype: str, payload_bytes: int) -> bytes:
     key = _delimited(1, b"image")
     head = _tag(1) + _varint(len(key) + total) + key + head
     return _tag(1) + _varint(len(entries) + len(head) + payload_bytes) + entries + head
-
-
-def frame(header: bytes, payload: memoryview | bytes) -> tuple[bytes, bytes]:
-    """The bytes before and after `payload` in a TFRecord file.
-
-    Args:
-      header: from `example_header`.
-      payload: the pixels, one contiguous buffer.
-
-    Returns:
-      (frame header + Example header, frame footer): written around the payload they are one record.
-    """
-    length = struct.pack("<Q", len(header) + memoryview(payload).nbytes)
-    length_crc = struct.pack("<I", masked_crc(crc32c(length)))
-    data_crc = struct.pack("<I", masked_crc(crc32c(payload, crc32c(header))))
-    return length + length_crc + header, data_crc
 
 
 def _varint(value: int) -> bytes:
@@ -254,87 +207,3 @@ def _int64(view: memoryview, kind: int, start: int, stop: int) -> int:
             value = a if wire == _VARINT else _read_varint(view[a:b], 0)[0]
             return value - (1 << 64) if value >> 63 else value
     raise ValueError("feature 'label' is not an int64 value")
-
-
-def read_fields(read_at: Callable[[int, int], bytes], row: np.void) -> Fields:
-    """Reads the fields of one record by position, without its pixels where they come last.
-
-    Args:
-      read_at: reads (bytes, offset) of the shard, as `storage.opened_at` gives it.
-      row: the record's row of `INDEX_DTYPE`.
-    """
-    start = int(row["record"]) + FRAME_HEADER_BYTES
-    header = read_at(int(row["payload"]) - start, start)
-    example = parse_example(header)
-    if example.payload_start + example.payload_bytes < int(row["length"]):
-        example = parse_example(read_at(int(row["length"]), start))
-    return example.fields
-
-
-def read_frames(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[int, memoryview]]:
-    """Yields (file offset of the frame, Example bytes) of a TFRecord file, every checksum checked.
-
-    The bytes are valid until the next step: one buffer serves all records.
-
-    Args:
-      path: local.
-      name: what errors call it, where `path` is a copy.
-
-    Raises:
-      DataError: a checksum is wrong or the file ends inside a record; names file and record.
-    """
-    name = name or os.fspath(path)
-    buffer = bytearray()
-    offset = number = 0
-    try:
-        with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            while offset < size:
-                head = file.read(FRAME_HEADER_BYTES)
-                length, length_crc = (
-                    struct.unpack("<QI", head) if len(head) == FRAME_HEADER_BYTES else (0, -1)
-                )
-                if masked_crc(crc32c(head[:8])) != length_crc:
-                    raise DataError(f"{name}: record {number} at byte {offset}: the length is damaged")
-                if offset + FRAME_HEADER_BYTES + length + FRAME_FOOTER_BYTES > size:
-                    raise DataError(f"{name}: record {number} at byte {offset}: the file ends inside it")
-                if len(buffer) < length + FRAME_FOOTER_BYTES:
-                    buffer = bytearray(length + FRAME_FOOTER_BYTES)
-                view = memoryview(buffer)[: length + FRAME_FOOTER_BYTES]
-                exact_read.read_into(file.fileno(), view, offset + FRAME_HEADER_BYTES)
-                (data_crc,) = struct.unpack("<I", view[length:])
-                if masked_crc(crc32c(view[:length])) != data_crc:
-                    raise DataError(f"{name}: record {number} at byte {offset}: the content is damaged")
-                yield offset, view[:length]
-                offset += FRAME_HEADER_BYTES + length + FRAME_FOOTER_BYTES
-                file.seek(offset)
-                number += 1
-    except EOFError as error:
-        raise DataError(
-            f"{name}: record {number} at byte {offset}: the file became shorter meanwhile"
-        ) from error
-    except OSError as error:
-        raise DataError(f"cannot read {name}: {error.strerror}") from error
-
-
-def scan_shard(path: str | os.PathLike[str]) -> np.ndarray:
-    """The index of one TFRecord file, ours or foreign, by reading it once.
-
-    Returns:
-      One row of `INDEX_DTYPE` per record, in file order, `shard` 0.
-
-    Raises:
-      DataError: as `read_frames`, or a record is not an Example of this schema.
-    """
-    rows: list[tuple[int, ...]] = []
-    for offset, data in read_frames(path):
-        try:
-            example = parse_example(data)
-            if example.payload_start + example.payload_bytes > len(data):
-                raise ValueError("the pixels reach past the end of the Example")
-        except ValueError as error:
-            raise DataError(f"{path}: record {len(rows)} at byte {offset}: {error}") from error
-        start, size = example.payload_start, example.payload_bytes
-        payload = offset + FRAME_HEADER_BYTES + start
-        rows.append((0, example.fields.label, offset, len(data), payload, crc32c(data[start : start + size])))
-    return np.array(rows, INDEX_DTYPE)

@@ -5,7 +5,6 @@ need beside them is where each image lies, and what the pixels and labels mean.
 """
 
 import concurrent.futures
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +13,11 @@ import numpy as np
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.records import example, manifest
+from cxr_data.records.index import scan_shard, write_index
+from cxr_data.records.layout import FOREIGN_SHARD, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard
-from cxr_data.sources import quarantine
-
-# train-00003-of-00012.tfrecord, train.tfrecord, train_3.tfrecords: the split comes first.
-_NAME = re.compile(r"(?P<split>[A-Za-z]+)[^/]*\.tfrecords?")
+from cxr_data.records.quarantine_file import write_quarantine
+from cxr_data.records.tfrecord import FRAME_HEADER_BYTES
 
 
 def adopt(
@@ -47,9 +46,11 @@ def adopt(
       DataError: a record is damaged, is not of this schema, or has another size or label.
     """
     root = Path(directory)
-    if (root / manifest.MANIFEST_NAME).exists():
-        raise UsageError(f"{directory} has a {manifest.MANIFEST_NAME} already: it needs no scan")
-    splits = {path: match["split"] for path in root.glob("*") if (match := _NAME.fullmatch(path.name))}
+    if (root / MANIFEST_NAME).exists():
+        raise UsageError(f"{directory} has a {MANIFEST_NAME} already: it needs no scan")
+    splits = {
+        path: match["split"] for path in root.glob("*") if (match := FOREIGN_SHARD.fullmatch(path.name))
+    }
     paths = sorted(splits, key=lambda path: (splits[path], path.name))
     if not paths:
         raise UsageError(f"{directory} has no files named SPLIT*.tfrecord")
@@ -57,7 +58,7 @@ def adopt(
 
     def scan(number: int) -> tuple[Shard, np.ndarray]:
         path = paths[number]
-        rows = example.scan_shard(path)
+        rows = scan_shard(path)
         rows["shard"] = number
         _check(path, rows, payload, len(class_names), is_float_list=dtype == "float32")
         tick(path.name)
@@ -84,10 +85,10 @@ def adopt(
         inputs_hash="",
         source_counts={"discovered": len(index), "written": len(index), "quarantined": 0, "duplicates": 0},
         versions={},
-        index_sha256=manifest.write_index(str(root), index),
+        index_sha256=write_index(str(root), index),
         notes=("indexed by a scan of records that another program wrote",),
     )
-    quarantine.write_quarantine(str(root), [])
+    write_quarantine(str(root), [])
     manifest.write_manifest(adopted)
     return adopted
 
@@ -100,7 +101,7 @@ def _check(path: Path, rows: np.ndarray, payload: int, classes: int, *, is_float
         raise DataError(f"{path}: record {wrong[0]} has label {label}, there are {classes} classes")
     with open(path, "rb") as file:
         for number, row in enumerate(rows):
-            file.seek(int(row["record"]) + example.FRAME_HEADER_BYTES)
+            file.seek(int(row["record"]) + FRAME_HEADER_BYTES)
             parsed = example.parse_example(file.read(int(row["length"])))
             if parsed.payload_bytes != payload or parsed.is_float_list != is_float_list:
                 kind = "a FloatList" if parsed.is_float_list else "one bytes value"

@@ -1,12 +1,10 @@
-"""The manifest: what a directory of shards holds, and where every record lies.
+"""The manifest: what a directory of shards holds.
 
 `manifest.json` is written last, so a directory that has one is whole. Beside it
-stands `index.npy`, one row of `record.INDEX_DTYPE` per record in manifest order
+stands the index, one row of `index.INDEX_DTYPE` per record in manifest order
 (the shards in the order of `Manifest.shards`, the records in file order).
 """
 
-import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -16,14 +14,11 @@ import numpy as np
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
-from cxr_data.images import measure
 from cxr_data.images.preprocess import PixelOptions
-from cxr_data.records.example import DTYPES, INDEX_DTYPE
+from cxr_data.records.example import DTYPES
+from cxr_data.records.layout import MANIFEST_NAME
 
 SCHEMA = "cxr.tfrecord/1"
-MANIFEST_NAME = "manifest.json"
-INDEX_NAME = "index.npy"
-AUDIT_NAME = "audit.json"
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,7 @@ class Manifest:
       class_names: in the order of the label values.
       size: height and width of every image, in pixels.
       channels: 1 or 3.
-      dtype: one of `record.DTYPES`.
+      dtype: one of `example.DTYPES`.
       kernel: how images were resized.
       color: "gray" or "keep".
       shards: in the order of `index.npy`, all shards of a split together.
@@ -148,46 +143,6 @@ def joined_splits(split: str) -> list[str]:
     return list(dict.fromkeys(split.split("+")))
 
 
-def write_index(directory: str, index: np.ndarray) -> str:
-    """Writes `index.npy` and returns its SHA-256.
-
-    Args:
-      directory: local.
-      index: rows of `INDEX_DTYPE`, in manifest order.
-    """
-    buffer = io.BytesIO()
-    np.save(buffer, index.astype(INDEX_DTYPE, copy=False), allow_pickle=False)
-    content = buffer.getvalue()
-    storage.replace(storage.join(directory, INDEX_NAME), content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def write_features(directory: str, rows: np.ndarray) -> str:
-    """Writes `features.npy`, rows of `features.FEATURES_DTYPE` in manifest order; returns its SHA-256."""
-    content = measure.to_file(rows)
-    storage.replace(storage.join(directory, measure.FEATURES_NAME), content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def read_features(manifest: Manifest) -> np.ndarray | None:
-    """Reads `features.npy`, or None where nothing was measured while converting.
-
-    Raises:
-      DataError: it is missing, or not the file that the manifest was written with.
-    """
-    if not manifest.features_sha256:
-        return None
-    path = storage.join(manifest.directory, measure.FEATURES_NAME)
-    content = storage.read_bytes(path)
-    if hashlib.sha256(content).hexdigest() != manifest.features_sha256:
-        raise DataError(
-            f"{path} is damaged or of another run (SHA-256 differs from the manifest): "
-            "run the same make_tfrecords command again with --overwrite"
-        )
-    rows: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
-    return rows
-
-
 def write_manifest(manifest: Manifest) -> None:
     """Writes `manifest.json` into `manifest.directory`, at once or not at all."""
     document = asdict(manifest)
@@ -224,37 +179,6 @@ def read_manifest(directory: str, *, check_shards: bool = True) -> Manifest:
     for shard in manifest.shards if check_shards else ():
         _check_shard(manifest, shard)
     return manifest
-
-
-def read_index(manifest: Manifest) -> np.ndarray:
-    """Reads `index.npy`: `manifest.records` rows of `INDEX_DTYPE` in manifest order.
-
-    Raises:
-      DataError: it is missing, or not the index that the manifest was written with.
-    """
-    path = storage.join(manifest.directory, INDEX_NAME)
-    content = storage.read_bytes(path)
-    remedy = "run the same make_tfrecords command again with --overwrite"
-    if hashlib.sha256(content).hexdigest() != manifest.index_sha256:
-        raise DataError(f"{path} is damaged or of another run (SHA-256 differs from the manifest): {remedy}")
-    index: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
-    expected = np.repeat(np.arange(len(manifest.shards)), [shard.records for shard in manifest.shards])
-    if index.dtype != INDEX_DTYPE or not np.array_equal(index["shard"], expected):
-        raise DataError(
-            f"{path} does not fit the manifest ({len(index)} rows, {manifest.records} records): {remedy}"
-        )
-    return index
-
-
-def read_split_index(manifest: Manifest, split: str) -> np.ndarray:
-    """The rows of `read_index` that belong to `split`: row i is the record at position i of it.
-
-    Raises:
-      DataError: as `read_index`, or the split is not there.
-    """
-    numbers = [manifest.shards.index(shard) for shard in manifest.shards_of(split)]
-    index = read_index(manifest)
-    return index[np.isin(index["shard"], numbers)]
 
 
 def _refuse_schema(path: str, schema: object) -> None:

@@ -14,9 +14,11 @@ from crc32c import crc32c
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.records import example
-from cxr_data.records import manifest as manifest_module
-from cxr_data.records.manifest import Manifest, Shard, read_index, read_manifest
-from cxr_data.sources import quarantine
+from cxr_data.records.index import read_index
+from cxr_data.records.layout import INDEX_NAME, QUARANTINE_NAME
+from cxr_data.records.manifest import Manifest, Shard, read_manifest
+from cxr_data.records.quarantine_file import read_quarantine
+from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, masked_crc, read_frames
 
 # The largest bit patterns of a value in [0, 1]. As unsigned integers, negative numbers,
 # infinities and NaN are all larger, so one maximum checks everything.
@@ -76,7 +78,7 @@ def _check_shard(made: Manifest, shard: Shard, rows: np.ndarray) -> _ShardCheck:
     digest = hashlib.sha256()
     try:
         with storage.local(path) as file:
-            for offset, data in example.read_frames(file, name=path):
+            for offset, data in read_frames(file, name=path):
                 _hash_frame(digest, data)
                 found = _check_record(made, rows, len(fields), offset, data)
                 where = f"{path}: record {len(fields)} at byte {offset}"
@@ -94,9 +96,9 @@ def _check_shard(made: Manifest, shard: Shard, rows: np.ndarray) -> _ShardCheck:
 def _hash_frame(digest: "hashlib._Hash", data: memoryview) -> None:
     """Adds a frame whose checksums are known to be right, so that the file is read once only."""
     length = struct.pack("<Q", len(data))
-    digest.update(length + struct.pack("<I", example.masked_crc(crc32c(length))))
+    digest.update(length + struct.pack("<I", masked_crc(crc32c(length))))
     digest.update(data)
-    digest.update(struct.pack("<I", example.masked_crc(crc32c(data))))
+    digest.update(struct.pack("<I", masked_crc(crc32c(data))))
 
 
 def _check_record(
@@ -117,12 +119,10 @@ def _check_record(
     if not 0 <= label < len(made.class_names):
         problems.append(f"label {label} is none of {len(made.class_names)} classes")
     if number < len(rows):
-        payload = offset + example.FRAME_HEADER_BYTES + start
+        payload = offset + FRAME_HEADER_BYTES + start
         row = (label, offset, len(data), payload, crc32c(data[start : start + size]))
         if row != tuple(rows[number].tolist())[1:]:
-            problems.append(
-                f"{manifest_module.INDEX_NAME} says {tuple(rows[number].tolist())[1:]}, found {row}"
-            )
+            problems.append(f"{INDEX_NAME} says {tuple(rows[number].tolist())[1:]}, found {row}")
     return _ShardCheck(tuple(problems), (parsed.fields,))
 
 
@@ -159,9 +159,9 @@ def _check_whole(made: Manifest, checks: list[_ShardCheck]) -> list[str]:
 
 
 def _check_quarantine(made: Manifest) -> list[str]:
-    if storage.size(storage.join(made.directory, quarantine.QUARANTINE_NAME)) is None:
-        return [f"{made.directory} has no {quarantine.QUARANTINE_NAME}"]
-    left_out = len(quarantine.read_quarantine(made.directory))
+    if storage.size(storage.join(made.directory, QUARANTINE_NAME)) is None:
+        return [f"{made.directory} has no {QUARANTINE_NAME}"]
+    left_out = len(read_quarantine(made.directory))
     counts = made.source_counts
     if counts["discovered"] != made.records + left_out:
         return [

@@ -1,14 +1,8 @@
 """What is left out, and why: no file is lost without a line that names it."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-
-from cxr_data.core import storage
-from cxr_data.core.errors import DataError
-
-QUARANTINE_NAME = "quarantine.jsonl"
+from dataclasses import dataclass
 
 REASONS = {
     "empty": "the file has no bytes",
@@ -58,21 +52,6 @@ class Quarantined:
     reason: str
     detail: str
     sha256: str = ""
-
-
-def write_quarantine(directory: str, entries: Iterable[Quarantined]) -> None:
-    """Writes `quarantine.jsonl`, one line per entry, by id."""
-    lines = (json.dumps(asdict(entry)) + "\n" for entry in sorted(entries))
-    storage.replace(storage.join(directory, QUARANTINE_NAME), "".join(lines).encode())
-
-
-def read_quarantine(directory: str) -> tuple[Quarantined, ...]:
-    """Reads `quarantine.jsonl`. Raises DataError if it is missing or damaged."""
-    path = storage.join(directory, QUARANTINE_NAME)
-    try:
-        return tuple(Quarantined(**json.loads(line)) for line in storage.read_bytes(path).splitlines())
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error})") from error
 
 
 def summary(entries: Iterable[Quarantined]) -> str:

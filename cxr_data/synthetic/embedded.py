@@ -4,7 +4,7 @@ import pathlib
 
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
-from cxr_data.records.manifest import MANIFEST_NAME
+from cxr_data.records.layout import MANIFEST_NAME
 from cxr_data.synthetic.sample import SampleConfig, make_sample
 
 _IMAGES = 120

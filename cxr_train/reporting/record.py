@@ -14,7 +14,8 @@ import numpy as np
 from cxr_data.audit.audit import read_audit
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
-from cxr_data.records.manifest import AUDIT_NAME, MANIFEST_NAME, joined_splits
+from cxr_data.records.layout import AUDIT_NAME, MANIFEST_NAME
+from cxr_data.records.manifest import joined_splits
 from cxr_train.evaluation.predictions import read_predictions
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import BEST_NAME, EXPLANATION_NAME, EXTERNAL_NAME, RunLayout

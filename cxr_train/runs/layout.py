@@ -23,7 +23,7 @@ NAME-seedN/                               a run directory each
 import dataclasses
 import pathlib
 
-from cxr_data.records.manifest import MANIFEST_NAME
+from cxr_data.records.layout import MANIFEST_NAME
 
 CONFIG_NAME = "config.json"
 FLAGS_NAME = "flags.txt"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.records.manifest import MANIFEST_NAME
+from cxr_data.records.layout import MANIFEST_NAME
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.environment import write_environment
 from cxr_train.runs.layout import RunLayout

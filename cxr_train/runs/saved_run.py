@@ -5,7 +5,8 @@ import pathlib
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
-from cxr_data.records.manifest import MANIFEST_NAME, Manifest, read_manifest
+from cxr_data.records.layout import MANIFEST_NAME
+from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.runs.layout import RunLayout
 
 

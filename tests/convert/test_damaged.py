@@ -11,8 +11,9 @@ from sharder_fixtures import encoded, make_source, picture, save
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.images import png
+from cxr_data.records.quarantine_file import read_quarantine
 from cxr_data.records.verify import verify
-from cxr_data.sources.quarantine import REASONS, read_quarantine, summary
+from cxr_data.sources.quarantine import REASONS, summary
 
 KINDS = {"PNG": "png", "JPEG": "jpg", "TIFF": "tif", "BMP": "bmp", "GIF": "gif", "WEBP": "webp"}
 

@@ -15,9 +15,9 @@ from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.convert.exclude import balance
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.records.quarantine_file import read_quarantine
 from cxr_data.records.verify import verify
 from cxr_data.sources.discover import Item, discover
-from cxr_data.sources.quarantine import read_quarantine
 
 
 def run(source, output, **options):

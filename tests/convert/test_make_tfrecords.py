@@ -21,8 +21,8 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.images.decode import decode
 from cxr_data.images.resize import resize
 from cxr_data.records.manifest import read_manifest
+from cxr_data.records.quarantine_file import read_quarantine
 from cxr_data.records.verify import verify
-from cxr_data.sources.quarantine import read_quarantine
 
 
 def run(source, output, **options):

@@ -11,8 +11,8 @@ from sharder_fixtures import content_of, encoded, make_source, picture, save
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.core.errors import DataError
+from cxr_data.records.quarantine_file import read_quarantine
 from cxr_data.records.verify import verify
-from cxr_data.sources.quarantine import read_quarantine
 
 
 def run(source, output, **options):

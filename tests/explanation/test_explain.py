@@ -19,7 +19,7 @@ from tiny import make_trainer, registered
 from cxr_data.core.errors import UsageError
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.records.manifest import MANIFEST_NAME
+from cxr_data.records.layout import MANIFEST_NAME
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.predictions import read_predictions

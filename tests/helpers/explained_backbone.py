@@ -15,7 +15,7 @@ import numpy as np
 from shards import random_images, write_shards
 
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.records.manifest import MANIFEST_NAME
+from cxr_data.records.layout import MANIFEST_NAME
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
 from cxr_train.explanation.explainer import Explainer, ExplainOptions

@@ -6,7 +6,8 @@ import shutil
 import keras
 import numpy as np
 
-from cxr_data.records.manifest import MANIFEST_NAME, Manifest
+from cxr_data.records.layout import MANIFEST_NAME
+from cxr_data.records.manifest import Manifest
 from cxr_train.runs.config import TrainConfig
 
 

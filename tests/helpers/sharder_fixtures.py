@@ -9,7 +9,8 @@ from PIL import Image
 
 from cxr_data.core import storage
 from cxr_data.records import example
-from cxr_data.records.manifest import Manifest, Shard, read_index
+from cxr_data.records.index import read_fields, read_index
+from cxr_data.records.manifest import Manifest, Shard
 
 
 def picture(seed: int, height: int = 48, width: int = 40) -> np.ndarray:
@@ -59,4 +60,4 @@ def fields_of(made: Manifest) -> Iterator[tuple[Shard, example.Fields]]:
     for number, shard in enumerate(made.shards):
         with storage.opened_at(made.path(shard)) as read_at:
             for row in index[index["shard"] == number]:
-                yield shard, example.read_fields(read_at, row)
+                yield shard, read_fields(read_at, row)

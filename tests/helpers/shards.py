@@ -6,7 +6,10 @@ import pathlib
 import numpy as np
 
 from cxr_data.records import example
-from cxr_data.records.manifest import SCHEMA, Manifest, Shard, write_index, write_manifest
+from cxr_data.records.index import scan_shard, write_index
+from cxr_data.records.layout import shard_name
+from cxr_data.records.manifest import SCHEMA, Manifest, Shard, write_manifest
+from cxr_data.records.tfrecord import frame
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")
 
@@ -35,12 +38,12 @@ def write_shards(
         labels = labels_of(len(images))
         starts = range(0, len(images), records_per_shard)
         for number, start in enumerate(starts):
-            name = f"{split}-{number:05d}-of-{len(starts):05d}.tfrecord"
+            name = shard_name(split, number, len(starts))
             content = bytearray()
             for i in range(start, min(start + records_per_shard, len(images))):
                 content += _frame(_stored(images[i], dtype), int(labels[i]), f"{split}/{i}.png", dtype)
             (directory / name).write_bytes(content)
-            index = example.scan_shard(directory / name)
+            index = scan_shard(directory / name)
             index["shard"] = len(shards)
             rows.append(index)
             shards.append(Shard(name, split, len(index), len(content), hashlib.sha256(content).hexdigest()))
@@ -76,5 +79,5 @@ def _stored(image: np.ndarray, dtype: str) -> np.ndarray:
 
 def _frame(pixels: np.ndarray, label: int, name: str, dtype: str) -> bytes:
     fields = example.Fields(label=label, id=name, sha256="0" * 64, group=name)
-    before, after = example.frame(example.example_header(fields, dtype, pixels.nbytes), pixels.tobytes())
+    before, after = frame(example.example_header(fields, dtype, pixels.nbytes), pixels.tobytes())
     return before + pixels.tobytes() + after

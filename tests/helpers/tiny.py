@@ -10,7 +10,8 @@ import keras
 import pytest
 
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.records.manifest import MANIFEST_NAME, Manifest
+from cxr_data.records.layout import MANIFEST_NAME
+from cxr_data.records.manifest import Manifest
 from cxr_train.engine.strategy import Placement, choose_placement
 from cxr_train.loop.stop import StopRequest
 from cxr_train.loop.trainer import Trainer

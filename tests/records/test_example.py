@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from cxr_data.core.errors import DataError
 from cxr_data.records import example
 from cxr_data.records.example import Fields
+from cxr_data.records.index import read_fields, scan_shard
+from cxr_data.records.tfrecord import frame
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
 FIELDS = st.builds(Fields, st.integers(0, 2**31 - 1), TEXT, st.text("0123456789abcdef", max_size=64), TEXT)
@@ -45,7 +47,7 @@ def some_pixels(dtype: str, size: int = 7, channels: int = 3) -> np.ndarray:
 
 def write_record(path, fields: Fields, pixels: np.ndarray) -> None:
     payload = pixels.tobytes()
-    head, tail = example.frame(example.example_header(fields, pixels.dtype.name, len(payload)), payload)
+    head, tail = frame(example.example_header(fields, pixels.dtype.name, len(payload)), payload)
     with open(path, "ab") as file:
         file.write(head + payload + tail)
 
@@ -91,7 +93,7 @@ def test_scan_finds_every_payload(tmp_path, dtype, foreign):
     else:
         for fields, pixels in zip(all_fields, images, strict=True):
             write_record(path, fields, pixels)
-    rows = example.scan_shard(path)
+    rows = scan_shard(path)
     content = path.read_bytes()
     assert rows["label"].tolist() == [0, 1, 2]
     with path.open("rb") as file:
@@ -99,7 +101,7 @@ def test_scan_finds_every_payload(tmp_path, dtype, foreign):
             payload = content[row["payload"] : row["payload"] + pixels.nbytes]
             assert payload == pixels.tobytes()
             assert crc32c(payload) == row["crc32c"]
-            assert example.read_fields(functools.partial(os.pread, file.fileno()), row) == fields
+            assert read_fields(functools.partial(os.pread, file.fileno()), row) == fields
     assert int(rows[-1]["record"]) + 16 + int(rows[-1]["length"]) == os.path.getsize(path)
 
 
@@ -130,7 +132,7 @@ def test_damage_is_a_data_error_that_names_file_and_record(tmp_path_factory, dat
         content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tfrecord: record 0 at byte 0"):
-        example.scan_shard(path)
+        scan_shard(path)
 
 
 @settings(max_examples=300, deadline=None)
@@ -145,4 +147,4 @@ def test_a_foreign_record_without_an_image_is_named(tmp_path):
     with tf.io.TFRecordWriter(path) as writer:
         writer.write(tf.train.Example().SerializeToString())
     with pytest.raises(DataError, match="record 0 .*no feature 'image'"):
-        example.scan_shard(path)
+        scan_shard(path)

@@ -7,7 +7,8 @@ import pytest
 
 from cxr_data.core.errors import DataError
 from cxr_data.records import manifest as m
-from cxr_data.records.example import INDEX_DTYPE
+from cxr_data.records.index import INDEX_DTYPE, read_index, write_index
+from cxr_data.records.layout import INDEX_NAME, MANIFEST_NAME
 
 
 def make_dataset(directory, records=(3, 2)):
@@ -37,14 +38,14 @@ def make_dataset(directory, records=(3, 2)):
         inputs_hash="i",
         source_counts={"discovered": sum(records), "written": sum(records)},
         versions={"cxr": "0"},
-        index_sha256=m.write_index(str(directory), index),
+        index_sha256=write_index(str(directory), index),
     )
     m.write_manifest(made)
     return made
 
 
 def edit(directory, **changes):
-    path = directory / m.MANIFEST_NAME
+    path = directory / MANIFEST_NAME
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
@@ -54,7 +55,7 @@ def test_round_trip(tmp_path):
     assert read == made
     assert read.splits == ("train", "test")
     assert (read.count("train"), read.count("test"), read.records) == (3, 2, 5)
-    assert m.read_index(read)["shard"].tolist() == [0, 0, 0, 1, 1]
+    assert read_index(read)["shard"].tolist() == [0, 0, 0, 1, 1]
     assert not list(tmp_path.glob("*.tmp"))
 
 
@@ -66,7 +67,7 @@ def test_missing_manifest_names_the_directory_and_the_way_out(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', '{"schema": "cxr.tfrecord/1"}', "\x00\xff"])
 def test_damaged_manifest(tmp_path, text):
     make_dataset(tmp_path)
-    (tmp_path / m.MANIFEST_NAME).write_text(text)
+    (tmp_path / MANIFEST_NAME).write_text(text)
     with pytest.raises(DataError, match=r"manifest\.json"):
         m.read_manifest(str(tmp_path))
 
@@ -111,12 +112,12 @@ def test_unknown_split(tmp_path):
 
 def test_damaged_or_foreign_index(tmp_path):
     made = make_dataset(tmp_path)
-    path = tmp_path / m.INDEX_NAME
+    path = tmp_path / INDEX_NAME
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"index\.npy is damaged"):
-        m.read_index(made)
+        read_index(made)
     path.unlink()
     with pytest.raises(DataError, match=r"index\.npy"):
-        m.read_index(made)
+        read_index(made)

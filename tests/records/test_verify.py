@@ -13,8 +13,9 @@ from sharder_fixtures import make_source
 
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
-from cxr_data.records import example
-from cxr_data.records import manifest as m
+from cxr_data.records.index import read_index
+from cxr_data.records.layout import MANIFEST_NAME
+from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, frame
 from cxr_data.records.verify import verify
 
 
@@ -36,11 +37,11 @@ def rewrite(made, change):
     shard = made.shards[0]
     path = Path(made.path(shard))
     content = bytearray(path.read_bytes())
-    row = m.read_index(made)[0]
-    start = int(row["record"]) + example.FRAME_HEADER_BYTES
+    row = read_index(made)[0]
+    start = int(row["record"]) + FRAME_HEADER_BYTES
     changed = bytearray(content[start : start + int(row["length"])])
     change(changed, int(row["payload"]) - start)
-    head, tail = example.frame(b"", bytes(changed))
+    head, tail = frame(b"", bytes(changed))
     content[int(row["record"]) : start + len(changed) + 4] = head + changed + tail
     path.write_bytes(content)
 
@@ -84,7 +85,7 @@ def test_a_label_that_is_none(made):
 
 
 def test_counts_in_the_manifest(made):
-    path = Path(made.directory, m.MANIFEST_NAME)
+    path = Path(made.directory, MANIFEST_NAME)
     document = json.loads(path.read_text())
     counts = document["counts"]["train"]
     counts["covid"], counts["normal"] = counts["covid"] + 1, counts["normal"] - 1

@@ -35,7 +35,10 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records import example
 from cxr_data.records import manifest as manifests
+from cxr_data.records.index import scan_shard, write_index
+from cxr_data.records.layout import MANIFEST_NAME, shard_name
 from cxr_data.records.manifest import Manifest, Shard, read_manifest
+from cxr_data.records.tfrecord import frame
 from tools.bench.output import table
 
 FLAGS = flags.FLAGS
@@ -105,7 +108,7 @@ def define_flags() -> None:
 
 def make_shards(directory: pathlib.Path, images: int, dtype: str, channels: int) -> Manifest:
     """Makes shards of noise, unless they are there."""
-    if (directory / manifests.MANIFEST_NAME).exists():
+    if (directory / MANIFEST_NAME).exists():
         found = read_manifest(str(directory))
         if found.records == images:
             return found
@@ -114,7 +117,7 @@ def make_shards(directory: pathlib.Path, images: int, dtype: str, channels: int)
     shards, rows = [], []
     count = -(-images // RECORDS_PER_SHARD)
     for number in tqdm(range(count), desc=f"shards {dtype} x {channels}", unit="shard"):
-        name = f"{SPLIT}-{number:05d}-of-{count:05d}.tfrecord"
+        name = shard_name(SPLIT, number, count)
         shard, index = _write_shard(directory, name, number, images, dtype, channels, generator)
         shards.append(shard)
         rows.append(index)
@@ -123,7 +126,7 @@ def make_shards(directory: pathlib.Path, images: int, dtype: str, channels: int)
         dtype=dtype, kernel="none", color="gray", shards=tuple(shards),
         counts={SPLIT: {CLASSES[0]: images}}, mean=(0.5,) * channels, std=(0.3,) * channels, seed=0,
         config_hash="", inputs_hash="", source_counts={}, versions={},
-        index_sha256=manifests.write_index(str(directory), np.concatenate(rows)),
+        index_sha256=write_index(str(directory), np.concatenate(rows)),
     )  # fmt: skip
     manifests.write_manifest(made)
     return made
@@ -140,9 +143,9 @@ def _write_shard(
             pixels = gray if dtype == "uint8" else (gray / np.float32(255)).astype(dtype)
             payload = np.ascontiguousarray(np.repeat(pixels, channels, axis=-1)).tobytes()
             fields = example.Fields(0, f"{position}.png", "0" * 64, str(position))
-            before, after = example.frame(example.example_header(fields, dtype, len(payload)), payload)
+            before, after = frame(example.example_header(fields, dtype, len(payload)), payload)
             file.write(before + payload + after)
-    index = example.scan_shard(path)
+    index = scan_shard(path)
     index["shard"] = number
     return Shard(name, SPLIT, len(index), path.stat().st_size, "0" * 64), index
 

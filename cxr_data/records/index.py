@@ -1,0 +1,137 @@
+"""The tables beside the shards: a row of each record, where it lies and what was measured of it.
+
+Their rows are in manifest order: the shards as in `Manifest.shards`, the records as in their file.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Callable
+
+import numpy as np
+from crc32c import crc32c
+
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+from cxr_data.images.measure import FEATURES_DTYPE
+from cxr_data.records.example import Fields, parse_example
+from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME
+from cxr_data.records.manifest import Manifest
+from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, read_frames
+
+INDEX_DTYPE = np.dtype(
+    [
+        ("shard", "<u4"),  # position in manifest.shards
+        ("label", "<i4"),
+        ("record", "<i8"),  # file offset of the frame
+        ("length", "<u4"),  # bytes of the Example, without the frame
+        ("payload", "<i8"),  # file offset of the first pixel
+        ("crc32c", "<u4"),  # of the pixels alone, not masked
+    ]
+)
+"""One row per record: where it lies and how to check it. Offsets are signed, because numpy makes
+float64 of an unsigned 64-bit integer plus a Python integer."""
+
+_REMEDY = "run the same make_tfrecords command again with --overwrite"
+
+
+def scan_shard(path: str | os.PathLike[str]) -> np.ndarray:
+    """Make the index of one TFRecord file, ours or foreign, by reading it once.
+
+    Returns:
+      One row of `INDEX_DTYPE` per record, in file order, `shard` 0.
+
+    Raises:
+      DataError: as `read_frames`, or a record is not an Example of this schema.
+    """
+    rows: list[tuple[int, ...]] = []
+    for offset, data in read_frames(path):
+        try:
+            example = parse_example(data)
+            if example.payload_start + example.payload_bytes > len(data):
+                raise ValueError("the pixels reach past the end of the Example")
+        except ValueError as error:
+            raise DataError(f"{path}: record {len(rows)} at byte {offset}: {error}") from error
+        start, size = example.payload_start, example.payload_bytes
+        payload = offset + FRAME_HEADER_BYTES + start
+        rows.append((0, example.fields.label, offset, len(data), payload, crc32c(data[start : start + size])))
+    return np.array(rows, INDEX_DTYPE)
+
+
+def read_fields(read_at: Callable[[int, int], bytes], row: np.void) -> Fields:
+    """Read the fields of one record by position, without its pixels where they come last.
+
+    Args:
+      read_at: reads (bytes, offset) of the shard, as `storage.opened_at` gives it.
+      row: the record's row of `INDEX_DTYPE`.
+    """
+    start = int(row["record"]) + FRAME_HEADER_BYTES
+    header = read_at(int(row["payload"]) - start, start)
+    example = parse_example(header)
+    if example.payload_start + example.payload_bytes < int(row["length"]):
+        example = parse_example(read_at(int(row["length"]), start))
+    return example.fields
+
+
+def write_index(directory: str, index: np.ndarray) -> str:
+    """Write the index, rows of `INDEX_DTYPE` in manifest order; return its SHA-256."""
+    return _write_rows(storage.join(directory, INDEX_NAME), index.astype(INDEX_DTYPE, copy=False))
+
+
+def read_index(manifest: Manifest) -> np.ndarray:
+    """Read the index: `manifest.records` rows of `INDEX_DTYPE` in manifest order.
+
+    Raises:
+      DataError: it is missing, or not the index that the manifest was written with.
+    """
+    path = storage.join(manifest.directory, INDEX_NAME)
+    index = _read_rows(path, manifest.index_sha256)
+    expected = np.repeat(np.arange(len(manifest.shards)), [shard.records for shard in manifest.shards])
+    if index.dtype != INDEX_DTYPE or not np.array_equal(index["shard"], expected):
+        raise DataError(
+            f"{path} does not fit the manifest ({len(index)} rows, {manifest.records} records): {_REMEDY}"
+        )
+    return index
+
+
+def read_split_index(manifest: Manifest, split: str) -> np.ndarray:
+    """Return the rows of `read_index` that belong to `split`: row i is the record at position i of it.
+
+    Raises:
+      DataError: as `read_index`, or the split is not there.
+    """
+    numbers = [manifest.shards.index(shard) for shard in manifest.shards_of(split)]
+    index = read_index(manifest)
+    return index[np.isin(index["shard"], numbers)]
+
+
+def write_features(directory: str, rows: np.ndarray) -> str:
+    """Write what was measured, rows of `FEATURES_DTYPE` in manifest order; return the file's SHA-256."""
+    return _write_rows(storage.join(directory, FEATURES_NAME), rows.astype(FEATURES_DTYPE, copy=False))
+
+
+def read_features(manifest: Manifest) -> np.ndarray | None:
+    """Read what was measured while converting, or return None where nothing was.
+
+    Raises:
+      DataError: it is missing, or not the file that the manifest was written with.
+    """
+    if not manifest.features_sha256:
+        return None
+    return _read_rows(storage.join(manifest.directory, FEATURES_NAME), manifest.features_sha256)
+
+
+def _write_rows(path: str, rows: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    np.save(buffer, rows, allow_pickle=False)
+    content = buffer.getvalue()
+    storage.replace(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_rows(path: str, sha256: str) -> np.ndarray:
+    content = storage.read_bytes(path)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DataError(f"{path} is damaged or of another run (SHA-256 differs from the manifest): {_REMEDY}")
+    rows: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    return rows

@@ -1,0 +1,51 @@
+"""Every name inside a dataset's directory: no other file of the data engine writes one."""
+
+import re
+import secrets
+
+MANIFEST_NAME = "manifest.json"
+INDEX_NAME = "index.npy"
+FEATURES_NAME = "features.npy"
+QUARANTINE_NAME = "quarantine.jsonl"
+LEDGER_NAME = "ledger.jsonl"
+AUDIT_NAME = "audit.json"
+
+AUDIT_FOLDER = "audit"
+"""The folder of the audit's pictures, which have these names:"""
+PAIRS_NAME, HISTOGRAMS_NAME = "pairs.png", "features.png"
+
+SHARD_SUFFIX = ".tfrecord"
+DONE_SUFFIX = ".done"
+"""Of the file beside a shard that holds its line of the ledger until the ledger has it."""
+
+ATTEMPTS = f"*{SHARD_SUFFIX}.*.tmp"
+"""Glob of what `attempt_name` gives."""
+
+FOREIGN_SHARD = re.compile(r"(?P<split>[A-Za-z]+)[^/]*\.tfrecords?")
+"""Shards of other programs, such as train.tfrecord and train_3.tfrecords: the split comes first."""
+
+_OWN_SHARD = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.[0-9a-f]+\.tmp|\.done)?")
+_FILES = (MANIFEST_NAME, INDEX_NAME, FEATURES_NAME, QUARANTINE_NAME, LEDGER_NAME, AUDIT_NAME)
+
+
+def shard_name(split: str, number: int, count: int) -> str:
+    """Return the name of the shard `number`, from 0, of `count` in its split."""
+    return f"{split}-{number:05d}-of-{count:05d}{SHARD_SUFFIX}"
+
+
+def attempt_name(shard: str) -> str:
+    """Return what a shard, or its line of the ledger, is called until it is whole, given its name or path.
+
+    It is a new name each time: another attempt, on another machine perhaps, may be at the same shard.
+    """
+    return f"{shard}.{secrets.token_hex(8)}.tmp"
+
+
+def is_of_shard(name: str) -> bool:
+    """Whether a name is that of a shard of ours, of an attempt at one, or of its line of the ledger."""
+    return _OWN_SHARD.fullmatch(name) is not None
+
+
+def is_of_dataset(name: str) -> bool:
+    """Whether a name is one that a conversion gives."""
+    return name in _FILES or is_of_shard(name)

@@ -1,0 +1,87 @@
+"""The TFRecord file: the frame around each record, and its checksums.
+
+    frame = length: u64 | masked crc32c of length: u32 | content | masked crc32c of content: u32
+
+Source of the format: tensorflow/core/lib/io/record_writer.h.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+
+from crc32c import crc32c
+
+from cxr_data.core import exact_read
+from cxr_data.core.errors import DataError
+
+FRAME_HEADER_BYTES = 12
+FRAME_FOOTER_BYTES = 4
+
+_MASK_DELTA = 0xA282EAD8
+
+
+def masked_crc(crc: int) -> int:
+    """Return the TFRecord mask over a crc32c, both as unsigned 32-bit integers."""
+    return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def frame(header: bytes, payload: memoryview | bytes) -> tuple[bytes, bytes]:
+    """Return the bytes before and after `payload` in a TFRecord file.
+
+    Args:
+      header: what comes before the payload, as `example.example_header` makes it.
+      payload: the pixels, one contiguous buffer.
+
+    Returns:
+      (frame header + Example header, frame footer): written around the payload they are one record.
+    """
+    length = struct.pack("<Q", len(header) + memoryview(payload).nbytes)
+    length_crc = struct.pack("<I", masked_crc(crc32c(length)))
+    data_crc = struct.pack("<I", masked_crc(crc32c(payload, crc32c(header))))
+    return length + length_crc + header, data_crc
+
+
+def read_frames(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[int, memoryview]]:
+    """Yield (file offset of the frame, content) of a TFRecord file, every checksum checked.
+
+    The bytes are valid until the next step: one buffer serves all records.
+
+    Args:
+      path: local.
+      name: what errors call it, where `path` is a copy.
+
+    Raises:
+      DataError: a checksum is wrong or the file ends inside a record; names file and record.
+    """
+    name = name or os.fspath(path)
+    buffer = bytearray()
+    offset = number = 0
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            while offset < size:
+                head = file.read(FRAME_HEADER_BYTES)
+                length, length_crc = (
+                    struct.unpack("<QI", head) if len(head) == FRAME_HEADER_BYTES else (0, -1)
+                )
+                if masked_crc(crc32c(head[:8])) != length_crc:
+                    raise DataError(f"{name}: record {number} at byte {offset}: the length is damaged")
+                if offset + FRAME_HEADER_BYTES + length + FRAME_FOOTER_BYTES > size:
+                    raise DataError(f"{name}: record {number} at byte {offset}: the file ends inside it")
+                if len(buffer) < length + FRAME_FOOTER_BYTES:
+                    buffer = bytearray(length + FRAME_FOOTER_BYTES)
+                view = memoryview(buffer)[: length + FRAME_FOOTER_BYTES]
+                exact_read.read_into(file.fileno(), view, offset + FRAME_HEADER_BYTES)
+                (data_crc,) = struct.unpack("<I", view[length:])
+                if masked_crc(crc32c(view[:length])) != data_crc:
+                    raise DataError(f"{name}: record {number} at byte {offset}: the content is damaged")
+                yield offset, view[:length]
+                offset += FRAME_HEADER_BYTES + length + FRAME_FOOTER_BYTES
+                file.seek(offset)
+                number += 1
+    except EOFError as error:
+        raise DataError(
+            f"{name}: record {number} at byte {offset}: the file became shorter meanwhile"
+        ) from error
+    except OSError as error:
+        raise DataError(f"cannot read {name}: {error.strerror}") from error
