@@ -50,8 +50,7 @@ from cxr_train.loop.batch_size import (
 from cxr_train.loop.checkpoint import newest_checkpoint
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.trainer import Trainer
-from cxr_train.models.backbones import BACKBONES
-from cxr_train.models.input_range import INPUT_RANGES
+from cxr_train.models.backbones import BACKBONES, INPUT_RANGES
 from cxr_train.run_end import conclude, evaluate_best
 from cxr_train.runs.config import TrainConfig, parse_head
 from cxr_train.runs.layout import RunLayout

@@ -4,8 +4,6 @@ import contextlib
 import pathlib
 from collections.abc import Iterator
 
-import tensorflow as tf
-
 from cxr_data.core.errors import UsageError
 
 
@@ -63,6 +61,8 @@ class StepProfiler:
         if step not in self._steps or not self._writes:
             yield
             return
+        import tensorflow as tf  # here, as a report needs no more of this file than `parse_steps`
+
         if self._first is None:
             self._first = step
             tf.profiler.experimental.start(str(self._directory))
@@ -81,6 +81,8 @@ class StepProfiler:
             self._finish()
 
     def _finish(self) -> None:
+        import tensorflow as tf
+
         tf.profiler.experimental.stop()
         print(f"profile of steps {self._first}:{self._next}: {self._directory}/plugins/profile", flush=True)
         self._steps = range(0)

@@ -20,7 +20,8 @@ from cxr_train.engine.multi_step import Batch, StepRecords, Sums, take_steps
 from cxr_train.engine.strategy import Placement
 from cxr_train.engine.xla import go_on_uncompiled
 from cxr_train.models.flops import count_flops
-from cxr_train.recipe.augment import Augmentation, draw
+from cxr_train.recipe.augment import change_images, draw
+from cxr_train.recipe.augmentation import Augmentation
 from cxr_train.recipe.ema import WeightAverage
 from cxr_train.recipe.loss import Objective
 from cxr_train.recipe.loss_scale import LossScale, all_finite
@@ -197,7 +198,7 @@ class TrainStep:
         images = batch["image"]
         self._pass = tf.compat.v1.get_default_graph(), images.shape[0]
         if "draws" in batch:
-            images = self._augmentation(images, batch["draws"])
+            images = change_images(self._augmentation, images, batch["draws"])
         values = [variable.value for variable in self._variables]
         # Only what is trained is watched: frozen layers below it are no part of the backward pass.
         with tf.GradientTape(watch_accessed_variables=False) as tape:

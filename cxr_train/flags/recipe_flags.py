@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from cxr_train.recipe.augment import DEFAULT_RANGES
+from cxr_train.recipe.augmentation import DEFAULT_RANGES
 from cxr_train.recipe.recipe import OPTIMIZERS, SCHEDULES, Recipe
 
 

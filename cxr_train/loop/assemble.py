@@ -12,9 +12,10 @@ from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.models.freeze import backbone_layers, layers_to_freeze, set_trainable
-from cxr_train.recipe.augment import parse_augmentation
+from cxr_train.recipe.augmentation import parse_augmentation
+from cxr_train.recipe.class_weights import resolve_class_weights
 from cxr_train.recipe.ema import WeightAverage
-from cxr_train.recipe.loss import Objective, resolve_class_weights
+from cxr_train.recipe.loss import Objective
 from cxr_train.recipe.loss_scale import LossScale
 from cxr_train.recipe.optimizers import ParameterGroups, Schedule, make_optimizer
 from cxr_train.runs.config import TrainConfig

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import keras
 
-from cxr_train.models.backbones import build_backbone
+from cxr_train.models.head import layers_before_logits
+from cxr_train.models.pretrained import build_backbone
 
 
 def build_model(
@@ -32,9 +33,9 @@ def build_model(
       image_size: height and width of the input in pixels.
       head: widths of the hidden dense layers, relu each.
       dropout: rate of the one dropout layer, in training only; 0 leaves it out.
-      dropout_after: which of `layers_before_logits` it follows.
+      dropout_after: which of `head.layers_before_logits` it follows.
       weights: `none`, `imagenet` or a file, see `build_backbone`.
-      input_range: `unit` or `imagenet`, see `input_range`.
+      input_range: `unit` or `imagenet`, see `pretrained.to_trained_range`.
       batch_norm_momentum: of the moving statistics; None keeps each network's own
         (mostly 0.99: after 70 steps half of them is still the initial 0 and 1, and
         a short run from random weights predicts noise).
@@ -64,11 +65,6 @@ def build_model(
         # A float16 logit of 12 has a resolution of 1/128: the loss needs float32.
         logits = keras.layers.Dense(classes, dtype="float32", name="logits")(x)
     return keras.Model(network.input, logits, name=backbone)
-
-
-def layers_before_logits(head: Sequence[int]) -> list[str]:
-    """Names of the layers between backbone and logits: `pooling`, `head_1`, `head_2`, ..."""
-    return ["pooling", *(f"head_{number}" for number in range(1, len(head) + 1))]
 
 
 def in_float32(model: keras.Model) -> keras.Model:

@@ -13,12 +13,13 @@ import keras
 import tensorflow as tf
 
 from cxr_data.core.errors import UsageError
+from cxr_train.models.head import POOLING
 from cxr_train.recipe.recipe import UNTIL
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """The layers before the pooling, in the order of `model.summary()`."""
-    return list(itertools.takewhile(lambda layer: layer.name != "pooling", model.layers))
+    return list(itertools.takewhile(lambda layer: layer.name != POOLING, model.layers))
 
 
 def layers_to_freeze(model: keras.Model, rule: str) -> list[keras.layers.Layer]:

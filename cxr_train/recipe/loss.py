@@ -1,12 +1,8 @@
 """What training minimises: cross-entropy, with smoothed labels and weighted classes where asked."""
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
-
-from cxr_data.core.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,56 +28,3 @@ class Objective:
         if self.class_weights:
             losses *= tf.gather(tf.constant(self.class_weights, tf.float32), labels)
         return losses
-
-
-def parse_class_weights(text: str) -> str | dict[str, float]:
-    """Parses `none`, `balanced` (both as they are) or `NAME:WEIGHT,...`.
-
-    Raises:
-      UsageError: it is none of these, a class is there twice, or a weight is negative.
-    """
-    if text in ("none", "balanced"):
-        return text
-    weights = {}
-    for part in text.split(","):
-        name, _, value = part.rpartition(":")
-        if name in weights:
-            raise UsageError(f"--class_weights={text}: {name} is there twice")
-        try:
-            weights[name] = float(value)
-        except ValueError as error:
-            raise UsageError(
-                f"--class_weights={text}: write none, balanced, or like covid:2,normal:1"
-            ) from error
-        if not 0 <= weights[name] < math.inf:
-            raise UsageError(f"--class_weights={text}: the weight of {name} must not be negative or infinite")
-    return weights
-
-
-def resolve_class_weights(
-    text: str, class_names: Sequence[str], images: Mapping[str, int]
-) -> tuple[float, ...]:
-    """Turns `--class_weights` into a factor for each class, in index order; empty for `none`.
-
-    `balanced` is images / (classes * images of the class), as scikit-learn's: the mean over
-    the training images is 1. A class that is not named keeps the weight 1.
-
-    Args:
-      images: training images of each class.
-
-    Raises:
-      UsageError: it names a class that the data has not, or leaves no class to learn from.
-    """
-    chosen = parse_class_weights(text)
-    if chosen == "none":
-        return ()
-    if isinstance(chosen, str):
-        share = sum(images.values()) / len(class_names)
-        return tuple(share / max(images[name], 1) for name in class_names)
-    for name in chosen:
-        if name not in class_names:
-            raise UsageError(f"--class_weights={text}: no class {name!r}; there are {', '.join(class_names)}")
-    weights = tuple(chosen.get(name, 1.0) for name in class_names)
-    if not any(weights):
-        raise UsageError(f"--class_weights={text}: some class must weigh more than 0")
-    return weights

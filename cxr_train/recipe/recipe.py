@@ -4,8 +4,8 @@ import dataclasses
 import math
 
 from cxr_data.core.errors import UsageError
-from cxr_train.recipe.augment import parse_augmentation
-from cxr_train.recipe.loss import parse_class_weights
+from cxr_train.recipe.augmentation import parse_augmentation
+from cxr_train.recipe.class_weights import parse_class_weights
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
@@ -27,13 +27,13 @@ class Recipe:
         biases and of BatchNorm's parameters.
       clip_norm: the largest global norm of the gradients; None for any.
       gradient_accumulation: micro-batches into which a replica splits its part of a batch.
-      label_smoothing: in [0, 1), see `objective.Objective`.
+      label_smoothing: in [0, 1), see `loss.Objective`.
       class_weights: `none`, `balanced` or `NAME:WEIGHT,...`.
       ema: decay of the averaged weights that are evaluated and kept; 0 for none.
       freeze: `none`, `backbone` or `until:LAYER`, see `freeze`.
       unfreeze_at_epoch: the first epoch, counted from 1, that trains every layer; None for never.
       backbone_rate_factor: the backbone's learning rate, as a factor of the head's.
-      augment: see `augment.parse_augmentation`.
+      augment: see `augmentation.parse_augmentation`.
       augment_flip: whether images are mirrored left to right at random. A mirrored chest is
         another finding: the heart points to the other side.
 

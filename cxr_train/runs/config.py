@@ -11,9 +11,8 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import InputWorker
 from cxr_data.records.manifest import joined_splits
 from cxr_train.engine.profiler import parse_steps
-from cxr_train.models.backbones import find_backbone
-from cxr_train.models.classifier import layers_before_logits
-from cxr_train.models.input_range import INPUT_RANGES
+from cxr_train.models.backbones import INPUT_RANGES, find_backbone
+from cxr_train.models.head import layers_before_logits
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.monitor import MONITORS
@@ -38,7 +37,7 @@ class TrainConfig:
       learning_rate: of the head, and of the backbone times the recipe's factor.
       head: widths of the hidden dense layers.
       dropout: rate of the one dropout layer; 0 for none.
-      dropout_after: name of the layer that it follows, `pooling` or `head_N`, see `model.build_model`.
+      dropout_after: name of the layer that it follows, `pooling` or `head_N`, see `classifier.build_model`.
       weights: `none`, `imagenet` or a file.
       input_range: `unit` or `imagenet`.
       batch_norm_momentum: of BatchNorm's moving statistics; None for the network's own.

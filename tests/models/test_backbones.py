@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from cxr_data.core.errors import DataError, UsageError
-from cxr_train.models.backbones import BACKBONES, build_backbone
+from cxr_train.models.backbones import BACKBONES
+from cxr_train.models.pretrained import build_backbone
 
 POLICIES = ("float32", "mixed_bfloat16")
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from cxr_train.models.backbones import BACKBONES, build_backbone
-from cxr_train.models.input_range import TRAINED_ON, to_trained_range
+from cxr_train.models.backbones import BACKBONES, TRAINED_ON
+from cxr_train.models.pretrained import build_backbone, to_trained_range
 
 MODULES = {
     "mobilenet_v2": keras.applications.mobilenet_v2,

@@ -15,7 +15,8 @@ from cxr_data.core.errors import UsageError
 from cxr_data.input.options import ReadOptions
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.flags.read_flags import refuse_without_effect
-from cxr_train.recipe.loss import Objective, resolve_class_weights
+from cxr_train.recipe.class_weights import resolve_class_weights
+from cxr_train.recipe.loss import Objective
 from cxr_train.recipe.optimizers import ParameterGroups, Schedule, make_optimizer
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.config import TrainConfig
