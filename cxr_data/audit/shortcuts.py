@@ -192,7 +192,7 @@ def permuted(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 def resampled(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
     """How often each image is drawn when patients are drawn with replacement: float32 [count, N]."""
     bootstrap = PatientBootstrap(groups, resamples=count, seed=[seed, 1])
-    return np.concatenate([times.astype(np.float32)[:, groups] for times in bootstrap.times_drawn()])
+    return np.concatenate([times.astype(np.float32) for times in bootstrap.times_drawn()])[:, groups]
 
 
 def adjusted_p(aurocs: np.ndarray) -> np.ndarray:
