@@ -19,6 +19,7 @@ from cxr_data.audit.near_duplicates import SAME_NCC
 from cxr_data.audit.pictures import Pictures, pictures_of_files, pictures_of_shards, with_files
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError, one_line
+from cxr_data.core.settings import required, setting
 from cxr_data.records.layout import AUDIT_NAME, FEATURES_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.sources.duplicates import tie_groups
@@ -35,18 +36,15 @@ _SHOWN_CASES = 3
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """What to audit.
+    """What to audit. `quiet` has no flag: no progress on stderr."""
 
-    Attributes:
-      data: a folder of shards.
-      source: the folder or CSV that they were made from, to measure the files anew; empty for none.
-      against: a second dataset, shards or images; empty for none.
-      quiet: no progress on stderr.
-    """
-
-    data: str
-    source: str = ""
-    against: str = ""
+    data: str = required("Folder of shards.")
+    source: str = setting(
+        "",
+        "Folder or CSV that the shards were made from: its files are measured again, which shards of other "
+        "programs need.",
+    )
+    against: str = setting("", "Second dataset to compare with: shards, or a folder or CSV of images.")
     quiet: bool = False
 
 

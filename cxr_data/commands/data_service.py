@@ -7,23 +7,28 @@
 The workers must see the shards under the path that the trainer gives, or as the same s3:// or gs://.
 """
 
+import dataclasses
 import os
 import signal
 
-from absl import flags
-
 from cxr_data.commands import command
+from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.errors import UsageError
+from cxr_data.core.settings import setting
 
-FLAGS = flags.FLAGS
 
+@dataclasses.dataclass(frozen=True)
+class ServiceOptions:
+    """Which input workers to start."""
 
-def define_flags() -> None:
-    """Defines the flags of this command."""
-    flags.DEFINE_integer("port", 0, "Of the dispatcher; 0: a free one, which is printed.", 0, 65535)
-    flags.DEFINE_integer("workers", -1, "Worker processes; -1: one a core.", lower_bound=-1)
-    flags.DEFINE_string("host", "localhost", "Name under which other machines reach this one.")
-    flags.DEFINE_string("dispatcher", "", "HOST:PORT of a dispatcher elsewhere; starts only workers.")
+    port: int = setting(
+        0, "Port of the dispatcher; 0: a free one, which is printed.", at_least=0, at_most=65535
+    )
+    workers: int = setting(-1, "Worker processes; -1: one a core.", at_least=-1)
+    host: str = setting("localhost", "Name under which other machines reach this one.")
+    dispatcher: str = setting(
+        "", "HOST:PORT of a dispatcher on another machine; without it, one is started here."
+    )
 
 
 def main() -> int:
@@ -31,14 +36,15 @@ def main() -> int:
     from cxr_data.core.runtime import start
     from cxr_data.input.data_service import DataService
 
-    workers = len(os.sched_getaffinity(0)) if FLAGS.workers < 0 else FLAGS.workers
-    if FLAGS.dispatcher and (FLAGS.port or not workers):
+    options = from_flags(ServiceOptions)
+    workers = len(os.sched_getaffinity(0)) if options.workers < 0 else options.workers
+    if options.dispatcher and (options.port or not workers):
         raise UsageError("--dispatcher starts only workers: give --workers and no --port")
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopping.append(received))
     start()
-    with DataService(FLAGS.port, workers, FLAGS.host, FLAGS.dispatcher, note=_say) as service:
+    with DataService(options.port, workers, options.host, options.dispatcher, note=_say) as service:
         service.wait_until_ready()
         _say(f"data service: --data_service=grpc://{service.address}, {workers} workers")
         service.run(lambda: bool(stopping))
@@ -52,5 +58,5 @@ def _say(line: str) -> None:
 
 def console_main() -> None:
     """Entry point of the command."""
-    define_flags()
+    define_flags(ServiceOptions)
     command.run(main)

@@ -6,41 +6,46 @@ The files are named SPLIT*.tfrecord and hold tf.train.Example records with `imag
 they are only read. `index.npy` and `manifest.json` appear beside them.
 """
 
+import dataclasses
 import os
 
-from absl import flags
 from tqdm import tqdm
 
 from cxr_data.commands import command
-from cxr_data.core.errors import UsageError
+from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.core.settings import check_settings, required, setting
 from cxr_data.records.example import DTYPES
 from cxr_data.records.foreign import adopt
 
-FLAGS = flags.FLAGS
 
+@dataclasses.dataclass(frozen=True)
+class IndexOptions:
+    """What the records hold, since TFRecords do not say it."""
 
-def define_flags() -> None:
-    """Defines the flags of this command."""
-    flags.DEFINE_string("data", None, "Folder with SPLIT*.tfrecord files.")
-    flags.DEFINE_list("classes", [], "Class names in the order of the label values.")
-    flags.DEFINE_integer("size", 360, "Height and width of the stored images, in pixels.", lower_bound=1)
-    flags.DEFINE_integer("channels", 3, "3 or 1.")
-    flags.DEFINE_enum("dtype", "float32", DTYPES, "float32 is a FloatList, the others one bytes value.")
+    data: str = required("Folder with SPLIT*.tfrecord files.")
+    classes: tuple[str, ...] = required("Class names in the order of the label values.")
+    size: int = setting(360, "Height and width of the stored images, in pixels.", at_least=1)
+    channels: int = setting(3, "Channels of the stored images: 3 or 1.", choices=(3, 1))
+    dtype: str = setting(
+        "float32",
+        "Type of the stored pixels: float32 is a FloatList, the others are one bytes value.",
+        choices=DTYPES,
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 def main() -> None:
-    """Reads the flags and scans."""
-    if not FLAGS.data or not FLAGS.classes:
-        raise UsageError("--data and --classes are needed (--help lists the flags)")
-    if FLAGS.channels not in (1, 3):
-        raise UsageError(f"--channels={FLAGS.channels}: choose from 3, 1")
+    """Scans what the flags say."""
+    options = from_flags(IndexOptions)
     with tqdm(desc="scan", unit="file") as bar:
         adopted = adopt(
-            FLAGS.data,
-            tuple(FLAGS.classes),
-            size=FLAGS.size,
-            channels=FLAGS.channels,
-            dtype=FLAGS.dtype,
+            options.data,
+            options.classes,
+            size=options.size,
+            channels=options.channels,
+            dtype=options.dtype,
             threads=len(os.sched_getaffinity(0)),
             tick=lambda _: bar.update(),
         )
@@ -49,6 +54,6 @@ def main() -> None:
 
 
 def console_main() -> None:
-    """The `cxr-index-tfrecords` command."""
-    define_flags()
+    """Entry point of the command."""
+    define_flags(IndexOptions)
     command.run(main)

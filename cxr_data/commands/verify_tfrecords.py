@@ -5,35 +5,35 @@
 Exit code 1 if anything is wrong; each problem is a line that names shard and record.
 """
 
+import dataclasses
 import os
 import sys
 import time
 
-from absl import flags
 from tqdm import tqdm
 
 from cxr_data.commands import command
-from cxr_data.core.errors import UsageError
+from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.core.settings import required, setting
 from cxr_data.records.manifest import Shard, read_manifest
 from cxr_data.records.verify import verify
-
-FLAGS = flags.FLAGS
 
 _MOST_SHOWN = 100
 
 
-def define_flags() -> None:
-    """Defines the flags of this command."""
-    flags.DEFINE_string("data", None, "Folder of shards.")
-    flags.DEFINE_integer("workers", -1, "Shards read at once; -1: one a core.")
+@dataclasses.dataclass(frozen=True)
+class VerifyOptions:
+    """What to verify."""
+
+    data: str = required("Folder of shards.")
+    workers: int = setting(-1, "Shards that are read at once; -1: one a core.")
 
 
 def main() -> int:
-    """Reads the flags and verifies; returns the exit code."""
-    if not FLAGS.data:
-        raise UsageError("--data is missing (--help lists the flags)")
-    threads = len(os.sched_getaffinity(0)) if FLAGS.workers < 0 else max(FLAGS.workers, 1)
-    total = sum(shard.bytes for shard in read_manifest(FLAGS.data).shards)
+    """Verifies what the flags say; returns the exit code."""
+    options = from_flags(VerifyOptions)
+    threads = len(os.sched_getaffinity(0)) if options.workers < 0 else max(options.workers, 1)
+    total = sum(shard.bytes for shard in read_manifest(options.data).shards)
     started = time.monotonic()
     interval = 0.1 if sys.stderr.isatty() else 10
     with tqdm(total=total, unit="B", unit_scale=True, file=sys.stderr, mininterval=interval) as bar:
@@ -41,7 +41,7 @@ def main() -> int:
         def tick(shard: Shard) -> None:
             bar.update(shard.bytes)
 
-        result = verify(FLAGS.data, threads, tick)
+        result = verify(options.data, threads, tick)
     for problem in result.problems[:_MOST_SHOWN]:
         print(problem, file=sys.stderr)
     if len(result.problems) > _MOST_SHOWN:
@@ -49,7 +49,7 @@ def main() -> int:
     seconds = time.monotonic() - started
     verdict = f"{len(result.problems)} problems" if result.problems else "everything is as the manifest says"
     print(
-        f"{FLAGS.data}: {result.records:,} records, {result.bytes / 1e9:.2f} GB in {seconds:.1f} s "
+        f"{options.data}: {result.records:,} records, {result.bytes / 1e9:.2f} GB in {seconds:.1f} s "
         f"({result.bytes / 1e6 / seconds:.0f} MB/s): {verdict}"
     )
     return 1 if result.problems else 0
@@ -57,5 +57,5 @@ def main() -> int:
 
 def console_main() -> None:
     """Entry point of the command."""
-    define_flags()
+    define_flags(VerifyOptions)
     command.run(main)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import tqdm
 
 from cxr_data.core.errors import CxrError, UsageError
+from cxr_data.core.settings import check_settings, required, setting
 from cxr_data.synthetic import phantom
 
 CLASSES = ("covid", "normal", "pneumonia")
@@ -38,41 +39,43 @@ _JPEG_QUALITY = 92
 _PLAN_STREAM, _PATIENT_STREAM = 0, 1
 
 
+def parse_sizes(texts: Sequence[str]) -> tuple[int, ...]:
+    """Parses the sizes of `--size`. Raises UsageError: one is not a number."""
+    try:
+        return tuple(int(text) for text in texts)
+    except ValueError as error:
+        raise UsageError(f"--size={','.join(texts)}: must be whole numbers, as 512,1024") from error
+
+
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-    """What to generate.
-
-    Attributes:
-      output: folder to make; it gets `train/CLASS/*`, `validation/CLASS/*` and, with
-        `test_images`, `test_set/0001.jpg` and on.
-      images: labelled images in total, at least one per class and split; the classes
-        differ by one at most, and about a fifth goes to validation.
-      seed: the same configuration and seed give the same bytes.
-      sizes: heights (= widths) in pixels, mixed evenly.
-      test_images: unlabelled images of further patients.
-      overwrite: replaces an earlier sample at `output`.
+    """What to generate; the same configuration gives the same bytes.
 
     Raises:
       UsageError: a value out of range.
     """
 
-    output: pathlib.Path
-    images: int = 120
-    seed: int = 0
-    sizes: tuple[int, ...] = (512, 1024)
-    test_images: int = 0
-    overwrite: bool = False
+    output: pathlib.Path = required(
+        "Folder to make; it gets train/CLASS/*, validation/CLASS/* and test_set/*.", parse=pathlib.Path
+    )
+    images: int = setting(
+        120,
+        "Labelled images in train and validation, about a fifth in the latter; at least one of each class in "
+        "each, and as many of each class, give or take one.",
+        at_least=_FEWEST_IMAGES,
+    )
+    seed: int = setting(0, "Seed of all images; the same flags and seed give the same bytes.", at_least=0)
+    sizes: tuple[int, ...] = setting(
+        ("512", "1024"),
+        "Heights, and widths, of the images in pixels, mixed evenly.",
+        parse=parse_sizes,
+        flag="size",
+    )
+    test_images: int = setting(0, "Unlabelled images of further patients in test_set/.", at_least=0)
+    overwrite: bool = setting(False, "Whether to replace an earlier sample at --output.")
 
     def __post_init__(self) -> None:
-        if self.images < _FEWEST_IMAGES:
-            raise UsageError(
-                f"--images={self.images}: at least {_FEWEST_IMAGES} are needed, one of each of "
-                f"{len(CLASSES)} classes in train and in validation"
-            )
-        if self.seed < 0:
-            raise UsageError(f"--seed={self.seed}: must be 0 or more")
-        if self.test_images < 0:
-            raise UsageError(f"--test_images={self.test_images}: must be 0 or more")
+        check_settings(self)
         if not self.sizes:
             raise UsageError("--size=: name at least one size in pixels")
         for size in self.sizes:

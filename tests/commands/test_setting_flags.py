@@ -7,13 +7,27 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from cxr_data.audit.audit import AuditConfig
+from cxr_data.commands.audit_dataset import FindingsOptions
+from cxr_data.commands.data_service import ServiceOptions
+from cxr_data.commands.index_tfrecords import IndexOptions
 from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.commands.verify_tfrecords import VerifyOptions
 from cxr_data.convert.config import SharderConfig
 from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_settings, required, setting, settings_of
+from cxr_data.synthetic.sample import SampleConfig
 
 # Fields that are no setting of their own: the program gives them.
-GIVEN = {SharderConfig: {"quiet"}}
+GIVEN = {
+    AuditConfig: {"quiet"},
+    FindingsOptions: set(),
+    IndexOptions: set(),
+    SampleConfig: set(),
+    ServiceOptions: set(),
+    SharderConfig: {"quiet"},
+    VerifyOptions: set(),
+}
 
 
 def parse_widths(text: str) -> tuple[int, ...]:

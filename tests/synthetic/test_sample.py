@@ -198,7 +198,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"images": 5}, "--images=5: at least 6"),
+            ({"images": 5}, "--images=5: must be at least 6"),
             ({"seed": -1}, "--seed=-1"),
             ({"test_images": -1}, "--test_images=-1"),
             ({"sizes": (512, 16)}, "--size=16"),
