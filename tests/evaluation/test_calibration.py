@@ -62,6 +62,27 @@ def test_the_temperature_is_the_minimum_of_the_likelihood(temperature, seed):
     assert calibration.fit_temperature(labels, probabilities) == pytest.approx(best, rel=1e-4)
 
 
+@settings(max_examples=20, deadline=None)
+@given(temperature=st.floats(0.3, 3), seed=st.integers(0, 99))
+def test_the_temperature_has_all_its_digits(temperature, seed):
+    labels, probabilities = scored(300, temperature, seed)
+    logits = np.log(probabilities)
+    of_label = logits[np.arange(len(labels)), labels]
+    low, high = 1e-2, 1e2
+    for _ in range(100):  # bisection of the likelihood's slope
+        middle = np.sqrt(low * high)
+        expected = (calibration.apply_temperature(probabilities, middle) * logits).sum(axis=1)
+        low, high = (middle, high) if (expected - of_label).mean() > 0 else (low, middle)
+    assert calibration.fit_temperature(labels, probabilities) == pytest.approx(low, rel=1e-12)
+
+
+@pytest.mark.parametrize("sure", [0.9, 0.1, 1 / 3], ids=["all right", "all wrong", "nothing said"])
+def test_there_is_no_best_temperature_where_the_likelihood_grows_to_an_end(sure):
+    labels = np.array([0, 1, 2])
+    probabilities = np.where(np.eye(3, dtype=bool), sure, (1 - sure) / 2)
+    assert calibration.fit_temperature(labels, probabilities) is None
+
+
 def test_a_temperature_undoes_overconfidence():
     labels, probabilities = scored(20_000, 0.4)
     temperature = calibration.fit_temperature(labels, probabilities)
