@@ -2,7 +2,7 @@
 
     python -m cxr_train.evaluate --run_dir=RUN_DIR [--split=test] [--data=DIR] [--compare=OTHER_RUN]
 
-What is written is described in `evaluation`. Other data than the run's own goes to
+What is written is described in `evaluation.evaluator`. Other data than the run's own goes to
 `RUN_DIR/external/NAME`, so that nothing of the run is replaced.
 """
 
@@ -22,8 +22,8 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_data.stats import bootstrap
 from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation import evaluator, text
-from cxr_train.evaluation.class_map import parse_class_map
+from cxr_train.evaluation import evaluator, stored, text
+from cxr_train.evaluation.class_map import class_map_for, parse_class_map
 from cxr_train.evaluation.evaluator import EvaluationOptions
 from cxr_train.flags.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.flags.run_directory import with_local_run
@@ -61,15 +61,15 @@ def main() -> int:
     run_dir = pathlib.Path(values.run_dir)
     config = TrainConfig.load(RunLayout(run_dir).config)
     manifest = read_manifest(values.data or config.data)
-    below = evaluator.place_of(run_dir, manifest, named=values.data is not None)
+    below = stored.place_of(run_dir, manifest, named=values.data is not None)
     own = not below.parts
     output = pathlib.Path(values.output) if values.output else run_dir / below
     options = options_from_flags(config, below)
     manifest.shards_of(values.split)  # what is wrong is said before the model takes its time
-    evaluator.class_map_for(run_dir, manifest, options.class_map)
-    evaluator.refuse_to_replace(output, values.split, run_dir, manifest)
+    class_map_for(run_dir, manifest, options.class_map)
+    stored.refuse_to_replace(output, values.split, run_dir, manifest)
     if output.resolve() == run_dir.resolve():
-        evaluator.refuse_in_the_run(manifest, own=own, class_map=options.class_map)
+        stored.refuse_in_the_run(manifest, own=own, class_map=options.class_map)
     read = read_options_from_flags()
     start()
     # One device: the model was loaded outside of any strategy's scope.
@@ -103,12 +103,12 @@ def _evaluate_validation(
     if split is None:
         print(f"no temperature: the run was trained on {config.train_split}, its validation split included")
         return
-    if evaluator.stored_predictions(run_dir, split) is not None:
+    if stored.stored_predictions(run_dir, split) is not None:
         return
     try:
         manifest = read_manifest(config.data)
         manifest.shards_of(split)
-        evaluator.place_of(run_dir, manifest, named=False)
+        stored.place_of(run_dir, manifest, named=False)
     except DataError as error:
         print(f"no predictions of the {split} split, so no temperature: {error}")
         return

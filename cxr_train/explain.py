@@ -12,7 +12,7 @@ from cxr_data.commands import command
 from cxr_data.core.runtime import start
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
-from cxr_train.evaluation.evaluator import refuse_other_classes
+from cxr_train.evaluation.class_map import refuse_other_classes
 from cxr_train.explanation.explainer import Explainer, ExplainOptions
 from cxr_train.flags.read_flags import define_read_flags, read_options_from_flags
 from cxr_train.flags.run_directory import with_local_run

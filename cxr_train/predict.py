@@ -22,8 +22,9 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import start
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation.evaluator import fitted_temperature
-from cxr_train.evaluation.predictions import Predictions, csv_bytes
+from cxr_train.evaluation.forward_pass import Predictions
+from cxr_train.evaluation.predictions import csv_bytes
+from cxr_train.evaluation.stored import fitted_temperature
 from cxr_train.flags.output_place import prepare_output
 from cxr_train.flags.run_directory import with_local_run
 from cxr_train.inference.files import ImageFile, find_files, read_images

@@ -10,7 +10,7 @@ from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import text
 from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
-from cxr_train.evaluation.predictions import predict_split
+from cxr_train.evaluation.forward_pass import predict_split
 from cxr_train.explanation.explainer import Explainer, ExplainOptions
 from cxr_train.loop import throughput
 from cxr_train.loop.stop import StopRequest

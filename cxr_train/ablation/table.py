@@ -30,9 +30,9 @@ from cxr_data.core import storage
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.ablation.runner import GridRun
 from cxr_train.evaluation.compare import compare_models
-from cxr_train.evaluation.evaluator import stored_predictions
 from cxr_train.evaluation.predictions import NamedPredictions
 from cxr_train.evaluation.significance import holm
+from cxr_train.evaluation.stored import stored_predictions
 from cxr_train.runs.layout import GridLayout, RunLayout
 
 SCHEMA = "cxr.ablation/1"

@@ -6,13 +6,16 @@ gives the images of their `COVID-19` our label `covid`, and leaves out those of 
 A class of the same name needs no entry.
 """
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.records.manifest import Manifest
 from cxr_train.evaluation.metrics import Counts
+from cxr_train.runs.saved_run import trained_on
 
 DROP = "-"
 _DROPPED = -1
@@ -90,6 +93,45 @@ def map_classes(theirs: Sequence[str], ours: Sequence[str], names: Mapping[str, 
     if all(index == _DROPPED for index in index_of):
         raise UsageError("--class_map leaves all classes out")
     return ClassMap(np.array(index_of, np.int64), tuple(theirs), tuple(ours))
+
+
+def class_map_for(
+    run_dir: pathlib.Path, manifest: Manifest, names: Mapping[str, str] | None = None
+) -> ClassMap:
+    """Checks that data fits the model of a run, and says which of its classes is which of the model's.
+
+    Args:
+      manifest: of the data.
+      names: see `map_classes`.
+
+    Raises:
+      DataError: the images have another size, or a class is unknown to the model.
+      UsageError: `names` do not fit.
+    """
+    expected = trained_on(run_dir)
+    if manifest.size != expected.size:
+        raise DataError(
+            f"{manifest.directory} has images of {manifest.size} px, the run {run_dir} was trained on "
+            f"{expected.size}: convert with python -m tools.make_tfrecords --size={expected.size}"
+        )
+    for name in ("kernel", "color", "crop_border", "equalize_to"):
+        if getattr(manifest, name) != getattr(expected, name):
+            raise DataError(
+                f"{manifest.directory} was made with {name} {getattr(manifest, name)!r}, the data of the run "
+                f"{run_dir} with {getattr(expected, name)!r}: convert it the same way"
+            )
+    return map_classes(manifest.class_names, expected.class_names, names or {})
+
+
+def refuse_other_classes(run_dir: pathlib.Path, manifest: Manifest) -> None:
+    """Checks that data has the model's own classes, in its order. Raises as `class_map_for`."""
+    expected = trained_on(run_dir).class_names
+    if manifest.class_names != expected:
+        raise DataError(
+            f"{manifest.directory} has the classes {', '.join(manifest.class_names)}, the run {run_dir} "
+            f"{', '.join(expected)}"
+        )
+    class_map_for(run_dir, manifest)
 
 
 def _list(names: Sequence[str]) -> str:

@@ -22,8 +22,8 @@ from cxr_data.input.pipeline import Pipeline, read_split_fields
 from cxr_data.records.example import Fields
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation.evaluator import place_of, stored_predictions
-from cxr_train.evaluation.predictions import Predictions, predict_split
+from cxr_train.evaluation.forward_pass import Predictions, predict_split
+from cxr_train.evaluation.stored import place_of, stored_predictions
 from cxr_train.explanation.cases import Case, pick_cases
 from cxr_train.explanation.filters import excite, liveliest_channels
 from cxr_train.explanation.gradcam import GradCam, Maps

@@ -20,7 +20,7 @@ from cxr_train.engine.profiler import StepProfiler, parse_steps
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.engine.xla import go_on_uncompiled
-from cxr_train.evaluation.predictions import predict_split
+from cxr_train.evaluation.forward_pass import predict_split
 from cxr_train.loop import diverged, epoch_row, throughput
 from cxr_train.loop.assemble import assemble_training
 from cxr_train.loop.batch_size import planned_memory

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.evaluation import calibration, thresholds
-from cxr_train.evaluation.predictions import Predictions
+from cxr_train.evaluation.forward_pass import Predictions
 
 
 def scored(images: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

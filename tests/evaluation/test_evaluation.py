@@ -16,15 +16,11 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import write_manifest
 from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation import evaluator, metrics, text
+from cxr_train.evaluation import class_map, metrics, stored, text
 from cxr_train.evaluation.class_map import map_classes, parse_class_map
-from cxr_train.evaluation.evaluator import (
-    EvaluationOptions,
-    evaluate_split,
-    fitted_temperature,
-    stored_predictions,
-)
+from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
 from cxr_train.evaluation.predictions import write_predictions
+from cxr_train.evaluation.stored import fitted_temperature, stored_predictions
 
 VALIDATION, TEST = random_images(30, seed=1), random_images(14, seed=2)
 OURS = ("covid", "normal", "pneumonia")
@@ -120,14 +116,14 @@ def test_the_mean_says_what_it_leaves_out(manifest, tmp_path):
 def test_other_data_has_a_place_of_its_own(manifest, tmp_path):
     run_dir = tmp_path / "run"
     make_run(run_dir, manifest)
-    place = evaluator.place_of(run_dir, manifest, named=False)
+    place = stored.place_of(run_dir, manifest, named=False)
     assert place == pathlib.PurePath()
     theirs = dataclasses.replace(manifest, directory=str(tmp_path / "a" / "hospital"), seed=9)
-    assert str(evaluator.place_of(run_dir, theirs, named=True)) == "external/hospital"
+    assert str(stored.place_of(run_dir, theirs, named=True)) == "external/hospital"
     above = dataclasses.replace(theirs, directory=str(tmp_path / "a" / "hospital" / "x" / ".."))
-    assert str(evaluator.place_of(run_dir, above, named=True)) == "external/hospital"
+    assert str(stored.place_of(run_dir, above, named=True)) == "external/hospital"
     with pytest.raises(DataError, match="a/hospital is not the data .* any more: name it with --data"):
-        evaluator.place_of(run_dir, theirs, named=False)
+        stored.place_of(run_dir, theirs, named=False)
 
 
 def test_the_numbers_of_one_hospital_do_not_replace_those_of_another(manifest, tmp_path):
@@ -135,23 +131,23 @@ def test_the_numbers_of_one_hospital_do_not_replace_those_of_another(manifest, t
     model = make_run(run_dir, manifest)
     evaluate(run_dir, manifest, model, "test")
     moved = dataclasses.replace(manifest, directory="/moved")
-    evaluator.refuse_to_replace(run_dir, "test", run_dir, moved)
-    evaluator.refuse_to_replace(run_dir, "never_evaluated", run_dir, manifest)
+    stored.refuse_to_replace(run_dir, "test", run_dir, moved)
+    stored.refuse_to_replace(run_dir, "never_evaluated", run_dir, manifest)
     one = dataclasses.replace(moved, seed=9)
     with pytest.raises(
         UsageError, match="run: metrics_test.json there is of .*, not of /moved: give .*--output"
     ):
-        evaluator.refuse_to_replace(run_dir, "test", run_dir, one)
+        stored.refuse_to_replace(run_dir, "test", run_dir, one)
     with pytest.raises(UsageError, match="config.json: is no folder, or below a file: give .* --output"):
-        evaluator.refuse_to_replace(run_dir / "config.json", "test", run_dir, manifest)
+        stored.refuse_to_replace(run_dir / "config.json", "test", run_dir, manifest)
 
 
 def test_the_run_directory_itself_is_for_all_of_its_own_data(manifest):
-    evaluator.refuse_in_the_run(manifest, own=True, class_map={})
+    stored.refuse_in_the_run(manifest, own=True, class_map={})
     with pytest.raises(UsageError, match="--output: the run directory is for its own data, not for"):
-        evaluator.refuse_in_the_run(manifest, own=False, class_map={})
+        stored.refuse_in_the_run(manifest, own=False, class_map={})
     with pytest.raises(UsageError, match="--class_map: is for other data; .* --output"):
-        evaluator.refuse_in_the_run(manifest, own=True, class_map={"covid": "-"})
+        stored.refuse_in_the_run(manifest, own=True, class_map={"covid": "-"})
 
 
 def test_predictions_of_an_earlier_model_are_not_compared_with(manifest, tmp_path):
@@ -234,7 +230,7 @@ def test_data_of_another_size_or_kernel_is_refused(manifest, tmp_path):
         ({"equalize_to": 64}, "made with equalize_to 64"),
     ):
         with pytest.raises(DataError, match=message):
-            evaluator.class_map_for(tmp_path / "run", dataclasses.replace(manifest, **changes))
+            class_map.class_map_for(tmp_path / "run", dataclasses.replace(manifest, **changes))
 
 
 def test_explaining_data_of_other_classes_is_refused_without_advice_that_it_cannot_take(manifest, tmp_path):
@@ -243,7 +239,7 @@ def test_explaining_data_of_other_classes_is_refused_without_advice_that_it_cann
     with pytest.raises(
         DataError, match="has the classes COVID-19, normal, pneumonia, the run .* covid,"
     ) as error:
-        evaluator.refuse_other_classes(tmp_path / "run", theirs)
+        class_map.refuse_other_classes(tmp_path / "run", theirs)
     assert "--class_map" not in str(error.value)
 
 

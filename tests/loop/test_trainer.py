@@ -17,7 +17,7 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import training_batches
 from cxr_data.input.pipeline import Pipeline
 from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation import evaluator, predictions
+from cxr_train.evaluation import evaluator, forward_pass
 from cxr_train.loop import diverged, trainer
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.recipe.recipe import Recipe
@@ -278,6 +278,6 @@ def test_a_run_without_a_best_model_is_named(tmp_path):
 
 def test_probabilities_are_the_softmax_of_the_logits():
     logits = np.array([[1.0, 2.0, 3.0], [800.0, 0.0, -800.0]], np.float32)
-    made = predictions.Predictions(np.arange(2), np.array([2, 0]), logits)
+    made = forward_pass.Predictions(np.arange(2), np.array([2, 0]), logits)
     np.testing.assert_allclose(made.probabilities, tf.nn.softmax(logits.astype(np.float64)), atol=1e-12)
     assert made.loss == pytest.approx(0.5 * (np.log(np.exp([1, 2, 3]).sum()) - 3))

@@ -1,0 +1,152 @@
+"""The evaluations that are there: where each stands, what may replace it, and which model it is of."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.records.manifest import Manifest
+from cxr_train.evaluation.calibration import fit_temperature
+from cxr_train.evaluation.predictions import NamedPredictions, read_predictions
+from cxr_train.runs.layout import BEST_NAME, EXTERNAL_NAME, RunLayout
+from cxr_train.runs.saved_run import is_own_data, model_sha256
+
+
+def place_of(run_dir: pathlib.Path, manifest: Manifest, *, named: bool) -> pathlib.PurePath:
+    """Where below a run directory the evaluation of some data goes: "" for the run's own.
+
+    Args:
+      named: whether the user named that data, so that it may be other data.
+
+    Raises:
+      DataError: it is other data, and was not named.
+    """
+    if is_own_data(run_dir, manifest):
+        return pathlib.PurePath()
+    if not named:
+        raise DataError(
+            f"{manifest.directory} is not the data that {run_dir} was trained on any more: name it with "
+            "--data to evaluate it as other data"
+        )
+    return pathlib.PurePath(EXTERNAL_NAME, os.path.basename(os.path.abspath(manifest.directory)))
+
+
+def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, manifest: Manifest) -> None:
+    """Checks that an evaluation replaces at most an earlier one of the same data.
+
+    Raises:
+      UsageError: `output` has the evaluation of a split of this name of other data, or is no folder.
+    """
+    path = RunLayout(output).metrics(split)
+    try:
+        earlier = json.loads(path.read_text())
+        there, own = earlier["data"], earlier["own_data"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return
+    except NotADirectoryError as error:
+        raise UsageError(
+            f"{output}: is no folder, or below a file: give another place with --output"
+        ) from error
+    if there != manifest.directory and not (own and is_own_data(run_dir, manifest)):
+        raise UsageError(
+            f"{output}: {path.name} there is of {there}, not of {manifest.directory}: give another place "
+            "with --output"
+        )
+
+
+def refuse_in_the_run(manifest: Manifest, *, own: bool, class_map: Mapping[str, str]) -> None:
+    """Checks that what is to be written into a run directory itself is of the run's own images, all of them.
+
+    Its temperature and its thresholds are chosen on the predictions there, and its page shows them.
+
+    Args:
+      manifest: of the data to evaluate.
+      own: whether it is the run's.
+      class_map: of the evaluation.
+
+    Raises:
+      UsageError: it is other data, or classes are renamed or left out.
+    """
+    if not own:
+        raise UsageError(
+            f"--output: the run directory is for its own data, not for {manifest.directory}: choose another"
+        )
+    if class_map:
+        raise UsageError(
+            "--class_map: is for other data; to leave classes of the run's own out, or to take two for one, "
+            "give a place outside of the run with --output"
+        )
+
+
+def stored_predictions(run_dir: pathlib.Path, split: str) -> NamedPredictions | None:
+    """The predictions that the run's best model has made of a split of its own data.
+
+    Returns:
+      None where there are none, or they are another model's.
+    """
+    said_by = _model_of(run_dir, split)
+    if said_by is None or said_by != model_sha256(run_dir):
+        return None
+    return read_predictions(RunLayout(run_dir).predictions(split))
+
+
+def fitted_temperature(run_dir: pathlib.Path, validation_split: str | None) -> float:
+    """The temperature that was fitted on the run's validation split, for its best model.
+
+    Args:
+      validation_split: of the run; None where it was trained on.
+
+    Raises:
+      DataError: there is none, and why.
+    """
+    if validation_split is None:
+        raise DataError(f"no temperature: {run_dir} was trained on its validation split")
+    stored = stored_predictions(run_dir, validation_split)
+    if stored is None:
+        raise DataError(
+            f"no temperature: {run_dir} has no predictions of its {validation_split} split by its best "
+            f"model; python -m cxr_train.evaluate --run_dir={run_dir} --split={validation_split} makes them"
+        )
+    temperature = fit_temperature(stored.labels, stored.probabilities)
+    if temperature is None:
+        raise DataError(
+            f"no temperature: on the {validation_split} split of {run_dir} none is the best, since every "
+            "image is right, or the probabilities say nothing"
+        )
+    return temperature
+
+
+def other_predictions(place: pathlib.Path, split: str) -> NamedPredictions:
+    """Read another run's predictions, for `--compare`.
+
+    Args:
+      place: where the evaluation of that run is: its directory, or a folder of other data in it.
+
+    Raises:
+      DataError: there are none, or they are of an earlier model of that run.
+    """
+    path = RunLayout(place).predictions(split)
+    if not path.exists():
+        raise DataError(
+            f"--compare: {place}: no {path.name} there; evaluate that run on the same data first, with "
+            "python -m cxr_train.evaluate and the same --data and --split"
+        )
+    # Those of other data are in a folder of the run.
+    models = (model_sha256(folder) for folder in (place, *place.parents[:2]))
+    now = next((model for model in models if model), None)
+    if now and _model_of(place, split) not in (now, None):
+        raise DataError(
+            f"--compare: {path} is of an earlier {BEST_NAME} of that run; evaluate it again, with "
+            "python -m cxr_train.evaluate and the same --data and --split"
+        )
+    return read_predictions(path)
+
+
+def _model_of(place: pathlib.Path, split: str) -> str | None:
+    """The SHA-256 of the model that an evaluation there is of; None where it is not known."""
+    try:
+        found = json.loads(RunLayout(place).metrics(split).read_text())["model_sha256"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return str(found)
