@@ -42,7 +42,7 @@ def options_from_flags(config: TrainConfig, below: pathlib.PurePath) -> Evaluati
       below: where under a run directory the predictions of this data are.
     """
     values = flags.FLAGS
-    if values.compare and storage.is_remote(values.compare):
+    if values.compare and not storage.store_of(values.compare).is_local:
         raise UsageError(f"--compare={values.compare}: name a local run; copy that one here")
     return EvaluationOptions(
         resamples=values.resamples,

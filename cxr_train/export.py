@@ -11,7 +11,6 @@ An export that does not say the same as the Keras model, on images of the run's 
 """
 
 import io
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from PIL import Image
 from cxr_data.commands import command
 from cxr_data.core import storage
 from cxr_data.core.errors import CxrError, DataError, UsageError
+from cxr_data.core.local_store import publish, temporary_of
 from cxr_data.core.runtime import start
 from cxr_data.images.harmonize import NONE
 from cxr_data.images.preprocess import encode, small_image
@@ -116,7 +116,7 @@ def export(
     pixels = pixels_of(checked, manifest)
     expected = tf.nn.softmax(model(pixels, training=False)).numpy()
     tolerance = max(TOLERANCES.get(layer.dtype_policy.name, 0.0) for layer in model.layers)
-    temporary = output.with_name(f"{output.name}.{os.getpid()}.tmp")
+    temporary = temporary_of(output, unique=True)
     try:
         export_formats.write(form, model, manifest, temporary)
         try:
@@ -134,7 +134,7 @@ def export(
             )
         if output.is_dir():
             shutil.rmtree(output)
-        storage.rename(temporary, output)
+        publish(temporary, output)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.unlink(missing_ok=True)
@@ -153,7 +153,7 @@ def main() -> int:
     """Exports what the flags name."""
     values = flags.FLAGS
     run_dir, output = pathlib.Path(values.run_dir), pathlib.Path(values.output)
-    if storage.is_remote(values.output):
+    if not storage.store_of(values.output).is_local:
         raise UsageError(f"--output={values.output}: exports are written to a local path; copy it from there")
     prepare_output("output", output, overwrite=values.overwrite, replaces=is_export(values.format))
     export_formats.refuse_missing_extra(values.format)

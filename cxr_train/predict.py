@@ -130,13 +130,13 @@ def main(arguments: Sequence[str]) -> int:
     """Predicts what the command line names."""
     values = flags.FLAGS
     run_dir = pathlib.Path(values.run_dir)
-    if storage.is_remote(values.panels or ""):
+    if not storage.store_of(values.panels or "").is_local:
         raise UsageError(
             f"--panels={values.panels}: panels are written to a local folder; copy them from there"
         )
     for flag in ("output", "submission", "panels"):
         given = getattr(values, flag)
-        if given and not storage.is_remote(given):
+        if given and storage.store_of(given).is_local:
             replaces = pathlib.Path.is_dir if flag == "panels" else pathlib.Path.is_file
             prepare_output(flag, pathlib.Path(given), overwrite=values.overwrite, replaces=replaces)
     files = find_files(arguments)

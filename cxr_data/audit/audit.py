@@ -9,7 +9,6 @@ mark of a hospital, and it may be how a bedridden patient is imaged.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from cxr_data.audit import findings, shortcuts
@@ -197,8 +196,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 def write_audit(directory: str, audit: Audit) -> str:
     """Writes `directory/audit.json` and returns its path."""
-    if not storage.is_remote(directory):
-        Path(directory).mkdir(parents=True, exist_ok=True)
+    storage.make_directory(directory)
     path = storage.join(directory, AUDIT_NAME)
     text = json.dumps(as_document(audit), indent=1, ensure_ascii=True) + "\n"
     storage.replace(path, text.encode())

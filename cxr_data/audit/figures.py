@@ -1,7 +1,7 @@
 """The audit in pictures: pairs that show the same, side by side, and the features of each class."""
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,6 @@ def _plain(name: str) -> str:
 
 
 def _save(figure: Any, path: str) -> str:
-    if not storage.is_remote(path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    storage.make_directory(os.path.dirname(path))
     storage.replace(path, figure_bytes(figure, format="png", dpi=110))
     return path

@@ -40,7 +40,7 @@ def main() -> int:
     config, options = from_flags(audit.AuditConfig), from_flags(FindingsOptions)
     output = options.output or config.data
     for what, read in (("source", config.source), ("second dataset", options.output and config.against)):
-        if read and f"{storage.place(output)}/".startswith(storage.place(read) + "/"):
+        if read and storage.is_within(output, read):
             raise UsageError(f"--output={output} lies in the {what} {read}: nothing is written there")
     made = audit.audit_dataset(config)
     print(audit.as_text(made, options.cases))

@@ -16,7 +16,6 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from cxr_data.convert import ledger
@@ -54,12 +53,13 @@ def write_beside(plan: ShardPlan, directory: str, options: PixelOptions, header:
     Raises:
       OSError: the output cannot be written, or belongs to another run by now.
     """
-    asked = -_SECONDS_BETWEEN_QUESTIONS
+    pause = 0.0 if storage.store_of(directory).is_local else _SECONDS_BETWEEN_QUESTIONS
+    asked = -pause
 
     def is_wanted() -> bool:
         # A worker may outlive its driver: it must not write into what came after.
         nonlocal asked
-        if storage.is_remote(directory) and time.monotonic() - asked < _SECONDS_BETWEEN_QUESTIONS:
+        if time.monotonic() - asked < pause:
             return True
         asked = time.monotonic()
         manifest = storage.join(directory, MANIFEST_NAME)
@@ -105,7 +105,7 @@ class BeamJob:
             raise UsageError(f"--beam_options={flags}: Beam refuses them") from error
         self._write = functools.partial(
             write_beside,
-            directory=directory if storage.is_remote(directory) else str(Path(directory).resolve()),
+            directory=storage.place(directory),
             options=options,
             header=header,
         )
@@ -140,9 +140,10 @@ class BeamJob:
         self, thread: threading.Thread, waiting: set[str], tick: Callable[[Counters], None]
     ) -> Generator[ShardResult, None, None]:
         images = quarantined = written = 0
+        pause = _POLL_SECONDS if storage.store_of(self._directory).is_local else _REMOTE_POLL_SECONDS
         try:
             while waiting:
-                thread.join(_REMOTE_POLL_SECONDS if storage.is_remote(self._directory) else _POLL_SECONDS)
+                thread.join(pause)
                 ended = not thread.is_alive() or self._failure is not None
                 for result in ledger.take_beside(self._directory, self._header, waiting):
                     waiting.remove(result.name)

@@ -7,12 +7,9 @@ same, byte for byte, as that of a run that was never disturbed.
 """
 
 import contextlib
-import fcntl
-import os
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 
@@ -61,52 +58,27 @@ def make_tfrecords(config: SharderConfig) -> manifest.Manifest:
 
 
 def _check_places(config: SharderConfig) -> None:
-    output = config.output.rstrip("/")
-    if storage.is_remote(output):
-        storage.names(output)  # now, not after an hour: can it be reached?
-        if f"{output}/".startswith(config.source.rstrip("/") + "/"):
-            raise UsageError(
-                f"--output={output} lies in the source {config.source}: nothing is written there"
-            )
-    if storage.is_remote(output) or storage.is_remote(config.source):
-        return
-    _check_local_places(config)
-
-
-def _check_local_places(config: SharderConfig) -> None:
-    source = Path(config.source).resolve()
-    folder = source.parent if source.suffix.lower() == ".csv" else source
-    output = Path(config.output).resolve()
-    if output == source or (output.is_relative_to(folder) and folder == source):
+    if storage.is_within(config.output, config.source):
         raise UsageError(
             f"--output={config.output} lies in the source {config.source}: nothing is written there"
         )
-    if output.exists() and not output.is_dir():
+    # Now, not after an hour: can it be reached?
+    if not storage.store_of(config.output).may_be_directory(config.output):
         raise UsageError(f"--output={config.output} is a file")
 
 
-@contextlib.contextmanager
-def _only_run(directory: str) -> Iterator[None]:
+def _only_run(directory: str) -> AbstractContextManager[object]:
     """Makes the output and refuses a second run in it; the lock goes with the process.
 
     An object store has no locks: see `_require_own_ledger`.
     """
-    if storage.is_remote(directory):
-        yield
-        return
     try:
-        Path(directory).mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        storage.make_directory(directory)
+        return storage.store_of(directory).lock(directory)
+    except BlockingIOError as error:
+        raise DataError(f"another run is writing in {directory}") from error
     except OSError as error:
         raise DataError(f"--output={directory} cannot be made: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"another run is writing in {directory}") from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _run(config: SharderConfig, prepared: Prepared, progress: Progress) -> manifest.Manifest:
@@ -158,7 +130,8 @@ def _require_own_ledger(config: SharderConfig, prepared: Prepared) -> None:
 
     Runs of the same flags write the same bytes; of others the first to stop is the one that began first.
     """
-    if storage.is_remote(config.output) and not ledger.belongs_to(config.output, prepared.header):
+    has_locks = storage.store_of(config.output).has_locks
+    if not has_locks and not ledger.belongs_to(config.output, prepared.header):
         raise DataError(
             f"another run, of other flags or inputs, has begun in {config.output}: stopped; give each its "
             "own --output, and check what the other one made with python -m tools.verify_tfrecords"
@@ -189,7 +162,7 @@ def _last_bad(result: ShardResult) -> str:
 
 def _warn_of_space(config: SharderConfig, todo: Sequence[ShardPlan], progress: Progress) -> None:
     needed = sum(len(shard.entries) for shard in todo) * config.pixel_options.payload_bytes
-    free = None if storage.is_remote(config.output) else shutil.disk_usage(config.output).free
+    free = storage.store_of(config.output).free_bytes(config.output)
     if free is not None and needed > free:
         progress.say(
             f"WARNING: {needed / 1e9:.1f} GB are needed, {config.output} has {free / 1e9:.1f} GB free"

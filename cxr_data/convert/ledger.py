@@ -12,16 +12,14 @@ of one shard is left beside it, `SHARD.done`, and taken over by the driver or at
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from cxr_data.convert.shard_writer import ShardResult
-from cxr_data.core import storage
+from cxr_data.core import local_store, storage
 from cxr_data.core.errors import DataError
-from cxr_data.records.layout import DONE_SUFFIX, LEDGER_NAME, SHARD_SUFFIX, attempt_name
+from cxr_data.records.layout import DONE_SUFFIX, LEDGER_NAME, SHARD_SUFFIX
 from cxr_data.sources.quarantine import Quarantined
 
 SCHEMA = "cxr.ledger/2"
@@ -94,13 +92,10 @@ def write_ledger(directory: str, header: Header, results: Iterable[ShardResult])
 
 def append(directory: str, header: Header, result: ShardResult) -> None:
     """Adds a finished shard, on disk when this returns; nothing can be appended to an object."""
-    if storage.is_remote(directory):
+    if storage.store_of(directory).can_append:
+        local_store.append(storage.join(directory, LEDGER_NAME), _line(result))
+    else:
         write_beside(directory, header, result)
-        return
-    with open(Path(directory, LEDGER_NAME), "ab") as file:
-        file.write(_line(result))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def belongs_to(directory: str, header: Header) -> bool:
@@ -115,20 +110,8 @@ def belongs_to(directory: str, header: Header) -> bool:
 
 def write_beside(directory: str, header: Header, result: ShardResult) -> None:
     """Leaves a finished shard's result beside it, for `take_beside`; any number of writers may do so."""
-    content = _header_line(header) + _line(result)
-    if storage.is_remote(directory):
-        storage.replace(storage.join(directory, result.name + DONE_SUFFIX), content)
-        return
-    path = Path(directory, result.name + DONE_SUFFIX)
-    temporary = path.with_name(attempt_name(result.name))
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        storage.rename(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path = storage.join(directory, result.name + DONE_SUFFIX)
+    storage.replace(path, _header_line(header) + _line(result), unique=True)
 
 
 def take_beside(directory: str, header: Header, names: Iterable[str]) -> Iterator[ShardResult]:
@@ -140,8 +123,8 @@ def take_beside(directory: str, header: Header, names: Iterable[str]) -> Iterato
             written_for, results = _read(path)
             if written_for == header and name in results:
                 yield results[name]
-            # On an object store it is the ledger's line, until `forget_beside`.
-            if not storage.is_remote(directory):
+            # Where nothing can be appended it is the ledger's line, until `forget_beside`.
+            if storage.store_of(directory).can_append:
                 storage.remove(path)
 
 

@@ -1,7 +1,6 @@
 """What an earlier run left: re-used where it is whole and of the same plan, refused where it is not."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -76,10 +75,10 @@ def _is_whole(config: SharderConfig, shard: ShardPlan, result: ShardResult) -> b
         return storage.size(path) is None
     if storage.size(path) != result.bytes:
         return False
-    # An object is whole or absent, and its store keeps checksums of its own.
-    if not storage.is_remote(path) and storage.sha256_of(path) != result.sha256:
+    store = storage.store_of(path)
+    if not store.is_intact(path, result.sha256):
         return False
-    converted_ns = storage.modified_ns(path)
+    converted_ns = store.modified_ns(path)
     entries = {entry.id: entry for entry in shard.entries}
     for name, size, sha256 in result.sources:
         if not _is_unchanged(entries[name], size, sha256, converted_ns, config.max_pixels):
@@ -100,7 +99,7 @@ def _is_whole(config: SharderConfig, shard: ShardPlan, result: ShardResult) -> b
 def _is_unchanged(entry: plan.Entry, size: int, sha256: str, converted_ns: int, max_pixels: int) -> bool:
     if entry.bytes != size:
         return False
-    if not storage.is_remote(entry.path) and os.stat(entry.path).st_ctime_ns < converted_ns:
+    if storage.store_of(entry.path).is_older(entry.path, converted_ns):
         return True
     # Touched after it was converted, perhaps only copied or renamed: the content decides.
     try:

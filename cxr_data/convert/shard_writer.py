@@ -4,14 +4,11 @@ A shard has its final name only when it is whole. Nothing here depends on how ma
 workers there are, and nothing here imports TensorFlow.
 """
 
-import contextlib
 import errno
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import cv2
@@ -19,13 +16,13 @@ import numpy as np
 from crc32c import crc32c
 
 from cxr_data.convert.plan import ShardPlan
-from cxr_data.core import object_store, storage
+from cxr_data.core import storage
 from cxr_data.images import measure
 from cxr_data.images.preprocess import PixelOptions, encode, small_image_with_facts
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
-from cxr_data.records.layout import ATTEMPTS, attempt_name
+from cxr_data.records.layout import SHARD_SUFFIX
 from cxr_data.records.tfrecord import frame
 from cxr_data.sources.quarantine import Quarantined
 
@@ -72,7 +69,7 @@ class Watcher(Protocol):
 
 @dataclass
 class _ShardFile:
-    """A shard being written under a temporary name, or to a local file without one, to be uploaded."""
+    """A shard being written, which has no name yet."""
 
     path: str
     rows: list[tuple[int, ...]] = field(default_factory=list)
@@ -80,15 +77,7 @@ class _ShardFile:
 
     def __post_init__(self) -> None:
         self.hash = hashlib.sha256()
-        if storage.is_remote(self.path):
-            # Without a name, so that nothing is left of it, whatever ends this process.
-            with tempfile.TemporaryFile() as scratch:
-                self.file = os.dup(scratch.fileno())
-            return
-        # A name of its own: another attempt, in this process or on another machine, may be at the same shard.
-        self.temporary = attempt_name(self.path)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self.file = os.open(self.temporary, flags, 0o666)
+        self._file = storage.store_of(self.path).new_file(self.path)
 
     def append(self, fields: example.Fields, payload: np.ndarray) -> int:
         """Appends one record and returns its bytes."""
@@ -99,34 +88,24 @@ class _ShardFile:
         self.rows.append((fields.label, self.offset, length, self.offset + len(head), crc32c(pixels)))
         for part in (head, pixels, tail):
             self.hash.update(part)
-        _write_all(self.file, [memoryview(head), pixels, memoryview(tail)])
+        _write_all(self._file.descriptor, [memoryview(head), pixels, memoryview(tail)])
         written = len(head) + len(pixels) + len(tail)
         self.offset += written
         return written
 
     def finish(self) -> None:
         """Makes the shard appear, whole and on disk; nothing appears if it has no records."""
-        if not self.rows:
-            return
-        if storage.is_remote(self.path):
-            object_store.upload(f"/proc/self/fd/{self.file}", self.path)
-            return
-        os.fsync(self.file)
-        storage.rename(self.temporary, self.path)
+        if self.rows:
+            self._file.commit()
 
     def close(self) -> None:
         """Closes the file, and removes it unless it is finished."""
-        os.close(self.file)
-        if not storage.is_remote(self.path):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.temporary)
+        self._file.close()
 
 
 def remove_attempts(directory: str) -> None:
-    """Removes what attempts at shards left that were killed. On an object store there is nothing of them."""
-    if not storage.is_remote(directory):
-        for leftover in Path(directory).glob(ATTEMPTS):
-            leftover.unlink(missing_ok=True)
+    """Remove what attempts at shards left that were killed."""
+    storage.store_of(directory).remove_unfinished(directory, f"*{SHARD_SUFFIX}*")
 
 
 def _write_all(file: int, parts: list[memoryview]) -> None:

@@ -7,6 +7,7 @@ that its files are not there: whatever is missing is asked for once more at its 
 Failed requests are repeated by the client, `AWS_MAX_ATTEMPTS` times in all (5 by default), at
 growing intervals; after that a `DataError` names the object.
 """
+# ruff: noqa: D102 - storage.Store documents the methods.
 
 import atexit
 import contextlib
@@ -16,6 +17,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any
 
 from cxr_data.core.errors import DataError
@@ -24,6 +26,7 @@ from cxr_data.core.errors import DataError
 # range is one request then, and not a second one that asks for the size again.
 _CLIENT = {"AWS_RETRY_MODE": "standard", "AWS_MAX_ATTEMPTS": "5", "S3_DISABLE_MULTI_PART_DOWNLOAD": "1"}
 _REQUESTS_AT_ONCE = 32
+_CLOCKS_DIFFER_NS = 5 * 60 * 10**9
 _REACH = "reach the bucket"
 
 
@@ -81,34 +84,132 @@ def _reason(error: Any, missing: str) -> str:
     return f"{hints.get(kind, kind)} ({words})" if words else hints.get(kind, kind)
 
 
-def read_bytes(path: str, known_bytes: int | None = None) -> bytes:
-    """The whole content of an object. Raises DataError, naming it, if it cannot be read.
+class ObjectStore:
+    """Objects: `storage.Store` says what the methods do. They raise DataError, which names the object."""
 
-    Args:
-      path: of the object.
-      known_bytes: its size, where it is known: that saves a request.
+    is_local = False
+    can_append = False
+    has_locks = False
+
+    def place(self, path: str) -> str:
+        return path.rstrip("/")
+
+    def read_bytes(self, path: str, known_bytes: int | None = None) -> bytes:
+        import tensorflow as tf
+
+        with _one_line("read", path):
+            # Of an empty object there is no range of bytes: the store refuses it, and the client crashes.
+            if not (gfile().stat(path).length if known_bytes is None else known_bytes):
+                return b""
+            # Not GFile.read, which makes a request for every 512 kB and one more for the size.
+            content: bytes = tf.io.read_file(path).numpy()
+            return content
+
+    @contextlib.contextmanager
+    def local(self, path: str) -> Iterator[str]:
+        with tempfile.NamedTemporaryFile(prefix="cxr-") as copy:
+            copy.write(self.read_bytes(path))
+            copy.flush()
+            yield copy.name
+
+    @contextlib.contextmanager
+    def opened_at(self, path: str) -> Iterator[Callable[[int, int], bytes]]:
+        with gfile().GFile(path, "rb") as file:
+
+            def read_at(size: int, offset: int) -> bytes:
+                with _one_line("read", path):
+                    file.seek(offset)
+                    content: bytes = file.read(size)
+                    return content
+
+            yield read_at
+
+    def size(self, path: str) -> int | None:
+        status = _status(path)
+        return None if status is None or status.is_directory else int(status.length)
+
+    def names(self, directory: str) -> list[str]:
+        import tensorflow as tf
+
+        with _one_line("list", directory):
+            try:
+                return sorted(name.rstrip("/") for name in gfile().listdir(directory) if name.strip("/"))
+            except tf.errors.NotFoundError:
+                _check_bucket(directory)
+                return []
+
+    def walk(self, directory: str) -> Iterator[tuple[str, int]]:
+        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+            folders = [directory.rstrip("/")]
+            while folders:
+                folder = folders.pop()
+                paths = [f"{folder}/{name}" for name in self.names(folder + "/")]
+                for path, status in zip(paths, pool.map(_status, paths), strict=True):
+                    if status is not None and status.is_directory:
+                        folders.append(path)
+                    elif status is not None:
+                        yield path, int(status.length)
+
+    def remove(self, path: str) -> None:
+        import tensorflow as tf
+
+        with _one_line("remove", path), contextlib.suppress(tf.errors.NotFoundError):
+            gfile().remove(path)
+
+    def make_directory(self, path: str) -> None:
+        pass
+
+    def replace(self, path: str, content: bytes, *, unique: bool = False) -> None:
+        with _whole(path, len(content)), gfile().GFile(path, "wb") as file:
+            file.write(content)
+
+    def new_file(self, path: str) -> "NewObject":
+        return NewObject(path)
+
+    def remove_unfinished(self, directory: str, pattern: str) -> None:
+        pass
+
+    def has_directory(self, path: str) -> bool:
+        return True
+
+    def may_be_directory(self, path: str) -> bool:
+        self.names(path)
+        return True
+
+    def lock(self, directory: str) -> AbstractContextManager[object]:
+        return contextlib.nullcontext()
+
+    def free_bytes(self, directory: str) -> int | None:
+        return None
+
+    def modified_ns(self, path: str) -> int:
+        status = _status(path)
+        return (int(status.mtime_nsec) if status else 0) - _CLOCKS_DIFFER_NS
+
+    def is_older(self, path: str, than_ns: int) -> bool:
+        return False
+
+    def is_intact(self, path: str, sha256: str) -> bool:
+        return True
+
+
+class NewObject:
+    """An object in the making, see `storage.NewFile`: a local file that is uploaded when it is whole.
+
+    The file has no name, so that nothing is left of it, whatever ends this process.
     """
-    import tensorflow as tf
 
-    with _one_line("read", path):
-        # Of an empty object there is no range of bytes: the store refuses it, and the client crashes.
-        if not (gfile().stat(path).length if known_bytes is None else known_bytes):
-            return b""
-        # Not GFile.read, which makes a request for every 512 kB and one more for the size.
-        content: bytes = tf.io.read_file(path).numpy()
-        return content
+    def __init__(self, path: str) -> None:
+        self._path = path
+        with tempfile.TemporaryFile() as scratch:
+            self.descriptor = os.dup(scratch.fileno())
 
+    def commit(self) -> None:
+        with _whole(self._path, os.fstat(self.descriptor).st_size):
+            gfile().copy(f"/proc/self/fd/{self.descriptor}", self._path, overwrite=True)
 
-def write_bytes(path: str, content: bytes) -> None:
-    """Makes an object, or replaces it, at once. Raises DataError; there is no torn object then."""
-    with _whole(path, len(content)), gfile().GFile(path, "wb") as file:
-        file.write(content)
-
-
-def upload(source: str, path: str) -> None:
-    """Makes an object of a local file, at once. Raises DataError; there is no torn object then."""
-    with _whole(path, os.path.getsize(source)):
-        gfile().copy(source, path, overwrite=True)
+    def close(self) -> None:
+        os.close(self.descriptor)
 
 
 @contextlib.contextmanager
@@ -125,45 +226,6 @@ def _whole(path: str, size: int) -> Iterator[None]:
             with contextlib.suppress(tf.errors.OpError):
                 gfile().remove(path)
             raise
-
-
-@contextlib.contextmanager
-def downloaded(path: str) -> Iterator[str]:
-    """A local copy of an object, for the length of a block."""
-    with tempfile.NamedTemporaryFile(prefix="cxr-") as copy:
-        copy.write(read_bytes(path))
-        copy.flush()
-        yield copy.name
-
-
-@contextlib.contextmanager
-def opened_at(path: str) -> Iterator[Callable[[int, int], bytes]]:
-    """Gives a function that reads (bytes, offset) of an object. Raises DataError, naming it."""
-    with gfile().GFile(path, "rb") as file:
-
-        def read_at(size: int, offset: int) -> bytes:
-            with _one_line("read", path):
-                file.seek(offset)
-                content: bytes = file.read(size)
-                return content
-
-        yield read_at
-
-
-def size(path: str) -> int | None:
-    """The size of an object in bytes, or None where there is no such object.
-
-    Raises:
-      DataError: its bucket is not there or cannot be reached.
-    """
-    status = _status(path)
-    return None if status is None or status.is_directory else int(status.length)
-
-
-def modified_ns(path: str) -> int:
-    """When an object was written, by the clock of the store; 0 if it is not there."""
-    status = _status(path)
-    return int(status.mtime_nsec) if status else 0
 
 
 def _status(path: str) -> Any:
@@ -183,45 +245,3 @@ def _check_bucket(path: str) -> None:
     bucket = f"{scheme}://{rest.split('/')[0]}/"
     with _one_line(_REACH, bucket):
         gfile().stat(bucket)
-
-
-def names(directory: str) -> list[str]:
-    """The names of what lies directly in a directory, sorted; empty where there is none.
-
-    Raises:
-      DataError: its bucket is not there or cannot be reached.
-    """
-    import tensorflow as tf
-
-    with _one_line("list", directory):
-        try:
-            return sorted(name.rstrip("/") for name in gfile().listdir(directory) if name.strip("/"))
-        except tf.errors.NotFoundError:
-            _check_bucket(directory)
-            return []
-
-
-def remove(path: str) -> None:
-    """Removes an object, if it is there."""
-    import tensorflow as tf
-
-    with _one_line("remove", path), contextlib.suppress(tf.errors.NotFoundError):
-        gfile().remove(path)
-
-
-def walk(directory: str) -> Iterator[tuple[str, int]]:
-    """Yields (path, bytes) of every object below a directory.
-
-    Raises:
-      DataError: its bucket is not there or cannot be reached.
-    """
-    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
-        folders = [directory.rstrip("/")]
-        while folders:
-            folder = folders.pop()
-            paths = [f"{folder}/{name}" for name in names(folder + "/")]
-            for path, status in zip(paths, pool.map(_status, paths), strict=True):
-                if status is not None and status.is_directory:
-                    folders.append(path)
-                elif status is not None:
-                    yield path, int(status.length)

@@ -21,7 +21,7 @@ def read_source(path: str, max_pixels: int, listed_bytes: int | None = None) -> 
     limit = 64 * (1 << 20) + 8 * max_pixels
     if listed_bytes is not None and listed_bytes > limit:
         raise Undecodable("too_large", f"{listed_bytes} bytes")
-    if storage.is_remote(path):
+    if not storage.store_of(path).is_local:
         return storage.read_bytes(path, listed_bytes)
     try:
         # Links were resolved when the file was found: one that is there now was put there since.

@@ -1,8 +1,8 @@
 """Caches of the stored form, before the shuffle: in memory, or as shards on a local disk."""
 
+import contextlib
 import dataclasses
 import hashlib
-import os
 import pathlib
 import shutil
 import threading
@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from cxr_data.core import storage
+from cxr_data.core import local_store, storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError
 from cxr_data.input.buffers import BatchBuffers, aligned_empty
@@ -163,20 +163,21 @@ def cache_on_disk(
 
 def _copy(manifest: Manifest, shard: Shard, place: pathlib.Path, tick: Callable[[int], object]) -> None:
     source, target = manifest.path(shard), place / shard.name
-    temporary = target.with_suffix(".part")
     digest = hashlib.sha256()
     try:
-        with storage.local(source) as copy, open(copy, "rb") as reader, open(temporary, "wb") as writer:
+        with (
+            storage.local(source) as copy,
+            open(copy, "rb") as reader,
+            contextlib.closing(local_store.NewLocalFile(target)) as new,
+            open(new.descriptor, "wb", closefd=False) as writer,
+        ):
             while piece := reader.read(_COPY_BYTES):
                 digest.update(piece)
                 writer.write(piece)
                 tick(len(piece))
+            if digest.hexdigest() != shard.sha256:
+                raise DataError(f"{source} is damaged: its SHA-256 is not the manifest's; convert it again")
             writer.flush()
-            os.fsync(writer.fileno())
+            new.commit()
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DataError(f"cannot cache {source} as {target}: {error.strerror}") from error
-    if digest.hexdigest() != shard.sha256:
-        temporary.unlink()
-        raise DataError(f"{source} is damaged: its SHA-256 is not the manifest's; convert it again")
-    storage.rename(temporary, target)

@@ -30,7 +30,7 @@ def clear_data_errors(manifest: Manifest) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         reason = _reason(error)
-        if not reason and storage.is_remote(manifest.directory):
+        if not reason and not manifest.is_local:
             raise _of_the_store(manifest, error) from error
         if not reason:
             raise

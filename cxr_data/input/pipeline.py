@@ -49,7 +49,7 @@ class Pipeline:
     def __init__(self, manifest: Manifest, options: ReadOptions | None = None) -> None:
         self.manifest = manifest
         self._options = options or ReadOptions()
-        self._local = not storage.is_remote(manifest.directory)
+        self._local = manifest.is_local
         kept = self._choose_cache()
         reader = self._choose_reader(kept.value)
         self.choices = (reader, kept)
@@ -241,10 +241,10 @@ class Pipeline:
         if not self._indexed:
             return StreamedReader(self.manifest, split, shuffle_mb=self._options.shuffle_mb)
         below: PositionalReader
-        if storage.is_remote(self.manifest.directory):
-            below = RemoteSplit(self.manifest, split)
-        else:
+        if self.manifest.is_local:
             below = IndexedReader(self.manifest, split, verify=self._options.verify)
+        else:
+            below = RemoteSplit(self.manifest, split)
         if self._cache != "memory":
             return below
         return MemoryCache(below, self.manifest.image_shape, self.manifest.dtype)

@@ -11,7 +11,6 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from cxr_data.core import storage
 from cxr_data.input.order import InputWorker, epoch_order
 from cxr_data.records.index import read_split_index
 from cxr_data.records.manifest import Manifest
@@ -68,7 +67,7 @@ class StreamedReader:
 
     def __init__(self, manifest: Manifest, split: str, *, shuffle_mb: int = 16) -> None:
         self._manifest = manifest
-        self._access = _REMOTE if storage.is_remote(manifest.directory) else _LOCAL
+        self._access = _LOCAL if manifest.is_local else _REMOTE
         self._shards = manifest.shards_of(split)
         sizes = np.array([shard.records for shard in self._shards])
         self._firsts = np.concatenate([[0], np.cumsum(sizes)])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.local_store import sha256_of
 from cxr_data.records import example, manifest
 from cxr_data.records.index import scan_shard, write_index
 from cxr_data.records.layout import FOREIGN_SHARD, MANIFEST_NAME
@@ -62,7 +62,7 @@ def adopt(
         rows["shard"] = number
         _check(path, rows, payload, len(class_names), is_float_list=dtype == "float32")
         tick(path.name)
-        return Shard(path.name, splits[path], len(rows), path.stat().st_size, storage.sha256_of(path)), rows
+        return Shard(path.name, splits[path], len(rows), path.stat().st_size, sha256_of(path)), rows
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         shards, rows = zip(*pool.map(scan, range(len(paths))), strict=True)

@@ -1,7 +1,6 @@
 """Every name inside a dataset's directory: no other file of the data engine writes one."""
 
 import re
-import secrets
 
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.npy"
@@ -18,27 +17,16 @@ SHARD_SUFFIX = ".tfrecord"
 DONE_SUFFIX = ".done"
 """Of the file beside a shard that holds its line of the ledger until the ledger has it."""
 
-ATTEMPTS = f"*{SHARD_SUFFIX}.*.tmp"
-"""Glob of what `attempt_name` gives."""
-
 FOREIGN_SHARD = re.compile(r"(?P<split>[A-Za-z]+)[^/]*\.tfrecords?")
 """Shards of other programs, such as train.tfrecord and train_3.tfrecords: the split comes first."""
 
-_OWN_SHARD = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.[0-9a-f]+\.tmp|\.done)?")
+_OWN_SHARD = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.done)?(\.[0-9a-f]+\.tmp)?")
 _FILES = (MANIFEST_NAME, INDEX_NAME, FEATURES_NAME, QUARANTINE_NAME, LEDGER_NAME, AUDIT_NAME)
 
 
 def shard_name(split: str, number: int, count: int) -> str:
     """Return the name of the shard `number`, from 0, of `count` in its split."""
     return f"{split}-{number:05d}-of-{count:05d}{SHARD_SUFFIX}"
-
-
-def attempt_name(shard: str) -> str:
-    """Return what a shard, or its line of the ledger, is called until it is whole, given its name or path.
-
-    It is a new name each time: another attempt, on another machine perhaps, may be at the same shard.
-    """
-    return f"{shard}.{secrets.token_hex(8)}.tmp"
 
 
 def is_of_shard(name: str) -> bool:

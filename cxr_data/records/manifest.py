@@ -133,6 +133,11 @@ class Manifest:
         """Number of records of a split."""
         return sum(shard.records for shard in self.shards_of(split))
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the shards lie on a mounted file system, where they are read by position."""
+        return storage.store_of(self.directory).is_local
+
     def path(self, shard: Shard) -> str:
         """Where a shard lies."""
         return storage.join(self.directory, shard.name)

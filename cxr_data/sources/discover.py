@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cxr_data.core import object_store, storage
+from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.sources.quarantine import Quarantined
 
@@ -94,10 +94,7 @@ def discover(source: str, flag: str = "source") -> Found:
       DataError: it holds no image files, or the CSV is malformed.
     """
     from_csv = source.lower().endswith(".csv")
-    there = (
-        storage.size(source) is not None if from_csv else storage.is_remote(source) or Path(source).is_dir()
-    )
-    if not there:
+    if not (storage.size(source) is not None if from_csv else storage.store_of(source).has_directory(source)):
         raise UsageError(f"--{flag}={source}: no such folder or CSV file")
     found = _discover_csv(source) if from_csv else _discover_folder(source)
     if not found.items:
@@ -113,7 +110,7 @@ def discover(source: str, flag: str = "source") -> Found:
 
 
 def _discover_folder(source: str) -> Found:
-    entries = list(_walk_remote(source) if storage.is_remote(source) else _walk_local(source))
+    entries = list(_walk_local(source) if storage.store_of(source).is_local else _walk_remote(source))
     top = {PurePosixPath(e.id).parts[0] for e in entries if len(PurePosixPath(e.id).parts) > 1}
     has_splits = any(SPLIT_FOLDERS.get(name.lower()) == "train" for name in top)
     items: list[Item] = []
@@ -186,7 +183,7 @@ def local_item(root: Path, path: Path, label: str = "") -> Item | Quarantined:
 
 def _walk_remote(source: str) -> Iterator[Item | Quarantined]:
     prefix = source.rstrip("/") + "/"
-    for path, size in object_store.walk(source):
+    for path, size in storage.store_of(source).walk(source):
         name = path.removeprefix(prefix)
         if not any(part.startswith(".") for part in name.split("/")):
             yield Item(name, path, "", size, 0)
@@ -255,7 +252,7 @@ def _csv_rows(source: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _csv_entry(source: str, row: dict[str, str]) -> Item | Quarantined:
     name = PurePosixPath(row["path"].replace("\\", "/")).as_posix()
-    if storage.is_remote(source):
+    if not storage.store_of(source).is_local:
         folder = source.rsplit("/", 1)[0]
         if ".." in PurePosixPath(name).parts or name.startswith("/"):
             return Quarantined(name, "outside_source", "the path leads out of the CSV's folder")

@@ -141,7 +141,7 @@ def patients_in_headers(items: Sequence[Item], threads: int) -> dict[str, str]:
 
 
 def _head(item: Item) -> bytes:
-    if storage.is_remote(item.path):
+    if not storage.store_of(item.path).is_local:  # where a whole object is read for its first bytes
         return (
             storage.read_bytes(item.path, item.bytes)[:132]
             if item.path.lower().endswith((".dcm", ".dicom"))

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.local_store import publish, temporary_of
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline, read_split_fields
 from cxr_data.records.example import Fields
@@ -37,7 +38,6 @@ from cxr_train.runs.layout import (
     DEPTHS_NAME,
     EXPLANATION_NAME,
     FILTERS_NAME,
-    TEMPORARY,
     RunLayout,
     case_picture_name,
 )
@@ -124,7 +124,7 @@ class Explainer:
 
     def explain(self) -> dict[str, Any]:
         """Writes everything into `self.directory` and returns what `explain.json` there says."""
-        temporary = self.directory.with_name(self.directory.name + TEMPORARY)
+        temporary = temporary_of(self.directory)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         with clear_data_errors(self._pipeline.manifest):
@@ -144,7 +144,7 @@ class Explainer:
         storage.replace(temporary / EXPLANATION_NAME, (json.dumps(document, indent=2) + "\n").encode())
         if self.directory.exists():
             shutil.rmtree(self.directory)
-        storage.rename(temporary, self.directory)
+        publish(temporary, self.directory)
         return document
 
     def _class_index(self, name: str) -> int:

@@ -29,7 +29,7 @@ def with_local_run(main: Callable[..., Result], *, trains: bool = False) -> Call
     def run(*arguments: object) -> Result:
         flag = flags.FLAGS["run_dir"]
         remote = flag.value
-        if not remote or not storage.is_remote(remote):
+        if not remote or storage.store_of(remote).is_local:
             return main(*arguments)
         if trains and "TF_CONFIG" in os.environ:
             raise UsageError(f"--run_dir={remote}: several workers need a directory that all have mounted")

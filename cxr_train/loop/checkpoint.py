@@ -6,7 +6,6 @@ that comes later (`sha256sum -c` reads it too); `restore` passes a damaged check
 takes the one before.
 """
 
-import os
 import pathlib
 import shutil
 
@@ -15,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_data.core.errors import CxrError, DataError
-from cxr_data.core.storage import rename, sha256_of
+from cxr_data.core.local_store import publish, sha256_of
 from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.recipe.ema import WeightAverage
 from cxr_train.recipe.loss_scale import LossScale
@@ -145,7 +144,7 @@ class Checkpoints:
             if self._best_model.exists():
                 link_model(self._best_model, writing / self._best_model.name)
             _seal(writing)
-            rename(writing, target)
+            publish(writing, target)
         except (OSError, tf.errors.OpError) as error:
             reason = str(error).splitlines()[0][:200]
             raise CxrError(
@@ -214,16 +213,9 @@ def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
 
 
 def _seal(directory: pathlib.Path) -> None:
-    """Writes the checksums, and waits until every file is on the disk."""
+    """Write the checksums."""
     files = sorted(directory.iterdir())
-    sums = directory / SUMS_NAME
-    sums.write_text("".join(f"{sha256_of(file)}  {file.name}\n" for file in files))
-    for path in (*files, sums, directory):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    (directory / SUMS_NAME).write_text("".join(f"{sha256_of(file)}  {file.name}\n" for file in files))
 
 
 def _damage(checkpoint: pathlib.Path) -> dict[str, str]:

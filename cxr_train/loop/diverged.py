@@ -75,7 +75,7 @@ def batch_ids(
         split, batch_size=config.batch_size, seed=config.seed, epoch=epoch, first_step=step
     )
     positions = placement.gather(next(dataset.as_numpy_iterator())["index"]).ravel()
-    if storage.is_remote(pipeline.manifest.directory):
+    if not pipeline.manifest.is_local:
         return [f"{split}[{position}]" for position in positions]
     fields = read_split_fields(pipeline.manifest, split)
     return [fields[position].id for position in positions]

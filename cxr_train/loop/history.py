@@ -1,11 +1,10 @@
 """`metrics.jsonl`: one row an epoch, also after a run was killed and went on from an older state."""
 
 import json
-import os
 import pathlib
 from typing import Any
 
-from cxr_data.core import storage
+from cxr_data.core import local_store, storage
 
 
 class History:
@@ -20,10 +19,7 @@ class History:
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds the row of an epoch and waits until it is on the disk."""
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        local_store.append(self._path, (json.dumps(row) + "\n").encode())
 
     def keep(self, epochs: int) -> None:
         """Keeps the rows of the first `epochs` epochs: those after them will be trained again.

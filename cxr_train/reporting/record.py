@@ -232,7 +232,8 @@ class _Reader:
 
 def _read_audit(config: TrainConfig, reader: _Reader) -> Document | None:
     """The audit that stands beside the shards, where they are still there."""
-    if storage.is_remote(config.data) or not (pathlib.Path(config.data) / AUDIT_NAME).exists():
+    is_local = storage.store_of(config.data).is_local
+    if not is_local or not (pathlib.Path(config.data) / AUDIT_NAME).exists():
         return None
     here, there = reader.manifest_bytes, pathlib.Path(config.data) / MANIFEST_NAME
     if here is not None and there.exists() and there.read_bytes() != here:

@@ -36,9 +36,8 @@ EXTERNAL_NAME = "external"
 EXPLANATION_NAME = "explain.json"
 DEPTHS_NAME = "depths.png"
 FILTERS_NAME = "filters.png"
-# What is being written begins or ends so, and gets its own name when it is whole.
+# What is being written begins so, or ends as `local_store` names it, and gets its own name when it is whole.
 WRITING = "writing"
-TEMPORARY = ".tmp"
 # Of a checkpoint.
 SUMS_NAME = "SHA256SUMS"
 STATE_NAME = "state"

@@ -8,15 +8,15 @@ over by the resume.
 """
 
 import contextlib
-import os
 import pathlib
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 
-from cxr_data.core import object_store
+from cxr_data.core import storage
 from cxr_data.core.errors import CxrError, DataError
-from cxr_train.runs.layout import CONFIG_NAME, SUMS_NAME, TEMPORARY, WRITING
+from cxr_data.core.local_store import TEMPORARY_SUFFIX
+from cxr_train.runs.layout import CONFIG_NAME, SUMS_NAME, WRITING
 
 _LOOK_SECONDS = 10.0
 # A checkpoint counts once its checksums are there, a run once its configuration is.
@@ -35,18 +35,19 @@ class RunMirror:
 
     def __init__(self, remote: str, local: pathlib.Path) -> None:
         self._remote = remote.rstrip("/")
+        self._store = storage.store_of(remote)
         self._local = local
         self._known: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
     def pull(self, leave: Sequence[str] = ()) -> None:
         """Copies the remote directory, but for the folders `leave`. Raises DataError."""
-        for path, _ in object_store.walk(self._remote):
+        for path, _ in self._store.walk(self._remote):
             name = path.removeprefix(self._remote + "/")
             if name.split("/")[0] not in leave:
                 target = self._local / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(object_store.read_bytes(path))
+                target.write_bytes(self._store.read_bytes(path))
                 self._known[name] = _state(target)
 
     def push(self) -> None:
@@ -57,24 +58,23 @@ class RunMirror:
                 if self._known.get(name) != present[name]:
                     self._upload(name)
             for name in self._known.keys() - present.keys():
-                object_store.remove(f"{self._remote}/{name}")
+                self._store.remove(f"{self._remote}/{name}")
                 del self._known[name]
 
     def _upload(self, name: str) -> None:
         # The state before it is read: what is written meanwhile is uploaded the next time.
         with contextlib.suppress(FileNotFoundError):
             state = _state(self._local / name)
-            object_store.write_bytes(f"{self._remote}/{name}", (self._local / name).read_bytes())
+            self._store.replace(f"{self._remote}/{name}", (self._local / name).read_bytes())
             self._known[name] = state
 
     def _present(self) -> dict[str, tuple[int, int]]:
         present = {}
-        for folder, _, files in os.walk(self._local):
-            for file in files:
-                name = (pathlib.Path(folder) / file).relative_to(self._local).as_posix()
-                if not any(map(_is_unfinished, name.split("/"))):
-                    with contextlib.suppress(FileNotFoundError):
-                        present[name] = _state(self._local / name)
+        for path, _ in storage.store_of(self._local).walk(str(self._local)):
+            name = pathlib.Path(path).relative_to(self._local).as_posix()
+            if not any(map(_is_unfinished, name.split("/"))):
+                with contextlib.suppress(FileNotFoundError):
+                    present[name] = _state(self._local / name)
         return present
 
     @contextlib.contextmanager
@@ -103,7 +103,7 @@ class RunMirror:
 
 
 def _is_unfinished(name: str) -> bool:
-    return name.startswith(WRITING) or name.endswith(TEMPORARY)
+    return name.startswith(WRITING) or name.endswith(TEMPORARY_SUFFIX)
 
 
 def _state(path: pathlib.Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import shutil
 import keras
 
 from cxr_data.core.errors import DataError
-from cxr_data.core.storage import rename
+from cxr_data.core.local_store import publish
 from cxr_train.models.classifier import build_model
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import WRITING, RunLayout
@@ -50,7 +50,7 @@ def save_model(model: keras.Model, path: pathlib.Path) -> None:
     # A run that was killed may have left it as a second name of a model that is to stay.
     temporary.unlink(missing_ok=True)
     model.save(temporary)
-    _publish(temporary, path)
+    publish(temporary, path)
 
 
 def link_model(existing: pathlib.Path, path: pathlib.Path) -> None:
@@ -63,13 +63,7 @@ def link_model(existing: pathlib.Path, path: pathlib.Path) -> None:
         os.link(existing, temporary)
     except OSError:
         shutil.copyfile(existing, temporary)
-    _publish(temporary, path)
-
-
-def _publish(temporary: pathlib.Path, path: pathlib.Path) -> None:
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    rename(temporary, path)
+    publish(temporary, path)
 
 
 def load_best_model(run_dir: pathlib.Path) -> keras.Model:

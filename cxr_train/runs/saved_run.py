@@ -3,8 +3,8 @@
 import dataclasses
 import pathlib
 
-from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.local_store import sha256_of
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.runs.layout import RunLayout
@@ -29,4 +29,4 @@ def is_own_data(run_dir: pathlib.Path, manifest: Manifest) -> bool:
 def model_sha256(run_dir: pathlib.Path) -> str | None:
     """The SHA-256 of `best.keras`; None where there is none yet."""
     path = RunLayout(run_dir).best_model
-    return storage.sha256_of(path) if path.exists() else None
+    return sha256_of(path) if path.exists() else None

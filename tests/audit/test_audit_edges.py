@@ -1,7 +1,6 @@
 """The audit where it is easily wrong: odd names and thresholds, tiny classes, blank pictures, old results."""
 
 import dataclasses
-import errno
 import json
 import os
 import signal
@@ -13,7 +12,7 @@ import pytest
 from audit_fixtures import chest, synthetic
 from PIL import Image
 from project import ROOT
-from sharder_fixtures import content_of, encoded, save
+from sharder_fixtures import encoded, save
 from waiting import children_of, is_running, wait_until
 
 from cxr_data.audit import audit, findings, shortcuts
@@ -23,7 +22,6 @@ from cxr_data.audit.shortcut_features import Feature, features_of, in_words
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.convert.exclude import read_findings
-from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError, one_line
 from cxr_data.images import measure
 from cxr_data.images.source_file import read_source
@@ -221,17 +219,6 @@ def test_a_conversion_anew_removes_the_pictures_of_the_old_audit(tmp_path):
     manifest.write_manifest(bare)
     with pytest.raises(DataError, match="bare holds no picture"):
         audit_dataset(AuditConfig(bare.directory))
-
-
-def test_a_full_disk_keeps_no_half_of_a_file(tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    save(tmp_path / "audit.json", b"old")
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        storage.replace(tmp_path / "audit.json", b"new")
-    assert content_of(tmp_path) == {"audit.json": b"old"}
 
 
 def test_an_object_that_is_too_large_is_not_fetched():

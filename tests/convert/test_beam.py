@@ -161,7 +161,7 @@ def test_an_attempt_that_dies_leaves_nothing_under_a_final_name(plan, tmp_path, 
     def die(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cxr_data.convert.shard_writer.storage.rename", die)
+    monkeypatch.setattr("cxr_data.core.local_store.publish", die)
     with pytest.raises(KeyboardInterrupt):
         beam.write_beside(plan, str(tmp_path), PIXELS, HEADER)
     assert sorted(content_of(tmp_path)) == ["ledger.jsonl"]

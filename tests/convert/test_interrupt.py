@@ -24,11 +24,10 @@ OPTIONS = {"size": 48, "shard_mb": 0.1, "quiet": True}
 # comes to the step for the COUNTth time, and prints what became of it.
 KILL_AT_STEPS = """
 import os, signal, sys
-from cxr_data.convert import config as sharder_config
-from cxr_data.convert import convert, ledger, resume, shard_writer
-from cxr_data.core import storage
+from cxr_data.convert import config, convert, ledger
+from cxr_data.core import local_store, storage
 
-modules = {"storage": storage, "ledger": ledger, "shard_writer": shard_writer, "os": os, "resume": resume}
+modules = {"storage": storage, "local_store": local_store, "ledger": ledger, "os": os}
 
 def die_at(step, count, output):
     module, name = step.split(".")
@@ -43,8 +42,8 @@ def die_at(step, count, output):
         return genuine(*args, **kwargs)
 
     setattr(modules[module], name, deadly)
-    config = sharder_config.SharderConfig(sys.argv[1], output, size=48, shard_mb=0.1, quiet=True, workers=0)
-    convert.make_tfrecords(config)
+    asked = config.SharderConfig(sys.argv[1], output, size=48, shard_mb=0.1, quiet=True, workers=0)
+    convert.make_tfrecords(asked)
 
 for line in sys.stdin:
     child = os.fork()
@@ -75,9 +74,9 @@ def undisturbed(source, tmp_path_factory):
 
 STEPS = [
     ("ledger.write_ledger", 1),  # before the ledger is begun
-    ("shard_writer._write_all", 3),  # in a temporary file
+    ("os.writev", 3),  # in a temporary file
     ("os.fsync", 4),  # after a temporary write
-    ("storage.rename", 3),  # before a shard's rename
+    ("local_store.publish", 3),  # before a shard's rename
     ("ledger.append", 2),  # after the rename, before the ledger knows
     ("ledger._line", 3),
     ("ledger.write_ledger", 2),  # after the last shard

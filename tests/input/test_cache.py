@@ -1,5 +1,6 @@
 """Caches: chosen aloud, never silently short, under a limit as a container has it."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -119,7 +120,7 @@ def test_a_stopped_copy_leaves_nothing_under_a_final_name(tmp_path, monkeypatch)
     def stop(descriptor):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache.os, "fsync", stop)
+    monkeypatch.setattr(os, "fsync", stop)
     with pytest.raises(KeyboardInterrupt):
         cache_on_disk(manifest, ["train"], tmp_path / "cache")
     names = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]

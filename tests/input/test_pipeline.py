@@ -182,12 +182,12 @@ def test_every_example_is_read_by_one_worker_once_an_epoch(tmp_path, reader, wor
         assert together == [list(batch["index"].numpy()) for batch in alone]
 
 
-def test_remote_shards_are_streamed_and_say_so(manifest, monkeypatch):
-    monkeypatch.setattr(pipeline.storage, "is_remote", lambda path: True)
-    chosen = pipeline.Pipeline(manifest, ReadOptions(cache="none"))
+def test_remote_shards_are_streamed_and_say_so(manifest):
+    remote = dataclasses.replace(manifest, directory="s3://bucket/shards")
+    chosen = pipeline.Pipeline(remote, ReadOptions(cache="none"))
     assert str(chosen.choices[0]) == "reader: stream (auto: remote shards)"
     with pytest.raises(UsageError, match="--reader=indexed: these shards are remote"):
-        pipeline.Pipeline(manifest, ReadOptions(reader="indexed", cache="none"))
+        pipeline.Pipeline(remote, ReadOptions(reader="indexed", cache="none"))
 
 
 @pytest.mark.parametrize(

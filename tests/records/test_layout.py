@@ -1,12 +1,12 @@
 """The names inside a dataset's directory."""
 
 import ast
-import fnmatch
 from pathlib import Path
 
 import pytest
 
 import cxr_data
+from cxr_data.core.local_store import temporary_of
 from cxr_data.records import layout
 
 NAMES = [value for name, value in vars(layout).items() if name.endswith(("_NAME", "_SUFFIX"))]
@@ -36,10 +36,9 @@ def test_no_other_module_writes_a_name_of_the_layout():
 def test_a_shard_its_attempts_and_its_line_are_of_the_shard():
     shard = layout.shard_name("train", 3, 12)
     assert shard == "train-00003-of-00012.tfrecord"
-    attempt = layout.attempt_name(shard)
-    assert attempt != layout.attempt_name(shard)
-    assert fnmatch.fnmatch(attempt, layout.ATTEMPTS)
-    assert all(map(layout.is_of_shard, (shard, attempt, shard + layout.DONE_SUFFIX)))
+    files = (shard, shard + layout.DONE_SUFFIX)
+    attempts = [temporary_of(file, unique=True).name for file in files]
+    assert all(map(layout.is_of_shard, (*files, *attempts)))
     assert layout.FOREIGN_SHARD.fullmatch(shard)["split"] == "train"
 
 

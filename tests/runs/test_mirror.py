@@ -15,7 +15,9 @@ from sharder_fixtures import content_of
 from shards import random_images, write_shards
 from waiting import SECONDS, wait_until
 
+from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.local_store import LocalStore
 from cxr_train.runs import mirror
 from cxr_train.runs.mirror import RunMirror
 
@@ -29,26 +31,19 @@ def server(monkeypatch):
 
 @pytest.fixture
 def store(monkeypatch, tmp_path):
-    """The operations of a store in a folder, and a list of what was written in which order."""
+    """A folder that a run is mirrored to, and a list of what was written in which order."""
     root, written = tmp_path / "store", []
     root.mkdir()
 
-    def path(url):
-        return root / url.removeprefix("s3://b/run/")
+    class Folders(LocalStore):
+        """A local store that needs no folders, as an object store."""
 
-    def write(url, content):
-        path(url).parent.mkdir(parents=True, exist_ok=True)
-        path(url).write_bytes(content)
-        written.append(url.removeprefix("s3://b/run/"))
+        def replace(self, path, content, *, unique=False):
+            self.make_directory(os.path.dirname(path))
+            super().replace(path, content, unique=unique)
+            written.append(os.path.relpath(path, root))
 
-    def walk(_):
-        for name, content in content_of(root).items():
-            yield f"s3://b/run/{name}", len(content)
-
-    monkeypatch.setattr(mirror.object_store, "write_bytes", write)
-    monkeypatch.setattr(mirror.object_store, "read_bytes", lambda url: path(url).read_bytes())
-    monkeypatch.setattr(mirror.object_store, "remove", lambda url: path(url).unlink())
-    monkeypatch.setattr(mirror.object_store, "walk", walk)
+    monkeypatch.setattr(storage, "store_of", lambda path: Folders())
     return root, written
 
 
@@ -64,7 +59,7 @@ def test_what_changes_is_uploaded_and_what_is_removed_goes(store, tmp_path):
     local = tmp_path / "local"
     write(local, checkpoints__ckpt1__SHA256SUMS="x", checkpoints__ckpt1__state="1", config_dot_json="{}")
     write(local, writing_dot_keras="half", metrics_dot_jsonl="a\n", page_dot_tmp="half")
-    mirror = RunMirror("s3://b/run/", local)
+    mirror = RunMirror(f"{root}/", local)
     mirror.push()
     assert set(content_of(root)) == set(content_of(local)) - {"writing.keras", "page.tmp"}
     assert written[-2:] == ["checkpoints/ckpt1/SHA256SUMS", "config.json"]
@@ -81,7 +76,7 @@ def test_a_pulled_run_is_not_uploaded_again_and_what_was_left_stays(store, tmp_p
     write(root, checkpoints__ckpt1__state="1", best_dot_keras="best")
     local = tmp_path / "local"
     local.mkdir()
-    mirror = RunMirror("s3://b/run", local)
+    mirror = RunMirror(str(root), local)
     mirror.pull(leave=("checkpoints",))
     assert content_of(local) == {"best.keras": b"best"}
     write(local, report__index_dot_html="page")
@@ -95,19 +90,19 @@ def test_a_store_that_fails_for_a_while_does_not_end_a_run(store, tmp_path, monk
     root, _ = store
     local = tmp_path / "local"
     write(local, metrics_dot_jsonl="a\n")
-    working, failed = mirror.object_store.write_bytes, []
+    working, failed = storage.store_of(root).replace, []
 
-    def fail_once(url, content):
+    def fail_once(store, path, content, *, unique=False):
         if not failed:
-            failed.append(url)
-            raise DataError(f"cannot write {url}")
-        working(url, content)
+            failed.append(path)
+            raise DataError(f"cannot write {path}")
+        working(path, content)
 
-    monkeypatch.setattr(mirror.object_store, "write_bytes", fail_once)
+    monkeypatch.setattr(type(storage.store_of(root)), "replace", fail_once)
     monkeypatch.setattr(mirror, "_LOOK_SECONDS", 0.01)
-    with RunMirror("s3://b/run", local).pushing():
+    with RunMirror(str(root), local).pushing():
         wait_until((root / "metrics.jsonl").exists)
-    assert "warning: cannot write s3://b/run/metrics.jsonl; tried again later" in capsys.readouterr().out
+    assert f"warning: cannot write {root}/metrics.jsonl; tried again later" in capsys.readouterr().out
 
 
 TRAIN = [sys.executable, RECORDED_TRAINING]
