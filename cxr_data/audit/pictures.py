@@ -22,7 +22,7 @@ from cxr_data.images.preprocess import PixelOptions, small_image_with_facts
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
-from cxr_data.records.index import read_features, read_fields, read_index
+from cxr_data.records.index import read_features, read_fields, read_index, rows_by_shard
 from cxr_data.records.manifest import Manifest
 from cxr_data.sources.discover import Item, discover
 from cxr_data.sources.patients import AUTO, find_groups
@@ -125,13 +125,12 @@ def pictures_of_shards(
 
 
 def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[example.Fields, np.ndarray | None]]:
-    index = read_index(made)
-    for number, shard in enumerate(made.shards):
+    for shard, rows in rows_by_shard(made):
         try:
             # All of a remote shard at once where its pixels are wanted, else only the heads of its records.
             whole = storage.local(made.path(shard)) if with_pixels else nullcontext(made.path(shard))
             with whole as path, storage.opened_at(path) as read_at:
-                for row in index[index["shard"] == number]:
+                for row in rows:
                     yield (
                         read_fields(read_at, row),
                         stored_image(made, read_at, row) if with_pixels else None,

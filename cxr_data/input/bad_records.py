@@ -15,7 +15,7 @@ from crc32c import crc32c
 
 from cxr_data.core import exact_read
 from cxr_data.core.errors import DataError
-from cxr_data.records.index import read_index
+from cxr_data.records.index import rows_by_shard
 from cxr_data.records.manifest import Manifest
 
 
@@ -45,11 +45,9 @@ def find_bad_records(manifest: Manifest, split: str, *, threads: int = 2) -> lis
     Raises:
       DataError: the split or the index is not there.
     """
-    index = read_index(manifest)
     tasks = []
     position = 0
-    for shard in manifest.shards_of(split):
-        rows = index[index["shard"] == manifest.shards.index(shard)]
+    for shard, rows in rows_by_shard(manifest, split):
         tasks.append((manifest.path(shard), rows, manifest.payload_bytes, position))
         position += len(rows)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:

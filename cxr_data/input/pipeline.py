@@ -12,7 +12,6 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import UsageError
 from cxr_data.input import bad_records, data_service, order
@@ -22,8 +21,6 @@ from cxr_data.input.indexed import IndexedReader
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import PADDING, InputWorker
 from cxr_data.input.streamed import RemoteSplit, StreamedReader
-from cxr_data.records.example import Fields
-from cxr_data.records.index import read_fields, read_index
 from cxr_data.records.manifest import Manifest
 
 _PREFETCHED_BATCHES = 2
@@ -307,18 +304,3 @@ def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
     options.autotune.ram_budget = _AUTOTUNE_BYTES
     dataset = dataset.prefetch(_PREFETCHED_BATCHES).with_options(options)
     return dataset.apply(tf.data.experimental.assert_cardinality(batches))
-
-
-def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
-    """Reads id, label, group and SHA-256 of every record of a split, without the pixels.
-
-    Returns:
-      One entry for each record, so that a batch's `index` is a position in the list.
-    """
-    index = read_index(manifest)
-    fields = []
-    for shard in manifest.shards_of(split):
-        rows = index[index["shard"] == manifest.shards.index(shard)]
-        with storage.opened_at(manifest.path(shard)) as read_at:
-            fields += [read_fields(read_at, row) for row in rows]
-    return fields

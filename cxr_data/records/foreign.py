@@ -77,7 +77,7 @@ def adopt(
         kernel="unknown",
         color="unknown",
         shards=shards,
-        counts=_counts(shards, index, class_names),
+        counts=_counts(shards, rows, class_names),
         mean=(),
         std=(),
         seed=0,
@@ -112,11 +112,10 @@ def _check(path: Path, rows: np.ndarray, payload: int, classes: int, *, is_float
 
 
 def _counts(
-    shards: tuple[Shard, ...], index: np.ndarray, class_names: tuple[str, ...]
+    shards: tuple[Shard, ...], rows: tuple[np.ndarray, ...], class_names: tuple[str, ...]
 ) -> dict[str, dict[str, int]]:
     counts = {shard.split: dict.fromkeys(class_names, 0) for shard in shards}
-    for number, shard in enumerate(shards):
-        labels = index["label"][index["shard"] == number]
+    for shard, of_shard in zip(shards, rows, strict=True):
         for label, name in enumerate(class_names):
-            counts[shard.split][name] += int((labels == label).sum())
+            counts[shard.split][name] += int((of_shard["label"] == label).sum())
     return counts

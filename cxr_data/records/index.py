@@ -6,7 +6,7 @@ Their rows are in manifest order: the shards as in `Manifest.shards`, the record
 import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from crc32c import crc32c
@@ -16,7 +16,7 @@ from cxr_data.core.errors import DataError
 from cxr_data.images.measure import FEATURES_DTYPE
 from cxr_data.records.example import Fields, parse_example
 from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME
-from cxr_data.records.manifest import Manifest
+from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, read_frames
 
 INDEX_DTYPE = np.dtype(
@@ -94,15 +94,47 @@ def read_index(manifest: Manifest) -> np.ndarray:
     return index
 
 
+def rows_by_shard(manifest: Manifest, split: str = "") -> Iterator[tuple[Shard, np.ndarray]]:
+    """Yield (shard, its rows of `read_index`) in manifest order, of a split (or several) or of all shards.
+
+    The index is sorted by shard and cut once: to search it for each shard takes an hour where there are many.
+
+    Raises:
+      DataError: as `read_index`, or the split is not there.
+    """
+    names = {shard.split for shard in (manifest.shards_of(split) if split else manifest.shards)}
+    index = read_index(manifest)
+    start = 0
+    for shard in manifest.shards:
+        stop = start + shard.records
+        if shard.split in names:
+            yield shard, index[start:stop]
+        start = stop
+
+
 def read_split_index(manifest: Manifest, split: str) -> np.ndarray:
     """Return the rows of `read_index` that belong to `split`: row i is the record at position i of it.
 
     Raises:
       DataError: as `read_index`, or the split is not there.
     """
-    numbers = [manifest.shards.index(shard) for shard in manifest.shards_of(split)]
-    index = read_index(manifest)
-    return index[np.isin(index["shard"], numbers)]
+    return np.concatenate([rows for _, rows in rows_by_shard(manifest, split)])
+
+
+def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
+    """Read label, id, SHA-256 and group of every record of a split, without the pixels.
+
+    Returns:
+      One entry for each record, so that a batch's `index` is a position in the list.
+
+    Raises:
+      DataError: as `read_split_index`, or a shard cannot be read.
+    """
+    fields = []
+    for shard, rows in rows_by_shard(manifest, split):
+        with storage.opened_at(manifest.path(shard)) as read_at:
+            fields += [read_fields(read_at, row) for row in rows]
+    return fields
 
 
 def write_features(directory: str, rows: np.ndarray) -> str:

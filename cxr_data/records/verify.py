@@ -14,7 +14,7 @@ from crc32c import crc32c
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.records import example
-from cxr_data.records.index import read_index
+from cxr_data.records.index import rows_by_shard
 from cxr_data.records.layout import INDEX_NAME, QUARANTINE_NAME
 from cxr_data.records.manifest import Manifest, Shard, read_manifest
 from cxr_data.records.quarantine_file import read_quarantine
@@ -56,15 +56,15 @@ def verify(directory: str, threads: int, tick: Callable[[Shard], None] = lambda 
       DataError: manifest or index cannot be read, or a shard is missing or of another size.
     """
     made = read_manifest(directory)
-    index = read_index(made)
 
-    def check(number: int) -> _ShardCheck:
-        result = _check_shard(made, made.shards[number], index[index["shard"] == number])
-        tick(made.shards[number])
+    def check(part: tuple[Shard, np.ndarray]) -> _ShardCheck:
+        shard, rows = part
+        result = _check_shard(made, shard, rows)
+        tick(shard)
         return result
 
     with ThreadPoolExecutor(threads) as pool:
-        checks = list(pool.map(check, range(len(made.shards))))
+        checks = list(pool.map(check, rows_by_shard(made)))
     problems = [problem for result in checks for problem in result.problems]
     problems += _check_whole(made, checks)
     return Verified(made.records, sum(shard.bytes for shard in made.shards), tuple(problems))

@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.order import PADDING
-from cxr_data.input.pipeline import Pipeline, read_split_fields
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.index import read_split_fields
 from cxr_data.records.manifest import Manifest
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement

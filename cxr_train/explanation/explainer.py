@@ -19,8 +19,9 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.local_store import publish, temporary_of
 from cxr_data.input.data_errors import clear_data_errors
-from cxr_data.input.pipeline import Pipeline, read_split_fields
+from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.example import Fields
+from cxr_data.records.index import read_split_fields
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.forward_pass import Predictions, predict_split

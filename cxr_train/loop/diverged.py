@@ -5,7 +5,8 @@ import shutil
 
 from cxr_data.core import storage
 from cxr_data.core.errors import CxrError
-from cxr_data.input.pipeline import Pipeline, read_split_fields
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.index import read_split_fields
 from cxr_train.engine.strategy import Placement
 from cxr_train.loop.checkpoint import Checkpoints
 from cxr_train.runs.config import TrainConfig

@@ -32,7 +32,8 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.options import ReadOptions
-from cxr_data.input.pipeline import Pipeline, read_split_fields
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.index import read_split_fields
 from cxr_data.records.manifest import read_manifest
 from cxr_data.records.quarantine_file import read_quarantine
 from cxr_data.records.verify import verify

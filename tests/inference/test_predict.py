@@ -17,7 +17,8 @@ from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.batch import expand_image
-from cxr_data.input.pipeline import Pipeline, read_split_fields
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.index import read_split_fields
 from cxr_train import predict
 from cxr_train.evaluation.calibration import apply_temperature
 from cxr_train.inference.files import ImageFile, find_files, read_image

@@ -12,6 +12,7 @@ from cxr_data.input import pipeline
 from cxr_data.input.batch import expand_image, pad_batch
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import InputWorker
+from cxr_data.records.index import read_split_fields
 from cxr_data.records.manifest import read_manifest
 
 
@@ -140,7 +141,7 @@ def test_shards_parse_with_nothing_but_tensorflow(manifest):
 
 
 def test_fields_are_read_by_position(manifest):
-    fields = pipeline.read_split_fields(manifest, "validation")
+    fields = read_split_fields(manifest, "validation")
     assert [field.id for field in fields] == [f"validation/{i}.png" for i in range(7)]
     assert [field.label for field in fields] == list(labels_of(7))
 
@@ -238,7 +239,7 @@ def test_the_fields_of_remote_records_are_those_of_local_ones(tmp_path):
     """`file://` goes the way of `s3://`: through tf.io.gfile."""
     manifest = write_shards(tmp_path, {"train": random_images(10)})
     remote = dataclasses.replace(manifest, directory=f"file://{tmp_path}")
-    assert pipeline.read_split_fields(remote, "train") == pipeline.read_split_fields(manifest, "train")
+    assert read_split_fields(remote, "train") == read_split_fields(manifest, "train")
     (tmp_path / manifest.shards[1].name).unlink()
     with pytest.raises(DataError, match=f"cannot read file://.*{manifest.shards[1].name}"):
-        pipeline.read_split_fields(remote, "train")
+        read_split_fields(remote, "train")

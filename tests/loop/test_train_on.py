@@ -6,7 +6,8 @@ from shards import random_images, write_shards
 from tiny import make_trainer, rows
 
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.input.pipeline import Pipeline, read_split_fields
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.index import read_split_fields
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import text
 from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split

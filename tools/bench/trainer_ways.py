@@ -24,7 +24,8 @@ from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import CxrError
 from cxr_data.input.batch import expand_image
 from cxr_data.input.options import ReadOptions
-from cxr_data.input.pipeline import Pipeline, read_split_fields
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.index import read_split_fields
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.engine.multi_step import Batch
 from cxr_train.engine.strategy import Placement, choose_placement

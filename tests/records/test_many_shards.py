@@ -1,0 +1,97 @@
+"""A dataset of 100,000 shards: nothing may look through all shards, or all records, for each shard.
+
+There is no limit of time: what does takes an hour here.
+"""
+
+import os
+from hashlib import sha256
+
+import numpy as np
+import pytest
+
+from cxr_data.input.bad_records import find_bad_records
+from cxr_data.records.example import Fields, example_header
+from cxr_data.records.index import (
+    INDEX_DTYPE,
+    read_split_fields,
+    read_split_index,
+    rows_by_shard,
+    scan_shard,
+    write_index,
+)
+from cxr_data.records.layout import shard_name
+from cxr_data.records.manifest import SCHEMA, Manifest, Shard, read_manifest, write_manifest
+from cxr_data.records.quarantine_file import write_quarantine
+from cxr_data.records.tfrecord import frame
+from cxr_data.records.verify import verify
+
+SHARDS = 100_000
+LABELS = {"train": 0, "validation": 1}
+SHARDS_OF_A_FILE = 20_000  # file systems limit the names of one file
+
+
+def made_up_manifest(directory, records, shard_bytes, sha256, index):
+    half = SHARDS // 2
+    shards = tuple(
+        Shard(shard_name(split, number, half), split, records, shard_bytes[split], sha256[split])
+        for split in LABELS
+        for number in range(half)
+    )
+    counts = {split: {"a": 0, "b": 0, "ab"[label]: half * records} for split, label in LABELS.items()}
+    return Manifest(
+        str(directory), SCHEMA, ("a", "b"), 1, 1, "uint8", "none", "gray", shards, counts,
+        (0.5,), (0.1,), 0, "", "", {"discovered": SHARDS * records}, {}, write_index(str(directory), index),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Shards of one record, of one pixel. The shards of a split hold the same bytes, so links are enough."""
+    directory = tmp_path_factory.mktemp("many")
+    rows, sizes, digests = {}, {}, {}
+    for split, label in LABELS.items():
+        header = example_header(Fields(label, "", "", ""), "uint8", 1)
+        content = b"\x07".join(frame(header, b"\x07"))
+        for number in range(SHARDS // 2):
+            path = directory / shard_name(split, number, SHARDS // 2)
+            if number % SHARDS_OF_A_FILE == 0:
+                path.write_bytes(content)
+                first = path
+            else:
+                os.link(first, path)
+        rows[split] = scan_shard(first)
+        sizes[split], digests[split] = len(content), sha256(content).hexdigest()
+    index = np.concatenate([np.repeat(rows[split], SHARDS // 2) for split in LABELS])
+    index["shard"] = np.arange(SHARDS)
+    made = made_up_manifest(directory, 1, sizes, digests, index)
+    write_quarantine(made.directory, [])
+    write_manifest(made)
+    return made
+
+
+def test_it_is_opened_and_verified(dataset):
+    assert read_manifest(dataset.directory).records == SHARDS
+    result = verify(dataset.directory, 2)
+    assert (result.records, result.problems) == (SHARDS, ())
+
+
+def test_its_records_are_named_and_checked(dataset):
+    fields = read_split_fields(dataset, "validation")
+    assert fields == [Fields(1, "", "", "")] * (SHARDS // 2)
+    assert find_bad_records(dataset, "validation") == []
+
+
+def test_its_index_is_cut_by_shard(tmp_path):
+    records = 20
+    index = np.zeros(SHARDS * records, INDEX_DTYPE)
+    index["shard"] = np.repeat(np.arange(SHARDS), records)
+    index["payload"] = np.arange(len(index))
+    made = made_up_manifest(tmp_path, records, dict.fromkeys(LABELS, 1), dict.fromkeys(LABELS, ""), index)
+    for number, (shard, rows) in enumerate(rows_by_shard(made)):
+        assert shard is made.shards[number]
+        assert len(rows) == records
+        assert rows["payload"][0] == number * records
+    assert number == SHARDS - 1
+    found = read_split_index(made, "validation")
+    np.testing.assert_array_equal(found, index[len(index) // 2 :])
+    np.testing.assert_array_equal(read_split_index(made, "validation+train"), index)
