@@ -26,7 +26,8 @@ class DataError(CxrError):
 
 
 def one_line(text: str) -> str:
-    """`text` with everything escaped that is no visible character: names of files may hold line breaks, the
-    controls of a terminal, and bytes that are no UTF-8.
+    """Escape every character of a text that is not visible, such as those of the name of a file.
+
+    These may be line breaks, the controls of a terminal, and bytes that are not UTF-8.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,7 +2,7 @@
 
 An upload is atomic: an object is absent, old or whole, so nothing is renamed (that would be a
 copy) and nothing can be appended to. Of an endpoint that cannot be reached, `tf.io.gfile` says
-that its files are not there: whatever is missing is asked for once more at its bucket.
+that its files are not there: where something is missing, its bucket is looked for too.
 
 Failed requests are repeated by the client, `AWS_MAX_ATTEMPTS` times in all (5 by default), at
 growing intervals; after that a `DataError` names the object.
@@ -32,7 +32,7 @@ _REACH = "reach the bucket"
 
 @functools.cache
 def gfile() -> Any:
-    """`tf.io.gfile`, with the file systems of tensorflow-io registered."""
+    """Return `tf.io.gfile`, with the file systems of tensorflow-io registered."""
     for name, value in _CLIENT.items():
         os.environ.setdefault(name, value)
     import tensorflow as tf
@@ -45,7 +45,7 @@ def gfile() -> Any:
 
 
 def _leave_without_destructors() -> None:
-    """Makes `exit` end the process with its own code.
+    """Make `exit` end the process with its own code.
 
     The S3 client's static destructors run in a wrong order and abort (exit code 134). What is
     registered last runs first: the streams are flushed, and then the process is left.
@@ -58,7 +58,7 @@ def _leave_without_destructors() -> None:
 
 @contextlib.contextmanager
 def _one_line(what: str, path: str) -> Iterator[None]:
-    """Turns the errors of a store into a DataError that names the object."""
+    """Turn the errors of a store into a DataError that names the object."""
     import tensorflow as tf
 
     gfile()
@@ -70,7 +70,7 @@ def _one_line(what: str, path: str) -> Iterator[None]:
 
 
 def _reason(error: Any, missing: str) -> str:
-    """Why the store refused; its own words are often only colons."""
+    """Return why the store refused; its own words are often only colons."""
     words = error.message.split("}} ")[-1].split(" [Op:")[0].strip(": ")
     kind = type(error).__name__.removesuffix("Error")
     hints = {
@@ -214,7 +214,7 @@ class NewObject:
 
 @contextlib.contextmanager
 def _whole(path: str, size: int) -> Iterator[None]:
-    """Removes what a failed upload made: the client uploads also what a full /tmp cut off."""
+    """Remove what a failed upload of `size` bytes made: the client also uploads what a full /tmp cut off."""
     import tensorflow as tf
 
     with _one_line("write", path):
@@ -229,6 +229,7 @@ def _whole(path: str, size: int) -> Iterator[None]:
 
 
 def _status(path: str) -> Any:
+    """Return the `FileStatistics` of an object or directory, or None where there is none."""
     import tensorflow as tf
 
     with _one_line("look at", path):
@@ -240,7 +241,7 @@ def _status(path: str) -> Any:
 
 
 def _check_bucket(path: str) -> None:
-    """Raises DataError if the bucket of `path` is not there or cannot be reached."""
+    """Raise DataError if the bucket of `path` is not there or cannot be reached."""
     scheme, _, rest = path.partition("://")
     bucket = f"{scheme}://{rest.split('/')[0]}/"
     with _one_line(_REACH, bucket):

@@ -20,7 +20,7 @@ def cores() -> int:
 
 @functools.cache
 def start() -> None:
-    """Checks the pinned TensorFlow pair and tunes the allocator. Idempotent.
+    """Check the pinned TensorFlow pair and tune the allocator; a second call does nothing.
 
     Raises:
       CxrError: tensorflow-io's library does not load into this TensorFlow, so
@@ -31,7 +31,7 @@ def start() -> None:
 
 
 def load_tensorflow_io() -> None:
-    """Loads tensorflow-io's library, which its own import does not (it only warns)."""
+    """Load tensorflow-io's library, which its own import does not (it only warns)."""
     import tensorflow as tf
 
     try:
@@ -46,7 +46,7 @@ def load_tensorflow_io() -> None:
 
 
 def keep_large_allocations() -> bool:
-    """Lets malloc keep and reuse image-sized blocks instead of mapping each anew.
+    """Let malloc keep and reuse image-sized blocks instead of mapping a new one each time.
 
     glibc gives every block above 128 kB its own mmap, and a page fault for each
     4 kB of it; a 360x360x3 float32 image is 1.5 MB. Raising the two thresholds

@@ -68,7 +68,7 @@ def setting(
 
 
 def setting(default: Any, help: str, **declared: Any) -> Any:
-    """Declares a field that a user may set, see `Setting`.
+    """Declare a field that a user may set, see `Setting`.
 
     With `parse`, the default is written as a user would write it, and the field's default is what `parse`
     makes of it: `head: tuple[int, ...] = setting("128-32", "Widths.", parse=parse_head)`. The parser raises
@@ -82,19 +82,19 @@ def setting(default: Any, help: str, **declared: Any) -> Any:
 
 
 def required(help: str, *, parse: Callable[[str], Any] | None = None) -> Any:
-    """Declares a field that a user must set."""
+    """Declare a field that a user must set."""
     return dataclasses.field(metadata={_KEY: Setting(help, required=True, parse=parse)})
 
 
 def settings_of(config: Any) -> Iterator[tuple[dataclasses.Field[Any], Setting]]:
-    """The fields of a dataclass, or of an instance, that are declared as settings, in order."""
+    """Return the fields of a dataclass, or of an instance, that are declared as settings, in order."""
     for field in dataclasses.fields(config):
         if _KEY in field.metadata:
             yield field, field.metadata[_KEY]
 
 
 def check_settings(config: Any) -> None:
-    """Checks the choices and bounds that the fields of a dataclass's instance declare.
+    """Check the choices and bounds that the fields of a dataclass's instance declare.
 
     Raises:
       UsageError: a value is not allowed, naming its flag.
