@@ -9,7 +9,7 @@ DEMO := build/demo
 help:
 	@echo "make demo      make a sample, convert it, train an Xception on it and evaluate it"
 	@echo "make install   create $(VENV) with the pinned packages"
-	@echo "make lint      ruff and mypy"
+	@echo "make lint      ruff, mypy and the order of imports"
 	@echo "make test      lint and the fast tests"
 	@echo "make test-all  the slow tests too: more than an hour"
 	@echo "make clean     remove what was built, and runs/; $(VENV) stays"
@@ -33,6 +33,7 @@ lint: install
 	$(VENV)/bin/ruff check --config .ci/ruff.toml .
 	$(VENV)/bin/ruff format --config .ci/ruff.toml --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 # Two processes, since each holds a TensorFlow; a file stays in one, since its tests share shards.
 test: lint
@@ -43,4 +44,4 @@ test-all: test
 	$(RUN) -m pytest -m slow --numprocesses=2 --dist=loadfile
 
 clean:
-	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
