@@ -5,6 +5,7 @@ import functools
 import os
 
 from cxr_data.core.errors import CxrError
+from cxr_data.core.tensorflow_private import load_io_library
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -35,9 +36,7 @@ def load_tensorflow_io() -> None:
     import tensorflow as tf
 
     try:
-        from tensorflow_io.python.ops import core_ops
-
-        core_ops._load()
+        load_io_library()
     except (ImportError, NotImplementedError, tf.errors.OpError) as error:
         raise CxrError(
             f"tensorflow-io does not load into TensorFlow {tf.__version__}: install the pinned pair "

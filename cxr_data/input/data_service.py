@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import cancellation, context, execute
 
 from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import CxrError, UsageError
+from cxr_data.core.tensorflow_private import call_cancellable, cancellation_manager, workers_of
 
 EXAMPLES_TOGETHER = 8
 """So many examples travel in one message: 12 MB of 360 px float32 images."""
@@ -135,7 +135,7 @@ def _arriving(
     given_up = threading.Event()
     # Without it, an abandoned client would stay, and warn every second of the dispatcher that it lacks.
     # It is no sign of `given_up`: TensorFlow cancels it too, when a call ends in an error.
-    asking = cancellation.CancellationManager()
+    asking = cancellation_manager()
 
     def hand_over(message: Any) -> bool:
         while not given_up.is_set():
@@ -148,7 +148,7 @@ def _arriving(
         try:
             iterator = iter(distributed(examples, target))
             ask = tf.function(lambda: iterator.get_next()).get_concrete_function()
-            while hand_over(tuple(np.asarray(column) for column in _call(ask, asking))):
+            while hand_over(tuple(np.asarray(column) for column in call_cancellable(ask, asking))):
                 pass
         except tf.errors.OutOfRangeError:
             hand_over(None)
@@ -167,19 +167,6 @@ def _arriving(
     finally:
         given_up.set()
         asking.start_cancel()
-
-
-def _call(function: Any, cancelled_by: cancellation.CancellationManager) -> list[tf.Tensor]:
-    """Calls a concrete function without arguments, which may be cancelled from another thread.
-
-    TensorFlow's `CancellationManagerContext` would hold for what all threads call meanwhile: the end of an
-    epoch cancelled the trainer's step.
-    """
-    name = function.function_def.signature.name
-    outputs: list[tf.Tensor] = execute.execute_with_cancellation(
-        name, len(function.outputs), function.captured_inputs, (), context.context(), cancelled_by
-    )
-    return outputs
 
 
 # -- the service -------------------------------------------------------------------------------
@@ -231,7 +218,7 @@ class DataService:
 
     def wait_until_ready(self) -> None:
         """Returns when every worker has reported to the dispatcher. Raises CxrError if one cannot."""
-        while self._server is not None and self._server._num_workers() < len(self._ports):
+        while self._server is not None and workers_of(self._server) < len(self._ports):
             self.look()
             time.sleep(_POLL_SECONDS)
 

@@ -16,9 +16,9 @@ import dataclasses
 import math
 
 import tensorflow as tf
-from tensorflow.python.data.experimental.ops.testing import sleep
 
 from cxr_data.core.errors import UsageError
+from cxr_data.core.tensorflow_private import sleep_before_each
 
 _CALIBRATION_SLEEPS = 40
 _CALIBRATION_SECONDS = 0.005
@@ -106,7 +106,7 @@ class _Sleeper:
         options = tf.data.Options()
         # The device must not compute ahead of its batches.
         options.experimental_optimization.inject_prefetch = False
-        self.dataset = (clock.apply(sleep(int(seconds * 1e6))) if seconds else clock).with_options(options)
+        self.dataset = (clock.apply(sleep_before_each(seconds)) if seconds else clock).with_options(options)
 
 
 def _seconds_of_sleeps(seconds: float) -> float:

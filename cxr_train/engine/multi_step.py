@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.config import is_op_determinism_enabled
+
+from cxr_data.core.tensorflow_private import is_op_determinism_enabled
 
 Batch = dict[str, tf.Tensor]
 

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from cxr_data.core.tensorflow_private import take_reduced_gradients
 from cxr_data.input.batch import expand_image
 from cxr_train.engine.multi_step import Batch, StepRecords, Sums, take_steps
 from cxr_train.engine.strategy import Placement
@@ -88,7 +89,8 @@ class TrainStep:
         self._pass: tuple[tf.Graph, int] | None = None
         with strategy.scope():
             optimizer.build(model.trainable_variables)
-        _take_reduced_gradients(optimizer)
+        for one in optimizer.optimizers if isinstance(optimizer, ParameterGroups) else [optimizer]:
+            take_reduced_gradients(one)
         self.retrace(compile=compile)
 
     def retrace(self, *, compile: bool) -> None:
@@ -279,13 +281,3 @@ def _no_examples() -> Sums:
 
 def _add(left: Sums, right: Sums) -> Sums:
     return Sums(*(a + b for a, b in zip(left, right, strict=True)))
-
-
-def _take_reduced_gradients(optimizer: keras.optimizers.Optimizer | ParameterGroups) -> None:
-    """Makes `optimizer.apply` take gradients that are already summed over the replicas.
-
-    Keras sums them itself, as its last step before the update. By then it is too late
-    to check the sum for overflow or to clip it by its norm.
-    """
-    for one in optimizer.optimizers if isinstance(optimizer, ParameterGroups) else [optimizer]:
-        one._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables

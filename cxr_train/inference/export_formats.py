@@ -14,9 +14,9 @@ from types import ModuleType
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from cxr_data.core.errors import UsageError
+from cxr_data.core.tensorflow_private import with_constant_variables
 from cxr_data.records.manifest import Manifest
 from cxr_train.inference.graph_preprocess import preprocess
 from cxr_train.models.classifier import in_float32
@@ -60,7 +60,7 @@ def write_saved_model(model: keras.Model, manifest: Manifest, path: pathlib.Path
 def _frozen(model: keras.Model, size: int) -> tf.types.experimental.ConcreteFunction:
     """The model on pixels in float32, its weights constants: converters crash on Keras 3's variables."""
     concrete = pixel_model(in_float32(model), size).get_concrete_function()  # type: ignore[attr-defined]
-    return convert_variables_to_constants_v2(concrete)
+    return with_constant_variables(concrete)
 
 
 def write_tflite(model: keras.Model, manifest: Manifest, path: pathlib.Path) -> None:

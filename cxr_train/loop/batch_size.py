@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
-from tensorflow.python.client import device_lib
 
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import UsageError
+from cxr_data.core.tensorflow_private import memory_limits
 from cxr_train.engine.strategy import Placement
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.models.memory import Network, Setting, estimate, read_graph, trace
@@ -38,8 +38,7 @@ def device_memory_gb() -> float | None:
     """GB (1e9 bytes) that TensorFlow may use of the smallest GPU; None without a GPU."""
     if not tf.config.list_physical_devices("GPU"):
         return None
-    devices = device_lib.list_local_devices()
-    return min((d.memory_limit / 1e9 for d in devices if d.device_type == "GPU"), default=None)
+    return min((limit / 1e9 for limit in memory_limits("GPU")), default=None)
 
 
 def check_memory_gb(memory_gb: float | None, *, used: bool) -> None:

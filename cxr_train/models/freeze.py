@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from cxr_data.core.errors import UsageError
+from cxr_data.core.tensorflow_private import replace_call
 from cxr_train.models.head import POOLING
 from cxr_train.recipe.recipe import UNTIL
 
@@ -51,15 +52,8 @@ def set_trainable(layers: list[keras.layers.Layer], trainable: bool) -> None:
     for layer in layers:
         layer.trainable = trainable
         if isinstance(layer, keras.layers.Dropout):
-            _set_dropping(layer, trainable)
-
-
-def _set_dropping(dropout: keras.layers.Dropout, drops: bool) -> None:
-    """Switches a dropout layer on or off; a rate of 0 would do, but be saved with the model."""
-    if drops:
-        dropout.__dict__.pop("call", None)
-    else:
-        dropout.call = _pass_on
+            # A rate of 0 would do, but be saved with the model.
+            replace_call(layer, None if trainable else _pass_on)
 
 
 def _pass_on(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -21,10 +21,10 @@ a CPU. The estimate is within 9 % of every one of them (`tests/measured_memory.p
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import keras
 
+from cxr_data.core.tensorflow_private import calls_of
 from cxr_train.models.classifier import build_model
 from cxr_train.models.freeze import layers_to_freeze, set_trainable
 
@@ -167,8 +167,10 @@ def read_graph(model: keras.Model) -> Network:
     image = number(model.inputs[0])
     learned: set[int] = set()  # tensors through which a gradient flows
     calls = []
-    for node in _nodes(model):
+    for node in calls_of(model):
         layer = node.operation
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
         inputs = tuple(number(tensor) for tensor in node.input_tensors)
         outputs = tuple(number(tensor) for tensor in node.outputs)
         trained = [math.prod(v.shape) for v in getattr(layer, "trainable_variables", [])]
@@ -205,14 +207,6 @@ def estimate(network: Network, batch: int, setting: Setting) -> Memory:
         gradients=_FLOAT32 * network.parameters,
         workspace=batch * workspace,
     )
-
-
-def _nodes(model: keras.Model) -> Iterator[Any]:
-    """The calls of a functional model. Keras keeps them by depth, and publishes no way to them."""
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            if not isinstance(node.operation, keras.layers.InputLayer):
-                yield node
 
 
 def _kind(layer: keras.Operation) -> str:

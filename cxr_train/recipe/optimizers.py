@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from cxr_data.core.tensorflow_private import adam_moments
 from cxr_train.recipe.recipe import Recipe
 
 
@@ -105,12 +106,12 @@ class OnePassUpdate:
     ) -> None:
         """Updates a TensorFlow variable by its gradient, as Keras' optimizers call it."""
         assert isinstance(self, keras.optimizers.Adam)
-        index = self._get_variable_index(variable)
+        momentum, velocity = adam_moments(self, variable)
         step = tf.cast(self.iterations.value + 1, variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
+            m=momentum.handle,
+            v=velocity.handle,
             beta1_power=tf.pow(tf.cast(self.beta_1, variable.dtype), step),
             beta2_power=tf.pow(tf.cast(self.beta_2, variable.dtype), step),
             lr=tf.cast(learning_rate, variable.dtype),

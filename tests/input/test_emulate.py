@@ -5,9 +5,9 @@ import math
 import pytest
 import tensorflow as tf
 from shards import random_images, write_shards
-from tensorflow.python.data.experimental.ops.testing import sleep
 
 from cxr_data.core.errors import UsageError
+from cxr_data.core.tensorflow_private import sleep_before_each
 from cxr_data.input import bottleneck
 from cxr_data.input.bottleneck import InputRates, measure_input
 from cxr_data.input.emulate import Utilisation, emulate_accelerator, step_seconds
@@ -19,7 +19,7 @@ def slow_input(batches: int, seconds: float) -> tf.data.Dataset:
     """Batches that take `seconds` each to come, one after the other, with nothing prefetched."""
     options = tf.data.Options()
     options.experimental_optimization.inject_prefetch = False
-    return tf.data.Dataset.range(batches).apply(sleep(int(seconds * 1e6))).with_options(options)
+    return tf.data.Dataset.range(batches).apply(sleep_before_each(seconds)).with_options(options)
 
 
 def test_utilisation_is_the_share_of_the_time_spent_computing():
