@@ -23,6 +23,7 @@ from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.synthetic.embedded import make_embedded_sample
+from cxr_train.after_training import conclude, evaluate_best
 from cxr_train.engine.cluster import clear_cluster_errors, only_the_chief_speaks
 from cxr_train.engine.determinism import make_deterministic
 from cxr_train.engine.strategy import (
@@ -51,7 +52,6 @@ from cxr_train.loop.checkpoint import newest_checkpoint
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.trainer import Trainer
 from cxr_train.models.backbones import BACKBONES, INPUT_RANGES
-from cxr_train.run_end import conclude, evaluate_best
 from cxr_train.runs.config import TrainConfig, parse_head
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.mirror import published

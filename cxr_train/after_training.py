@@ -1,4 +1,4 @@
-"""The end of a run: its best model evaluated, what limited it, and its page."""
+"""What follows the training of a run: its best model is evaluated, what limited it is said, its page made."""
 
 import json
 import pathlib
