@@ -136,7 +136,7 @@ def _notes(own: Pictures, too_few: Sequence[str]) -> tuple[str, ...]:
 # -- output ------------------------------------------------------------------------------------
 
 
-def as_text(audit: Audit, most_cases: int = _SHOWN_CASES) -> str:
+def audit_as_text(audit: Audit, most_cases: int = _SHOWN_CASES) -> str:
     """The findings in words."""
     own = audit.own
     lines = [
@@ -144,14 +144,14 @@ def as_text(audit: Audit, most_cases: int = _SHOWN_CASES) -> str:
         f"{len(audit.found)} findings"
     ]
     if audit.found:
-        lines += [findings.as_text(audit.found, most_cases), CAUTION]
+        lines += [findings.findings_as_text(audit.found, most_cases), CAUTION]
     elif audit.scores:
         lines.append(f"no leakage was found, and no feature above chance ({len(audit.scores)} scores)")
     lines += [f"note: {note}" for note in audit.notes]
     return "\n".join(lines)
 
 
-def summary(directory: str) -> str:
+def audit_summary(directory: str) -> str:
     """What `audit.json` says, a line a finding."""
     document = read_audit(directory)
     lines = [f"audit: {len(document['findings'])} findings among {document['pictures']:,} pictures"]

@@ -19,7 +19,7 @@ _MOST_VALUES = 8
 _BINS = 30
 
 
-def draw(directory: str, audit: Audit) -> list[str]:
+def draw_figures(directory: str, audit: Audit) -> list[str]:
     """Write pictures of the pairs and of the features into a folder, where there is something to show.
 
     Returns:
@@ -35,7 +35,7 @@ def draw(directory: str, audit: Audit) -> list[str]:
     return paths
 
 
-def remove(directory: str) -> None:
+def remove_figures(directory: str) -> None:
     """Removes the pictures of an earlier audit, which would be taken for those of the next."""
     for name in (PAIRS_NAME, HISTOGRAMS_NAME):
         storage.remove(storage.join(directory, name))

@@ -87,7 +87,7 @@ def failing(found: Iterable[Finding], rules: Mapping[str, float]) -> tuple[Findi
     return tuple(f for f in found if f.kind in rules and f.value >= rules[f.kind])
 
 
-def as_text(found: Sequence[Finding], most_cases: int) -> str:
+def findings_as_text(found: Sequence[Finding], most_cases: int) -> str:
     """Numbered findings, each with its cases and what to do."""
     lines: list[str] = []
     for number, finding in enumerate(found, 1):

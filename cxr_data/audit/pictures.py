@@ -24,7 +24,7 @@ from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
 from cxr_data.records.index import read_features, read_fields, read_index, rows_by_shard
 from cxr_data.records.manifest import Manifest
-from cxr_data.sources.discover import Item, discover
+from cxr_data.sources.discover import Item, discover_images
 from cxr_data.sources.patients import AUTO, find_groups
 
 
@@ -169,7 +169,7 @@ def with_files(pictures: Pictures, made: Manifest, source: str, quiet: bool = Fa
     Raises:
       DataError: a file is not in the source, or cannot be decoded.
     """
-    items = {item.id: item for item in discover(source).items}
+    items = {item.id: item for item in discover_images(source).items}
     missing = [name for name in pictures.ids if name not in items]
     if missing:
         raise DataError(
@@ -194,7 +194,7 @@ def pictures_of_files(source: str, like: Manifest, quiet: bool = False) -> Pictu
     Raises:
       UsageError, DataError: there is no such source, or nothing in it can be decoded.
     """
-    items = discover(source, "against").items
+    items = discover_images(source, "against").items
     rows = list(_measured(items, like.pixel_options, quiet))
     kept = [(item, row) for item, row in zip(items, rows, strict=True) if not isinstance(row, str)]
     if not kept:

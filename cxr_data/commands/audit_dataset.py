@@ -43,12 +43,12 @@ def main() -> int:
         if read and storage.is_within(output, read):
             raise UsageError(f"--output={output} lies in the {what} {read}: nothing is written there")
     made = audit.audit_dataset(config)
-    print(audit.as_text(made, options.cases))
+    print(audit.audit_as_text(made, options.cases))
     try:
         print(f"written: {audit.write_audit(output, made)}")
         folder = storage.join(output, AUDIT_FOLDER)
-        figures.remove(folder)
-        for path in figures.draw(folder, made) if options.pictures else ():
+        figures.remove_figures(folder)
+        for path in figures.draw_figures(folder, made) if options.pictures else ():
             print(f"written: {path}")
     except OSError as error:
         raise DataError(f"cannot write in --output={output}: {error.strerror or error}") from error

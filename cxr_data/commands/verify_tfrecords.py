@@ -16,7 +16,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.settings import required, setting
 from cxr_data.records.manifest import Shard, read_manifest
-from cxr_data.records.verify import verify
+from cxr_data.records.verify import verify_dataset
 
 _MOST_SHOWN = 100
 
@@ -41,7 +41,7 @@ def main() -> int:
         def tick(shard: Shard) -> None:
             bar.update(shard.bytes)
 
-        result = verify(options.data, threads, tick)
+        result = verify_dataset(options.data, threads, tick)
     for problem in result.problems[:_MOST_SHOWN]:
         print(problem, file=sys.stderr)
     if len(result.problems) > _MOST_SHOWN:

@@ -47,7 +47,7 @@ class _Unwatched:
         pass
 
 
-def write_beside(plan: ShardPlan, directory: str, options: PixelOptions, header: Header) -> str:
+def write_shard_beside(plan: ShardPlan, directory: str, options: PixelOptions, header: Header) -> str:
     """Runs in a Beam worker: writes a shard and, beside it, its result; returns its name.
 
     Raises:
@@ -104,7 +104,7 @@ class BeamJob:
         except SystemExit as error:  # argparse has said on stderr what is wrong
             raise UsageError(f"--beam_options={flags}: Beam refuses them") from error
         self._write = functools.partial(
-            write_beside,
+            write_shard_beside,
             directory=storage.place(directory),
             options=options,
             header=header,

@@ -17,9 +17,9 @@ from cxr_data.audit import audit
 from cxr_data.convert import ledger
 from cxr_data.convert.beam import BeamJob
 from cxr_data.convert.config import SharderConfig
-from cxr_data.convert.finish import finish
+from cxr_data.convert.finish import finish_dataset
 from cxr_data.convert.plan import ShardPlan
-from cxr_data.convert.prepare import Prepared, prepare
+from cxr_data.convert.prepare import Prepared, prepare_conversion
 from cxr_data.convert.progress import Progress
 from cxr_data.convert.resume import begin, reusable
 from cxr_data.convert.shard_writer import ShardResult
@@ -46,7 +46,7 @@ def make_tfrecords(config: SharderConfig) -> manifest.Manifest:
     """
     _check_places(config)
     with Progress(config.log_json, config.quiet) as progress:
-        prepared = prepare(config, progress)
+        prepared = prepare_conversion(config, progress)
         with _only_run(config.output):
             try:
                 return _run(config, prepared, progress)
@@ -88,7 +88,7 @@ def _run(config: SharderConfig, prepared: Prepared, progress: Progress) -> manif
     if todo:
         begin(config.output, prepared, results)
         _convert(config, prepared, results, todo, progress)
-    made = finish(config, prepared, results)
+    made = finish_dataset(config, prepared, results)
     _report(made, prepared, results, todo, time.monotonic() - started, progress)
     return made
 
@@ -110,7 +110,7 @@ def _convert(
     with contextlib.closing(pool.convert(todo, progress.tick)) as finished:
         for result in finished:
             _require_own_ledger(config, prepared)
-            ledger.append(config.output, prepared.header, result)
+            ledger.append_result(config.output, prepared.header, result)
             results[result.name] = result
             for entry in result.quarantined:
                 shown += 1
@@ -207,9 +207,9 @@ def _report(
     progress.finish(rows)
     _warn_of_small(made, progress)
     if storage.size(storage.join(made.directory, AUDIT_NAME)) is not None:
-        progress.say(audit.summary(made.directory))
+        progress.say(audit.audit_summary(made.directory))
     left_out = read_quarantine(made.directory)
     if left_out:
         progress.say(f"left out, by reason ({storage.join(made.directory, QUARANTINE_NAME)} names each):")
-        progress.say(quarantine.summary(left_out))
+        progress.say(quarantine.reasons_table(left_out))
     progress.event("done", seconds_run=round(seconds, 3), converted=images, bytes=size, **made.source_counts)

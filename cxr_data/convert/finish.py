@@ -23,7 +23,7 @@ from cxr_data.sources import quarantine
 from cxr_data.sources.quarantine import Quarantined
 
 
-def finish(
+def finish_dataset(
     config: SharderConfig, prepared: Prepared, results: Mapping[str, ShardResult]
 ) -> manifest.Manifest:
     """Writes index, quarantine, ledger and, last, the manifest."""
@@ -91,7 +91,7 @@ def _index_of(written: Sequence[ShardResult]) -> np.ndarray:
 
 
 def _features_of(written: Sequence[ShardResult]) -> np.ndarray:
-    return np.concatenate([measure.from_text(result.features) for result in written])
+    return np.concatenate([measure.decode_rows(result.features) for result in written])
 
 
 def _counts(

@@ -90,7 +90,7 @@ def write_ledger(directory: str, header: Header, results: Iterable[ShardResult])
     storage.replace(storage.join(directory, LEDGER_NAME), b"".join(lines))
 
 
-def append(directory: str, header: Header, result: ShardResult) -> None:
+def append_result(directory: str, header: Header, result: ShardResult) -> None:
     """Adds a finished shard, on disk when this returns; nothing can be appended to an object."""
     if storage.store_of(directory).can_append:
         local_store.append(storage.join(directory, LEDGER_NAME), _line(result))

@@ -16,7 +16,7 @@ from cxr_data.core.runtime import cores
 from cxr_data.images import resize
 from cxr_data.records import manifest
 from cxr_data.sources import duplicates, patients, splits
-from cxr_data.sources.discover import Found, Item, discover
+from cxr_data.sources.discover import Found, Item, discover_images
 from cxr_data.sources.quarantine import Quarantined
 
 _DECISIVE = (
@@ -45,13 +45,13 @@ class Prepared:
     excluded: tuple[Quarantined, ...]
 
 
-def prepare(config: SharderConfig, progress: Progress) -> Prepared:
+def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
     """Finds the inputs and plans the run, and writes nothing.
 
     Raises:
       UsageError, DataError: the source, a flag, or how they fit together.
     """
-    found = discover(config.source)
+    found = discover_images(config.source)
     threads = cores()
     named = _excluded(config, found.items)
     wanted = [item for item in found.items if item.id not in named]

@@ -112,7 +112,7 @@ def begin(output: str, prepared: Prepared, results: Mapping[str, ShardResult]) -
     """Makes the output an unfinished one: no manifest, a ledger of what is whole, nothing else of ours."""
     for name in (MANIFEST_NAME, AUDIT_NAME):
         storage.remove(storage.join(output, name))
-    figures.remove(storage.join(output, AUDIT_FOLDER))
+    figures.remove_figures(storage.join(output, AUDIT_FOLDER))
     ledger.write_ledger(output, prepared.header, results.values())
     for name in storage.names(output):
         if is_of_shard(name) and name not in results:

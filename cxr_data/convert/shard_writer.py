@@ -38,7 +38,7 @@ class ShardResult:
       sources: (id, bytes, sha256) of each record's source file.
       quarantined: the planned images that were not written.
       sums, squares: of the 8-bit pixels, one number per channel.
-      features: of each record, as `measure.to_text` writes them.
+      features: of each record, as `measure.encode_rows` writes them.
     """
 
     name: str
@@ -182,7 +182,7 @@ def write_shard(
         quarantined=tuple(quarantined),
         sums=tuple(sums.tolist()),
         squares=tuple(squares.tolist()),
-        features=measure.to_text(rows),
+        features=measure.encode_rows(rows),
     )
 
 

@@ -64,7 +64,7 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def decode(data: bytes, color: str, max_pixels: int) -> np.ndarray:
+def decode_pixels(data: bytes, color: str, max_pixels: int) -> np.ndarray:
     """The pixels of `decode_with_facts`."""
     return decode_with_facts(data, color, max_pixels)[0]
 
@@ -221,7 +221,7 @@ def _decode_dicom(data: bytes, kind: str, color: str, max_pixels: int) -> tuple[
     from cxr_data.images import dicom  # pydicom is not needed for anything else
 
     header = dicom.read_header(data)
-    pixels = dicom.decode(data, header, max_pixels)
+    pixels = dicom.decode_first_frame(data, header, max_pixels)
     mode, bits = str(header.get("PhotometricInterpretation", "")), int(header.get("BitsStored", 8))
     facts = Facts(int(header.Columns), int(header.Rows), kind, mode, bits, 0)
     if pixels.ndim == 2 and color == "keep":

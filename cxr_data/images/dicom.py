@@ -83,7 +83,7 @@ def pseudonym(patient: str, salt: bytes) -> str:
     return "patient-" + hmac.new(salt, patient.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:16]
 
 
-def decode(data: bytes, header: Any, max_pixels: int) -> np.ndarray:
+def decode_first_frame(data: bytes, header: Any, max_pixels: int) -> np.ndarray:
     """Decodes the first frame as it is meant to be looked at, white for dense.
 
     Args:

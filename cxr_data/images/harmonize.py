@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from cxr_data.core.errors import UsageError
-from cxr_data.images.resize import resize
+from cxr_data.images.resize import resize_image
 
 NONE, AUTO = "none", "auto"
 
@@ -98,6 +98,6 @@ def equalize(pixels: np.ndarray, side: int) -> np.ndarray:
     Returns:
       uint8 [side, side].
     """
-    done, data = cv2.imencode(".jpg", resize(pixels, side), [cv2.IMWRITE_JPEG_QUALITY, EQUAL_QUALITY])
+    done, data = cv2.imencode(".jpg", resize_image(pixels, side), [cv2.IMWRITE_JPEG_QUALITY, EQUAL_QUALITY])
     assert done
     return cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)

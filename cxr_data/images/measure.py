@@ -114,11 +114,11 @@ def _strong_steps(window: np.ndarray) -> float:
     return int(np.count_nonzero(steps > _STEP)) / steps.size
 
 
-def to_text(rows: Iterable[np.ndarray]) -> str:
-    """Rows as text, for a line of the ledger."""
+def encode_rows(rows: Iterable[np.ndarray]) -> str:
+    """Return rows as text, for a line of the ledger."""
     return base64.b64encode(np.array(list(rows), FEATURES_DTYPE).tobytes()).decode()
 
 
-def from_text(text: str) -> np.ndarray:
-    """The rows of `to_text`. Raises ValueError if it is damaged."""
+def decode_rows(text: str) -> np.ndarray:
+    """Return the rows of `encode_rows`. Raises ValueError if it is damaged."""
     return np.frombuffer(base64.b64decode(text, validate=True), FEATURES_DTYPE)

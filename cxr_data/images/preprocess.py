@@ -10,7 +10,7 @@ import numpy as np
 
 from cxr_data.images.decode import Facts, decode_with_facts
 from cxr_data.images.harmonize import NONE, crop, equalize
-from cxr_data.images.resize import resize
+from cxr_data.images.resize import resize_image
 from cxr_data.images.undecodable import Undecodable
 
 # One core is one worker; threads inside of a worker would only fight over it.
@@ -60,7 +60,7 @@ def small_image_with_facts(data: bytes, options: PixelOptions) -> tuple[np.ndarr
         pixels = crop(pixels, options.crop_border)
     if options.equalize_to:
         pixels = equalize(pixels, options.equalize_to)
-    image = resize(pixels, options.size)
+    image = resize_image(pixels, options.size)
     if image.min() == image.max():
         raise Undecodable("zero_variance", f"every pixel is {image.flat[0]}")
     return image, facts

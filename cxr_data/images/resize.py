@@ -39,7 +39,7 @@ class _Block(NamedTuple):
     transposed: np.ndarray  # the same, contiguous the other way: BLAS is a quarter faster on it
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes to a square, whatever the aspect ratio.
 
     Args:
@@ -50,7 +50,9 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
       uint8, [size, size] or [size, size, 3].
     """
     if image.ndim == 3:
-        return np.dstack([resize(np.ascontiguousarray(image[..., c]), size) for c in range(image.shape[2])])
+        return np.dstack(
+            [resize_image(np.ascontiguousarray(image[..., c]), size) for c in range(image.shape[2])]
+        )
     height, width = image.shape
     narrow = np.empty((height, size), np.float32)
     strip = np.empty((min(_STRIP, height), width), np.float32)

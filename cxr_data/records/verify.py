@@ -44,7 +44,7 @@ class _ShardCheck:
     fields: tuple[example.Fields, ...]
 
 
-def verify(directory: str, threads: int, tick: Callable[[Shard], None] = lambda _: None) -> Verified:
+def verify_dataset(directory: str, threads: int, tick: Callable[[Shard], None] = lambda _: None) -> Verified:
     """Reads a whole dataset and compares it with its manifest.
 
     Args:

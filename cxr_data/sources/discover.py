@@ -82,7 +82,7 @@ class Found:
         return len(self.items) + len(self.quarantined)
 
 
-def discover(source: str, flag: str = "source") -> Found:
+def discover_images(source: str, flag: str = "source") -> Found:
     """Lists the inputs of a folder or CSV, local or remote.
 
     Args:

@@ -10,8 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from cxr_data.core.errors import DataError
 from cxr_data.images.source_file import read_source
@@ -103,10 +101,16 @@ def tie_groups(groups: Mapping[str, str], same: Iterable[Sequence[str]]) -> dict
     Returns:
       {id: group}, in the order of `groups`: of groups that are tied, the first by name.
     """
+    links = [(groups[ids[0]], groups[name]) for ids in same for name in ids[1:]]
+    if not links:
+        return dict(groups)
+    # Here, so that the usual conversion, which ties nothing, does not wait for SciPy.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     names = sorted(set(groups.values()))
     number = {name: position for position, name in enumerate(names)}
-    links = [(number[groups[ids[0]]], number[groups[name]]) for ids in same for name in ids[1:]]
-    first, second = np.array(links, np.int64).reshape(-1, 2).T
+    first, second = np.array([(number[a], number[b]) for a, b in links]).T
     graph = coo_array((np.ones(len(links)), (first, second)), shape=(len(names), len(names)))
     _, component = connected_components(graph, directed=False)
     _, least = np.unique(component, return_index=True)

@@ -54,7 +54,7 @@ class Quarantined:
     sha256: str = ""
 
 
-def summary(entries: Iterable[Quarantined]) -> str:
+def reasons_table(entries: Iterable[Quarantined]) -> str:
     """A table of counts by reason, the most frequent first; empty if there are none."""
     counts = Counter(entry.reason for entry in entries)
     rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))

@@ -69,7 +69,7 @@ class Anatomy:
         )
 
 
-def draw(anatomy: Anatomy, finding: str, rng: np.random.Generator) -> Layer:
+def draw_finding(anatomy: Anatomy, finding: str, rng: np.random.Generator) -> Layer:
     """Draws one picture of a patient.
 
     Position, exposure, noise and the extent of the disease are drawn anew for each

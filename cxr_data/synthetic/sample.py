@@ -197,7 +197,7 @@ def draw_image(image: PlannedImage, seed: int) -> npt.NDArray[np.uint8]:
     patient_seed = [seed, _PATIENT_STREAM, image.patient]
     anatomy = phantom.Anatomy.random(np.random.default_rng(patient_seed))
     rng = np.random.default_rng([*patient_seed, 1 + image.follow_up])
-    picture = phantom.draw(anatomy, image.finding, rng)
+    picture = phantom.draw_finding(anatomy, image.finding, rng)
     shrinks = image.size < phantom.CANVAS
     kernel = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     scaled = cv2.resize(picture, (image.size, image.size), interpolation=kernel)

@@ -48,7 +48,7 @@ def decode(data: tf.Tensor, color: str) -> tf.Tensor:
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes uint8 [H, W, C] to uint8 [size, size, C], bit for bit as `cxr_data.images.resize.resize`."""
+    """Resizes uint8 [H, W, C] to uint8 [size, size, C], bit for bit as `images.resize.resize_image`."""
     pixels = tf.transpose(tf.cast(image, tf.float32), [2, 0, 1])
     shape = tf.shape(pixels)
     narrow = _round_to_8_bits(tf.matmul(pixels, _matrix(shape[2], size), transpose_b=True))

@@ -22,7 +22,7 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.images import measure
 from cxr_data.images.decode import decode_with_facts, jpeg_quality
 from cxr_data.images.preprocess import small_image
-from cxr_data.images.resize import resize
+from cxr_data.images.resize import resize_image
 from cxr_data.records import manifest
 
 
@@ -103,7 +103,7 @@ def test_borders_text_and_sharpness_are_measured():
 
 def test_rows_survive_the_ledger():
     rows = [measure.row_of(chest(number, 48)) for number in range(3)]
-    np.testing.assert_array_equal(measure.from_text(measure.to_text(rows)), np.array(rows))
+    np.testing.assert_array_equal(measure.decode_rows(measure.encode_rows(rows)), np.array(rows))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_second_dataset_is_compared(source, data, tmp_path):
         assert [case["second"] for case in second.evidence] == ["a/x.png"]
         assert second.evidence[0]["exact"]
         position = list(made.other.ids).index("a/x.png")
-        np.testing.assert_array_equal(made.other.image(position), resize(chest(7, 128), 64))
+        np.testing.assert_array_equal(made.other.image(position), resize_image(chest(7, 128), 64))
 
 
 # -- the whole ---------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_the_sharder_audits(source, data):
     assert {pair["first"], pair["second"]} == {"normal/again.png", "pneumonia/10000000_002.png"}
     assert document["findings"][0]["kind"] == "leakage"
     assert document["notes"] == []
-    text = audit.summary(data)
+    text = audit.audit_summary(data)
     assert f"python -m tools.audit_dataset --data={data}" in text
     again = audit.audit_dataset(audit.AuditConfig(data, quiet=True))
     assert json.loads(json.dumps(audit.as_document(again))) == document

@@ -103,7 +103,7 @@ def test_one_picture_and_one_class_are_no_error(count):
     )  # fmt: skip
     made = audit_pictures(few)
     assert made.scores == made.pairs == made.found == ()
-    assert f"{count} pictures" in audit.as_text(made)
+    assert f"{count} pictures" in audit.audit_as_text(made)
 
 
 def test_blank_pictures_do_not_show_the_same():
@@ -202,7 +202,7 @@ def test_every_pair_is_written_so_that_all_can_be_left_out():
 def test_an_audit_without_its_parts_is_damaged(tmp_path):
     save(tmp_path / "audit.json", json.dumps({"schema": audit.SCHEMA, "pictures": 1}).encode())
     with pytest.raises(DataError, match=r"audit\.json is damaged \(it has no 'patients'\)"):
-        audit.summary(str(tmp_path))
+        audit.audit_summary(str(tmp_path))
 
 
 def test_a_conversion_anew_removes_the_pictures_of_the_old_audit(tmp_path):

@@ -16,7 +16,7 @@ from cxr_data.audit.audit import AuditConfig, audit_dataset
 from cxr_data.audit.near_duplicates import SAME_NCC, aligned_ncc, find_pairs, normalised
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
-from cxr_data.images.decode import decode
+from cxr_data.images.decode import decode_pixels
 
 
 def thumbnails_of(count, seed=0):
@@ -118,7 +118,7 @@ def pairs_after_planting(source, planted, output):
     for number, original in enumerate(planted):
         for name, make in COPIES.items():
             # The sharder's own gray: Pillow's of a colour JPEG is up to five levels off, no exact copy.
-            gray = decode(original.read_bytes(), "gray", 100_000_000)
+            gray = decode_pixels(original.read_bytes(), "gray", 100_000_000)
             copy = original.parent.with_name(f"copy_{number % 2}") / f"{original.stem}_{name}.img"
             save(copy, make(gray))
             expected.add((original.relative_to(source).as_posix(), copy.relative_to(source).as_posix()))

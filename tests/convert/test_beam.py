@@ -145,10 +145,10 @@ def test_a_failure_without_words_is_one_line_too(failure):
 def test_attempts_at_once_leave_one_whole_shard(plan, tmp_path):
     ledger.write_ledger(str(tmp_path), HEADER, [])
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: beam.write_beside(plan, str(tmp_path), PIXELS, HEADER), range(8)))
+        list(pool.map(lambda _: beam.write_shard_beside(plan, str(tmp_path), PIXELS, HEADER), range(8)))
     content = content_of(tmp_path)
     assert sorted(content) == ["ledger.jsonl", plan.name, plan.name + ".done"]
-    beam.write_beside(plan, str(tmp_path), PIXELS, HEADER)
+    beam.write_shard_beside(plan, str(tmp_path), PIXELS, HEADER)
     assert content_of(tmp_path) == content
     (result,) = ledger.take_beside(str(tmp_path), HEADER, [plan.name])
     assert (result.records, result.bytes) == (12, len(content[plan.name]))
@@ -163,14 +163,14 @@ def test_an_attempt_that_dies_leaves_nothing_under_a_final_name(plan, tmp_path, 
 
     monkeypatch.setattr("cxr_data.core.local_store.publish", die)
     with pytest.raises(KeyboardInterrupt):
-        beam.write_beside(plan, str(tmp_path), PIXELS, HEADER)
+        beam.write_shard_beside(plan, str(tmp_path), PIXELS, HEADER)
     assert sorted(content_of(tmp_path)) == ["ledger.jsonl"]
 
 
 def test_a_worker_of_an_earlier_run_writes_nothing(plan, tmp_path):
     ledger.write_ledger(str(tmp_path), Header({"size": 32}, "plan"), [])
     with pytest.raises(OSError, match="has ended"):
-        beam.write_beside(plan, str(tmp_path), PIXELS, HEADER)
+        beam.write_shard_beside(plan, str(tmp_path), PIXELS, HEADER)
     assert sorted(content_of(tmp_path)) == ["ledger.jsonl"]
 
 

@@ -12,8 +12,8 @@ from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.images import png
 from cxr_data.records.quarantine_file import read_quarantine
-from cxr_data.records.verify import verify
-from cxr_data.sources.quarantine import REASONS, summary
+from cxr_data.records.verify import verify_dataset
+from cxr_data.sources.quarantine import REASONS, reasons_table
 
 KINDS = {"PNG": "png", "JPEG": "jpg", "TIFF": "tif", "BMP": "bmp", "GIF": "gif", "WEBP": "webp"}
 
@@ -81,7 +81,7 @@ def test_damaged_inputs(tmp_path):
     left_out = read_quarantine(made.directory)
     counts = made.source_counts
     assert counts["discovered"] == 30 + files + odd == made.records + len(left_out)
-    assert verify(made.directory, 2).problems == ()
+    assert verify_dataset(made.directory, 2).problems == ()
     assert all(entry.reason in REASONS and entry.detail for entry in left_out)
     named = {entry.id.split("/")[-1] for entry in left_out}
     for name in (
@@ -102,4 +102,4 @@ def test_damaged_inputs(tmp_path):
     for entry in left_out:
         if "passwd" in entry.id or "out.png" in entry.id:
             assert (entry.reason, entry.sha256) == ("outside_source", "")
-    assert "truncated" in summary(left_out)
+    assert "truncated" in reasons_table(left_out)

@@ -16,8 +16,8 @@ from cxr_data.convert.convert import make_tfrecords
 from cxr_data.convert.exclude import balance
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.records.quarantine_file import read_quarantine
-from cxr_data.records.verify import verify
-from cxr_data.sources.discover import Item, discover
+from cxr_data.records.verify import verify_dataset
+from cxr_data.sources.discover import Item, discover_images
 
 
 def run(source, output, **options):
@@ -46,7 +46,7 @@ def test_a_list_leaves_images_out_with_its_reasons(source, tmp_path):
     assert made.source_counts == {
         "discovered": 30, "written": 28, "quarantined": 0, "duplicates": 0, "excluded": 2
     }  # fmt: skip
-    assert verify(made.directory, 1).problems == ()
+    assert verify_dataset(made.directory, 1).problems == ()
     before = content_of(tmp_path / "out")
     run(source, tmp_path / "out", exclude=str(listed))
     assert content_of(tmp_path / "out") == before
@@ -140,10 +140,10 @@ def test_other_images_go_for_another_seed():
 def test_sources_are_folders_below_the_class_or_a_column(tmp_path):
     for name in ("a/here/1.png", "a/there/deep/2.png", "b/3.png"):
         save(tmp_path / name, b"x")
-    assert [item.source for item in discover(str(tmp_path)).items] == ["here", "there", ""]
+    assert [item.source for item in discover_images(str(tmp_path)).items] == ["here", "there", ""]
     lines = "path,label,source\na/here/1.png,a,NIH\nb/3.png,b,\n"
     csv = save(tmp_path / "list.csv", lines.encode())
-    assert [item.source for item in discover(str(csv)).items] == ["NIH", ""]
+    assert [item.source for item in discover_images(str(csv)).items] == ["NIH", ""]
 
 
 def test_a_balanced_dataset_is_the_same_for_any_runner_and_named_in_the_ledger(tmp_path):

@@ -16,7 +16,7 @@ from waiting import children_of, is_running, wait_until
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.core.errors import DataError
-from cxr_data.records.verify import verify
+from cxr_data.records.verify import verify_dataset
 
 OPTIONS = {"size": 48, "shard_mb": 0.1, "quiet": True}
 
@@ -77,7 +77,7 @@ STEPS = [
     ("os.writev", 3),  # in a temporary file
     ("os.fsync", 4),  # after a temporary write
     ("local_store.publish", 3),  # before a shard's rename
-    ("ledger.append", 2),  # after the rename, before the ledger knows
+    ("ledger.append_result", 2),  # after the rename, before the ledger knows
     ("ledger._line", 3),
     ("ledger.write_ledger", 2),  # after the last shard
     ("storage.replace", 2),  # before one of the final files
@@ -144,7 +144,7 @@ def kill_at_random_moments(source, output, undisturbed, kills, seed):
             for path in output.iterdir():
                 path.unlink()
     assert start(source, output, 2).wait() == 0
-    assert verify(str(output), 2).problems == ()
+    assert verify_dataset(str(output), 2).problems == ()
     assert content_of(output) == undisturbed
 
 

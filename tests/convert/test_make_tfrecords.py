@@ -18,11 +18,11 @@ from cxr_data.convert import shard_writer
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.images.decode import decode
-from cxr_data.images.resize import resize
+from cxr_data.images.decode import decode_pixels
+from cxr_data.images.resize import resize_image
 from cxr_data.records.manifest import read_manifest
 from cxr_data.records.quarantine_file import read_quarantine
-from cxr_data.records.verify import verify
+from cxr_data.records.verify import verify_dataset
 
 
 def run(source, output, **options):
@@ -64,7 +64,7 @@ def test_counts_add_up_and_the_manifest_is_true(source, dataset):
     for shard in dataset.shards:
         content = Path(dataset.path(shard)).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (shard.bytes, shard.sha256)
-    assert verify(dataset.directory, 2).problems == ()
+    assert verify_dataset(dataset.directory, 2).problems == ()
 
 
 def test_records_open_with_nothing_but_tensorflow(source, dataset):
@@ -81,7 +81,7 @@ def test_records_open_with_nothing_but_tensorflow(source, dataset):
             content = (source / name).read_bytes()
             assert example["sha256"].numpy().decode() == hashlib.sha256(content).hexdigest()
             assert dataset.class_names[int(example["label"])] == name.split("/")[0]
-            gray = resize(decode(content, "gray", 10**8), 16)
+            gray = resize_image(decode_pixels(content, "gray", 10**8), 16)
             np.testing.assert_array_equal(example["image"], np.dstack([gray] * 3) / np.float32(255))
             seen += 1
     assert seen == 40
@@ -102,7 +102,7 @@ def test_mean_and_std_are_those_of_the_training_pixels(dataset):
 )
 def test_other_encodings_verify(source, tmp_path, options):
     made = run(source, tmp_path / "out", **options)
-    assert verify(made.directory, 2).problems == ()
+    assert verify_dataset(made.directory, 2).problems == ()
 
 
 def test_any_number_of_workers_gives_the_same_bytes(source, dataset, tmp_path):
@@ -134,7 +134,7 @@ def test_other_flags_over_an_old_output_are_refused(source, tmp_path):
     save(tmp_path / "mine.txt", b"keep me")
     made = run(source, tmp_path, dtype="uint8", overwrite=True)
     assert made.dtype == "uint8"
-    assert verify(str(tmp_path), 1).problems == ()
+    assert verify_dataset(str(tmp_path), 1).problems == ()
     assert (tmp_path / "mine.txt").exists()
     assert len(list(tmp_path.glob("*.tfrecord"))) == len(made.shards)
 
@@ -159,7 +159,7 @@ def test_shards_of_unknown_origin_are_refused(source, tmp_path):
     with pytest.raises(DataError, match=r"train-00000-of-00001\.tfrecord but no ledger"):
         run(source, tmp_path)
     run(source, tmp_path, overwrite=True)
-    assert verify(str(tmp_path), 1).problems == ()
+    assert verify_dataset(str(tmp_path), 1).problems == ()
 
 
 def test_output_inside_of_the_source_is_refused(tmp_path):
@@ -231,7 +231,7 @@ def test_quarantine_retry(tmp_path):
         run(source, tmp_path / "out")
     made = run(source, tmp_path / "out", retry_quarantined=True)
     assert made.source_counts["quarantined"] == 2
-    assert verify(made.directory, 1).problems == ()
+    assert verify_dataset(made.directory, 1).problems == ()
     kept = [name for name, t in times.items() if (tmp_path / "out" / name).stat().st_mtime_ns == t]
     assert 0 < len(kept) < len(times)
     run(source, tmp_path / "anew")
@@ -353,4 +353,4 @@ def test_the_real_images(shared, tmp_path):
         save(source / path.parent.name / path.name, path.read_bytes())
     made = run(source, tmp_path / "out", size=360, shard_mb=20)
     assert made.records == len(list(source.rglob("*.*")))
-    assert verify(made.directory, 2).problems == ()
+    assert verify_dataset(made.directory, 2).problems == ()

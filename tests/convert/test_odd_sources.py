@@ -12,7 +12,7 @@ from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.core.errors import DataError
 from cxr_data.records.quarantine_file import read_quarantine
-from cxr_data.records.verify import verify
+from cxr_data.records.verify import verify_dataset
 
 
 def run(source, output, **options):
@@ -60,7 +60,7 @@ def test_counts_add_up(tmp_path_factory, files, seed, policy):
     assert counts["discovered"] == len(files)
     assert counts["discovered"] == counts["written"] + counts["quarantined"] + counts["duplicates"]
     assert counts["quarantined"] + counts["duplicates"] == len(left_out)
-    assert verify(made.directory, 1).problems == ()  # among others: no group in two splits
+    assert verify_dataset(made.directory, 1).problems == ()  # among others: no group in two splits
 
 
 def test_file_names_of_any_bytes(tmp_path):
@@ -70,7 +70,7 @@ def test_file_names_of_any_bytes(tmp_path):
     save(source / "covid" / os.fsdecode(b"bad\xff.png"), b"text")
     made = run(source, tmp_path / "out", workers=1)
     assert made.records == 14
-    assert verify(made.directory, 1).problems == ()
+    assert verify_dataset(made.directory, 1).problems == ()
     run(source, tmp_path / "out")
 
 

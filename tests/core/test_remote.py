@@ -20,7 +20,7 @@ from shards import random_images, write_shards
 from waiting import SECONDS
 
 from cxr_data.audit.audit import AuditConfig, as_document, audit_dataset, read_audit, write_audit
-from cxr_data.audit.figures import draw
+from cxr_data.audit.figures import draw_figures
 from cxr_data.audit.leakage import Pair
 from cxr_data.convert import beam, ledger
 from cxr_data.convert.config import SharderConfig
@@ -36,7 +36,7 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.index import read_split_fields
 from cxr_data.records.manifest import read_manifest
 from cxr_data.records.quarantine_file import read_quarantine
-from cxr_data.records.verify import verify
+from cxr_data.records.verify import verify_dataset
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_from_a_store_to_a_store_is_what_a_disk_gets(server, place, source, loca
     put(server, prefix + "in/", content_of(source))
     made = convert(f"{url}/in", f"{url}/out")
     assert below(server, prefix + "out/") == local
-    checked = verify(made.directory, threads=2)
+    checked = verify_dataset(made.directory, threads=2)
     assert (checked.records, checked.problems) == (made.records, ())
     puts = server.requests("PUT")
     convert(f"{url}/in", f"{url}/out")
@@ -149,14 +149,14 @@ def test_beam_workers_need_no_shared_folder(server, place, source):
     header, other = Header({"size": 16}, "plan"), Header({"size": 32}, "plan")
     pixels = PixelOptions(16, 1, "uint8", "gray", 10**8)
     ledger.write_ledger(url, header, [])
-    beam.write_beside(plan, url, pixels, header)
+    beam.write_shard_beside(plan, url, pixels, header)
     content = below(server, prefix)
     assert sorted(content) == ["ledger.jsonl", plan.name, plan.name + ".done"]
-    beam.write_beside(plan, url, pixels, header)
+    beam.write_shard_beside(plan, url, pixels, header)
     assert below(server, prefix) == content
     assert [result.records for result in ledger.take_beside(url, header, [plan.name])] == [6]
     with pytest.raises(OSError, match="has ended"):
-        beam.write_beside(plan, url, pixels, other)
+        beam.write_shard_beside(plan, url, pixels, other)
 
 
 def batches_of(directory: str, **options):
@@ -266,13 +266,13 @@ def test_a_command_ends_with_its_own_exit_code(server, place, source, local):
 
 def test_a_run_of_other_flags_in_the_same_output_stops_the_first(server, place, source, monkeypatch):
     url, prefix = place
-    append = ledger.append
+    append = ledger.append_result
 
     def overtaken(directory, header, result):
         append(directory, header, result)
         ledger.write_ledger(directory, Header({"size": 64}, "another plan"), [])
 
-    monkeypatch.setattr(ledger, "append", overtaken)
+    monkeypatch.setattr(ledger, "append_result", overtaken)
     with pytest.raises(DataError, match=f"another run, of other flags or inputs, has begun in {url}/out"):
         convert(source, f"{url}/out")
     assert len([name for name in below(server, prefix + "out/") if name.endswith(".done")]) == 1
@@ -288,7 +288,7 @@ def test_the_audit_of_a_store_is_that_of_a_disk(server, place, source, tmp_path)
     write_audit(url, audited[1])
     assert read_audit(url)["pictures"] == audited[0].own.labels.size
     twice = dataclasses.replace(audited[1], pairs=(Pair(0, 1, 1.0, is_exact=True),))
-    (path,) = draw(f"{url}/audit", twice)
+    (path,) = draw_figures(f"{url}/audit", twice)
     assert server.objects[prefix + "audit/pairs.png"].startswith(b"\x89PNG")
     assert path == f"{url}/audit/pairs.png"
 

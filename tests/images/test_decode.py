@@ -14,7 +14,7 @@ from sharder_fixtures import encoded, picture
 
 from cxr_data.images import decode as module
 from cxr_data.images import png
-from cxr_data.images.decode import decode
+from cxr_data.images.decode import decode_pixels
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.sources.quarantine import REASONS
 
@@ -24,7 +24,7 @@ MAX = 10**8
 
 def reason_of(data, color="gray", max_pixels=MAX):
     with pytest.raises(Undecodable) as caught:
-        decode(data, color, max_pixels)
+        decode_pixels(data, color, max_pixels)
     assert caught.value.reason in REASONS
     return caught.value.reason
 
@@ -37,8 +37,8 @@ def test_lossless_formats_give_the_picture_back(kind, mode):
     except (OSError, ValueError):
         pytest.skip(f"{kind} has no {mode}")
     tolerance = 6 if (kind, mode) == ("GIF", "RGBA") else 0  # GIF's palette is quantised
-    assert np.abs(decode(data, "gray", MAX).astype(int) - GRAY).mean() <= tolerance
-    kept = decode(data, "keep", MAX)
+    assert np.abs(decode_pixels(data, "gray", MAX).astype(int) - GRAY).mean() <= tolerance
+    kept = decode_pixels(data, "keep", MAX)
     assert kept.shape == (*GRAY.shape, 3)
     assert np.abs(kept.astype(int) - GRAY[..., None]).mean() <= tolerance
 
@@ -48,13 +48,13 @@ def test_lossless_formats_give_the_picture_back(kind, mode):
 )
 def test_lossy_formats_give_nearly_the_picture(kind, mode):
     data = encoded(Image.fromarray(GRAY).convert(mode), kind, quality=95)
-    assert np.abs(decode(data, "gray", MAX).astype(int) - GRAY).mean() < 2
+    assert np.abs(decode_pixels(data, "gray", MAX).astype(int) - GRAY).mean() < 2
 
 
 def test_gray_jpeg_is_pillows_to_the_bit():
     data = encoded(GRAY, "JPEG", quality=90)
     image = Image.open(__import__("io").BytesIO(data))
-    np.testing.assert_array_equal(decode(data, "gray", MAX), np.asarray(image))
+    np.testing.assert_array_equal(decode_pixels(data, "gray", MAX), np.asarray(image))
 
 
 def test_fast_png_is_pillows_to_the_bit():
@@ -67,8 +67,10 @@ def test_fast_png_is_pillows_to_the_bit():
 def test_colours_are_kept_or_weighted():
     colour = np.dstack([picture(1), picture(2), picture(3)])
     data = encoded(colour)
-    np.testing.assert_array_equal(decode(data, "keep", MAX), colour)
-    np.testing.assert_array_equal(decode(data, "gray", MAX), np.asarray(Image.fromarray(colour).convert("L")))
+    np.testing.assert_array_equal(decode_pixels(data, "keep", MAX), colour)
+    np.testing.assert_array_equal(
+        decode_pixels(data, "gray", MAX), np.asarray(Image.fromarray(colour).convert("L"))
+    )
 
 
 def test_transparency_is_composited_on_black():
@@ -76,7 +78,7 @@ def test_transparency_is_composited_on_black():
     alpha[:10] = 0
     data = encoded(np.dstack([GRAY, GRAY, GRAY, alpha]))
     expected = np.where(alpha == 0, 0, GRAY)
-    np.testing.assert_array_equal(decode(data, "gray", MAX), expected)
+    np.testing.assert_array_equal(decode_pixels(data, "gray", MAX), expected)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -84,7 +86,7 @@ def test_transparency_is_composited_on_black():
 def test_16_bit_files_are_scaled_by_the_depth_they_use(kind, bits):
     wide = (GRAY.astype(np.uint32) * ((1 << bits) - 1) // 255).astype(np.uint16)
     wide[0, 0] = (1 << bits) - 1
-    result = decode(encoded(Image.fromarray(wide), kind), "gray", MAX)
+    result = decode_pixels(encoded(Image.fromarray(wide), kind), "gray", MAX)
     expected = GRAY.copy()
     expected[0, 0] = 255
     assert np.abs(result.astype(int) - expected).max() <= 1
@@ -92,7 +94,7 @@ def test_16_bit_files_are_scaled_by_the_depth_they_use(kind, bits):
 
 def test_16_bits_made_of_8_are_the_same_picture():
     wide = GRAY.astype(np.uint16) * 257
-    np.testing.assert_array_equal(decode(encoded(Image.fromarray(wide)), "gray", MAX), GRAY)
+    np.testing.assert_array_equal(decode_pixels(encoded(Image.fromarray(wide)), "gray", MAX), GRAY)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -101,7 +103,7 @@ def test_orientation_is_applied(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"tiffinfo": {274: orientation}} if kind == "TIFF" else {"exif": exif}
-    result = decode(encoded(GRAY, kind, **options), "gray", MAX)
+    result = decode_pixels(encoded(GRAY, kind, **options), "gray", MAX)
     turned = [GRAY, GRAY[:, ::-1], GRAY[::-1, ::-1], GRAY[::-1], GRAY.T, GRAY.T[:, ::-1]]
     turned += [GRAY.T[::-1, ::-1], GRAY.T[::-1]]
     expected = turned[orientation - 1]
@@ -112,7 +114,7 @@ def test_orientation_is_applied(kind, orientation):
 def test_gif_gives_its_first_frame():
     second = Image.fromarray(picture(2))
     data = encoded(Image.fromarray(GRAY), "GIF", save_all=True, append_images=[second])
-    np.testing.assert_array_equal(decode(data, "gray", MAX), GRAY)
+    np.testing.assert_array_equal(decode_pixels(data, "gray", MAX), GRAY)
 
 
 @pytest.mark.parametrize(
@@ -155,12 +157,12 @@ def test_a_png_that_inflates_to_more_than_it_says_is_refused():
 def test_every_flipped_bit_of_a_small_png_is_found_or_harmless(mode):
     image = Image.fromarray(picture(3, 9, 9)).convert(mode)
     data = encoded(image)
-    unhurt = decode(data, "gray", MAX)
+    unhurt = decode_pixels(data, "gray", MAX)
     for position in range(0, len(data) * 8, 3):
         damaged = bytearray(data)
         damaged[position // 8] ^= 1 << position % 8
         try:
-            result = decode(bytes(damaged), "gray", MAX)
+            result = decode_pixels(bytes(damaged), "gray", MAX)
         except Undecodable:
             continue
         if mode == "L":  # the strict path: nothing passes that is not the picture
@@ -179,7 +181,7 @@ def test_damage_gives_pixels_or_a_reason_and_nothing_else(data):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     content = content[: data.draw(st.integers(0, len(content)))]
     try:
-        pixels = decode(bytes(content), data.draw(st.sampled_from(["gray", "keep"])), 10**6)
+        pixels = decode_pixels(bytes(content), data.draw(st.sampled_from(["gray", "keep"])), 10**6)
         assert pixels.dtype == np.uint8
         assert pixels.ndim in (2, 3)
     except Undecodable as error:

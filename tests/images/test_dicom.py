@@ -12,7 +12,7 @@ from sharder_fixtures import fields_of, picture, save
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.images import dicom
-from cxr_data.images.decode import decode, sniff
+from cxr_data.images.decode import decode_pixels, sniff
 from cxr_data.images.undecodable import Undecodable
 
 MAX = 10**8
@@ -65,13 +65,13 @@ def test_a_deflated_file_that_inflates_beyond_any_image_is_refused_first(monkeyp
 def test_12_bits_by_their_range():
     data = make_dicom(STORED)
     assert sniff(data[:132]) == "DICOM"
-    np.testing.assert_array_equal(decode(data, "gray", MAX), scaled(STORED, 0, 4095))
-    assert decode(data, "keep", MAX).shape == (*STORED.shape, 3)
+    np.testing.assert_array_equal(decode_pixels(data, "gray", MAX), scaled(STORED, 0, 4095))
+    assert decode_pixels(data, "keep", MAX).shape == (*STORED.shape, 3)
 
 
 def test_monochrome1_is_inverted_once():
     np.testing.assert_array_equal(
-        decode(make_dicom(STORED, "MONOCHROME1"), "gray", MAX), 255 - scaled(STORED, 0, 4095)
+        decode_pixels(make_dicom(STORED, "MONOCHROME1"), "gray", MAX), 255 - scaled(STORED, 0, 4095)
     )
 
 
@@ -80,7 +80,7 @@ def test_the_window_is_applied(photometric):
     data = make_dicom(STORED, photometric, WindowCenter=1500, WindowWidth=1001)
     expected = scaled(STORED, 1499.5 - 500, 1499.5 + 500)
     expected = 255 - expected if photometric == "MONOCHROME1" else expected
-    assert np.abs(decode(data, "gray", MAX) - expected).max() <= 1
+    assert np.abs(decode_pixels(data, "gray", MAX) - expected).max() <= 1
 
 
 def test_rescaled_and_signed_pixels():
@@ -89,13 +89,13 @@ def test_rescaled_and_signed_pixels():
         signed, bits=16, RescaleSlope=2, RescaleIntercept=-100, WindowCenter=0, WindowWidth=4001
     )
     expected = scaled(signed.astype(int) * 2 - 100, -0.5 - 2000, -0.5 + 2000)
-    assert np.abs(decode(data, "gray", MAX) - expected).max() <= 1
+    assert np.abs(decode_pixels(data, "gray", MAX) - expected).max() <= 1
 
 
 def test_colour():
     rgb = np.dstack([picture(1), picture(2), picture(3)])
     data = make_dicom(rgb, "RGB", bits=8)
-    np.testing.assert_array_equal(decode(data, "keep", MAX), rgb)
+    np.testing.assert_array_equal(decode_pixels(data, "keep", MAX), rgb)
 
 
 def test_without_preamble():
@@ -107,16 +107,16 @@ def test_without_preamble():
     raw = buffer.getvalue()
     raw = raw[raw.index(b"\x08\x00\x16\x00") :]
     assert sniff(raw[:132]) == "DICOM"
-    np.testing.assert_array_equal(decode(raw, "gray", MAX), scaled(STORED, 0, 4095))
+    np.testing.assert_array_equal(decode_pixels(raw, "gray", MAX), scaled(STORED, 0, 4095))
 
 
 def test_damage_is_undecodable():
     data = make_dicom(STORED)
     for stop in range(132, len(data), 97):
         with pytest.raises(Undecodable):
-            decode(data[:stop], "gray", MAX)
+            decode_pixels(data[:stop], "gray", MAX)
     with pytest.raises(Undecodable, match="too_large"):
-        decode(data, "gray", 10)
+        decode_pixels(data, "gray", 10)
 
 
 def test_pseudonyms_hide_the_patient_and_depend_on_the_dataset():
@@ -154,7 +154,7 @@ def test_the_real_ones(shared):
     }
     for name, shape in expected.items():
         data = (shared / "data" / "dicom" / f"{name}.dcm").read_bytes()
-        pixels = decode(data, "gray", MAX)
+        pixels = decode_pixels(data, "gray", MAX)
         assert pixels.shape == shape
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
         if "TransferSyntaxUID" not in dataset.file_meta:

@@ -18,7 +18,7 @@ from cxr_data.core.errors import UsageError
 from cxr_data.images import measure
 from cxr_data.images.harmonize import crop, equalize, parse_crop
 from cxr_data.images.preprocess import PixelOptions, small_image
-from cxr_data.images.resize import resize
+from cxr_data.images.resize import resize_image
 
 
 def content_by_rows(pixels):
@@ -59,9 +59,9 @@ def test_a_compressed_letter_box_is_taken_off(quality):
     height, width = crop(decoded, "auto").shape
     assert 195 <= height <= 208  # within the block of the edge
     assert 195 <= width <= 208
-    row = measure.row_of(resize(crop(decoded, "auto"), 96))
+    row = measure.row_of(resize_image(crop(decoded, "auto"), 96))
     assert (row["border_rows"], row["border_columns"]) == (0, 0)
-    assert measure.row_of(resize(decoded, 96))["border_rows"] > 0.2
+    assert measure.row_of(resize_image(decoded, 96))["border_rows"] > 0.2
 
 
 @given(st.floats(0.001, 0.25), st.integers(1, 60), st.integers(1, 60))
@@ -109,9 +109,11 @@ def test_equalized_pictures_show_neither_resolution_nor_compression(change):
     pictures = [chest(number, 256) for number in range(160)]
     is_changed = np.random.default_rng(0).permutation(len(pictures)) % 2 == 0
     others = [CHANGES[change](picture) for picture in pictures]
-    plain = auroc_of([resize(p, 96) for p in pictures], [resize(p, 96) for p in others], is_changed)
+    plain = auroc_of(
+        [resize_image(p, 96) for p in pictures], [resize_image(p, 96) for p in others], is_changed
+    )
     equal = auroc_of(
-        *([resize(equalize(p, 40), 96) for p in some] for some in (pictures, others)), is_changed
+        *([resize_image(equalize(p, 40), 96) for p in some] for some in (pictures, others)), is_changed
     )
     assert plain > 0.95
     assert equal < 0.7
@@ -124,9 +126,9 @@ def test_equalized_x_rays_show_neither_resolution_nor_compression(shared, change
     pictures = [p for p in (cv2.imread(str(path), 0) for path in paths) if p.shape == (1024, 1024)][:160]
     is_changed = np.random.default_rng(0).permutation(len(pictures)) % 2 == 0
     others = [CHANGES[change](picture) for picture in pictures]
-    plain = auroc_of(*([resize(p, 360) for p in some] for some in (pictures, others)), is_changed)
+    plain = auroc_of(*([resize_image(p, 360) for p in some] for some in (pictures, others)), is_changed)
     equal = auroc_of(
-        *([resize(equalize(p, 160), 360) for p in some] for some in (pictures, others)), is_changed
+        *([resize_image(equalize(p, 160), 360) for p in some] for some in (pictures, others)), is_changed
     )
     print(f"{change}: {plain:.2f} -> {equal:.2f}")
     assert plain > 0.95
@@ -136,7 +138,7 @@ def test_equalized_x_rays_show_neither_resolution_nor_compression(shared, change
 def test_a_record_is_cropped_then_equalized_then_resized():
     picture = np.pad(chest(3, 160), ((0, 40), (16, 0)))
     options = PixelOptions(48, 1, "uint8", "gray", 10**6, "auto", 64)
-    expected = resize(equalize(crop(picture, "auto"), 64), 48)
+    expected = resize_image(equalize(crop(picture, "auto"), 64), 48)
     np.testing.assert_array_equal(small_image(encoded(picture), options), expected)
     assert not np.array_equal(
         expected, small_image(encoded(picture), PixelOptions(48, 1, "uint8", "gray", 10**6))

@@ -19,7 +19,7 @@ from shards import random_images, write_shards
 from cxr_data.core.errors import CxrError, DataError, UsageError
 from cxr_data.core.runtime import start
 from cxr_data.images import resize
-from cxr_data.images.decode import decode
+from cxr_data.images.decode import decode_pixels
 from cxr_data.records.manifest import write_manifest
 from cxr_train import export, predict
 from cxr_train.inference import export_formats, graph_preprocess
@@ -38,7 +38,7 @@ def test_the_kernel_in_the_graph_is_the_sharders_bit_for_bit(size):
     )
     for seed, (height, width) in enumerate(SIZES):
         image = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
-        expected = resize.resize(image, size)
+        expected = resize.resize_image(image, size)
         np.testing.assert_array_equal(
             resized(image[..., None])[..., 0], expected, err_msg=f"{height}x{width}"
         )
@@ -52,7 +52,7 @@ def test_decoding_in_the_graph_is_the_sharders_bit_for_bit(kind, mode, color):
     pixels = np.dstack([picture(seed, 120, 90) for seed in range(3)])
     data = encoded(Image.fromarray(pixels).convert(mode), kind)
     ours = graph_preprocess.decode(tf.constant(data), color).numpy().squeeze()
-    np.testing.assert_array_equal(ours, decode(data, color, 10**8))
+    np.testing.assert_array_equal(ours, decode_pixels(data, color, 10**8))
 
 
 def test_a_file_that_the_graph_would_decode_otherwise_is_refused():

@@ -13,7 +13,7 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.foreign import adopt
 from cxr_data.records.manifest import read_manifest
-from cxr_data.records.verify import verify
+from cxr_data.records.verify import verify_dataset
 
 SIZE = 8
 
@@ -71,7 +71,7 @@ def test_bytes_are_adopted_too(tmp_path):
 
 def test_the_verifier_accepts_it(directory):
     adopt(str(directory), CLASS_NAMES, **options())
-    assert verify(str(directory), 1).problems == ()
+    assert verify_dataset(str(directory), 1).problems == ()
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from cxr_data.records.layout import shard_name
 from cxr_data.records.manifest import SCHEMA, Manifest, Shard, read_manifest, write_manifest
 from cxr_data.records.quarantine_file import write_quarantine
 from cxr_data.records.tfrecord import frame
-from cxr_data.records.verify import verify
+from cxr_data.records.verify import verify_dataset
 
 SHARDS = 100_000
 LABELS = {"train": 0, "validation": 1}
@@ -71,7 +71,7 @@ def dataset(tmp_path_factory):
 
 def test_it_is_opened_and_verified(dataset):
     assert read_manifest(dataset.directory).records == SHARDS
-    result = verify(dataset.directory, 2)
+    result = verify_dataset(dataset.directory, 2)
     assert (result.records, result.problems) == (SHARDS, ())
 
 

@@ -16,7 +16,7 @@ from cxr_data.convert.convert import make_tfrecords
 from cxr_data.records.index import read_index
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, frame
-from cxr_data.records.verify import verify
+from cxr_data.records.verify import verify_dataset
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def made(tmp_path):
 
 
 def only_problem(made):
-    problems = verify(made.directory, 2).problems
+    problems = verify_dataset(made.directory, 2).problems
     assert problems
     return "\n".join(problems)
 
@@ -47,7 +47,7 @@ def rewrite(made, change):
 
 
 def test_a_whole_dataset_has_no_problems(made):
-    result = verify(made.directory, 2)
+    result = verify_dataset(made.directory, 2)
     assert (result.records, result.problems) == (24, ())
 
 

@@ -6,7 +6,7 @@ import pytest
 from sharder_fixtures import encoded, picture, save
 
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.sources.discover import discover
+from cxr_data.sources.discover import discover_images
 from cxr_data.sources.patients import find_groups
 
 PNG = encoded(picture(0))
@@ -19,7 +19,7 @@ def reasons(found):
 def test_class_folders_by_id(tmp_path):
     for name in ("b/2.png", "a/1.png", "a/patient/3.png"):
         save(tmp_path / name, PNG)
-    found = discover(str(tmp_path))
+    found = discover_images(str(tmp_path))
     assert [(i.id, i.label) for i in found.items] == [
         ("a/1.png", "a"),
         ("a/patient/3.png", "a"),
@@ -31,7 +31,7 @@ def test_class_folders_by_id(tmp_path):
 def test_split_folders_and_the_unlabelled_test_set(tmp_path):
     for name in ("train/a/1.png", "val/a/2.png", "Test/b/3.png", "test_set/0001.jpg", "other/a/4.png"):
         save(tmp_path / name, PNG)
-    found = discover(str(tmp_path))
+    found = discover_images(str(tmp_path))
     assert [(i.split, i.label) for i in found.items] == [("test", "b"), ("train", "a"), ("validation", "a")]
     assert found.has_splits
     assert reasons(found) == {"test_set/0001.jpg": "no_class", "other/a/4.png": "no_class"}
@@ -51,7 +51,7 @@ def test_odd_entries_are_all_in_the_ledger(tmp_path):
     (source / "a/tree").symlink_to(tmp_path)
     (source / "a/in_tree").symlink_to(source)
     os.mkfifo(source / "a/pipe.png")
-    found = discover(str(source))
+    found = discover_images(str(source))
     assert [i.id for i in found.items] == ["a/good.png", "a/inside.png"]
     assert found.items[1].path == str(source / "a/good.png")
     assert reasons(found) == {
@@ -68,11 +68,11 @@ def test_odd_entries_are_all_in_the_ledger(tmp_path):
 
 def test_empty_and_missing_sources(tmp_path):
     with pytest.raises(DataError, match=f"no images under {tmp_path}"):
-        discover(str(tmp_path))
+        discover_images(str(tmp_path))
     with pytest.raises(UsageError, match="nowhere: no such folder"):
-        discover(str(tmp_path / "nowhere"))
+        discover_images(str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match=r"nowhere\.csv: no such"):
-        discover(str(tmp_path / "nowhere.csv"))
+        discover_images(str(tmp_path / "nowhere.csv"))
 
 
 def test_csv(tmp_path):
@@ -82,7 +82,7 @@ def test_csv(tmp_path):
     rows = ["x/1.png,a,p1,train", "x/2.png,b,p2,val", "x/2.png,b,p2,val", "x/3.png,b,p3,val"]
     text = "\n".join(["Path, Label,group,split", *rows, f"../{outside.name},a,p4,train", ""])
     csv = save(tmp_path / "list.csv", text.encode())
-    found = discover(str(csv))
+    found = discover_images(str(csv))
     assert [(i.id, i.label, i.group, i.split) for i in found.items] == [
         ("x/1.png", "a", "p1", "train"),
         ("x/2.png", "b", "p2", "validation"),
@@ -111,13 +111,13 @@ def test_malformed_csv(tmp_path, text, message):
     save(tmp_path / "2.png", PNG)
     csv = save(tmp_path / "list.csv", text)
     with pytest.raises(DataError, match=message):
-        discover(str(csv))
+        discover_images(str(csv))
 
 
 def items_named(tmp_path, *names):
     for name in names:
         save(tmp_path / name, PNG)
-    return discover(str(tmp_path)).items
+    return discover_images(str(tmp_path)).items
 
 
 def test_public_sets_are_grouped_by_their_names(tmp_path):

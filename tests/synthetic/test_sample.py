@@ -242,7 +242,7 @@ class TestPictures:
     @pytest.mark.parametrize("finding", phantom.FINDINGS)
     def test_range(self, finding: str) -> None:
         rng = np.random.default_rng(0)
-        picture = phantom.draw(phantom.Anatomy.random(rng), finding, rng)
+        picture = phantom.draw_finding(phantom.Anatomy.random(rng), finding, rng)
         assert picture.dtype == np.float32
         assert picture.shape == (phantom.CANVAS, phantom.CANVAS)
         assert 0.0 <= picture.min() < 0.05
