@@ -14,6 +14,7 @@ from typing import Any
 from absl import flags
 
 from cxr_data.commands import command
+from cxr_data.commands.setting_flags import define_flags
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import start
@@ -25,7 +26,7 @@ from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import evaluator, stored, text
 from cxr_train.evaluation.class_map import class_map_for, parse_class_map
 from cxr_train.evaluation.evaluator import EvaluationOptions
-from cxr_train.flags.read_flags import define_read_flags, read_options_from_flags
+from cxr_train.flags.read_flags import read_options_from_flags
 from cxr_train.flags.run_directory import with_local_run
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
@@ -70,7 +71,7 @@ def main() -> int:
     stored.refuse_to_replace(output, values.split, run_dir, manifest)
     if output.resolve() == run_dir.resolve():
         stored.refuse_in_the_run(manifest, own=own, class_map=options.class_map)
-    read = read_options_from_flags()
+    read = read_options_from_flags(data_service="")
     start()
     # One device: the model was loaded outside of any strategy's scope.
     placement = choose_placement("one", config.precision, values.xla)
@@ -133,7 +134,7 @@ def console_main() -> None:
     flags.DEFINE_integer("resamples", bootstrap.RESAMPLES, "Of the patient bootstrap.")
     flags.DEFINE_integer("seed", 0, "Of the patient bootstrap.", lower_bound=0)
     flags.DEFINE_integer("batch_size", None, "Images a step; the run's own by default.", lower_bound=1)
-    define_read_flags()
+    define_flags(ReadOptions, leave_out=["data_service"])
     flags.DEFINE_enum("xla", "auto", ["auto", "on", "off"], "Whether XLA compiles the prediction.")
     command.run(with_local_run(main))
 

@@ -9,12 +9,14 @@ import pathlib
 from absl import flags
 
 from cxr_data.commands import command
+from cxr_data.commands.setting_flags import define_flags
 from cxr_data.core.runtime import start
+from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_train.evaluation.class_map import refuse_other_classes
 from cxr_train.explanation.explainer import Explainer, ExplainOptions
-from cxr_train.flags.read_flags import define_read_flags, read_options_from_flags
+from cxr_train.flags.read_flags import read_options_from_flags
 from cxr_train.flags.run_directory import with_local_run
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
@@ -43,7 +45,7 @@ def main() -> int:
         filter_steps=values.filter_steps,
         overwrite=values.overwrite,
     )
-    explainer = Explainer(config, Pipeline(manifest, read_options_from_flags()), options)
+    explainer = Explainer(config, Pipeline(manifest, read_options_from_flags(data_service="")), options)
     document = explainer.explain()
     print(f"layers: {', '.join(document['layers'])}")
     print(document["occlusion"]["text"])
@@ -72,7 +74,7 @@ def console_main() -> None:
     flags.DEFINE_integer("filters", defaults.filters, "Channels of each layer; 0 for none.", lower_bound=0)
     flags.DEFINE_integer("filter_steps", defaults.filter_steps, "Of the gradient ascent.", lower_bound=1)
     flags.DEFINE_bool("overwrite", False, "Replace an earlier explanation of the split.")
-    define_read_flags()
+    define_flags(ReadOptions, leave_out=["data_service"])
     command.run(with_local_run(main))
 
 

@@ -15,11 +15,13 @@ import tensorflow as tf
 from absl import flags
 
 from cxr_data.commands import command
+from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import CxrError, UsageError
 from cxr_data.core.runtime import start
 from cxr_data.input import emulate
 from cxr_data.input.data_errors import clear_data_errors
+from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.synthetic.embedded import make_embedded_sample
@@ -36,8 +38,7 @@ from cxr_train.engine.strategy import (
     split_cpu,
 )
 from cxr_train.flags.own_flags import flags_text, refuse_other_flags
-from cxr_train.flags.read_flags import define_read_flags, read_options_from_flags
-from cxr_train.flags.recipe_flags import define_recipe_flags, recipe_from_flags
+from cxr_train.flags.read_flags import read_options_from_flags
 from cxr_train.flags.run_directory import with_local_run
 from cxr_train.loop.batch_size import (
     UNKNOWN_GB,
@@ -52,6 +53,7 @@ from cxr_train.loop.checkpoint import newest_checkpoint
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.trainer import Trainer
 from cxr_train.models.backbones import BACKBONES, INPUT_RANGES
+from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.config import TrainConfig, parse_head
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.mirror import published
@@ -146,11 +148,8 @@ _EMULATE_STEP_MS = flags.DEFINE_float(
 _EMULATE_IMAGES_PER_SECOND = flags.DEFINE_float(
     "emulate_images_per_second", None, "As --emulate_step_ms, by the rate of the accelerator."
 )
-_DATA_SERVICE = flags.DEFINE_string(
-    "data_service", "", "Address of input workers that read the training batches; see tools.data_service."
-)
-define_recipe_flags()
-define_read_flags()
+define_flags(Recipe)
+define_flags(ReadOptions)
 
 _EMBEDDED_IMAGE_SIZE = 96
 
@@ -187,8 +186,8 @@ def config_from_flags() -> TrainConfig:
         seed=_SEED.value,
         train_split=_TRAIN_SPLIT.value,
         validation_split=_VALIDATION_SPLIT.value,
-        recipe=recipe_from_flags(),
-        read=dataclasses.replace(read_options_from_flags(), data_service=_DATA_SERVICE.value),
+        recipe=from_flags(Recipe),
+        read=read_options_from_flags(),
         monitor=_MONITOR.value,
         early_stopping=_EARLY_STOPPING.value,
         save_minutes=_SAVE_MINUTES.value,

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from cxr_data.core.errors import UsageError
-from cxr_data.input import cache
+from cxr_data.core.settings import check_settings, setting
+from cxr_data.input.cache import CACHES
 from cxr_data.input.indexed import VERIFY
 from cxr_data.input.order import InputWorker
 
@@ -15,38 +15,41 @@ ON_BAD_RECORD = ("fail", "skip")
 class ReadOptions:
     """How shards are read.
 
-    Attributes:
-      reader: one of `READERS`.
-      cache: one of `cache.CACHES`.
-      cache_dir: where `--cache=disk` keeps its copies.
-      verify: one of `indexed.VERIFY`; the streamed reader always checks.
-      on_bad_record: `fail`, or `skip`: all records are checked once at the start and the bad
-        ones are left out.
-      max_bad_records: how many may be left out.
-      shuffle_mb: the streamed reader's shuffle buffer, in MB of stored records.
-      worker: which part of each global batch this process reads.
-      data_service: address of a tf.data service that reads the training batches; "" for none.
+    `worker`, which part of each global batch this process reads, has no flag.
 
     Raises:
       UsageError: a value that is not known.
     """
 
-    reader: str = "auto"
-    cache: str = "auto"
-    cache_dir: str = "~/.cache/cxr"
-    verify: str = "first"
-    on_bad_record: str = "fail"
-    max_bad_records: int = 100
-    shuffle_mb: int = 16
+    reader: str = setting(
+        "auto",
+        "How shards are read: indexed, by position, as local shards can be, or as streams; auto: by position "
+        "where that is possible.",
+        choices=READERS,
+    )
+    cache: str = setting("auto", "Where stored images stay after they were first read.", choices=CACHES)
+    cache_dir: str = setting("~/.cache/cxr", "Folder in which --cache=disk keeps its copies.")
+    verify: str = setting(
+        "first",
+        "When an image is checked against its CRC32C; streams are always checked.",
+        choices=VERIFY,
+    )
+    on_bad_record: str = setting(
+        "fail",
+        "What to do about a damaged record: stop, or check all once at the start and leave the bad ones out.",
+        choices=ON_BAD_RECORD,
+    )
+    max_bad_records: int = setting(
+        100, "Most records that --on_bad_record=skip leaves out; more stop the run.", at_least=0
+    )
+    shuffle_mb: int = setting(
+        16, "Size of the streamed reader's shuffle buffer, in MB of stored records.", at_least=1
+    )
     worker: InputWorker = InputWorker()  # noqa: RUF009  (frozen)
-    data_service: str = ""
+    data_service: str = setting(
+        "",
+        "Address of input workers that read the training batches; see tools.data_service.",
+    )
 
     def __post_init__(self) -> None:
-        for flag, known in (
-            ("reader", READERS),
-            ("cache", cache.CACHES),
-            ("verify", VERIFY),
-            ("on_bad_record", ON_BAD_RECORD),
-        ):
-            if getattr(self, flag) not in known:
-                raise UsageError(f"--{flag}={getattr(self, flag)}: choose one of {', '.join(known)}")
+        check_settings(self)

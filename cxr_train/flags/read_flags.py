@@ -1,47 +1,19 @@
-"""The flags of the read side, which every command that reads shards has."""
+"""The options of reading, from the flags that every command that reads shards has."""
 
-from absl import flags
+from typing import Any
 
+from cxr_data.commands.setting_flags import from_flags
 from cxr_data.core.errors import UsageError
-from cxr_data.input.cache import CACHES
-from cxr_data.input.indexed import VERIFY
-from cxr_data.input.options import ON_BAD_RECORD, READERS, ReadOptions
+from cxr_data.input.options import ReadOptions
 
 
-def define_read_flags() -> None:
-    """Defines the flags; called once, by the command's main module."""
-    flags.DEFINE_enum("reader", ReadOptions.reader, READERS, "By position (local shards), or as streams.")
-    flags.DEFINE_enum(
-        "cache", ReadOptions.cache, CACHES, "Where stored images stay after they were first read."
-    )
-    flags.DEFINE_string("cache_dir", ReadOptions.cache_dir, "Where --cache=disk keeps its copies.")
-    flags.DEFINE_enum("verify", ReadOptions.verify, VERIFY, "When an image is checked against its CRC32C.")
-    flags.DEFINE_enum(
-        "on_bad_record", ReadOptions.on_bad_record, ON_BAD_RECORD, "Stop, or leave it out and say so."
-    )
-    flags.DEFINE_integer(
-        "max_bad_records",
-        ReadOptions.max_bad_records,
-        "With --on_bad_record=skip: more than this stop the run.",
-        lower_bound=0,
-    )
-    flags.DEFINE_integer(
-        "shuffle_mb", ReadOptions.shuffle_mb, "MB of records in the streamed reader's shuffle.", lower_bound=1
-    )
+def read_options_from_flags(**given: Any) -> ReadOptions:
+    """Make the options of the parsed flags, but for the fields that are given.
 
-
-def read_options_from_flags() -> ReadOptions:
-    """Reads the parsed flags. Raises UsageError for values that do not go together."""
-    values = flags.FLAGS
-    options = ReadOptions(
-        reader=values.reader,
-        cache=values.cache,
-        cache_dir=values.cache_dir,
-        verify=values.verify,
-        on_bad_record=values.on_bad_record,
-        max_bad_records=values.max_bad_records,
-        shuffle_mb=values.shuffle_mb,
-    )
+    Raises:
+      UsageError: a value is not known, or another one makes it meaningless.
+    """
+    options = from_flags(ReadOptions, **given)
     refuse_without_effect(options)
     return options
 

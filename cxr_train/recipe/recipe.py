@@ -4,7 +4,8 @@ import dataclasses
 import math
 
 from cxr_data.core.errors import UsageError
-from cxr_train.recipe.augmentation import parse_augmentation
+from cxr_data.core.settings import check_settings, setting
+from cxr_train.recipe.augmentation import DEFAULT_RANGES, parse_augmentation
 from cxr_train.recipe.class_weights import parse_class_weights
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -14,51 +15,70 @@ UNTIL = "until:"
 _DEFAULT_MOMENTUM = 0.9
 
 
+_RANGES = ", ".join(f"{name}:{value:g}" for name, value in DEFAULT_RANGES.items())
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """The training recipe; the default is the study's: Adam at a constant rate and nothing else.
-
-    Attributes:
-      optimizer: one of `OPTIMIZERS`; adamw is Adam with `weight_decay`.
-      momentum: of sgd; None for 0.9.
-      schedule: one of `SCHEDULES`, from the rate of `TrainConfig` on.
-      warmup_epochs: the rate rises linearly for so long first; fractions are meant.
-      weight_decay: decoupled; a step takes rate * weight_decay of each weight, but none of
-        biases and of BatchNorm's parameters.
-      clip_norm: the largest global norm of the gradients; None for any.
-      gradient_accumulation: micro-batches into which a replica splits its part of a batch.
-      label_smoothing: in [0, 1), see `loss.Objective`.
-      class_weights: `none`, `balanced` or `NAME:WEIGHT,...`.
-      ema: decay of the averaged weights that are evaluated and kept; 0 for none.
-      freeze: `none`, `backbone` or `until:LAYER`, see `freeze`.
-      unfreeze_at_epoch: the first epoch, counted from 1, that trains every layer; None for never.
-      backbone_rate_factor: the backbone's learning rate, as a factor of the head's.
-      augment: see `augmentation.parse_augmentation`.
-      augment_flip: whether images are mirrored left to right at random. A mirrored chest is
-        another finding: the heart points to the other side.
 
     Raises:
       UsageError: a value that no run could use, or values that do not go together.
     """
 
-    optimizer: str = "adam"
-    momentum: float | None = None
-    schedule: str = "constant"
-    warmup_epochs: float = 0.0
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    gradient_accumulation: int = 1
-    label_smoothing: float = 0.0
-    class_weights: str = "none"
-    ema: float = 0.0
-    freeze: str = "none"
-    unfreeze_at_epoch: int | None = None
-    backbone_rate_factor: float = 1.0
-    augment: str = "none"
-    augment_flip: bool = False
+    optimizer: str = setting("adam", "Optimizer; adamw is adam with --weight_decay.", choices=OPTIMIZERS)
+    momentum: float | None = setting(None, "Momentum of --optimizer=sgd; 0.9 by default.")
+    schedule: str = setting("constant", "How --learning_rate goes on after its warm-up.", choices=SCHEDULES)
+    warmup_epochs: float = setting(
+        0.0, "Epochs, or parts of one, in which the learning rate first rises linearly."
+    )
+    weight_decay: float = setting(
+        0.0,
+        "Decoupled weight decay, for adamw and sgd: a step takes rate * weight_decay of each weight, but "
+        "nothing of biases and of BatchNorm's parameters.",
+    )
+    clip_norm: float | None = setting(
+        None, "Largest global norm of the gradients; any norm is allowed by default."
+    )
+    gradient_accumulation: int = setting(
+        1,
+        "Parts, computed one after the other, into which each replica splits its share of a batch to save "
+        "memory; the step and the order of the data stay the same.",
+        at_least=1,
+    )
+    label_smoothing: float = setting(0.0, "Share of the target that is spread over all classes, below 1.")
+    class_weights: str = setting(
+        "none",
+        "Weights of the classes in the loss: none, balanced (inversely to their training images), or "
+        "NAME:WEIGHT,...",
+    )
+    ema: float = setting(
+        0.0, "Decay of the averaged weights that are evaluated and kept, below 1; 0: no averaging."
+    )
+    freeze: str = setting(
+        "none",
+        "Layers that are not trained: none, backbone, or until:LAYER for this layer and all before it.",
+    )
+    unfreeze_at_epoch: int | None = setting(
+        None, "First epoch, counted from 1, that trains every layer; never by default.", at_least=2
+    )
+    backbone_rate_factor: float = setting(1.0, "Learning rate of the backbone, as a factor of the head's.")
+    augment: str = setting(
+        "none",
+        "Random changes of training images: none, all, or a list such as rotation,zoom:0.2; at most so much "
+        f"each way. Defaults: {_RANGES} (degrees; shares of the width, of the size, of the range of pixels, "
+        "of the contrast).",
+    )
+    augment_flip: bool = setting(
+        False,
+        "Whether half of the training images are mirrored left to right; a mirrored chest is another "
+        "finding, since the heart points to the other side.",
+    )
 
     def __post_init__(self) -> None:
-        self._check_names()
+        check_settings(self)
+        if self.freeze not in ("none", "backbone") and not self.freeze.startswith(UNTIL):
+            raise UsageError(f"--freeze={self.freeze}: choose none, backbone or {UNTIL}LAYER")
         self._check_ranges()
         self._check_together()
         parse_augmentation(self.augment, self.augment_flip)
@@ -68,13 +88,6 @@ class Recipe:
     def sgd_momentum(self) -> float:
         """The momentum in force with sgd."""
         return _DEFAULT_MOMENTUM if self.momentum is None else self.momentum
-
-    def _check_names(self) -> None:
-        for flag, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if getattr(self, flag) not in known:
-                raise UsageError(f"--{flag}={getattr(self, flag)}: choose one of {', '.join(known)}")
-        if self.freeze not in ("none", "backbone") and not self.freeze.startswith(UNTIL):
-            raise UsageError(f"--freeze={self.freeze}: choose none, backbone or {UNTIL}LAYER")
 
     def _check_ranges(self) -> None:
         for flag in ("label_smoothing", "ema", "momentum"):
@@ -88,8 +101,6 @@ class Recipe:
             value = getattr(self, flag)
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"--{flag}={value}: must be above 0 and finite")
-        if self.gradient_accumulation < 1:
-            raise UsageError(f"--gradient_accumulation={self.gradient_accumulation}: must be at least 1")
 
     def _check_together(self) -> None:
         if self.momentum is not None and self.optimizer != "sgd":
@@ -109,7 +120,3 @@ class Recipe:
             return
         if self.freeze == "none":
             raise UsageError(f"--unfreeze_at_epoch={self.unfreeze_at_epoch}: needs --freeze")
-        if self.unfreeze_at_epoch < 2:
-            raise UsageError(
-                f"--unfreeze_at_epoch={self.unfreeze_at_epoch}: must be at least 2; epochs count from 1"
-            )

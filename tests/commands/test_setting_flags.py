@@ -16,13 +16,17 @@ from cxr_data.commands.verify_tfrecords import VerifyOptions
 from cxr_data.convert.config import SharderConfig
 from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_settings, required, setting, settings_of
+from cxr_data.input.options import ReadOptions
 from cxr_data.synthetic.sample import SampleConfig
+from cxr_train.recipe.recipe import Recipe
 
 # Fields that are no setting of their own: the program gives them.
 GIVEN = {
     AuditConfig: {"quiet"},
     FindingsOptions: set(),
     IndexOptions: set(),
+    ReadOptions: {"worker"},
+    Recipe: set(),
     SampleConfig: set(),
     ServiceOptions: set(),
     SharderConfig: {"quiet"},
