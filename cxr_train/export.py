@@ -57,12 +57,9 @@ def images_to_check(config: TrainConfig, manifest: Manifest, given: Sequence[str
     except DataError as error:
         raise DataError(f"{error}; or name some image files to check with: --images=FILE,...") from error
     split = config.validation_split if config.validation_split in data.splits else data.splits[0]
-    pipeline = Pipeline(data)
-    stored = pipeline.reader(split)
-    if not hasattr(stored, "read"):
-        raise UsageError("--images: name some image files to check with; the run's data is remote")
+    stored = Pipeline(data).reader(split).read(np.arange(min(8, data.count(split))))
     files = []
-    for number, image in enumerate(stored.read(np.arange(min(8, data.count(split))))):
+    for number, image in enumerate(stored):
         pixels = (
             image if image.dtype == np.uint8 else np.rint(image.astype(np.float32) * 255).astype(np.uint8)
         )

@@ -44,7 +44,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopping.append(received))
     start()
-    with DataService(options.port, workers, options.host, options.dispatcher, note=_say) as service:
+    with DataService(options.port, workers, options.host, options.dispatcher) as service:
         service.wait_until_ready()
         _say(f"data service: --data_service=grpc://{service.address}, {workers} workers")
         service.run(lambda: bool(stopping))

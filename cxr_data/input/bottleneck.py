@@ -10,12 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from cxr_data.input.indexed import IndexedReader
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.input.streamed import StreamedReader
 
 # An input that keeps this far ahead does not hold an accelerator up.
 _ENOUGH_HEADROOM = 1.1
@@ -69,12 +66,7 @@ def measure_input(
     seconds: float = 1.0,
     distribute: Callable[[tf.data.Dataset], Any] = lambda dataset: dataset,
 ) -> InputRates:
-    """Measures the input of `split` on this worker and its stages, `seconds` each.
-
-    By position, the stages are `storage` (what reading one hot record again and again does
-    not need), `checksum`, `copy` (from the page cache into the batch) and `host-to-device`
-    (tf.data and the transfer); as streams: `storage` with its checksum, `parse` with its
-    copy into the batch, and `shuffle` (the buffer and the transfer).
+    """Measures the input of `split` on this worker and of its stages (`Reader.stages`), `seconds` each.
 
     Args:
       batch_size: the global batch.
@@ -85,30 +77,14 @@ def measure_input(
     batches = pipeline.training_dataset(split, batch_size=batch_size, seed=0, epoch=0).repeat()
     whole = part * elements_per_second(iter(distribute(batches)), seconds)
     reader = pipeline.reader(split)
-    if isinstance(reader, StreamedReader):
-        return InputRates(whole, _streamed_stages(whole, reader, pipeline.positions(split), seconds))
-    if not isinstance(reader, IndexedReader):  # from memory: no storage, no checksum
-        bare = images_per_second_in_python(_bare(reader.read, _shuffled(len(reader), part)), part, seconds)
-        return InputRates(whole, _differences({"host-to-device": whole, "copy": bare}))
-    quick = reader.without_verification()
-    shuffled = _shuffled(len(reader), part)
-    checked = images_per_second_in_python(_bare(reader.read, shuffled), part, seconds)
-    unchecked = images_per_second_in_python(_bare(quick.read, shuffled), part, seconds)
-    hot = images_per_second_in_python(_bare(quick.read, np.zeros_like(shuffled)), part, seconds)
-    return InputRates(
-        whole, _differences({"host-to-device": whole, "checksum": checked, "storage": unchecked, "copy": hot})
-    )
-
-
-def _streamed_stages(
-    whole: float, reader: StreamedReader, positions: np.ndarray, seconds: float
-) -> dict[str, float]:
-    def rate(dataset: tf.data.Dataset) -> float:
-        return elements_per_second(iter(dataset.repeat().prefetch(_PREFETCHED_RECORDS)), seconds)
-
-    records = reader.records(positions)
-    parsed = reader.parse(records, 1, drop_remainder=True)
-    return _differences({"shuffle": whole, "parse": rate(parsed), "storage": rate(records)})
+    rates = {reader.last_stage: whole}
+    for stage, images in reader.stages(pipeline.positions(split), part).items():
+        if isinstance(images, tf.data.Dataset):
+            endless = images.repeat().prefetch(_PREFETCHED_RECORDS)
+            rates[stage] = elements_per_second(iter(endless), seconds)
+        else:
+            rates[stage] = images_per_second_in_python(images, part, seconds)
+    return InputRates(whole, _differences(rates))
 
 
 def _differences(rates: dict[str, float]) -> dict[str, float]:
@@ -116,17 +92,6 @@ def _differences(rates: dict[str, float]) -> dict[str, float]:
     names = list(rates)
     times = [1 / rate for rate in rates.values()] + [0.0]
     return {name: max(times[i] - times[i + 1], 0.0) for i, name in enumerate(names)}
-
-
-def _shuffled(count: int, batch_size: int) -> np.ndarray:
-    order = np.random.default_rng(0).permutation(count)
-    return order[: count // batch_size * batch_size].reshape(-1, batch_size)
-
-
-def _bare(read: Callable[[np.ndarray], np.ndarray], batches: np.ndarray) -> Iterator[np.ndarray]:
-    while True:
-        for positions in batches:
-            yield read(positions)
 
 
 @tf.function(reduce_retracing=True)

@@ -3,11 +3,11 @@
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import pathlib
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -17,10 +17,11 @@ from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError
 from cxr_data.input.buffers import BatchBuffers, aligned_empty
 from cxr_data.input.order import PADDING
+from cxr_data.input.reader import PositionalReader, Reader
 from cxr_data.records.layout import INDEX_NAME
 from cxr_data.records.manifest import Manifest, Shard
 
-CACHES = ("auto", "memory", "disk", "none")
+logger = logging.getLogger(__name__)
 
 # What `auto` leaves to the model, the batches under way and the rest of the machine.
 _SHARE_OF_FREE_MEMORY = 0.5
@@ -29,17 +30,6 @@ _CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
-
-
-class PositionalReader(Protocol):
-    """Reads batches by position: `indexed.IndexedReader` or `MemoryCache`."""
-
-    labels: np.ndarray
-
-    def __len__(self) -> int: ...
-
-    def read(self, positions: np.ndarray) -> np.ndarray:
-        """Returns [B, S, S, C] for positions int64 [B]."""
 
 
 def free_memory(meminfo: str = "/proc/meminfo", cgroups: Sequence[tuple[str, str]] = _CGROUP_FILES) -> int:
@@ -61,7 +51,7 @@ def choose_cache(requested: str, *, stored_bytes: int, local: bool, free: int, f
     """Decides where the stored images are kept after they were first read.
 
     Args:
-      requested: one of `CACHES`.
+      requested: one of `options.CACHES`.
       stored_bytes: of the splits that will be read.
       local: whether the shards lie on a mounted file system; the kernel's page cache then
         does what `memory` would do, and gives the memory back when it is needed.
@@ -81,34 +71,31 @@ def choose_cache(requested: str, *, stored_bytes: int, local: bool, free: int, f
     return Choice("cache", "none", f"{sizes}, {free_disk / 1e9:.1f} GB of disk free: neither holds them")
 
 
-class MemoryCache:
+class MemoryCache(PositionalReader):
     """Keeps the stored form of every image that was read once.
 
     Args:
       reader: what to read from the first time.
-      image_shape, dtype: of one stored image.
 
     Raises:
       DataError: the memory is not there.
     """
 
-    def __init__(self, reader: PositionalReader, image_shape: tuple[int, ...], dtype: str) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.labels = reader.labels
+        self.image_shape, self.dtype = reader.image_shape, reader.dtype
         self._reader = reader
-        self._filled = np.zeros(len(reader), bool)
+        self._filled = np.zeros(len(self), bool)
         self._lock = threading.Lock()
-        shape = (len(reader), *image_shape)
-        needed = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        shape, dtype = (len(self), *self.image_shape), np.dtype(self.dtype)
+        needed = int(np.prod(shape)) * dtype.itemsize
         if needed > free_memory():
             raise DataError(
                 f"--cache=memory needs {needed / 1e9:.1f} GB, {free_memory() / 1e9:.1f} GB are free; "
                 "use --cache=disk or --cache=none, or store uint8 or one channel"
             )
         self._buffers = BatchBuffers()
-        self._images = aligned_empty(shape, np.dtype(dtype))
-
-    def __len__(self) -> int:
-        return len(self._reader)
+        self._images = aligned_empty(shape, dtype)
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """Returns [B, S, S, C]; reads from below only what was not read before."""
@@ -129,9 +116,7 @@ class MemoryCache:
         return batch
 
 
-def cache_on_disk(
-    manifest: Manifest, splits: Sequence[str], directory: pathlib.Path, *, say: Callable[[str], None] = print
-) -> Manifest:
+def cache_on_disk(manifest: Manifest, splits: Sequence[str], directory: pathlib.Path) -> Manifest:
     """Copies the shards of `splits` below `directory`, unless whole copies are there.
 
     A copy gets its name when its size and SHA-256 are the manifest's: one that was cut
@@ -153,8 +138,9 @@ def cache_on_disk(
             f"--cache=disk needs {total / 1e9:.1f} GB in {directory}: make room or choose another --cache_dir"
         )
     if missing:
-        say(f"cache: copying {len(missing)} of {len(wanted)} shards to {place}")
-    with tqdm(total=total, desc="cache", unit="B", unit_scale=True, disable=not missing) as bar:
+        logger.info("cache: copying %d of %d shards to %s", len(missing), len(wanted), place)
+    is_silent = not (missing and logger.isEnabledFor(logging.INFO))
+    with tqdm(total=total, desc="cache", unit="B", unit_scale=True, disable=is_silent) as bar:
         for shard in missing:
             _copy(manifest, shard, place, bar.update)
     storage.replace(place / INDEX_NAME, storage.read_bytes(storage.join(manifest.directory, INDEX_NAME)))

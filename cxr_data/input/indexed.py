@@ -10,33 +10,30 @@ import copy
 import itertools
 import os
 import threading
+from collections.abc import Iterator, Mapping
 
 import crc32c
 import numpy as np
+import tensorflow as tf
 
 from cxr_data.core import exact_read
 from cxr_data.core.errors import DataError
 from cxr_data.input.buffers import BatchBuffers
+from cxr_data.input.options import VERIFY
 from cxr_data.input.order import PADDING
+from cxr_data.input.reader import PositionalReader, endless, shuffled
 from cxr_data.records.index import read_split_index
 from cxr_data.records.manifest import Manifest
 
-VERIFY = ("first", "always", "never")
-"""When a payload is checked against its CRC32C: when it is first read by this process,
-whenever it is read, or never."""
 
-
-class IndexedReader:
+class IndexedReader(PositionalReader):
     """Reads the images of one split by position. Safe to use from several threads.
 
     Args:
       manifest: of a local data directory.
       split: such as `train`.
-      verify: one of `VERIFY`.
+      verify: one of `options.VERIFY`.
       threads: how many reads of one batch are under way at once.
-
-    Attributes:
-      labels: int32 [N], by position.
 
     Raises:
       DataError: the split or the index is not there.
@@ -46,14 +43,13 @@ class IndexedReader:
         if verify not in VERIFY:
             raise ValueError(f"verify={verify!r} is none of {VERIFY}")
         rows = read_split_index(manifest, split)
-        self.labels: np.ndarray = rows["label"].astype(np.int32)
+        self.labels = rows["label"].astype(np.int32)
+        self.image_shape, self.dtype = manifest.image_shape, manifest.dtype
         self._manifest = manifest
         self._shards = rows["shard"].tolist()
         self._payloads = rows["payload"].tolist()
         self._checksums = rows["crc32c"].tolist()
         self._first_of_shard = dict(zip(*np.unique(rows["shard"], return_index=True), strict=True))
-        self._shape = manifest.image_shape
-        self._dtype = np.dtype(manifest.dtype)
         self._verify = verify
         self._verified = np.zeros(len(rows), bool)
         self._buffers = BatchBuffers()
@@ -61,9 +57,6 @@ class IndexedReader:
         self._lock = threading.Lock()
         self._threads = threads
         self._pool = concurrent.futures.ThreadPoolExecutor(threads - 1) if threads > 1 else None
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """Reads one batch.
@@ -77,7 +70,7 @@ class IndexedReader:
         Raises:
           DataError: a record cannot be read or fails its checksum; names shard and record.
         """
-        images = self._buffers.take((len(positions), *self._shape), self._dtype)
+        images = self._buffers.take((len(positions), *self.image_shape), np.dtype(self.dtype))
         if self._pool is None or len(positions) < 2 * self._threads:
             self._read_into(images, positions)
             return images
@@ -92,11 +85,20 @@ class IndexedReader:
             other.result()
         return images
 
-    def without_verification(self) -> "IndexedReader":
-        """The same reader, on the same open files, that checks nothing."""
-        other = copy.copy(self)
-        other._verify = "never"
-        return other
+    def stages(
+        self, positions: np.ndarray, batch_size: int
+    ) -> Mapping[str, tf.data.Dataset | Iterator[np.ndarray]]:
+        """Return the input without tf.data (`checksum`), also without that (`storage`), and then from one
+        record, which is in the page cache (`copy`).
+        """
+        unchecked = copy.copy(self)  # on the same open files
+        unchecked._verify = "never"
+        batches = shuffled(positions, batch_size)
+        return {
+            "checksum": endless(self.read, batches),
+            "storage": endless(unchecked.read, batches),
+            "copy": endless(unchecked.read, np.full_like(batches, positions[0])),
+        }
 
     def _read_into(self, images: np.ndarray, positions: np.ndarray) -> None:
         for image, position in zip(images, positions.tolist(), strict=True):

@@ -3,11 +3,13 @@
 import dataclasses
 
 from cxr_data.core.settings import check_settings, setting
-from cxr_data.input.cache import CACHES
-from cxr_data.input.indexed import VERIFY
 from cxr_data.input.order import InputWorker
 
 READERS = ("auto", "indexed", "stream")
+CACHES = ("auto", "memory", "disk", "none")
+VERIFY = ("first", "always", "never")
+"""When a payload is checked against its CRC32C: when it is first read by this process,
+whenever it is read, or never."""
 ON_BAD_RECORD = ("fail", "skip")
 
 

@@ -56,6 +56,55 @@ def training_batches(
     return order.reshape(steps, worker.count, part)[:, worker.number]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Epochs:
+    """Training epochs that follow each other without a pause, each in an order of its own.
+
+    Attributes:
+      positions: int64 [N], ascending, the records to train on.
+      batch_size: of the global batch.
+      seed: the same seed gives the same orders.
+      first: the first epoch, from 0.
+      count: how many epochs.
+      first_step: how many batches of the first epoch to skip, to go on after a stop.
+      worker: reads its part of each global batch.
+    """
+
+    positions: np.ndarray
+    batch_size: int
+    seed: int
+    first: int
+    count: int = 1
+    first_step: int = 0
+    worker: InputWorker = InputWorker()
+
+    @property
+    def numbers(self) -> range:
+        """The epochs' numbers."""
+        return range(self.first, self.first + self.count)
+
+    @property
+    def steps(self) -> int:
+        """Full batches of an epoch."""
+        return len(self.positions) // self.batch_size
+
+    @property
+    def batches(self) -> int:
+        """Batches of all epochs, without those to skip."""
+        return self.count * self.steps - self.first_step
+
+    @property
+    def part(self) -> int:
+        """Examples of a batch that the worker reads."""
+        return self.worker.part_of(self.batch_size)
+
+    def batches_of(self, epoch: int) -> np.ndarray:
+        """The positions of the worker's part of each batch of an epoch: int64 [steps, part]."""
+        return training_batches(
+            self.positions, batch_size=self.batch_size, seed=self.seed, epoch=epoch, worker=self.worker
+        )
+
+
 def evaluation_batches(
     positions: np.ndarray, *, batch_size: int, worker: InputWorker | None = None
 ) -> np.ndarray:

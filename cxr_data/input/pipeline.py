@@ -1,31 +1,32 @@
 """The read side: index -> order -> read -> batch -> prefetch.
 
-Two readers, one interface: by position for local shards (`indexed`), as streams for remote
-storage and the tf.data service (`streamed`). `batch` says what a batch is.
+By position for local shards, as streams for remote storage and the tf.data service: `reader` says what all
+readers do, `batch` what a batch is.
 """
 
-import functools
+import logging
 import os
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import UsageError
-from cxr_data.input import bad_records, data_service, order
-from cxr_data.input.batch import as_batch, expand_image, pad_batch, padding_only
-from cxr_data.input.cache import MemoryCache, PositionalReader, cache_on_disk, choose_cache, free_memory
+from cxr_data.input import bad_records, order
+from cxr_data.input.batch import expand_image
+from cxr_data.input.cache import MemoryCache, cache_on_disk, choose_cache, free_memory
 from cxr_data.input.indexed import IndexedReader
 from cxr_data.input.options import ReadOptions
-from cxr_data.input.order import PADDING, InputWorker
-from cxr_data.input.streamed import RemoteSplit, StreamedReader
+from cxr_data.input.order import Epochs
+from cxr_data.input.reader import Reader
+from cxr_data.input.served import ServedReader
+from cxr_data.input.streamed import StreamedReader
 from cxr_data.records.manifest import Manifest
 
+logger = logging.getLogger(__name__)
+
 _PREFETCHED_BATCHES = 2
-# Both threads of the reader work on one batch; a second batch beside it was never faster.
-_BATCHES_READ_AT_ONCE = 1
 _AUTOTUNE_BYTES = 1 << 30
 
 
@@ -51,11 +52,11 @@ class Pipeline:
         reader = self._choose_reader(kept.value)
         self.choices = (reader, kept)
         self._cache = kept.value
-        self._indexed = reader.value == "indexed"
+        self._by_position = reader.value == "indexed"
         if kept.value == "disk":
             cache_dir = pathlib.Path(self._options.cache_dir).expanduser()
             self.manifest = cache_on_disk(manifest, manifest.splits, cache_dir)
-        self._readers: dict[str, PositionalReader | StreamedReader] = {}
+        self._readers: dict[str, Reader] = {}
         self._positions: dict[str, np.ndarray] = {}
 
     def steps_per_epoch(self, split: str, batch_size: int) -> int:
@@ -105,69 +106,11 @@ class Pipeline:
         Raises:
           UsageError: the split has not one full batch.
         """
-        steps = self.steps_per_epoch(split, batch_size)
-        worker = self._options.worker
-        positions = self.positions(split)
-        reader = self.reader(split)
-        count = epochs * steps - first_step
-        if isinstance(reader, StreamedReader) and self._options.data_service:
-            numbers = range(epoch, epoch + epochs)
-            served = [self._served_epoch(reader, split, batch_size, seed, number) for number in numbers]
-            # What came before a stop is not known, as no two passes have the same order.
-            served[0] = served[0].take(steps - first_step)
-            examples = functools.reduce(tf.data.Dataset.concatenate, served)
-            return _finish(examples.map(as_batch), count)
-        if isinstance(reader, StreamedReader):
-            parts = [
-                reader.training_records(
-                    positions,
-                    batch_size=batch_size,
-                    seed=seed,
-                    epoch=number,
-                    worker=worker,
-                    first_step=first_step if number == epoch else 0,
-                )
-                for number in range(epoch, epoch + epochs)
-            ]
-            records = functools.reduce(tf.data.Dataset.concatenate, parts)
-            examples = reader.parse(records, worker.part_of(batch_size), drop_remainder=True)
-            return _finish(examples.map(as_batch), count)
-
-        @functools.lru_cache(maxsize=2)
-        def batches_of(number: int) -> np.ndarray:
-            return order.training_batches(
-                positions, batch_size=batch_size, seed=seed, epoch=number, worker=worker
-            )
-
-        def positions_at(step: int) -> np.ndarray:
-            return batches_of(step // steps)[step % steps]
-
-        start = epoch * steps + first_step
-        dataset = self._by_position(reader, positions_at, start, count, worker.part_of(batch_size))
-        return _finish(dataset, count)
-
-    @functools.cached_property
-    def _service(self) -> str:
-        """The service's target; it must answer once, and is done without when it no longer does."""
-        return data_service.target_of(self._options.data_service)
-
-    def _served_epoch(
-        self, reader: StreamedReader, split: str, batch_size: int, seed: int, epoch: int
-    ) -> tf.data.Dataset:
-        """One epoch's batches (position, image, label), made by the input workers of the service."""
-        positions = self.positions(split)
-
-        def examples(positions: np.ndarray, batch_size: int) -> tf.data.Dataset:
-            records = reader.training_records(
-                positions, batch_size=batch_size, seed=seed, epoch=epoch, worker=InputWorker(), first_step=0
-            )
-            return reader.parse(records, data_service.EXAMPLES_TOGETHER, drop_remainder=False)
-
-        expected = order.training_batches(positions, batch_size=batch_size, seed=seed, epoch=epoch).ravel()
-        read_here = functools.partial(examples, batch_size=1)
-        made = examples(positions, batch_size)
-        whole = data_service.completed(made, expected, read_here, self._service)
-        return whole.rebatch(batch_size, drop_remainder=True)
+        self.steps_per_epoch(split, batch_size)
+        chosen = Epochs(
+            self.positions(split), batch_size, seed, epoch, epochs, first_step, self._options.worker
+        )
+        return _finish(self.reader(split).training_batches(chosen), chosen.batches)
 
     def evaluation_dataset(self, split: str, *, batch_size: int) -> tf.data.Dataset:
         """Every record of `split` once, in manifest order; the last global batch is padded.
@@ -178,17 +121,10 @@ class Pipeline:
         Returns:
           This input worker's part of each batch, as many batches for each worker.
         """
-        worker = self._options.worker
-        reader = self.reader(split)
-        batches = order.evaluation_batches(self.positions(split), batch_size=batch_size, worker=worker)
-        count, part = batches.shape
-        if isinstance(reader, StreamedReader):
-            examples = reader.parse(reader.records(batches[batches != PADDING]), part, drop_remainder=False)
-            padded = examples.map(lambda *columns: pad_batch(as_batch(*columns), part))
-            # The last batch may have nothing for this worker but padding.
-            padding = padding_only(self.manifest.image_shape, self.manifest.dtype, part)
-            return _finish(padded.concatenate(tf.data.Dataset.from_tensors(padding)).take(count), count)
-        return _finish(self._by_position(reader, batches.__getitem__, 0, count, part), count)
+        positions = order.evaluation_batches(
+            self.positions(split), batch_size=batch_size, worker=self._options.worker
+        )
+        return _finish(self.reader(split).evaluation_batches(positions), len(positions))
 
     def images(self, split: str, positions: np.ndarray) -> np.ndarray:
         """Reads the images at `positions` (int64 [N], each once): float32 [N, S, S, 3] in [0, 1].
@@ -201,57 +137,31 @@ class Pipeline:
         image: np.ndarray = expand_image(tf.constant(stored)).numpy()
         return image
 
-    def _by_position(
-        self,
-        reader: PositionalReader,
-        positions_at: Callable[[int], np.ndarray],
-        start: int,
-        count: int,
-        batch_size: int,
-    ) -> tf.data.Dataset:
-        """Reads the batches of `count` steps from `start` on, inside of tf.data."""
-
-        def read(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            positions = positions_at(int(step))
-            labels = np.where(positions == PADDING, 0, reader.labels[positions])
-            return reader.read(positions), labels, positions
-
-        def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
-            types = [self.manifest.dtype, tf.int32, tf.int64]
-            images, labels, positions = tf.numpy_function(read, [step], types, stateful=False)
-            return as_batch(
-                tf.ensure_shape(positions, [batch_size]),
-                tf.ensure_shape(images, [batch_size, *self.manifest.image_shape]),
-                tf.ensure_shape(labels, [batch_size]),
-            )
-
-        steps = tf.data.Dataset.range(start, start + count)
-        return steps.map(batch, num_parallel_calls=_BATCHES_READ_AT_ONCE, deterministic=True)
-
-    def reader(self, split: str) -> PositionalReader | StreamedReader:
+    def reader(self, split: str) -> Reader:
         """The reader of `split`, opened once; it keeps its files and what it has verified."""
         if split not in self._readers:
             self._readers[split] = self._open(split)
         return self._readers[split]
 
-    def _open(self, split: str) -> PositionalReader | StreamedReader:
-        if not self._indexed:
-            return StreamedReader(self.manifest, split, shuffle_mb=self._options.shuffle_mb)
-        below: PositionalReader
-        if self.manifest.is_local:
-            below = IndexedReader(self.manifest, split, verify=self._options.verify)
+    def _open(self, split: str) -> Reader:
+        options = self._options
+        if options.data_service:
+            return ServedReader(
+                self.manifest, split, shuffle_mb=options.shuffle_mb, address=options.data_service
+            )
+        reader: Reader
+        if self._by_position and self.manifest.is_local:
+            reader = IndexedReader(self.manifest, split, verify=options.verify)
         else:
-            below = RemoteSplit(self.manifest, split)
-        if self._cache != "memory":
-            return below
-        return MemoryCache(below, self.manifest.image_shape, self.manifest.dtype)
+            reader = StreamedReader(self.manifest, split, shuffle_mb=options.shuffle_mb)
+        return MemoryCache(reader) if self._cache == "memory" else reader
 
     def _bad_positions(self, split: str) -> list[int]:
         if self._options.on_bad_record == "fail":
             return []
         bad = bad_records.find_bad_records(self.manifest, split)
         for record in bad:
-            print(f"left out: {record}")
+            logger.info("left out: %s", record)
         bad_records.refuse_too_many(bad, most=self._options.max_bad_records)
         return [record.position for record in bad]
 

@@ -37,8 +37,7 @@ def keep_evidence(
       The error to raise.
     """
     epoch, step = checkpoints.position
-    # A data service gives no batch a second time.
-    known = not config.read.data_service
+    known = pipeline.reader(config.train_split).is_repeatable
     ids = batch_ids(pipeline, config, placement, epoch, step) if known else []
     good = checkpoints.newest
     directory = config.layout.not_finite(epoch + 1, step + 1)

@@ -1,5 +1,6 @@
 """Caches: chosen aloud, never silently short, under a limit as a container has it."""
 
+import logging
 import os
 import pathlib
 
@@ -62,9 +63,7 @@ class Counting:
     def __init__(self, images: np.ndarray) -> None:
         self.images, self.reads = images, []
         self.labels = np.zeros(len(images), np.int32)
-
-    def __len__(self) -> int:
-        return len(self.images)
+        self.image_shape, self.dtype = images.shape[1:], images.dtype.name
 
     def read(self, positions):
         self.reads += list(positions)
@@ -74,7 +73,7 @@ class Counting:
 def test_memory_reads_each_image_once_and_gives_it_each_time():
     images = random_images(10)
     below = Counting(images)
-    cached = MemoryCache(below, (8, 8, 3), "float32")
+    cached = MemoryCache(below)
     for positions in ([3, 1], [1, 3, 5], [9, -1, 3], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]):
         batch = cached.read(np.array(positions))
         assert batch.ctypes.data % 64 == 0
@@ -86,7 +85,7 @@ def test_memory_reads_each_image_once_and_gives_it_each_time():
 def test_memory_that_is_not_there_is_refused_with_the_way_out(monkeypatch):
     monkeypatch.setattr(cache, "free_memory", lambda: 1000)
     with pytest.raises(DataError, match="--cache=memory needs .* GB, .* are free; use --cache=disk"):
-        MemoryCache(Counting(random_images(10)), (8, 8, 3), "float32")
+        MemoryCache(Counting(random_images(10)))
 
 
 def copies(place: pathlib.Path) -> dict[str, bytes]:
@@ -94,10 +93,10 @@ def copies(place: pathlib.Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("keep", [0, 1, 1000])
-def test_a_disk_cache_that_was_cut_short_is_made_anew(tmp_path, keep):
+def test_a_disk_cache_that_was_cut_short_is_made_anew(tmp_path, keep, caplog):
+    caplog.set_level(logging.INFO, "cxr_data")
     manifest = write_shards(tmp_path / "data", {"train": random_images(10)})
-    said = []
-    cached = cache_on_disk(manifest, ["train"], tmp_path / "cache", say=said.append)
+    cached = cache_on_disk(manifest, ["train"], tmp_path / "cache")
     place = pathlib.Path(cached.directory)
     whole = copies(place)
     assert whole == {s.name: (tmp_path / "data" / s.name).read_bytes() for s in manifest.shards} | {
@@ -106,11 +105,14 @@ def test_a_disk_cache_that_was_cut_short_is_made_anew(tmp_path, keep):
     shard = place / manifest.shards[1].name
     shard.write_bytes(whole[shard.name][:keep])
     (place / manifest.shards[2].name).unlink()
-    cache_on_disk(manifest, ["train"], tmp_path / "cache", say=said.append)
+    cache_on_disk(manifest, ["train"], tmp_path / "cache")
     assert copies(place) == whole
-    assert said == [f"cache: copying 3 of 3 shards to {place}", f"cache: copying 2 of 3 shards to {place}"]
-    cache_on_disk(manifest, ["train"], tmp_path / "cache", say=said.append)
-    assert len(said) == 2
+    assert caplog.messages == [
+        f"cache: copying 3 of 3 shards to {place}",
+        f"cache: copying 2 of 3 shards to {place}",
+    ]
+    cache_on_disk(manifest, ["train"], tmp_path / "cache")
+    assert len(caplog.messages) == 2
     np.testing.assert_array_equal(IndexedReader(cached, "train").read(np.arange(10)), random_images(10))
 
 

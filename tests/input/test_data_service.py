@@ -1,5 +1,6 @@
 """The tf.data service: every example of an epoch once, with any number of workers, and when one is lost."""
 
+import logging
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from shards import labels_of, random_images, write_shards
 from waiting import SECONDS, children_of, is_running, wait_until
 
 from cxr_data.core.errors import UsageError
-from cxr_data.input import data_service
+from cxr_data.input import data_service, served
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import InputWorker, training_batches
 from cxr_data.input.pipeline import Pipeline
@@ -26,6 +27,13 @@ from cxr_data.records.manifest import read_manifest
 
 IMAGES = random_images(67)
 BATCH = 4
+
+
+@pytest.fixture
+def logged(caplog):
+    """Records what is logged for a user: `logged.messages`."""
+    caplog.set_level(logging.INFO, "cxr_data")
+    return caplog
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +92,11 @@ def test_a_resumed_epoch_has_its_remaining_steps_and_the_next_is_whole(data):
     assert sorted(np.concatenate(batches[6:])) == positions_of(1)
 
 
-def test_what_the_service_lost_is_read_here_and_what_it_repeats_is_dropped(monkeypatch):
-    monkeypatch.setattr(data_service, "distributed", lambda examples, _: examples)
+def test_what_the_service_lost_is_read_here_and_what_it_repeats_is_dropped(monkeypatch, logged):
+    monkeypatch.setattr(served, "distributed", lambda examples, _: examples)
     spec = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int32))
 
-    def served():
+    def arriving():
         for positions in ([4, 1], [1, 6], [0, 4]):
             yield np.array(positions), np.float32([[p, p] for p in positions]), np.int32(positions)
 
@@ -96,20 +104,19 @@ def test_what_the_service_lost_is_read_here_and_what_it_repeats_is_dropped(monke
         images = np.float32([[p, p] for p in positions])
         return tf.data.Dataset.from_tensors((positions, images, positions.astype(np.int32)))
 
-    lines = []
-    dataset = tf.data.Dataset.from_generator(served, output_signature=spec)
+    dataset = tf.data.Dataset.from_generator(arriving, output_signature=spec)
     with socket.create_server(("localhost", 0)) as server:
         target = f"grpc://localhost:{server.getsockname()[1]}"
-        whole = data_service.completed(dataset, np.array([0, 1, 2, 4, 5, 6]), read, target, lines.append)
+        whole = served.completed(dataset, np.array([0, 1, 2, 4, 5, 6]), read, target)
         passes = [list(whole.as_numpy_iterator()) for _ in range(2)]
     for batches in passes:
         assert [p for positions, _, _ in batches for p in positions] == [4, 1, 6, 0, 2, 5]
         for positions, images, labels in batches:
             np.testing.assert_array_equal(images[:, 0], positions)
             np.testing.assert_array_equal(labels, positions)
-    assert len(lines) == 2
+    assert len(logged.messages) == 2
     # The end of what was served is heard of, not waited for.
-    assert "2 of 6 examples of this epoch did not come (an input worker was lost)" in lines[0]
+    assert "2 of 6 examples of this epoch did not come (an input worker was lost)" in logged.messages[0]
 
 
 @pytest.fixture
@@ -124,13 +131,13 @@ def nobody():
     ("end", "why"),
     [("silent", "nothing came for 4 s"), ("broken", "the job is not known"), ("gone", "Connection refused")],
 )
-def test_a_service_that_ends_for_good_is_named_and_the_rest_is_read_here(end, why, monkeypatch):
-    monkeypatch.setattr(data_service, "distributed", lambda examples, _: examples)
+def test_a_service_that_ends_for_good_is_named_and_the_rest_is_read_here(end, why, monkeypatch, logged):
+    monkeypatch.setattr(served, "distributed", lambda examples, _: examples)
     # A busy machine may need a second for the first message, and for the error.
-    monkeypatch.setattr(data_service, "PATIENCE_SECONDS", 4.0 if end == "silent" else 60.0)
+    monkeypatch.setattr(served, "PATIENCE_SECONDS", 4.0 if end == "silent" else 60.0)
     never = threading.Event()
 
-    def served():
+    def arriving():
         yield np.arange(3), np.ones((3, 2), np.float32), np.zeros(3, np.int32)
         if end == "broken":
             raise ValueError("the job is not known")
@@ -141,17 +148,16 @@ def test_a_service_that_ends_for_good_is_named_and_the_rest_is_read_here(end, wh
         return tf.data.Dataset.from_tensors((positions, np.ones((count, 2)), np.zeros(count, int)))
 
     spec = (tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 2]), tf.TensorSpec([None], tf.int32))
-    dataset = tf.data.Dataset.from_generator(served, output_signature=spec)
-    lines = []
+    dataset = tf.data.Dataset.from_generator(arriving, output_signature=spec)
     with socket.create_server(("localhost", 0)) as server:
         target = f"grpc://localhost:{server.getsockname()[1]}"
         if end == "gone":
             server.close()
-        whole = data_service.completed(dataset, np.arange(20), read, target, lines.append)
+        whole = served.completed(dataset, np.arange(20), read, target)
         seen = np.concatenate([positions for positions, _, _ in whole.as_numpy_iterator()])
     never.set()
     assert sorted(seen) == list(range(20))
-    (line,) = lines
+    (line,) = logged.messages
     assert f"data service {target}: {20 if end == 'gone' else 17} of 20 examples" in line
     assert why in line
 
@@ -169,7 +175,7 @@ def test_wrong_options_are_one_line(data, nobody):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_named_and_its_examples_still_come_once(tmp_path, capsys):
+def test_a_killed_worker_is_named_and_its_examples_still_come_once(tmp_path, logged):
     count, batch, epochs = 2400, 8, 2
     made = write_shards(tmp_path, {"train": random_images(count, size=32)}, records_per_shard=100)
     command = [sys.executable, "-m", "tools.data_service", "--workers=2"]
@@ -197,15 +203,15 @@ def test_a_killed_worker_is_named_and_its_examples_still_come_once(tmp_path, cap
     assert f"(pid {workers[0]}) ended with exit code -9" in rest
     assert rest.endswith("data service: stopped\n")
     assert not any(is_running(pid) for pid in workers)
-    (lost,) = re.findall(r"data service \S+: (\d+) of 2400 examples", capsys.readouterr().out)
+    (lost,) = re.findall(r"data service \S+: (\d+) of 2400 examples", "\n".join(logged.messages))
     assert 0 < int(lost) < count
     print(f"{lost} examples were lost and read here")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", ["worker", "dispatcher"])
-def test_what_never_comes_back_is_waited_for_once_and_named(lost, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(data_service, "PATIENCE_SECONDS", 20.0)
+def test_what_never_comes_back_is_waited_for_once_and_named(lost, tmp_path, logged, monkeypatch):
+    monkeypatch.setattr(served, "PATIENCE_SECONDS", 20.0)
     count, batch, epochs = 2400, 8, 2
     made = write_shards(tmp_path, {"train": random_images(count, size=32)}, records_per_shard=100)
     with (
@@ -237,7 +243,7 @@ def test_what_never_comes_back_is_waited_for_once_and_named(lost, tmp_path, caps
             pipeline.training_dataset("train", batch_size=batch, seed=5, epoch=0)
             # An abandoned client would warn every second, until the process ends.
             wait_until(lambda: "data service" not in {thread.name for thread in threading.enumerate()})
-    lines = [line for line in capsys.readouterr().out.splitlines() if "did not come" in line]
+    lines = [line for line in logged.messages if "did not come" in line]
     assert "nothing came for 20 s" in lines[0]
     assert first.address in lines[0]
     assert [line for line in lines[1:] if "Connection refused" not in line] == []

@@ -133,9 +133,10 @@ def test_a_loss_that_is_not_finite_names_step_and_batch_and_keeps_the_state_befo
 
 
 def test_a_batch_of_a_data_service_is_not_named(manifest, tmp_path, monkeypatch):
-    run = begin(manifest, tmp_path, read=ReadOptions(data_service="grpc://host:1"))
+    run = begin(manifest, tmp_path)
+    pipeline = Pipeline(manifest, ReadOptions(data_service="grpc://host:1"))
     monkeypatch.setattr(diverged, "batch_ids", lambda *_: pytest.fail("another batch would be named"))
-    told = diverged.keep_evidence(run.checkpoints, run._pipeline, run._config, run.placement, loss=math.nan)
+    told = diverged.keep_evidence(run.checkpoints, pipeline, run._config, run.placement, loss=math.nan)
     (kept,) = (tmp_path / "not_finite").iterdir()
     assert f"a batch of --data_service, which gives none twice (the state before it is {kept})" in str(told)
 

@@ -1,0 +1,145 @@
+"""What a reader is: it gives the images of one split, as batches of a `tf.data.Dataset` and as arrays.
+
+    by position   indexed.IndexedReader  local shards
+                  cache.MemoryCache      what another reader has read, kept in memory
+    as streams    streamed.StreamedReader  local or remote shards
+                  served.ServedReader      the same, by the processes of a tf.data service
+
+`Pipeline` chooses; nobody else asks which reader it is. What is true of one reader and not of another, the
+interface says.
+"""
+
+import abc
+import functools
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from cxr_data.input.batch import as_batch
+from cxr_data.input.order import PADDING, Epochs
+
+# The threads of a reader work on one batch; a second batch beside it was never faster.
+_BATCHES_READ_AT_ONCE = 1
+
+
+class Reader(abc.ABC):
+    """Reads one split.
+
+    Attributes:
+      labels: int32 [N], by position.
+      image_shape: [S, S, C] of a stored image.
+      dtype: of the stored pixels.
+      last_stage: what the whole input does last, after all that `stages` names.
+      is_repeatable: whether the same `Epochs` have the same batches each time, also after a stop.
+    """
+
+    labels: np.ndarray
+    image_shape: tuple[int, int, int]
+    dtype: str
+    last_stage: str
+    is_repeatable = True
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abc.abstractmethod
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        """Return the images [B, S, S, C] at `positions`, int64 [B], each at most once, as they are stored.
+
+        Raises:
+          DataError: one cannot be read.
+        """
+
+    @abc.abstractmethod
+    def training_batches(self, epochs: Epochs) -> tf.data.Dataset:
+        """Return `epochs.batches` full batches, of the examples of `epochs`, each once an epoch."""
+
+    @abc.abstractmethod
+    def evaluation_batches(self, positions: np.ndarray) -> tf.data.Dataset:
+        """Return a batch for each row of `positions`.
+
+        Args:
+          positions: int64 [steps, B], ascending; the last rows may hold `PADDING`, at their ends.
+        """
+
+    @abc.abstractmethod
+    def stages(
+        self, positions: np.ndarray, batch_size: int
+    ) -> Mapping[str, tf.data.Dataset | Iterator[np.ndarray]]:
+        """Return shorter and shorter inputs, to find by the differences of their rates what a stage costs.
+
+        Args:
+          positions: int64 [N], what to read; at least `batch_size`.
+          batch_size: images that are read at once.
+
+        Returns:
+          By the name of a stage, the input with this stage and all that follow in the mapping: a dataset of
+          one image an element, or an endless iterator over arrays [batch_size, S, S, C].
+        """
+
+
+class PositionalReader(Reader):
+    """A reader that can read any image at once: `read` takes `PADDING` too, for a black image.
+
+    The whole input's stages are those of `read`, at last `copy` (from the page cache into the batch),
+    and `host-to-device` (tf.data and the transfer).
+    """
+
+    last_stage = "host-to-device"
+
+    def training_batches(self, epochs: Epochs) -> tf.data.Dataset:
+        """Return the batches of `order.training_batches`, exactly."""
+        batches_of = functools.lru_cache(maxsize=2)(epochs.batches_of)
+        steps = epochs.steps
+        start = epochs.first * steps + epochs.first_step
+        return self._batches(
+            lambda step: batches_of(step // steps)[step % steps],
+            range(start, start + epochs.batches),
+            epochs.part,
+        )
+
+    def evaluation_batches(self, positions: np.ndarray) -> tf.data.Dataset:
+        """Return a batch for each row of `positions`, int64 [steps, B]."""
+        return self._batches(positions.__getitem__, range(len(positions)), positions.shape[1])
+
+    def stages(
+        self, positions: np.ndarray, batch_size: int
+    ) -> Mapping[str, tf.data.Dataset | Iterator[np.ndarray]]:
+        """Return what is left of the input without tf.data: `copy`."""
+        return {"copy": endless(self.read, shuffled(positions, batch_size))}
+
+    def _batches(
+        self, positions_at: Callable[[int], np.ndarray], steps: range, batch_size: int
+    ) -> tf.data.Dataset:
+        """Reads the batches of `steps` inside of tf.data."""
+
+        def read(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            positions = positions_at(int(step))
+            labels = np.where(positions == PADDING, 0, self.labels[positions])
+            return positions, self.read(positions), labels
+
+        def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
+            types = [tf.int64, self.dtype, tf.int32]
+            index, image, label = tf.numpy_function(read, [step], types, stateful=False)
+            return as_batch(
+                tf.ensure_shape(index, [batch_size]),
+                tf.ensure_shape(image, [batch_size, *self.image_shape]),
+                tf.ensure_shape(label, [batch_size]),
+            )
+
+        dataset = tf.data.Dataset.range(steps.start, steps.stop)
+        return dataset.map(batch, num_parallel_calls=_BATCHES_READ_AT_ONCE, deterministic=True)
+
+
+def shuffled(positions: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return full batches of `positions`, int64 [N], in some order: int64 [N // batch_size, batch_size]."""
+    order = np.random.default_rng(0).permutation(positions)
+    return order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)
+
+
+def endless(read: Callable[[np.ndarray], np.ndarray], batches: np.ndarray) -> Iterator[np.ndarray]:
+    """Read `batches`, int64 [steps, B], one after the other, again and again."""
+    while True:
+        for positions in batches:
+            yield read(positions)
