@@ -7,7 +7,6 @@ command goes on after a stop, a crash or a kill: a finished run is not run again
 stopped resumes. Any flag of `cxr_train.main` may be given; it holds for all runs.
 """
 
-import collections
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -19,21 +18,29 @@ from absl.testing import flagsaver
 from cxr_data.commands import command
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
-from cxr_data.records.manifest import Manifest, joined_splits
+from cxr_data.records.manifest import Manifest
 from cxr_data.stats import bootstrap
 from cxr_train import main as trainer
-from cxr_train.ablation import grid_process, table
+from cxr_train.ablation import table
 from cxr_train.ablation.cost import cost_lines, seconds_to_go
-from cxr_train.ablation.grid import STUDY, STUDY_SIZES, FlagSet, override, read_grid, study_grid, varied_flags
-from cxr_train.ablation.grid_data import find_data
-from cxr_train.ablation.runner import GridRun
+from cxr_train.ablation.grid import (
+    STUDY,
+    STUDY_SIZES,
+    FlagSet,
+    find_data,
+    held_out_split,
+    override,
+    read_grid,
+    study_grid,
+    varied_flags,
+)
+from cxr_train.ablation.runner import GridRun, Runner, locked, refuse_same_runs
 from cxr_train.flags.own_flags import flags_text, own_flags
 from cxr_train.runs.layout import GridLayout
 
 # Those that are not for `cxr_train.main`.
 _OWN = ("grid", "sizes", "seeds", "baseline", "split", "resamples", "dry_run", "tflops")
 _NOT_FOR_A_GRID = ("resume", "plan", "memory_gb", "emulate_step_ms", "emulate_images_per_second")
-_HELD_OUT = ("test", "validation")
 
 
 def flags_for_all_runs() -> dict[str, str]:
@@ -72,7 +79,7 @@ def plan_runs(
                 "seed": str(seed),
             }
             runs.append(_checked(one.name, placed, manifest))
-    _refuse_doubles(runs)
+    refuse_same_runs(runs)
     return runs
 
 
@@ -114,30 +121,6 @@ def _checked(name: str, values: dict[str, str], manifest: Manifest) -> GridRun:
         except (flags.Error, UsageError) as error:
             raise UsageError(f"run {name!r}: {error}") from error
     return run
-
-
-def _refuse_doubles(runs: Sequence[GridRun]) -> None:
-    # Without the directory, equal flags are the same run.
-    same = collections.defaultdict(list)
-    for run in runs:
-        same[repr(run.config.what_decides_the_result()), run.config.epochs].append(run.name)
-    for names in same.values():
-        if len(names) > 1:
-            raise UsageError(f"--grid: {' and '.join(names)} are the same run")
-
-
-def held_out_split(manifest: Manifest, trained_on: str, asked: str | None) -> str:
-    """The split whose images the table is about. Raises UsageError if it was not held out."""
-    seen = joined_splits(trained_on)
-    if asked is not None:
-        manifest.shards_of(asked)
-        if asked in seen:
-            raise UsageError(f"--split={asked}: the runs are trained on it")
-        return asked
-    for split in _HELD_OUT:
-        if split in manifest.splits and split not in seen:
-            return split
-    raise UsageError(f"--split: name the split to compare the runs on, one of {', '.join(manifest.splits)}")
 
 
 def _plan() -> tuple[list[GridRun], dict[int, Manifest], tuple[str, ...]]:
@@ -183,13 +166,14 @@ def main() -> int:
     directory = pathlib.Path(values.run_dir)
     directory.mkdir(parents=True, exist_ok=True)
     layout = GridLayout(directory)
-    with grid_process.locked(directory) as lock:
+    with locked(directory) as lock:
         not_given = {name for name, flag in own_flags().items() if not flag.present}
         text = flags_text(leave_out=not_given, resolved={"run_dir": str(directory)})
         storage.replace(layout.flags, text.encode())
-        statuses, stopped = _run_all(runs, list(data.values()), grid_process.Runner(lock))
+        runner = Runner(lock)
+        statuses = runner.run_all(runs, lambda: seconds_to_go(runs, list(data.values()), values.tflops))
     again = f"python -m cxr_train.ablate --flagfile={shlex.quote(str(layout.flags))}"
-    if stopped:
+    if runner.stopped:
         print(f"stopped; go on with: {again}")
         return 0
     result = table.ablation(
@@ -207,31 +191,6 @@ def main() -> int:
     if statuses:
         print(f"{len(statuses)} of {len(runs)} runs are not finished; try them again with: {again}")
     return 1 if statuses else 0
-
-
-def _run_all(
-    runs: Sequence[GridRun], data: Sequence[Manifest], runner: grid_process.Runner
-) -> tuple[dict[str, str], bool]:
-    """Runs what is not finished; returns by label why it still is not, and whether it was stopped."""
-    statuses: dict[str, str] = {}
-    left = [run for run in runs if not run.is_finished]
-    with runner.listening():
-        for number, run in enumerate(left):
-            if runner.stopped:
-                break
-            to_go = seconds_to_go(runs, data, flags.FLAGS.tflops)
-            told = f"; about {to_go / 3600:.1f} h to go" if to_go is not None else ""
-            print(
-                f"\n[{number + 1} of {len(left)}] {run.label}{told}\n{shlex.join(run.command())}", flush=True
-            )
-            code = runner.run(run.command())
-            if runner.stopped or run.is_finished:
-                continue
-            # A run that was itself asked to stop ends with 0.
-            reason = f"failed, {grid_process.exit_reason(code)}" if code else "stopped"
-            statuses[run.label] = f"{reason} after {run.epochs_done} epochs"
-            print(f"{run.label}: {statuses[run.label]}; goes on with the next", flush=True)
-    return statuses, runner.stopped
 
 
 def console_main() -> None:

@@ -27,7 +27,6 @@ from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.synthetic.embedded import make_embedded_sample
 from cxr_train.after_training import conclude, evaluate_best
 from cxr_train.engine.cluster import clear_cluster_errors, only_the_chief_speaks
-from cxr_train.engine.determinism import make_deterministic
 from cxr_train.engine.strategy import (
     PRECISIONS,
     STRATEGIES,
@@ -35,6 +34,7 @@ from cxr_train.engine.strategy import (
     Placement,
     check_logical_devices,
     choose_placement,
+    make_deterministic,
     split_cpu,
 )
 from cxr_train.flags.own_flags import flags_text, refuse_other_flags

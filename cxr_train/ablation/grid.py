@@ -1,4 +1,4 @@
-"""Which runs an ablation has: the study's sixteen, or a user's own.
+"""Which runs an ablation has, the study's sixteen or a user's own, and on which shards.
 
 A grid is a list of named sets of flags of `cxr_train.main`; a run is one of them with a seed.
 """
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.errors import UsageError
+from cxr_data.records.manifest import Manifest, joined_splits, read_manifest
 
 STUDY = "study"
 STUDY_BASELINE = "inception_v3-360-128-32"
@@ -20,6 +21,10 @@ _STUDY_BACKBONES = ("inception_v3", "vgg16")
 _STUDY_HEADS = ("128-32", "1024-1024")
 _STUDY_DROPOUTS = (0.0, 0.5)
 
+# Looked for in this order.
+_HELD_OUT = ("test", "validation")
+# In --data.
+_SIZE = "{size}"
 # What a grid itself decides for every run, or what trains nothing.
 _RESERVED = (
     "data",
@@ -148,3 +153,84 @@ def override(grid: Sequence[FlagSet], given: Mapping[str, str]) -> tuple[FlagSet
                 f"--{name}={given[name]}: the grid varies it; leave it out, or write a --grid file"
             )
     return tuple(FlagSet(one.name, {**one.flags, **given}) for one in grid)
+
+
+def find_data(given: str, grid: Sequence[FlagSet]) -> dict[int, Manifest]:
+    """The manifests of a grid's data, by image size.
+
+    Args:
+      given: one directory, several separated by commas, or a pattern with `{size}`.
+      grid: whose `image_size` flags say which sizes are needed; without them, there must be one.
+
+    Raises:
+      UsageError: a size has no directory, or not exactly one; or they are not of the same images.
+      DataError: a directory is no finished dataset.
+    """
+    sizes = sorted({_size_of(one) for one in grid if "image_size" in one.flags})
+    if _SIZE in given:
+        if not sizes:
+            raise UsageError(f"--data={given}: no run has --image_size, so there is no size to put there")
+        directories = [given.replace(_SIZE, str(size)) for size in sizes]
+    else:
+        directories = [directory for directory in given.split(",") if directory]
+    found: dict[int, Manifest] = {}
+    for directory in directories:
+        manifest = read_manifest(directory)
+        if manifest.size in found:
+            raise UsageError(
+                f"--data: {found[manifest.size].directory} and {directory} both hold {manifest.size} px"
+            )
+        found[manifest.size] = manifest
+    for size in sizes:
+        if size not in found:
+            raise UsageError(
+                f"--data={given}: holds no {size} px images; make them with the command that made "
+                f"{directories[0]}, its --output another and --size={size}"
+            )
+    unsized = [one.name for one in grid if "image_size" not in one.flags]
+    if unsized and len(found) > 1:
+        raise UsageError(f"--data={given}: several sizes, and run {unsized[0]!r} has no --image_size")
+    _refuse_other_images(list(found.values()))
+    return found
+
+
+def _size_of(one: FlagSet) -> int:
+    text = one.flags["image_size"]
+    if not text.isdecimal():
+        raise UsageError(f"run {one.name!r}: --image_size={text} is no number of pixels")
+    return int(text)
+
+
+def _refuse_other_images(manifests: Sequence[Manifest]) -> None:
+    """Runs can be compared on the same images only, split in the same way."""
+    first = manifests[0]
+    for other in manifests[1:]:
+        for name in ("class_names", "counts", "inputs_hash", "seed"):
+            if getattr(first, name) != getattr(other, name):
+                raise UsageError(
+                    f"--data: {first.directory} and {other.directory} are not of the same images in the same "
+                    f"splits (their {name} differ): make both from one source with the same flags but --size"
+                )
+
+
+def held_out_split(manifest: Manifest, trained_on: str, asked: str | None) -> str:
+    """Return the split whose images the table is about.
+
+    Args:
+      manifest: of the data.
+      trained_on: a split, or several joined by `+`.
+      asked: the user's choice; None for the usual one.
+
+    Raises:
+      UsageError: it was not held out, or none was.
+    """
+    seen = joined_splits(trained_on)
+    if asked is not None:
+        manifest.shards_of(asked)
+        if asked in seen:
+            raise UsageError(f"--split={asked}: the runs are trained on it")
+        return asked
+    for split in _HELD_OUT:
+        if split in manifest.splits and split not in seen:
+            return split
+    raise UsageError(f"--split: name the split to compare the runs on, one of {', '.join(manifest.splits)}")

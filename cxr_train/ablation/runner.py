@@ -1,13 +1,31 @@
-"""One run of a grid: a run directory of `cxr_train.main`, and how far it is."""
+"""The runs of a grid: how far each is, and running what is left, one process at a time.
 
+A run is a run directory of `cxr_train.main`. In a process of its own, a crash ends one run, and memory
+is given back.
+"""
+
+import collections
+import contextlib
 import dataclasses
+import fcntl
+import logging
+import os
 import pathlib
+import shlex
+import signal
+import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
 
 from cxr_data.core.errors import UsageError
 from cxr_train.runs.config import TrainConfig
-from cxr_train.runs.layout import RunLayout
+from cxr_train.runs.layout import GridLayout, RunLayout
+
+logger = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,3 +108,123 @@ class GridRun:
             *(f"--{n}={value}" for n, value in self.flags.items()),
         ]
         return [*line, "--resume"] if self.is_begun else line
+
+
+@contextlib.contextmanager
+def locked(directory: pathlib.Path) -> Iterator[int]:
+    """Waits until no other process works in `directory`, and keeps others out.
+
+    A run inherits the lock: where its grid was killed, it holds the lock until it has ended too.
+
+    Yields:
+      The file descriptor to pass on.
+    """
+    descriptor = os.open(GridLayout(directory).lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        told = False
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    holder = os.pread(descriptor, 1000, 0).decode()
+                    logger.info("waits for %s, at work in %s", holder or "another process", directory)
+                told = True
+                time.sleep(1)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class Runner:
+    """Runs one process after the other, and passes SIGTERM and SIGINT on to the one at work.
+
+    Args:
+      lock: what `locked` gave.
+
+    Attributes:
+      stopped: whether such a signal came.
+    """
+
+    def __init__(self, lock: int) -> None:
+        self._lock = lock
+        self._process: subprocess.Popen[bytes] | None = None
+        self.stopped = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator["Runner"]:
+        """Listens for signals while the context is open."""
+        handlers = {number: signal.signal(number, self._pass_on) for number in _SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def run(self, command: list[str]) -> int:
+        """Runs a command, which writes where this process does, and returns its exit code."""
+        # Inherited signal masks aside, a terminal's Ctrl-C reaches both; the run takes two
+        # signals within a second for one.
+        self._process = subprocess.Popen(command, pass_fds=[self._lock])
+        holder = f"process {os.getpid()} or its run, process {self._process.pid}"
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, holder.encode(), 0)
+        if self.stopped:
+            self._process.terminate()  # the signal came while it was started
+        code = self._process.wait()
+        self._process = None
+        return code
+
+    def run_all(self, runs: Sequence[GridRun], seconds_to_go: Callable[[], float | None]) -> dict[str, str]:
+        """Run what is not finished, until `stopped`.
+
+        Args:
+          runs: of the grid.
+          seconds_to_go: estimates how long the rest takes; None where it is not known.
+
+        Returns:
+          By label of the runs that were tried, why they still are not finished.
+        """
+        statuses: dict[str, str] = {}
+        left = [run for run in runs if not run.is_finished]
+        with self.listening():
+            for number, run in enumerate(left):
+                if self.stopped:
+                    break
+                to_go = seconds_to_go()
+                told = f"; about {to_go / 3600:.1f} h to go" if to_go is not None else ""
+                line = shlex.join(run.command())
+                logger.info("\n[%d of %d] %s%s\n%s", number + 1, len(left), run.label, told, line)
+                code = self.run(run.command())
+                if self.stopped or run.is_finished:
+                    continue
+                # A run that was itself asked to stop ends with 0.
+                reason = f"failed, {exit_reason(code)}" if code else "stopped"
+                statuses[run.label] = f"{reason} after {run.epochs_done} epochs"
+                logger.info("%s: %s; goes on with the next", run.label, statuses[run.label])
+        return statuses
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+        if self._process is not None:
+            self._process.send_signal(number)
+
+
+def exit_reason(code: int) -> str:
+    """What an exit code other than 0 says, as of `subprocess.Popen.wait`."""
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    return f"killed by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
+
+
+def refuse_same_runs(runs: Sequence[GridRun]) -> None:
+    """Raise UsageError if two runs are the same but for their directories."""
+    # Without the directory, equal flags are the same run.
+    same = collections.defaultdict(list)
+    for run in runs:
+        same[repr(run.config.what_decides_the_result()), run.config.epochs].append(run.name)
+    for names in same.values():
+        if len(names) > 1:
+            raise UsageError(f"--grid: {' and '.join(names)} are the same run")

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import os
 import re
 import signal
@@ -23,6 +24,8 @@ import tensorflow as tf
 
 from cxr_data.core.errors import CxrError, UsageError
 from cxr_data.input.order import InputWorker
+
+logger = logging.getLogger(__name__)
 
 TF_CONFIG_EXAMPLE = (
     """TF_CONFIG='{"cluster": {"worker": ["host0:2222", "host1:2222"]}, """
@@ -129,7 +132,7 @@ def join_cluster(cluster: Cluster) -> tf.distribute.Strategy:
     me = cluster.name(cluster.number)
     # Python's handler would answer Ctrl-C only once TensorFlow returns; there is nothing to save yet.
     answer = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    print(f"{me} of {cluster.size} waits for the others; worker 0 writes and reports", flush=True)
+    logger.info("%s of %d waits for the others; worker 0 writes and reports", me, cluster.size)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError) as error:

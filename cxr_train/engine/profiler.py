@@ -1,10 +1,13 @@
 """`--profile_steps=10:20`: a TensorBoard trace of some steps of a run."""
 
 import contextlib
+import logging
 import pathlib
 from collections.abc import Iterator
 
 from cxr_data.core.errors import UsageError
+
+logger = logging.getLogger(__name__)
 
 
 def parse_steps(text: str, *, of: int | None = None) -> range:
@@ -84,6 +87,6 @@ class StepProfiler:
         import tensorflow as tf
 
         tf.profiler.experimental.stop()
-        print(f"profile of steps {self._first}:{self._next}: {self._directory}/plugins/profile", flush=True)
+        logger.info("profile of steps %d:%d: %s/plugins/profile", self._first, self._next, self._directory)
         self._steps = range(0)
         self._first = None

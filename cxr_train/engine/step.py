@@ -7,13 +7,12 @@ be compiled once there are two replicas. On one device they are one program, whi
 updates the variables in place (XLA aliases its outputs with its inputs).
 """
 
-import sys
+import logging
 from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from cxr_data.core.tensorflow_private import take_reduced_gradients
 from cxr_data.input.batch import expand_image
@@ -27,6 +26,8 @@ from cxr_train.recipe.ema import WeightAverage
 from cxr_train.recipe.loss import Objective
 from cxr_train.recipe.loss_scale import LossScale, all_finite
 from cxr_train.recipe.optimizers import ParameterGroups
+
+logger = logging.getLogger(__name__)
 
 Gradients = list[tf.Tensor]
 
@@ -237,7 +238,7 @@ class PredictStep:
     Args:
       model: as for `TrainStep`.
       placement: where and how it computes; where `auto` chose XLA, and that cannot compile the
-        network, it says so on stderr and goes on without.
+        network, it logs so and goes on without.
     """
 
     def __init__(self, model: keras.Model, placement: Placement) -> None:
@@ -254,7 +255,7 @@ class PredictStep:
             logits = self._run(batch["image"])
         except tf.errors.OpError as error:
             placement, choice = go_on_uncompiled(error, self._placement)
-            tqdm.write(str(choice), file=sys.stderr)  # stdout may be a table of predictions
+            logger.info("%s", choice)
             self._place(placement)
             logits = self._run(batch["image"])
         return self.gather(logits)

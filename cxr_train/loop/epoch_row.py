@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_data.stats.undefined import json_number
-from cxr_train.loop.clock import Clock
+from cxr_train.loop.throughput import Clock
 
 
 def make(

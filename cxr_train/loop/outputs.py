@@ -1,6 +1,8 @@
 """What a run writes after each epoch, beside its checkpoints: the row, the curves, the models."""
 
 import contextlib
+import json
+import logging
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -8,11 +10,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from cxr_data.core import local_store, storage
 from cxr_data.core.errors import CxrError
 from cxr_train.loop import epoch_row
-from cxr_train.loop.history import History
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.run_model import link_model, save_model
+
+logger = logging.getLogger(__name__)
 
 
 class Outputs:
@@ -54,7 +58,7 @@ class Outputs:
         with self._clear_errors():
             self._history.append(row)
             epoch_row.summarize(row, self._summaries)
-        print(epoch_row.line(row), flush=True)
+        logger.info("%s", epoch_row.line(row))
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:
@@ -67,3 +71,28 @@ class Outputs:
                 f"cannot write the epoch's results into {self._layout.directory}: {reason}; "
                 "the checkpoints are as they were, --resume goes on from the newest"
             ) from error
+
+
+class History:
+    """The rows of the epochs completed, one each, also when a run went on from an older state.
+
+    Args:
+      path: of the file; it need not exist.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds the row of an epoch and waits until it is on the disk."""
+        local_store.append(self._path, (json.dumps(row) + "\n").encode())
+
+    def keep(self, epochs: int) -> None:
+        """Keeps the rows of the first `epochs` epochs: those after them will be trained again.
+
+        A row is written before the checkpoint that holds its epoch, so that none is missing.
+        """
+        if not self._path.exists():
+            return
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        storage.replace(self._path, "".join(lines[:epochs]).encode())

@@ -1,6 +1,7 @@
 """The outer loop: epochs, evaluation, checkpoints; the compiled steps are in `step`."""
 
 import contextlib
+import logging
 import math
 import pathlib
 import sys
@@ -25,13 +26,14 @@ from cxr_train.loop import diverged, epoch_row, throughput
 from cxr_train.loop.assemble import assemble_training
 from cxr_train.loop.batch_size import planned_memory
 from cxr_train.loop.checkpoint import Checkpoints
-from cxr_train.loop.clock import Clock
 from cxr_train.loop.outputs import Outputs
 from cxr_train.loop.stop import Stopped, StopRequest
-from cxr_train.loop.throughput import peak_memory
+from cxr_train.loop.throughput import Clock, peak_memory
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import BEST_NAME
 from cxr_train.runs.monitor import Monitor
+
+logger = logging.getLogger(__name__)
 
 # A host call lasts about this long: short enough to answer a signal and to move the
 # progress bar, long enough that the host's share is nothing.
@@ -177,7 +179,7 @@ class Trainer:
 
     def _go_on_uncompiled(self, error: tf.errors.OpError) -> None:
         self.placement, choice = go_on_uncompiled(error, self.placement)
-        print(choice, flush=True)
+        logger.info("%s", choice)
         self._training.step.retrace(compile=False)
         self._predict_step = PredictStep(self.model, self.placement)
 
@@ -186,7 +188,7 @@ class Trainer:
         patience = self._config.early_stopping
         idle = epoch - int(self.checkpoints.best_epoch.numpy())
         if epoch and patience and idle >= patience:
-            print(f"early stopping: {self._config.monitor} has not improved for {idle} epochs")
+            logger.info("early stopping: %s has not improved for %d epochs", self._config.monitor, idle)
             return True
         return epoch >= self._config.epochs
 

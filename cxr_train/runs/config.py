@@ -50,7 +50,7 @@ class TrainConfig:
       monitor: one of `monitor.MONITORS`; its best epoch is kept as best.keras.
       early_stopping: ends the run after so many epochs in a row without a better one; 0 for never.
       save_minutes: the state is saved at least so often while training.
-      deterministic: whether every operation is, see `determinism`.
+      deterministic: whether every operation is, see `strategy.make_deterministic`.
       profile_steps: which steps are traced, such as `10:20`; empty for none.
     """
 

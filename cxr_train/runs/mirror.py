@@ -8,6 +8,7 @@ over by the resume.
 """
 
 import contextlib
+import logging
 import pathlib
 import tempfile
 import threading
@@ -17,6 +18,8 @@ from cxr_data.core import storage
 from cxr_data.core.errors import CxrError, DataError
 from cxr_data.core.local_store import TEMPORARY_SUFFIX
 from cxr_train.runs.layout import CONFIG_NAME, SUMS_NAME, WRITING
+
+logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 10.0
 # A checkpoint counts once its checksums are there, a run once its configuration is.
@@ -90,7 +93,7 @@ class RunMirror:
                 try:
                     self.push()
                 except DataError as error:
-                    print(f"warning: {error}; tried again later", flush=True)
+                    logger.warning("%s; tried again later", error)
 
         thread = threading.Thread(target=look, daemon=True)
         thread.start()
@@ -140,4 +143,4 @@ def mirrored(remote: str, leave: Sequence[str] = ()) -> Iterator[str]:
         except CxrError as error:
             # Users know nothing of the mirror.
             raise type(error)(str(error).replace(local, remote)) from error
-    print(f"uploaded to {remote}")
+    logger.info("uploaded to %s", remote)

@@ -10,8 +10,7 @@ from shards import random_images, write_shards
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.records.manifest import write_manifest
 from cxr_train.ablation.cost import flops_per_image
-from cxr_train.ablation.grid import FlagSet, override, read_grid, study_grid, varied_flags
-from cxr_train.ablation.grid_data import find_data
+from cxr_train.ablation.grid import FlagSet, find_data, override, read_grid, study_grid, varied_flags
 from cxr_train.ablation.runner import GridRun
 from cxr_train.runs.config import TrainConfig
 

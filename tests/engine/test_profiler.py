@@ -1,5 +1,6 @@
 """`--profile_steps`: which steps are traced, and the trace that a run leaves."""
 
+import logging
 import pathlib
 
 import pytest
@@ -36,14 +37,15 @@ def test_calls_end_where_the_trace_begins_and_traced_steps_are_calls_of_their_ow
     assert not StepProfiler(range(0), tmp_path).is_past(6)
 
 
-def test_a_run_leaves_a_trace_of_exactly_these_steps(tiny, tmp_path, capsys):
+def test_a_run_leaves_a_trace_of_exactly_these_steps(tiny, tmp_path, caplog):
     splits = {"train": random_images(4 * STEPS_PER_EPOCH), "validation": random_images(4)}
     manifest = write_shards(tmp_path / "data", splits)
-    make_trainer(manifest, tmp_path / "run", epochs=2, profile_steps="6:8").run(StopRequest())
+    with caplog.at_level(logging.INFO, "cxr_train"):
+        make_trainer(manifest, tmp_path / "run", epochs=2, profile_steps="6:8").run(StopRequest())
     logs = tmp_path / "run/tensorboard"
     (trace,) = logs.glob("plugins/profile/*/*.xplane.pb")
     assert traced_steps(trace) == [6, 7]
-    assert f"profile of steps 6:8: {logs}/plugins/profile" in capsys.readouterr().out
+    assert f"profile of steps 6:8: {logs}/plugins/profile" in caplog.messages
     # Steps are numbered from the start of the run: these are of the second epoch.
     assert STEPS_PER_EPOCH <= 6
 

@@ -1,6 +1,7 @@
 """A network that XLA cannot compile: auto goes on without it from the same batch, on says why not."""
 
 import dataclasses
+import logging
 import pathlib
 
 import keras
@@ -14,10 +15,10 @@ from tiny import make_trainer, registered
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import CxrError
 from cxr_data.input.pipeline import Pipeline
-from cxr_train import predict
 from cxr_train.engine.strategy import Placement, choose_placement
 from cxr_train.engine.xla import go_on_uncompiled
 from cxr_train.evaluation import evaluator
+from cxr_train.inference import predictor
 from cxr_train.inference.files import ImageFile
 from cxr_train.loop.stop import StopRequest
 from cxr_train.loop.trainer import Trainer
@@ -49,10 +50,11 @@ def trainer(manifest, run_dir, *, compile: bool, why: str = "") -> Trainer:
     return make_trainer(manifest, run_dir, placement, backbone="text", epochs=1, head=())
 
 
-def test_auto_says_so_in_one_line_and_trains_on_the_same_batches(manifest, tmp_path, capfd):
+def test_auto_says_so_in_one_line_and_trains_on_the_same_batches(manifest, tmp_path, caplog):
     run = trainer(manifest, tmp_path / "auto", compile=True, why="a GPU gains from fusion")
-    run.run(StopRequest())
-    (line,) = [line for line in capfd.readouterr().out.splitlines() if line.startswith("xla: ")]
+    with caplog.at_level(logging.INFO, "cxr_train"):
+        run.run(StopRequest())
+    (line,) = [line for line in caplog.messages if line.startswith("xla: ")]
     assert line.startswith("xla: off (auto: XLA cannot compile this network on this device: ")
     assert "AsString" in line
     plain = trainer(manifest, tmp_path / "off", compile=False)
@@ -86,7 +88,7 @@ def run_dir(manifest, tmp_path) -> pathlib.Path:
     return tmp_path / "run"
 
 
-def test_an_evaluation_goes_on_without_xla(manifest, run_dir, capfd):
+def test_an_evaluation_goes_on_without_xla(manifest, run_dir, caplog):
     model = keras.saving.load_model(run_dir / "best.keras")
     found = []
     for placement in (
@@ -95,28 +97,30 @@ def test_an_evaluation_goes_on_without_xla(manifest, run_dir, capfd):
     ):
         options = evaluator.EvaluationOptions(resamples=100)
         arguments = (run_dir, Pipeline(manifest), "validation", model, placement)
-        found.append(evaluator.evaluate_split(*arguments, batch_size=2, options=options))
+        with caplog.at_level(logging.INFO, "cxr_train"):
+            found.append(evaluator.evaluate_split(*arguments, batch_size=2, options=options))
     assert found[0] == found[1]
-    lines = [line for line in capfd.readouterr().err.splitlines() if "xla: " in line]
+    lines = [line for line in caplog.messages if line.startswith("xla: ")]
     assert len(lines) == 1
     assert "xla: off (auto: XLA cannot compile this network on this device: " in lines[0]
 
 
-def test_a_prediction_goes_on_without_xla(run_dir, capfd, monkeypatch):
+def test_a_prediction_goes_on_without_xla(run_dir, capfd, caplog, monkeypatch):
     Image.linear_gradient("L").save(run_dir / "x.png")
     files = [ImageFile("x.png", str(run_dir / "x.png"))]
-    plain = predict.predict_files(files, run_dir, xla="off")
+    plain = predictor.predict_files(files, run_dir, xla="off")
     with pytest.raises(CxrError, match="--xla=on: XLA cannot compile .*AsString"):
-        predict.predict_files(files, run_dir, xla="on")
+        predictor.predict_files(files, run_dir, xla="on")
 
     def on_a_gpu(*arguments: str) -> Placement:
         chosen = dataclasses.replace(choose_placement(*arguments), compile=True)
         return dataclasses.replace(chosen, choices=(Choice("xla", "on", "a GPU gains from fusion"),))
 
-    monkeypatch.setattr(predict, "choose_placement", on_a_gpu)
+    monkeypatch.setattr(predictor, "choose_placement", on_a_gpu)
     capfd.readouterr()
-    assert predict.predict_files(files, run_dir) == plain
-    said = capfd.readouterr()
-    assert not said.out  # the place of the table
-    assert "xla: on (auto: a GPU gains from fusion)" in said.err
-    assert "xla: off (auto: XLA cannot compile" in said.err
+    with caplog.at_level(logging.INFO, "cxr_train"):
+        assert predictor.predict_files(files, run_dir) == plain
+    assert not capfd.readouterr().out  # the place of the table
+    chosen, without = (line for line in caplog.messages if line.startswith("xla: "))
+    assert chosen == "xla: on (auto: a GPU gains from fusion)"
+    assert without.startswith("xla: off (auto: XLA cannot compile")

@@ -21,8 +21,7 @@ from cxr_data.core.runtime import start
 from cxr_data.images import resize
 from cxr_data.images.decode import decode_pixels
 from cxr_data.records.manifest import write_manifest
-from cxr_train import export, predict
-from cxr_train.inference import export_formats, graph_preprocess
+from cxr_train.inference import export_formats, exporter, graph_preprocess, predictor
 from cxr_train.inference.files import ImageFile
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_model import load_best_model
@@ -84,16 +83,16 @@ def test_a_graph_that_could_not_do_what_the_sharder_did_is_refused(manifest, tmp
         write_manifest(dataclasses.replace(manifest, directory=str(run_dir), **changes))
         config = TrainConfig.load(run_dir / "config.json")
         with pytest.raises(UsageError, match="which a graph cannot do: tflite and onnx take pixels"):
-            export.export(config, run_dir, "savedmodel", tmp_path / "out", [])
+            exporter.export_model(config, run_dir, "savedmodel", tmp_path / "out", [])
         assert not (tmp_path / "out").exists()
 
 
 def test_a_run_whose_data_is_gone_is_checked_on_images_that_are_named(manifest, tmp_path):
     config = TrainConfig("mobilenet_v2", str(tmp_path / "gone"), str(tmp_path), weights="none")
     with pytest.raises(DataError, match="gone has no manifest.json: .*; or name some .*--images=FILE"):
-        export.images_to_check(config, manifest, [])
+        exporter.images_to_check(config, manifest, [])
     path = save(tmp_path / "1.png", encoded(picture(0), "PNG"))
-    assert len(export.images_to_check(config, manifest, [str(path)])) == 1
+    assert len(exporter.images_to_check(config, manifest, [str(path)])) == 1
 
 
 STRANGER = """
@@ -114,7 +113,7 @@ def test_a_saved_model_serves_image_bytes_without_this_project(manifest, tmp_pat
     config = TrainConfig.load(tmp_path / "run" / "config.json")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="The structure of `inputs`")
-        export.export(config, tmp_path / "run", "savedmodel", tmp_path / "served", [])
+        exporter.export_model(config, tmp_path / "run", "savedmodel", tmp_path / "served", [])
     names = [
         save(tmp_path / f"{seed}.jpg", encoded(picture(seed, 100 + 60 * seed, 90), "JPEG"))
         for seed in range(4)
@@ -124,27 +123,27 @@ def test_a_saved_model_serves_image_bytes_without_this_project(manifest, tmp_pat
         list(map(str, line)), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert result.returncode == 0, result.stderr
-    rows = predict.predict_files([ImageFile(str(n), str(n)) for n in names], tmp_path / "run")
+    rows = predictor.predict_files([ImageFile(str(n), str(n)) for n in names], tmp_path / "run")
     expected = [list(row["probabilities"].values()) for row in rows]
     np.testing.assert_allclose(np.load(tmp_path / "said.npy"), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("form", export.FORMATS)
+@pytest.mark.parametrize("form", export_formats.FORMATS)
 def test_every_format_says_the_same_as_the_model_in_every_precision(manifest, tmp_path, form, policy):
     make_run(tmp_path / "run", manifest, policy=policy)
     config = TrainConfig.load(tmp_path / "run" / "config.json")
     assert {layer.dtype_policy.name for layer in load_best_model(tmp_path / "run").layers} >= {policy}
-    difference = export.export(config, tmp_path / "run", form, tmp_path / "exported", [])
-    assert difference <= export.TOLERANCES[policy]
+    difference = exporter.export_model(config, tmp_path / "run", form, tmp_path / "exported", [])
+    assert difference <= exporter.TOLERANCES[policy]
     # The other precisions would not pass for float32.
-    assert (policy == "float32" or form == "savedmodel") == (difference <= export.TOLERANCES["float32"])
+    assert (policy == "float32" or form == "savedmodel") == (difference <= exporter.TOLERANCES["float32"])
 
 
 def test_an_onnx_file_says_what_it_takes_and_gives(manifest, tmp_path):
     model = make_run(tmp_path / "run", manifest)
     config = TrainConfig.load(tmp_path / "run" / "config.json")
-    export.export(config, tmp_path / "run", "onnx", tmp_path / "model.onnx", [])
+    exporter.export_model(config, tmp_path / "run", "onnx", tmp_path / "model.onnx", [])
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     assert [(one.name, one.shape[1:], one.type) for one in session.get_inputs()] == [
         ("pixels", [32, 32, 3], "tensor(float)")
@@ -175,7 +174,9 @@ def test_images_to_check_with_that_cannot_be_used_are_told_from_the_others(manif
         (deep, "--images: a SavedModel takes JPEG .* not CMYK, 16 bits"),
     ):
         with pytest.raises(DataError, match=message):
-            export.export(config, tmp_path / "run", "savedmodel", tmp_path / "out", [str(good), str(bad)])
+            exporter.export_model(
+                config, tmp_path / "run", "savedmodel", tmp_path / "out", [str(good), str(bad)]
+            )
         assert not list(tmp_path.glob("out*"))
 
 
@@ -184,5 +185,5 @@ def test_an_export_that_says_something_else_is_refused(manifest, tmp_path, monke
     config = TrainConfig.load(tmp_path / "run" / "config.json")
     monkeypatch.setattr(export_formats, "run_tflite", lambda path, pixels: np.full((len(pixels), 3), 1 / 3))
     with pytest.raises(CxrError, match="says something else than the model: .* nothing was written"):
-        export.export(config, tmp_path / "run", "tflite", tmp_path / "model.tflite", [])
+        exporter.export_model(config, tmp_path / "run", "tflite", tmp_path / "model.tflite", [])
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -9,8 +9,7 @@ import tensorflow as tf
 from cxr_data.input.bottleneck import InputRates
 from cxr_train.engine.multi_step import StepRecords
 from cxr_train.loop import throughput
-from cxr_train.loop.clock import Clock
-from cxr_train.loop.throughput import PeakMemory
+from cxr_train.loop.throughput import Clock, PeakMemory
 
 RATES = InputRates(400.0, {"storage": 0.001, "copy": 0.0015})
 PEAK = PeakMemory(3_000_000_000, "the test")

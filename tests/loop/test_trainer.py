@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import math
 import resource
 
@@ -141,14 +142,15 @@ def test_a_batch_of_a_data_service_is_not_named(manifest, tmp_path, monkeypatch)
     assert f"a batch of --data_service, which gives none twice (the state before it is {kept})" in str(told)
 
 
-def test_steps_that_were_skipped_are_counted_and_said(manifest, tmp_path, capsys):
+def test_steps_that_were_skipped_are_counted_and_said(manifest, tmp_path, caplog):
     run = begin(manifest, tmp_path, precision="mixed_float16", epochs=1)
     run._training.loss_scale.scale.assign(2.0**24)
-    run.run(StopRequest())
+    with caplog.at_level(logging.INFO, "cxr_train"):
+        run.run(StopRequest())
     (row,) = rows(tmp_path)
     assert row["train"]["skipped_steps"] == int(run._training.loss_scale.skipped_steps) > 0
     said = f"| {row['train']['skipped_steps']} steps skipped so far: gradients not finite"
-    assert capsys.readouterr().out.splitlines()[-1].endswith(said)
+    assert caplog.messages[-1].endswith(said)
 
 
 def test_a_disk_that_takes_no_more_is_one_line(manifest, tmp_path):

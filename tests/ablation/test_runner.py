@@ -10,12 +10,13 @@ import pytest
 from project import ROOT
 from waiting import SECONDS
 
-from cxr_train.ablation.grid_process import Runner, exit_reason, locked
+from cxr_train.ablation.runner import Runner, exit_reason, locked
 
 # Runs a run that ends well on SIGTERM, as `cxr_train.main` does, and then would run another.
 GRID = '''
 import pathlib, sys
-from cxr_train.ablation.grid_process import Runner, locked
+from cxr_data.commands.messages import shown_messages
+from cxr_train.ablation.runner import Runner, locked
 
 RUN = """
 import signal, sys, time
@@ -24,7 +25,7 @@ print("at work", flush=True)
 time.sleep(60)
 """
 directory = pathlib.Path(sys.argv[1])
-with locked(directory) as lock:
+with shown_messages(), locked(directory) as lock:
     print("locked", flush=True)
     with Runner(lock).listening() as runner:
         while not runner.stopped:
