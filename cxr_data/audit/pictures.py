@@ -39,7 +39,7 @@ class Pictures:
       splits: split of each.
       labels: int [N], index into `class_names`.
       class_names: in the order of the label values.
-      rows: [N] of `features.FEATURES_DTYPE`.
+      rows: [N] of `measure.FEATURES_DTYPE`.
       has_files: whether the rows say anything about the files.
       stored: what decides the stored pixels: equal ones can only be asked for where it is the same.
       load: gives the picture at a position, uint8 [S, S] or [S, S, 3]; None where only thumbnails are known.

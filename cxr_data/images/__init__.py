@@ -1,1 +1,1 @@
-"""From the bytes of an image file to the pixels of a record. Nothing here imports TensorFlow."""
+"""From an image file to the pixels of a record. Nothing imports TensorFlow, but the pixels of plain DICOM."""

@@ -37,7 +37,7 @@ def adopt(
       class_names: in the order of the label values.
       size: height and width of every image, in pixels.
       channels: 1 or 3.
-      dtype: one of `record.DTYPES`; float32 must be a FloatList, the others one bytes value.
+      dtype: one of `example.DTYPES`; float32 must be a FloatList, the others one bytes value.
       threads: files scanned at once.
       tick: called with the name of each file that was scanned.
 
