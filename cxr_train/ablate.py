@@ -176,7 +176,7 @@ def main() -> int:
     if runner.stopped:
         print(f"stopped; go on with: {again}")
         return 0
-    result = table.ablation(
+    result = table.make_table(
         runs,
         [statuses.get(run.label, "finished") for run in runs],
         varied=varied,
@@ -185,7 +185,7 @@ def main() -> int:
         picked_on=split == values.validation_split,
         resamples=values.resamples,
     )
-    table.write(directory, result)
+    table.write_table(directory, result)
     print(f"\n{table.to_text(result)}\nwritten: {layout.table('json')}, .csv, .txt")
     print("Research software: nothing here is a diagnosis.")
     if statuses:

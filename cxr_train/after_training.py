@@ -57,7 +57,7 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
             options=options,
             check_stop=stop.check,
         )
-        print(f"\n{split} split, best epoch\n{text.table(summary)}")
+        print(f"\n{split} split, best epoch\n{text.evaluation_table(summary)}")
 
 
 def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:

@@ -87,7 +87,7 @@ def main() -> int:
         _evaluate_validation(run_dir, config, read, evaluate)
     pipeline = Pipeline(manifest, read)
     summary = evaluate(pipeline=pipeline, split=values.split, options=options, output=output)
-    print(f"{values.split} split of {manifest.directory}\n{text.table(summary)}")
+    print(f"{values.split} split of {manifest.directory}\n{text.evaluation_table(summary)}")
     place, layout = published(str(output)), RunLayout(output)
     print(f"written: {place}/{layout.metrics(values.split).name}, {layout.predictions(values.split).name}")
     if output == run_dir / below:

@@ -46,7 +46,7 @@ METRICS = {
 Row = dict[str, Any]
 
 
-def ablation(
+def make_table(
     runs: Sequence[GridRun],
     statuses: Sequence[str],
     *,
@@ -140,7 +140,7 @@ def _over_seeds(rows: Sequence[Row]) -> dict[str, Row]:
     return summary
 
 
-def to_csv(table: Mapping[str, Any]) -> str:
+def table_to_csv(table: Mapping[str, Any]) -> str:
     """One line a run, with the numbers of `ablation.json` in columns."""
     rows = table["rows"]
     flags = list(rows[0]["flags"])
@@ -226,11 +226,11 @@ def _cell(entry: Row, form: str = ".4f") -> str:
     return f"{entry['value']:{form}}{reach}"
 
 
-def write(directory: pathlib.Path, table: Mapping[str, Any]) -> None:
+def write_table(directory: pathlib.Path, table: Mapping[str, Any]) -> None:
     """Writes `ablation.json`, `ablation.csv` and `ablation.txt`."""
     contents = {
         "json": json.dumps(table, indent=2) + "\n",
-        "csv": to_csv(table),
+        "csv": table_to_csv(table),
         "txt": to_text(table) + "\n",
     }
     for suffix, content in contents.items():

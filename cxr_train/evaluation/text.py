@@ -27,7 +27,7 @@ DIFFERENCES = {
 }
 
 
-def table(summary: dict[str, Any]) -> str:
+def evaluation_table(summary: dict[str, Any]) -> str:
     """Renders `metrics_{split}.json`: a column a class with 95 % intervals, and what else there is to say."""
     intervals = summary["intervals"]
     columns = [

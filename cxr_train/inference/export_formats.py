@@ -132,13 +132,13 @@ def run_onnx(path: pathlib.Path, pixels: np.ndarray) -> np.ndarray:
     return said
 
 
-def write(form: str, model: keras.Model, manifest: Manifest, path: pathlib.Path) -> None:
+def write_export(form: str, model: keras.Model, manifest: Manifest, path: pathlib.Path) -> None:
     """Writes a model in one of `FORMATS`."""
     writers = {"savedmodel": write_saved_model, "tflite": write_tflite, "onnx": write_onnx}
     writers[form](model, manifest, path)
 
 
-def run(form: str, path: pathlib.Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:
+def run_export(form: str, path: pathlib.Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:
     """The probabilities float32 [N, C] of an export: of image files, or of their pixels [N, S, S, 3]."""
     if form == "savedmodel":
         return run_saved_model(path, images)

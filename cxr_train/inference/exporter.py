@@ -101,9 +101,9 @@ def export_model(
     tolerance = max(TOLERANCES.get(layer.dtype_policy.name, 0.0) for layer in model.layers)
     temporary = temporary_of(output, unique=True)
     try:
-        export_formats.write(form, model, manifest, temporary)
+        export_formats.write_export(form, model, manifest, temporary)
         try:
-            found = export_formats.run(form, temporary, checked, pixels)
+            found = export_formats.run_export(form, temporary, checked, pixels)
         except tf.errors.InvalidArgumentError as error:
             raise DataError(
                 "--images: a SavedModel takes JPEG and 8-bit PNG, not CMYK, 16 bits or DICOM, as one of "

@@ -47,7 +47,7 @@ def make(
     }
 
 
-def summarize(row: dict[str, Any], summaries: tf.summary.SummaryWriter) -> None:
+def write_summaries(row: dict[str, Any], summaries: tf.summary.SummaryWriter) -> None:
     """Writes the row's numbers for TensorBoard."""
     validation = row["validation"]
     scalars = {f"train/{name}": value for name, value in row["train"].items()}

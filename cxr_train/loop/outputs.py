@@ -57,7 +57,7 @@ class Outputs:
             return
         with self._clear_errors():
             self._history.append(row)
-            epoch_row.summarize(row, self._summaries)
+            epoch_row.write_summaries(row, self._summaries)
         logger.info("%s", epoch_row.line(row))
 
     @contextlib.contextmanager

@@ -90,7 +90,7 @@ def peak_memory() -> PeakMemory:
     return PeakMemory(int(line.split()[1]) * 1024, "VmHWM of the process, on the CPU")
 
 
-def summarize(
+def summarize_throughput(
     clock: Clock,
     rates: InputRates,
     memory: PeakMemory,

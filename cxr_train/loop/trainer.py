@@ -208,7 +208,7 @@ class Trainer:
         return iter(self.placement.distribute(dataset))
 
     def throughput(self, seconds: float = 0.5) -> dict[str, Any]:
-        """Measures the input alone and compares it with the training, see `throughput.summarize`.
+        """Measures the input alone and compares it with the training, see `throughput.summarize_throughput`.
 
         Args:
           seconds: how long each stage of the input is measured.
@@ -221,7 +221,7 @@ class Trainer:
             seconds=seconds,
             distribute=self.placement.distribute,
         )
-        return throughput.summarize(
+        return throughput.summarize_throughput(
             self.clock,
             rates,
             memory,

@@ -86,7 +86,7 @@ def _training_curves(rows: Sequence[dict[str, Any]]) -> list[Picture]:
     return pictures
 
 
-def throughput(rows: Sequence[dict[str, Any]]) -> list[Picture]:
+def throughput_charts(rows: Sequence[dict[str, Any]]) -> list[Picture]:
     """Images a second and share of input wait by epoch; none where nothing was timed."""
     curves = {
         "training images a second": ("images_per_second", 1),
@@ -150,7 +150,7 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> 
         return _svg(figure, f"ROC curves, each class against the rest. Areas: {', '.join(areas)}.")
 
 
-def reliability(labels: np.ndarray, probabilities: np.ndarray) -> Picture:
+def reliability_chart(labels: np.ndarray, probabilities: np.ndarray) -> Picture:
     """How often the predicted class is right, by the probability that it was given."""
     fitted = measure_calibration(labels, probabilities)
     filled = [row for row in fitted["bins"] if row["images"]]

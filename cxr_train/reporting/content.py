@@ -155,7 +155,7 @@ def _throughput(record: RunRecord) -> dict[str, Any]:
             facts.append((f"its {stage}", f"{1e6 * seconds:,.0f} microseconds an image"))
     return {
         "verdict": measured.get("verdict"),
-        "charts": charts.throughput(record.epochs),
+        "charts": charts.throughput_charts(record.epochs),
         "facts": facts,
     }
 

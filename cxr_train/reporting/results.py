@@ -71,7 +71,7 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
         curve = charts.roc(split.labels, split.probabilities, record.class_names)
         if curve:
             pictures.append((curve, "ROC curves, each class against the rest."))
-        bins = charts.reliability(split.labels, split.probabilities)
+        bins = charts.reliability_chart(split.labels, split.probabilities)
         pictures.append((bins, "Reliability: on the dotted line, a probability means what it says."))
     undefined = [
         f"{_METRICS[metric]} is undefined for {', '.join(classes)}, which the mean leaves out."

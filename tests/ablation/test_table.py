@@ -38,7 +38,7 @@ def make_run(directory, name: str, seed: int, draw: int | None) -> GridRun:
 def table_of(runs, **changes):
     options = {"varied": ["head"], "baseline": "plain", "split": "test", "picked_on": False, "resamples": 200}
     statuses = ["finished" if (run.directory / "best.keras").exists() else "not begun" for run in runs]
-    return table.ablation(runs, statuses, **{**options, **changes})
+    return table.make_table(runs, statuses, **{**options, **changes})
 
 
 def test_every_run_is_compared_with_the_baseline_of_its_seed(tmp_path):
@@ -79,7 +79,7 @@ def test_every_run_is_compared_with_the_baseline_of_its_seed(tmp_path):
 def test_the_files_say_the_same(tmp_path):
     runs = [make_run(tmp_path, name, 0, draw) for name, draw in (("plain", 1), ("better", 2), ("same", None))]
     found = table_of(runs, picked_on=True)
-    table.write(tmp_path, found)
+    table.write_table(tmp_path, found)
     assert json.loads((tmp_path / "ablation.json").read_text()) == found
     rows = list(csv.DictReader(io.StringIO((tmp_path / "ablation.csv").read_text())))
     assert [row["name"] for row in rows] == ["plain", "better", "same"]

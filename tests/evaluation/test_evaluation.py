@@ -68,8 +68,8 @@ def test_what_is_written_is_what_the_model_says(manifest, tmp_path):
     at = [found["thresholds"]["per_class"]["covid"] for found in (first, second)]
     assert at[0]["threshold"] == at[1]["threshold"]
     assert at[0]["sensitivity"] >= 0.9
-    assert "these very images: it flatters" in text.table(first)
-    assert "flatters" not in text.table(second)
+    assert "these very images: it flatters" in text.evaluation_table(first)
+    assert "flatters" not in text.evaluation_table(second)
 
 
 def test_the_temperature_is_that_of_the_runs_validation_split(manifest, tmp_path):
@@ -99,7 +99,7 @@ def test_a_temperature_at_the_end_of_the_search_is_none(manifest, tmp_path):
     assert found["calibration"]["temperature"] is None
     assert found["calibration"]["calibrated"] is None
     assert found["calibration"]["fitted_on"] == "validation"
-    assert "no temperature: on validation none is the best" in text.table(found)
+    assert "no temperature: on validation none is the best" in text.evaluation_table(found)
 
 
 def test_the_mean_says_what_it_leaves_out(manifest, tmp_path):
@@ -110,7 +110,7 @@ def test_the_mean_says_what_it_leaves_out(manifest, tmp_path):
     )
     found = evaluate(tmp_path / "run", theirs, model, "all")
     assert found["left_out"]["sensitivity"] == ["pneumonia"]
-    assert "macro sensitivity is without pneumonia, for which it is undefined" in text.table(found)
+    assert "macro sensitivity is without pneumonia, for which it is undefined" in text.evaluation_table(found)
 
 
 def test_other_data_has_a_place_of_its_own(manifest, tmp_path):
@@ -171,7 +171,7 @@ def test_predictions_of_another_model_are_not_used(manifest, tmp_path):
     assert stored_predictions(run_dir, "validation") is None
     found = evaluate(run_dir, manifest, model, "test")
     assert found["calibration"]["temperature"] is None
-    assert "no temperature, for want of predictions" in text.table(found)
+    assert "no temperature, for want of predictions" in text.evaluation_table(found)
     with pytest.raises(UsageError, match="--at_sensitivity: .* no predictions of it: evaluate that first"):
         evaluate(run_dir, manifest, model, "test", at_sensitivity=0.9)
 
@@ -180,7 +180,7 @@ def test_evaluating_the_training_split_says_so(manifest, tmp_path):
     model = make_run(tmp_path / "run", manifest)
     found = evaluate(tmp_path / "run", manifest, model, "train")
     assert found["seen_in_training"]
-    assert "was trained on these images" in text.table(found)
+    assert "was trained on these images" in text.evaluation_table(found)
 
 
 class TestClassMap:

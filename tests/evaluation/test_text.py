@@ -27,9 +27,9 @@ def test_images_of_no_known_patient_are_not_called_patients():
     ids = [f"{number}.png" for number in range(60)]
     alone = summary_of(ids)
     assert alone["intervals"]["without_patient"] == 60
-    assert "no patient is known: each such image counts as a patient" in text.table(alone)
+    assert "no patient is known: each such image counts as a patient" in text.evaluation_table(alone)
     some = summary_of([*ids[:10], *(f"p{number}" for number in range(50))])
-    assert "10 images have no known patient" in text.table(some)
+    assert "10 images have no known patient" in text.evaluation_table(some)
     assert patients(summary_of([f"p{number}" for number in range(90)])) == []
 
 
@@ -42,7 +42,7 @@ def test_few_patients_make_no_interval_that_can_be_believed():
 
 
 def test_the_table_fits_a_terminal_and_has_a_column_a_class():
-    lines = text.table(summary_of([f"p{number}" for number in range(90)])).splitlines()[:9]
+    lines = text.evaluation_table(summary_of([f"p{number}" for number in range(90)])).splitlines()[:9]
     assert lines[0].split() == ["covid", "normal", "pneumonia", "macro"]
     assert lines[1].split() == ["images", "30", "30", "30", "90"]
     assert [line[:14].strip() for line in lines[2:]][-2:] == ["AUROC", "AUPRC"]
@@ -62,7 +62,7 @@ def test_a_threshold_near_one_is_not_shown_as_one():
 
 
 def test_thresholds_and_differences_say_what_they_are_of():
-    told = text.table(summary_of([f"p{number}" for number in range(60)], at_sensitivity=0.9))
+    told = text.evaluation_table(summary_of([f"p{number}" for number in range(60)], at_sensitivity=0.9))
     assert "(of probabilities before any temperature)" in told
     assert "mean AUROC +0.0000" in told
     assert "macro auroc +" not in told

@@ -27,7 +27,7 @@ def clock(
 
 
 def test_rates_times_and_memory_of_a_run():
-    summary = throughput.summarize(
+    summary = throughput.summarize_throughput(
         clock([0.1] * 18 + [0.2, 0.9], flops_per_image=2e9), RATES, PEAK, 2_500_000_000
     )
     assert summary["images_per_second"] == pytest.approx(20 * 8 / 3.0)
@@ -46,7 +46,7 @@ def test_rates_times_and_memory_of_a_run():
 
 
 def test_each_of_several_workers_feeds_its_part():
-    summary = throughput.summarize(clock([0.02] * 10), RATES, PEAK, 0, workers=4)
+    summary = throughput.summarize_throughput(clock([0.02] * 10), RATES, PEAK, 0, workers=4)
     assert summary["input_images_per_second"] == 1600
     consumed = 80 / 0.3
     assert summary["verdict"].startswith(
@@ -55,12 +55,12 @@ def test_each_of_several_workers_feeds_its_part():
 
 
 def test_an_input_without_headroom_is_named_by_its_dearest_stage():
-    summary = throughput.summarize(clock([0.02] * 10), InputRates(250.0, RATES.stages), PEAK, 0)
+    summary = throughput.summarize_throughput(clock([0.02] * 10), InputRates(250.0, RATES.stages), PEAK, 0)
     assert summary["verdict"].startswith("copy-bound: the accelerator waits")
 
 
 def test_a_run_without_a_timed_step_has_no_rate():
-    summary = throughput.summarize(Clock(), RATES, PEAK, 0)
+    summary = throughput.summarize_throughput(Clock(), RATES, PEAK, 0)
     assert summary["images_per_second"] is None
     assert summary["flops_per_second"] is None
     assert summary["step_seconds"]["p50"] is None
@@ -68,7 +68,7 @@ def test_a_run_without_a_timed_step_has_no_rate():
 
 
 def test_without_a_clock_in_the_graph_the_host_still_tells_the_rate():
-    summary = throughput.summarize(clock([math.nan] * 4, waited=math.nan), RATES, PEAK, 0)
+    summary = throughput.summarize_throughput(clock([math.nan] * 4, waited=math.nan), RATES, PEAK, 0)
     assert summary["images_per_second"] == pytest.approx(320)
     assert summary["step_seconds"]["p50"] is None
     assert summary["input_wait_share"] is None
