@@ -40,7 +40,7 @@ class BadRecord:
 
 
 def find_bad_records(manifest: Manifest, split: str, *, threads: int = 2) -> list[BadRecord]:
-    """Reads the pixels of every record of a local split and checks them against the index.
+    """Read the pixels of every record of a local split and check them against the index.
 
     Raises:
       DataError: the split or the index is not there.
@@ -56,7 +56,7 @@ def find_bad_records(manifest: Manifest, split: str, *, threads: int = 2) -> lis
 
 
 def refuse_too_many(bad: list[BadRecord], *, most: int) -> None:
-    """Stops a run on data that is going wrong.
+    """Stop a run on data that is going wrong.
 
     Raises:
       DataError: more than `most` records are bad; names the first.

@@ -16,7 +16,7 @@ from cxr_data.input.order import PADDING
 
 
 def as_batch(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Names the columns of a batch and gives each row its weight.
+    """Name the columns of a batch and give each row its weight.
 
     Args:
       index: int64 [B], `PADDING` for a row that is no example.
@@ -27,7 +27,7 @@ def as_batch(index: tf.Tensor, image: tf.Tensor, label: tf.Tensor) -> dict[str, 
 
 
 def pad_batch(batch: dict[str, tf.Tensor], batch_size: int) -> dict[str, tf.Tensor]:
-    """Pads a batch to `batch_size` with black images of weight 0, label 0 and index -1."""
+    """Pad a batch to `batch_size` with black images of weight 0, label 0 and index -1."""
     missing = batch_size - tf.shape(batch["label"])[0]
     padded = {}
     for key, tensor in batch.items():
@@ -40,7 +40,7 @@ def pad_batch(batch: dict[str, tf.Tensor], batch_size: int) -> dict[str, tf.Tens
 
 
 def padding_only(image_shape: tuple[int, ...], dtype: str, batch_size: int) -> dict[str, tf.Tensor]:
-    """Returns a batch that has no example.
+    """Return a batch that has no example.
 
     Args:
       image_shape: [S, S, C] of one image.
@@ -52,7 +52,7 @@ def padding_only(image_shape: tuple[int, ...], dtype: str, batch_size: int) -> d
 
 
 def expand_image(image: tf.Tensor) -> tf.Tensor:
-    """Turns stored pixels [..., 1 or 3] into float32 [..., 3] in [0, 1].
+    """Turn stored pixels [..., 1 or 3] into float32 [..., 3] in [0, 1].
 
     float16 and float32 pixels are stored in [0, 1], uint8 pixels in [0, 255]. It runs inside
     the compiled step: what travels to the device is the stored form.

@@ -34,18 +34,18 @@ class InputRates:
 
     @property
     def limit(self) -> str:
-        """The name of the most expensive stage."""
+        """Return the name of the most expensive stage."""
         return max(self.stages, key=self.stages.__getitem__)
 
     def costs(self) -> str:
-        """The stages' shares in words, the most expensive first."""
+        """Return the stages' shares in words, the most expensive first."""
         total = sum(self.stages.values()) or 1.0
         ranked = sorted(self.stages.items(), key=lambda item: -item[1])
         return ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in ranked)
 
 
 def verdict(rates: InputRates, consumed_per_second: float) -> str:
-    """Says in words what limits a run.
+    """Say in words what limits a run.
 
     Args:
       rates: of the input alone.
@@ -66,7 +66,7 @@ def measure_input(
     seconds: float = 1.0,
     distribute: Callable[[tf.data.Dataset], Any] = lambda dataset: dataset,
 ) -> InputRates:
-    """Measures the input of `split` on this worker and of its stages (`Reader.stages`), `seconds` each.
+    """Measure the input of `split` on this worker and of its stages (`Reader.stages`), `seconds` each.
 
     Args:
       batch_size: the global batch.
@@ -84,11 +84,15 @@ def measure_input(
             rates[stage] = elements_per_second(iter(endless), seconds)
         else:
             rates[stage] = images_per_second_in_python(images, part, seconds)
-    return InputRates(whole, _differences(rates))
+    return InputRates(whole, stage_costs(rates))
 
 
-def _differences(rates: dict[str, float]) -> dict[str, float]:
-    """Costs from rates that each lack one stage more: {stage: rate with it and all that follow}."""
+def stage_costs(rates: dict[str, float]) -> dict[str, float]:
+    """Return the seconds an image that each stage costs, 0 or more.
+
+    Args:
+      rates: images a second by stage, with this stage and all that follow in the dictionary.
+    """
     names = list(rates)
     times = [1 / rate for rate in rates.values()] + [0.0]
     return {name: max(times[i] - times[i + 1], 0.0) for i, name in enumerate(names)}
@@ -96,7 +100,7 @@ def _differences(rates: dict[str, float]) -> dict[str, float]:
 
 @tf.function(reduce_retracing=True)
 def _take(iterator: Any, count: tf.Tensor) -> tf.Tensor:
-    """Takes `count` (int32 []) elements, one after the other, and returns their number, int32 [].
+    """Take `count` (int32 []) elements, one after the other, and return their number, int32 [].
 
     Args:
       iterator: of a `tf.data.Dataset`, or of one that a strategy has distributed.
@@ -111,7 +115,7 @@ def _take(iterator: Any, count: tf.Tensor) -> tf.Tensor:
 
 
 def elements_per_second(iterator: Any, seconds: float) -> float:
-    """Takes elements for about `seconds` and returns the rate, without the first, which starts everything.
+    """Take elements for about `seconds` and return the rate, without the first, which starts everything.
 
     It takes them as the trainer does, several in one TensorFlow function. A Python loop measures the
     interpreter as well: each batch costs it more than a millisecond of the interpreter lock, which the
@@ -132,7 +136,7 @@ def elements_per_second(iterator: Any, seconds: float) -> float:
 
 
 def images_per_second_in_python(batches: Iterator[object], images: int, seconds: float) -> float:
-    """Takes batches in a Python loop for about `seconds` and returns the rate, without the first batch.
+    """Take batches in a Python loop for about `seconds` and return the rate, without the first batch.
 
     Args:
       batches: must not end meanwhile.

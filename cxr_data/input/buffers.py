@@ -17,7 +17,7 @@ _MOST_KEPT = 16
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised C-contiguous array whose first byte lies on a 64-byte boundary."""
+    """Return an uninitialised C-contiguous array whose first byte lies on a 64-byte boundary."""
     return _shaped(_aligned_bytes(math.prod(shape) * dtype.itemsize), shape, dtype)
 
 
@@ -33,7 +33,7 @@ class BatchBuffers:
         )
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """An array with arbitrary content; no other array that is still alive shares its memory."""
+        """Return an array with arbitrary content; no other array that is still alive shares its memory."""
         size = math.prod(shape) * dtype.itemsize
         try:
             memory = self._free[size].pop()

@@ -33,7 +33,7 @@ _CGROUP_FILES = (
 
 
 def free_memory(meminfo: str = "/proc/meminfo", cgroups: Sequence[tuple[str, str]] = _CGROUP_FILES) -> int:
-    """Bytes that this process may still take: the machine's, or its control group's if that is less."""
+    """Return the bytes that this process may still take: the machine's, or its control group's if less."""
     lines = dict(line.split(":", 1) for line in pathlib.Path(meminfo).read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
     for limit_file, usage_file in cgroups:
@@ -48,7 +48,7 @@ def free_memory(meminfo: str = "/proc/meminfo", cgroups: Sequence[tuple[str, str
 
 
 def choose_cache(requested: str, *, stored_bytes: int, local: bool, free: int, free_disk: int) -> Choice:
-    """Decides where the stored images are kept after they were first read.
+    """Decide where the stored images are kept after they were first read.
 
     Args:
       requested: one of `options.CACHES`.
@@ -98,7 +98,7 @@ class MemoryCache(PositionalReader):
         self._images = aligned_empty(shape, dtype)
 
     def read(self, positions: np.ndarray) -> np.ndarray:
-        """Returns [B, S, S, C]; reads from below only what was not read before."""
+        """Return [B, S, S, C]; read from below only what was not read before."""
         real = positions[positions != PADDING]
         missing = real[~self._filled[real]]
         if len(missing):
@@ -117,7 +117,7 @@ class MemoryCache(PositionalReader):
 
 
 def cache_on_disk(manifest: Manifest, splits: Sequence[str], directory: pathlib.Path) -> Manifest:
-    """Copies the shards of `splits` below `directory`, unless whole copies are there.
+    """Copy the shards of `splits` below `directory`, unless whole copies are there.
 
     A copy gets its name when its size and SHA-256 are the manifest's: one that was cut
     short, by a stop or a full disk, is made anew.

@@ -20,7 +20,7 @@ _STORE_ERRORS = (
 
 @contextlib.contextmanager
 def clear_data_errors(manifest: Manifest) -> Iterator[None]:
-    """Turns TensorFlow's errors about damaged records into one line that says what to do.
+    """Turn TensorFlow's errors about damaged records into one line that says what to do.
 
     Raises:
       DataError: in place of the error of a reader that runs inside of tf.data, of
@@ -41,7 +41,7 @@ def clear_data_errors(manifest: Manifest) -> Iterator[None]:
 
 
 def _of_the_store(manifest: Manifest, error: tf.errors.OpError) -> Exception:
-    """What a remote read that failed for good means: a DataError, or `error` if all shards can be read."""
+    """Return the DataError that a remote read which failed for good means, or `error` if all can be read."""
     if not isinstance(error, _STORE_ERRORS):
         return error
     try:
@@ -55,7 +55,7 @@ def _of_the_store(manifest: Manifest, error: tf.errors.OpError) -> Exception:
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    """What is wrong with the data; empty if `error` is not about the data."""
+    """Return what is wrong with the data; empty if `error` is not about the data."""
     # Inside of a compiled function, a headline and a traceback stand around the message.
     lines = [line for line in error.message.splitlines() if line and line != "Graph execution error:"]
     marker = f"{DataError.__name__}: "

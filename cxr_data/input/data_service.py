@@ -27,7 +27,7 @@ _MOST_QUICK_DEATHS, _QUICK_SECONDS = 3, 30.0
 
 
 def target_of(address: str) -> str:
-    """`HOST:PORT` or `grpc://HOST:PORT` as the latter. Raises UsageError if nothing answers there."""
+    """Return `HOST:PORT` or `grpc://HOST:PORT` as the latter. Raises UsageError if nothing answers there."""
     host, _, port = address.removeprefix("grpc://").rpartition(":")
     if not host or not port.isdigit():
         raise UsageError(f"--data_service={address}: write grpc://HOST:PORT")
@@ -41,7 +41,7 @@ def target_of(address: str) -> str:
 
 
 def connect(address: str) -> None:
-    """Raises OSError if nothing answers at an address."""
+    """Connect to an address and leave again. Raises OSError if nothing answers there."""
     host, _, port = address.removeprefix("grpc://").rpartition(":")
     socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
 
@@ -87,19 +87,19 @@ class DataService:
         self._server = None
 
     def wait_until_ready(self) -> None:
-        """Returns when every worker has reported to the dispatcher. Raises CxrError if one cannot."""
+        """Wait until every worker has reported to the dispatcher. Raises CxrError if one cannot."""
         while self._server is not None and workers_of(self._server) < len(self._ports):
             self.look()
             time.sleep(_POLL_SECONDS)
 
     def run(self, stopped: Callable[[], bool]) -> None:
-        """Serves until `stopped`. Raises CxrError if a worker ends again and again."""
+        """Serve until `stopped`. Raises CxrError if a worker ends again and again."""
         while not stopped():
             self.look()
             time.sleep(_POLL_SECONDS)
 
     def look(self) -> None:
-        """Starts the workers anew that have ended."""
+        """Start the workers again that have ended."""
         for number, process in enumerate(self._workers):
             if process.is_alive():
                 continue
@@ -135,7 +135,7 @@ def _free_port() -> int:
 
 
 def _serve(dispatcher: str, host: str, port: int) -> None:
-    """An input worker's life, which ends with its parent's."""
+    """Live as an input worker, until the parent ends."""
     from cxr_data.core.runtime import start
 
     begin_worker()
@@ -152,7 +152,7 @@ def _serve(dispatcher: str, host: str, port: int) -> None:
 
 @contextlib.contextmanager
 def served_here(workers: int) -> Iterator[str]:
-    """A service whose workers are threads of this process, for tests and trials; yields its target."""
+    """Run a service whose workers are threads of this process, for tests and trials; yield its target."""
     service = tf.data.experimental.service
     dispatcher = _dispatch_server(0)
     address = dispatcher.target.removeprefix("grpc://")

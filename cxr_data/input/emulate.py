@@ -44,12 +44,12 @@ class Utilisation:
 
     @property
     def accelerator_utilisation(self) -> float:
-        """AU in [0, 1], but for the error of the clock."""
+        """Return AU in [0, 1], but for the error of the clock."""
         return self.steps * self.step_seconds / self.seconds
 
     @property
     def images_per_second(self) -> float:
-        """Images that were consumed a second."""
+        """Return the images that were consumed a second."""
         return self.images / self.seconds
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Utilisation:
 
 
 def step_seconds(step_ms: float | None, images_per_second: float | None, batch_size: int) -> float | None:
-    """The emulated step time from the two flags that can give it; None if neither does.
+    """Return the emulated step time from the two flags that can give it; None if neither does.
 
     Raises:
       UsageError: both are given, or one is not above 0 or infinite.
@@ -76,7 +76,7 @@ def step_seconds(step_ms: float | None, images_per_second: float | None, batch_s
 
 
 def emulate_accelerator(batches: tf.data.Dataset, *, batch_size: int, step_seconds: float) -> Utilisation:
-    """Consumes all batches at the pace of the emulated accelerator.
+    """Consume all batches at the pace of the emulated accelerator.
 
     Args:
       batches: of one or several epochs, of known cardinality.
@@ -110,7 +110,7 @@ class _Sleeper:
 
 
 def _seconds_of_sleeps(seconds: float) -> float:
-    """How long a sleep of `seconds` takes, on average."""
+    """Return how long a sleep of `seconds` takes, on average."""
     clock = iter(_Sleeper(seconds).dataset)
     nothing = iter(tf.data.Dataset.range(1).repeat())
     elapsed, _ = _consume(nothing, clock, tf.constant(_CALIBRATION_SLEEPS))
@@ -121,7 +121,7 @@ def _seconds_of_sleeps(seconds: float) -> float:
 def _consume(
     batches: tf.data.Iterator, device: tf.data.Iterator, steps: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Takes `steps` batches, a device step after each; returns elapsed and waited seconds, float64 []."""
+    """Take `steps` batches, a device step after each; return elapsed and waited seconds, float64 []."""
     begun = now = tf.timestamp()
     waited = tf.zeros([], tf.float64)
     for _ in tf.range(steps):

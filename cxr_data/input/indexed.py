@@ -59,7 +59,7 @@ class IndexedReader(PositionalReader):
         self._pool = concurrent.futures.ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
     def read(self, positions: np.ndarray) -> np.ndarray:
-        """Reads one batch.
+        """Read one batch.
 
         Args:
           positions: int64 [B]; `order.PADDING` gives a black image.
@@ -142,7 +142,7 @@ class IndexedReader(PositionalReader):
         return f"{path}: record {position - self._first_of_shard[shard]}"
 
     def close(self) -> None:
-        """Closes the shards; reads that come later fail."""
+        """Close the shards; reads that come later fail."""
         if self._pool is not None:
             self._pool.shutdown()
         while self._files:

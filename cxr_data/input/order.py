@@ -24,21 +24,21 @@ class InputWorker:
             raise ValueError(f"input worker {self.number} of {self.count}")
 
     def part_of(self, batch_size: int) -> int:
-        """This worker's share of a global batch. Raises ValueError if it is not whole."""
+        """Return this worker's share of a global batch. Raises ValueError if it is not whole."""
         if batch_size % self.count:
             raise ValueError(f"a global batch of {batch_size} does not divide by {self.count} input workers")
         return batch_size // self.count
 
 
 def epoch_order(positions: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
-    """Returns `positions` (int64 [N]) in the order of `epoch`, which no other epoch has."""
+    """Return `positions` (int64 [N]) in the order of `epoch`, which no other epoch has."""
     return np.random.default_rng([seed, epoch]).permutation(positions)
 
 
 def training_batches(
     positions: np.ndarray, *, batch_size: int, seed: int, epoch: int, worker: InputWorker | None = None
 ) -> np.ndarray:
-    """The full batches of one training epoch; the odd last batch is dropped.
+    """Return the full batches of one training epoch; the odd last batch is dropped.
 
     Args:
       positions: int64 [N], the records to train on.
@@ -80,26 +80,26 @@ class Epochs:
 
     @property
     def numbers(self) -> range:
-        """The epochs' numbers."""
+        """Return the epochs' numbers."""
         return range(self.first, self.first + self.count)
 
     @property
     def steps(self) -> int:
-        """Full batches of an epoch."""
+        """Return the number of full batches of an epoch."""
         return len(self.positions) // self.batch_size
 
     @property
     def batches(self) -> int:
-        """Batches of all epochs, without those to skip."""
+        """Return the number of batches of all epochs, without those to skip."""
         return self.count * self.steps - self.first_step
 
     @property
     def part(self) -> int:
-        """Examples of a batch that the worker reads."""
+        """Return the number of examples of a batch that the worker reads."""
         return self.worker.part_of(self.batch_size)
 
     def batches_of(self, epoch: int) -> np.ndarray:
-        """The positions of the worker's part of each batch of an epoch: int64 [steps, part]."""
+        """Return the positions of the worker's part of each batch of an epoch: int64 [steps, part]."""
         return training_batches(
             self.positions, batch_size=self.batch_size, seed=self.seed, epoch=epoch, worker=self.worker
         )
@@ -108,7 +108,7 @@ class Epochs:
 def evaluation_batches(
     positions: np.ndarray, *, batch_size: int, worker: InputWorker | None = None
 ) -> np.ndarray:
-    """Every position once, in the order given; the last batch is filled up with `PADDING`.
+    """Return every position once, in the order given; the last batch is filled up with `PADDING`.
 
     Returns:
       int64 [ceil(N / batch_size), batch_size / worker.count].

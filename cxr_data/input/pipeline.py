@@ -60,7 +60,7 @@ class Pipeline:
         self._positions: dict[str, np.ndarray] = {}
 
     def steps_per_epoch(self, split: str, batch_size: int) -> int:
-        """Returns the number of full training batches in `split`.
+        """Return the number of full training batches in `split`.
 
         Raises:
           UsageError: not even one.
@@ -73,11 +73,11 @@ class Pipeline:
         return count // batch_size
 
     def part_of(self, batch_size: int) -> int:
-        """How many of a global batch this process reads."""
+        """Return how many examples of a global batch this process reads."""
         return self._options.worker.part_of(batch_size)
 
     def positions(self, split: str) -> np.ndarray:
-        """The records of `split` that are read: int64, ascending; all, but for bad ones left out.
+        """Return the records of `split` that are read: int64, ascending; all, but for bad ones left out.
 
         Raises:
           DataError: the split is not there, or too many records are bad.
@@ -90,7 +90,7 @@ class Pipeline:
     def training_dataset(
         self, split: str, *, batch_size: int, seed: int, epoch: int, first_step: int = 0, epochs: int = 1
     ) -> tf.data.Dataset:
-        """Full batches of one or several epochs, in an order that depends on the arguments only.
+        """Return full batches of one or several epochs, in an order that depends on the arguments only.
 
         Args:
           split: such as `train`.
@@ -113,7 +113,7 @@ class Pipeline:
         return _finish(self.reader(split).training_batches(chosen), chosen.batches)
 
     def evaluation_dataset(self, split: str, *, batch_size: int) -> tf.data.Dataset:
-        """Every record of `split` once, in manifest order; the last global batch is padded.
+        """Return every record of `split` once, in manifest order; the last global batch is padded.
 
         Args:
           batch_size: the global batch.
@@ -127,7 +127,7 @@ class Pipeline:
         return _finish(self.reader(split).evaluation_batches(positions), len(positions))
 
     def images(self, split: str, positions: np.ndarray) -> np.ndarray:
-        """Reads the images at `positions` (int64 [N], each once): float32 [N, S, S, 3] in [0, 1].
+        """Read the images at `positions` (int64 [N], each once): float32 [N, S, S, 3] in [0, 1].
 
         Raises:
           DataError: one cannot be read.
@@ -138,7 +138,7 @@ class Pipeline:
         return image
 
     def reader(self, split: str) -> Reader:
-        """The reader of `split`, opened once; it keeps its files and what it has verified."""
+        """Return the reader of `split`, opened once; it keeps its files and what it has verified."""
         if split not in self._readers:
             self._readers[split] = self._open(split)
         return self._readers[split]
@@ -205,7 +205,7 @@ class Pipeline:
 
 
 def _finish(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
-    """Prefetches, and settles what TensorFlow would otherwise choose for itself."""
+    """Prefetch, and settle what TensorFlow would otherwise choose for itself."""
     options = tf.data.Options()
     options.deterministic = True
     # The input workers' parts are ours to deal out, not TensorFlow's.

@@ -112,7 +112,7 @@ class PositionalReader(Reader):
     def _batches(
         self, positions_at: Callable[[int], np.ndarray], steps: range, batch_size: int
     ) -> tf.data.Dataset:
-        """Reads the batches of `steps` inside of tf.data."""
+        """Read the batches of `steps` inside of tf.data."""
 
         def read(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             positions = positions_at(int(step))

@@ -75,7 +75,7 @@ class ServedReader(StreamedReader):
         return functools.reduce(tf.data.Dataset.concatenate, served).map(as_batch)
 
     def _served(self, epochs: Epochs, number: int) -> tf.data.Dataset:
-        """A whole epoch's batches (position, image, label)."""
+        """Return a whole epoch's batches (position, image, label)."""
 
         def examples(part: Epochs) -> tf.data.Dataset:
             return self._parsed(self._training_records(part, number), EXAMPLES_TOGETHER, drop_remainder=False)
@@ -89,7 +89,7 @@ class ServedReader(StreamedReader):
 
 
 def distributed(examples: tf.data.Dataset, target: str) -> tf.data.Dataset:
-    """The same elements, each once and in any order, made by the workers of the service at `target`."""
+    """Return the same elements, each once and in any order, made by the workers of a service."""
     service = tf.data.experimental.service
     return examples.apply(service.distribute(service.ShardingPolicy.DYNAMIC, target, compression=None))
 
@@ -100,7 +100,7 @@ def completed(
     read: Callable[[np.ndarray], tf.data.Dataset],
     target: str,
 ) -> tf.data.Dataset:
-    """An epoch in which every expected example comes exactly once, whatever becomes of the service.
+    """Return an epoch in which every expected example comes once, whatever becomes of the service.
 
     Args:
       examples: (position int64 [b], image [b, S, S, C], label int32 [b]), for the workers to make.
@@ -147,7 +147,7 @@ class _ServiceError(Exception):
 def _arriving(
     examples: tf.data.Dataset, target: str, patience: Callable[[], float]
 ) -> Generator[tuple[np.ndarray, ...], None, None]:
-    """Yields what a service makes, as a thread asks and receives: TensorFlow's client waits for an hour.
+    """Yield what a service makes, as a thread asks and receives: TensorFlow's client waits for an hour.
 
     Raises:
       _ServiceError: nothing came for `patience()` seconds, or the client gave up.

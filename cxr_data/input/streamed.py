@@ -86,7 +86,7 @@ class StreamedReader(Reader):
 
     @functools.cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]  # read from the index when they are asked for
-        """Labels by position, int32 [N]."""
+        """Return the labels by position, int32 [N]."""
         return read_split_index(self._manifest, self._split)["label"].astype(np.int32)
 
     def __len__(self) -> int:
@@ -118,7 +118,7 @@ class StreamedReader(Reader):
         return {"parse": self._parsed(records, 1, drop_remainder=True), "storage": records}
 
     def _training_records(self, epochs: Epochs, number: int) -> tf.data.Dataset:
-        """One epoch's records for the worker, shuffled; as many as `order.training_batches` has.
+        """Return one epoch's records for the worker, shuffled; as many as `order.training_batches` has.
 
         Each epoch leaves out the same few examples as the indexed reader does (its odd last
         batch). The workers divide the records that remain, laid end to end in the epoch's
@@ -144,14 +144,14 @@ class StreamedReader(Reader):
         return dataset.skip(epochs.first_step * epochs.part if number == epochs.first else 0)
 
     def _records_at(self, positions: np.ndarray) -> tf.data.Dataset:
-        """The records at `positions` (ascending), in that order; elements as in `_training_records`."""
+        """Return the records at `positions` (ascending), in that order, as `_training_records` does."""
         kept = np.zeros(len(self), bool)
         kept[positions] = True
         stretches = self._stretches(np.arange(len(self._shards)), kept, 0, len(positions))
         return self._records(stretches, np.flatnonzero(~kept), at_once=1)
 
     def _stretches(self, shards: np.ndarray, kept: np.ndarray, start: int, count: int) -> list[_Stretch]:
-        """Cuts `count` kept records, after `start` of them, out of `shards` laid end to end."""
+        """Cut `count` kept records, after `start` of them, out of `shards` laid end to end."""
         stretches = []
         for number in shards.tolist():
             first, stop = int(self._firsts[number]), int(self._firsts[number + 1])
@@ -164,7 +164,7 @@ class StreamedReader(Reader):
         return stretches
 
     def _records(self, stretches: list[_Stretch], dropped: np.ndarray, at_once: int) -> tf.data.Dataset:
-        """Yields (position int64 [], serialized Example string []), without the `dropped` positions."""
+        """Return (position int64 [], serialized Example string []), without the `dropped` positions."""
         columns = {
             "path": [stretch.path for stretch in stretches],
             "first": np.array([stretch.first for stretch in stretches], np.int64),
@@ -189,7 +189,7 @@ class StreamedReader(Reader):
         return dataset.filter(lambda position, _: tf.reduce_all(position != absent))
 
     def read(self, positions: np.ndarray) -> np.ndarray:
-        """Returns the images [N, S, S, C] as stored at `positions`, int64 [N], each once."""
+        """Return the images [N, S, S, C] as stored at `positions`, int64 [N], each once."""
         images = np.empty((len(positions), *self.image_shape), np.dtype(self.dtype))
         place = np.argsort(positions)
         examples = self._parsed(self._records_at(np.sort(positions)), 1, drop_remainder=True)
@@ -198,7 +198,7 @@ class StreamedReader(Reader):
         return images
 
     def _parsed(self, records: tf.data.Dataset, batch_size: int, *, drop_remainder: bool) -> tf.data.Dataset:
-        """Batches and parses records.
+        """Batch and parse records.
 
         They are batched first, as strings that are not copied, and parsed straight into the
         batch's array: parsing one by one would copy each image once more.

@@ -76,7 +76,7 @@ def test_the_verdict_names_the_limit_and_the_headroom():
 
 
 def test_stage_costs_are_differences_and_never_negative():
-    costs = bottleneck._differences(
+    costs = bottleneck.stage_costs(
         {"host-to-device": 100.0, "checksum": 200.0, "storage": 180.0, "copy": 400.0}
     )
     assert list(costs) == ["host-to-device", "checksum", "storage", "copy"]
