@@ -44,7 +44,7 @@ _NOT_FOR_A_GRID = ("resume", "plan", "memory_gb", "emulate_step_ms", "emulate_im
 
 
 def flags_for_all_runs() -> dict[str, str]:
-    """What the command line gives `cxr_train.main`, as text.
+    """Return what the command line gives `cxr_train.main`, as text.
 
     Raises:
       UsageError: one that makes no sense for a grid.
@@ -62,7 +62,7 @@ def flags_for_all_runs() -> dict[str, str]:
 def plan_runs(
     grid: Sequence[FlagSet], seeds: Sequence[int], directory: pathlib.Path, data: dict[int, Manifest]
 ) -> list[GridRun]:
-    """The runs of a grid, a seed after the other, each checked as `cxr_train.main` will check it.
+    """Return the runs of a grid, a seed after the other, each checked as `cxr_train.main` will check it.
 
     Raises:
       UsageError: a run has flags that it could not be started with, or there are two of the same.
@@ -84,7 +84,7 @@ def plan_runs(
 
 
 def with_defaults(grid: Sequence[FlagSet], varied: Sequence[str]) -> tuple[FlagSet, ...]:
-    """The grid with every varied flag in every configuration, so that its table has no gaps.
+    """Return the grid with every varied flag in every configuration, so that its table has no gaps.
 
     Raises:
       UsageError: a flag that `cxr_train.main` does not have.
@@ -124,7 +124,7 @@ def _checked(name: str, values: dict[str, str], manifest: Manifest) -> GridRun:
 
 
 def _plan() -> tuple[list[GridRun], dict[int, Manifest], tuple[str, ...]]:
-    """The runs that the flags name, their data, and the flags that the grid varies."""
+    """Return the runs that the flags name, their data, and the flags that the grid varies."""
     values = flags.FLAGS
     grid = study_grid(_sizes()) if values.grid == STUDY else read_grid(values.grid)
     if values.sizes and values.grid != STUDY:
@@ -153,7 +153,7 @@ def _numbers(flag: str, texts: Sequence[str]) -> list[int]:
 
 
 def main() -> int:
-    """Runs what is left of a grid, and writes its table."""
+    """Run what is left of a grid, and write its table."""
     values = flags.FLAGS
     # This process computes nothing on a GPU, and must leave the memory of all to its runs.
     tf.config.set_visible_devices([], "GPU")
@@ -194,7 +194,7 @@ def main() -> int:
 
 
 def console_main() -> None:
-    """Defines the flags and runs; the entry point of `cxr-ablate`."""
+    """Run the command."""
     flags.adopt_module_key_flags(trainer)
     flags.DEFINE_string("grid", STUDY, "study: the study's 16 runs; or a JSON file {NAME: {FLAG: VALUE}}.")
     flags.DEFINE_list("sizes", [], "Other image sizes for --grid=study than 360,500.")

@@ -29,7 +29,7 @@ from cxr_train.runs.run_model import load_best_model
 
 
 def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement, stop: StopRequest) -> None:
-    """Evaluates the best model on every split that was held out. Raises Stopped."""
+    """Evaluate the best model on every split that was held out. Raises Stopped."""
     run_dir = pathlib.Path(config.run_dir)
     placement.wait()  # until the chief has written it
     with placement.strategy.scope():
@@ -61,7 +61,7 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
 
 
 def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
-    """Says what limited the run and where everything is, and makes its page.
+    """Say what limited the run and where everything is, and make its page.
 
     Args:
       config: of the run.

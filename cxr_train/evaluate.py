@@ -36,7 +36,7 @@ from cxr_train.runs.run_model import load_best_model
 
 
 def options_from_flags(config: TrainConfig, below: pathlib.PurePath) -> EvaluationOptions:
-    """Reads the parsed flags. Raises UsageError for a value that makes no sense.
+    """Read the parsed flags. Raises UsageError for a value that makes no sense.
 
     Args:
       config: of the run.
@@ -57,7 +57,7 @@ def options_from_flags(config: TrainConfig, below: pathlib.PurePath) -> Evaluati
 
 
 def main() -> int:
-    """Evaluates a run directory from flags."""
+    """Evaluate a run directory from flags."""
     values = flags.FLAGS
     run_dir = pathlib.Path(values.run_dir)
     config = TrainConfig.load(RunLayout(run_dir).config)
@@ -99,7 +99,7 @@ def main() -> int:
 def _evaluate_validation(
     run_dir: pathlib.Path, config: TrainConfig, read: ReadOptions, evaluate: Callable[..., dict[str, Any]]
 ) -> None:
-    """Sees to it that the predictions are there on which temperature and thresholds are chosen."""
+    """See to it that the predictions are there on which temperature and thresholds are chosen."""
     split = config.held_out_validation
     if split is None:
         print(f"no temperature: the run was trained on {config.train_split}, its validation split included")
@@ -119,7 +119,7 @@ def _evaluate_validation(
 
 
 def console_main() -> None:
-    """Defines the flags and runs; the entry point of `cxr-evaluate`."""
+    """Run the command."""
     flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
     flags.DEFINE_string("data", None, "Folder of shards; the run's own by default.")
     flags.DEFINE_string("split", "validation", "Which split to evaluate.")

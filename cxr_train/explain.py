@@ -25,7 +25,7 @@ from cxr_train.runs.mirror import published
 
 
 def main() -> int:
-    """Explains a run directory from flags."""
+    """Explain a run directory from flags."""
     values = flags.FLAGS
     run_dir = pathlib.Path(values.run_dir)
     start()
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def console_main() -> None:
-    """Defines the flags and runs; the entry point of `cxr-explain`."""
+    """Run the command."""
     defaults = ExplainOptions()
     flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
     flags.DEFINE_string("data", None, "Folder of shards; the run's own by default.")

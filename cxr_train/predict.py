@@ -34,7 +34,7 @@ from cxr_train.runs.saved_run import trained_on
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Predicts what the command line names."""
+    """Predict what the command line names."""
     values = flags.FLAGS
     run_dir = pathlib.Path(values.run_dir)
     if not storage.store_of(values.panels or "").is_local:
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def console_main() -> None:
-    """Defines the flags and runs; the entry point of `cxr-predict`."""
+    """Run the command."""
     flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
     flags.DEFINE_string("output", None, "File for the predictions; stdout by default.")
     flags.DEFINE_enum("format", None, ["csv", "json"], "By default as the suffix of --output says, or csv.")

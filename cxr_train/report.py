@@ -14,13 +14,13 @@ from cxr_train.runs.mirror import published
 
 
 def main() -> int:
-    """Makes the report of a run directory from flags."""
+    """Make the report of a run directory from flags."""
     print(f"report: {published(str(write_report(pathlib.Path(flags.FLAGS.run_dir))))}")
     return 0
 
 
 def console_main() -> None:
-    """Defines the flags and runs; the entry point of `cxr-report`."""
+    """Run the command."""
     flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
     command.run(with_local_run(main))
 

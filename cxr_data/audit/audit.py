@@ -68,7 +68,7 @@ class Audit:
 
 
 def audit_dataset(config: AuditConfig) -> Audit:
-    """Audits a dataset on disk.
+    """Audit a dataset on disk.
 
     Raises:
       UsageError, DataError: there is no such dataset or source, or it cannot be read.
@@ -92,7 +92,7 @@ def _second(config: AuditConfig, made: Manifest) -> Pictures:
 
 
 def audit_pictures(own: Pictures, other: Pictures | None = None) -> Audit:
-    """Audits pictures that were read already."""
+    """Audit pictures that were read already."""
     pairs = pairs_of(own, other)
     tied = _with_copies_together(own, pairs)
     scores = shortcuts.find_shortcuts(tied)
@@ -103,7 +103,9 @@ def audit_pictures(own: Pictures, other: Pictures | None = None) -> Audit:
 
 
 def _with_copies_together(own: Pictures, pairs: Sequence[Pair]) -> Pictures:
-    """The same pictures, copies of one counting as one patient's: no fold may know another's by heart."""
+    """Return the same pictures, copies of one counting as one patient's: no fold may know another's by
+    heart.
+    """
     groups = {name: group or name for name, group in zip(own.ids, own.groups, strict=True)}
     same = [(own.ids[pair.first], own.ids[pair.second]) for pair in pairs if not pair.is_across]
     tied = tie_groups(groups, same)
@@ -137,7 +139,7 @@ def _notes(own: Pictures, too_few: Sequence[str]) -> tuple[str, ...]:
 
 
 def audit_as_text(audit: Audit, most_cases: int = _SHOWN_CASES) -> str:
-    """The findings in words."""
+    """Return the findings in words."""
     own = audit.own
     lines = [
         f"audit of {own.where}: {len(own):,} pictures, {len(own.patients()):,} known patients, "
@@ -152,7 +154,7 @@ def audit_as_text(audit: Audit, most_cases: int = _SHOWN_CASES) -> str:
 
 
 def audit_summary(directory: str) -> str:
-    """What `audit.json` says, a line a finding."""
+    """Return what `audit.json` says, a line a finding."""
     document = read_audit(directory)
     lines = [f"audit: {len(document['findings'])} findings among {document['pictures']:,} pictures"]
     lines += [one_line(f"  [{finding['kind']}] {finding['text']}") for finding in document["findings"]]
@@ -164,7 +166,7 @@ def audit_summary(directory: str) -> str:
 
 
 def as_document(audit: Audit) -> dict[str, Any]:
-    """The content of `audit.json`.
+    """Return the content of `audit.json`.
 
     Returns:
       schema; pictures and patients, how many; second_dataset, that of --against, or null; same_ncc, the
@@ -195,7 +197,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 
 def write_audit(directory: str, audit: Audit) -> str:
-    """Writes `directory/audit.json` and returns its path."""
+    """Write `directory/audit.json` and return its path."""
     storage.make_directory(directory)
     path = storage.join(directory, AUDIT_NAME)
     text = json.dumps(as_document(audit), indent=1, ensure_ascii=True) + "\n"
@@ -204,7 +206,7 @@ def write_audit(directory: str, audit: Audit) -> str:
 
 
 def read_audit(directory: str) -> Mapping[str, Any]:
-    """Reads `directory/audit.json`. Raises DataError if it is missing, damaged or of another schema."""
+    """Read `directory/audit.json`. Raises DataError if it is missing, damaged or of another schema."""
     path = storage.join(directory, AUDIT_NAME)
     try:
         document: dict[str, Any] = json.loads(storage.read_bytes(path))

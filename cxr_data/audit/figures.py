@@ -36,7 +36,7 @@ def draw_figures(directory: str, audit: Audit) -> list[str]:
 
 
 def remove_figures(directory: str) -> None:
-    """Removes the pictures of an earlier audit, which would be taken for those of the next."""
+    """Remove the pictures of an earlier audit, which would be taken for those of the next."""
     for name in (PAIRS_NAME, HISTOGRAMS_NAME):
         storage.remove(storage.join(directory, name))
 
@@ -95,7 +95,7 @@ def _draw_features(path: str, audit: Audit, features: Sequence[Feature]) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name of the user's as matplotlib shows it: its dollars begin no formula."""
+    """Return a name of the user's as matplotlib shows it: its dollars begin no formula."""
     return plain(one_line(name))
 
 

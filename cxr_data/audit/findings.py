@@ -43,7 +43,9 @@ class Finding:
 
 
 def ranked(found: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The worst first: leakage, strong shortcuts, patients in two classes, other shortcuts, repeats."""
+    """Return the worst first: leakage, strong shortcuts, patients in two classes, other shortcuts,
+    repeats.
+    """
 
     def rank(finding: Finding) -> tuple[int, float]:
         order = [LEAKAGE, SHORTCUT, TWO_CLASSES, "", REPEATS]
@@ -54,7 +56,7 @@ def ranked(found: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def parse_fail_on(words: Sequence[str]) -> dict[str, float]:
-    """`["leakage", "shortcut:0.9"]` as {kind: the value from which on it fails}.
+    """Return `["leakage", "shortcut:0.9"]` as {kind: the value from which on it fails}.
 
     Raises:
       UsageError: an unknown kind, one that is named twice, or a threshold that no finding could ever reach.
@@ -83,12 +85,12 @@ def _threshold(word: str, kind: str, number: str) -> float:
 
 
 def failing(found: Iterable[Finding], rules: Mapping[str, float]) -> tuple[Finding, ...]:
-    """The findings that are a failure by `parse_fail_on`."""
+    """Return the findings that are a failure by `parse_fail_on`."""
     return tuple(f for f in found if f.kind in rules and f.value >= rules[f.kind])
 
 
 def findings_as_text(found: Sequence[Finding], most_cases: int) -> str:
-    """Numbered findings, each with its cases and what to do."""
+    """Return the numbered findings, each with its cases and what to do."""
     lines: list[str] = []
     for number, finding in enumerate(found, 1):
         lines.append(f"{number}. [{finding.kind}] {finding.text}")

@@ -32,7 +32,7 @@ class Pair:
 
 
 def pairs_of(own: Pictures, other: Pictures | None = None) -> list[Pair]:
-    """The pairs that link all pictures that show the same.
+    """Return the pairs that link all pictures that show the same.
 
     Of many copies of a picture not every two are a pair, but they are all linked; and where copies lie on
     two sides, one of the pairs does.
@@ -58,7 +58,7 @@ def pairs_of(own: Pictures, other: Pictures | None = None) -> list[Pair]:
 
 
 def _similar(rows: np.ndarray) -> list[tuple[int, int, float]]:
-    """`find_pairs` of what shows something, and the exact copies of what is blank."""
+    """Return `find_pairs` of what shows something, and the exact copies of what is blank."""
     is_blank = np.ptp(rows["thumbnail"].reshape(len(rows), -1), axis=1) < _BLANK
     positions = np.flatnonzero(~is_blank)
     pairs = find_pairs(rows["thumbnail"][positions])
@@ -75,7 +75,7 @@ _BLANK = 4  # grey levels: of a failed exposure the thumbnail holds noise, and a
 
 
 def find_leakage(own: Pictures, pairs: Iterable[Pair], other: Pictures | None = None) -> list[Finding]:
-    """Patients and pictures on two sides, and repeats on one.
+    """Return the patients and pictures on two sides, and repeats on one.
 
     Args:
       own: the audited dataset.

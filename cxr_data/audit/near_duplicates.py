@@ -43,7 +43,7 @@ class Pairs(NamedTuple):
 
 
 def find_pairs(thumbnails: np.ndarray) -> Pairs:
-    """All pairs that show the same.
+    """Return all pairs that show the same.
 
     Args:
       thumbnails: uint8 [N, S, S].
@@ -63,7 +63,7 @@ def find_pairs(thumbnails: np.ndarray) -> Pairs:
 
 
 def normalised(thumbnails: np.ndarray) -> np.ndarray:
-    """float32 [N, S * S] of mean 0 and norm 1; 0 where all pixels are the same."""
+    """Return float32 [N, S * S] of mean 0 and norm 1; 0 where all pixels are the same."""
     flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
@@ -71,7 +71,7 @@ def normalised(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _shortlist(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs first < second above `_SHORTLIST_NCC`, and some below."""
+    """Return all pairs first < second above `_SHORTLIST_NCC`, and some below."""
     first, second = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for rows, columns in _near(vectors @ _axes(vectors)):
         for at in range(0, len(rows), _BATCH):
@@ -83,7 +83,7 @@ def _shortlist(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _near(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields all pairs of points within `_RADIUS` of each other, once each, as arrays of positions.
+    """Yield all pairs of points within `_RADIUS` of each other, once each, as arrays of positions.
 
     Args:
       points: float32 [N, D].
@@ -109,7 +109,7 @@ def _near(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _leaves(points: np.ndarray, members: np.ndarray) -> Iterator[np.ndarray]:
-    """Cuts points at the median of the widest dimension, again and again, into arrays of positions."""
+    """Cut points at the median of the widest dimension, again and again, into arrays of positions."""
     if len(members) <= _LEAF:
         if len(members):
             yield members
@@ -122,7 +122,7 @@ def _leaves(points: np.ndarray, members: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _axes(vectors: np.ndarray) -> np.ndarray:
-    """Orthonormal axes, [S * S, D], along which the pictures vary most, nearly.
+    """Return the orthonormal axes, [S * S, D], along which the pictures vary most, nearly.
 
     By subspace iteration (Halko et al., 2011), a tenth of the time of all eigenvectors. Any axes give a
     complete shortlist; these make it short.
@@ -136,7 +136,8 @@ def _axes(vectors: np.ndarray) -> np.ndarray:
 
 
 def aligned_ncc(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The correlation of pairs, the second of each moved by up to half a pixel where that makes it larger.
+    """Return the correlation of pairs, the second of each moved by up to half a pixel where that makes it
+    larger.
 
     The move is the least-squares solution of first = a + b second + c d(second)/dx + d d(second)/dy: for
     shifts below a pixel, the Taylor series of the moved picture.
@@ -165,7 +166,7 @@ _MOST_SHIFT = 0.5
 
 
 def _expand(pairs: Pairs, member: np.ndarray) -> Pairs:
-    """From distinct thumbnails to pictures: copies of a thumbnail are pairs too."""
+    """Turn pairs of distinct thumbnails into pairs of pictures: copies of a thumbnail are pairs too."""
     order = np.argsort(member, kind="stable")
     copies = np.split(order, np.flatnonzero(np.diff(member[order])) + 1)
     out: list[tuple[int, int, float]] = []

@@ -60,16 +60,16 @@ class Pictures:
         return len(self.ids)
 
     def image(self, position: int) -> np.ndarray:
-        """One picture, as large as it can be had: uint8 [S, S] or [S, S, 3]."""
+        """Return one picture, as large as it can be had: uint8 [S, S] or [S, S, 3]."""
         thumbnail: np.ndarray = self.rows["thumbnail"][position]
         return thumbnail if self.load is None else self.load(position)
 
     def label_name(self, position: int) -> str:
-        """Class name of one picture."""
+        """Return the class name of one picture."""
         return self.class_names[int(self.labels[position])]
 
     def patients(self) -> dict[str, list[int]]:
-        """Positions of the pictures of each known patient."""
+        """Return the position of the pictures of each known patient."""
         known: dict[str, list[int]] = {}
         for position, (name, group) in enumerate(zip(self.ids, self.groups, strict=True)):
             if group and group != name:
@@ -83,7 +83,7 @@ class Pictures:
 def pictures_of_shards(
     made: Manifest, quiet: bool = False, known: Sequence[example.Fields] | None = None
 ) -> Pictures:
-    """The pictures of a dataset, by what was measured while converting, else by its records.
+    """Return the pictures of a dataset, by what was measured while converting, else by its records.
 
     Args:
       made: the manifest.
@@ -146,7 +146,7 @@ def _stored_at(made: Manifest, position: int) -> np.ndarray:
 
 
 def stored_image(made: Manifest, read_at: Callable[[int, int], bytes], row: np.void) -> np.ndarray:
-    """The 8-bit pixels of one record: uint8 [S, S], or [S, S, 3] if they are coloured.
+    """Return the 8-bit pixels of one record: uint8 [S, S], or [S, S, 3] if they are coloured.
 
     Args:
       made: the manifest.
@@ -164,7 +164,7 @@ def stored_image(made: Manifest, read_at: Callable[[int, int], bytes], row: np.v
 
 
 def with_files(pictures: Pictures, made: Manifest, source: str, quiet: bool = False) -> Pictures:
-    """The same pictures, measured anew from the files that they were made from.
+    """Return the same pictures, measured anew from the files that they were made from.
 
     Raises:
       DataError: a file is not in the source, or cannot be decoded.
@@ -189,7 +189,8 @@ def with_files(pictures: Pictures, made: Manifest, source: str, quiet: bool = Fa
 
 
 def pictures_of_files(source: str, like: Manifest, quiet: bool = False) -> Pictures:
-    """The pictures of `--against`, a folder or CSV, in the form of a dataset, without what is no picture.
+    """Return the pictures of `--against`, a folder or CSV, in the form of a dataset, without what is no
+    picture.
 
     Raises:
       UsageError, DataError: there is no such source, or nothing in it can be decoded.
@@ -224,7 +225,7 @@ def _form(made: Manifest) -> tuple[object, ...]:
 
 
 def _measured(items: Sequence[Item], options: PixelOptions, quiet: bool) -> Iterator[Any]:
-    """A row of each file, or the reason why there is none."""
+    """Yield a row of each file, or the reason why there is none."""
     files = [(item.path, item.bytes) for item in items]
     # Processes, as for the sharder: decoding holds the interpreter lock too often.
     with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"), begin_worker) as pool:

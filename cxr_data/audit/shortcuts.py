@@ -64,7 +64,9 @@ class Score:
 
 
 def frame_of(thumbnails: np.ndarray) -> np.ndarray:
-    """float32 [N, D]: the pixels around the block over the lungs, each scaled to mean 0 and variance 1."""
+    """Return float32 [N, D]: the pixels around the block over the lungs, each scaled to mean 0 and variance
+    1.
+    """
     mask = np.ones((THUMBNAIL, THUMBNAIL), bool)
     mask[_FRAME:-_FRAME, _FRAME:-_FRAME] = False
     pixels = thumbnails[:, mask].astype(np.float32)
@@ -81,7 +83,7 @@ def frame_of(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def cells_of(values: np.ndarray) -> np.ndarray:
-    """Cuts a feature into cells: int [N]. Frequent values get their own, the others nearly equal shares."""
+    """Cut a feature into cells: int [N]. Frequent values get their own, the others nearly equal shares."""
     cells = min(_MOST_CELLS, max(2, len(values) // _IMAGES_PER_CELL))
     distinct, counts = np.unique(values, return_counts=True)
     frequent = distinct[counts * 2 * cells >= len(values)]
@@ -95,7 +97,7 @@ def cells_of(values: np.ndarray) -> np.ndarray:
 
 
 def find_shortcuts(pictures: Pictures, seed: int = 0) -> list[Score]:
-    """Scores every feature and the pixel probe against every class.
+    """Score every feature and the pixel probe against every class.
 
     Returns:
       A score for each pair, in the order of the features; none of a class that is in `too_few`.
@@ -133,14 +135,14 @@ def find_shortcuts(pictures: Pictures, seed: int = 0) -> list[Score]:
 
 
 def too_few(pictures: Pictures) -> list[str]:
-    """The classes that nothing is scored for: too few patients are in them, or beside them."""
+    """Return the classes that nothing is scored for: too few patients are in them, or beside them."""
     told = _can_be_told(_only_present(pictures.labels), _numbered(pictures))
     present = [name for i, name in enumerate(pictures.class_names) if np.any(pictures.labels == i)]
     return [name for name, yes in zip(present, told, strict=True) if not yes]
 
 
 def _can_be_told(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """bool [K]."""
+    """Return bool [K]."""
 
     def patients(chosen: np.ndarray) -> int:
         return len(np.unique(groups[chosen]))
@@ -159,13 +161,13 @@ def _only_present(labels: np.ndarray) -> np.ndarray:
 
 
 def _numbered(pictures: Pictures) -> np.ndarray:
-    """A number for each patient; a picture without one stands alone."""
+    """Return a number for each patient; a picture without one stands alone."""
     names = [group or name for group, name in zip(pictures.groups, pictures.ids, strict=True)]
     return np.unique(np.array(names, object), return_inverse=True)[1]
 
 
 def folds_of(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
-    """The fold of each image, int [N], no patient in two; None where no class can be told."""
+    """Return the fold of each image, int [N], no patient in two; None where no class can be told."""
     if not _can_be_told(labels, groups).any():
         return None
     sizes: dict[str, Counter[str]] = {}
@@ -177,26 +179,26 @@ def folds_of(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
 
 
 def one_of_each(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Positions of one picture of each patient in each of its classes, drawn: int [P], ascending."""
+    """Return where one picture of each patient in each of its classes is, drawn: int [P], ascending."""
     shuffled = np.random.default_rng([seed, 2]).permutation(len(groups))
     who = groups[shuffled] * (int(labels.max()) + 1) + labels[shuffled]
     return np.sort(shuffled[np.unique(who, return_index=True)[1]])
 
 
 def permuted(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Labels, and as they could be without any shortcut: int [1 + count, P]."""
+    """Return the labels, and as they could be without any shortcut: int [1 + count, P]."""
     rng = np.random.default_rng([seed, 0])
     return np.stack([labels, *(rng.permutation(labels) for _ in range(count))])
 
 
 def resampled(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """How often each image is drawn when patients are drawn with replacement: float32 [count, N]."""
+    """Return how often each image is drawn when patients are drawn with replacement: float32 [count, N]."""
     bootstrap = PatientBootstrap(groups, resamples=count, seed=[seed, 1])
     return np.concatenate([times.astype(np.float32) for times in bootstrap.times_drawn()])[:, groups]
 
 
 def adjusted_p(aurocs: np.ndarray) -> np.ndarray:
-    """Chance of the largest of all statistics being as large, under permuted labels.
+    """Return the chance of the largest of all statistics being as large, under permuted labels.
 
     Args:
       aurocs: [R, features, classes], the first row as observed, the others permuted.
@@ -226,14 +228,14 @@ def _in_chunks(
 
 
 def _tables(cells: np.ndarray, labelings: np.ndarray, folds: np.ndarray, classes: int) -> np.ndarray:
-    """Images of each labeling, fold, cell and class: float64 [R, F, C, K]."""
+    """Return the images of each labeling, fold, cell and class: float64 [R, F, C, K]."""
     shape = (len(labelings), int(folds.max()) + 1, int(cells.max()) + 1, classes)
     flat = np.ravel_multi_index((np.arange(shape[0])[:, None], folds, cells, labelings), shape)
     return np.bincount(flat.reshape(-1), minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
 
 
 def _frequencies(tables: np.ndarray) -> np.ndarray:
-    """Each class's frequency in each cell, of all folds but one: [R, F, C, K].
+    """Return each class's frequency in each cell, of all folds but one: [R, F, C, K].
 
     One image's worth of the class's overall frequency is added to each cell (m-estimate), so that a cell
     that is empty there says nothing.
@@ -245,7 +247,7 @@ def _frequencies(tables: np.ndarray) -> np.ndarray:
 
 
 def frequency_aurocs(cells: np.ndarray, labelings: np.ndarray, folds: np.ndarray, classes: int) -> np.ndarray:
-    """AUROC of each class by the frequencies in cells, for each labeling: [R, K]."""
+    """Return the AUROC of each class by the frequencies in cells, for each labeling: [R, K]."""
     tables = _tables(cells, labelings, folds, classes)
     scores = _frequencies(tables)
     negatives = tables.sum(axis=3, keepdims=True) - tables
@@ -259,7 +261,7 @@ def frequency_aurocs(cells: np.ndarray, labelings: np.ndarray, folds: np.ndarray
 
 
 def frequency_scores(cells: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """The held-out score of each image for each class, by the observed labels: [N, K]."""
+    """Return the held-out score of each image for each class, by the observed labels: [N, K]."""
     scores: np.ndarray = _frequencies(_tables(cells, labels[None], folds, int(labels.max()) + 1))[0]
     return scores[folds, cells]
 
@@ -268,7 +270,7 @@ def frequency_scores(cells: np.ndarray, labels: np.ndarray, folds: np.ndarray) -
 
 
 def ridge_scores(pixels: np.ndarray, labelings: np.ndarray, folds: np.ndarray, classes: int) -> np.ndarray:
-    """Held-out scores of a ridge regression to class indicators: float32 [N, R, K].
+    """Return the held-out scores of a ridge regression to class indicators: float32 [N, R, K].
 
     Args:
       pixels: float32 [N, D], columns of mean 0.
@@ -289,7 +291,7 @@ def ridge_scores(pixels: np.ndarray, labelings: np.ndarray, folds: np.ndarray, c
 
 
 def ridge_aurocs(pixels: np.ndarray, labelings: np.ndarray, folds: np.ndarray, classes: int) -> np.ndarray:
-    """AUROC of each class by the ridge regression, for each labeling: [R, K]."""
+    """Return the AUROC of each class by the ridge regression, for each labeling: [R, K]."""
     scores = ridge_scores(pixels, labelings, folds, classes)
     concordant = np.zeros((len(labelings), classes))
     pairs = np.zeros_like(concordant)
@@ -310,7 +312,7 @@ def ridge_aurocs(pixels: np.ndarray, labelings: np.ndarray, folds: np.ndarray, c
 def _with_interval(
     scores: np.ndarray, labels: np.ndarray, folds: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """AUROC of each class, and the low and high end of its 95 % interval: [3, K]."""
+    """Return the AUROC of each class, and the low and high end of its 95 % interval: [3, K]."""
     weights = np.concatenate([np.ones_like(weights[:1]), weights])
     ends = []
     for k in range(scores.shape[1]):
@@ -330,7 +332,7 @@ def _with_interval(
 
 
 def shortcut_findings(pictures: Pictures, scores: Sequence[Score]) -> list[Finding]:
-    """One finding for each feature that tells a class better than chance explains."""
+    """Return one finding for each feature that tells a class better than chance explains."""
     features = {feature.name: feature for feature in features_of(pictures)}
     by_feature: dict[str, list[Score]] = {}
     for score in scores:

@@ -36,7 +36,7 @@ class FindingsOptions:
 
 
 def main() -> int:
-    """Audits what the flags say; returns the exit code."""
+    """Audit what the flags say; return the exit code."""
     config, options = from_flags(audit.AuditConfig), from_flags(FindingsOptions)
     output = options.output or config.data
     for what, read in (("source", config.source), ("second dataset", options.output and config.against)):

@@ -17,7 +17,9 @@ from cxr_data.core.errors import CxrError
 
 
 def own_flags() -> dict[str, flags.Flag]:
-    """The flags that modules of this project have defined, by name: TensorFlow and absl define many more."""
+    """Return the flags that modules of this project have defined, by name: TensorFlow and absl define many
+    more.
+    """
     found: dict[str, flags.Flag] = {}
     for module, defined in flags.FLAGS.flags_by_module_dict().items():
         # absl knows a module that is run with -m by its path.
@@ -29,7 +31,7 @@ def own_flags() -> dict[str, flags.Flag]:
 def _parse_flags(
     argv: Sequence[str], main: Callable[..., int | None], takes_arguments: bool = False
 ) -> list[str]:
-    """Parses `argv` into absl FLAGS and returns the other arguments; `--help` prints and exits with 0."""
+    """Parse `argv` into absl FLAGS and return the other arguments; `--help` prints and exit with 0."""
     if _wants_help(argv):
         _describe_to_absl(main)
         # absl prints the help while it parses, and exits with 1.
@@ -51,7 +53,7 @@ def _parse_flags(
 
 
 def _describe_to_absl(main: Callable[..., int | None]) -> None:
-    """Has `--help` show the docstring of `main`'s module and all flags of this project.
+    """Have `--help` show the docstring of `main`'s module and all flags of this project.
 
     absl shows those of the module that was started: no flag that another module defines, and nothing at all
     of an installed console command.
@@ -75,7 +77,7 @@ def _fail(argv: Sequence[str], message: object, exit_code: int) -> NoReturn:
 def run(
     main: Callable[[], int | None], argv: Sequence[str] | None = None, *, info_to: str = "stdout"
 ) -> None:
-    """Parses the flags, calls `main`, shows what library code logs meanwhile, and exits with `main`'s code.
+    """Parse the flags, call `main`, show what library code logs meanwhile, and exit with `main`'s code.
 
     Args:
       main: reads absl FLAGS into a frozen config and does the work; returns the
@@ -95,7 +97,7 @@ def run_with_arguments(
     *,
     info_to: str = "stdout",
 ) -> None:
-    """As `run`, for a command that takes file names beside its flags: `main` is given them."""
+    """Do as `run`, for a command that takes file names beside its flags: `main` is given them."""
     argv = list(sys.argv if argv is None else argv)
     app.define_help_flags()
     arguments = _parse_flags(argv, main, takes_arguments=True)

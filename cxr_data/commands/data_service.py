@@ -32,7 +32,7 @@ class ServiceOptions:
 
 
 def main() -> int:
-    """Serves until SIGTERM or Ctrl-C."""
+    """Serve until SIGTERM or Ctrl-C."""
     from cxr_data.core.runtime import start
     from cxr_data.input.data_service import DataService
 

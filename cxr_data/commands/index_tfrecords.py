@@ -37,7 +37,7 @@ class IndexOptions:
 
 
 def main() -> None:
-    """Scans what the flags say."""
+    """Scan what the flags say."""
     options = from_flags(IndexOptions)
     with tqdm(desc="scan", unit="file") as bar:
         adopted = adopt(

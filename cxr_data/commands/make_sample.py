@@ -12,7 +12,7 @@ from cxr_data.synthetic.sample import SampleConfig, make_sample
 
 
 def main() -> None:
-    """Makes the sample and says what is where."""
+    """Make the sample and say what is where."""
     config = from_flags(SampleConfig)
     plan = make_sample(config)
     folders = collections.Counter(pathlib.PurePosixPath(image.path).parent.as_posix() for image in plan)

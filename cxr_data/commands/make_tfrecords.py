@@ -12,7 +12,7 @@ from cxr_data.convert.convert import make_tfrecords
 
 
 def main() -> None:
-    """Converts what the flags say."""
+    """Convert what the flags say."""
     make_tfrecords(from_flags(SharderConfig))
 
 

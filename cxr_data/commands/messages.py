@@ -21,7 +21,7 @@ _PACKAGES = ("cxr_data", "cxr_train", "tools")
 
 @contextlib.contextmanager
 def shown_messages(info_to: str = "stdout") -> Iterator[None]:
-    """Shows what the packages log, for the length of a block: one flushed line a message.
+    """Show what the packages log, for the length of a block: one flushed line a message.
 
     INFO is shown as the bare message, WARNING and above on stderr with the level before it. A progress bar is
     moved out of the way. No other handler, such as absl's, gets these messages as well.

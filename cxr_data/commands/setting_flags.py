@@ -18,7 +18,7 @@ Config = TypeVar("Config")
 
 
 def define_flags(config: type, *, leave_out: Collection[str] = ()) -> None:
-    """Defines a flag for each setting of a dataclass.
+    """Define a flag for each setting of a dataclass.
 
     Args:
       config: the dataclass.
@@ -34,7 +34,7 @@ def define_flags(config: type, *, leave_out: Collection[str] = ()) -> None:
 
 
 def from_flags(config: type[Config], **given: Any) -> Config:
-    """Makes a dataclass from the parsed flags.
+    """Make a dataclass from the parsed flags.
 
     Args:
       config: the dataclass.

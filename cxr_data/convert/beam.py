@@ -48,7 +48,7 @@ class _Unwatched:
 
 
 def write_shard_beside(plan: ShardPlan, directory: str, options: PixelOptions, header: Header) -> str:
-    """Runs in a Beam worker: writes a shard and, beside it, its result; returns its name.
+    """Run in a Beam worker: writes a shard and, beside it, its result; return its name.
 
     Raises:
       OSError: the output cannot be written, or belongs to another run by now.
@@ -116,7 +116,7 @@ class BeamJob:
     def convert(
         self, shards: Sequence[ShardPlan], tick: Callable[[Counters], None]
     ) -> Generator[ShardResult, None, None]:
-        """Yields a result for each shard, soon after a worker has finished it.
+        """Yield a result for each shard, soon after a worker has finished it.
 
         Args:
           shards: what to write.
@@ -186,7 +186,7 @@ class BeamJob:
 
 @contextlib.contextmanager
 def _watching_workers(tell: Callable[[BaseException], None]) -> Iterator[None]:
-    """Tells of a worker process that died.
+    """Tell of a worker process that died.
 
     The DirectRunner waits for it for ever; only the thread that had started it fails, and says so to nobody.
     """

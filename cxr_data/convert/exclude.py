@@ -20,7 +20,7 @@ _AUDIT_SCHEMA = "cxr.audit/1"
 
 
 def read_exclusions(path: str, items: Sequence[Item]) -> dict[str, Quarantined]:
-    """The pictures that a list names: {id: what the ledger says}.
+    """Return the pictures that a list names: {id: what the ledger says}.
 
     Args:
       path: UTF-8 text, a line a picture: its id (the path relative to the source) or the path of its file,
@@ -47,7 +47,7 @@ def read_exclusions(path: str, items: Sequence[Item]) -> dict[str, Quarantined]:
 
 
 def read_findings(path: str, items: Sequence[Item]) -> dict[str, Quarantined]:
-    """The pictures without which the audit's pairs are gone: {id: what the ledger says}.
+    """Return the pictures without which the audit's pairs are gone: {id: what the ledger says}.
 
     Of pictures that show the same one stays, of a split other than training where there is one; none where
     they are in two classes, or in a second dataset too. Patients in two splits or classes are for the user to
@@ -82,7 +82,7 @@ _SECOND, _REPEATED = "pictures_in_second_dataset", "repeated_pictures"
 
 
 def _pairs(path: str, found: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yields (finding, case) of every pair of pictures."""
+    """Yield (finding, case) of every pair of pictures."""
     for finding in found:
         if finding["name"] not in (_TWO_SPLITS, _TWO_CLASSES, _SECOND, _REPEATED):
             continue
@@ -136,7 +136,7 @@ def _name_of(path: str) -> str:
 
 
 def balance(items: Sequence[Item], by: str, within_splits: bool, seed: int) -> dict[str, Quarantined]:
-    """The pictures to leave out so that classes are equally frequent: {id: what the ledger says}.
+    """Return the pictures to leave out so that classes are equally frequent: {id: what the ledger says}.
 
     Args:
       items: the inputs, duplicates left out.
@@ -178,7 +178,7 @@ def balance(items: Sequence[Item], by: str, within_splits: bool, seed: int) -> d
 
 
 def _table(items: Iterable[Item], by: str, classes: Sequence[str]) -> str:
-    """Each source with its classes, the first few."""
+    """Return each source with its classes, the first few."""
     counts = Counter((item.source if by == "source" else "", item.label) for item in items)
     sources = sorted({source for source, _ in counts})[:_MOST_SOURCES]
     return "; ".join(

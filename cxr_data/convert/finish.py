@@ -26,7 +26,7 @@ from cxr_data.sources.quarantine import Quarantined
 def finish_dataset(
     config: SharderConfig, prepared: Prepared, results: Mapping[str, ShardResult]
 ) -> manifest.Manifest:
-    """Writes index, quarantine, ledger and, last, the manifest."""
+    """Write index, quarantine, ledger and, last, the manifest."""
     ordered = [results[shard.name] for shard in prepared.plan.shards]
     if not any(result.records for result in ordered):
         entry = next(entry for result in ordered for entry in result.quarantined)
@@ -72,7 +72,7 @@ def finish_dataset(
 
 
 def _fields_of(prepared: Prepared, written: Sequence[ShardResult]) -> list[example.Fields]:
-    """What the records hold beside the pixels, in the order of the index."""
+    """Return what the records hold beside the pixels, in the order of the index."""
     group_of = {entry.id: entry.group for shard in prepared.plan.shards for entry in shard.entries}
     return [
         example.Fields(row[0], name, sha256, group_of[name])
@@ -124,7 +124,7 @@ def _source_counts(prepared: Prepared, index: np.ndarray, left_out: Sequence[Qua
 def _statistics(
     config: SharderConfig, written: Sequence[ShardResult], split_of: Mapping[str, str]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation in [0, 1] of the training pixels (of all, without training)."""
+    """Return the mean and standard deviation in [0, 1] of the training pixels (of all, without training)."""
     training = [result for result in written if split_of[result.name] == "train"] or list(written)
     pixels = sum(result.records for result in training) * config.size**2
     means, deviations = [], []

@@ -38,7 +38,7 @@ class Header:
     plan: str
 
     def difference(self, other: "Header") -> str:
-        """What `other` asks for that this one does not; empty if both ask for the same."""
+        """Return what `other` asks for that this one does not; empty if both ask for the same."""
         names = [n for n in {**self.config, **other.config} if self.config.get(n) != other.config.get(n)]
         if names:
             return "; ".join(
@@ -48,7 +48,7 @@ class Header:
 
 
 def read_ledger(directory: str) -> tuple[Header, dict[str, ShardResult]] | None:
-    """The header and {shard name: result} of a ledger, or None where there is none.
+    """Return the header and {shard name: result} of a ledger, or None where there is none.
 
     Raises:
       DataError: the first line is damaged.
@@ -85,13 +85,13 @@ def _read(path: str) -> tuple[Header, dict[str, ShardResult]]:
 
 
 def write_ledger(directory: str, header: Header, results: Iterable[ShardResult]) -> None:
-    """Writes a whole ledger at once."""
+    """Write a whole ledger at once."""
     lines = [_header_line(header)] + [_line(result) for result in results]
     storage.replace(storage.join(directory, LEDGER_NAME), b"".join(lines))
 
 
 def append_result(directory: str, header: Header, result: ShardResult) -> None:
-    """Adds a finished shard, on disk when this returns; nothing can be appended to an object."""
+    """Add a finished shard, on disk when this returns; nothing can be appended to an object."""
     if storage.store_of(directory).can_append:
         local_store.append(storage.join(directory, LEDGER_NAME), _line(result))
     else:
@@ -99,7 +99,7 @@ def append_result(directory: str, header: Header, result: ShardResult) -> None:
 
 
 def belongs_to(directory: str, header: Header) -> bool:
-    """Whether the ledger of a directory is that of the run with this header."""
+    """Return whether the ledger of a directory is that of the run with this header."""
     path = storage.join(directory, LEDGER_NAME)
     if storage.size(path) is None:
         return False
@@ -109,13 +109,13 @@ def belongs_to(directory: str, header: Header) -> bool:
 
 
 def write_beside(directory: str, header: Header, result: ShardResult) -> None:
-    """Leaves a finished shard's result beside it, for `take_beside`; any number of writers may do so."""
+    """Leave a finished shard's result beside it, for `take_beside`; any number of writers may do so."""
     path = storage.join(directory, result.name + DONE_SUFFIX)
     storage.replace(path, _header_line(header) + _line(result), unique=True)
 
 
 def take_beside(directory: str, header: Header, names: Iterable[str]) -> Iterator[ShardResult]:
-    """Yields the results that workers left for the shards `names`; local ones are removed after that."""
+    """Yield the results that workers left for the shards `names`; local ones are removed after that."""
     present = set(storage.names(directory))
     for name in sorted(names):
         if name + DONE_SUFFIX in present:
@@ -129,7 +129,7 @@ def take_beside(directory: str, header: Header, names: Iterable[str]) -> Iterato
 
 
 def forget_beside(directory: str) -> None:
-    """Removes what workers left beside their shards, once the ledger has all of it."""
+    """Remove what workers left beside their shards, once the ledger has all of it."""
     for name in storage.names(directory):
         if name.endswith(SHARD_SUFFIX + DONE_SUFFIX):
             storage.remove(storage.join(directory, name))

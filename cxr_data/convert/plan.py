@@ -55,13 +55,15 @@ class Plan:
         return sum(len(shard.entries) for shard in self.shards)
 
     def digest(self) -> str:
-        """SHA-256 of everything in the plan but where the source lies and how large its files are."""
+        """Return the SHA-256 of everything in the plan but where the source lies and how large its files
+        are.
+        """
         shards = [[s.name, [(e.id, e.label, e.group) for e in s.entries]] for s in self.shards]
         return hashlib.sha256(json.dumps([self.class_names, shards]).encode()).hexdigest()
 
 
 def class_names_of(items: Sequence[Item], wanted: Sequence[str]) -> tuple[str, ...]:
-    """The classes in index order: as `wanted` says, else by name. Raises UsageError if they differ."""
+    """Return the classes in index order: as `wanted` says, else by name. Raises UsageError if they differ."""
     found = {item.label for item in items}
     if not wanted:
         return tuple(sorted(found))
@@ -71,7 +73,7 @@ def class_names_of(items: Sequence[Item], wanted: Sequence[str]) -> tuple[str, .
 
 
 def record_bytes(entry: Entry, dtype: str, payload_bytes: int) -> int:
-    """Exact size of a record in its file."""
+    """Return the exact size of a record in its file."""
     fields = example.Fields(entry.label, entry.id, "0" * SHA256_DIGITS, entry.group)
     header = len(example.example_header(fields, dtype, payload_bytes))
     return FRAME_HEADER_BYTES + header + payload_bytes + FRAME_FOOTER_BYTES
@@ -88,7 +90,7 @@ def make_plan(
     shard_bytes: int,
     seed: int,
 ) -> Plan:
-    """Shuffles each split by the seed and cuts it into shards of nearly equal length.
+    """Shuffle each split by the seed and cuts it into shards of nearly equal length.
 
     A shard holds at most `shard_bytes` (but at least one record). Small splits are cut finer, into
     up to `MANY_SHARDS` shards of `MIN_SHARD_RECORDS` or more, so that all cores have work.

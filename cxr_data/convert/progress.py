@@ -49,19 +49,19 @@ class Progress:
             self._log.close()
 
     def say(self, line: str) -> None:
-        """Shows a line, above the bar if there is one."""
+        """Show a line, above the bar if there is one."""
         if not self._quiet:
             tqdm.write(line, file=sys.stderr)
 
     def event(self, name: str, **values: object) -> None:
-        """Logs an event for machines."""
+        """Log an event for machines."""
         if self._log is not None:
             seconds = round(time.monotonic() - self._started, 3)
             self._log.write(json.dumps({"event": name, "seconds": seconds, **values}) + "\n")
             self._log.flush()
 
     def start(self, images: int) -> None:
-        """Begins the bar."""
+        """Begin the bar."""
         self._started = time.monotonic()
         # A bar in a log file is a line for every step: fewer of them there.
         interval = 0.1 if sys.stderr.isatty() else 10
@@ -75,7 +75,7 @@ class Progress:
         )
 
     def tick(self, counters: Counters) -> None:
-        """Moves the bar to what the workers have done until now."""
+        """Move the bar to what the workers have done until now."""
         seconds = time.monotonic() - self._started
         if self._bar is not None:
             self._bar.set_postfix_str(
@@ -88,7 +88,7 @@ class Progress:
             self.event("progress", **vars(counters))
 
     def finish(self, rows: Sequence[tuple[str, str]]) -> None:
-        """Ends the bar and shows the final table."""
+        """End the bar and show the final table."""
         self._close_bar()
         width = max(len(name) for name, _ in rows)
         for name, value in rows:

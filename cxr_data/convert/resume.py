@@ -28,7 +28,7 @@ from cxr_data.records.layout import (
 
 
 def reusable(config: SharderConfig, prepared: Prepared, progress: Progress) -> dict[str, ShardResult]:
-    """The shards of an earlier run that are whole and of the same plan. Refuses what is of another."""
+    """Return the shards of an earlier run that are whole and of the same plan. Refuses what is of another."""
     earlier = _read_earlier(config)
     if earlier is None:
         return {}
@@ -69,7 +69,7 @@ def _read_earlier(config: SharderConfig) -> tuple[Header, dict[str, ShardResult]
 
 
 def _is_whole(config: SharderConfig, shard: ShardPlan, result: ShardResult) -> bool:
-    """Whether a shard is on disk as it was written, and its sources are what it was made from."""
+    """Return whether a shard is on disk as it was written, and its sources are what it was made from."""
     path = storage.join(config.output, result.name)
     if result.records == 0:
         return storage.size(path) is None
@@ -109,7 +109,7 @@ def _is_unchanged(entry: plan.Entry, size: int, sha256: str, converted_ns: int, 
 
 
 def begin(output: str, prepared: Prepared, results: Mapping[str, ShardResult]) -> None:
-    """Makes the output an unfinished one: no manifest, a ledger of what is whole, nothing else of ours."""
+    """Make the output an unfinished one: no manifest, a ledger of what is whole, nothing else of ours."""
     for name in (MANIFEST_NAME, AUDIT_NAME):
         storage.remove(storage.join(output, name))
     figures.remove_figures(storage.join(output, AUDIT_FOLDER))

@@ -61,10 +61,10 @@ class Watcher(Protocol):
     """Is told what a worker does, cheaply and often."""
 
     def begin(self, position: int) -> None:
-        """The image at `position` of the shard is taken in hand, or `NOTHING`."""
+        """Note that the image at `position` of the shard is taken in hand, or `NOTHING`."""
 
     def done(self, read: int, written: int, quarantined: bool) -> None:
-        """It is finished: so many bytes read and written."""
+        """Note that it is finished, with the bytes read and written."""
 
 
 @dataclass
@@ -80,7 +80,7 @@ class _ShardFile:
         self._file = storage.store_of(self.path).new_file(self.path)
 
     def append(self, fields: example.Fields, payload: np.ndarray) -> int:
-        """Appends one record and returns its bytes."""
+        """Append one record and return its bytes."""
         pixels = memoryview(payload.reshape(-1).view(np.uint8).data)
         header = example.example_header(fields, payload.dtype.name, len(pixels))
         head, tail = frame(header, pixels)
@@ -94,12 +94,12 @@ class _ShardFile:
         return written
 
     def finish(self) -> None:
-        """Makes the shard appear, whole and on disk; nothing appears if it has no records."""
+        """Make the shard appear, whole and on disk; nothing appears if it has no records."""
         if self.rows:
             self._file.commit()
 
     def close(self) -> None:
-        """Closes the file, and removes it unless it is finished."""
+        """Close the file, and remove it unless it is finished."""
         self._file.close()
 
 
@@ -125,7 +125,7 @@ def write_shard(
     condemned: Mapping[int, Quarantined] | None = None,
     may_go_on: Callable[[], bool] = lambda: True,
 ) -> ShardResult:
-    """Converts the images of a shard and writes it.
+    """Convert the images of a shard and write it.
 
     Args:
       plan: the shard.
@@ -192,7 +192,7 @@ def _require(may_go_on: bool) -> None:
 
 
 def _add_statistics(image: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> None:
-    """Adds the exact sums of an image's 8-bit pixels; a gray one counts for every channel."""
+    """Add the exact sums of an image's 8-bit pixels; a gray one counts for every channel."""
     for channel in range(len(sums)):
         if channel == 0 or image.ndim == 3:
             plane = np.ascontiguousarray(image[..., channel]) if image.ndim == 3 else image

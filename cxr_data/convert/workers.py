@@ -58,7 +58,7 @@ class _SlotWatcher:
 
 
 def _serve(connection: Connection, slot: Any, directory: str, options: PixelOptions) -> None:
-    """A worker's life: a shard and what to skip in, a result or an error out."""
+    """Work as a process of its own: take shards and what to skip, give results or errors."""
     # Ctrl-C goes to the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     watcher = _SlotWatcher(slot)
@@ -129,7 +129,7 @@ class Pool:
     def convert(
         self, shards: Sequence[ShardPlan], tick: Callable[[Counters], None]
     ) -> Generator[ShardResult, None, None]:
-        """Yields a result for each shard, as they are finished.
+        """Yield a result for each shard, as they are finished.
 
         Args:
           shards: what to write.
@@ -206,7 +206,7 @@ class Pool:
             worker.connection.send((plan, self._condemned.get(plan.name)))
 
     def _answer(self, worker: _Worker) -> ShardResult | None:
-        """The result of a worker's shard, or None if it died."""
+        """Return the result of a worker's shard, or None if it died."""
         try:
             answer = worker.connection.recv()
         except (EOFError, OSError):  # the other end of the pipe is closed, perhaps in mid-message
@@ -230,7 +230,7 @@ class Pool:
         return position >= 0 and time.monotonic() - worker.since > self._image_timeout
 
     def _bury(self, worker: _Worker, cause: str) -> ShardPlan:
-        """Replaces a worker that died or hangs; returns its shard, to be done again."""
+        """Replace a worker that died or hangs; return its shard, to be done again."""
         plan, position = worker.plan, worker.in_hand()
         assert plan is not None
         self._retire(worker)
@@ -285,7 +285,7 @@ _WORKER_ENVIRONMENT = {
 
 @contextlib.contextmanager
 def _worker_environment() -> Iterator[None]:
-    """Sets what processes that are started meanwhile read at their start."""
+    """Set what processes that are started meanwhile read at their start."""
     before = {name: os.environ.get(name) for name in _WORKER_ENVIRONMENT}
     os.environ.update(_WORKER_ENVIRONMENT)
     try:

@@ -24,7 +24,7 @@ _LARGEST_SHARE = 0.25
 
 
 def parse_crop(text: str) -> float | None:
-    """The share to cut off each side: 0 for "none", None for "auto".
+    """Return the share to cut off each side: 0 for "none", None for "auto".
 
     Raises:
       UsageError: something else, or a share of 0 or less, or of more than a quarter.
@@ -44,7 +44,7 @@ def parse_crop(text: str) -> float | None:
 
 
 def crop(pixels: np.ndarray, border: str) -> np.ndarray:
-    """Cuts the border off.
+    """Cut the border off.
 
     Args:
       pixels: uint8 [H, W] or [H, W, 3].
@@ -64,7 +64,7 @@ def crop(pixels: np.ndarray, border: str) -> np.ndarray:
 
 
 def _content(pixels: np.ndarray) -> tuple[int, int, int, int]:
-    """First and last row and column (exclusive) of what is no border."""
+    """Return the first and last row and column (exclusive) of what is no border."""
     top, left = 0, 0
     bottom, right = pixels.shape[:2]
     while True:
@@ -80,7 +80,7 @@ def _content(pixels: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def _varied(pixels: np.ndarray, axis: int) -> np.ndarray:
-    """Numbers of the rows (axis 1) or columns (axis 0) that hold more than one level, in any channel."""
+    """Return the numbers of the rows (axis 1) or columns (axis 0) with more than one level in a channel."""
     length = pixels.shape[1 - axis]
     brightest, darkest = (cv2.reduce(pixels, axis, kind) for kind in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
     spread = (brightest - darkest).reshape(length, -1).max(axis=1)
@@ -88,7 +88,7 @@ def _varied(pixels: np.ndarray, axis: int) -> np.ndarray:
 
 
 def equalize(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Reduces a picture to one resolution and compresses it as all others.
+    """Reduce a picture to one resolution and compresses it as all others.
 
     Args:
       pixels: uint8 [H, W].

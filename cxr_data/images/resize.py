@@ -40,7 +40,7 @@ class _Block(NamedTuple):
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes to a square, whatever the aspect ratio.
+    """Resize to a square, whatever the aspect ratio.
 
     Args:
       image: uint8, [H, W] or [H, W, 3].
@@ -80,7 +80,7 @@ def _round_to_8_bits(values: np.ndarray) -> None:
 
 @lru_cache(maxsize=256)
 def _blocks(inputs: int, outputs: int) -> tuple[_Block, ...]:
-    """The banded matrix from `inputs` to `outputs` samples, cut into dense blocks."""
+    """Return the banded matrix from `inputs` to `outputs` samples, cut into dense blocks."""
     low, taps = _taps(inputs, outputs)
     blocks = []
     for first in range(0, outputs, _BLOCK):
@@ -98,7 +98,7 @@ def _blocks(inputs: int, outputs: int) -> tuple[_Block, ...]:
 
 
 def _taps(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """First input [outputs] and coefficients [outputs, taps], multiples of 2**-15 with sum 1."""
+    """Return the first input [outputs] and coefficients [outputs, taps], multiples of 2**-15 with sum 1."""
     scale = inputs / outputs
     stretch = max(scale, 1.0)
     center = (np.arange(outputs) + 0.5) * scale
@@ -113,7 +113,7 @@ def _taps(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution with a = -0.5, zero from |x| = 2 on."""
+    """Return the Keys' cubic convolution with a = -0.5, zero from |x| = 2 on."""
     x, a = np.abs(x), -0.5
     inner = ((a + 2) * x - (a + 3)) * x * x + 1
     outer = (((x - 5) * x + 8) * x - 4) * a

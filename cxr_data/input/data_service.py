@@ -135,7 +135,7 @@ def _free_port() -> int:
 
 
 def _serve(dispatcher: str, host: str, port: int) -> None:
-    """Live as an input worker, until the parent ends."""
+    """Work as an input worker, until the parent ends."""
     from cxr_data.core.runtime import start
 
     begin_worker()

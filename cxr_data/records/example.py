@@ -53,7 +53,7 @@ class Example:
 
 
 def example_header(fields: Fields, dtype: str, payload_bytes: int) -> bytes:
-    """The bytes of an Example up to the first pixel; the pixels are the rest of it.
+    """Return the bytes of an Example up to the first pixel; the pixels are the rest of it.
 
     Args:
       fields: label, id, sha256 and group.
@@ -111,7 +111,7 @@ def _encode(text: str) -> bytes:
 
 
 def parse_example(data: memoryview | bytes) -> Example:
-    """Finds the fields and the pixels in the bytes of an Example, without copying the pixels.
+    """Find the fields and the pixels in the bytes of an Example, without copying the pixels.
 
     Features may come in any order, and `id`, `sha256` and `group` may be missing (empty then),
     so that records written by other programs to the same schema are read too. `data` may also
@@ -138,7 +138,7 @@ def parse_example(data: memoryview | bytes) -> Example:
 
 
 def _features(view: memoryview) -> Iterator[tuple[str, int, int, int]]:
-    """Yields (key, kind of list, start, stop of the list) for each feature."""
+    """Yield (key, kind of list, start, stop of the list) for each feature."""
     for field, _, start, stop in _walk(view, 0, None):
         if field != 1:
             continue
@@ -156,7 +156,7 @@ def _features(view: memoryview) -> Iterator[tuple[str, int, int, int]]:
 
 
 def _walk(view: memoryview, position: int, stop: int | None) -> Iterator[tuple[int, int, int, int]]:
-    """Yields (field, wire type, start, stop) of each field of the message in view[position:stop].
+    """Yield (field, wire type, start, stop) of each field of the message in view[position:stop].
 
     For a varint the value stands in `start`. The last field may reach past the end of `view`
     (a header without its pixels); it then ends the walk.

@@ -30,7 +30,7 @@ def adopt(
     threads: int = 2,
     tick: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Scans the TFRecord files of a directory and writes `index.npy` and `manifest.json` beside them.
+    """Scan the TFRecord files of a directory and write `index.npy` and `manifest.json` beside them.
 
     Args:
       directory: local, with files named `SPLIT*.tfrecord`.
@@ -94,7 +94,7 @@ def adopt(
 
 
 def _check(path: Path, rows: np.ndarray, payload: int, classes: int, *, is_float_list: bool) -> None:
-    """Refuses records whose pixels or label are not what the flags say."""
+    """Refuse records whose pixels or label are not what the flags say."""
     wrong = np.flatnonzero((rows["label"] < 0) | (rows["label"] >= classes))
     if len(wrong):
         label = rows["label"][wrong[0]]

@@ -30,10 +30,12 @@ def shard_name(split: str, number: int, count: int) -> str:
 
 
 def is_of_shard(name: str) -> bool:
-    """Whether a name is that of a shard of ours, of an attempt at one, or of its line of the ledger."""
+    """Return whether a name is that of a shard of ours, of an attempt at one, or of its line of the
+    ledger.
+    """
     return _OWN_SHARD.fullmatch(name) is not None
 
 
 def is_of_dataset(name: str) -> bool:
-    """Whether a name is one that a conversion gives."""
+    """Return whether a name is one that a conversion gives."""
     return name in _FILES or is_of_shard(name)

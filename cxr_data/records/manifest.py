@@ -117,7 +117,9 @@ class Manifest:
         )
 
     def shards_of(self, split: str) -> tuple[Shard, ...]:
-        """The shards of a split, or of several joined by `+`. Raises DataError for one that is not there."""
+        """Return the shards of a split, or of several joined by `+`. Raises DataError for one that is not
+        there.
+        """
         names = joined_splits(split)
         for name in names:
             if name not in self.splits:
@@ -125,12 +127,12 @@ class Manifest:
         return tuple(shard for shard in self.shards if shard.split in names)
 
     def class_counts(self, split: str) -> dict[str, int]:
-        """Images of each class in a split, or in several joined by `+`."""
+        """Return the images of each class in a split, or in several joined by `+`."""
         names = joined_splits(split)
         return {name: sum(self.counts[part][name] for part in names) for name in self.class_names}
 
     def count(self, split: str) -> int:
-        """Number of records of a split."""
+        """Return the number of records of a split."""
         return sum(shard.records for shard in self.shards_of(split))
 
     @property
@@ -139,17 +141,17 @@ class Manifest:
         return storage.store_of(self.directory).is_local
 
     def path(self, shard: Shard) -> str:
-        """Where a shard lies."""
+        """Return where a shard lies."""
         return storage.join(self.directory, shard.name)
 
 
 def joined_splits(split: str) -> list[str]:
-    """The splits that `train+validation` names, each once."""
+    """Return the splits that `train+validation` names, each once."""
     return list(dict.fromkeys(split.split("+")))
 
 
 def write_manifest(manifest: Manifest) -> None:
-    """Writes `manifest.json` into `manifest.directory`, at once or not at all."""
+    """Write `manifest.json` into `manifest.directory`, at once or not at all."""
     document = asdict(manifest)
     del document["directory"]
     text = json.dumps(document, indent=2, ensure_ascii=True) + "\n"
@@ -157,7 +159,7 @@ def write_manifest(manifest: Manifest) -> None:
 
 
 def read_manifest(directory: str, *, check_shards: bool = True) -> Manifest:
-    """Reads `directory/manifest.json` and checks that the shards it names are there, at full size.
+    """Read `directory/manifest.json` and check that the shards it names are there, at full size.
 
     Args:
       directory: local or remote.

@@ -45,7 +45,7 @@ class _ShardCheck:
 
 
 def verify_dataset(directory: str, threads: int, tick: Callable[[Shard], None] = lambda _: None) -> Verified:
-    """Reads a whole dataset and compares it with its manifest.
+    """Read a whole dataset and compare it with its manifest.
 
     Args:
       directory: local or remote.
@@ -71,7 +71,7 @@ def verify_dataset(directory: str, threads: int, tick: Callable[[Shard], None] =
 
 
 def _check_shard(made: Manifest, shard: Shard, rows: np.ndarray) -> _ShardCheck:
-    """Reads a shard once; the first damaged record ends it, as nothing after it can be trusted."""
+    """Read a shard once; the first damaged record ends it, as nothing after it can be trusted."""
     path = made.path(shard)
     problems: list[str] = []
     fields: list[example.Fields] = []
@@ -94,7 +94,7 @@ def _check_shard(made: Manifest, shard: Shard, rows: np.ndarray) -> _ShardCheck:
 
 
 def _hash_frame(digest: "hashlib._Hash", data: memoryview) -> None:
-    """Adds a frame whose checksums are known to be right, so that the file is read once only."""
+    """Add a frame whose checksums are known to be right, so that the file is read once only."""
     length = struct.pack("<Q", len(data))
     digest.update(length + struct.pack("<I", masked_crc(crc32c(length))))
     digest.update(data)
@@ -136,7 +136,7 @@ def _check_values(dtype: str, payload: memoryview) -> list[str]:
 
 
 def _check_whole(made: Manifest, checks: list[_ShardCheck]) -> list[str]:
-    """What only all shards together can show: counts, ids, groups, and the quarantine's lines."""
+    """Return what only all shards together can show: counts, ids, groups, and the quarantine's lines."""
     problems = []
     counts: dict[str, Counter[int]] = {split: Counter() for split in made.splits}
     ids: Counter[str] = Counter()

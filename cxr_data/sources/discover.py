@@ -83,7 +83,7 @@ class Found:
 
 
 def discover_images(source: str, flag: str = "source") -> Found:
-    """Lists the inputs of a folder or CSV, local or remote.
+    """List the inputs of a folder or CSV, local or remote.
 
     Args:
       source: the folder or CSV.
@@ -162,7 +162,7 @@ def _id(root: Path, path: Path) -> str:
 
 
 def local_item(root: Path, path: Path, label: str = "") -> Item | Quarantined:
-    """Looks at one path under `root` (resolved), without opening it."""
+    """Look at one path under `root` (resolved), without opening it."""
     name = _id(root, path)
     try:
         real = path.resolve(strict=True)
@@ -228,7 +228,7 @@ def _discover_csv(source: str) -> Found:
 
 
 def _csv_rows(source: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields (line number, {column: stripped text})."""
+    """Yield (line number, {column: stripped text})."""
     try:
         text = storage.read_bytes(source).decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -30,7 +30,7 @@ class Deduplicated:
 
 
 def find_duplicates(items: Iterable[Item], max_pixels: int, threads: int) -> dict[str, list[Item]]:
-    """{SHA-256: items} of contents that occur more than once, items by id."""
+    """Return {SHA-256: items} of contents that occur more than once, items by id."""
     by_size: dict[int, list[Item]] = defaultdict(list)
     for item in items:
         by_size[item.bytes].append(item)
@@ -52,7 +52,7 @@ def find_duplicates(items: Iterable[Item], max_pixels: int, threads: int) -> dic
 def apply_policy(
     items: Sequence[Item], duplicates: Mapping[str, Sequence[Item]], policy: str
 ) -> Deduplicated:
-    """Applies --duplicates.
+    """Apply --duplicates.
 
     "exclude" keeps one of each: that of the smallest split where folders decide (evaluation sets
     stay whole), the first by id otherwise; where the labels differ none is kept, as one of them is

@@ -54,7 +54,7 @@ class Anatomy:
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> "Anatomy":
-        """Draws a patient."""
+        """Draw a patient."""
         return cls(
             chest_width=rng.uniform(0.66, 0.78),
             apex=rng.uniform(-0.80, -0.70),
@@ -70,7 +70,7 @@ class Anatomy:
 
 
 def draw_finding(anatomy: Anatomy, finding: str, rng: np.random.Generator) -> Layer:
-    """Draws one picture of a patient.
+    """Draw one picture of a patient.
 
     Position, exposure, noise and the extent of the disease are drawn anew for each
     picture. The exposure is that of the same patient without lesions, and the lungs as a
@@ -113,7 +113,7 @@ def _normal(lungs: list[Layer], rng: np.random.Generator) -> Layer:
 
 
 def _covid(lungs: list[Layer], rng: np.random.Generator) -> Layer:
-    """Ground glass: hazy patches in both lungs, towards the outer edge and the base."""
+    """Draw ground glass: hazy patches in both lungs, towards the outer edge and the base."""
     haze = np.zeros((CANVAS, CANVAS), np.float32)
     for side in _SIDES:
         for _ in range(rng.integers(4, 8)):
@@ -124,7 +124,7 @@ def _covid(lungs: list[Layer], rng: np.random.Generator) -> Layer:
 
 
 def _pneumonia(lungs: list[Layer], rng: np.random.Generator) -> Layer:
-    """Consolidation: one dense focus with a ragged border in one lung."""
+    """Draw a consolidation: one dense focus with a ragged border in one lung."""
     side = rng.choice(_SIDES)
     # In the left lung above the heart, behind which it could hardly be seen.
     lowest = 0.25 if side < 0 else -0.08
@@ -144,25 +144,25 @@ FINDINGS: dict[str, Callable[[list[Layer], np.random.Generator], Layer]] = {
 
 @functools.cache
 def _frame() -> tuple[Layer, Layer]:
-    """x as [1, CANVAS] and y as [CANVAS, 1], both from -1 to 1."""
+    """Return x as [1, CANVAS] and y as [CANVAS, 1], both from -1 to 1."""
     ticks = np.linspace(-1.0, 1.0, CANVAS, dtype=np.float32)
     return ticks[np.newaxis, :], ticks[:, np.newaxis]
 
 
 def _pixels(x: npt.ArrayLike, y: npt.ArrayLike) -> npt.NDArray[np.int32]:
-    """Points of the frame as OpenCV's pixel coordinates, int32 [N, 1, 2]."""
+    """Point of the frame as OpenCV's pixel coordinates, int32 [N, 1, 2]."""
     points = np.stack(np.broadcast_arrays(x, y), axis=-1)
     return np.round((points + 1.0) / 2.0 * (CANVAS - 1)).astype(np.int32).reshape(-1, 1, 2)
 
 
 def _ramp(distance: Layer, width: float) -> Layer:
-    """A soft edge: 0 below 0, 1 above `width`, a cubic (smoothstep) between."""
+    """Return a soft edge: 0 below 0, 1 above `width`, a cubic (smoothstep) between."""
     t = np.clip(distance / width, 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 def _blob(center: tuple[float, float], width: float, height: float, rng: np.random.Generator) -> Layer:
-    """A Gaussian spot of height 1 and of the given standard deviations, tilted at random."""
+    """Return a Gaussian spot of height 1 and of the given standard deviations, tilted at random."""
     # Smooth enough to be computed on every fourth pixel.
     x, y = (ticks.reshape(-1, 4).mean(axis=1) for ticks in _frame())
     angle = rng.uniform(0.0, np.pi)
@@ -174,13 +174,13 @@ def _blob(center: tuple[float, float], width: float, height: float, rng: np.rand
 
 
 def _texture(rng: np.random.Generator, cells: int) -> Layer:
-    """Smooth noise in [-1, 1] with about `cells` bumps across the picture."""
+    """Return smooth noise in [-1, 1] with about `cells` bumps across the picture."""
     coarse = rng.uniform(-1.0, 1.0, (cells, cells)).astype(np.float32)
     return np.clip(cv2.resize(coarse, (CANVAS, CANVAS), interpolation=cv2.INTER_CUBIC), -1.0, 1.0)
 
 
 def _lung(anatomy: Anatomy, side: int) -> Layer:
-    """One lung field: 1 inside, 0 outside, with a soft edge as of a rounded organ."""
+    """Return one lung field: 1 inside, 0 outside, with a soft edge as of a rounded organ."""
     x, y = _frame()
     out = side * x
     down = np.clip((y - anatomy.apex) / (anatomy.base - anatomy.apex), 0.0, 1.3)
@@ -193,7 +193,7 @@ def _lung(anatomy: Anatomy, side: int) -> Layer:
 
 
 def _body(anatomy: Anatomy) -> Layer:
-    """Soft tissue: neck, shoulders and trunk, and the abdomen under the diaphragm."""
+    """Draw soft tissue: neck, shoulders and trunk, and the abdomen under the diaphragm."""
     x, y = _frame()
     shoulders = 1.0 / (1.0 + np.exp(-(y - anatomy.apex - 0.02) / 0.05))
     half_width = 0.20 + (anatomy.chest_width + 0.04 + 0.12 * anatomy.softness) * shoulders
@@ -203,7 +203,7 @@ def _body(anatomy: Anatomy) -> Layer:
 
 
 def _heart(anatomy: Anatomy) -> Layer:
-    """The heart and the knob of the aorta above it: 1 inside, 0 outside."""
+    """Return the heart and the knob of the aorta above it: 1 inside, 0 outside."""
     x, y = _frame()
     dx, dy = x - 0.36 * anatomy.heart_width - 0.02, y - anatomy.base + 0.22
     cos, sin = np.cos(anatomy.heart_tilt), np.sin(anatomy.heart_tilt)
@@ -215,7 +215,7 @@ def _heart(anatomy: Anatomy) -> Layer:
 
 
 def _mediastinum(anatomy: Anatomy) -> Layer:
-    """The bright column between the lungs and, dark in it, the windpipe."""
+    """Return the bright column between the lungs and, dark in it, the windpipe."""
     x, y = _frame()
     column = _ramp(0.17 - np.abs(x), 0.08) * _ramp(y - anatomy.apex, 0.2)
     windpipe = _ramp(0.055 - np.abs(x), 0.04) * _ramp(-0.22 - y, 0.1)
@@ -223,7 +223,7 @@ def _mediastinum(anatomy: Anatomy) -> Layer:
 
 
 def _bones(anatomy: Anatomy, rng: np.random.Generator) -> Layer:
-    """Spine, ribs, collar bones."""
+    """Draw spine, ribs and collar bones."""
     x, y = _frame()
     bow = anatomy.spine_bend * np.cos(1.5 * y)
     vertebrae = 0.75 + 0.25 * np.cos(2.0 * np.pi * y / 0.135)
@@ -238,7 +238,7 @@ def _bones(anatomy: Anatomy, rng: np.random.Generator) -> Layer:
 
 
 def _rib_curves(anatomy: Anatomy) -> Iterator[tuple[npt.NDArray[np.int32], int]]:
-    """Yields each visible rib arc as pixels and a brightness in [0, 255].
+    """Yield each visible rib arc as pixels and a brightness in [0, 255].
 
     A rib is half of a tilted ellipse round the chest. The part behind (posterior,
     from the spine outwards) is nearer to the detector's plane and shows brighter
@@ -257,7 +257,7 @@ def _rib_curves(anatomy: Anatomy) -> Iterator[tuple[npt.NDArray[np.int32], int]]
 
 
 def _collar_bone_curves(anatomy: Anatomy, rng: np.random.Generator) -> Iterator[npt.NDArray[np.int32]]:
-    """Yields two slightly S-shaped curves from the breast bone up to the shoulders, as pixels."""
+    """Yield two slightly S-shaped curves from the breast bone up to the shoulders, as pixels."""
     along = np.linspace(0.0, 1.0, 24)
     for side in _SIDES:
         rise = (0.13 + rng.uniform(-0.02, 0.02)) * along
@@ -266,13 +266,13 @@ def _collar_bone_curves(anatomy: Anatomy, rng: np.random.Generator) -> Iterator[
 
 
 def _draw_tube(layer: npt.NDArray[np.uint8], points: npt.NDArray[np.int32], brightness: int) -> None:
-    """Draws a bone along `points`: a bright cortex and a fainter middle."""
+    """Draw a bone along `points`: a bright cortex and a fainter middle."""
     cv2.polylines(layer, [points], False, (brightness,), 15, cv2.LINE_AA)
     cv2.polylines(layer, [points], False, (int(0.75 * brightness),), 9, cv2.LINE_AA)
 
 
 def _vessels(rng: np.random.Generator) -> Layer:
-    """Lung markings: branches that leave each hilum and get thinner and fainter."""
+    """Draw lung markings: branches that leave each hilum and get thinner and fainter."""
     layer = np.zeros((CANVAS, CANVAS), np.uint8)
     for side in _SIDES:
         for angle in np.linspace(-1.3, 1.35, 13) + rng.normal(0.0, 0.08, 13):
@@ -286,12 +286,12 @@ def _vessels(rng: np.random.Generator) -> Layer:
 
 
 def _blur(layer: npt.NDArray[np.uint8], deviation: float) -> Layer:
-    """Smooths a drawing of [0, 255] and returns it in [0, 1]."""
+    """Smooth a drawing of [0, 255] and return it in [0, 1]."""
     return cv2.GaussianBlur(layer, (0, 0), deviation).astype(np.float32) / 255.0
 
 
 def _position(layers: Sequence[Layer], rng: np.random.Generator) -> list[Layer]:
-    """Turns, shifts and scales the patient a little, as between two visits."""
+    """Turn, shift and scale the patient a little, as between two visits."""
     middle = (CANVAS - 1) / 2.0
     turn = cv2.getRotationMatrix2D((middle, middle), rng.uniform(-4.0, 4.0), rng.uniform(1.0, 1.15))
     shift = rng.uniform(-0.03, 0.03, 2) * CANVAS
@@ -303,7 +303,7 @@ def _position(layers: Sequence[Layer], rng: np.random.Generator) -> list[Layer]:
 
 
 def _exposure(density: Layer, rng: np.random.Generator) -> tuple[float, float]:
-    """The gain and gamma that bring a picture to a random mean brightness and contrast.
+    """Return the gain and gamma that bring a picture to a random mean brightness and contrast.
 
     Both keep black black: the air beside the patient must not tell what was set.
     """
@@ -322,7 +322,7 @@ def _exposed(density: Layer, gain: float, gamma: float) -> Layer:
 
 
 def _like(clear: Layer, ill: Layer, lungs: Layer) -> Layer:
-    """The ill picture, with the mean and deviation in the lungs that the clear one has there."""
+    """Return the ill picture, with the mean and deviation in the lungs that the clear one has there."""
     few = [(picture[::4, ::4], lungs[::4, ::4]) for picture in (clear, ill)]
     means = [np.average(picture, weights=weights) for picture, weights in few]
     deviations = [

@@ -40,7 +40,7 @@ _PLAN_STREAM, _PATIENT_STREAM = 0, 1
 
 
 def parse_sizes(texts: Sequence[str]) -> tuple[int, ...]:
-    """Parses the sizes of `--size`. Raises UsageError: one is not a number."""
+    """Parse the sizes of `--size`. Raises UsageError: one is not a number."""
     try:
         return tuple(int(text) for text in texts)
     except ValueError as error:
@@ -91,7 +91,7 @@ class Encoding:
     content: str
 
     def encode(self, pixels: npt.NDArray[np.uint8]) -> bytes:
-        """Encodes uint8 [H, W] or [H, W, 3]."""
+        """Encode uint8 [H, W] or [H, W, 3]."""
         options = {
             ".jpg": [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY],
             # Level 1 takes a third of the time of the default for 10 % more bytes.
@@ -133,7 +133,7 @@ class PlannedImage:
 
 
 def make_sample(config: SampleConfig) -> list[PlannedImage]:
-    """Draws the sample into a temporary folder and gives it its name when it is whole.
+    """Draw the sample into a temporary folder and give it its name when it is whole.
 
     Returns:
       The plan, in the order in which the files were written.
@@ -164,7 +164,7 @@ def make_sample(config: SampleConfig) -> list[PlannedImage]:
 
 
 def plan_sample(config: SampleConfig) -> list[PlannedImage]:
-    """Decides every file; deterministic in `config` (but for `output`).
+    """Decide every file; deterministic in `config` (but for `output`).
 
     A patient has one to three pictures, all in one class of one split. Sizes, modes
     and encodings come in the same sequence in every class of a split, so that no
@@ -189,7 +189,7 @@ def plan_sample(config: SampleConfig) -> list[PlannedImage]:
 
 
 def draw_image(image: PlannedImage, seed: int) -> npt.NDArray[np.uint8]:
-    """Draws the pixels of a planned image.
+    """Draw the pixels of a planned image.
 
     Returns:
       uint8 [size, size] for one channel, [size, size, 3] for three equal ones.
@@ -210,21 +210,21 @@ def draw_image(image: PlannedImage, seed: int) -> npt.NDArray[np.uint8]:
 def _variants(
     sizes: Sequence[int], encodings: Sequence[Encoding], rng: np.random.Generator
 ) -> list[tuple[int, int, Encoding]]:
-    """Every size, mode and encoding, each followed by its opposite, so that few files mix well."""
+    """Return every size, mode and encoding, each followed by its opposite, so that few files mix well."""
     mix = list(itertools.product(sizes, (1, 3), encodings))
     half = rng.permutation(len(mix) // 2)
     return [mix[index] for first in half for index in (first, -1 - first)]
 
 
 def _split_counts(images: int, class_index: int) -> dict[str, int]:
-    """Images of a class in each split; the first classes take the remainder."""
+    """Return the images of a class in each split; the first classes take the remainder."""
     of_class = images // len(CLASSES) + (class_index < images % len(CLASSES))
     validation = max(1, round(of_class * _VALIDATION_SHARE))
     return {"train": of_class - validation, "validation": validation}
 
 
 def _visits(images: int, patients: Iterator[int], rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Spreads `images` pictures over new patients; returns pairs of patient and follow-up."""
+    """Spread `images` pictures over new patients; return pairs of patient and follow-up."""
     visits: list[tuple[int, int]] = []
     while len(visits) < images:
         patient = next(patients)
@@ -235,7 +235,7 @@ def _visits(images: int, patients: Iterator[int], rng: np.random.Generator) -> l
 def _plan_test_set(
     config: SampleConfig, patients: Iterator[int], rng: np.random.Generator
 ) -> list[PlannedImage]:
-    """The challenge's `test_set`: numbered JPEG files, one per patient, without labels."""
+    """Return the challenge's `test_set`: numbered JPEG files, one per patient, without labels."""
     variants = list(itertools.product(config.sizes, (1, 3), CLASSES))
     plan = []
     for number in range(config.test_images):
@@ -246,7 +246,7 @@ def _plan_test_set(
 
 
 def _check_output(config: SampleConfig) -> None:
-    """Refuses to touch anything but an empty folder or, when asked, an earlier sample."""
+    """Refuse to touch anything but an empty folder or, when asked, an earlier sample."""
     output = config.output
     if not output.exists():
         return

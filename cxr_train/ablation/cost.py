@@ -40,7 +40,7 @@ class Cost:
 
 @functools.cache
 def flops_per_image(backbone: str, image_size: int, head: tuple[int, ...], classes: int) -> tuple[int, int]:
-    """Floating-point operations an image: of the forward pass, and of a training step."""
+    """Return the floating-point operations an image: of the forward pass, and of a training step."""
     with keras.StatelessScope():
         model = build_model(backbone, classes=classes, image_size=image_size, head=head)
         graph = tf.Graph()
@@ -52,7 +52,7 @@ def flops_per_image(backbone: str, image_size: int, head: tuple[int, ...], class
 
 
 def cost_of(config: TrainConfig, manifest: Manifest) -> Cost:
-    """The cost of a run on the data of `manifest`; without early stopping."""
+    """Return the cost of a run on the data of `manifest`; without early stopping."""
     forward, step = flops_per_image(config.backbone, manifest.size, config.head, len(manifest.class_names))
     steps = manifest.count(config.train_split) // config.batch_size
     trained = config.epochs * steps * config.batch_size
@@ -62,7 +62,9 @@ def cost_of(config: TrainConfig, manifest: Manifest) -> Cost:
 
 
 def measured_rates(runs: Sequence[GridRun]) -> dict[tuple[str, str], float]:
-    """Floating-point operations a second of finished runs, by backbone and data; the newest counts."""
+    """Return the floating-point operations a second of finished runs, by backbone and data; the newest
+    counts.
+    """
     rates = {}
     for run in runs:
         if run.is_finished:
@@ -75,7 +77,7 @@ def measured_rates(runs: Sequence[GridRun]) -> dict[tuple[str, str], float]:
 def _seconds(
     run: GridRun, cost: Cost, rates: dict[tuple[str, str], float], tflops: float | None
 ) -> float | None:
-    """How long the rest of a run takes; None where no rate is known."""
+    """Return how long the rest of a run takes; None where no rate is known."""
     if run.is_finished:
         return 0.0
     rate = _rate(run, rates, tflops)
@@ -84,7 +86,7 @@ def _seconds(
 
 
 def _rate(run: GridRun, rates: dict[tuple[str, str], float], tflops: float | None) -> float | None:
-    """Operations a second: stated, or measured of this network and size, or the median of all measured."""
+    """Operation a second: stated, or measured of this network and size, or the median of all measured."""
     if tflops is not None:
         return tflops * 1e12
     measured = rates.get((run.config.backbone, run.config.data))
@@ -94,7 +96,7 @@ def _rate(run: GridRun, rates: dict[tuple[str, str], float], tflops: float | Non
 
 
 def seconds_to_go(runs: Sequence[GridRun], data: Sequence[Manifest], tflops: float | None) -> float | None:
-    """How long runs take that are not finished; None where no rate is known.
+    """Return how long runs take that are not finished; None where no rate is known.
 
     Args:
       runs: some.
@@ -108,7 +110,7 @@ def seconds_to_go(runs: Sequence[GridRun], data: Sequence[Manifest], tflops: flo
 
 
 def cost_lines(runs: Sequence[GridRun], data: Sequence[Manifest], tflops: float | None) -> Iterator[str]:
-    """Lines of the table of what there is to run and what it costs; see `seconds_to_go`."""
+    """Yield the lines of the table of what there is to run and what it costs; see `seconds_to_go`."""
     manifests = {manifest.directory: manifest for manifest in data}
     costs = [cost_of(run.config, manifests[run.config.data]) for run in runs]
     rates = measured_rates(runs)

@@ -55,7 +55,7 @@ class FlagSet:
 
 
 def study_grid(sizes: Sequence[int] = STUDY_SIZES) -> tuple[FlagSet, ...]:
-    """The study's ablation: 2 backbones x 2 sizes x 2 heads x dropout or none, 100 epochs each.
+    """Return the study's ablation: 2 backbones x 2 sizes x 2 heads x dropout or none, 100 epochs each.
 
     The dropout follows the pooling, but in VGG16 with the head 1024-1024 the first Dense layer.
 
@@ -84,7 +84,7 @@ def _study_run(backbone: str, size: int, head: str, dropout: float) -> FlagSet:
 
 
 def read_grid(path: str) -> tuple[FlagSet, ...]:
-    """Reads a user's grid: JSON, by name of a configuration its flags.
+    """Read a user's grid: JSON, by name of a configuration its flags.
 
         {"plain": {"backbone": "vgg16"}, "dropout": {"backbone": "vgg16", "dropout": 0.5}}
 
@@ -136,13 +136,13 @@ def _refuse_doubles(path: str, names: Sequence[str], what: str) -> None:
 
 
 def varied_flags(grid: Sequence[FlagSet]) -> tuple[str, ...]:
-    """The flags that differ between configurations, in the order in which they first appear."""
+    """Return the flags that differ between configurations, in the order in which they first appear."""
     names = dict.fromkeys(name for one in grid for name in one.flags)
     return tuple(name for name in names if len({one.flags.get(name) for one in grid}) > 1)
 
 
 def override(grid: Sequence[FlagSet], given: Mapping[str, str]) -> tuple[FlagSet, ...]:
-    """The grid with the flags of the command line in place of its own.
+    """Return the grid with the flags of the command line in place of its own.
 
     Raises:
       UsageError: the grid varies one of them: it would be no grid any more.
@@ -156,7 +156,7 @@ def override(grid: Sequence[FlagSet], given: Mapping[str, str]) -> tuple[FlagSet
 
 
 def find_data(given: str, grid: Sequence[FlagSet]) -> dict[int, Manifest]:
-    """The manifests of a grid's data, by image size.
+    """Return the manifests of a grid's data, by image size.
 
     Args:
       given: one directory, several separated by commas, or a pattern with `{size}`.
@@ -202,7 +202,7 @@ def _size_of(one: FlagSet) -> int:
 
 
 def _refuse_other_images(manifests: Sequence[Manifest]) -> None:
-    """Runs can be compared on the same images only, split in the same way."""
+    """Run can be compared on the same images only, split in the same way."""
     first = manifests[0]
     for other in manifests[1:]:
         for name in ("class_names", "counts", "inputs_hash", "seed"):

@@ -83,7 +83,7 @@ class GridRun:
         return len(history.read_text().splitlines()) if history.exists() else 0
 
     def refuse_another(self) -> None:
-        """Checks that what is in the directory is this run.
+        """Check that what is in the directory is this run.
 
         Raises:
           UsageError: it was started with other flags.
@@ -100,7 +100,7 @@ class GridRun:
                 )
 
     def command(self) -> list[str]:
-        """The process that begins it, or goes on with it."""
+        """Return the process that begins it, or goes on with it."""
         line = [
             sys.executable,
             "-m",
@@ -112,7 +112,7 @@ class GridRun:
 
 @contextlib.contextmanager
 def locked(directory: pathlib.Path) -> Iterator[int]:
-    """Waits until no other process works in `directory`, and keeps others out.
+    """Wait until no other process works in `directory`, and keep others out.
 
     A run inherits the lock: where its grid was killed, it holds the lock until it has ended too.
 
@@ -154,7 +154,7 @@ class Runner:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["Runner"]:
-        """Listens for signals while the context is open."""
+        """Listen for signals while the context is open."""
         handlers = {number: signal.signal(number, self._pass_on) for number in _SIGNALS}
         try:
             yield self
@@ -163,7 +163,7 @@ class Runner:
                 signal.signal(number, handler)
 
     def run(self, command: list[str]) -> int:
-        """Runs a command, which writes where this process does, and returns its exit code."""
+        """Run a command, which writes where this process does, and return its exit code."""
         # Inherited signal masks aside, a terminal's Ctrl-C reaches both; the run takes two
         # signals within a second for one.
         self._process = subprocess.Popen(command, pass_fds=[self._lock])
@@ -212,7 +212,7 @@ class Runner:
 
 
 def exit_reason(code: int) -> str:
-    """What an exit code other than 0 says, as of `subprocess.Popen.wait`."""
+    """Return what an exit code other than 0 says, as of `subprocess.Popen.wait`."""
     if code >= 0:
         return f"exit code {code}"
     name = signal.Signals(-code).name

@@ -56,7 +56,7 @@ def make_table(
     picked_on: bool,
     resamples: int,
 ) -> dict[str, Any]:
-    """Puts the table together from what the run directories hold; ready for JSON.
+    """Put the table together from what the run directories hold; ready for JSON.
 
     Args:
       runs, statuses: rows; a run without predictions of `split` has no numbers.
@@ -123,7 +123,7 @@ def _against(said: NamedPredictions, reference: NamedPredictions, resamples: int
 
 
 def _over_seeds(rows: Sequence[Row]) -> dict[str, Row]:
-    """Mean and standard deviation over the seeds of each configuration that has several."""
+    """Return the mean and standard deviation over the seeds of each configuration that has several."""
     summary: dict[str, Row] = {}
     for name in dict.fromkeys(row["name"] for row in rows):
         finished = [row for row in rows if row["name"] == name and row["accuracy"]]
@@ -141,7 +141,7 @@ def _over_seeds(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def table_to_csv(table: Mapping[str, Any]) -> str:
-    """One line a run, with the numbers of `ablation.json` in columns."""
+    """Return one line a run, with the numbers of `ablation.json` in columns."""
     rows = table["rows"]
     flags = list(rows[0]["flags"])
     columns = ["name", "seed", *flags, "status", "epochs"]
@@ -167,7 +167,7 @@ def table_to_csv(table: Mapping[str, Any]) -> str:
 
 
 def to_text(table: Mapping[str, Any]) -> str:
-    """The table for the terminal."""
+    """Return the table for the terminal."""
     rows = table["rows"]
     labels = [f"{row['name']} seed {row['seed']}" for row in rows]
     width = max(map(len, labels)) + 2
@@ -227,7 +227,7 @@ def _cell(entry: Row, form: str = ".4f") -> str:
 
 
 def write_table(directory: pathlib.Path, table: Mapping[str, Any]) -> None:
-    """Writes `ablation.json`, `ablation.csv` and `ablation.txt`."""
+    """Write `ablation.json`, `ablation.csv` and `ablation.txt`."""
     contents = {
         "json": json.dumps(table, indent=2) + "\n",
         "csv": table_to_csv(table),

@@ -65,12 +65,12 @@ class Cluster:
         return InputWorker(self.number, self.size)
 
     def name(self, number: int) -> str:
-        """A worker in words."""
+        """Return a worker in words."""
         return f"worker {number} ({self.addresses[number]})"
 
 
 def read_cluster() -> Cluster | None:
-    """Reads `TF_CONFIG` from the environment; None where it is not set or names no cluster.
+    """Read `TF_CONFIG` from the environment; None where it is not set or names no cluster.
 
     Its form is TensorFlow's: `cluster` lists the addresses of the jobs `worker` and, if the chief is
     not worker 0, `chief`; `task` says which of them this process is.
@@ -122,7 +122,7 @@ def read_cluster() -> Cluster | None:
 
 
 def join_cluster(cluster: Cluster) -> tf.distribute.Strategy:
-    """Starts this worker's server and waits until all workers have come, at most an hour.
+    """Start this worker's server and wait until all workers have come, at most an hour.
 
     TensorFlow must not have started its devices yet.
 
@@ -147,7 +147,7 @@ def join_cluster(cluster: Cluster) -> tf.distribute.Strategy:
 
 
 def gather_from_workers(strategy: tf.distribute.Strategy, cluster: Cluster, value: np.ndarray) -> np.ndarray:
-    """Brings the values of all workers to all of them; each must call it at the same point.
+    """Bring the values of all workers to all of them; each must call it at the same point.
 
     Args:
       value: numbers [...] that float64 holds exactly, of the same shape and dtype on every worker.
@@ -182,7 +182,7 @@ def _sum_over_workers(strategy: tf.distribute.Strategy) -> tf.types.experimental
 
 @contextlib.contextmanager
 def clear_cluster_errors(cluster: Cluster) -> Iterator[None]:
-    """Turns the failure of a collective operation into one line that names the lost worker.
+    """Turn the failure of a collective operation into one line that names the lost worker.
 
     Raises:
       CxrError: in place of `tf.errors.OpError`, if there are several workers and one was lost.
@@ -200,7 +200,7 @@ def clear_cluster_errors(cluster: Cluster) -> Iterator[None]:
 
 @contextlib.contextmanager
 def only_the_chief_speaks(cluster: Cluster) -> Iterator[None]:
-    """The other workers say only what fails."""
+    """Let the other workers say only what fails."""
     if cluster.is_chief:
         yield
         return
@@ -214,7 +214,9 @@ def _is_loss_of_a_worker(error: tf.errors.OpError) -> bool:
 
 
 def _lost_worker(cluster: Cluster, error: tf.errors.OpError) -> str:
-    """The worker that TensorFlow reports; an error that came by way of others names the first cause first."""
+    """Return the worker that TensorFlow reports; an error that came by way of others names the first cause
+    first.
+    """
     found = _REPORTED_TASK.search(error.message)
     if found and (task := f"{found[1]}{found[2]}") in cluster.tasks:
         return cluster.name(cluster.tasks.index(task))

@@ -55,7 +55,7 @@ def take_steps(
     *,
     updated: tf.Variable,
 ) -> tf.Tensor:
-    """Takes the steps `first` to `end - 1`, or fewer: it stops after the first whose loss is not finite.
+    """Take the steps `first` to `end - 1`, or fewer: it stops after the first whose loss is not finite.
 
     To be called inside of a `tf.function`.
 
@@ -96,7 +96,7 @@ def take_steps(
 
 
 def _now(after: Sequence[tf.Tensor]) -> tf.Tensor:
-    """float64 [], the time in seconds once `after` are computed, and not before.
+    """Return float64 [], the time in seconds once `after` are computed, and not before.
 
     NaN where every operation must be deterministic: TensorFlow refuses to read a clock there.
     """

@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def parse_steps(text: str, *, of: int | None = None) -> range:
-    """Parses `10:20` to the steps 10 to 19 of a run, which are counted from 0; empty for no text.
+    """Parse `10:20` to the steps 10 to 19 of a run, which are counted from 0; empty for no text.
 
     Args:
       of: how many steps the run has, where that is known.
@@ -46,11 +46,11 @@ class StepProfiler:
         self._next = 0
 
     def is_past(self, step: int) -> bool:
-        """Whether there are steps to trace, and all of them are before `step`."""
+        """Return whether there are steps to trace, and all of them are before `step`."""
         return 0 < self._steps.stop <= step
 
     def shorten(self, step: int, steps: int) -> int:
-        """How many of `steps` steps the host call at `step` may take.
+        """Return how many of `steps` steps the host call at `step` may take.
 
         A traced step is a call of its own, so that the trace shows where it begins and ends.
         """
@@ -60,7 +60,7 @@ class StepProfiler:
 
     @contextlib.contextmanager
     def around(self, step: int) -> Iterator[None]:
-        """Stands around the host call at `step`."""
+        """Stand around the host call at `step`."""
         if step not in self._steps or not self._writes:
             yield
             return
@@ -76,7 +76,7 @@ class StepProfiler:
             self._finish()
 
     def __enter__(self) -> "StepProfiler":
-        """Stands around an epoch: what comes after it is not traced."""
+        """Stand around an epoch: what comes after it is not traced."""
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -42,14 +42,14 @@ class ReplicaValues:
         self.set_seeds_apart()
 
     def read(self) -> np.ndarray:
-        """Returns float32 [replicas, size], the replicas of all workers in their order."""
+        """Return float32 [replicas, size], the replicas of all workers in their order."""
         if not self.size:
             return np.zeros([self._placement.replicas, 0], np.float32)
         here = [np.stack([copy.numpy().ravel() for copy in copies]) for copies in self._copies]
         return np.concatenate(self._placement.gather(np.concatenate(here, axis=1)))
 
     def write(self, rows: np.ndarray) -> None:
-        """Gives each replica its row; all of them the mean if there are more or fewer rows than replicas.
+        """Give each replica its row; all of them the mean if there are more or fewer rows than replicas.
 
         Args:
           rows: float32 [N, size].
@@ -65,7 +65,7 @@ class ReplicaValues:
                 copy.assign(value.reshape(copy.shape))
 
     def set_seeds_apart(self) -> None:
-        """Gives each replica a seed of its own, once all have that of replica 0: made or restored."""
+        """Give each replica a seed of its own, once all have that of replica 0: made or restored."""
         local = self._placement.replicas // self._placement.cluster.size
         first = local * self._placement.cluster.number
         for copies in self._seeds:
@@ -74,11 +74,11 @@ class ReplicaValues:
                 copy.assign([seed + replica, counter])
 
     def average(self) -> None:
-        """Gives all replicas the mean."""
+        """Give all replicas the mean."""
         if self.size and self._placement.replicas > 1:
             self.write(_mean(self.read()))
 
 
 def _mean(rows: np.ndarray) -> np.ndarray:
-    """float32 [1, size]. In float64, so that the mean of equal numbers is that number."""
+    """Return float32 [1, size]. In float64, so that the mean of equal numbers is that number."""
     return rows.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)

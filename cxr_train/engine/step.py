@@ -95,7 +95,7 @@ class TrainStep:
         self.retrace(compile=compile)
 
     def retrace(self, *, compile: bool) -> None:
-        """Makes the functions anew, for layers that were frozen or freed since, or for another way.
+        """Make the functions anew, for layers that were frozen or freed since, or for another way.
 
         The next call traces them once.
         """
@@ -105,7 +105,7 @@ class TrainStep:
         self._run = tf.function(self._several_steps)
 
     def __call__(self, iterator: tf.data.Iterator, steps: int, first_step: int = 0) -> StepRecords:
-        """Takes `steps` training steps in one host call, and waits for them.
+        """Take `steps` training steps in one host call, and wait for them.
 
         Args:
           iterator: over batches of `cxr_data.input.batch`, distributed by the strategy.
@@ -129,7 +129,7 @@ class TrainStep:
         return count_flops(graph) / images
 
     def _traced(self, name: str) -> None:
-        """Counts a trace: the Python code of a `tf.function` runs only while it is traced."""
+        """Count a trace: the Python code of a `tf.function` runs only while it is traced."""
         self.traces[name] = self.traces.get(name, 0) + 1
 
     def _several_steps(
@@ -160,7 +160,7 @@ class TrainStep:
         return sums
 
     def _reduced_gradients(self, batch: Batch, draws: tf.Tensor | None) -> tuple[Gradients, tf.Tensor, Sums]:
-        """One replica's view of the summed, unscaled gradients, and whether they are finite."""
+        """Return one replica's view of the summed, unscaled gradients, and whether they are finite."""
         replica = tf.distribute.get_replica_context()
         if draws is not None:
             parts = tf.reshape(draws, [replica.num_replicas_in_sync, -1, draws.shape[1]])
@@ -170,7 +170,7 @@ class TrainStep:
         return gradients, all_finite(gradients), sums
 
     def _scaled_gradients(self, batch: Batch, draws: tf.Tensor | None) -> tuple[Gradients, Sums]:
-        """One replica's gradients of the scaled loss, not yet reduced, and its sums.
+        """Return one replica's gradients of the scaled loss, not yet reduced, and its sums.
 
         Args:
           batch: the replica's part of the global batch.
@@ -193,11 +193,11 @@ class TrainStep:
         return gradients, sums
 
     def _split(self, value: tf.Tensor) -> tf.Tensor:
-        """[B, ...] -> [accumulation, B / accumulation, ...], in order."""
+        """Return [B, ...] -> [accumulation, B / accumulation, ...], in order."""
         return tf.reshape(value, [self._accumulation, -1, *value.shape[1:]])
 
     def _gradients_of(self, batch: Batch) -> tuple[Gradients, Sums]:
-        """Gradients of the scaled loss of a batch, as its share of the global batch."""
+        """Gradient of the scaled loss of a batch, as its share of the global batch."""
         images = batch["image"]
         self._pass = tf.compat.v1.get_default_graph(), images.shape[0]
         if "draws" in batch:
@@ -216,7 +216,7 @@ class TrainStep:
         return gradients, Sums(loss, tf.reduce_sum(batch["weight"]), correct)
 
     def _apply(self, gradients: Gradients) -> None:
-        """Clips and applies reduced, finite gradients."""
+        """Clip and applies reduced, finite gradients."""
         if self._clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
         self._optimizer.apply(gradients, self._variables)
@@ -246,7 +246,7 @@ class PredictStep:
         self._place(placement)
 
     def __call__(self, batch: Batch) -> np.ndarray:
-        """Returns the logits float32 [B, C] of a distributed batch, in its order.
+        """Return the logits float32 [B, C] of a distributed batch, in its order.
 
         Raises:
           CxrError: XLA was asked for, and cannot compile the network.
@@ -261,7 +261,7 @@ class PredictStep:
         return self.gather(logits)
 
     def gather(self, per_replica: tf.Tensor) -> np.ndarray:
-        """Returns the replicas' parts of a batch as one array [B, ...], in the batch's order."""
+        """Return the replicas' parts of a batch as one array [B, ...], in the batch's order."""
         parts = self._placement.strategy.experimental_local_results(per_replica)
         return np.concatenate([part.numpy() for part in parts])
 

@@ -13,7 +13,7 @@ _MARKS = ("on XLA_", "tf2xla", "not compilable", "XLA compilation")
 
 
 def go_on_uncompiled(error: tf.errors.OpError, placement: Placement) -> tuple[Placement, Choice]:
-    """Answers the failure of a compiled step: no weight has changed, since nothing ran.
+    """Answer the failure of a compiled step: no weight has changed, since nothing ran.
 
     Args:
       error: what the step raised.
@@ -43,7 +43,7 @@ def go_on_uncompiled(error: tf.errors.OpError, placement: Placement) -> tuple[Pl
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    """The line about the compilation; empty if there is none, as for a lack of memory."""
+    """Return the line about the compilation; empty if there is none, as for a lack of memory."""
     if isinstance(error, tf.errors.ResourceExhaustedError):
         return ""
     lines = (line.strip() for line in error.message.splitlines())

@@ -20,7 +20,7 @@ _SMALLEST = 1e-300  # what a probability of 0 is taken for: its logarithm must b
 
 
 def reliability(right: npt.ArrayLike, confidences: npt.ArrayLike, bins: int = BINS) -> list[dict[str, Any]]:
-    """The reliability diagram: how often predictions of like confidence are right.
+    """Return the reliability diagram: how often predictions of like confidence are right.
 
     Args:
       right: bool [N].
@@ -51,14 +51,14 @@ def reliability(right: npt.ArrayLike, confidences: npt.ArrayLike, bins: int = BI
 
 
 def expected_calibration_error(rows: list[dict[str, Any]]) -> float:
-    """ECE: the mean over images of |accuracy - confidence| of their bin, from `reliability`."""
+    """Return the ECE: the mean over images of |accuracy - confidence| of their bin, from `reliability`."""
     images = sum(row["images"] for row in rows)
     gaps = (row["images"] * abs(row["accuracy"] - row["confidence"]) for row in rows if row["images"])
     return sum(gaps) / images
 
 
 def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS) -> dict[str, Any]:
-    """How well probabilities [N, C] fit the labels [N]; ready for JSON.
+    """Return how well probabilities [N, C] fit the labels [N]; ready for JSON.
 
     Returns:
       ece: of the predicted class's probability; negative_log_likelihood: mean, in nats; brier: the
@@ -77,7 +77,7 @@ def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS)
 
 
 def fit_temperature(labels: Counts, probabilities: Floats) -> float | None:
-    """The temperature T that makes softmax(logits / T) the most likely.
+    """Return the temperature T that makes softmax(logits / T) the most likely.
 
     The mean negative log-likelihood is convex in 1/T, and its derivative there is the mean of
     (expected logit - logit of the true class): Brent's method finds its zero. Minimising the likelihood
@@ -107,7 +107,7 @@ def fit_temperature(labels: Counts, probabilities: Floats) -> float | None:
 
 
 def apply_temperature(probabilities: Floats, temperature: float) -> Floats:
-    """softmax(logits / temperature) from the probabilities [N, C] at temperature 1."""
+    """Return softmax(logits / temperature) from the probabilities [N, C] at temperature 1."""
     logits = _log(probabilities) / temperature
     likelihoods = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(likelihoods / likelihoods.sum(axis=1, keepdims=True))

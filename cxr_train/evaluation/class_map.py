@@ -35,18 +35,18 @@ class ClassMap:
     ours: tuple[str, ...]
 
     def labels(self, labels: Counts) -> tuple[Counts, np.ndarray]:
-        """Returns our labels int64 [N], and which images are kept, bool [N]; -1 for the others."""
+        """Return our labels int64 [N], and which images are kept, bool [N]; -1 for the others."""
         mapped = self.index_of[labels]
         return mapped, mapped != _DROPPED
 
     def dropped(self, labels: Counts) -> dict[str, int]:
-        """How many images of each of their classes are left out, by name."""
+        """Return how many images of each of their classes are left out, by name."""
         names = (name for name, index in zip(self.theirs, self.index_of, strict=True) if index == _DROPPED)
         return {name: int((labels == self.theirs.index(name)).sum()) for name in names}
 
 
 def parse_class_map(entries: Sequence[str]) -> dict[str, str]:
-    """Parses `theirs:ours` entries; a colon in their name is no trouble.
+    """Parse `theirs:ours` entries; a colon in their name is no trouble.
 
     Raises:
       UsageError: an entry is something else, or a class has two.
@@ -63,7 +63,7 @@ def parse_class_map(entries: Sequence[str]) -> dict[str, str]:
 
 
 def map_classes(theirs: Sequence[str], ours: Sequence[str], names: Mapping[str, str]) -> ClassMap:
-    """Makes the map from their class names to ours.
+    """Make the map from their class names to ours.
 
     Args:
       theirs: of the data, in index order.
@@ -98,7 +98,7 @@ def map_classes(theirs: Sequence[str], ours: Sequence[str], names: Mapping[str, 
 def class_map_for(
     run_dir: pathlib.Path, manifest: Manifest, names: Mapping[str, str] | None = None
 ) -> ClassMap:
-    """Checks that data fits the model of a run, and says which of its classes is which of the model's.
+    """Check that data fits the model of a run, and say which of its classes is which of the model's.
 
     Args:
       manifest: of the data.
@@ -124,7 +124,7 @@ def class_map_for(
 
 
 def refuse_other_classes(run_dir: pathlib.Path, manifest: Manifest) -> None:
-    """Checks that data has the model's own classes, in its order. Raises as `class_map_for`."""
+    """Check that data has the model's own classes, in its order. Raises as `class_map_for`."""
     expected = trained_on(run_dir).class_names
     if manifest.class_names != expected:
         raise DataError(

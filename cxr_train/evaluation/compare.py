@@ -20,7 +20,7 @@ from cxr_train.evaluation.significance import agreement
 
 
 def align(first: NamedPredictions, second: NamedPredictions) -> NamedPredictions:
-    """The rows and columns of `second` in the order of `first`.
+    """Return the rows and columns of `second` in the order of `first`.
 
     Raises:
       DataError: they are not of the same images with the same labels, or ids are not distinct.
@@ -66,7 +66,7 @@ def align(first: NamedPredictions, second: NamedPredictions) -> NamedPredictions
 def compare_models(
     this: NamedPredictions, other: NamedPredictions, bootstrap: PatientBootstrap
 ) -> dict[str, Any]:
-    """Compares two models on the same images; ready for JSON.
+    """Compare two models on the same images; ready for JSON.
 
     Args:
       this: on the images of `bootstrap`.

@@ -89,7 +89,7 @@ def analyse(
     validation: NamedPredictions | None = None,
     other: NamedPredictions | None = None,
 ) -> dict[str, Any]:
-    """Everything in `metrics_{split}.json` that follows from predictions alone.
+    """Return everything in `metrics_{split}.json` that follows from predictions alone.
 
     Args:
       predictions: of the images to evaluate.
@@ -172,7 +172,7 @@ def evaluate_split(
     output: pathlib.Path | None = None,
     check_stop: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Evaluates `model` on `split`; writes `predictions_{split}.csv` and `metrics_{split}.json`.
+    """Evaluate `model` on `split`; write `predictions_{split}.csv` and `metrics_{split}.json`.
 
     Args:
       run_dir: of the model; validation predictions are looked for in it.

@@ -49,7 +49,7 @@ class Predictions:
         return float(-self.log_probabilities[np.arange(len(self.labels)), self.labels].mean())
 
     def summarize(self, class_names: tuple[str, ...]) -> dict[str, Any]:
-        """Returns `metrics.summarize` with the loss; ready for JSON."""
+        """Return `metrics.summarize` with the loss; ready for JSON."""
         return {"loss": self.loss, **metrics.summarize(self.labels, self.probabilities, class_names)}
 
 
@@ -62,7 +62,7 @@ def predict_split(
     batch_size: int,
     check_stop: Callable[[], None] = lambda: None,
 ) -> Predictions:
-    """Predicts every image of `split` exactly once, whatever the batch size, the replicas and the workers.
+    """Predict every image of `split` exactly once, whatever the batch size, the replicas and the workers.
 
     Every worker predicts its part, and all of them have the whole in the end.
 
@@ -98,7 +98,7 @@ def predict_split(
 def name_predictions(
     predictions: Predictions, manifest: Manifest, split: str, class_names: Sequence[str], source: str
 ) -> NamedPredictions:
-    """Adds ids and patients from the records; `class_names` are the model's."""
+    """Add ids and patients from the records; `class_names` are the model's."""
     fields = read_split_fields(manifest, split)
     return NamedPredictions(
         source=source,

@@ -45,7 +45,7 @@ class Replicates:
     per_class: Mapping[str, Floats]
 
     def macro(self, metric: str, defined: npt.NDArray[np.bool_]) -> Floats:
-        """The macro average [R] over the classes `defined` [C] in the data as it is.
+        """Return the macro average [R] over the classes `defined` [C] in the data as it is.
 
         Undefined where a resample lacks one of them: the average over the rest is another metric.
         """
@@ -53,7 +53,7 @@ class Replicates:
 
 
 def resample_metrics(bootstrap: PatientBootstrap, labels: Counts, probabilities: Floats) -> Replicates:
-    """Every metric of `metrics.summarize` in every resample.
+    """Return every metric of `metrics.summarize` in every resample.
 
     Args:
       bootstrap: of the N images.
@@ -116,7 +116,7 @@ def percentile_interval(
     trials: int | None = None,
     confidence: float = CONFIDENCE,
 ) -> list[float] | None:
-    """The interval of one metric, [low, high], or None.
+    """Return the interval of one metric, [low, high], or None.
 
     Args:
       value: the metric of the data as it is; NaN gives None.
@@ -150,7 +150,7 @@ def metric_intervals(
     class_names: Sequence[str],
     bootstrap: PatientBootstrap,
 ) -> dict[str, Any]:
-    """The 95 % intervals of everything in `metrics.summarize`; ready for JSON.
+    """Return the 95 % intervals of everything in `metrics.summarize`; ready for JSON.
 
     Args:
       labels: int [N] in [0, C).
@@ -205,7 +205,7 @@ def metric_intervals(
 def _patients_counted(
     bootstrap: PatientBootstrap, labels: Counts, predicted: Counts, classes: int
 ) -> dict[str, Counts]:
-    """By rate, how many patients [C] have an image in its denominator."""
+    """Return by rate, how many patients [C] have an image in its denominator."""
     is_class, is_given = (np.eye(classes, dtype=bool)[index] for index in (labels, predicted))
     denominators = {
         "one_vs_rest_accuracy": np.ones_like(is_class),
@@ -217,7 +217,7 @@ def _patients_counted(
 
 
 def patients_with(bootstrap: PatientBootstrap, images: npt.NDArray[np.bool_]) -> Counts:
-    """How many patients [C] have at least one of the images bool [N, C]."""
+    """Return how many patients [C] have at least one of the images bool [N, C]."""
     counted = np.zeros((bootstrap.patients, images.shape[1]), bool)
     np.logical_or.at(counted, bootstrap.patient_of, images)
     return counted.sum(axis=0)

@@ -26,7 +26,7 @@ Counts = npt.NDArray[np.int64]
 
 
 def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, classes: int) -> Counts:
-    """Counts the images of each true class that were given each predicted class.
+    """Count the images of each true class that were given each predicted class.
 
     Args:
       labels: true class indices, integers [N] in [0, classes).
@@ -49,7 +49,7 @@ def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, classes:
 
 
 def accuracy(matrix: npt.ArrayLike) -> Floats:
-    """Plain accuracy: the share of images given their true class, trace / N.
+    """Return the plain accuracy: the share of images given their true class, trace / N.
 
     Args:
       matrix: confusion matrices [..., C, C], indexed [true, predicted].
@@ -82,7 +82,7 @@ class OneVsRest:
 
     @classmethod
     def from_matrix(cls, matrix: npt.ArrayLike) -> "OneVsRest":
-        """Splits confusion matrices [..., C, C], indexed [true, predicted]."""
+        """Split confusion matrices [..., C, C], indexed [true, predicted]."""
         matrix = np.asarray(matrix, dtype=np.int64)
         hits = np.diagonal(matrix, axis1=-2, axis2=-1)
         of_class = matrix.sum(axis=-1)
@@ -92,7 +92,7 @@ class OneVsRest:
 
     @classmethod
     def from_decisions(cls, is_class: npt.ArrayLike, is_given: npt.ArrayLike) -> "OneVsRest":
-        """Counts [C] from bool [N, C] each; unlike in a matrix, an image may be given several classes."""
+        """Count [C] from bool [N, C] each; unlike in a matrix, an image may be given several classes."""
         return cls(*(cell.sum(axis=0) for cell in outcomes(is_class, is_given)))
 
     @property
@@ -139,13 +139,13 @@ class OneVsRest:
 
 
 def outcomes(is_class: npt.ArrayLike, is_given: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], ...]:
-    """True and false positives, false and true negatives: bool, in the shape of the arguments."""
+    """Return the true and false positives, false and true negatives: bool, in the shape of the arguments."""
     is_class, is_given = np.asarray(is_class, bool), np.asarray(is_given, bool)
     return is_class & is_given, ~is_class & is_given, is_class & ~is_given, ~is_class & ~is_given
 
 
 def macro(values: npt.ArrayLike) -> Floats:
-    """Averages over the classes, each with the same weight.
+    """Average over the classes, each with the same weight.
 
     Undefined classes (NaN) are left out of the average, as scikit-learn does with
     `zero_division=nan`, and the average is NaN only where no class is defined.
@@ -165,7 +165,7 @@ def macro(values: npt.ArrayLike) -> Floats:
 
 
 def auroc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
-    """Area under the ROC curve of each class against the rest (scikit-learn's).
+    """Return the area under the ROC curve of each class against the rest (scikit-learn's).
 
     The probability that an image of the class scores higher on it than an image
     of another class, a tie counting one half.
@@ -184,7 +184,7 @@ def auroc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
 
 
 def auprc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
-    """Area under the precision-recall curve of each class, as average precision.
+    """Return the area under the precision-recall curve of each class, as average precision.
 
     sum over thresholds of (R_n - R_{n-1}) P_n, scikit-learn's step-wise sum: the
     trapezoidal area is too optimistic (Davis and Goadrich, 2006). Chance is the
@@ -204,7 +204,7 @@ def auprc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
 
 
 def all_metrics(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[str, Floats]:
-    """Each of `RATES` and `RANKINGS` by name, float64 [C]; the arguments as for `summarize`."""
+    """Return each of `RATES` and `RANKINGS` by name, float64 [C]; the arguments as for `summarize`."""
     true, scores = _labels_and_scores(labels, probabilities)
     one_vs_rest = OneVsRest.from_matrix(confusion_matrix(true, scores.argmax(axis=1), scores.shape[1]))
     metrics = {name: getattr(one_vs_rest, name) for name in RATES}
@@ -214,7 +214,7 @@ def all_metrics(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[str
 def summarize(
     labels: npt.ArrayLike, probabilities: npt.ArrayLike, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Evaluates predicted probabilities; the result goes to JSON as it is.
+    """Evaluate predicted probabilities; the result goes to JSON as it is.
 
     The predicted class is the most probable one, the lower index in a tie.
 
@@ -264,7 +264,7 @@ def summarize(
 
 
 def _class_indices(values: npt.ArrayLike, classes: int, what: str) -> Counts:
-    """Returns `values` as int64 [N] after checking that each is a class index."""
+    """Return `values` as int64 [N] after checking that each is a class index."""
     array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"{what} have shape {list(array.shape)}, not [N]")
@@ -279,7 +279,7 @@ def _class_indices(values: npt.ArrayLike, classes: int, what: str) -> Counts:
 
 
 def _labels_and_scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Counts, Floats]:
-    """Returns int64 [N] and float64 [N, C] after checking that they fit together."""
+    """Return int64 [N] and float64 [N, C] after checking that they fit together."""
     scores = np.asarray(probabilities, dtype=np.float64)
     if scores.ndim != 2:
         raise ValueError(f"probabilities have shape {list(scores.shape)}, not [N, C]")
@@ -296,7 +296,7 @@ def _labels_and_scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> t
 
 
 def _per_class(metric: Any, labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
-    """Applies a binary scikit-learn ranking metric to every class against the rest."""
+    """Apply a binary scikit-learn ranking metric to every class against the rest."""
     true, scores = _labels_and_scores(labels, probabilities)
     result = np.full(scores.shape[1], np.nan)
     for index in range(scores.shape[1]):

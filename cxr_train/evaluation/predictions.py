@@ -42,7 +42,7 @@ class NamedPredictions:
         return sum(name == group for name, group in zip(self.ids, self.groups, strict=True))
 
     def keep(self, kept: np.ndarray, labels: np.ndarray) -> "NamedPredictions":
-        """The images where `kept` (bool [N]), with other `labels` (int64 [N])."""
+        """Return the images where `kept` (bool [N]), with other `labels` (int64 [N])."""
         rows = np.flatnonzero(kept)
         return dataclasses.replace(
             self,
@@ -54,7 +54,7 @@ class NamedPredictions:
 
 
 def write_predictions(path: pathlib.Path, predictions: NamedPredictions) -> None:
-    """Writes one line an image: id, group, label, predicted class and a probability a class.
+    """Write one line an image: id, group, label, predicted class and a probability a class.
 
     The probabilities are written with all their digits, so that reading them gives them back.
     """
@@ -70,7 +70,7 @@ def write_predictions(path: pathlib.Path, predictions: NamedPredictions) -> None
 
 
 def csv_bytes(rows: Iterable[Sequence[str]], line_end: str = "\n") -> bytes:
-    """Rows as CSV that gives back the same cells, whatever is in the names of files."""
+    """Return the rows as CSV that gives back the same cells, whatever is in the names of files."""
     text = io.StringIO(newline="")
     plain = csv.writer(text, lineterminator=line_end)
     quoted = csv.writer(text, lineterminator=line_end, quoting=csv.QUOTE_ALL)
@@ -82,7 +82,7 @@ def csv_bytes(rows: Iterable[Sequence[str]], line_end: str = "\n") -> bytes:
 
 
 def read_predictions(path: pathlib.Path) -> NamedPredictions:
-    """Reads what `write_predictions` wrote.
+    """Read what `write_predictions` wrote.
 
     Raises:
       DataError: it is not there, or not such a file; names the line.

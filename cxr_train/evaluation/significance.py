@@ -13,7 +13,7 @@ import scipy.stats
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """The two-sided p-value of McNemar's exact test.
+    """Return the two-sided p-value of McNemar's exact test.
 
     Args:
       only_first, only_second: b and c, how many images one model alone got right.
@@ -25,7 +25,7 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
 
 def agreement(first_right: npt.ArrayLike, second_right: npt.ArrayLike) -> dict[str, Any]:
-    """The table of two models' right answers, bool [N] each, and McNemar's test of it.
+    """Return the table of two models' right answers, bool [N] each, and McNemar's test of it.
 
     Returns:
       both_right, only_this, only_other, both_wrong: images; mcnemar_exact_p.
@@ -42,7 +42,7 @@ def agreement(first_right: npt.ArrayLike, second_right: npt.ArrayLike) -> dict[s
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusts the p-values of several tests for their number (Holm, 1979).
+    """Adjust the p-values of several tests for their number (Holm, 1979).
 
     An adjusted value of at most alpha rejects its hypothesis so that, whichever of them are true,
     the probability of rejecting any true one is at most alpha.

@@ -14,7 +14,7 @@ from cxr_train.runs.saved_run import is_own_data, model_sha256
 
 
 def place_of(run_dir: pathlib.Path, manifest: Manifest, *, named: bool) -> pathlib.PurePath:
-    """Where below a run directory the evaluation of some data goes: "" for the run's own.
+    """Return where below a run directory the evaluation of some data goes: "" for the run's own.
 
     Args:
       named: whether the user named that data, so that it may be other data.
@@ -33,7 +33,7 @@ def place_of(run_dir: pathlib.Path, manifest: Manifest, *, named: bool) -> pathl
 
 
 def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, manifest: Manifest) -> None:
-    """Checks that an evaluation replaces at most an earlier one of the same data.
+    """Check that an evaluation replaces at most an earlier one of the same data.
 
     Raises:
       UsageError: `output` has the evaluation of a split of this name of other data, or is no folder.
@@ -56,7 +56,7 @@ def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, m
 
 
 def refuse_in_the_run(manifest: Manifest, *, own: bool, class_map: Mapping[str, str]) -> None:
-    """Checks that what is to be written into a run directory itself is of the run's own images, all of them.
+    """Check that what is to be written into a run directory itself is of the run's own images, all of them.
 
     Its temperature and its thresholds are chosen on the predictions there, and its page shows them.
 
@@ -80,7 +80,7 @@ def refuse_in_the_run(manifest: Manifest, *, own: bool, class_map: Mapping[str, 
 
 
 def stored_predictions(run_dir: pathlib.Path, split: str) -> NamedPredictions | None:
-    """The predictions that the run's best model has made of a split of its own data.
+    """Return the predictions that the run's best model has made of a split of its own data.
 
     Returns:
       None where there are none, or they are another model's.
@@ -92,7 +92,7 @@ def stored_predictions(run_dir: pathlib.Path, split: str) -> NamedPredictions | 
 
 
 def fitted_temperature(run_dir: pathlib.Path, validation_split: str | None) -> float:
-    """The temperature that was fitted on the run's validation split, for its best model.
+    """Return the temperature that was fitted on the run's validation split, for its best model.
 
     Args:
       validation_split: of the run; None where it was trained on.
@@ -144,7 +144,7 @@ def other_predictions(place: pathlib.Path, split: str) -> NamedPredictions:
 
 
 def _model_of(place: pathlib.Path, split: str) -> str | None:
-    """The SHA-256 of the model that an evaluation there is of; None where it is not known."""
+    """Return the SHA-256 of the model that an evaluation there is of; None where it is not known."""
     try:
         found = json.loads(RunLayout(place).metrics(split).read_text())["model_sha256"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):

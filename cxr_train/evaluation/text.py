@@ -28,7 +28,7 @@ DIFFERENCES = {
 
 
 def evaluation_table(summary: dict[str, Any]) -> str:
-    """Renders `metrics_{split}.json`: a column a class with 95 % intervals, and what else there is to say."""
+    """Render `metrics_{split}.json`: a column a class with 95 % intervals, and what else there is to say."""
     intervals = summary["intervals"]
     columns = [
         (name, row, row["images"], intervals["per_class"][name]) for name, row in summary["per_class"].items()
@@ -61,7 +61,7 @@ def _cell(value: float | None, interval: list[float] | None) -> str:
 
 
 def _notes(summary: dict[str, Any]) -> list[str]:
-    """What a reader of the table must know."""
+    """Return what a reader of the table must know."""
     intervals = summary["intervals"]
     notes = [f"left out: {count:,} images of {name}" for name, count in summary["dropped"].items()]
     for metric, classes in summary["left_out"].items():
@@ -84,7 +84,7 @@ def _notes(summary: dict[str, Any]) -> list[str]:
 
 
 def patients(summary: dict[str, Any]) -> list[str]:
-    """What the number of patients, and what is known of them, means for the intervals."""
+    """Return what the number of patients, and what is known of them, means for the intervals."""
     intervals = summary.get("intervals") or {}
     alone = intervals.get("without_patient", 0)
     notes = []
@@ -118,7 +118,7 @@ def _calibration(summary: dict[str, Any]) -> str:
 
 
 def no_temperature(calibration: dict[str, Any]) -> str:
-    """Why the calibration of an evaluation has no temperature."""
+    """Return why the calibration of an evaluation has no temperature."""
     if calibration["fitted_on"] is None:
         return "no temperature, for want of predictions of a validation split that was held out"
     return (
@@ -145,7 +145,7 @@ def _thresholds(summary: dict[str, Any]) -> list[str]:
 
 
 def threshold(value: float | None) -> str:
-    """A threshold in (0, 1] with as many digits as tell it from 0 and from 1."""
+    """Return a threshold in (0, 1] with as many digits as tell it from 0 and from 1."""
     if value is None:
         return "none"
     short = f"{value:.4g}"
@@ -153,13 +153,13 @@ def threshold(value: float | None) -> str:
 
 
 def optimistic(summary: dict[str, Any], chosen_on: str) -> str:
-    """What to add to numbers at a temperature or threshold that was chosen on some split."""
+    """Return what to add to numbers at a temperature or threshold that was chosen on some split."""
     own = summary["own_data"] and chosen_on == summary["split"]
     return ", these very images: it flatters" if own else ""
 
 
 def comparison(summary: dict[str, Any]) -> list[str]:
-    """What an evaluation says of another run on the same images; empty without one."""
+    """Return what an evaluation says of another run on the same images; empty without one."""
     found = summary.get("comparison")
     if not found:
         return []

@@ -19,7 +19,7 @@ REPORTED = ("sensitivity", "specificity", "precision")
 
 
 def threshold_at_sensitivity(positive: np.ndarray, scores: np.ndarray, sensitivity: float) -> float:
-    """The highest threshold t at which `scores >= t` finds at least so much of the positives.
+    """Return the highest threshold t at which `scores >= t` finds at least so much of the positives.
 
     Args:
       positive: bool [N].
@@ -38,7 +38,7 @@ def threshold_at_sensitivity(positive: np.ndarray, scores: np.ndarray, sensitivi
 
 
 def choose_thresholds(labels: Counts, probabilities: Floats, sensitivity: float) -> Floats:
-    """The threshold of each class against the rest, float64 [C]; NaN for a class without images."""
+    """Return the threshold of each class against the rest, float64 [C]; NaN for a class without images."""
     every = range(probabilities.shape[1])
     return np.array([threshold_at_sensitivity(labels == c, probabilities[:, c], sensitivity) for c in every])
 
@@ -50,7 +50,7 @@ def report_thresholds(
     class_names: Sequence[str],
     bootstrap: PatientBootstrap,
 ) -> dict[str, Any]:
-    """What thresholds [C] do on N images; ready for JSON.
+    """Return what thresholds [C] do on N images; ready for JSON.
 
     Returns:
       per_class: by class name, the threshold, each of `REPORTED`, and under `intervals` their

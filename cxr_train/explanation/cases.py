@@ -44,7 +44,7 @@ def pick_cases(
     *,
     each: int,
 ) -> list[Case]:
-    """Picks up to `each` cases for every gallery.
+    """Pick up to `each` cases for every gallery.
 
     Args:
       positions: int64 [N], of the images in their split.
@@ -90,7 +90,7 @@ def pick_cases(
 def _most_confused(
     labels: np.ndarray, predicted: np.ndarray, count: int, classes: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """The most frequent (true, predicted) pairs of different classes, most frequent first."""
+    """Return the most frequent (true, predicted) pairs of different classes, most frequent first."""
     matrix = np.zeros([count, count], np.int64)
     np.add.at(matrix, (labels, predicted), 1)
     pairs = [

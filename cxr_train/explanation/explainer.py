@@ -124,7 +124,7 @@ class Explainer:
         self._cam = GradCam(self._model, self._layers)
 
     def explain(self) -> dict[str, Any]:
-        """Writes everything into `self.directory` and returns what `explain.json` there says."""
+        """Write everything into `self.directory` and return what `explain.json` there says."""
         temporary = temporary_of(self.directory)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -167,7 +167,7 @@ class Explainer:
         return logits
 
     def _cases(self) -> tuple[list[Case], list[Case]]:
-        """Picks the cases of the galleries, and those whose depths are shown."""
+        """Pick the cases of the galleries, and those whose depths are shown."""
         predictions = self._stored_predictions() or self._predict_split()
         cases = pick_cases(
             predictions.index,
@@ -190,7 +190,9 @@ class Explainer:
         return cases, rows
 
     def _stored_predictions(self) -> Predictions | None:
-        """What the evaluation of the run has written; None where it is of other images or another model."""
+        """Return what the evaluation of the run has written; None where it is of other images or another
+        model.
+        """
         run_dir, split = pathlib.Path(self._config.run_dir), self._options.split
         stored = stored_predictions(run_dir, split)
         if stored is None or not is_own_data(run_dir, self._pipeline.manifest):
@@ -232,7 +234,7 @@ class Explainer:
         return self._pipeline.images(self._options.split, np.asarray(positions, np.int64))
 
     def _maps(self, image: np.ndarray, classes: tuple[int, ...]) -> Maps:
-        """The maps of one image, for every layer [len(classes), h, w]."""
+        """Return the maps of one image, for every layer [len(classes), h, w]."""
         maps, _ = self._cam(np.repeat(image[np.newaxis], len(classes), axis=0), np.array(classes))
         return maps
 
@@ -271,7 +273,7 @@ class Explainer:
         return {"file": DEPTHS_NAME, "rows": [self._describe(case) for case in cases]}
 
     def _filters(self, directory: pathlib.Path) -> dict[str, Any] | None:
-        """Shows what the same channels look for before and after training."""
+        """Show what the same channels look for before and after training."""
         if not self._options.filters:
             return None
         smallest = find_backbone(self._config.backbone).smallest_image
@@ -303,7 +305,7 @@ class Explainer:
 
 
 def initial_model(config: TrainConfig, classes: int, image_size: int) -> keras.Model:
-    """The network of a run as it was before the first step, in float32.
+    """Return the network of a run as it was before the first step, in float32.
 
     Args:
       config: of the run.

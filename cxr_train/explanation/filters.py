@@ -23,7 +23,7 @@ _BLUR_EVERY = 8
 def excite(
     model: keras.Model, layer: str, channels: Sequence[int], *, steps: int, seed: int = 0
 ) -> np.ndarray:
-    """Searches one picture for each channel that makes its mean activation large.
+    """Search one picture for each channel that makes its mean activation large.
 
     Args:
       model: images float32 [B, S, S, 3] in [0, 1] to anything, computing in float32.
@@ -66,13 +66,13 @@ def excite(
 
 
 def _before_activation(layer: keras.layers.Layer) -> keras.KerasTensor:
-    """What a layer puts out, or what goes into it if it is nothing but an activation function."""
+    """Return what a layer puts out, or what goes into it if it is nothing but an activation function."""
     return layer.input if isinstance(layer, keras.layers.ReLU | keras.layers.Activation) else layer.output
 
 
 @contextlib.contextmanager
 def _linear(layer: keras.layers.Layer) -> Iterator[None]:
-    """Takes the activation function out of a convolution that has one of its own (VGG16)."""
+    """Take the activation function out of a convolution that has one of its own (VGG16)."""
     activation = getattr(layer, "activation", None)
     if activation is None or isinstance(layer, keras.layers.Activation):
         yield
@@ -85,7 +85,7 @@ def _linear(layer: keras.layers.Layer) -> Iterator[None]:
 
 
 def liveliest_channels(model: keras.Model, layer: str, images: np.ndarray, count: int) -> list[int]:
-    """The `count` channels of `layer` with the largest mean activation on `images`.
+    """Return the `count` channels of `layer` with the largest mean activation on `images`.
 
     A channel that is silent on real images has no gradient to follow either.
     """
@@ -95,20 +95,20 @@ def liveliest_channels(model: keras.Model, layer: str, images: np.ndarray, count
 
 
 def _unit(gradient: tf.Tensor) -> tf.Tensor:
-    """Scales each picture's gradient to a root mean square of 1; 0 stays 0."""
+    """Scale each picture's gradient to a root mean square of 1; 0 stays 0."""
     power = tf.reduce_mean(tf.square(gradient), axis=(1, 2, 3), keepdims=True)
     return tf.math.divide_no_nan(gradient, tf.sqrt(power))
 
 
 def _smoothing(images: tf.Tensor) -> tf.Tensor:
-    """The direction in which the total variation (squared, hence its Laplacian) falls fastest."""
+    """Return the direction in which the total variation (squared, hence its Laplacian) falls fastest."""
     padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
     around = padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
     return around - 4 * images
 
 
 def _blur(images: tf.Tensor) -> tf.Tensor:
-    """Gaussian blur by the binomial kernel 1-2-1, edges mirrored."""
+    """Return the Gaussian blur by the binomial kernel 1-2-1, edges mirrored."""
     padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="SYMMETRIC")
     rows = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
     return (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 4

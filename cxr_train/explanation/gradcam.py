@@ -36,7 +36,7 @@ class GradCam:
         self._run = tf.function(self._maps, input_signature=[image, tf.TensorSpec([None], tf.int32)])
 
     def __call__(self, images: np.ndarray, classes: np.ndarray) -> tuple[Maps, np.ndarray]:
-        """Maps the evidence for one class in each image.
+        """Map the evidence for one class in each image.
 
         Args:
           images: float32 [B, S, S, 3] in [0, 1].
@@ -64,14 +64,14 @@ class GradCam:
 
 
 def enlarge(heat: np.ndarray, size: int) -> np.ndarray:
-    """Scales a map [h, w] to [size, size], bilinear, and its maximum to 1; a flat 0 stays 0."""
+    """Scale a map [h, w] to [size, size], bilinear, and its maximum to 1; a flat 0 stays 0."""
     large = cv2.resize(heat.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     highest = float(large.max())
     return large / highest if highest > 0 else large
 
 
 def hottest(heat: np.ndarray, share: float) -> np.ndarray:
-    """Marks the hottest `share` of the pixels of a map [S, S]: bool [S, S], always the same number."""
+    """Mark the hottest `share` of the pixels of a map [S, S]: bool [S, S], always the same number."""
     count = round(share * heat.size)
     mask = np.zeros(heat.size, bool)
     mask[np.argsort(-heat, axis=None, kind="stable")[:count]] = True

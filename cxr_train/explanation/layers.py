@@ -13,7 +13,7 @@ _MERGES = (keras.layers.Add, keras.layers.Concatenate)
 
 
 def stage_outputs(model: keras.Model) -> tuple[str, ...]:
-    """Names one layer for each depth: the first convolution, then the end of each resolution stage.
+    """Name one layer for each depth: the first convolution, then the end of each resolution stage.
 
     The end of a stage is the last layer in which its paths come together: a merge of branches, or
     a layer that everything behind it is computed from alone. Stages without a convolution (a last
@@ -47,7 +47,7 @@ def stage_outputs(model: keras.Model) -> tuple[str, ...]:
 
 
 def check_layers(model: keras.Model, names: Sequence[str], flag: str = "layers") -> tuple[str, ...]:
-    """Returns `names` after checking that each is a layer of `model` with an image-like output.
+    """Return `names` after checking that each is a layer of `model` with an image-like output.
 
     Raises:
       UsageError: it is not; the message names the most similar ones, or those chosen by default.
@@ -64,7 +64,7 @@ def check_layers(model: keras.Model, names: Sequence[str], flag: str = "layers")
 
 
 def _is_map(layer: keras.Operation) -> bool:
-    """Whether a layer of the network puts out [B, h, w, C] with more than one pixel."""
+    """Return whether a layer of the network puts out [B, h, w, C] with more than one pixel."""
     if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.layers.InputLayer):
         return False
     shape = layer.output.shape
@@ -72,12 +72,12 @@ def _is_map(layer: keras.Operation) -> bool:
 
 
 def _stage(layer: keras.layers.Layer, image_size: int) -> int:
-    """How often the resolution was halved before; unpadded convolutions cost a few pixels more."""
+    """Return how often the resolution was halved before; unpadded convolutions cost a few pixels more."""
     return round(math.log2(image_size / layer.output.shape[1]))
 
 
 def _bottlenecks(model: keras.Model) -> set[str]:
-    """Names the operations whose output is all that the later ones see.
+    """Name the operations whose output is all that the later ones see.
 
     In an order of computation, an output is a bottleneck if no earlier output is used later.
     """

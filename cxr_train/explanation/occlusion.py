@@ -58,7 +58,7 @@ class OcclusionCheck:
         return "passed" if self.interval[0] > 0 and self.p_value < (1 - CONFIDENCE) / 2 else "failed"
 
     def __str__(self) -> str:
-        """The result in words."""
+        """Return the result in words."""
         meaning = {
             "passed": "the maps show what the model uses",
             "failed": "do NOT read the maps: they do not show what the model uses",
@@ -75,7 +75,7 @@ class OcclusionCheck:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, and the verdict, as plain values."""
+        """Return everything, and the verdict, as plain values."""
         values = {**dataclasses.asdict(self), "interval": list(self.interval)}
         return {**values, "verdict": self.verdict, "text": str(self)}
 
@@ -89,7 +89,7 @@ def check_occlusion(
     *,
     seed: int = 0,
 ) -> OcclusionCheck:
-    """Checks the map of `cam`'s last layer.
+    """Check the map of `cam`'s last layer.
 
     Args:
       cam: makes the maps.
@@ -129,14 +129,16 @@ def check_occlusion(
 
 
 def _shifted(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same shape at a random place; what leaves the image on one side enters on the other."""
+    """Return the same shape at a random place; what leaves the image on one side enters on the other."""
     return np.roll(mask, rng.integers(0, mask.shape), axis=(0, 1))
 
 
 def _paired(
     differences: np.ndarray, groups: np.ndarray, rng: np.random.Generator
 ) -> tuple[float, tuple[float, float], float]:
-    """Mean, percentile bootstrap interval and one-sided sign-flip p-value, whole groups at a time."""
+    """Return the mean, percentile bootstrap interval and one-sided sign-flip p-value, whole groups at a
+    time.
+    """
     _, member = np.unique(groups, return_inverse=True)
     sums = np.bincount(member, weights=differences)
     sizes = np.bincount(member)

@@ -19,7 +19,7 @@ _DPI = 120
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lays a map over an image; where there is no heat the image stays as it is.
+    """Lay a map over an image; where there is no heat the image stays as it is.
 
     Args:
       image: float [S, S, 3] in [0, 1].
@@ -36,7 +36,7 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def tile(image: np.ndarray, heats: Sequence[np.ndarray]) -> bytes:
-    """A JPEG of the image and, beside it, each of its maps over it."""
+    """Return a JPEG of the image and, beside it, each of its maps over it."""
     parts = [image, *(overlay(image, heat) for heat in heats)]
     pixels = np.rint(np.concatenate(parts, axis=1) * 255).astype(np.uint8)
     height = min(_TILE_PIXELS, len(image))
@@ -53,7 +53,7 @@ def tile(image: np.ndarray, heats: Sequence[np.ndarray]) -> bytes:
 def depths_figure(
     images: np.ndarray, maps: Sequence[np.ndarray], rows: Sequence[str], layers: Sequence[str]
 ) -> bytes:
-    """A PNG with a row for each image: the image, then its map at every layer over it.
+    """Return a PNG with a row for each image: the image, then its map at every layer over it.
 
     Args:
       images: float32 [B, S, S, 3] in [0, 1].
@@ -82,7 +82,9 @@ def depths_figure(
 
 
 def filters_figure(rows: Sequence[tuple[str, Sequence[str], np.ndarray]]) -> bytes:
-    """A PNG with a row for each (label, titles of the pictures, pictures float [K, S, S, 3] in [0, 1])."""
+    """Return a PNG with a row for each (label, titles of the pictures, pictures float [K, S, S, 3] in [0,
+    1]).
+    """
     columns = max(len(titles) for _, titles, _ in rows)
     figure = Figure(figsize=(_INCHES * columns + 0.3, _INCHES * 1.15 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)

@@ -14,7 +14,7 @@ def prepare_output(
     overwrite: bool,
     replaces: Callable[[pathlib.Path], bool] = pathlib.Path.is_file,
 ) -> None:
-    """Makes the folder that `path` is to be written in.
+    """Make the folder that `path` is to be written in.
 
     Args:
       flag: that named it.

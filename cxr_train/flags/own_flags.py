@@ -14,7 +14,7 @@ _PLACES = ("run_dir", "cache_dir")
 
 
 def flags_text(*, leave_out: Collection[str], resolved: Mapping[str, str]) -> str:
-    """A flag file that repeats this command.
+    """Return a flag file that repeats this command.
 
     Args:
       leave_out: names of flags that are not to be repeated.
@@ -30,7 +30,7 @@ def flags_text(*, leave_out: Collection[str], resolved: Mapping[str, str]) -> st
 
 
 def refuse_other_flags(placement: Placement) -> None:
-    """Checks that all workers of a cluster have the same flags; all must call it at the same point.
+    """Check that all workers of a cluster have the same flags; all must call it at the same point.
 
     Raises:
       UsageError: one differs, or its `auto` came to something else.

@@ -19,7 +19,7 @@ def read_options_from_flags(**given: Any) -> ReadOptions:
 
 
 def refuse_without_effect(options: ReadOptions) -> None:
-    """Raises UsageError for a value that another one makes meaningless."""
+    """Raise UsageError for a value that another one makes meaningless."""
     for flag, ignored, why in (
         ("max_bad_records", options.on_bad_record == "fail", "needs --on_bad_record=skip"),
         ("cache_dir", options.cache in ("memory", "none"), "is for --cache=disk"),

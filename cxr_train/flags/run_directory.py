@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def with_local_run(main: Callable[..., Result], *, trains: bool = False) -> Callable[..., Result]:
-    """Makes a command whose `--run_dir` may be remote of one that needs a local one.
+    """Make a command whose `--run_dir` may be remote of one that needs a local one.
 
     Args:
       main: reads the flag.

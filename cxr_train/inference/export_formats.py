@@ -27,7 +27,7 @@ _SOURCE, _TARGET = "pixels", "probabilities"
 
 
 def pixel_model(model: keras.Model, size: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The model from pixels float32 [B, size, size, 3] in [0, 1] to probabilities float32 [B, C]."""
+    """Return the model from pixels float32 [B, size, size, 3] in [0, 1] to probabilities float32 [B, C]."""
 
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="pixels")])
     def probabilities(pixels: tf.Tensor) -> tf.Tensor:
@@ -37,7 +37,7 @@ def pixel_model(model: keras.Model, size: int) -> Callable[[tf.Tensor], tf.Tenso
 
 
 def write_saved_model(model: keras.Model, manifest: Manifest, path: pathlib.Path) -> None:
-    """Writes a SavedModel with the preprocessing inside of its graph."""
+    """Write a SavedModel with the preprocessing inside of its graph."""
     from_pixels = pixel_model(model, manifest.size)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
@@ -58,19 +58,21 @@ def write_saved_model(model: keras.Model, manifest: Manifest, path: pathlib.Path
 
 
 def _frozen(model: keras.Model, size: int) -> tf.types.experimental.ConcreteFunction:
-    """The model on pixels in float32, its weights constants: converters crash on Keras 3's variables."""
+    """Return the model on pixels in float32, its weights constants: converters crash on Keras 3's
+    variables.
+    """
     concrete = pixel_model(in_float32(model), size).get_concrete_function()  # type: ignore[attr-defined]
     return with_constant_variables(concrete)
 
 
 def write_tflite(model: keras.Model, manifest: Manifest, path: pathlib.Path) -> None:
-    """Writes a TensorFlow Lite file; the model computes in float32 afterwards."""
+    """Write a TensorFlow Lite file; the model computes in float32 afterwards."""
     converter = tf.lite.TFLiteConverter.from_concrete_functions([_frozen(model, manifest.size)])
     path.write_bytes(converter.convert())
 
 
 def write_onnx(model: keras.Model, manifest: Manifest, path: pathlib.Path) -> None:
-    """Writes an ONNX file, with the class names in its metadata; the model computes in float32 afterwards."""
+    """Write an ONNX file, with the class names in its metadata; the model computes in float32 afterwards."""
     tf2onnx, onnx = _extra("tf2onnx"), _extra("onnx")
     frozen = _frozen(model, manifest.size)
     ((source,), (target,)) = frozen.inputs, frozen.outputs
@@ -93,7 +95,7 @@ def write_onnx(model: keras.Model, manifest: Manifest, path: pathlib.Path) -> No
 
 
 def refuse_missing_extra(form: str) -> None:
-    """Checks that what a format needs is installed. Raises UsageError if not."""
+    """Check that what a format needs is installed. Raises UsageError if not."""
     if form == "onnx":
         for name in ("onnx", "tf2onnx", "onnxruntime"):
             _extra(name)
@@ -107,13 +109,13 @@ def _extra(name: str) -> ModuleType:
 
 
 def run_saved_model(path: pathlib.Path, images: Sequence[bytes]) -> np.ndarray:
-    """The probabilities float32 [N, C] that an exported SavedModel gives image files."""
+    """Return the probabilities float32 [N, C] that an exported SavedModel gives image files."""
     serve = tf.saved_model.load(str(path)).signatures["serving_default"]
     return np.concatenate([serve(image_bytes=tf.constant([data]))["probabilities"] for data in images])
 
 
 def run_tflite(path: pathlib.Path, pixels: np.ndarray) -> np.ndarray:
-    """The probabilities float32 [N, C] that an exported TensorFlow Lite file gives pixels."""
+    """Return the probabilities float32 [N, C] that an exported TensorFlow Lite file gives pixels."""
     interpreter = tf.lite.Interpreter(str(path))
     interpreter.allocate_tensors()
     (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -126,20 +128,22 @@ def run_tflite(path: pathlib.Path, pixels: np.ndarray) -> np.ndarray:
 
 
 def run_onnx(path: pathlib.Path, pixels: np.ndarray) -> np.ndarray:
-    """The probabilities float32 [N, C] that an exported ONNX file gives pixels."""
+    """Return the probabilities float32 [N, C] that an exported ONNX file gives pixels."""
     session = _extra("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
     said: np.ndarray = session.run([_TARGET], {_SOURCE: pixels})[0]
     return said
 
 
 def write_export(form: str, model: keras.Model, manifest: Manifest, path: pathlib.Path) -> None:
-    """Writes a model in one of `FORMATS`."""
+    """Write a model in one of `FORMATS`."""
     writers = {"savedmodel": write_saved_model, "tflite": write_tflite, "onnx": write_onnx}
     writers[form](model, manifest, path)
 
 
 def run_export(form: str, path: pathlib.Path, images: Sequence[bytes], pixels: np.ndarray) -> np.ndarray:
-    """The probabilities float32 [N, C] of an export: of image files, or of their pixels [N, S, S, 3]."""
+    """Return the probabilities float32 [N, C] of an export: of image files, or of their pixels [N, S, S,
+    3].
+    """
     if form == "savedmodel":
         return run_saved_model(path, images)
     return (run_tflite if form == "tflite" else run_onnx)(path, pixels)

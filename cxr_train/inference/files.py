@@ -29,7 +29,8 @@ class ImageFile:
 
 
 def find_files(arguments: Sequence[str]) -> list[ImageFile]:
-    """The files given, and all files of the folders given, in order of their paths; hidden ones left out.
+    """Return the files given, and all files of the folders given, in order of their paths; hidden ones left
+    out.
 
     Raises:
       UsageError: nothing is given, an argument does not exist, or there is no file.
@@ -64,7 +65,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def read_image(path: str, options: PixelOptions) -> np.ndarray:
-    """The pixels that the sharder would store of a file: [S, S, C] of `options.dtype`.
+    """Return the pixels that the sharder would store of a file: [S, S, C] of `options.dtype`.
 
     Raises:
       Undecodable: with the reason that the quarantine would have.
@@ -76,7 +77,7 @@ def read_image(path: str, options: PixelOptions) -> np.ndarray:
 def read_images(
     files: Sequence[ImageFile], options: PixelOptions, batch_size: int
 ) -> Iterator[tuple[list[int], np.ndarray, dict[int, Undecodable]]]:
-    """Reads the files in batches.
+    """Read the files in batches.
 
     Yields:
       The numbers of the files that could be read, their images [B, S, S, C] padded with black to

@@ -19,7 +19,7 @@ _LONGEST_STEM = 60
 def write_panels(
     directory: pathlib.Path, files: Sequence[ImageFile], rows: Sequence[dict[str, Any]], manifest: Manifest
 ) -> None:
-    """Writes `NUMBER_NAME.png` for every file that was predicted; rows as of `predict.predict_files`."""
+    """Write `NUMBER_NAME.png` for every file that was predicted; rows as of `predict.predict_files`."""
     directory.mkdir(parents=True, exist_ok=True)
     options = manifest.pixel_options
     for number, (file, row) in enumerate(zip(files, rows, strict=True)):
@@ -31,7 +31,7 @@ def write_panels(
 
 
 def panel(image: np.ndarray, row: dict[str, Any]) -> Figure:
-    """One figure from an image [S, S, 1 or 3] as stored and its row."""
+    """Return one figure from an image [S, S, 1 or 3] as stored and its row."""
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     pixels = np.asarray(image, np.float32).squeeze() / (255 if image.dtype == np.uint8 else 1)

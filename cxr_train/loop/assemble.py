@@ -46,7 +46,7 @@ class Training:
     notes: tuple[str, ...]
 
     def unfreeze(self, *, compile: bool) -> None:
-        """Trains the frozen layers from the next step on, which traces once more."""
+        """Train the frozen layers from the next step on, which traces once more."""
         set_trainable(self.frozen, True)
         self.step.retrace(compile=compile)
 
@@ -54,7 +54,7 @@ class Training:
 def assemble_training(
     config: TrainConfig, manifest: Manifest, placement: Placement, steps_per_epoch: int
 ) -> Training:
-    """Builds all of it; the same configuration gives the same initial weights.
+    """Build all of it; the same configuration gives the same initial weights.
 
     Raises:
       UsageError: the batch does not divide by replicas and micro-batches, or the recipe names
@@ -107,14 +107,14 @@ def assemble_training(
 
 
 def _statistics(model: keras.Model, average: WeightAverage | None) -> list[tf.Variable]:
-    """BatchNorm's moving statistics, and their averages."""
+    """Return the BatchNorm's moving statistics, and their averages."""
     values = [variable.value for variable in model.non_trainable_variables]
     statistics = [value for value in values if tf.as_dtype(value.dtype).is_floating]
     return statistics + (average.of(statistics) if average else [])
 
 
 def _seeds(model: keras.Model) -> list[tf.Variable]:
-    """The states of dropout's random generators."""
+    """Return the states of dropout's random generators."""
     return [variable.value for variable in model.variables if "seed_generator" in variable.path]
 
 
@@ -132,7 +132,9 @@ def _refuse_uneven_batch(config: TrainConfig, replicas: int) -> None:
 def _parameter_groups(
     config: TrainConfig, model: keras.Model, frozen: list[keras.layers.Layer], steps_per_epoch: int
 ) -> ParameterGroups:
-    """One optimizer for all variables that share a rate and the step from which on they are trained."""
+    """Return one optimizer for all variables that share a rate and the step from which on they are
+    trained.
+    """
     recipe = config.recipe
     in_backbone = _variable_ids(backbone_layers(model))
     in_frozen = _variable_ids(frozen)
@@ -156,7 +158,7 @@ def _parameter_groups(
 
 
 def _rate(config: TrainConfig, factor: float, start: int, steps_per_epoch: int) -> float | Schedule:
-    """A number where it never changes, as in the study; epochs become steps here and only here."""
+    """Return a number where it never changes, as in the study; epochs become steps here and only here."""
     recipe = config.recipe
     peak = config.learning_rate * factor
     if recipe.schedule == "constant" and not recipe.warmup_epochs:

@@ -35,14 +35,14 @@ _MULTIPLE = 8
 
 
 def device_memory_gb() -> float | None:
-    """GB (1e9 bytes) that TensorFlow may use of the smallest GPU; None without a GPU."""
+    """Return the GB (1e9 bytes) that TensorFlow may use of the smallest GPU; None without a GPU."""
     if not tf.config.list_physical_devices("GPU"):
         return None
     return min((limit / 1e9 for limit in memory_limits("GPU")), default=None)
 
 
 def check_memory_gb(memory_gb: float | None, *, used: bool) -> None:
-    """Raises UsageError for a `--memory_gb` that no device has, or that nothing asks for."""
+    """Raise UsageError for a `--memory_gb` that no device has, or that nothing asks for."""
     if memory_gb is None:
         return
     if not 0 < memory_gb < math.inf:
@@ -52,19 +52,21 @@ def check_memory_gb(memory_gb: float | None, *, used: bool) -> None:
 
 
 def state_slots(recipe: Recipe) -> int:
-    """Float32 copies of the trained weights that optimizer and accumulation keep."""
+    """Return the Float32 copies of the trained weights that optimizer and accumulation keep."""
     moments = 2 if recipe.optimizer in ("adam", "adamw") else int(recipe.sgd_momentum > 0)
     return moments + (recipe.gradient_accumulation > 1)
 
 
 def setting_of(recipe: Recipe, placement: Placement) -> Setting:
-    """How a run computes, as far as its memory depends on it."""
+    """Return how a run computes, as far as its memory depends on it."""
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     return Setting(placement.policy, placement.compile, on_gpu, state_slots(recipe), bool(recipe.ema))
 
 
 def trace_of(config: TrainConfig, *, classes: int, image_size: int) -> Network:
-    """The network of a run; what is unfrozen in the end counts as trained. Raises UsageError as `trace`."""
+    """Return the network of a run; what is unfrozen in the end counts as trained. Raises UsageError as
+    `trace`.
+    """
     recipe = config.recipe
     return trace(
         config.backbone,
@@ -77,13 +79,17 @@ def trace_of(config: TrainConfig, *, classes: int, image_size: int) -> Network:
 
 
 def planned_memory(model: keras.Model, config: TrainConfig, placement: Placement) -> int:
-    """Bytes that a replica's step of this run needs by the estimate, its layers trained as they are now."""
+    """Return the bytes that a replica's step of this run needs by the estimate, its layers trained as they
+    are now.
+    """
     images = config.batch_size // (placement.replicas * config.recipe.gradient_accumulation)
     return estimate(read_graph(model), images, setting_of(config.recipe, placement)).total
 
 
 def largest_batch(network: Network, setting: Setting, memory_gb: float) -> int:
-    """The largest batch of a replica that fits, a multiple of 8 where 8 fit; 0 if not even one does."""
+    """Return the largest batch of a replica that fits, a multiple of 8 where 8 fit; 0 if not even one
+    does.
+    """
 
     def fits(batch: int) -> bool:
         return estimate(network, batch, setting).total <= _USABLE * memory_gb * 1e9
@@ -107,7 +113,7 @@ def choose_batch_size(
     accumulation: int = 1,
     images: int | None = None,
 ) -> Choice:
-    """The global batch of `--batch_size=auto`, and why.
+    """Return the global batch of `--batch_size=auto`, and why.
 
     Args:
       network, setting: what is trained, and how.
@@ -138,7 +144,9 @@ def choose_batch_size(
 
 
 def plan_table(memory_gb: float, *, on_gpu: bool = True) -> Iterator[str]:
-    """Lines of the table of every backbone at 360 and 500 px, in both precisions, compiled, with Adam."""
+    """Yield the lines of the table of every backbone at 360 and 500 px, in both precisions, compiled, with
+    Adam.
+    """
     yield f"one device of {memory_gb:.1f} GB, Adam, XLA; GB = 1e9 bytes; study: published, 360 px, float32"
     yield (
         f"{'backbone':21}{'px':>5}  {'precision':15}{'state GB':>9}{'MB/image':>10}{'largest batch':>15}"

@@ -112,7 +112,7 @@ class Checkpoints:
         return self._saved_position == self.position
 
     def save(self) -> pathlib.Path:
-        """Saves the present state under a number that counts up, and removes the oldest.
+        """Save the present state under a number that counts up, and remove the oldest.
 
         Raises:
           CxrError: it cannot be written; the earlier ones are as they were.
@@ -127,7 +127,7 @@ class Checkpoints:
         return target
 
     def save_aside(self, target: pathlib.Path) -> None:
-        """Saves the present state as `target`, a directory that is not there yet.
+        """Save the present state as `target`, a directory that is not there yet.
 
         Raises:
           CxrError: it cannot be written.
@@ -152,7 +152,7 @@ class Checkpoints:
             ) from error
 
     def restore(self) -> list[str]:
-        """Restores the newest state that is whole, and the best model of that time.
+        """Restore the newest state that is whole, and the best model of that time.
 
         Returns:
           What is damaged, and what was done about it, a line each.
@@ -197,7 +197,7 @@ class Checkpoints:
         self._put_back_best(None)
 
     def _put_back_best(self, kept: pathlib.Path | None) -> None:
-        """Makes the best model that of a checkpoint, where it has one."""
+        """Make the best model that of a checkpoint, where it has one."""
         if not self._writes:
             return
         if kept and kept.exists():
@@ -207,7 +207,7 @@ class Checkpoints:
 
 
 def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
-    """The newest checkpoint in a directory, whole or damaged; None if there is none."""
+    """Return the newest checkpoint in a directory, whole or damaged; None if there is none."""
     numbers = checkpoint_numbers(directory)
     return checkpoint_path(directory, numbers[-1]) if numbers else None
 
@@ -219,7 +219,9 @@ def _seal(directory: pathlib.Path) -> None:
 
 
 def _damage(checkpoint: pathlib.Path) -> dict[str, str]:
-    """What is wrong with the files of a checkpoint, by name; empty if they are as they were written."""
+    """Return what is wrong with the files of a checkpoint, by name; empty if they are as they were
+    written.
+    """
     try:
         lines = (checkpoint / SUMS_NAME).read_text().splitlines()
         digests = {name: digest for digest, name in (line.split("  ") for line in lines)}

@@ -23,7 +23,7 @@ def keep_evidence(
     *,
     loss: float,
 ) -> CxrError:
-    """Saves the present state apart from the checkpoints, and names the batch.
+    """Save the present state apart from the checkpoints, and name the batch.
 
     The state is that before the step, weights and position; only BatchNorm's statistics have
     seen the batch. It is not resumed from.
@@ -62,7 +62,7 @@ def keep_evidence(
 def batch_ids(
     pipeline: Pipeline, config: TrainConfig, placement: Placement, epoch: int, step: int
 ) -> list[str]:
-    """The ids of a training batch, found by taking it anew: the order of the examples is fixed.
+    """Return the ids of a training batch, found by taking it anew: the order of the examples is fixed.
 
     Args:
       epoch, step: from 0.

@@ -17,7 +17,7 @@ def make(
     *,
     skipped_steps: int,
 ) -> dict[str, Any]:
-    """Returns the row, ready for JSON; null is what was not measured.
+    """Return the row, ready for JSON; null is what was not measured.
 
     `train` has the mean loss (nats; with label smoothing and class weights), the share of right answers and
     the images of the epoch; of the steps that this process took, images a second, the share of the time in
@@ -48,7 +48,7 @@ def make(
 
 
 def write_summaries(row: dict[str, Any], summaries: tf.summary.SummaryWriter) -> None:
-    """Writes the row's numbers for TensorBoard."""
+    """Write the row's numbers for TensorBoard."""
     validation = row["validation"]
     scalars = {f"train/{name}": value for name, value in row["train"].items()}
     if validation:
@@ -62,7 +62,7 @@ def write_summaries(row: dict[str, Any], summaries: tf.summary.SummaryWriter) ->
 
 
 def line(row: dict[str, Any]) -> str:
-    """Returns the row for the terminal."""
+    """Return the row for the terminal."""
     train = row["train"]
     speed = train["images_per_second"]
     wait = train["input_wait_share"]

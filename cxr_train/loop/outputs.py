@@ -38,12 +38,12 @@ class Outputs:
         )
 
     def forget_after(self, epochs: int) -> None:
-        """Removes the rows after the first `epochs` epochs, which will be trained again."""
+        """Remove the rows after the first `epochs` epochs, which will be trained again."""
         if self._writes:
             self._history.keep(epochs)
 
     def keep_model(self, model: keras.Model, *, best: bool) -> None:
-        """Saves the model of an epoch as the last one, and as the best one too if it is. Raises CxrError."""
+        """Save the model of an epoch as the last one, and as the best one too if it is. Raises CxrError."""
         if not self._writes:
             return
         with self._clear_errors():
@@ -52,7 +52,7 @@ class Outputs:
                 link_model(self._layout.last_model, self._layout.best_model)
 
     def add_row(self, row: dict[str, Any]) -> None:
-        """Writes the row of an epoch, see `epoch_row`, as JSON, for TensorBoard and for the terminal."""
+        """Write the row of an epoch, see `epoch_row`, as JSON, for TensorBoard and for the terminal."""
         if not self._writes:
             return
         with self._clear_errors():
@@ -62,7 +62,7 @@ class Outputs:
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:
-        """Raises CxrError where a file cannot be written, most likely because the disk is full."""
+        """Raise CxrError where a file cannot be written, most likely because the disk is full."""
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
@@ -84,11 +84,11 @@ class History:
         self._path = path
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds the row of an epoch and waits until it is on the disk."""
+        """Add the row of an epoch and wait until it is on the disk."""
         local_store.append(self._path, (json.dumps(row) + "\n").encode())
 
     def keep(self, epochs: int) -> None:
-        """Keeps the rows of the first `epochs` epochs: those after them will be trained again.
+        """Keep the rows of the first `epochs` epochs: those after them will be trained again.
 
         A row is written before the checkpoint that holds its epoch, so that none is missing.
         """

@@ -49,13 +49,13 @@ class StopRequest:
         return self.signal is not None
 
     def check(self) -> None:
-        """Raises Stopped if a stop was asked for, of any worker; all of them must ask at the same point."""
+        """Raise Stopped if a stop was asked for, of any worker; all of them must ask at the same point."""
         if self._agree(bool(self)):
             raise Stopped
 
     @contextlib.contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Listens while the context is open, and restores the handlers found."""
+        """Listen while the context is open, and restores the handlers found."""
         heard, sender = socket.socketpair()
         sender.setblocking(False)
         listener = threading.Thread(target=self._listen, args=(heard,), daemon=True)
@@ -89,10 +89,10 @@ class StopRequest:
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """Python's half of the handler has nothing to do."""
+    """Do nothing: Python's half of the handler has nothing to do."""
 
 
 def _say(line: str) -> None:
-    """On a line of its own, below the progress bar."""
+    """Print on a line of its own, below the progress bar."""
     sys.stdout.flush()
     print(f"\n{line}", file=sys.stderr, flush=True)

@@ -40,7 +40,7 @@ class Clock:
     _steps: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     def add(self, records: StepRecords, seconds: float, flops_per_image: float) -> None:
-        """Enters a host call that lasted `seconds`; an image costs more once layers are unfrozen."""
+        """Enter a host call that lasted `seconds`; an image costs more once layers are unfrozen."""
         images = records.examples.sum()
         self.examples += images
         self.flops += images * flops_per_image
@@ -78,7 +78,7 @@ class PeakMemory:
 
 
 def peak_memory() -> PeakMemory:
-    """That of the GPU that used most; without one, that of this process."""
+    """Return the peak of the GPU that used most; without one, that of this process."""
     gpus = tf.config.list_logical_devices("GPU")
     if gpus:
         peaks = [
@@ -97,7 +97,7 @@ def summarize_throughput(
     planned_memory: int,
     workers: int = 1,
 ) -> dict[str, Any]:
-    """Puts together what was measured; ready for JSON, null where no step was timed.
+    """Put together what was measured; ready for JSON, null where no step was timed.
 
     Args:
       clock: of the steps of this process; the first, which compiles, is not timed.
@@ -128,7 +128,7 @@ def summarize_throughput(
 
 
 def lines(summary: dict[str, Any]) -> str:
-    """Returns the summary for the terminal."""
+    """Return the summary for the terminal."""
     memory = (
         f"peak memory {summary['peak_memory_bytes'] / 1e9:.2f} GB ({summary['peak_memory_source']}; "
         f"the step by itself is estimated at {summary['planned_memory_bytes'] / 1e9:.2f} GB)"

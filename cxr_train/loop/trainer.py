@@ -101,7 +101,7 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def describe(self) -> str:
-        """Returns a line on the network, its parameters, the data and the steps, and the recipe's notes."""
+        """Return a line on the network, its parameters, the data and the steps, and the recipe's notes."""
         trainable = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
         network = (
             f"{self._config.backbone}: {self.model.count_params():,} parameters "
@@ -119,7 +119,7 @@ class Trainer:
         return "\n".join([network, *notes])
 
     def resume(self) -> list[str]:
-        """Restores the newest whole checkpoint, and what the run had written by then.
+        """Restore the newest whole checkpoint, and what the run had written by then.
 
         Returns:
           Lines that say where the run stands, and which checkpoints were passed over.
@@ -146,7 +146,7 @@ class Trainer:
         return lines
 
     def run(self, stop: StopRequest) -> None:
-        """Trains from the present position to the last epoch.
+        """Train from the present position to the last epoch.
 
         Args:
           stop: asked after every host call, and between the batches of the evaluation. When it is
@@ -193,7 +193,7 @@ class Trainer:
         return epoch >= self._config.epochs
 
     def _batches(self) -> Any:
-        """One iterator over all batches from the present position to the last epoch's end."""
+        """Return one iterator over all batches from the present position to the last epoch's end."""
         epoch, step = self.checkpoints.position
         if epoch >= self._config.epochs:
             return iter(())
@@ -208,7 +208,7 @@ class Trainer:
         return iter(self.placement.distribute(dataset))
 
     def throughput(self, seconds: float = 0.5) -> dict[str, Any]:
-        """Measures the input alone and compares it with the training, see `throughput.summarize_throughput`.
+        """Measure the input alone and compare it with the training, see `throughput.summarize_throughput`.
 
         Args:
           seconds: how long each stage of the input is measured.
@@ -230,7 +230,7 @@ class Trainer:
         )
 
     def _train_epoch(self, iterator: Any, clock: Clock, stop: StopRequest) -> None:
-        """Takes the epoch's remaining steps. Raises Stopped, between two host calls."""
+        """Take the epoch's remaining steps. Raises Stopped, between two host calls."""
         epoch, done = self.checkpoints.position
         batch_size = self._config.batch_size
         with tqdm(
@@ -262,7 +262,7 @@ class Trainer:
                     self._save()
 
     def _call(self, iterator: Any, steps: int, clock: Clock) -> None:
-        """One host call of `steps` training steps, entered in the clocks and in the state."""
+        """Make one host call of `steps` training steps, entered in the clocks and in the state."""
         start = time.perf_counter()
         records = self.train_step(iterator, steps, self._first_step())
         seconds = time.perf_counter() - start
@@ -283,12 +283,12 @@ class Trainer:
             )
 
     def _first_step(self) -> int:
-        """The number of the next step, from the start of the run."""
+        """Return the number of the next step, from the start of the run."""
         epoch, step = self.checkpoints.position
         return epoch * self._steps_per_epoch + step
 
     def _unfreeze_if_due(self) -> None:
-        """Trains every layer from the epoch on that the recipe names, also when a run goes on after it."""
+        """Train every layer from the epoch on that the recipe names, also when a run goes on after it."""
         epoch, _ = self.checkpoints.position
         due = self._config.recipe.unfreeze_at_epoch
         if due is not None and epoch + 1 >= due and not self._unfrozen:
@@ -298,7 +298,7 @@ class Trainer:
             self._steps_per_call = 1
 
     def _advance(self, records: StepRecords) -> None:
-        """Enters steps into the state that is saved, one by one: a sum must not depend on the calls."""
+        """Enter steps into the state that is saved, one by one: a sum must not depend on the calls."""
         finite = np.isfinite(records.loss)
         sums = self.checkpoints.sums.numpy()
         for row in np.stack([records.loss, records.correct, records.examples], axis=1)[finite]:
@@ -311,7 +311,7 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _end_epoch(self, clock: Clock, stop: StopRequest) -> None:
-        """Evaluates, keeps the best model, writes the epoch's row, and saves."""
+        """Evaluate, keep the best model, write the epoch's row, and save."""
         epoch, _ = self.checkpoints.position
         average = self._training.average
         with average.in_place() if average else contextlib.nullcontext():
@@ -326,7 +326,7 @@ class Trainer:
         self._save()
 
     def _validate(self, stop: StopRequest) -> dict[str, Any] | None:
-        """The metrics of the validation split; None where the run trains on it. Raises Stopped."""
+        """Return the metrics of the validation split; None where the run trains on it. Raises Stopped."""
         if self._config.held_out_validation is None:
             return None
         predictions = predict_split(
@@ -340,7 +340,7 @@ class Trainer:
         return predictions.summarize(self._manifest.class_names)
 
     def _keep_model(self, epoch: int, validation: dict[str, Any] | None) -> None:
-        """Keeps the last model, which may be the best; without validation it is what there is to keep."""
+        """Keep the last model, which may be the best; without validation it is what there is to keep."""
         if validation is None:
             self._outputs.keep_model(self.model, best=True)
             return

@@ -105,7 +105,7 @@ BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in _ALL}
 
 
 def find_backbone(name: str) -> Backbone:
-    """Returns the backbone called `name`.
+    """Return the backbone called `name`.
 
     Raises:
       UsageError: there is none; the message lists the ten names.

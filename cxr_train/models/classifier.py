@@ -22,7 +22,7 @@ def build_model(
     batch_norm_momentum: float | None = None,
     dtype_policy: str = "float32",
 ) -> keras.Model:
-    """Builds the study's classifier on one of the ten backbones.
+    """Build the study's classifier on one of the ten backbones.
 
     The backbone's layers are the model's own (it is not nested), so that any
     layer can be reached by name for freezing and for Grad-CAM.
@@ -68,7 +68,7 @@ def build_model(
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """Makes a model compute in float32, whatever it was trained in; its variables are float32 already.
+    """Make a model compute in float32, whatever it was trained in; its variables are float32 already.
 
     Explanations need it: in float16 the gradients that reach the first layers vanish or overflow.
 
@@ -91,7 +91,7 @@ def _set_batch_norm_momentum(network: keras.Model, momentum: float) -> None:
 
 @contextlib.contextmanager
 def _dtype_policy(name: str) -> Iterator[None]:
-    """Sets the global dtype policy, the only one that `keras.applications` reads."""
+    """Set the global dtype policy, the only one that `keras.applications` reads."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

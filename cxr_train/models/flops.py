@@ -26,12 +26,12 @@ _OUTPUT_AND_FILTER = {
 
 
 def count_flops(graph: tf.Graph) -> int:
-    """Floating-point operations of one run of `graph`, whose shapes are known."""
+    """Return the floating-point operations of one run of `graph`, whose shapes are known."""
     return sum(flops_of(operation) for operation in graph.get_operations())
 
 
 def flops_of(operation: tf.Operation) -> int:
-    """Floating-point operations of one operation; 0 for one that is no convolution or product."""
+    """Return the floating-point operations of one operation; 0 for one that is no convolution or product."""
     return 2 * _multiply_adds(operation)
 
 

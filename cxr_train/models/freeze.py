@@ -19,12 +19,12 @@ from cxr_train.recipe.recipe import UNTIL
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers before the pooling, in the order of `model.summary()`."""
+    """Return the layers before the pooling, in the order of `model.summary()`."""
     return list(itertools.takewhile(lambda layer: layer.name != POOLING, model.layers))
 
 
 def layers_to_freeze(model: keras.Model, rule: str) -> list[keras.layers.Layer]:
-    """The layers that `--freeze=rule` names.
+    """Return the layers that `--freeze=rule` names.
 
     Args:
       model: of `build_model`.
@@ -48,7 +48,7 @@ def layers_to_freeze(model: keras.Model, rule: str) -> list[keras.layers.Layer]:
 
 
 def set_trainable(layers: list[keras.layers.Layer], trainable: bool) -> None:
-    """Freezes or frees layers. A function traced before must be traced again."""
+    """Freeze or frees layers. A function traced before must be traced again."""
     for layer in layers:
         layer.trainable = trainable
         if isinstance(layer, keras.layers.Dropout):
@@ -57,5 +57,5 @@ def set_trainable(layers: list[keras.layers.Layer], trainable: bool) -> None:
 
 
 def _pass_on(inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-    """What dropout does in inference."""
+    """Return what dropout does in inference."""
     return inputs

@@ -136,7 +136,7 @@ def trace(
     input_range: str = "unit",
     freeze: str = "none",
 ) -> Network:
-    """Builds a classifier without values; the arguments are those of `build_model` and `--freeze`.
+    """Build a classifier without values; the arguments are those of `build_model` and `--freeze`.
 
     Raises:
       UsageError: as `build_model` and `layers_to_freeze`.
@@ -154,7 +154,7 @@ def trace(
 
 
 def read_graph(model: keras.Model) -> Network:
-    """The calls of a functional model from images [B, S, S, C], in the order of the forward pass."""
+    """Return the calls of a functional model from images [B, S, S, C], in the order of the forward pass."""
     numbers: dict[int, int] = {}
     elements: list[int] = []
 
@@ -189,7 +189,7 @@ def read_graph(model: keras.Model) -> Network:
 
 
 def estimate(network: Network, batch: int, setting: Setting) -> Memory:
-    """The memory of a training step of one replica.
+    """Return the memory of a training step of one replica.
 
     Args:
       network: see `trace`.
@@ -228,7 +228,9 @@ def _activation(layer: keras.Operation) -> str:
 def _reads(
     layer: keras.Operation, inputs: tuple[int, ...], outputs: tuple[int, ...], trained: bool
 ) -> Iterator[int]:
-    """What the layer's backward pass reads of the forward pass; `trained`: it has trainable variables."""
+    """Yield what the layer's backward pass reads of the forward pass; `trained`: it has trainable
+    variables.
+    """
     if isinstance(layer, (*_CONVOLUTIONS, keras.layers.BatchNormalization)):
         yield from inputs if trained else ()
     elif isinstance(layer, keras.layers.MaxPooling2D):
@@ -241,12 +243,12 @@ def _reads(
 
 
 def _kept_bytes(network: Network, setting: Setting) -> int:
-    """Bytes an image that the backward pass reads of the forward pass."""
+    """Return the bytes an image that the backward pass reads of the forward pass."""
     made_by = {tensor: call for call in network.calls for tensor in call.outputs}
     read_whole = {t for call in network.calls if call.kind != "elementwise" for t in call.inputs}
 
     def sources(tensor: int) -> set[int]:
-        """The tensors that are kept so that `tensor` can be read later."""
+        """Return the tensors that are kept so that `tensor` can be read later."""
         maker = made_by.get(tensor)
         if not setting.compile or maker is None or tensor in read_whole:
             return {tensor}
@@ -278,7 +280,7 @@ def _elements(network: Network, tensors: set[int]) -> int:
 
 
 def _workspace(network: Network) -> int:
-    """Bytes an image beside the activations, op by op.
+    """Return the bytes an image beside the activations, op by op.
 
     Measured: the gradient of the largest activation, in float32.
     """
@@ -286,7 +288,7 @@ def _workspace(network: Network) -> int:
 
 
 def _xla_workspace(network: Network, setting: Setting) -> int:
-    """Bytes an image beside the activations under XLA: the gradient of the largest max pooling.
+    """Return the bytes an image beside the activations under XLA: the gradient of the largest max pooling.
 
     XLA finds the place of each maximum by reducing the pixels together with their four indices
     (its SelectAndScatterExpander), and on a CPU writes these indices down for every pixel first.

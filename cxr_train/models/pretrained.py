@@ -18,7 +18,7 @@ _TORCH_STD = (0.229, 0.224, 0.225)
 
 
 def build_backbone(name: str, image_size: int, weights: str, input_range: str = "unit") -> keras.Model:
-    """Builds a backbone under the dtype policy in force and loads its weights.
+    """Build a backbone under the dtype policy in force and loads its weights.
 
     Args:
       name: a key of `BACKBONES`.
@@ -80,7 +80,7 @@ def to_trained_range(images: keras.KerasTensor, trained_on: str) -> keras.KerasT
 
 
 def _imagenet_file(backbone: Backbone) -> pathlib.Path:
-    """Returns Keras' cached ImageNet file, after downloading it where it is not there."""
+    """Return Keras' cached ImageNet file, after downloading it where it is not there."""
     cached = backbone.cached_weights
     if cached.exists():
         return cached
@@ -113,7 +113,7 @@ def _load_weights(network: keras.Model, name: str, path: pathlib.Path) -> None:
 
 
 def _not_loaded(network: keras.Model, path: pathlib.Path) -> str:
-    """Says which variable of `network` holds values that are not in the file; empty if none."""
+    """Say which variable of `network` holds values that are not in the file; empty if none."""
     stored = set()
 
     def collect(_: str, item: object) -> None:
@@ -129,7 +129,7 @@ def _not_loaded(network: keras.Model, path: pathlib.Path) -> str:
 
 
 def _is_weight(variable: keras.Variable) -> bool:
-    """Whether a variable comes from training, unlike the state of a random generator."""
+    """Return whether a variable comes from training, unlike the state of a random generator."""
     return "seed_generator" not in variable.path
 
 

@@ -40,7 +40,7 @@ def change_images(augmentation: Augmentation, images: tf.Tensor, draws: tf.Tenso
 def _sources(
     augmentation: Augmentation, size: int, column: dict[str, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where each pixel of the result comes from: y and x, float32 [B, S, S]."""
+    """Return where each pixel of the result comes from: y and x, float32 [B, S, S]."""
     angle = math.radians(augmentation.rotation) * column["rotation"]
     scale = 1 / (1 + augmentation.zoom * column["zoom"])
     mirror = tf.where(column["flip"] < 0, -1.0, 1.0) if augmentation.flip else 1.0
@@ -55,7 +55,7 @@ def _sources(
 
 
 def draw(seed: int, step: tf.Tensor, batch: int) -> tf.Tensor:
-    """Draws for the images of a global batch: float32 [batch, 7], uniform in [-1, 1).
+    """Draw for the images of a global batch: float32 [batch, 7], uniform in [-1, 1).
 
     Args:
       seed: of the run.
@@ -67,7 +67,7 @@ def draw(seed: int, step: tf.Tensor, batch: int) -> tf.Tensor:
 
 
 def _sample(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Bilinear samples of images [B, S, S, C] at y and x [B, S, S], clamped to the image.
+    """Return the bilinear samples of images [B, S, S, C] at y and x [B, S, S], clamped to the image.
 
     XLA cannot compile TensorFlow's own projective transform; it compiles gathers.
     """

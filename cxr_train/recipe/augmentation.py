@@ -34,7 +34,7 @@ class Augmentation:
 
 
 def parse_augmentation(text: str, flip: bool = False) -> Augmentation:
-    """Parses `none`, `all`, or a list like `rotation,zoom:0.2`.
+    """Parse `none`, `all`, or a list like `rotation,zoom:0.2`.
 
     A name alone has its range of `DEFAULT_RANGES`.
 

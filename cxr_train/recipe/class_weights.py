@@ -7,7 +7,7 @@ from cxr_data.core.errors import UsageError
 
 
 def parse_class_weights(text: str) -> str | dict[str, float]:
-    """Parses `none`, `balanced` (both as they are) or `NAME:WEIGHT,...`.
+    """Parse `none`, `balanced` (both as they are) or `NAME:WEIGHT,...`.
 
     Raises:
       UsageError: it is none of these, a class is there twice, or a weight is negative.
@@ -33,7 +33,7 @@ def parse_class_weights(text: str) -> str | dict[str, float]:
 def resolve_class_weights(
     text: str, class_names: Sequence[str], images: Mapping[str, int]
 ) -> tuple[float, ...]:
-    """Turns `--class_weights` into a factor for each class, in index order; empty for `none`.
+    """Turn `--class_weights` into a factor for each class, in index order; empty for `none`.
 
     `balanced` is images / (classes * images of the class), as scikit-learn's: the mean over
     the training images is 1. A class that is not named keeps the weight 1.

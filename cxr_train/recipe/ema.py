@@ -34,12 +34,12 @@ class WeightAverage(tf.Module):
         ]
 
     def of(self, values: Sequence[tf.Variable]) -> list[tf.Variable]:
-        """The averages of some of the model's variables."""
+        """Return the averages of some of the model's variables."""
         averages = {id(value): average for value, average in zip(self._values, self.averages, strict=True)}
         return [averages[id(value)] for value in values]
 
     def update(self, steps: tf.Tensor) -> None:
-        """Moves the average after a step; called by each replica.
+        """Move the average after a step; called by each replica.
 
         Args:
           steps: int64 [], taken so far.
@@ -51,7 +51,7 @@ class WeightAverage(tf.Module):
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model holds the averages while the context is open, and its own values afterwards.
+        """Let the model hold the averages while the context is open, and its own values afterwards.
 
         All replicas must have the same values, see `replica_values`.
         """

@@ -19,7 +19,7 @@ class Objective:
     class_weights: tuple[float, ...] = ()
 
     def __call__(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """Returns float32 [B], in nats, from labels int32 [B] and logits float32 [B, C]."""
+        """Return float32 [B], in nats, from labels int32 [B] and logits float32 [B, C]."""
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
         if self.label_smoothing:
             # Cross-entropy is linear in its target: (1 - s) of the true class, s of the mean class.

@@ -35,15 +35,15 @@ class LossScale(tf.Module):
 
     @classmethod
     def for_policy(cls, policy: str) -> "LossScale":
-        """Dynamic for `mixed_float16`, the constant 1 for the other policies."""
+        """Return a dynamic scale for `mixed_float16`, the constant 1 for the other policies."""
         return cls() if policy == "mixed_float16" else cls(1.0, dynamic=False)
 
     def unscale(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Divides reduced gradients by the scale."""
+        """Divide reduced gradients by the scale."""
         return [gradient / self.scale for gradient in gradients] if self.dynamic else list(gradients)
 
     def update(self, finite: tf.Tensor) -> None:
-        """Moves the scale after a step whose reduced gradients were `finite` (bool [])."""
+        """Move the scale after a step whose reduced gradients were `finite` (bool [])."""
         self.skipped_steps.assign_add(tf.cast(tf.logical_not(finite), tf.int64))
         if not self.dynamic:
             return
@@ -57,5 +57,5 @@ class LossScale(tf.Module):
 
 
 def all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns bool []: no tensor holds an inf or a NaN."""
+    """Return bool []: no tensor holds an inf or a NaN."""
     return tf.reduce_all(tf.stack([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors]))

@@ -33,7 +33,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.start = start
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the rate, float32 [], of the optimizer's step `step` (from 0)."""
+        """Return the rate, float32 [], of the optimizer's step `step` (from 0)."""
         position = tf.cast(step, tf.float32) + float(self.start)
         rate = tf.constant(self.peak, tf.float32)
         if self.warmup:
@@ -44,7 +44,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return rate
 
     def get_config(self) -> dict[str, object]:
-        """The arguments, as Keras asks of every schedule."""
+        """Return the arguments, as Keras asks of every schedule."""
         return dict(vars(self))
 
 
@@ -78,13 +78,13 @@ class ParameterGroups:
         return self.optimizers[0].iterations
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Makes the state of every group; which variables are trained now does not matter."""
+        """Make the state of every group; which variables are trained now does not matter."""
         del variables
         for optimizer, own in self._groups:
             optimizer.build(own)
 
     def apply(self, gradients: Sequence[tf.Tensor], variables: Sequence[keras.Variable]) -> None:
-        """Updates `variables`, each by its group; a group without any of them stands still."""
+        """Update `variables`, each by its group; a group without any of them stands still."""
         gradient_of = {
             id(variable): gradient for variable, gradient in zip(variables, gradients, strict=True)
         }
@@ -104,7 +104,7 @@ class OnePassUpdate:
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: float | tf.Tensor
     ) -> None:
-        """Updates a TensorFlow variable by its gradient, as Keras' optimizers call it."""
+        """Update a TensorFlow variable by its gradient, as Keras' optimizers call it."""
         assert isinstance(self, keras.optimizers.Adam)
         momentum, velocity = adam_moments(self, variable)
         step = tf.cast(self.iterations.value + 1, variable.dtype)
@@ -133,7 +133,7 @@ class AdamW(OnePassUpdate, keras.optimizers.AdamW):
 def make_optimizer(
     recipe: Recipe, rate: float | Schedule, variables: Sequence[keras.Variable]
 ) -> keras.optimizers.Optimizer:
-    """Makes the recipe's optimizer for `variables`, not built yet.
+    """Make the recipe's optimizer for `variables`, not built yet.
 
     Biases and BatchNorm's parameters, the variables of one dimension, are not decayed.
     """

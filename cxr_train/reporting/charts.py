@@ -45,12 +45,12 @@ class Picture:
 
 
 def embed(content: bytes, media_type: str, alt: str) -> Picture:
-    """Puts a picture's bytes into a data URI."""
+    """Put a picture's bytes into a data URI."""
     return Picture(f"data:{media_type};base64,{base64.b64encode(content).decode()}", alt)
 
 
 def curves(rows: Sequence[dict[str, Any]], kept: int | None) -> list[Picture]:
-    """Loss, accuracy, and macro sensitivity and specificity by epoch.
+    """Return the loss, accuracy, and macro sensitivity and specificity by epoch.
 
     Args:
       rows: of `metrics.jsonl`.
@@ -76,7 +76,7 @@ def curves(rows: Sequence[dict[str, Any]], kept: int | None) -> list[Picture]:
 
 
 def _training_curves(rows: Sequence[dict[str, Any]]) -> list[Picture]:
-    """Loss and accuracy of a run without validation, whose last epoch is kept."""
+    """Return the loss and accuracy of a run without validation, whose last epoch is kept."""
     epochs, last = [row["epoch"] for row in rows], rows[-1]["epoch"]
     pictures = []
     for title, top in (("loss", None), ("accuracy", 1.02)):
@@ -87,7 +87,7 @@ def _training_curves(rows: Sequence[dict[str, Any]]) -> list[Picture]:
 
 
 def throughput_charts(rows: Sequence[dict[str, Any]]) -> list[Picture]:
-    """Images a second and share of input wait by epoch; none where nothing was timed."""
+    """Return the images a second and share of input wait by epoch; none where nothing was timed."""
     curves = {
         "training images a second": ("images_per_second", 1),
         "input wait, % of time": ("input_wait_share", 100),
@@ -111,7 +111,7 @@ def _by_epoch(
     top: float | None,
     marked: int | None = None,
 ) -> Picture:
-    """One panel of lines over epochs, from 0 to `top`, or as the values need where it is None."""
+    """Return one panel of lines over epochs, from 0 to `top`, or as the values need where it is None."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 3.0), layout="constrained")
         axis = figure.subplots()
@@ -131,7 +131,7 @@ def _by_epoch(
 
 
 def roc(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> Picture | None:
-    """ROC curves of each class against the rest; None where no class has both sides."""
+    """Return the ROC curves of each class against the rest; None where no class has both sides."""
     areas = []
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(4.6, 4.4), layout="constrained")
@@ -151,7 +151,7 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> 
 
 
 def reliability_chart(labels: np.ndarray, probabilities: np.ndarray) -> Picture:
-    """How often the predicted class is right, by the probability that it was given."""
+    """Return how often the predicted class is right, by the probability that it was given."""
     fitted = measure_calibration(labels, probabilities)
     filled = [row for row in fitted["bins"] if row["images"]]
     with matplotlib.rc_context(_STYLE):
@@ -187,7 +187,7 @@ def _column(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
 
 
 def _number(value: float | None) -> float:
-    """Undefined (null) is a gap in a line."""
+    """Return the number, or NaN for an undefined one (null), which is a gap in a line."""
     return float("nan") if value is None else value
 
 
@@ -196,7 +196,7 @@ def _line(number: int) -> dict[str, Any]:
 
 
 def _legend(text: str) -> str:
-    """A name as a legend shows it: one that begins with _ would be hidden."""
+    """Return a name as a legend shows it: one that begins with _ would be hidden."""
     return f"\u200b{plain(text)}" if text.startswith("_") else plain(text)
 
 

@@ -29,7 +29,7 @@ class Item:
 
 
 def tripod_ai(record: RunRecord) -> tuple[Item, ...]:
-    """The items of TRIPOD+AI but for title and abstract, in order, in our words."""
+    """Return the items of TRIPOD+AI but for title and abstract, in order, in our words."""
     return (
         Item("3a", "healthcare context, why a model, what models there are"),
         Item("3b", "target population, place in the care pathway, users"),
@@ -93,7 +93,7 @@ def tripod_ai(record: RunRecord) -> tuple[Item, ...]:
 
 
 def claim(record: RunRecord) -> tuple[Item, ...]:
-    """The items of CLAIM but for title and abstract, in order, in our words."""
+    """Return the items of CLAIM but for title and abstract, in order, in our words."""
     return (
         Item("3", "scientific and clinical background, intended use"),
         Item("4", "objectives and hypotheses"),
@@ -200,7 +200,7 @@ def _imbalance(record: RunRecord) -> str:
 
 
 def selection(record: RunRecord) -> str | None:
-    """Which epoch was kept, and why; None where there is none."""
+    """Return which epoch was kept, and why; None where there is none."""
     best = record.best_epoch
     if not best:
         return None

@@ -28,7 +28,7 @@ Facts = list[tuple[str, str]]
 
 
 def report_content(record: RunRecord) -> dict[str, Any]:
-    """Everything that the template `report.html.jinja` asks for."""
+    """Return everything that the template `report.html.jinja` asks for."""
     return {
         "title": f"{record.config.backbone}: {' / '.join(record.class_names) or 'classes not known'}",
         "subtitle": _subtitle(record),
@@ -190,7 +190,7 @@ def _data(record: RunRecord) -> dict[str, Any]:
 
 
 def _audit(audit: Document | None) -> dict[str, Any] | None:
-    """The audit's findings, worst first as it ranked them, with what to do, and its notes."""
+    """Return the audit's findings, worst first as it ranked them, with what to do, and its notes."""
     if audit is None:
         return None
     found = audit["findings"]
@@ -216,7 +216,7 @@ def _audit(audit: Document | None) -> dict[str, Any] | None:
 
 
 def _limits(record: RunRecord) -> list[str]:
-    """What a reader must not take from this page; the first ones always hold."""
+    """Return what a reader must not take from this page; the first ones always hold."""
     limits = [
         "The labels are those of the data. Nobody has checked them here.",
         "The splits come from the same data: they do not say how the model does in another hospital"

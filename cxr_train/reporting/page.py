@@ -16,12 +16,12 @@ _AFTER_SEPARATOR = re.compile(r"(?<=[/._-])")
 
 
 def breakable(name: str) -> Markup:
-    """The name of a file as HTML that may break behind its separators; copied, it is the same name."""
+    """Return the name of a file as HTML that may break behind its separators; copied, it is the same name."""
     return Markup("<wbr>").join(_AFTER_SEPARATOR.split(name))
 
 
 def write_report(run_dir: pathlib.Path) -> pathlib.Path:
-    """Makes the page from whatever the run directory holds, anew each time, and returns its path.
+    """Make the page from whatever the run directory holds, anew each time, and return its path.
 
     Raises:
       DataError: it is no run directory.

@@ -97,7 +97,7 @@ class RunRecord:
 
     @classmethod
     def read(cls, directory: pathlib.Path) -> "RunRecord":
-        """Reads a run directory.
+        """Read a run directory.
 
         Raises:
           DataError: it has no `config.json`: it is no run.
@@ -172,7 +172,7 @@ class _Reader:
         return tuple(rows)
 
     def split(self, name: str) -> SplitRecord:
-        """Everything that is there of one split, and of the model that is there."""
+        """Return everything that is there of one split, and of the model that is there."""
         metrics = self.document(self._layout.metrics(name), f"the metrics of the {name} split are missing")
         explanation = self._explanation(name)
         if self._is_of_another_model(explanation):
@@ -190,7 +190,7 @@ class _Reader:
         return SplitRecord(name, metrics, *self._predictions(name), explanation)
 
     def external(self) -> tuple[tuple[str, str, Document], ...]:
-        """The evaluations of other data by the model that is there."""
+        """Return the evaluations of other data by the model that is there."""
         found = []
         for place, split in self._layout.external_metrics():
             metrics = self.document(self._layout.external(place).metrics(split))
@@ -204,12 +204,14 @@ class _Reader:
         return tuple(found)
 
     def _is_of_another_model(self, document: Document | None) -> bool:
-        """A run that was resumed, or stopped before it was evaluated, has a newer model than its numbers."""
+        """Return a run that was resumed, or stopped before it was evaluated, has a newer model than its
+        numbers.
+        """
         said_by = (document or {}).get("model_sha256")
         return None not in (said_by, self._model) and said_by != self._model
 
     def _explanation(self, split: str) -> Document | None:
-        """An explanation, if all of its pictures are there."""
+        """Return an explanation, if all of its pictures are there."""
         folder = self._layout.explanation(split)
         content = self.document(folder / EXPLANATION_NAME)
         parts = [*content["cases"], content["depths"], content["filters"]] if content else []
@@ -220,7 +222,9 @@ class _Reader:
         return content
 
     def _predictions(self, split: str) -> tuple[np.ndarray | None, np.ndarray | None, int | None]:
-        """Labels, probabilities and the number of patients; None for each if they cannot be had."""
+        """Return the labels, probabilities and the number of patients; None for each if they cannot be
+        had.
+        """
         try:
             stored = read_predictions(self._layout.predictions(split))
         except DataError as error:
@@ -231,7 +235,7 @@ class _Reader:
 
 
 def _read_audit(config: TrainConfig, reader: _Reader) -> Document | None:
-    """The audit that stands beside the shards, where they are still there."""
+    """Return the audit that stands beside the shards, where they are still there."""
     is_local = storage.store_of(config.data).is_local
     if not is_local or not (pathlib.Path(config.data) / AUDIT_NAME).exists():
         return None

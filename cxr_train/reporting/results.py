@@ -45,7 +45,7 @@ class Grid:
 
 
 def key_numbers(record: RunRecord) -> list[tuple[str, str, str]]:
-    """The few numbers at the top: of the test split, or else of what the model knows the least."""
+    """Return the few numbers at the top: of the test split, or else of what the model knows the least."""
     evaluated = [split for split in record.splits if split.metrics]
     if not evaluated:
         return []
@@ -63,7 +63,7 @@ def key_numbers(record: RunRecord) -> list[tuple[str, str, str]]:
 
 
 def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
-    """The name, summary, tables, notes and charts of a split that has metrics."""
+    """Return the name, summary, tables, notes and charts of a split that has metrics."""
     metrics = split.metrics or {}
     names = metrics["class_names"]
     pictures: list[tuple[Picture, str]] = []
@@ -101,7 +101,7 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
 
 
 def external_results(record: RunRecord) -> Grid | None:
-    """What other data than the run's own say: a row for each evaluation."""
+    """Return what other data than the run's own say: a row for each evaluation."""
     if not record.external:
         return None
     rows = []
@@ -118,7 +118,9 @@ def external_results(record: RunRecord) -> Grid | None:
 
 
 def external_notes(record: RunRecord) -> list[str]:
-    """What a reader of `external_results` must know: what its means are not of, and who was left out."""
+    """Return what a reader of `external_results` must know: what its means are not of, and who was left
+    out.
+    """
     notes = []
     for place, split, metrics in record.external:
         absent = metrics.get("left_out", {}).get("sensitivity", [])
@@ -132,7 +134,7 @@ def external_notes(record: RunRecord) -> list[str]:
 
 
 def _calibration(metrics: Document) -> list[str]:
-    """How well probabilities fit, before and after a temperature, in words."""
+    """Return how well probabilities fit, before and after a temperature, in words."""
     fitted = metrics.get("calibration") or {}
     if "uncalibrated" not in fitted:
         return []
@@ -145,7 +147,9 @@ def _calibration(metrics: Document) -> list[str]:
 
 
 def _interval_notes(metrics: Document) -> list[str]:
-    """What a reader must know about intervals that are not percentiles of the resamples, or not there."""
+    """Return what a reader must know about intervals that are not percentiles of the resamples, or not
+    there.
+    """
     intervals = metrics.get("intervals") or {}
     notes = [f"{note[:1].upper()}{note[1:]}." for note in text.patients(metrics)]
     if intervals.get("exact"):
@@ -205,13 +209,13 @@ def _thresholds(metrics: Document) -> list[Grid]:
 
 
 def _comparison(metrics: Document) -> list[str]:
-    """McNemar's test against another run, in words."""
+    """Return the McNemar's test against another run, in words."""
     lines = text.comparison(metrics)[:1]
     return [f"{line[:1].upper()}{line[1:]}." for line in lines]
 
 
 def _differences(metrics: Document) -> list[Grid]:
-    """By how much this run is above another."""
+    """Return by how much this run is above another."""
     found = metrics.get("comparison")
     if not found:
         return []
@@ -226,7 +230,7 @@ def _differences(metrics: Document) -> list[Grid]:
 
 
 def _familiarity(record: RunRecord, split: SplitRecord) -> int:
-    """How well the model knows a split's images, as an index of `_FAMILIAR`."""
+    """Return how well the model knows a split's images, as an index of `_FAMILIAR`."""
     if split.name in joined_splits(record.config.train_split):
         return 2
     return int(split.name == record.config.held_out_validation)

@@ -20,7 +20,7 @@ _PACKAGES = ("cxr", "tensorflow", "tensorflow-io", "keras", "numpy", "opencv-pyt
 
 
 def describe_environment(choices: Sequence[Choice] = ()) -> dict[str, Any]:
-    """Describes this process; ready for JSON.
+    """Describe this process; ready for JSON.
 
     Args:
       choices: the settings in force, with the reason where `auto` chose.
@@ -43,7 +43,7 @@ def describe_environment(choices: Sequence[Choice] = ()) -> dict[str, Any]:
 
 
 def write_environment(run_dir: pathlib.Path, choices: Sequence[Choice]) -> None:
-    """Writes `describe_environment` into a run directory."""
+    """Write `describe_environment` into a run directory."""
     text = json.dumps(describe_environment(choices), indent=2) + "\n"
     storage.replace(RunLayout(run_dir).environment, text.encode())
 
@@ -56,7 +56,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that this file is in; None where there is no git or no checkout."""
+    """Return the commit of the checkout that this file is in; None where there is no git or no checkout."""
     line = ["git", "-C", str(pathlib.Path(__file__).parent), "describe"]
     line += ["--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"]
     try:

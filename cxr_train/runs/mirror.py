@@ -44,7 +44,7 @@ class RunMirror:
         self._lock = threading.Lock()
 
     def pull(self, leave: Sequence[str] = ()) -> None:
-        """Copies the remote directory, but for the folders `leave`. Raises DataError."""
+        """Copy the remote directory, but for the folders `leave`. Raises DataError."""
         for path, _ in self._store.walk(self._remote):
             name = path.removeprefix(self._remote + "/")
             if name.split("/")[0] not in leave:
@@ -54,7 +54,7 @@ class RunMirror:
                 self._known[name] = _state(target)
 
     def push(self) -> None:
-        """Uploads what is new or changed, and removes what this process has removed. Raises DataError."""
+        """Upload what is new or changed, and remove what this process has removed. Raises DataError."""
         with self._lock:
             present = self._present()
             for name in sorted(present, key=lambda name: (name.endswith(_LAST), name)):
@@ -82,7 +82,7 @@ class RunMirror:
 
     @contextlib.contextmanager
     def pushing(self) -> Iterator[None]:
-        """Pushes every few seconds for the length of a block, and at its end, also a failed one.
+        """Push every few seconds for the length of a block, and at its end, also a failed one.
 
         A store that does not answer for a while does not end a training; it does at the end.
         """
@@ -115,7 +115,7 @@ def _state(path: pathlib.Path) -> tuple[int, int]:
 
 
 def published(path: str) -> str:
-    """The name by which users know a run directory, or a path in it: of a mirror, the remote one's."""
+    """Return the name by which users know a run directory, or a path in it: of a mirror, the remote one's."""
     for local, remote in _published.items():
         if path == local or path.startswith(f"{local}/"):
             return remote.rstrip("/") + path.removeprefix(local)
@@ -124,7 +124,7 @@ def published(path: str) -> str:
 
 @contextlib.contextmanager
 def mirrored(remote: str, leave: Sequence[str] = ()) -> Iterator[str]:
-    """A local mirror of a remote run directory, for the length of a block.
+    """Give a local mirror of a remote run directory, for the length of a block.
 
     Args:
       remote: such as `s3://bucket/runs/first`.

@@ -26,7 +26,7 @@ class Monitor:
         return math.inf if self.name == "loss" else -math.inf
 
     def value(self, validation: dict[str, Any]) -> float | None:
-        """Its value in a summary of `evaluation.metrics`; None where it is undefined."""
+        """Return its value in a summary of `evaluation.metrics`; None where it is undefined."""
         if self.name.startswith("macro_"):
             value: float | None = validation["macro"][self.name.removeprefix("macro_")]
         else:
@@ -34,7 +34,7 @@ class Monitor:
         return value
 
     def check(self, images: Mapping[str, int], split: str) -> None:
-        """Raises UsageError for a metric that is undefined on a split of `images` of each class."""
+        """Raise UsageError for a metric that is undefined on a split of `images` of each class."""
         if self.name in _OF_TWO_CLASSES and sum(map(bool, images.values())) < 2:
             raise UsageError(
                 f"--monitor={self.name}: split {split!r} has images of one class only; "
@@ -42,5 +42,5 @@ class Monitor:
             )
 
     def improves(self, value: float, best: float) -> bool:
-        """Whether `value` is better than `best`; an equal one is not."""
+        """Return whether `value` is better than `best`; an equal one is not."""
         return value < best if self.name == "loss" else value > best

@@ -23,7 +23,7 @@ _SECONDS_TO_SEE = 60
 
 
 def open_run_dir(run_dir: pathlib.Path, *, resume: bool) -> TrainConfig | None:
-    """Makes the directory of a new run, or reads the configuration of the one to be resumed.
+    """Make the directory of a new run, or reads the configuration of the one to be resumed.
 
     Returns:
       None for a new run.
@@ -49,7 +49,7 @@ def open_run_dir(run_dir: pathlib.Path, *, resume: bool) -> TrainConfig | None:
 
 
 def check_resumed(config: TrainConfig, before: TrainConfig) -> None:
-    """Checks that `config` continues the run that was started with `before`, on the same data.
+    """Check that `config` continues the run that was started with `before`, on the same data.
 
     Raises:
       UsageError: a flag that decides the result differs.
@@ -72,7 +72,7 @@ def check_resumed(config: TrainConfig, before: TrainConfig) -> None:
 
 
 def keep_run(config: TrainConfig, flags: str, choices: Sequence[Choice]) -> None:
-    """Writes what was started: the manifest of its data, its machine, its flags and its configuration.
+    """Write what was started: the manifest of its data, its machine, its flags and its configuration.
 
     Args:
       config: of the run.
@@ -87,7 +87,7 @@ def keep_run(config: TrainConfig, flags: str, choices: Sequence[Choice]) -> None
 
 
 def check_shared(config: TrainConfig) -> None:
-    """Checks that a worker which is not the chief sees what the chief has kept. Raises DataError."""
+    """Check that a worker which is not the chief sees what the chief has kept. Raises DataError."""
     saved = config.layout.config
     deadline = time.monotonic() + _SECONDS_TO_SEE
     while not saved.exists():

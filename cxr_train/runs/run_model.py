@@ -45,7 +45,7 @@ def build_run_model(
 
 
 def save_model(model: keras.Model, path: pathlib.Path) -> None:
-    """Saves a model as `path`, replacing what is there once the new file is on the disk."""
+    """Save a model as `path`, replacing what is there once the new file is on the disk."""
     temporary = path.with_name(_WRITING)
     # A run that was killed may have left it as a second name of a model that is to stay.
     temporary.unlink(missing_ok=True)
@@ -54,7 +54,7 @@ def save_model(model: keras.Model, path: pathlib.Path) -> None:
 
 
 def link_model(existing: pathlib.Path, path: pathlib.Path) -> None:
-    """Makes `path` the same file as `existing`; a copy where the file system has no hard links."""
+    """Make `path` the same file as `existing`; a copy where the file system has no hard links."""
     if path.exists() and path.samefile(existing):
         return  # to rename one name of a file to another of its names does nothing
     temporary = path.with_name(_WRITING)
@@ -67,7 +67,7 @@ def link_model(existing: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def load_best_model(run_dir: pathlib.Path) -> keras.Model:
-    """Loads `best.keras` of a run, which holds no code: safe mode stays on.
+    """Load `best.keras` of a run, which holds no code: safe mode stays on.
 
     Raises:
       DataError: there is none yet, or it is damaged.

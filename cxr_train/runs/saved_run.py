@@ -11,7 +11,7 @@ from cxr_train.runs.layout import RunLayout
 
 
 def trained_on(run_dir: pathlib.Path) -> Manifest:
-    """The manifest of the data that a run was trained on; its `directory` is the run's.
+    """Return the manifest of the data that a run was trained on; its `directory` is the run's.
 
     Raises:
       DataError: the run directory has no copy of it, or it is damaged.
@@ -22,11 +22,11 @@ def trained_on(run_dir: pathlib.Path) -> Manifest:
 
 
 def is_own_data(run_dir: pathlib.Path, manifest: Manifest) -> bool:
-    """Whether `manifest` is of the data that the run was trained on, wherever that lies now."""
+    """Return whether `manifest` is of the data that the run was trained on, wherever that lies now."""
     return dataclasses.replace(trained_on(run_dir), directory=manifest.directory) == manifest
 
 
 def model_sha256(run_dir: pathlib.Path) -> str | None:
-    """The SHA-256 of `best.keras`; None where there is none yet."""
+    """Return the SHA-256 of `best.keras`; None where there is none yet."""
     path = RunLayout(run_dir).best_model
     return sha256_of(path) if path.exists() else None

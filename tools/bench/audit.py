@@ -26,7 +26,7 @@ CLASSES = ("covid", "normal", "pneumonia")
 
 
 def define_flags() -> None:
-    """Defines the flags of this benchmark."""
+    """Define the flags of this benchmark."""
     flags.DEFINE_list("images", [str(n) for n in SIZES], "Numbers of thumbnails.")
     flags.DEFINE_integer("seed", 0, "Of the thumbnails.")
     flags.DEFINE_bool("power", False, "Instead of the time: how often planted shortcuts are named.")
@@ -35,7 +35,7 @@ def define_flags() -> None:
 
 
 def synthetic(images: int, seed: int) -> Pictures:
-    """Pictures without files, two a patient."""
+    """Picture without files, two a patient."""
     rng = np.random.default_rng(seed)
     rows = np.zeros(images, measure.FEATURES_DTYPE)
     chest = cv2.resize(rng.normal(0, 50, (4, 4)).astype(np.float32), (32, 32), interpolation=cv2.INTER_CUBIC)
@@ -64,12 +64,12 @@ def synthetic(images: int, seed: int) -> Pictures:
 
 
 def main() -> dict[str, object]:
-    """Reads the flags, measures time or power, prints a table and returns it for JSON."""
+    """Read the flags, measure time or power, print a table and return it for JSON."""
     return audit_power.report(FLAGS.seeds, FLAGS.clean_seeds) if FLAGS.power else _time()
 
 
 def _time() -> dict[str, object]:
-    """Measures the audit of each size; prints a table, the exponents and the peak memory."""
+    """Measure the audit of each size; print a table, the exponents and the peak memory."""
     sizes = sorted(int(text) for text in FLAGS.images)
     audit_pictures(synthetic(min(sizes[0], 200), FLAGS.seed))  # imports and first calls
     measured: list[tuple[int, float, int, float]] = []

@@ -27,7 +27,9 @@ PER_PATIENT = 2
 
 
 def clean(seed: int, images: int = IMAGES, per_patient: int = PER_PATIENT) -> Pictures:
-    """A dataset whose features vary from patient to patient, and from class to class by chance alone."""
+    """Return a dataset whose features vary from patient to patient, and from class to class by chance
+    alone.
+    """
     rng = np.random.default_rng(seed)
     patient = np.arange(images) // per_patient
     patients = int(patient.max()) + 1
@@ -67,27 +69,27 @@ def clean(seed: int, images: int = IMAGES, per_patient: int = PER_PATIENT) -> Pi
 
 
 def plant_mean(pictures: Pictures, strength: float, rng: np.random.Generator) -> None:
-    """Brighter by `strength` standard deviations of the mean."""
+    """Make pictures brighter by `strength` standard deviations of the mean."""
     thumbnails = pictures.rows["thumbnail"].astype(np.float64)
     thumbnails[pictures.labels == 0] += strength * thumbnails.mean(axis=(1, 2)).std()
     pictures.rows["thumbnail"] = np.clip(thumbnails.round(), 0, 255)
 
 
 def plant_size(pictures: Pictures, strength: float, rng: np.random.Generator) -> None:
-    """A share of `strength` has odd sizes, each its own."""
+    """Give a share of `strength` odd sizes, each its own."""
     odd = (pictures.labels == 0) & (rng.random(len(pictures)) < strength)
     for side in ("width", "height"):
         pictures.rows[side][odd] = rng.integers(600, 900, odd.sum())
 
 
 def plant_quality(pictures: Pictures, strength: float, rng: np.random.Generator) -> None:
-    """The JPEGs were compressed with a quality lower by `strength`; half of the pictures are JPEGs."""
+    """Lower the JPEG quality by `strength`; half of the pictures are JPEGs."""
     lower = (pictures.labels == 0) & (pictures.rows["quality"] > 0)
     pictures.rows["quality"][lower] -= np.uint8(strength)
 
 
 def plant_frame(pictures: Pictures, strength: float, rng: np.random.Generator) -> None:
-    """A mark of `strength` grey levels on 4x3 of the 32x32 pixels, at the upper edge."""
+    """Put a mark of `strength` grey levels on 4x3 of the 32x32 pixels, at the upper edge."""
     marked = pictures.rows["thumbnail"][pictures.labels == 0].astype(np.float64)
     marked[:, 0:3, 6:10] += strength
     pictures.rows["thumbnail"][pictures.labels == 0] = np.clip(marked, 0, 255)
@@ -126,7 +128,7 @@ class Power:
 
 
 def scores_of(number: int, strength: float, seed: int) -> tuple[bool, float]:
-    """Whether a planted shortcut is named, and its AUROC."""
+    """Return whether a planted shortcut is named, and its AUROC."""
     shortcut, pictures = SHORTCUTS[number], clean(seed)
     shortcut.plant(pictures, strength, np.random.default_rng([seed, number]))
     of_feature = [score for score in find_shortcuts(pictures, seed) if score.feature == shortcut.feature]
@@ -134,12 +136,12 @@ def scores_of(number: int, strength: float, seed: int) -> tuple[bool, float]:
 
 
 def has_alarm(seed: int) -> bool:
-    """Whether a shortcut is named in a clean dataset."""
+    """Return whether a shortcut is named in a clean dataset."""
     return any(score.is_above_chance for score in find_shortcuts(clean(seed), seed))
 
 
 def measure_power(seeds: int, clean_seeds: int) -> tuple[list[Power], int]:
-    """The power of each shortcut and strength, and the number of clean datasets with a false alarm."""
+    """Return the power of each shortcut and strength, and the number of clean datasets with a false alarm."""
     context = multiprocessing.get_context("spawn")
     rows = []
     with concurrent.futures.ProcessPoolExecutor(cores(), context, begin_worker) as pool:
@@ -154,7 +156,7 @@ def measure_power(seeds: int, clean_seeds: int) -> tuple[list[Power], int]:
 
 
 def report(seeds: int, clean_seeds: int) -> dict[str, object]:
-    """Measures, prints a table and returns it for JSON."""
+    """Measure, print a table and return it for JSON."""
     rows, alarms = measure_power(seeds, clean_seeds)
     print(f"{IMAGES} pictures of {IMAGES // PER_PATIENT} patients; in one of {len(CLASS_NAMES)} classes:")
     columns = {

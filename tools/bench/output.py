@@ -10,7 +10,7 @@ Row = TypeVar("Row")
 
 
 def machine() -> str:
-    """Cores that this process may use, processor, load now, Python."""
+    """Core that this process may use, processor, load now, Python."""
     named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     processor = named[0].partition(":")[2].strip() if named else platform.machine()
     return (
@@ -20,7 +20,8 @@ def machine() -> str:
 
 
 def table(rows: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]) -> str:
-    """A line a row and its heading; columns are as wide as their widest cell, numbers stand to the right.
+    """Return a line a row and its heading; columns are as wide as their widest cell, numbers stand to the
+    right.
 
     Args:
       rows: what is told.

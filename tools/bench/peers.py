@@ -69,7 +69,7 @@ class Measured:
 
 
 def define_flags() -> None:
-    """Defines the flags of this benchmark."""
+    """Define the flags of this benchmark."""
     known = ", ".join(peer.key for peer in loaders.PEERS)
     flags.DEFINE_integer("images", 512, "Images, drawn by tools.make_sample; a multiple of --batch_size.")
     flags.DEFINE_integer("batch_size", 16, "Images in a batch.")
@@ -88,7 +88,7 @@ def define_flags() -> None:
 
 
 def run_worker(python: str, peer: Peer, spec: Mapping[str, object]) -> dict[str, float]:
-    """Runs `peers.worker` in a process of its own.
+    """Run `peers.worker` in a process of its own.
 
     Raises:
       DataError: it failed; the message is its last line.
@@ -104,7 +104,7 @@ def run_worker(python: str, peer: Peer, spec: Mapping[str, object]) -> dict[str,
 
 
 def _run_to_end(command: Sequence[str]) -> str:
-    """Runs a command and ends all that it started; returns what it wrote to stderr."""
+    """Run a command and end all that it started; return what it wrote to stderr."""
     with (
         tempfile.TemporaryFile("w+", errors="replace") as stderr,
         subprocess.Popen(
@@ -128,14 +128,14 @@ def _run_to_end(command: Sequence[str]) -> str:
 
 
 def _exception(stderr: str) -> str:
-    """The line of a traceback that names the exception, or else the last line."""
+    """Return the line of a traceback that names the exception, or else the last line."""
     lines = [line for line in stderr.splitlines() if line.strip()]
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)]
     return (named or lines or [""])[-1].strip()
 
 
 def missing_package(peer: Peer, versions: Mapping[str, str], failed: Mapping[str, str]) -> str:
-    """Why a peer cannot run; empty if it can."""
+    """Return why a peer cannot run; empty if it can."""
     if peer.environment == loaders.OWN:
         return ""
     for package in map(package_name, (peer.package, *peer.needs)):
@@ -152,7 +152,7 @@ def measure(
     data: Data,
     broken: Mapping[str, str],
 ) -> dict[str, Measured]:
-    """All rounds, in turns; a peer that fails once is not run again."""
+    """Return all rounds, in turns; a peer that fails once is not run again."""
     measured = {peer.key: Measured([], reason=broken.get(peer.key, "")) for peer in chosen}
     for number in range(FLAGS.rounds):
         for peer in chosen:
@@ -184,7 +184,7 @@ def measure(
 
 
 def check_same_images(chosen: Sequence[Peer], measured: Mapping[str, Measured]) -> None:
-    """Marks the peers whose pixels are not ours, by the mean of all of them."""
+    """Mark the peers whose pixels are not ours, by the mean of all of them."""
     ours = measured["ours"]
     for peer in chosen:
         one = measured[peer.key]
@@ -200,7 +200,7 @@ def check_same_images(chosen: Sequence[Peer], measured: Mapping[str, Measured]) 
 def make_rows(
     chosen: Sequence[Peer], measured: Mapping[str, Measured], versions: Mapping[str, Mapping[str, str]]
 ) -> list[Row]:
-    """Medians and ratios, in the order of `chosen`."""
+    """Median and ratios, in the order of `chosen`."""
     reference = None if measured["ours"].reason else statistics.median(measured["ours"].speeds)
     rows = []
     for peer in chosen:
@@ -218,7 +218,7 @@ def make_rows(
 
 
 def rows_to_text(rows: Sequence[Row]) -> str:
-    """The rows as text."""
+    """Return the rows as text."""
     columns = {
         "loader": lambda row: row.name,
         "version": lambda row: row.version,
@@ -237,7 +237,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """Names the nearest peer that reads from storage, and all that come closer than the target."""
+    """Name the nearest peer that reads from storage, and all that come closer than the target."""
     rivals = [row for row in rows if row.uncached and row.ratio and not row.key.startswith("ours")]
     if not rivals:
         return "No peer was measured."
@@ -251,7 +251,7 @@ def verdict(rows: Sequence[Row]) -> str:
 
 
 def choose(keys: Sequence[str]) -> list[Peer]:
-    """The peers of --peers, ours always among them.
+    """Return the peers of --peers, ours always among them.
 
     Raises:
       UsageError: one is not known.
@@ -264,7 +264,7 @@ def choose(keys: Sequence[str]) -> list[Peer]:
 
 
 def main() -> list[dict[str, object]]:
-    """Reads the flags, prepares data and packages, measures, prints a table and returns it for JSON."""
+    """Read the flags, prepares data and packages, measure, print a table and return it for JSON."""
     chosen = choose(FLAGS.peers)
     if FLAGS.batch_size < 1 or FLAGS.images < 6 or FLAGS.images % FLAGS.batch_size:
         raise UsageError(

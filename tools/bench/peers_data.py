@@ -45,7 +45,7 @@ def prepare(
     broken: Mapping[str, str],
     run_worker: Callable[[Peer, Mapping[str, object]], object],
 ) -> tuple[Data, dict[str, str]]:
-    """Makes what is missing below `scratch`.
+    """Make what is missing below `scratch`.
 
     Args:
       scratch: folder to fill.
@@ -83,7 +83,7 @@ def prepare(
 
 
 def make(output: Path, write: Callable[[Path], None]) -> None:
-    """Fills a folder that gets its name when it is whole."""
+    """Fill a folder that gets its name when it is whole."""
     if output.exists():
         return
     print(f"preparing {output}", file=sys.stderr, flush=True)
@@ -95,7 +95,7 @@ def make(output: Path, write: Callable[[Path], None]) -> None:
 
 
 def draw(output: Path, images: int) -> None:
-    """Draws the sample and puts both of its splits into the same class folders."""
+    """Draw the sample and put both of its splits into the same class folders."""
     drawn = output / "sample"
     plan = sample.make_sample(sample.SampleConfig(drawn, images=images))
     for image in plan:
@@ -106,7 +106,7 @@ def draw(output: Path, images: int) -> None:
 
 
 def convert(source: Path, output: Path, size: int) -> None:
-    """Converts all images into one split, as the sharder does by default."""
+    """Convert all images into one split, as the sharder does by default."""
     config = SharderConfig(
         str(source), str(output), size=size, splits="train:1", duplicates="keep", quiet=True, max_bad=0
     )
@@ -114,7 +114,7 @@ def convert(source: Path, output: Path, size: int) -> None:
 
 
 def unpack(shards: Path, output: Path) -> None:
-    """Writes each record's image as a .npy file, and the labels as one JSON list."""
+    """Write each record's image as a .npy file, and the labels as one JSON list."""
     manifest = read_manifest(str(shards))
     labels = []
     dataset = Pipeline(manifest, ReadOptions(cache="none")).evaluation_dataset("train", batch_size=1)

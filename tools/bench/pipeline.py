@@ -89,7 +89,7 @@ class Row:
 
 
 def define_flags() -> None:
-    """Defines the flags of this benchmark."""
+    """Define the flags of this benchmark."""
     flags.DEFINE_string(
         "scratch", "build/bench_pipeline", "Where the shards are made, and stay for the next run."
     )
@@ -107,7 +107,7 @@ def define_flags() -> None:
 
 
 def make_shards(directory: pathlib.Path, images: int, dtype: str, channels: int) -> Manifest:
-    """Makes shards of noise, unless they are there."""
+    """Make shards of noise, unless they are there."""
     if (directory / MANIFEST_NAME).exists():
         found = read_manifest(str(directory))
         if found.records == images:
@@ -161,7 +161,7 @@ def _batches(count: int, batch_size: int) -> Iterator[np.ndarray]:
 
 
 def bare_reads(made: Manifest, batch_size: int) -> Iterator[int]:
-    """The limit: two threads read shuffled positions into aligned arrays, with nothing around it."""
+    """Yield the limit: two threads read shuffled positions into aligned arrays, with nothing around it."""
     reader = IndexedReader(made, SPLIT, verify="never", threads=1)
     batches = _batches(len(reader), batch_size)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -173,7 +173,7 @@ def bare_reads(made: Manifest, batch_size: int) -> Iterator[int]:
 
 
 def records_only(made: Manifest, settings: tuple[int, int]) -> tf.data.Dataset:
-    """TFRecordDataset with nothing after it: (shards at once, read buffer in MB, 0 for none)."""
+    """Return the TFRecordDataset with nothing after it: (shards at once, read buffer in MB, 0 for none)."""
     at_once, buffer_mb = settings
     paths = [made.path(shard) for shard in made.shards]
 
@@ -192,7 +192,7 @@ RECORD_SETTINGS = tuple((at_once, buffer) for at_once in (1, 2, 4) for buffer in
 
 
 def pipeline_batches(made: Manifest, batch_size: int, **options: str) -> tf.data.Dataset:
-    """Our own pipeline, epoch after epoch."""
+    """Yield the batches of our own pipeline, epoch after epoch."""
     pipeline = Pipeline(made, ReadOptions(cache="none", **options))
     return pipeline.training_dataset(SPLIT, batch_size=batch_size, seed=0, epoch=0, epochs=40)
 
@@ -201,7 +201,7 @@ def pipeline_batches(made: Manifest, batch_size: int, **options: str) -> tf.data
 
 
 def measure(floats: Manifest, compact: Manifest) -> list[Row]:
-    """Measures every way in turn, for every round."""
+    """Measure every way in turn, for every round."""
     size, seconds = FLAGS.batch_size, FLAGS.seconds
 
     def records(settings: tuple[int, int]) -> float:
@@ -237,7 +237,7 @@ def measure(floats: Manifest, compact: Manifest) -> list[Row]:
 
 
 def utilisations(made: Manifest) -> dict[str, tuple[float, float]]:
-    """Accelerator utilisation by backbone, with the emulated images a second."""
+    """Return the accelerator utilisation by backbone, with the emulated images a second."""
     found = {}
     for backbone, images_per_second in tqdm(GPU_RATES.items(), desc="emulated", unit="backbone"):
         step = FLAGS.batch_size / images_per_second
@@ -254,7 +254,7 @@ def utilisations(made: Manifest) -> dict[str, tuple[float, float]]:
 
 
 def peak_memory(directory: str) -> float:
-    """Peak resident megabytes of a process that reads a directory once."""
+    """Return the peak resident megabytes of a process that reads a directory once."""
     arguments = [f"--only={directory}", f"--batch_size={FLAGS.batch_size}"]
     line = [sys.executable, "-m", "tools.benchmark", "pipeline", *arguments]
     result = subprocess.run(line, capture_output=True, text=True, check=True)
@@ -273,7 +273,7 @@ def _read_once(directory: str) -> None:
 
 
 def shuffle_quality(made: Manifest, reader: str) -> tuple[float, float]:
-    """How well an epoch is mixed, from 0 (not at all) to 1 (a uniform permutation), twice.
+    """Return how well an epoch is mixed, from 0 (not at all) to 1 (a uniform permutation), twice.
 
     Displacement: the mean distance between an example's place in the shards and its place in
     the epoch, over a third of the epoch, which a uniform permutation has. Class mix: with the
@@ -299,7 +299,7 @@ def shuffle_quality(made: Manifest, reader: str) -> tuple[float, float]:
 
 
 def drop_page_cache(made: Manifest) -> None:
-    """Asks the kernel to forget the shards' pages; it need not obey."""
+    """Ask the kernel to forget the shards' pages; it need not obey."""
     for shard in made.shards:
         file = os.open(made.path(shard), os.O_RDONLY)
         try:
@@ -310,7 +310,7 @@ def drop_page_cache(made: Manifest) -> None:
 
 
 def cold_rate(made: Manifest) -> float:
-    """Images a second of one epoch right after the page cache was dropped."""
+    """Return the images a second of one epoch right after the page cache was dropped."""
     drop_page_cache(made)
     begun = time.perf_counter()
     count = 0
@@ -322,7 +322,7 @@ def cold_rate(made: Manifest) -> float:
 
 
 def print_rows(rows: list[Row]) -> None:
-    """Prints the ways with their ratios to records only, to the limit, and to our indexed reader."""
+    """Print the ways with their ratios to records only, to the limit, and to our indexed reader."""
     references = [row.median for row in rows[:3]]
     columns = {
         "way": lambda row: row.way,
@@ -338,7 +338,7 @@ def print_rows(rows: list[Row]) -> None:
 
 
 def main() -> dict[str, object] | None:
-    """Measures, prints the tables and returns them for JSON."""
+    """Measure, print the tables and return them for JSON."""
     runtime.start()
     if FLAGS.only:
         _read_once(FLAGS.only)

@@ -71,7 +71,7 @@ class Model:
 
 
 def define_flags() -> None:
-    """Defines the flags of this benchmark."""
+    """Define the flags of this benchmark."""
     flags.DEFINE_string("source", None, "Folder with 1024x1024 grayscale PNGs.")
     flags.DEFINE_integer("images", 3000, "Images per run; with few, the start of the command counts.")
     flags.DEFINE_integer("rounds", 3, "Rounds; the median counts.")
@@ -84,7 +84,7 @@ def define_flags() -> None:
 
 
 def measure(source: Path, workers: int, output: Path) -> tuple[float, float, float]:
-    """Converts a folder: seconds (of the whole command, until the plan, from there to the end)."""
+    """Convert a folder: seconds (of the whole command, until the plan, from there to the end)."""
     shutil.rmtree(output, ignore_errors=True)
     log = output.with_suffix(".log")
     log.unlink(missing_ok=True)
@@ -102,7 +102,9 @@ def measure(source: Path, workers: int, output: Path) -> tuple[float, float, flo
 
 
 def measure_decoding(paths: Sequence[str], workers: int) -> float:
-    """Seconds in which processes of their own read and decode all files; their start does not count."""
+    """Return the seconds in which processes of their own read and decode all files; their start does not
+    count.
+    """
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), begin_worker) as pool:
         list(pool.map(decode_opencv, paths[: workers * 8]))
         began = time.monotonic()
@@ -111,7 +113,7 @@ def measure_decoding(paths: Sequence[str], workers: int) -> float:
 
 
 def strong(source: Path, scratch: Path, counts: list[int]) -> list[Run]:
-    """Measures all numbers of workers, in turns."""
+    """Measure all numbers of workers, in turns."""
     paths = [str(path) for path in sorted(source.rglob("*.png"))]
     decoding: dict[int, list[float]] = {count: [] for count in counts}
     taken: dict[int, list[tuple[float, float, float]]] = {count: [] for count in counts}
@@ -140,7 +142,7 @@ def strong(source: Path, scratch: Path, counts: list[int]) -> list[Run]:
 
 
 def weak(workers: int, *, rate: float, serial: float, bytes_per_image: float) -> Model:
-    """Models `workers` cores that convert `--images_per_worker` images each.
+    """Model `workers` cores that convert `--images_per_worker` images each.
 
     Args:
       workers: their number.
@@ -168,7 +170,7 @@ def weak(workers: int, *, rate: float, serial: float, bytes_per_image: float) ->
 
 
 def main() -> dict[str, object]:
-    """Reads the flags, measures, prints two tables and returns them for JSON."""
+    """Read the flags, measure, print two tables and return them for JSON."""
     if not FLAGS.source:
         raise UsageError("--source is missing (--help lists the flags)")
     contents = pictures(FLAGS.source)

@@ -37,7 +37,7 @@ class Row:
 
 
 def define_flags() -> None:
-    """Defines the flags of this benchmark."""
+    """Define the flags of this benchmark."""
     flags.DEFINE_string("data", None, "Folder of shards with at least a thousand training images.")
     flags.DEFINE_float("images_per_second", 2000, "Of the emulated accelerator.")
     flags.DEFINE_integer("epochs", 3, "Passes of each way.")
@@ -45,7 +45,7 @@ def define_flags() -> None:
 
 @contextmanager
 def service(cores: set[int]) -> Iterator[str]:
-    """A service with a worker for each of `cores`, on these; yields its address."""
+    """Start a service with a worker for each of `cores`, on these; yield its address."""
     command = [sys.executable, "-m", "tools.data_service", f"--workers={len(cores)}"]
     with subprocess.Popen(
         command,
@@ -64,7 +64,7 @@ def service(cores: set[int]) -> Iterator[str]:
 
 
 def emulate(way: str, cores: set[int], worker_cores: int, *extra: str) -> Row:
-    """Feeds the emulated accelerator once, on `cores`."""
+    """Feed the emulated accelerator once, on `cores`."""
     command = [sys.executable, "-m", "cxr_train.main", f"--data={FLAGS.data}", f"--epochs={FLAGS.epochs}"]
     command += [f"--emulate_images_per_second={FLAGS.images_per_second}", "--batch_size=32", *extra]
     done = subprocess.run(
@@ -83,7 +83,7 @@ def emulate(way: str, cores: set[int], worker_cores: int, *extra: str) -> Row:
 
 
 def main() -> list[dict[str, object]]:
-    """Reads the flags, measures, prints a table and returns it for JSON."""
+    """Read the flags, measure, print a table and return it for JSON."""
     if not FLAGS.data:
         raise UsageError("--data is missing")
     cores = os.sched_getaffinity(0)

@@ -64,7 +64,7 @@ class Row:
 
 
 def define_flags() -> None:
-    """Defines the flags of this benchmark."""
+    """Define the flags of this benchmark."""
     flags.DEFINE_string("source", None, "Folder with 1024x1024 grayscale PNGs.")
     flags.DEFINE_integer("images", 2000, "Images per run; the slow references get fewer.")
     flags.DEFINE_integer("rounds", 3, "Rounds; the median counts.")
@@ -75,7 +75,7 @@ def define_flags() -> None:
 
 
 def pictures(source: str) -> list[bytes]:
-    """The bytes of the 1024x1024 grayscale PNGs of a folder."""
+    """Return the bytes of the 1024x1024 grayscale PNGs of a folder."""
     found = []
     for path in sorted(Path(source).rglob("*.png")):
         with Image.open(path) as image:
@@ -87,14 +87,14 @@ def pictures(source: str) -> list[bytes]:
 
 
 def as_jpeg(png: bytes) -> bytes:
-    """The same picture as a JPEG."""
+    """Return the same picture as a JPEG."""
     buffer = io.BytesIO()
     Image.open(io.BytesIO(png)).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
 
 
 def write_files(folder: Path, contents: Sequence[bytes], images: int, suffix: str) -> list[str]:
-    """Writes `images` files into two class folders; no two have the same bytes."""
+    """Write `images` files into two class folders; no two have the same bytes."""
     paths = []
     for number in range(images):
         path = folder / "ab"[number % 2] / f"{number:06d}.{suffix}"
@@ -108,20 +108,20 @@ def write_files(folder: Path, contents: Sequence[bytes], images: int, suffix: st
 
 
 def decode_opencv(path: str) -> int:
-    """Decodes a file with OpenCV on one thread; returns its height."""
+    """Decode a file with OpenCV on one thread; return its height."""
     cv2.setNumThreads(1)
     return int(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE).shape[0])
 
 
 def decode_pillow(path: str) -> int:
-    """Decodes a file with Pillow; returns its height."""
+    """Decode a file with Pillow; return its height."""
     with Image.open(path) as image:
         image.load()
         return image.height
 
 
 def decode_only(decoder: Callable[[str], int], paths: Sequence[str], _: Path) -> None:
-    """Reads and decodes on all cores, and throws the pixels away."""
+    """Read and decodes on all cores, and throws the pixels away."""
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(_cores(), context, begin_worker) as pool:
         for _height in pool.map(decoder, paths, chunksize=16):
@@ -129,7 +129,7 @@ def decode_only(decoder: Callable[[str], int], paths: Sequence[str], _: Path) ->
 
 
 def sharder(paths: Sequence[str], output: Path, *, audit: bool) -> None:
-    """This project, as users start it."""
+    """Convert with this project, as users start it."""
     source = Path(paths[0]).parents[1]
     command = [sys.executable, "-m", "tools.make_tfrecords", f"--source={source}", f"--output={output}"]
     command.append("--audit" if audit else "--noaudit")
@@ -139,7 +139,7 @@ def sharder(paths: Sequence[str], output: Path, *, audit: bool) -> None:
 
 
 def study(paths: Sequence[str], output: Path) -> None:
-    """Pillow in one process, tf.train.Example, TFRecordWriter."""
+    """Convert by Pillow in one process, tf.train.Example, TFRecordWriter."""
     import tensorflow as tf
 
     output.mkdir()
@@ -154,7 +154,9 @@ def study(paths: Sequence[str], output: Path) -> None:
 
 
 def tf_data_map(paths: Sequence[str], output: Path) -> None:
-    """decode_image, resize with antialias, in a parallel map; serialized tensors (no protobuf)."""
+    """Convert by decode_image and resize with antialias in a parallel map, to serialized tensors (no
+    protobuf).
+    """
     import tensorflow as tf
 
     def load(path: object) -> object:
@@ -170,7 +172,7 @@ def tf_data_map(paths: Sequence[str], output: Path) -> None:
 
 
 def _way(name: str, paths: Sequence[str], output: Path) -> None:
-    """Runs one way in this process."""
+    """Run one way in this process."""
     decoders = {"opencv": decode_opencv, "pillow": decode_pillow}
     kind, _, variant = name.partition(":")
     if kind == "decode":
@@ -189,7 +191,7 @@ def _cores() -> int:
 
 
 def measure(name: str, paths: Sequence[str], scratch: Path) -> tuple[float, float, float]:
-    """Runs one way in a process of its own: (seconds, processor seconds, peak MB), its children's too."""
+    """Run one way in a process of its own: (seconds, processor seconds, peak MB), its children's too."""
     output = scratch / "output"
     shutil.rmtree(output, ignore_errors=True)
     context = multiprocessing.get_context("spawn")
@@ -212,7 +214,7 @@ def _cpu_of_children() -> float:
 
 @contextlib.contextmanager
 def _peak_memory(pid: int) -> Iterator[list[float]]:
-    """Samples the proportional memory of a process tree; the list holds the peak in MB."""
+    """Sample the proportional memory of a process tree; the list holds the peak in MB."""
     peak, stop = [0.0], threading.Event()
 
     def sample() -> None:
@@ -236,7 +238,7 @@ def _tree(pid: int) -> list[int]:
 
 
 def _pss(pid: int) -> float:
-    """Memory in MB, shared pages counted by share."""
+    """Return the memory in MB, shared pages counted by share."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -245,7 +247,7 @@ def _pss(pid: int) -> float:
 
 
 def bench_format(name: str, contents: Sequence[bytes], scratch: Path) -> list[Row]:
-    """All ways of one format."""
+    """Return all ways of one format."""
     folder = scratch / name
     paths = write_files(folder, contents, FLAGS.images, "png" if name == "PNG" else "jpg")
     few = paths[: max(len(paths) // 10, 1)]
@@ -298,7 +300,7 @@ def bench_format(name: str, contents: Sequence[bytes], scratch: Path) -> list[Ro
 
 
 def main() -> list[dict[str, object]]:
-    """Reads the flags, measures, prints a table and returns it for JSON."""
+    """Read the flags, measure, print a table and return it for JSON."""
     if not FLAGS.source:
         raise UsageError("--source is missing (--help lists the flags)")
     contents = pictures(FLAGS.source)

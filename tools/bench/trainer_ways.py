@@ -84,7 +84,7 @@ many the next call should take, and returns when there is to be no further."""
 
 
 def take_turns(steps: int, wait: Callable[[], bool], answer: Callable[[Turn | None], None]) -> Turns:
-    """Times `steps` steps (or somewhat more) a turn; every way is timed by this code.
+    """Time `steps` steps (or somewhat more) a turn; every way is timed by this code.
 
     The first call of all, which traces and compiles, belongs to no turn. The first call of a turn
     is not timed: it takes the batches that were read while the others had their turns.
@@ -105,7 +105,7 @@ def take_turns(steps: int, wait: Callable[[], bool], answer: Callable[[Turn | No
 
 
 def run_way(way: Way, config: TrainConfig, source: str, steps: int, connection: Connection, log: str) -> None:
-    """The process of a way: says what it chose, and None when its first step is done.
+    """Run the process of a way: say what it chose, and None when its first step is done.
 
     Then it answers each True with a `Turn`, until a False. A `CxrError` is answered as well, and ends it.
 
@@ -131,7 +131,7 @@ def run_way(way: Way, config: TrainConfig, source: str, steps: int, connection: 
 
 
 def train(way: Way, config: TrainConfig, placement: Placement, source: str, turns: Turns) -> None:
-    """Trains in a way until the last turn is over.
+    """Train in a way until the last turn is over.
 
     Args:
       way, config, placement: what to train, and where.
@@ -165,7 +165,7 @@ class Resident:
 
 
 def _bare(config: TrainConfig, manifest: Manifest, placement: Placement, turns: Turns) -> None:
-    """The step that the trainer takes, and nothing around it."""
+    """Run the step that the trainer takes, and nothing around it."""
     step = assemble_training(config, manifest, placement, 1).step
     dataset = Pipeline(manifest, config.read).training_dataset(
         config.train_split, batch_size=config.batch_size, seed=config.seed, epoch=0
@@ -187,7 +187,7 @@ class _TurnTaking(StopRequest):
         self.trainer: Trainer | None = None
 
     def check(self) -> None:
-        """Raises Stopped after the last turn."""
+        """Raise Stopped after the last turn."""
         _, done = self.trainer.checkpoints.position if self.trainer else (0, 0)
         if not done:
             return
@@ -201,13 +201,13 @@ class LongEpoch(Pipeline):
     """A pipeline whose epoch has every record many times, so that no turn meets the end of one."""
 
     def positions(self, split: str) -> np.ndarray:
-        """int64 [N], as the pipeline's own, over and over."""
+        """Return int64 [N], as the pipeline's own, over and over."""
         own = super().positions(split)
         return np.tile(own, -(-_EPOCH_IMAGES // len(own)))
 
 
 def _loop(config: TrainConfig, manifest: Manifest, placement: Placement, turns: Turns) -> None:
-    """`Trainer.run`, with its progress bar, its records and its checkpoint at the end."""
+    """Run `Trainer.run`, with its progress bar, its records and its checkpoint at the end."""
     stop = _TurnTaking(turns)
     stop.trainer = Trainer(config, LongEpoch(manifest, config.read), placement)
     with contextlib.suppress(Stopped):
@@ -222,7 +222,7 @@ class _TurnTakingCallback(keras.callbacks.Callback):
         self._turns = turns
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Waits for the result before the clock is read: a GPU's work is only queued by now."""
+        """Wait for the result before the clock is read: a GPU's work is only queued by now."""
         float((logs or {})["loss"])
         try:
             self._turns.send(batch + 1)
@@ -238,7 +238,7 @@ def _fit(
     batches: tf.data.Dataset | Iterator[tuple[np.ndarray, np.ndarray]],
     turns: Turns,
 ) -> None:
-    """`model.fit` without a progress bar, which is its fastest."""
+    """Run `model.fit` without a progress bar, which is its fastest."""
     keras.utils.set_random_seed(config.seed)
     model = build_run_model(
         config,
@@ -261,7 +261,7 @@ def _fit(
 
 
 def shard_batches(config: TrainConfig, manifest: Manifest) -> tf.data.Dataset:
-    """(images, labels) of TFRecordDatasets: interleaved, shuffled, parsed in parallel, prefetched."""
+    """Return (images, labels) of TFRecordDatasets: interleaved, shuffled, parsed in parallel, prefetched."""
     dataset = Pipeline(manifest, ReadOptions(reader="stream")).training_dataset(
         config.train_split, batch_size=config.batch_size, seed=config.seed, epoch=0
     )
@@ -272,7 +272,7 @@ def shard_batches(config: TrainConfig, manifest: Manifest) -> tf.data.Dataset:
 def file_batches(
     config: TrainConfig, manifest: Manifest, source: Path
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The study's generator over the original files of the shards' images."""
+    """Return the study's generator over the original files of the shards' images."""
     fields = read_split_fields(manifest, config.train_split)
     files = [(source / field.id, field.label) for field in fields]
     # The odd last batch would be another shape, and a second trace.

@@ -11,7 +11,7 @@ from cxr_data.core.errors import CxrError
 
 
 def package_name(requirement: str) -> str:
-    """`Mosaic_ML==1.0` -> `mosaic-ml`, the form that pip compares."""
+    """Return `Mosaic_ML==1.0` -> `mosaic-ml`, the form that pip compares."""
     return re.sub(r"[-_.]+", "-", requirement.partition("==")[0]).lower()
 
 
@@ -32,14 +32,14 @@ class Environment:
         self.failed: dict[str, str] = {}
 
     def versions(self) -> dict[str, str]:
-        """{package: version} of what is installed; empty if there is no environment."""
+        """Return {package: version} of what is installed; empty if there is no environment."""
         if not self.python.exists():
             return {}
         done = self._pip("list", "--format=json")
         return {package_name(entry["name"]): entry["version"] for entry in json.loads(done.stdout)}
 
     def install(self, pins: Sequence[str]) -> None:
-        """Brings every pin in, one by one, so that one that cannot be had stops no other.
+        """Bring every pin in, one by one, so that one that cannot be had stops no other.
 
         Raises:
           CxrError: the environment cannot be made.

@@ -18,7 +18,7 @@ _BATCHES_AHEAD = 4
 
 
 def write(arrays: pathlib.Path, output: pathlib.Path) -> None:
-    """Writes records of a label and the pixels: one a chunk, as for random access, not compressed."""
+    """Write records of a label and the pixels: one a chunk, as for random access, not compressed."""
     from array_record.python import array_record_module
 
     labels = json.loads((arrays / "labels.json").read_text())

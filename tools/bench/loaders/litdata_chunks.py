@@ -14,7 +14,7 @@ def _example(file_and_label: tuple[str, int]) -> dict[str, Any]:
 
 
 def write(arrays: pathlib.Path, output: pathlib.Path) -> None:
-    """Writes chunks of 64 MB, the size that its guide uses."""
+    """Write chunks of 64 MB, the size that its guide uses."""
     import litdata
 
     labels = json.loads((arrays / "labels.json").read_text())

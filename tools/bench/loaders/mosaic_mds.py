@@ -9,7 +9,7 @@ import numpy as np
 
 
 def import_streaming() -> Any:
-    """Imports MosaicML Streaming, also next to a PyTorch for the CPU.
+    """Import MosaicML Streaming, also next to a PyTorch for the CPU.
 
     It imports torchvision, whose import fails there for want of operators that nobody calls here.
     """
@@ -27,7 +27,7 @@ def import_streaming() -> Any:
 
 
 def write(arrays: pathlib.Path, output: pathlib.Path) -> None:
-    """Writes MDS shards of the default size, not compressed."""
+    """Write MDS shards of the default size, not compressed."""
     streaming = import_streaming()
     labels = json.loads((arrays / "labels.json").read_text())
     files = sorted(arrays.glob("*.npy"))

@@ -13,7 +13,7 @@ from PIL import Image
 def batches(
     files: Sequence[tuple[pathlib.Path, int]], batch_size: int, size: int, number: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Epoch `number` of files and their labels: images float32 [B, S, S, 3] in [0, 1], labels int32 [B]."""
+    """Yield the batches of epoch `number`: images float32 [B, S, S, 3] in [0, 1], labels int32 [B]."""
     order = random.Random(number).sample(files, len(files))
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]

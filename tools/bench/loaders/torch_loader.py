@@ -8,12 +8,12 @@ from torch.utils.data import DataLoader, Dataset
 
 
 def worker_count(workers: bool) -> int:
-    """One worker a core, or none: loading in the process that trains."""
+    """Return one worker a core, or none: loading in the process that trains."""
     return len(os.sched_getaffinity(0)) if workers else 0
 
 
 def open_loader(dataset: Dataset, batch_size: int, *, workers: bool) -> Callable[[int], Iterator[Any]]:
-    """Epochs of image batches of a map-style dataset, shuffled as a whole."""
+    """Epoch of image batches of a map-style dataset, shuffled as a whole."""
     loader = DataLoader(
         dataset,
         batch_size=batch_size,

@@ -15,7 +15,7 @@ _SHUFFLE_BUFFER = 100
 
 
 def write(arrays: pathlib.Path, output: pathlib.Path) -> None:
-    """Writes the tar shards: `KEY.npy` and `KEY.cls` for each image."""
+    """Write the tar shards: `KEY.npy` and `KEY.cls` for each image."""
     labels = json.loads((arrays / "labels.json").read_text())
     files = sorted(arrays.glob("*.npy"))
     for shard, numbers in enumerate(np.array_split(np.arange(len(files)), min(_SHARDS, len(files)))):
@@ -29,7 +29,9 @@ def write(arrays: pathlib.Path, output: pathlib.Path) -> None:
 
 
 def view_npy(content: bytes) -> np.ndarray:
-    """The array of a .npy file, without the copy that WebDataset's own decoder makes (a third slower)."""
+    """Return the array of a .npy file, without the copy that WebDataset's own decoder makes (a third
+    slower).
+    """
     stream = io.BytesIO(content)
     np.lib.format.read_magic(stream)
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream)

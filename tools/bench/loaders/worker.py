@@ -20,7 +20,7 @@ Epochs = Callable[[int], Iterable[Any]]
 
 
 def first_epoch(epochs: Epochs, images: int, size: int) -> float:
-    """Checks the batches of one epoch; returns the mean of all pixels.
+    """Check the batches of one epoch; return the mean of all pixels.
 
     Raises:
       ValueError: a batch is not float32 [B, S, S, 3] or [B, 3, S, S], or images are missing.
@@ -37,7 +37,7 @@ def first_epoch(epochs: Epochs, images: int, size: int) -> float:
 
 
 def timed_epochs(epochs: Epochs, images: int, seconds: float) -> dict[str, float]:
-    """Runs whole epochs for at least `seconds`.
+    """Run whole epochs for at least `seconds`.
 
     Returns:
       `images`, `seconds`, and `cpu_seconds` of this process and the workers that it has now.
@@ -53,7 +53,7 @@ def timed_epochs(epochs: Epochs, images: int, seconds: float) -> dict[str, float
 
 
 def cpu_seconds(process: str) -> float:
-    """User and system time of a process (a number, or `self`) and of all below it that live."""
+    """Return the user and system time of a process (a number, or `self`) and of all below it that live."""
     place = pathlib.Path("/proc", process)
     try:
         # The name in brackets, the second field, may have spaces; the rest follows it.
@@ -74,7 +74,7 @@ def _refuse_missing(count: int, images: int) -> None:
 
 
 def run(spec: dict[str, Any]) -> dict[str, float]:
-    """Does what `spec` says: writes a peer's copy of the data, or measures it."""
+    """Do what `spec` says: writes a peer's copy of the data, or measures it."""
     module = importlib.import_module(spec["module"])
     data = pathlib.Path(spec["data"])
     if "output" in spec:
@@ -86,7 +86,7 @@ def run(spec: dict[str, Any]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Writes the result into the file that the specification names."""
+    """Write the result into the file that the specification names."""
     spec = json.loads(sys.argv[1])
     pathlib.Path(spec["result"]).write_text(json.dumps(run(spec)))
     # Some loaders leave threads or processes behind that would keep this one waiting.
