@@ -184,7 +184,7 @@ def test_of_many_copies_one_stays_whatever_pairs_name_them(tmp_path):
 
 
 def test_an_audit_of_another_dataset_is_refused(tmp_path):
-    with pytest.raises(DataError, match="names no picture of this source, as 'a'"):
+    with pytest.raises(DataError, match=r"audit\.json .*'a'"):
         excluded_by(tmp_path, {"repeated_pictures": [("a", "train", "b", "x")]}, "xyz")
 
 
@@ -201,7 +201,7 @@ def test_every_pair_is_written_so_that_all_can_be_left_out():
 
 def test_an_audit_without_its_parts_is_damaged(tmp_path):
     save(tmp_path / "audit.json", json.dumps({"schema": audit.SCHEMA, "pictures": 1}).encode())
-    with pytest.raises(DataError, match=r"audit\.json is damaged \(it has no 'patients'\)"):
+    with pytest.raises(DataError, match=r"audit\.json .*'patients'"):
         audit.audit_summary(str(tmp_path))
 
 
@@ -212,17 +212,17 @@ def test_a_conversion_anew_removes_the_pictures_of_the_old_audit(tmp_path):
     stale = save(tmp_path / "out/audit/pairs.png", b"of the old pictures")
     made = convert(tmp_path / "in", tmp_path / "out", size=24, overwrite=True)
     assert not stale.exists()
-    with pytest.raises(UsageError, match="--against=.* is --data itself"):
+    with pytest.raises(UsageError, match=f"--against={made.directory}/ .*--data"):
         audit_dataset(AuditConfig(made.directory, against=made.directory + "/"))
     bare = dataclasses.replace(made, directory=str(tmp_path / "bare"), shards=(), counts={})
     (tmp_path / "bare").mkdir()
     manifest.write_manifest(bare)
-    with pytest.raises(DataError, match="bare holds no picture"):
+    with pytest.raises(DataError, match=bare.directory):
         audit_dataset(AuditConfig(bare.directory))
 
 
 def test_an_object_that_is_too_large_is_not_fetched():
-    with pytest.raises(Undecodable, match="too_large: 1099511627776 bytes"):
+    with pytest.raises(Undecodable, match="too_large: 1099511627776 "):
         read_source("s3://no/such/bucket", 10**6, 1 << 40)
 
 

@@ -1,6 +1,7 @@
 """Beam's shards are the local runner's, byte for byte, however often and by whomever they are written."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -126,7 +127,7 @@ def test_a_failing_pipeline_is_one_line_and_the_same_command_goes_on(source, loc
 
     with monkeypatch.context() as patch:
         patch.setattr(ledger, "write_beside", once)
-        with pytest.raises(DataError, match=r"without \d+ shards, the first .*No space left"):
+        with pytest.raises(DataError, match=r"\d+ shards, .*\.tfrecord.*No space left"):
             run(source, tmp_path / "out", runner="beam", beam_options=options)
     run(source, tmp_path / "out", runner="beam", beam_options=options)
     assert content_of(tmp_path / "out") == local
@@ -169,7 +170,7 @@ def test_an_attempt_that_dies_leaves_nothing_under_a_final_name(plan, tmp_path, 
 
 def test_a_worker_of_an_earlier_run_writes_nothing(plan, tmp_path):
     ledger.write_ledger(str(tmp_path), Header({"size": 32}, "plan"), [])
-    with pytest.raises(OSError, match="has ended"):
+    with pytest.raises(OSError, match=rf"Errno {errno.ECANCELED}\b"):
         beam.write_shard_beside(plan, str(tmp_path), PIXELS, HEADER)
     assert sorted(content_of(tmp_path)) == ["ledger.jsonl"]
 
@@ -193,7 +194,7 @@ def test_results_that_no_driver_took_are_found_by_the_next(source, local, tmp_pa
 
 def test_without_beam_one_line_says_what_to_install(source, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
-    with pytest.raises(UsageError, match=r"Apache Beam is not installed; .*cxr\[beam\]"):
+    with pytest.raises(UsageError, match=r"--runner=beam: .*cxr\[beam\]"):
         run(source, tmp_path / "out", runner="beam")
-    with pytest.raises(UsageError, match="--beam_options needs --runner=beam"):
+    with pytest.raises(UsageError, match="--beam_options .*--runner=beam"):
         run(source, tmp_path / "out", beam_options="--x")

@@ -51,24 +51,24 @@ def test_a_list_leaves_images_out_with_its_reasons(source, tmp_path):
     run(source, tmp_path / "out", exclude=str(listed))
     assert content_of(tmp_path / "out") == before
     listed.write_text("covid/image000.png\n")
-    with pytest.raises(DataError, match="exclude was '.*' and is now '"):
+    with pytest.raises(DataError, match=f"{tmp_path / 'out'}.*exclude .*--overwrite"):
         run(source, tmp_path / "out", exclude=str(listed))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"normal/gone.png\n", "list line 1: 'normal/gone.png' is no picture of the source"),
-        (b"\xff\xfe\n", "is no UTF-8 text"),
+        (b"normal/gone.png\n", r"list line 1: 'normal/gone\.png'"),
+        (b"\xff\xfe\n", "list .*UTF-8"),
     ],
 )
 def test_a_wrong_list_is_one_line(source, tmp_path, content, message):
     listed = save(tmp_path / "list", content)
     with pytest.raises(DataError, match=message):
         run(source, tmp_path / "out", exclude=str(listed))
-    with pytest.raises(UsageError, match="--exclude=.*no such file"):
+    with pytest.raises(UsageError, match=f"--exclude={tmp_path}/none"):
         run(source, tmp_path / "out", exclude=str(tmp_path / "none"))
-    with pytest.raises(DataError, match=r"is no audit\.json|no UTF-8"):
+    with pytest.raises(DataError, match=rf"{listed} .*(audit\.json|UTF-8)"):
         run(source, tmp_path / "out", exclude_findings=str(listed))
 
 
@@ -93,7 +93,7 @@ def test_what_an_audit_found_is_left_out_and_then_not_found_again(tmp_path):
     for finding in document["findings"]:
         finding["cases"] = 5000
     path.write_text(json.dumps(document))
-    with pytest.raises(DataError, match="names only 1 of 5000"):
+    with pytest.raises(DataError, match=rf"{path} .*1 of 5000"):
         run(source, tmp_path / "third", exclude_findings=str(path))
 
 
@@ -170,7 +170,7 @@ def test_a_balanced_dataset_is_the_same_for_any_runner_and_named_in_the_ledger(t
     assert content_of(tmp_path / "two") == expected
     for changed in ({"balance": "class"}, {"crop_border": "0.1"}, {"equalize_to": 20}):
         (name,) = changed
-        with pytest.raises(DataError, match=f"{name} was .* and is now"):
+        with pytest.raises(DataError, match=f"{tmp_path / 'out'}.*{name} .*{changed[name]}"):
             run(source, tmp_path / "out", **{**options, **changed})
     Path(made.directory, "manifest.json").unlink()
     Path(made.path(made.shards[1])).unlink()
@@ -188,9 +188,9 @@ def test_beam_mitigates_too(source, tmp_path):
 
 
 def test_what_cannot_be_balanced_is_one_line(source, tmp_path):
-    with pytest.raises(UsageError, match="--balance=source: no source is known"):
+    with pytest.raises(UsageError, match="--balance=source: .*source"):
         run(source, tmp_path / "out", balance="source")
     for name in ("a/x/1.png", "b/y/2.png"):
         save(tmp_path / "in" / name, encoded(chest(ord(name[0]), 40)))
-    with pytest.raises(DataError, match="--balance=source: nothing is left: x: a 1, b 0; y: a 0, b 1"):
+    with pytest.raises(DataError, match="--balance=source: .*x: a 1, b 0; y: a 0, b 1"):
         run(tmp_path / "in", tmp_path / "out", balance="source")

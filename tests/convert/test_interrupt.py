@@ -171,7 +171,7 @@ def test_a_torn_or_damaged_ledger_line_is_only_work_to_do_again(source, undistur
 def test_a_damaged_ledger_head_is_one_clear_line(source, tmp_path):
     run(source, tmp_path)
     (tmp_path / "ledger.jsonl").write_bytes(b"nonsense\n")
-    with pytest.raises(DataError, match=r"ledger\.jsonl is damaged.*--overwrite"):
+    with pytest.raises(DataError, match=rf"{tmp_path}/ledger\.jsonl .*--overwrite"):
         run(source, tmp_path)
     run(source, tmp_path, overwrite=True)
 
@@ -202,7 +202,7 @@ def small_disk(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_disk_full_and_resumed(source, undisturbed, small_disk, workers):
     output = small_disk / "out"
-    with pytest.raises(DataError, match=r"cannot write in .*: No space left on device;.*same command again"):
+    with pytest.raises(DataError, match=f"{output}: No space left on device"):
         run(source, output, workers=workers)
     assert not list(output.glob("*.tmp"))
     shards = list(output.glob("*.tfrecord"))

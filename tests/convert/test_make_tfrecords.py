@@ -129,7 +129,7 @@ def test_again_does_nothing_and_a_lost_shard_is_made_anew(source, tmp_path):
 
 def test_other_flags_over_an_old_output_are_refused(source, tmp_path):
     run(source, tmp_path)
-    with pytest.raises(DataError, match="dtype was 'float32' and is now 'uint8'.*--overwrite"):
+    with pytest.raises(DataError, match=f"{tmp_path} .*dtype .*'float32' .*'uint8'.*--overwrite"):
         run(source, tmp_path, dtype="uint8")
     save(tmp_path / "mine.txt", b"keep me")
     made = run(source, tmp_path, dtype="uint8", overwrite=True)
@@ -145,18 +145,18 @@ def test_changed_inputs_are_refused(tmp_path):
     name = next(iter(sorted(p for p in source.rglob("*.png"))))
     before = name.read_bytes()
     name.write_bytes(encoded(picture(99)))
-    with pytest.raises(DataError, match=f"{name.name} has changed since it was converted"):
+    with pytest.raises(DataError, match=f"{name.name} .*converted; --overwrite"):
         run(source, tmp_path / "out")
     name.write_bytes(before)  # the same content again, only touched
     run(source, tmp_path / "out")
     save(source / "covid/new.png", encoded(picture(100)))
-    with pytest.raises(DataError, match="other files, labels or groups now"):
+    with pytest.raises(DataError, match=f"{tmp_path / 'out'} .*files.*--overwrite"):
         run(source, tmp_path / "out")
 
 
 def test_shards_of_unknown_origin_are_refused(source, tmp_path):
     save(tmp_path / "train-00000-of-00001.tfrecord", b"x")
-    with pytest.raises(DataError, match=r"train-00000-of-00001\.tfrecord but no ledger"):
+    with pytest.raises(DataError, match=rf"{tmp_path} .*train-00000-of-00001\.tfrecord .*ledger\.jsonl"):
         run(source, tmp_path)
     run(source, tmp_path, overwrite=True)
     assert verify_dataset(str(tmp_path), 1).problems == ()
@@ -166,7 +166,7 @@ def test_output_inside_of_the_source_is_refused(tmp_path):
     source = make_source(tmp_path / "in", 6)
     before = content_of(source)
     for output in (source, source / "out", source / "covid"):
-        with pytest.raises(UsageError, match="lies in the source"):
+        with pytest.raises(UsageError, match=f"--output={output} .*{source}"):
             run(source, output)
     assert content_of(source) == before
 
@@ -210,7 +210,7 @@ def test_a_duplicate_across_split_folders_stays_where_it_is_evaluated(tmp_path):
     made = run(tmp_path / "in", tmp_path / "out")
     assert made.counts == {"train": {"a": 6}, "test": {"a": 2}}
     assert [e.id for e in read_quarantine(made.directory)] == ["train/a/copy.png"]
-    with pytest.raises(DataError, match="same image is in two splits"):
+    with pytest.raises(DataError, match=r"train/a/.*\.png.*test/b/.*\.png|test/.*\.png.*train/.*\.png"):
         run(tmp_path / "in", tmp_path / "keep", duplicates="keep")
 
 
@@ -227,7 +227,7 @@ def test_quarantine_retry(tmp_path):
     }
     times = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.tfrecord")}
     bad.write_bytes(encoded(picture(50)))
-    with pytest.raises(DataError, match=r"covid/bad\.png has changed since it was quarantined; --retry_quar"):
+    with pytest.raises(DataError, match=r"covid/bad\.png .*--retry_quarantined"):
         run(source, tmp_path / "out")
     made = run(source, tmp_path / "out", retry_quarantined=True)
     assert made.source_counts["quarantined"] == 2
@@ -242,7 +242,7 @@ def test_max_bad_stops_and_names_the_last(tmp_path):
     source = make_source(tmp_path / "in", 20)
     for number in range(5):
         save(source / f"covid/bad{number}.png", b"text %d" % number)
-    with pytest.raises(DataError, match=r"more than --max_bad=1\.00%, the last one covid/bad\d\.png"):
+    with pytest.raises(DataError, match=r"--max_bad=1\.00%.*covid/bad\d\.png"):
         run(source, tmp_path / "out", max_bad=0.01)
     assert not (tmp_path / "out/manifest.json").exists()
     run(source, tmp_path / "out", max_bad=0.5)
@@ -250,7 +250,7 @@ def test_max_bad_stops_and_names_the_last(tmp_path):
 
 def test_a_folder_of_nothing_but_bad_files(tmp_path):
     save(tmp_path / "in/a/x.png", b"text")
-    with pytest.raises(DataError, match=r"not one of 1 files can be used: a/x\.png"):
+    with pytest.raises(DataError, match=r" 1 files .*a/x\.png"):
         run(tmp_path / "in", tmp_path / "out")
 
 
@@ -273,7 +273,7 @@ def test_a_second_run_in_the_same_output_is_refused(source, tmp_path):
     handle = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another run is writing"):
+        with pytest.raises(DataError, match=f"run .*{tmp_path}"):
             run(source, tmp_path)
     finally:
         os.close(handle)
@@ -299,8 +299,8 @@ def test_classes_in_another_order_and_csv(source, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "--source is missing"),
-        (("--source=x", "--output=y"), "--source=x: no such folder"),
+        ((), "--source"),
+        (("--source=x", "--output=y"), "--source=x"),
         (("--source=x", "--output=y", "--dtype=int7"), "--dtype=int7"),
         (("--source=x", "--output=y", "--max_bad=many"), "--max_bad=many"),
         (("--source=x", "--output=y", "--channels=2"), "--channels=2"),
@@ -318,13 +318,13 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(flags, message):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, -1])
 @pytest.mark.parametrize("name", ["shard_mb", "max_pixels", "image_timeout"])
 def test_what_is_no_positive_number_is_refused(name, value):
-    with pytest.raises(UsageError, match="must be above 0, and finite"):
+    with pytest.raises(UsageError, match=f"--{name}"):
         SharderConfig("in", "out", **{name: value})
 
 
 def test_an_output_that_cannot_be_made_is_one_line(source, tmp_path):
     Path(tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="file/out cannot be made: Not a directory"):
+    with pytest.raises(DataError, match=f"--output={tmp_path}/file/out .*Not a directory"):
         run(source, tmp_path / "file" / "out")
 
 

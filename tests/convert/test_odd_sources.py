@@ -83,7 +83,7 @@ def test_a_remote_source_gives_the_same_shards(tmp_path):
 
 
 def test_a_remote_source_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="no images under file:"):
+    with pytest.raises(DataError, match=f"file://{tmp_path}/nowhere"):
         run(f"file://{tmp_path}/nowhere", tmp_path / "out")
 
 

@@ -63,5 +63,5 @@ def test_classes_in_the_wanted_order():
     items = [Item(c, "", c, 1, 0) for c in "cab"]
     assert plan.class_names_of(items, ()) == ("a", "b", "c")
     assert plan.class_names_of(items, ("b", "c", "a")) == ("b", "c", "a")
-    with pytest.raises(UsageError, match="--classes=a,b: the source has a,b,c"):
+    with pytest.raises(UsageError, match="--classes=a,b: .*a,b,c"):
         plan.class_names_of(items, ("a", "b"))

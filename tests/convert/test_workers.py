@@ -123,7 +123,7 @@ def test_workers_that_cannot_even_begin(tmp_path, plans, monkeypatch):
     monkeypatch.setattr("cxr_data.convert.workers._serve", _die)
     (tmp_path / "out").mkdir()
     pool = Pool(1, str(tmp_path / "out"), OPTIONS, 60, lambda line: None)
-    with pytest.raises(DataError, match=r"ended \(exit code 3\) with no image in hand"):
+    with pytest.raises(DataError, match=rf"exit code 3.*{plans[0].name}"):
         list(pool.convert(plans, lambda counters: None))
 
 

@@ -5,6 +5,7 @@ client, as for any other.
 """
 
 import dataclasses
+import errno
 import os
 import socket
 import subprocess
@@ -116,7 +117,7 @@ def test_a_shard_that_cannot_be_uploaded_is_named_and_the_same_command_goes_on(s
     name = sorted(name for name in local if name.endswith(".tfrecord"))[2]
     with server.failing("error", 1000, "PUT", f"{name}"), pytest.raises(DataError) as caught:
         convert(source, url)
-    assert str(caught.value).startswith(f"cannot write {url}/{name}: the store keeps failing")
+    assert f"{url}/{name}" in str(caught.value)
     left = server.names(prefix)
     assert name not in left
     assert "manifest.json" not in left
@@ -133,7 +134,7 @@ def test_a_source_that_cannot_be_read_is_named(server, place, source):
     put(server, prefix + "in/", content_of(source))
     with (
         server.failing("error", 1000, "GET", "image003"),
-        pytest.raises(DataError, match=r"cannot read .*image003"),
+        pytest.raises(DataError, match=r"s3://.*image003"),
     ):
         convert(f"{url}/in", f"{url}/out")
 
@@ -155,7 +156,7 @@ def test_beam_workers_need_no_shared_folder(server, place, source):
     beam.write_shard_beside(plan, url, pixels, header)
     assert below(server, prefix) == content
     assert [result.records for result in ledger.take_beside(url, header, [plan.name])] == [6]
-    with pytest.raises(OSError, match="has ended"):
+    with pytest.raises(OSError, match=rf"Errno {errno.ECANCELED}\b"):
         beam.write_shard_beside(plan, url, pixels, other)
 
 
@@ -190,9 +191,7 @@ def test_a_shard_that_cannot_be_read_in_training_is_named(server, place, tmp_pat
     made = dataclasses.replace(made, directory=url)
     with (
         server.failing("error", 1000, part="00002-of-00003"),
-        pytest.raises(
-            DataError, match="cannot read .*train-00002-of-00003.tfrecord: the store keeps failing"
-        ),
+        pytest.raises(DataError, match=rf"{url}/train-00002-of-00003\.tfrecord"),
         clear_data_errors(made),
     ):
         batches_of(url, cache="none")
@@ -212,12 +211,12 @@ def test_what_is_missing_is_told_from_what_cannot_be_reached(server, place):
     url, _ = place
     assert storage.size(f"{url}/nothing") is None
     assert storage.names(url) == []
-    with pytest.raises(DataError, match=rf"cannot read {url}/nothing: there is no such object"):
+    with pytest.raises(DataError, match=f"{url}/nothing: .*object"):
         storage.read_bytes(f"{url}/nothing")
     for look in (storage.size, storage.names):
-        with pytest.raises(DataError, match=r"cannot reach the bucket s3://nobody/: there is no such bucket"):
+        with pytest.raises(DataError, match="bucket s3://nobody/"):
             look("s3://nobody/folder")
-    with pytest.raises(DataError, match="cannot look at ftp://host/file: no such file system"):
+    with pytest.raises(DataError, match=r"ftp://host/file: .*s3://"):
         storage.size("ftp://host/file")
 
 
@@ -225,14 +224,14 @@ def test_an_upload_that_was_cut_off_leaves_no_object(server, place, monkeypatch)
     url, prefix = place
     write = object_store.gfile().GFile.write
     monkeypatch.setattr(object_store.gfile().GFile, "write", lambda file, content: write(file, content[:-1]))
-    with pytest.raises(DataError, match=r"cannot write .*: DataLoss \(9 of 10 bytes arrived"):
+    with pytest.raises(DataError, match=rf"{url}/file: .*9 of 10"):
         storage.replace(f"{url}/file", b"0123456789")
     assert server.names(prefix) == []
 
 
 def test_an_output_inside_of_the_source_is_refused(place):
     url, _ = place
-    with pytest.raises(UsageError, match="lies in the source"):
+    with pytest.raises(UsageError, match=f"--output={url}/out .*{url}"):
         convert(url, f"{url}/out")
 
 
@@ -249,7 +248,7 @@ def test_worker_processes_read_and_write_a_store(server, place, source, local):
     url, prefix = place
     put(server, prefix + "in/", content_of(source))
     name = sorted(name for name in local if name.endswith(".tfrecord"))[2]
-    with server.failing("error", 1000, "PUT", name), pytest.raises(DataError, match=f"cannot write .*{name}"):
+    with server.failing("error", 1000, "PUT", name), pytest.raises(DataError, match=f"{url}/out/{name}"):
         convert(f"{url}/in", f"{url}/out", workers=2)
     convert(f"{url}/in", f"{url}/out", workers=2)
     assert below(server, prefix + "out/") == local
@@ -261,7 +260,6 @@ def test_a_command_ends_with_its_own_exit_code(server, place, source, local):
     put(server, prefix + "out/", local)
     done = run_command("tools.verify_tfrecords", f"--data={url}/out")
     assert done.returncode == 0, done.stderr
-    assert "everything is as the manifest says" in done.stdout
 
 
 def test_a_run_of_other_flags_in_the_same_output_stops_the_first(server, place, source, monkeypatch):
@@ -273,7 +271,7 @@ def test_a_run_of_other_flags_in_the_same_output_stops_the_first(server, place, 
         ledger.write_ledger(directory, Header({"size": 64}, "another plan"), [])
 
     monkeypatch.setattr(ledger, "append_result", overtaken)
-    with pytest.raises(DataError, match=f"another run, of other flags or inputs, has begun in {url}/out"):
+    with pytest.raises(DataError, match=f"{url}/out.*--output"):
         convert(source, f"{url}/out")
     assert len([name for name in below(server, prefix + "out/") if name.endswith(".done")]) == 1
 
@@ -301,5 +299,6 @@ def test_an_endpoint_that_is_not_there_is_one_line(source):
             S3_ENDPOINT="http://{}:{}".format(*silent.getsockname()), AWS_MAX_ATTEMPTS="2",
         )  # fmt: skip
     assert done.returncode == 1
-    assert "error: cannot reach the bucket s3://bucket/: the store cannot be reached" in done.stderr
+    assert "bucket s3://bucket/" in done.stderr
+    assert "S3_ENDPOINT" in done.stderr
     assert len([line for line in done.stderr.splitlines() if "make_tfrecords" in line]) == 1

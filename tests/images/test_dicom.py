@@ -58,7 +58,7 @@ def test_a_deflated_file_that_inflates_beyond_any_image_is_refused_first(monkeyp
     data = make_dicom(STORED, syntax=DeflatedExplicitVRLittleEndian)
     assert dicom.read_header(data).Rows == STORED.shape[0]
     monkeypatch.setattr(dicom, "_LARGEST_INFLATED", STORED.nbytes)
-    with pytest.raises(Undecodable, match="too_large: a deflated DICOM file of more than"):
+    with pytest.raises(Undecodable, match="too_large: "):
         dicom.read_header(data)
 
 

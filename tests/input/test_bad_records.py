@@ -64,7 +64,7 @@ def test_a_damaged_shard_is_named_or_its_bad_records_are_left_out(tmp_path, seed
     if bad:
         with pytest.raises(DataError, match=r"train-0000\d-of-00003.tfrecord"):
             epoch(Pipeline(manifest, ReadOptions(verify="always")))
-        with pytest.raises(DataError, match=f"{len(bad)} records are damaged, more than --max_bad_records="):
+        with pytest.raises(DataError, match=f"{len(bad)} records .*--max_bad_records={len(bad) - 1}"):
             epoch(Pipeline(manifest, ReadOptions(on_bad_record="skip", max_bad_records=len(bad) - 1)))
     if len(bad) > COUNT - 2:
         return
@@ -89,7 +89,7 @@ def test_the_streamed_reader_names_the_damage_too(tmp_path):
         file.seek(os.path.getsize(shard) - 50)
         file.write(b"damaged!")
     pipeline = Pipeline(manifest, ReadOptions(reader="stream"))
-    with pytest.raises(DataError, match=f"damaged.*verify_tfrecords --data={tmp_path}"):
+    with pytest.raises(DataError, match=f"verify_tfrecords --data={tmp_path}"):
         epoch(pipeline)
 
 

@@ -84,7 +84,7 @@ def test_memory_reads_each_image_once_and_gives_it_each_time():
 
 def test_memory_that_is_not_there_is_refused_with_the_way_out(monkeypatch):
     monkeypatch.setattr(cache, "free_memory", lambda: 1000)
-    with pytest.raises(DataError, match="--cache=memory needs .* GB, .* are free; use --cache=disk"):
+    with pytest.raises(DataError, match="--cache=memory .*--cache=disk"):
         MemoryCache(Counting(random_images(10)))
 
 
@@ -135,7 +135,7 @@ def test_a_damaged_original_is_not_cached(tmp_path):
     content = bytearray(shard.read_bytes())
     content[50] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(DataError, match=f"{shard.name} is damaged: its SHA-256 is not the manifest's"):
+    with pytest.raises(DataError, match=f"{shard.name} .*SHA-256"):
         cache_on_disk(manifest, ["train"], tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.tfrecord"))
 

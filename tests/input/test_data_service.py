@@ -164,11 +164,11 @@ def test_a_service_that_ends_for_good_is_named_and_the_rest_is_read_here(end, wh
 
 def test_wrong_options_are_one_line(data, nobody):
     for options, message in (
-        ({"data_service": "here"}, "write grpc://HOST:PORT"),
-        ({"data_service": nobody}, "Connection refused; start python -m tools.data_service"),
-        ({"data_service": nobody, "reader": "indexed"}, "leave out --reader=indexed"),
-        ({"data_service": nobody, "cache": "memory"}, "leave out --data_service"),
-        ({"data_service": nobody, "worker": InputWorker(0, 2)}, "feeds one training process"),
+        ({"data_service": "here"}, "--data_service=here: "),
+        ({"data_service": nobody}, f"--data_service={nobody}: Connection refused"),
+        ({"data_service": nobody, "reader": "indexed"}, "--reader=indexed"),
+        ({"data_service": nobody, "cache": "memory"}, "--cache=memory: "),
+        ({"data_service": nobody, "worker": InputWorker(0, 2)}, "--data_service"),
     ):
         with pytest.raises(UsageError, match=re.escape(message)):
             Pipeline(data, ReadOptions(**options)).training_dataset("train", batch_size=4, seed=0, epoch=0)

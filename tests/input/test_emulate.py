@@ -54,14 +54,14 @@ def test_one_flag_or_the_other_gives_the_step_time():
     assert step_seconds(None, None, 32) is None
     assert step_seconds(20.0, None, 32) == pytest.approx(0.02)
     assert step_seconds(None, 640.0, 32) == pytest.approx(0.05)
-    with pytest.raises(UsageError, match="give one of them"):
+    with pytest.raises(UsageError, match="--emulate_step_ms .*--emulate_images_per_second"):
         step_seconds(1.0, 1.0, 32)
     for value in (math.nan, math.inf):
-        with pytest.raises(UsageError, match=f"--emulate_step_ms={value}: must be above 0 and finite"):
+        with pytest.raises(UsageError, match=f"--emulate_step_ms={value}: "):
             step_seconds(value, None, 4)
-    with pytest.raises(UsageError, match="--emulate_step_ms=0: must be above 0"):
+    with pytest.raises(UsageError, match="--emulate_step_ms=0: "):
         step_seconds(0, None, 32)
-    with pytest.raises(UsageError, match="needs at least two batches"):
+    with pytest.raises(UsageError, match="two batches"):
         emulate_accelerator(slow_input(1, 0.001), batch_size=4, step_seconds=0.001)
 
 

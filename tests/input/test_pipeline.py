@@ -147,12 +147,12 @@ def test_fields_are_read_by_position(manifest):
 
 
 def test_a_batch_larger_than_the_split_names_the_flag(manifest):
-    with pytest.raises(UsageError, match="--batch_size=24: split 'train' has only 23 images"):
+    with pytest.raises(UsageError, match="--batch_size=24: .*'train' .*23"):
         training(manifest, batch_size=24)
 
 
 def test_a_missing_split_is_named(manifest):
-    with pytest.raises(DataError, match="no split 'test', only train, validation"):
+    with pytest.raises(DataError, match="'test', .*train, validation"):
         open_pipeline(manifest).evaluation_dataset("test", batch_size=2)
 
 
@@ -187,7 +187,7 @@ def test_remote_shards_are_streamed_and_say_so(manifest):
     remote = dataclasses.replace(manifest, directory="s3://bucket/shards")
     chosen = pipeline.Pipeline(remote, ReadOptions(cache="none"))
     assert str(chosen.choices[0]) == "reader: stream (auto: remote shards)"
-    with pytest.raises(UsageError, match="--reader=indexed: these shards are remote"):
+    with pytest.raises(UsageError, match="--reader=indexed: .*--cache"):
         pipeline.Pipeline(remote, ReadOptions(reader="indexed", cache="none"))
 
 
@@ -196,14 +196,14 @@ def test_remote_shards_are_streamed_and_say_so(manifest):
 )
 def test_an_unknown_value_names_the_flag(options):
     (flag,) = options
-    with pytest.raises(UsageError, match=f"--{flag}={options[flag]}: choose one of"):
+    with pytest.raises(UsageError, match=f"--{flag}={options[flag]}: "):
         ReadOptions(**options)
 
 
 def test_flags_that_do_not_go_together_are_refused(manifest):
-    with pytest.raises(UsageError, match="--cache=memory: is read by position; leave out --reader=stream"):
+    with pytest.raises(UsageError, match="--cache=memory: .*--reader=stream"):
         open_pipeline(manifest, "stream", cache="memory")
-    with pytest.raises(UsageError, match="--on_bad_record=skip: needs local shards and --reader=indexed"):
+    with pytest.raises(UsageError, match="--on_bad_record=skip: .*--reader=indexed"):
         open_pipeline(manifest, "stream", on_bad_record="skip")
 
 
@@ -241,5 +241,5 @@ def test_the_fields_of_remote_records_are_those_of_local_ones(tmp_path):
     remote = dataclasses.replace(manifest, directory=f"file://{tmp_path}")
     assert read_split_fields(remote, "train") == read_split_fields(manifest, "train")
     (tmp_path / manifest.shards[1].name).unlink()
-    with pytest.raises(DataError, match=f"cannot read file://.*{manifest.shards[1].name}"):
+    with pytest.raises(DataError, match=f"file://.*{manifest.shards[1].name}"):
         read_split_fields(remote, "train")

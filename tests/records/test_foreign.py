@@ -77,9 +77,9 @@ def test_the_verifier_accepts_it(directory):
 @pytest.mark.parametrize(
     ("classes", "changes", "message"),
     [
-        (("covid", "normal"), {}, "train_0.tfrecord: record 2 has label 2, there are 2 classes"),
-        (CLASS_NAMES, {"size": 9}, r"train_0.tfrecord: record 0 holds a FloatList of 768 bytes, not the 972"),
-        (CLASS_NAMES, {"dtype": "uint8", "size": 16}, "record 0 holds a FloatList of 768 bytes, not the 768"),
+        (("covid", "normal"), {}, r"train_0\.tfrecord: record 2 .*label 2"),
+        (CLASS_NAMES, {"size": 9}, r"train_0\.tfrecord: record 0 .*768 .*972"),
+        (CLASS_NAMES, {"dtype": "uint8", "size": 16}, r"train_0\.tfrecord: record 0 .*FloatList"),
     ],
 )
 def test_records_that_are_not_what_the_flags_say_are_named(directory, classes, changes, message):
@@ -93,15 +93,15 @@ def test_a_damaged_record_is_named(directory):
     content = bytearray(path.read_bytes())
     content[60] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"train_1.tfrecord: record 0 .*damaged"):
+    with pytest.raises(DataError, match=r"train_1\.tfrecord: record 0 "):
         adopt(str(directory), CLASS_NAMES, **options())
 
 
 def test_a_second_scan_and_an_empty_folder_are_refused(directory, tmp_path):
     adopt(str(directory), CLASS_NAMES, **options())
-    with pytest.raises(UsageError, match="has a manifest.json already"):
+    with pytest.raises(UsageError, match=rf"{directory} .*manifest\.json"):
         adopt(str(directory), CLASS_NAMES, **options())
-    with pytest.raises(UsageError, match="has no files named SPLIT"):
+    with pytest.raises(UsageError, match=f"{tmp_path}/nothing .*SPLIT"):
         adopt(str(tmp_path / "nothing"), CLASS_NAMES, **options())
 
 
@@ -109,6 +109,6 @@ def test_the_command(directory):
     line = [sys.executable, "-m", "tools.index_tfrecords", f"--data={directory}", f"--size={SIZE}"]
     refused = subprocess.run(line, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert "--classes is missing" in refused.stderr
+    assert "--classes" in refused.stderr
     line.append(f"--classes={','.join(CLASS_NAMES)}")
     assert "2 covid, 2 normal" in subprocess.run(line, capture_output=True, text=True, check=True).stdout

@@ -60,7 +60,7 @@ def test_round_trip(tmp_path):
 
 
 def test_missing_manifest_names_the_directory_and_the_way_out(tmp_path):
-    with pytest.raises(DataError, match=r"no manifest\.json.*make_tfrecords"):
+    with pytest.raises(DataError, match=rf"{tmp_path}/nowhere .*manifest\.json.*make_tfrecords"):
         m.read_manifest(str(tmp_path / "nowhere"))
 
 
@@ -75,21 +75,21 @@ def test_damaged_manifest(tmp_path, text):
 def test_other_schema(tmp_path):
     make_dataset(tmp_path)
     edit(tmp_path, schema="other/9")
-    with pytest.raises(DataError, match="schema 'other/9'"):
+    with pytest.raises(DataError, match=r"manifest\.json .*'other/9'"):
         m.read_manifest(str(tmp_path))
 
 
 def test_counts_that_disagree(tmp_path):
     make_dataset(tmp_path)
     edit(tmp_path, counts={"train": {"a": 7}})
-    with pytest.raises(DataError, match="counts say 7 images, shards say 5"):
+    with pytest.raises(DataError, match=r"manifest\.json .*\b7\b.*\b5\b"):
         m.read_manifest(str(tmp_path))
 
 
 def test_shard_name_cannot_lead_out(tmp_path):
     made = make_dataset(tmp_path)
     edit(tmp_path, shards=[{**vars(made.shards[0]), "name": "../x", "records": 5}])
-    with pytest.raises(DataError, match="leads out"):
+    with pytest.raises(DataError, match=r"manifest\.json .*shard"):
         m.read_manifest(str(tmp_path))
 
 
@@ -97,16 +97,16 @@ def test_missing_and_truncated_shard(tmp_path):
     made = make_dataset(tmp_path)
     path = tmp_path / made.shards[1].name
     path.write_bytes(b"x" * 19)
-    with pytest.raises(DataError, match=r"test-00000-of-00001\.tfrecord is truncated: 19 bytes.*20"):
+    with pytest.raises(DataError, match=r"test-00000-of-00001\.tfrecord .*19 .*20"):
         m.read_manifest(str(tmp_path))
     path.unlink()
-    with pytest.raises(DataError, match=r"test-00000-of-00001\.tfrecord is missing"):
+    with pytest.raises(DataError, match=r"test-00000-of-00001\.tfrecord .*missing"):
         m.read_manifest(str(tmp_path))
 
 
 def test_unknown_split(tmp_path):
     made = make_dataset(tmp_path)
-    with pytest.raises(DataError, match="no split 'val', only train, test"):
+    with pytest.raises(DataError, match=f"{tmp_path} .*'val', .*train, test"):
         made.shards_of("val")
 
 
@@ -116,7 +116,7 @@ def test_damaged_or_foreign_index(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"index\.npy is damaged"):
+    with pytest.raises(DataError, match=r"index\.npy "):
         read_index(made)
     path.unlink()
     with pytest.raises(DataError, match=r"index\.npy"):

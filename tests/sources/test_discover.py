@@ -67,11 +67,11 @@ def test_odd_entries_are_all_in_the_ledger(tmp_path):
 
 
 def test_empty_and_missing_sources(tmp_path):
-    with pytest.raises(DataError, match=f"no images under {tmp_path}"):
+    with pytest.raises(DataError, match=str(tmp_path)):
         discover_images(str(tmp_path))
-    with pytest.raises(UsageError, match="nowhere: no such folder"):
+    with pytest.raises(UsageError, match=f"--source={tmp_path}/nowhere: "):
         discover_images(str(tmp_path / "nowhere"))
-    with pytest.raises(UsageError, match=r"nowhere\.csv: no such"):
+    with pytest.raises(UsageError, match=rf"--source={tmp_path}/nowhere\.csv: "):
         discover_images(str(tmp_path / "nowhere.csv"))
 
 
@@ -99,10 +99,10 @@ def test_csv(tmp_path):
     ("text", "message"),
     [
         (b"file,class\n1.png,a\n", "path,label"),
-        (b"path,label\n1.png,\n", "line 2: path or label is empty"),
-        (b"path,label\n1.png,a\n1.png,b\n", "line 3: 1.png is 'b' here and 'a' above"),
-        (b"path,label,split\n1.png,a,train\n2.png,a,\n", "1 of 2 lines have a split"),
-        (b"path,label\n\xff\xfe,a\n", "not UTF-8"),
+        (b"path,label\n1.png,\n", r"list\.csv line 2: "),
+        (b"path,label\n1.png,a\n1.png,b\n", r"list\.csv line 3: 1\.png .*'b' .*'a'"),
+        (b"path,label,split\n1.png,a,train\n2.png,a,\n", r"list\.csv: 1 of 2 .*split"),
+        (b"path,label\n\xff\xfe,a\n", r"list\.csv .*UTF-8"),
         (b"", "path,label"),
     ],
 )
@@ -149,7 +149,7 @@ def test_one_group_of_nearly_all_is_said_loudly(tmp_path):
 
 def test_group_regex_errors(tmp_path):
     items = items_named(tmp_path, "a/1.png")
-    with pytest.raises(UsageError, match="matches none of 1 paths"):
+    with pytest.raises(UsageError, match="--group_regex=zzz "):
         find_groups(items, "zzz", {})
     with pytest.raises(UsageError, match=r"--group_regex=\("):
         find_groups(items, "(", {})

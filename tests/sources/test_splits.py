@@ -64,7 +64,7 @@ def test_good_splits():
 
 def test_a_group_in_two_split_folders_is_refused_by_name():
     items = [Item(f"{s}/a/p1_{s}", "", "a", 1, 0, split=s) for s in ("train", "test")]
-    with pytest.raises(DataError, match=r"group 'p1' is in two splits: train/a/p1_train.*test/a/p1_test"):
+    with pytest.raises(DataError, match="'p1' .*train/a/p1_train.*test/a/p1_test"):
         splits.splits_of_folders(items, {item.id: "p1" for item in items})
 
 
