@@ -62,6 +62,5 @@ def main() -> int:
 
 def console_main() -> None:
     """Entry point of the command."""
-    define_flags(audit.AuditConfig)
-    define_flags(FindingsOptions)
+    define_flags(audit.AuditConfig, FindingsOptions)
     command.run(main)

@@ -17,20 +17,21 @@ from cxr_data.core.settings import Setting, settings_of
 Config = TypeVar("Config")
 
 
-def define_flags(config: type, *, leave_out: Collection[str] = ()) -> None:
-    """Define a flag for each setting of a dataclass.
+def define_flags(*configs: type, leave_out: Collection[str] = ()) -> None:
+    """Define a flag for each setting of some dataclasses.
 
     Args:
-      config: the dataclass.
+      *configs: the dataclasses.
       leave_out: names of fields for which this command has no flag.
 
     Raises:
       DuplicateFlagError: a flag of that name is there already.
     """
-    hints = typing.get_type_hints(config)
-    for field, setting in settings_of(config):
-        if field.name not in leave_out:
-            _define(setting.flag or field.name, _kind(hints[field.name], setting), setting)
+    for config in configs:
+        hints = typing.get_type_hints(config)
+        for field, setting in settings_of(config):
+            if field.name not in leave_out:
+                _define(setting.flag or field.name, _kind(hints[field.name], setting), setting)
 
 
 def from_flags(config: type[Config], **given: Any) -> Config:

@@ -93,6 +93,12 @@ def settings_of(config: Any) -> Iterator[tuple[dataclasses.Field[Any], Setting]]
             yield field, field.metadata[_KEY]
 
 
+def check_choice(flag: str, value: object, choices: Collection[object]) -> None:
+    """Check a value that must be one of some. Raise UsageError, which names the flag and the choices."""
+    if value not in choices:
+        raise UsageError(f"--{flag}={value}: choose one of {', '.join(map(str, choices))}")
+
+
 def check_settings(config: Any) -> None:
     """Check the choices and bounds that the fields of a dataclass's instance declare.
 
@@ -101,8 +107,8 @@ def check_settings(config: Any) -> None:
     """
     for field, declared in settings_of(config):
         value, flag = getattr(config, field.name), declared.flag or field.name
-        if declared.choices and value not in declared.choices:
-            raise UsageError(f"--{flag}={value}: choose one of {', '.join(map(str, declared.choices))}")
+        if declared.choices:
+            check_choice(flag, value, declared.choices)
         if value is None:
             continue
         if declared.at_least is not None and not value >= declared.at_least:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import UsageError
+from cxr_data.core.settings import check_choice
 from cxr_train.engine.cluster import (
     TF_CONFIG_EXAMPLE,
     Cluster,
@@ -17,10 +18,7 @@ from cxr_train.engine.cluster import (
     join_cluster,
     read_cluster,
 )
-
-STRATEGIES = ("auto", "one", "mirrored", "multiworker")
-PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
-XLA = ("auto", "on", "off")
+from cxr_train.engine.placement_names import PRECISIONS, STRATEGIES, XLA
 
 # Tensor cores for float16 came with Volta (7.0), for bfloat16 with Ampere (8.0).
 _FLOAT16_CAPABILITY = (7, 0)
@@ -141,8 +139,7 @@ def choose_placement(strategy: str, precision: str, xla: str) -> Placement:
         ("precision", precision, PRECISIONS),
         ("xla", xla, XLA),
     ):
-        if value not in known:
-            raise UsageError(f"--{flag}={value}: choose one of {', '.join(known)}")
+        check_choice(flag, value, known)
     gpus = tf.config.list_physical_devices("GPU")
     cluster = read_cluster() if strategy in ("auto", "multiworker") else None
     strategy_choice = _choose_strategy(strategy, len(gpus), cluster)

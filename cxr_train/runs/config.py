@@ -7,9 +7,11 @@ import pathlib
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.settings import check_choice, check_settings, setting
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import InputWorker
 from cxr_data.records.manifest import joined_splits
+from cxr_train.engine.placement_names import PRECISIONS, STRATEGIES, XLA
 from cxr_train.engine.profiler import parse_steps
 from cxr_train.models.backbones import INPUT_RANGES, find_backbone
 from cxr_train.models.head import layers_before_logits
@@ -24,98 +26,103 @@ _FREE = (
 )
 
 
+def parse_head(text: str) -> tuple[int, ...]:
+    """Parses `128-32` to (128, 32); an empty text is a head without hidden layers.
+
+    Raises:
+      UsageError: it is not a list of whole numbers.
+    """
+    try:
+        return tuple(int(width) for width in text.split("-")) if text else ()
+    except ValueError as error:
+        raise UsageError(f"--head={text}: write the widths of the hidden layers like 128-32") from error
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides what a run computes.
 
-    Attributes:
+    Attributes that are no settings of their own, as they are what the command's flags come to:
       backbone: a key of `backbones.BACKBONES`.
       data: directory of the shards.
       run_dir: directory that receives everything the run writes.
-      epochs: passes over the training split.
       batch_size: global batch, over all replicas.
-      learning_rate: of the head, and of the backbone times the recipe's factor.
-      head: widths of the hidden dense layers.
-      dropout: rate of the one dropout layer; 0 for none.
-      dropout_after: name of the layer that it follows, `pooling` or `head_N`, see `classifier.build_model`.
       weights: `none`, `imagenet` or a file.
-      input_range: `unit` or `imagenet`.
-      batch_norm_momentum: of BatchNorm's moving statistics; None for the network's own.
-      precision, xla, strategy: see `strategy.choose_placement`.
-      seed: of the initial weights, the order of the examples and the dropout.
-      train_split: a split in the manifest, or several joined by `+`.
-      validation_split: the split that picks the best epoch, unless it is trained on.
       recipe: how the weights are changed.
       read: how the shards are read.
-      monitor: one of `monitor.MONITORS`; its best epoch is kept as best.keras.
-      early_stopping: ends the run after so many epochs in a row without a better one; 0 for never.
-      save_minutes: the state is saved at least so often while training.
-      deterministic: whether every operation is, see `strategy.make_deterministic`.
-      profile_steps: which steps are traced, such as `10:20`; empty for none.
+
+    Raises:
+      UsageError: a value that no run could use, or values that do not go together.
     """
 
     backbone: str
     data: str
     run_dir: str
-    epochs: int = 50
+    epochs: int = setting(50, "Passes over the training split.", at_least=1, at_most=2**31 - 1)
     batch_size: int = 32
-    learning_rate: float = 1e-4
-    head: tuple[int, ...] = (128, 32)
-    dropout: float = 0.0
-    dropout_after: str = "pooling"
+    learning_rate: float = setting(1e-4, "Peak learning rate of the head, reached at the end of the warm-up.")
+    head: tuple[int, ...] = setting(
+        "128-32", "Widths of the hidden dense layers; none if it is empty.", parse=parse_head
+    )
+    dropout: float = setting(0.0, "Rate of the one dropout layer, below 1; 0: no such layer.")
+    dropout_after: str = setting(
+        "pooling", "Layer that the dropout layer follows: pooling, or head_1 for the first of --head."
+    )
     weights: str = "imagenet"
-    input_range: str = "unit"
-    batch_norm_momentum: float | None = None
-    precision: str = "auto"
-    xla: str = "auto"
-    strategy: str = "auto"
-    seed: int = 0
-    train_split: str = "train"
-    validation_split: str = "validation"
+    input_range: str = setting(
+        "unit",
+        "Range of the pixels that the backbone is given: unit, [0, 1], as in the study, or the one that its "
+        "pretrained weights know.",
+        choices=INPUT_RANGES,
+    )
+    batch_norm_momentum: float | None = setting(
+        None, "Momentum of BatchNorm's moving statistics; the network's own by default."
+    )
+    precision: str = setting("auto", "Keras dtype policy.", choices=PRECISIONS)
+    xla: str = setting("auto", "Whether XLA compiles the step.", choices=XLA)
+    strategy: str = setting(
+        "auto",
+        "Where the run computes: on one device, all of this machine, or those of all machines in TF_CONFIG.",
+        choices=STRATEGIES,
+    )
+    seed: int = setting(0, "Seed of everything that is drawn at random.", at_least=0, at_most=2**32 - 1)
+    train_split: str = setting("train", "Split to train on, or several joined by +, as train+validation.")
+    validation_split: str = setting("validation", "Split that picks the best epoch, unless it is trained on.")
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
     read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
-    monitor: str = "loss"
-    early_stopping: int = 0
-    save_minutes: float = 10.0
-    deterministic: bool = False
-    profile_steps: str = ""
+    monitor: str = setting(
+        "loss", "Validation metric that picks the best epoch, kept as best.keras.", choices=MONITORS
+    )
+    early_stopping: int = setting(
+        0, "Epochs in a row without a better one that end the run; 0: it never ends early.", at_least=0
+    )
+    save_minutes: float = setting(10.0, "Minutes between two saved states, at most.", at_least=0)
+    deterministic: bool = setting(False, "Whether two runs on the same device end with the same bits.")
+    profile_steps: str = setting(
+        "", "Steps of the run, counted from 0, such as 10:20, of which a TensorBoard trace is written."
+    )
 
     def __post_init__(self) -> None:
-        """Raises UsageError for a value that no run could use, naming its flag."""
         find_backbone(self.backbone)
-        if self.input_range not in INPUT_RANGES:
-            raise UsageError(f"--input_range={self.input_range}: choose one of {', '.join(INPUT_RANGES)}")
-        for flag in ("epochs", "batch_size"):
-            if getattr(self, flag) < 1:
-                raise UsageError(f"--{flag}={getattr(self, flag)}: must be at least 1")
-        if self.epochs >= 2**31:
-            raise UsageError(f"--epochs={self.epochs}: must be below 2**31")
+        check_settings(self)
+        if self.batch_size < 1:
+            raise UsageError(f"--batch_size={self.batch_size}: must be at least 1")
         if not 0 < self.learning_rate < math.inf:
             raise UsageError(f"--learning_rate={self.learning_rate}: must be above 0 and finite")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"--dropout={self.dropout}: must be in [0, 1)")
         if self.batch_norm_momentum is not None and not 0 <= self.batch_norm_momentum < 1:
             raise UsageError(f"--batch_norm_momentum={self.batch_norm_momentum}: must be in [0, 1)")
-        if self.monitor not in MONITORS:
-            raise UsageError(f"--monitor={self.monitor}: choose one of {', '.join(MONITORS)}")
         for flag in ("early_stopping", "monitor"):
             if self.held_out_validation is None and getattr(self, flag) != getattr(TrainConfig, flag):
                 raise UsageError(
                     f"--{flag}={getattr(self, flag)}: needs a validation split, and --train_on="
                     f"{self.train_split} trains on it"
                 )
-        if self.early_stopping < 0:
-            raise UsageError(f"--early_stopping={self.early_stopping}: must be at least 0")
-        if not self.save_minutes >= 0:
-            raise UsageError(f"--save_minutes={self.save_minutes}: must be at least 0")
         parse_steps(self.profile_steps)
         if any(width < 1 for width in self.head):
             raise UsageError(f"--head={'-'.join(map(str, self.head))}: widths must be at least 1")
-        places = layers_before_logits(self.head)
-        if self.dropout_after not in places:
-            raise UsageError(f"--dropout_after={self.dropout_after}: choose one of {', '.join(places)}")
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"--seed={self.seed}: must be at least 0 and below 2**32")
+        check_choice("dropout_after", self.dropout_after, layers_before_logits(self.head))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -179,15 +186,3 @@ class TrainConfig:
             raise DataError(f"{path.parent} is not a run directory: it has no {path.name}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path} is not the configuration of a run: {error}") from error
-
-
-def parse_head(text: str) -> tuple[int, ...]:
-    """Parses `128-32` to (128, 32); an empty text is a head without hidden layers.
-
-    Raises:
-      UsageError: it is not a list of whole numbers.
-    """
-    try:
-        return tuple(int(width) for width in text.split("-")) if text else ()
-    except ValueError as error:
-        raise UsageError(f"--head={text}: write the widths of the hidden layers like 128-32") from error

@@ -18,7 +18,9 @@ from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_settings, required, setting, settings_of
 from cxr_data.input.options import ReadOptions
 from cxr_data.synthetic.sample import SampleConfig
+from cxr_train.main import StartOptions
 from cxr_train.recipe.recipe import Recipe
+from cxr_train.runs.config import TrainConfig
 
 # Fields that are no setting of their own: the program gives them.
 GIVEN = {
@@ -30,6 +32,9 @@ GIVEN = {
     SampleConfig: set(),
     ServiceOptions: set(),
     SharderConfig: {"quiet"},
+    StartOptions: set(),
+    # What the flags of StartOptions come to.
+    TrainConfig: {"backbone", "data", "run_dir", "batch_size", "weights", "recipe", "read"},
     VerifyOptions: set(),
 }
 

@@ -76,8 +76,8 @@ def test_a_value_that_no_run_could_use_is_one_line_that_names_its_flag(values, m
             "--warmup_epochs=3.0: must be less than --epochs=3",
         ),
         ({"dropout_after": "head_1"}, "--dropout_after=head_1: needs a --dropout above 0"),
-        ({"epochs": 10**20}, "--epochs=100000000000000000000: must be below"),
-        ({"seed": 2**32}, "--seed=4294967296: must be at least 0 and below"),
+        ({"epochs": 10**20}, "--epochs=100000000000000000000: must be at most"),
+        ({"seed": 2**32}, "--seed=4294967296: must be at most"),
         ({"deterministic": True, "read": ReadOptions(data_service="grpc://a:1")}, "leave out --data_service"),
     ],
 )

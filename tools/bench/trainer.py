@@ -24,7 +24,7 @@ from absl import flags
 
 from cxr_data.core.errors import CxrError, DataError
 from cxr_data.records.manifest import read_manifest
-from cxr_train.engine.strategy import PRECISIONS, XLA
+from cxr_train.engine.placement_names import PRECISIONS, XLA
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.runs.config import TrainConfig
 from tools.bench import output
