@@ -7,15 +7,19 @@ the file but its picture reaches the model.
 """
 
 import io
+import re
 import warnings
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from cxr_data.images import png
+from cxr_data.images import assumed, png
+from cxr_data.images.codestream import read_codestream
 from cxr_data.images.undecodable import Undecodable
+from cxr_data.images.value_range import high_8_bits, mapped, to_8_bits, usual_depth
 
 COLORS = ("gray", "keep")
 MAX_SIDE = 65_535
@@ -33,6 +37,7 @@ class Facts(NamedTuple):
       mode: Pillow's mode, or DICOM's photometric interpretation.
       bits: of one channel.
       quality: the libjpeg quality, 1 to 100, nearest to a JPEG's luma table; 0 for other formats.
+      assumed: letters of what was assumed where the file is silent, see `assumed.WORDS`.
     """
 
     width: int
@@ -41,6 +46,7 @@ class Facts(NamedTuple):
     mode: str
     bits: int
     quality: int
+    assumed: str = ""
 
 
 def sniff(head: bytes) -> str | None:
@@ -61,6 +67,8 @@ def sniff(head: bytes) -> str | None:
         return "BMP"
     if head.startswith((b"\x08\x00", b"\x02\x00")) and len(head) == 132 and head[3] == 0:
         return "DICOM"  # without its preamble: the first tag is of group 8 or 2
+    if head.startswith(b"\x00\x08\x00") and head[4:6].isalpha() and head[4:6].isupper():
+        return "DICOM"  # the same, big-endian
     return None
 
 
@@ -87,7 +95,7 @@ def decode_with_facts(data: bytes, color: str, max_pixels: int) -> tuple[np.ndar
         raise Undecodable("empty", "the file has no bytes")
     kind = sniff(data[:132])
     if kind is None:
-        raise Undecodable("not_an_image", f"it begins with {data[:12]!r}")
+        raise _not_converted(data)
     try:
         return _DECODERS.get(kind, _decode_pillow)(data, kind, color, max_pixels)
     except Undecodable:
@@ -95,25 +103,45 @@ def decode_with_facts(data: bytes, color: str, max_pixels: int) -> tuple[np.ndar
     # Decoders raise almost anything on damaged bytes (OSError, SyntaxError, struct.error,
     # IndexError, MemoryError, ...), and whatever it is, it is this one file's fault.
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        truncated = any(word in text.lower() for word in ("truncated", "end of file", "not enough"))
-        raise Undecodable("truncated" if truncated else "damaged", f"{kind}: {text[:200]}") from error
+        raise _reason_for(error, kind) from error
 
 
-def to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """Scales unsigned integers to uint8 by their range.
+# What begins so, and whether it is an image.
+_OTHERS = (
+    (re.compile(rb"\0\0\0\x0cjP  \r\n|\xff\x4f\xff\x51"), "JPEG 2000", True),
+    (re.compile(rb"\0\0\0\x0cJXL \r\n|\xff\x0a"), "JPEG XL", True),
+    (re.compile(rb"P[1-7]\s"), "PGM, PPM or PBM", True),
+    (re.compile(rb"P[Ff]\s"), "PFM", True),
+    (re.compile(rb"....ftyp(avi|hei|hev|mif1|msf1)", re.DOTALL), "AVIF or HEIC", True),
+    (re.compile(rb"II\xbc"), "JPEG XR", True),
+    (re.compile(rb"8BPS"), "Photoshop", True),
+    (re.compile(rb"NRRD"), "NRRD", True),
+    (re.compile(rb"%PDF"), "PDF", False),
+    (re.compile(rb"PK\x03\x04"), "ZIP", False),
+    (re.compile(rb"\x1f\x8b"), "gzip", False),
+)
 
-    The range is the smallest usual depth (8, 10, 12, 14, 16 bits, or what is needed) that holds
-    the brightest pixel: detectors write 10 to 14 bits into 16-bit files without saying so.
-    """
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.size and int(pixels.min()) < 0:
-        raise Undecodable("unsupported", "negative pixels without a DICOM header that explains them")
-    brightest = int(pixels.max(initial=0))
-    depth = next((d for d in (8, 10, 12, 14, 16) if brightest < 1 << d), brightest.bit_length())
-    top = (1 << depth) - 1
-    return ((pixels.astype(np.uint64) * 255 + top // 2) // top).astype(np.uint8)
+
+def _not_converted(data: bytes) -> Undecodable:
+    """Return the verdict on a file of none of the formats that are converted."""
+    for beginning, name, is_image in _OTHERS:
+        if beginning.match(data):
+            if is_image:
+                return Undecodable("unsupported", f"the format {name}: convert it to PNG or DICOM")
+            return Undecodable("not_an_image", f"the format {name}")
+    return Undecodable("not_an_image", f"it begins with {data[:12]!r}")
+
+
+def _reason_for(error: Exception, kind: str) -> Undecodable:
+    """Return the verdict on a file whose decoder failed, in words of our own."""
+    text = str(error).lower()
+    if isinstance(error, MemoryError):
+        return Undecodable("too_large", f"{kind}: more memory than there is")
+    if any(word in text for word in ("truncated", "end of file", "not enough")):
+        return Undecodable("truncated", f"{kind}: the file ends before its pixels do")
+    if any(word in text for word in ("unsupported", "not supported", "unknown pixel mode")):
+        return Undecodable("unsupported", f"a variant of {kind} that has no decoder here")
+    return Undecodable("damaged", f"{kind}: the decoder refuses the content")
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
@@ -132,11 +160,18 @@ def _decode_png(data: bytes, kind: str, color: str, max_pixels: int) -> tuple[np
     return image if color == "gray" else np.repeat(image[..., None], 3, axis=2), facts
 
 
+def _decode_jpeg(data: bytes, kind: str, color: str, max_pixels: int) -> tuple[np.ndarray, Facts]:
+    stream = read_codestream(data)
+    if stream is not None and (stream.kind, stream.bits) != ("JPEG", 8):
+        raise Undecodable("unsupported", f"a {stream.kind} file of {stream.bits} bits: convert it to PNG")
+    return _decode_pillow(data, kind, color, max_pixels)
+
+
 def _decode_pillow(data: bytes, kind: str, color: str, max_pixels: int) -> tuple[np.ndarray, Facts]:
     with warnings.catch_warnings():
         # Pillow warns of odd metadata, which changes no pixel.
         warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data), formats=[kind]) as image:
+        with _opened(data, kind) as image:
             check_pixels(*image.size, max_pixels)
             facts = _facts_of(image, data, kind)
             if kind == "JPEG" and color == "gray":
@@ -144,8 +179,17 @@ def _decode_pillow(data: bytes, kind: str, color: str, max_pixels: int) -> tuple
                 # the way through RGB and back.
                 image.draft("L", image.size)
             image.load()
-            upright = _upright(image)
+            upright = _upright(_in_8_bits(image, data) if facts.assumed else image)
             return _to_gray(upright) if color == "gray" else _to_rgb(upright), facts
+
+
+def _opened(data: bytes, kind: str) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=[kind])
+    except UnidentifiedImageError:
+        if kind == "TIFF":
+            TiffImagePlugin.TiffImageFile(io.BytesIO(data))  # which says why
+        raise
 
 
 def _facts_of(image: Image.Image, data: bytes, kind: str) -> Facts:
@@ -156,7 +200,46 @@ def _facts_of(image: Image.Image, data: bytes, kind: str) -> Facts:
     else:
         bits = 1 if mode == "1" else 16 if mode.startswith("I;16") else 32 if mode in ("I", "F") else 8
     table = getattr(image, "quantization", {}).get(0) if kind == "JPEG" else None
-    return Facts(*image.size, kind, mode, bits, jpeg_quality(tuple(table)) if table else 0)
+    quality = jpeg_quality(tuple(table)) if table else 0
+    return Facts(*image.size, kind, mode, bits, quality, assumed.RANGE if _is_deep(image, data) else "")
+
+
+def _is_deep(image: Image.Image, data: bytes) -> bool:
+    """Return whether the pixels have more than 8 bits, of which nothing says how many are used."""
+    if image.format == "PNG":
+        return data[24] == 16
+    bits = np.max(getattr(image, "tag_v2", {}).get(258, 8))  # of each sample of a TIFF
+    return image.mode.startswith("I") or bool(bits > 8 and image.mode == "RGB")
+
+
+def _in_8_bits(image: Image.Image, data: bytes) -> Image.Image:
+    """Return an image of more than 8 bits in 8, by the range that it uses, its orientation still to apply."""
+    small = _gray_in_8_bits(image) if image.mode.startswith("I") else _color_in_8_bits(image, data)
+    small.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return small
+
+
+def _gray_in_8_bits(image: Image.Image) -> Image.Image:
+    pixels = np.asarray(image)
+    if int(pixels.min(initial=0)) < 0:
+        raise Undecodable("unsupported", "negative pixels without a DICOM header that explains them")
+    depth = usual_depth(int(pixels.max(initial=0)))
+    gray = mapped(pixels, lambda values: to_8_bits(values, depth))
+    # Pillow inverts WhiteIsZero for 8 bits, not for more.
+    white_is_zero = getattr(image, "tag_v2", {}).get(262, 1) == 0
+    return Image.fromarray(255 - gray if white_is_zero else gray)
+
+
+def _color_in_8_bits(image: Image.Image, data: bytes) -> Image.Image:
+    # Pillow has only the high bytes, which are right where 16 bits are used.
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:-1] != (image.height, image.width):
+        raise Undecodable("unsupported", "colours of more than 8 bits, of which the used ones are not known")
+    depth = usual_depth(int(pixels[..., :3].max(initial=0)))
+    colors = high_8_bits(pixels[..., 2::-1], depth)
+    if pixels.shape[2] == 4:
+        return Image.fromarray(np.dstack([colors, high_8_bits(pixels[..., 3], 16)]))
+    return Image.fromarray(np.ascontiguousarray(colors))
 
 
 # The luma table of quality 50 in natural order (ITU-T T.81, table K.1), which libjpeg scales.
@@ -189,23 +272,12 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_gray(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):
-        pixels = np.asarray(image)
-        return to_8_bits(_white_is_bright(image, pixels))
     opaque = _opaque(image)
     return np.asarray(opaque if opaque.mode == "L" else opaque.convert("L"))
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):
-        return np.repeat(_to_gray(image)[..., None], 3, axis=2)
     return np.asarray(_opaque(image).convert("RGB"))
-
-
-def _white_is_bright(image: Image.Image, pixels: np.ndarray) -> np.ndarray:
-    photometric = getattr(image, "tag_v2", {}).get(262, 1)
-    # Pillow inverts WhiteIsZero for 8 bits, not for 16.
-    return np.iinfo(np.uint16).max - pixels if photometric == 0 and pixels.dtype == np.uint16 else pixels
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -220,10 +292,8 @@ def _opaque(image: Image.Image) -> Image.Image:
 def _decode_dicom(data: bytes, kind: str, color: str, max_pixels: int) -> tuple[np.ndarray, Facts]:
     from cxr_data.images import dicom  # pydicom is not needed for anything else
 
-    header = dicom.read_header(data)
-    pixels = dicom.decode_first_frame(data, header, max_pixels)
-    mode, bits = str(header.get("PhotometricInterpretation", "")), int(header.get("BitsStored", 8))
-    facts = Facts(int(header.Columns), int(header.Rows), kind, mode, bits, 0)
+    pixels, layout, letters = dicom.decode_dicom(data, max_pixels)
+    facts = Facts(layout.columns, layout.rows, kind, layout.photometric, layout.stored, 0, letters)
     if pixels.ndim == 2 and color == "keep":
         return np.repeat(pixels[..., None], 3, axis=2), facts
     if pixels.ndim == 3 and color == "gray":
@@ -231,4 +301,4 @@ def _decode_dicom(data: bytes, kind: str, color: str, max_pixels: int) -> tuple[
     return pixels, facts
 
 
-_DECODERS = {"PNG": _decode_png, "DICOM": _decode_dicom}
+_DECODERS = {"PNG": _decode_png, "JPEG": _decode_jpeg, "DICOM": _decode_dicom}

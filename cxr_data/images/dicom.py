@@ -1,230 +1,297 @@
-"""DICOM: the header by pydicom, the pixels by tensorflow-io, the look by both rules of the standard.
+"""A DICOM file as it is meant to be looked at, in 8 bits, white for dense.
 
-tensorflow-io decodes every common transfer syntax of MONOCHROME2 exactly, but it inverts
-MONOCHROME1 by itself and inexactly, ignores windows, distorts rescaled, signed and
-overlaid images, and fills up pixels that are cut off. So the stored values are taken from
-it where they are plain (MONOCHROME1 under the name of 2), and from pydicom where
-not; rescale, VOI LUT or window, and inversion follow here, in the standard's order
-(PS3.4 N.2.1).
+    header -> stored values -> modality LUT or rescale -> VOI LUT or window, or a range -> inversion
+
+in the standard's order (PS3.4 N.2.1). A linear rescale moves no grey level where no window follows, so the
+range of a picture without one is that of its stored values, by the same rule as for other formats.
 """
 
-import hashlib
-import hmac
-import io
-import re
-import warnings
-import zlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
+from cxr_data.images import assumed
+from cxr_data.images.decode import check_pixels
+from cxr_data.images.dicom_frame import Layout, first_frame, layout_of
+from cxr_data.images.dicom_header import Header, read_header
 from cxr_data.images.undecodable import Undecodable
+from cxr_data.images.value_range import high_8_bits, mapped, to_8_bits, usual_depth
 
 
-def read_header(data: bytes) -> Any:
-    """The header as a pydicom Dataset, without the pixels. Raises Undecodable if it is none."""
-    import pydicom
+class Look(NamedTuple):
+    """A decoded file.
 
-    _refuse_bomb(data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd values in tags that are not used here
-        try:
-            # force: some archives leave out the 128-byte preamble; decode.sniff has looked already.
-            return pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
-        except Exception as error:  # pydicom raises anything on damaged bytes
-            raise Undecodable("damaged", f"DICOM header: {error}") from error
-
-
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_LARGEST_INFLATED = 1 << 30
-
-
-def _refuse_bomb(data: bytes) -> None:
-    """Raises Undecodable if a deflated file inflates to more than any image: pydicom inflates all of it."""
-    if data[128:132] != b"DICM" or _DEFLATED not in data[132:2048]:
-        return
-    # The meta header begins with its own length; what follows it is one raw deflate stream (PS3.5 A.5).
-    start = 144 + int.from_bytes(data[140:144], "little")
-    try:
-        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], _LARGEST_INFLATED + 1)
-    except zlib.error as error:
-        raise Undecodable("damaged", f"DICOM header: {error}") from error
-    if len(inflated) > _LARGEST_INFLATED:
-        raise Undecodable("too_large", f"a deflated DICOM file of more than {_LARGEST_INFLATED} bytes")
-
-
-def patient_of(header: Any) -> str:
-    """PatientID with its issuer, or "" where there is none."""
-    patient = str(header.get("PatientID", "") or "").strip()
-    issuer = str(header.get("IssuerOfPatientID", "") or "").strip()
-    return f"{issuer}|{patient}" if patient else ""
-
-
-def identity_of(header: Any) -> str:
-    """What the salt is made of: the identifiers of one file."""
-    return "|".join(str(header.get(name, "")) for name in ("PatientID", "StudyInstanceUID", "SOPInstanceUID"))
-
-
-def salt_of(identities: Iterable[str]) -> bytes:
-    """The salt of a dataset: known to whoever has all its headers, and to nobody else.
-
-    It is never written, and being a function of the inputs it is the same when a run is
-    repeated, resumed, or made on another machine.
+    Attributes:
+      pixels: uint8, [H, W] for monochrome, [H, W, 3] for colour.
+      layout: of the file.
+      assumed: letters of what was assumed, see `assumed.WORDS`.
     """
-    digest = hashlib.sha256()
-    for identity in sorted(identities):
-        digest.update(len(identity).to_bytes(8, "little") + identity.encode("utf-8", "replace"))
-    return digest.digest()
+
+    pixels: np.ndarray
+    layout: Layout
+    assumed: str
 
 
-def pseudonym(patient: str, salt: bytes) -> str:
-    """The group that stands for a patient in records."""
-    return "patient-" + hmac.new(salt, patient.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:16]
-
-
-def decode_first_frame(data: bytes, header: Any, max_pixels: int) -> np.ndarray:
-    """Decodes the first frame as it is meant to be looked at, white for dense.
+def decode_dicom(data: bytes, max_pixels: int) -> Look:
+    """Decode the first frame.
 
     Args:
       data: the whole file.
-      header: of `data`, from `read_header`.
       max_pixels: larger images are refused before their pixels are touched.
 
-    Returns:
-      uint8, [H, W] for monochrome, [H, W, 3] for colour.
-
     Raises:
-      Undecodable: no pixels, an unknown photometric interpretation, or more than `max_pixels`.
+      Undecodable: with the reason for the quarantine.
     """
-    rows, columns = int(header.get("Rows", 0) or 0), int(header.get("Columns", 0) or 0)
-    if not rows or not columns:
-        raise Undecodable("unsupported", "a DICOM file without an image")
-    if rows * columns > max_pixels:
-        raise Undecodable("too_large", f"{columns}x{rows} pixels")
-    _refuse_truncated(data, header)
-    photometric = str(header.get("PhotometricInterpretation", ""))
-    if not photometric.startswith("MONOCHROME"):
-        return _color(data)
-    stored = _stored_by_tensorflow(data) if _is_plain(header) else _stored_by_pydicom(data)
-    bright = _windowed(stored, header)
-    return 255 - bright if photometric == "MONOCHROME1" else bright
+    header = read_header(data, with_pixels=True)
+    if not header.has("Rows"):
+        header = read_header(data)  # of a file that is cut off in its pixels, pydicom keeps nothing
+    layout = layout_of(header)
+    check_pixels(layout.columns, layout.rows, max_pixels)
+    stored, photometric = first_frame(header, layout)
+    notes: set[str] = set()
+    if photometric == "PALETTE COLOR":
+        pixels = _through_palette(header, stored, notes)
+    elif photometric.startswith("MONOCHROME"):
+        pixels = _monochrome(header, layout, stored, notes)
+    else:
+        pixels = _color(layout, stored, notes)
+    if header.defaults:
+        notes.add(assumed.DEFAULT)
+    return Look(pixels, layout, "".join(letter for letter in assumed.WORDS if letter in notes))
 
 
-def _is_plain(header: Any) -> bool:
-    """Whether tensorflow-io gives the stored values (see the head of this file)."""
-    return (
-        int(header.get("PixelRepresentation", 0)) == 0
-        and int(header.get("SamplesPerPixel", 1)) == 1
-        and float(header.get("RescaleSlope", 1) or 1) == 1
-        and float(header.get("RescaleIntercept", 0) or 0) == 0
-        and "ModalityLUTSequence" not in header
-        and not any(0x6000 <= element.tag.group <= 0x60FF for element in header)
-        and int(header.get("BitsStored", 16)) <= 16
-        and bool(header.original_encoding[1])  # little-endian, as _MONOCHROME1 expects
-    )
+def _color(layout: Layout, stored: np.ndarray, notes: set[str]) -> np.ndarray:
+    if layout.signed:
+        raise Undecodable("unsupported", "a DICOM image of signed colours")
+    if layout.stored <= 8:
+        return stored.astype(np.uint8)
+    notes.add(assumed.RANGE)
+    return high_8_bits(stored, usual_depth(int(stored.max(initial=0)), layout.stored))
 
 
-# (0028,0004), perhaps CS, length 12: the value may be renamed in place.
-_MONOCHROME1 = re.compile(rb"(\x28\x00\x04\x00(?:CS\x0c\x00|\x0c\x00\x00\x00)MONOCHROME)1")
+# -- monochrome --------------------------------------------------------------------------------
 
 
-def _stored_by_tensorflow(data: bytes) -> np.ndarray:
-    """Stored values [H, W] uint16."""
-    import tensorflow as tf
-    import tensorflow_io as tfio
-
-    renamed = _MONOCHROME1.sub(rb"\g<1>2", data, count=1)
-    try:
-        image = tfio.image.decode_dicom_image(
-            renamed, color_dim=True, on_error="strict", dtype=tf.uint16
-        ).numpy()
-    except tf.errors.OpError as error:
-        raise Undecodable("damaged", f"DICOM: {error.message}") from error
-    if image.ndim != 4 or not image.size:
-        raise Undecodable("damaged", "DICOM: no pixels")
-    return np.asarray(image[0, ..., 0])
+def _monochrome(header: Header, layout: Layout, stored: np.ndarray, notes: set[str]) -> np.ndarray:
+    padding = _padding(header, layout, stored)
+    picture = stored if padding is None else stored[~padding]
+    to_gray = _grays(header, layout, picture, notes)
+    if layout.photometric == "MONOCHROME1":
+        gray = mapped(stored, lambda values: 255 - to_gray(values))
+    else:
+        gray = mapped(stored, to_gray)
+    if padding is not None:
+        gray[padding] = 0
+    return gray
 
 
-def _refuse_truncated(data: bytes, header: Any) -> None:
-    """Raises Undecodable if pixels are missing: the decoders would make some up."""
-    whole = _read_whole(data)  # raises if an encapsulated stream has no end
-    if "PixelData" not in whole:
-        raise Undecodable("truncated", "DICOM: no pixels")
-    if not whole.file_meta.TransferSyntaxUID.is_compressed:
-        samples = int(header.Rows) * int(header.Columns) * int(header.get("SamplesPerPixel", 1))
-        expected = samples * int(header.get("BitsAllocated", 8)) // 8
-        if len(whole.PixelData) < expected and "YBR" not in str(header.PhotometricInterpretation):
-            raise Undecodable("truncated", f"DICOM: {len(whole.PixelData)} of {expected} bytes of pixels")
+def _padding(header: Header, layout: Layout, stored: np.ndarray) -> np.ndarray | None:
+    """Return where the pixels are padding, bool [H, W], or None where there is none."""
+    value = header.whole("PixelPaddingValue")
+    if value is None:
+        return None
+    limit = header.whole("PixelPaddingRangeLimit")
+    ends = [_as_stored(end, layout) for end in (value, value if limit is None else limit)]
+    where = (stored >= min(ends)) & (stored <= max(ends))
+    return where if where.any() else None
 
 
-def _read_whole(data: bytes) -> Any:
-    import pydicom
-
-    whole = pydicom.dcmread(io.BytesIO(data), force=True)
-    if "TransferSyntaxUID" not in whole.file_meta:
-        # Without a preamble nothing states the syntax, and only the uncompressed ones occur.
-        implicit = whole.original_encoding[0]
-        whole.file_meta.TransferSyntaxUID = (
-            pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
-        )
-    return whole
+def _as_stored(value: int, layout: Layout) -> int:
+    """Return a value as samples have it: writers state signed ones as unsigned, and the other way round."""
+    wrapped = value % (1 << layout.allocated)
+    return wrapped - (1 << layout.allocated) if layout.signed and wrapped >> layout.allocated - 1 else wrapped
 
 
-def _stored_by_pydicom(data: bytes) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pixels = _read_whole(data).pixel_array
-    return pixels[0] if pixels.ndim == 3 else pixels
+Grays = Callable[[np.ndarray], np.ndarray]
+"""From stored values, integers of any shape, to uint8."""
 
 
-def _color(data: bytes) -> np.ndarray:
-    from pydicom.pixels import apply_color_lut, convert_color_space
+def _grays(header: Header, layout: Layout, picture: np.ndarray, notes: set[str]) -> Grays:
+    """Return the way to grey levels that a header states.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        whole = _read_whole(data)
-        pixels = whole.pixel_array
-        pixels = pixels[0] if pixels.ndim == 4 else pixels
-        photometric = str(whole.PhotometricInterpretation)
-        if photometric == "PALETTE COLOR":
-            pixels = apply_color_lut(pixels, whole)
-        elif photometric.startswith("YBR") and not whole.file_meta.TransferSyntaxUID.is_compressed:
-            # The decoders of compressed syntaxes have done this already.
-            pixels = convert_color_space(pixels, photometric, "RGB")
-    if pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise Undecodable("unsupported", f"photometric interpretation {photometric!r}")
-    return pixels if pixels.dtype == np.uint8 else (pixels >> (int(whole.BitsStored) - 8)).astype(np.uint8)
+    Args:
+      header: of the file.
+      layout: of the file.
+      picture: the stored values that are no padding.
+      notes: what is assumed is added.
+    """
+    slope, intercept = _rescale(header)
+    first_table = _Table.of(header, "ModalityLUTSequence", notes)
+    table = _Table.of(header, "VOILUTSequence", notes)
 
+    def values_of(stored: np.ndarray) -> np.ndarray:
+        if first_table:
+            return first_table.look_up(stored)
+        return stored if (slope, intercept) == (1, 0) else stored.astype(np.float64) * slope + intercept
 
-def _windowed(stored: np.ndarray, header: Any) -> np.ndarray:
-    """Modality LUT, then the first VOI LUT or window, or the full range of the bits stored."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        values = apply_modality_lut(stored, header)
-        if header.get("VOILUTSequence"):
-            values = apply_voi_lut(values, header)
-        elif header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
-            values = apply_windowing(values, header)
-    low, high = _output_range(header)
-    scaled = (np.asarray(values, np.float64) - low) * (255.0 / (high - low))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    if table:
+        depth = table.depth(notes)
+        return lambda stored: to_8_bits(table.look_up(values_of(stored)), depth)
+    if window := _Window.of(header, notes):
+        ends = _nominal_range(layout, slope, intercept, first_table)
+        return lambda stored: window.apply(values_of(stored), *ends)
+    if first_table:
+        depth = first_table.depth(notes)
+        return lambda stored: to_8_bits(first_table.look_up(stored), depth)
+    return _by_range(layout, picture, slope < 0, notes)
 
 
-def _output_range(header: Any) -> tuple[float, float]:
-    """Smallest and largest value that the VOI transformation, or its absence, can give."""
-    if header.get("VOILUTSequence"):
-        bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
-        return 0.0, float((1 << bits) - 1)
-    bits, signed = int(header.get("BitsStored", 16)), int(header.get("PixelRepresentation", 0))
-    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
-    if header.get("ModalityLUTSequence"):
-        return 0.0, float((1 << int(header.ModalityLUTSequence[0].LUTDescriptor[2])) - 1)
-    slope, intercept = (
-        float(header.get("RescaleSlope", 1) or 1),
-        float(header.get("RescaleIntercept", 0) or 0),
-    )
-    ends = (low * slope + intercept, high * slope + intercept)
+def _rescale(header: Header) -> tuple[float, float]:
+    """Return slope and intercept; what is absent beside the other, empty or 0 counts as 1 and 0."""
+    if not header.has("RescaleSlope") and not header.has("RescaleIntercept"):
+        return 1.0, 0.0
+    slopes, intercepts = header.numbers("RescaleSlope"), header.numbers("RescaleIntercept")
+    slope = slopes[0] if slopes else 0.0
+    if not slope or not intercepts:
+        header.defaults.add("RescaleSlope")
+    return slope or 1.0, intercepts[0] if intercepts else 0.0
+
+
+def _by_range(layout: Layout, picture: np.ndarray, negative: bool, notes: set[str]) -> Grays:
+    """Return the way to grey levels of a file that states none."""
+    darkest, brightest = (int(picture.min()), int(picture.max())) if picture.size else (0, 0)
+    if layout.stored <= 8 and not layout.signed:
+        floor, depth = 0, layout.stored
+    else:
+        notes.add(assumed.RANGE)
+        # A power of two, as the depth is one, so that pictures of one detector have one range.
+        floor = 0 if darkest >= 0 else -(1 << (-darkest - 1).bit_length())
+        depth = usual_depth(brightest - floor, layout.stored)
+
+    def to_gray(stored: np.ndarray) -> np.ndarray:
+        gray = to_8_bits(stored - floor, depth)
+        return 255 - gray if negative else gray
+
+    return to_gray
+
+
+def _nominal_range(
+    layout: Layout, slope: float, intercept: float, first_table: "_Table | None"
+) -> tuple[float, float]:
+    """Return the smallest and largest value that the modality transformation can give."""
+    if first_table:
+        return 0.0, float((1 << first_table.bits) - 1)
+    half = 1 << layout.stored - 1
+    low, high = (-half, half - 1) if layout.signed else (0, 2 * half - 1)
+    ends = low * slope + intercept, high * slope + intercept
     return min(ends), max(ends)
+
+
+class _Window(NamedTuple):
+    """A window (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+
+    center: float
+    width: float
+    function: str
+
+    @classmethod
+    def of(cls, header: Header, notes: set[str]) -> "_Window | None":
+        """Return the first window that can be applied; None where there is none, or none can be."""
+        function = header.text("VOILUTFunction").upper()
+        if function not in ("", "LINEAR", "LINEAR_EXACT", "SIGMOID"):
+            header.defaults.add("VOILUTFunction")
+        function = function if function in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
+        for center, width in zip(header.numbers("WindowCenter"), header.numbers("WindowWidth"), strict=False):
+            if width >= 1 or (width > 0 and function != "LINEAR"):
+                return cls(center, width, function)
+        if header.has("WindowCenter") or header.has("WindowWidth"):
+            notes.add(assumed.WINDOW)
+        return None
+
+    def apply(self, values: np.ndarray, low: float, high: float) -> np.ndarray:
+        """Return the grey levels of values of any shape: uint8.
+
+        Args:
+          values: after the modality transformation.
+          low, high: what they can be. They cancel out, but for the rounding that pydicom's viewers see.
+        """
+        values, center, width = values.astype(np.float64), self.center, self.width
+        if self.function == "LINEAR":
+            center, width = center - 0.5, width - 1
+        with np.errstate(all="ignore"):  # a width of 0 has no value between, and steep sigmoids overflow
+            if self.function == "SIGMOID":
+                seen = (high - low) / (1 + np.exp(-4 * (values - center) / width)) + low
+            else:
+                seen = ((values - center) / width + 0.5) * (high - low) + low
+                seen = np.where(values > center + width / 2, high, seen)
+                seen = np.where(values <= center - width / 2, low, seen)
+        return np.clip(np.rint((seen - low) * (255.0 / (high - low))), 0, 255).astype(np.uint8)
+
+
+class _Table(NamedTuple):
+    """A lookup table (PS3.3 C.11.1 and C.11.2)."""
+
+    first: int
+    bits: int
+    data: np.ndarray
+
+    @classmethod
+    def of(cls, header: Header, sequence: str, notes: set[str]) -> "_Table | None":
+        """Return the first table of a sequence; None where there is none, or it cannot be applied."""
+        for item in header.items(sequence)[:1]:
+            descriptor = [int(number) for number in item.numbers("LUTDescriptor")]
+            data = _table_data(header, item.value("LUTData"), descriptor[0] if descriptor else 0)
+            if len(descriptor) == 3 and data.size and 1 <= descriptor[2] <= 16:
+                return cls(descriptor[1], descriptor[2], data)
+            notes.add(assumed.WINDOW)
+        return None
+
+    def look_up(self, values: np.ndarray) -> np.ndarray:
+        """Return the entries for values of any shape; those beyond an end get that end's."""
+        return self.data[np.clip(np.floor(values - self.first), 0, self.data.size - 1).astype(np.intp)]
+
+    def depth(self, notes: set[str]) -> int:
+        """Return the bits of the entries' range: of the data, whatever the descriptor claims."""
+        found = usual_depth(int(self.data.max()), self.bits)
+        if found != self.bits:
+            notes.add(assumed.TABLE)
+        return found
+
+
+def _table_data(header: Header, value: object, entries: int) -> np.ndarray:
+    """Return the entries of a table, at most as many as are stated (0: 65,536): int64 [N], empty for none."""
+    entries = entries or 1 << 16
+    if isinstance(value, bytes):
+        order = "<" if header.dataset.original_encoding[1] else ">"
+        kind = np.dtype(np.uint8) if len(value) in (entries, entries + 1) else np.dtype(f"{order}u2")
+        whole = len(value) // kind.itemsize * kind.itemsize
+        return np.frombuffer(value[:whole], kind).astype(np.int64)[:entries]
+    try:
+        return np.atleast_1d(np.asarray(value, np.int64))[:entries]
+    except (TypeError, ValueError, OverflowError):
+        return np.empty(0, np.int64)
+
+
+# -- palettes ----------------------------------------------------------------------------------
+
+
+def _through_palette(header: Header, stored: np.ndarray, notes: set[str]) -> np.ndarray:
+    """Return the colours of palette indices: uint8 [H, W, 3]."""
+    descriptor = [int(number) for number in header.numbers("RedPaletteColorLookupTableDescriptor")]
+    if len(descriptor) != 3:
+        raise Undecodable("damaged", "a DICOM image of palette colours without a palette")
+    tables = [
+        _table_data(header, header.value(f"{color}PaletteColorLookupTableData"), descriptor[0])
+        for color in ("Red", "Green", "Blue")
+    ]
+    if not all(table.size for table in tables):
+        tables = _segmented_tables(header, descriptor)
+    last = min(table.size for table in tables) - 1
+    index = np.clip(stored.astype(np.int64) - descriptor[1], 0, last)
+    depth = usual_depth(max(int(table.max()) for table in tables), descriptor[2])
+    if depth != descriptor[2]:
+        notes.add(assumed.TABLE)
+    return np.dstack([high_8_bits(table, depth)[index] for table in tables])
+
+
+def _segmented_tables(header: Header, descriptor: list[int]) -> list[np.ndarray]:
+    from pydicom.pixels import apply_color_lut
+
+    entries, first, _ = descriptor
+    index = np.arange(entries or 1 << 16) + first
+    try:
+        colors = apply_color_lut(index, header.dataset)
+    except Exception as error:  # pydicom raises anything on damaged bytes
+        raise Undecodable("damaged", "the palette of a DICOM image cannot be read") from error
+    return [colors[:, channel].astype(np.int64) for channel in range(3)]

@@ -78,7 +78,7 @@ def _inflate(compressed: bytes, expected: int) -> bytes:
     try:
         raw: bytes = stream.decompress(compressed, expected + 1)
     except (zlib.error, inflater.error) as error:
-        raise Undecodable("damaged", f"the PNG's compressed data: {error}") from error
+        raise Undecodable("damaged", "the PNG's compressed data cannot be inflated") from error
     if len(raw) != expected or not stream.eof:
         raise Undecodable("damaged", f"the PNG holds {len(raw)} of {expected} bytes of pixels")
     return raw

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
-from cxr_data.images import decode, dicom
+from cxr_data.images import decode, dicom_header, dicom_patient
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.sources.discover import Item
@@ -128,16 +128,16 @@ def patients_in_headers(items: Sequence[Item], threads: int) -> dict[str, str]:
 
     def identify(item: Item) -> tuple[str, str]:
         try:
-            header = dicom.read_header(read_source(item.path, 1 << 28, item.bytes))
+            header = dicom_header.read_header(read_source(item.path, 1 << 28, item.bytes))
         except Undecodable:
             return "", ""  # it will be quarantined when it is converted
-        return dicom.patient_of(header), dicom.identity_of(header)
+        return dicom_patient.patient_of(header), dicom_patient.identity_of(header)
 
     with ThreadPoolExecutor(threads) as pool:
         identities = list(pool.map(identify, files))
-    salt = dicom.salt_of(identity for _, identity in identities)
+    salt = dicom_patient.salt_of(identity for _, identity in identities)
     pairs = zip(files, identities, strict=True)
-    return {item.id: dicom.pseudonym(patient, salt) for item, (patient, _) in pairs if patient}
+    return {item.id: dicom_patient.pseudonym(patient, salt) for item, (patient, _) in pairs if patient}
 
 
 def _head(item: Item) -> bytes:

@@ -1,10 +1,13 @@
 """Every format to 8-bit pixels, and every damage to a reason."""
 
+import gzip
 import struct
 import subprocess
 import sys
 import zlib
 
+import cv2
+import imagecodecs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,14 +15,22 @@ from hypothesis import strategies as st
 from PIL import Image
 from sharder_fixtures import encoded, picture
 
-from cxr_data.images import decode as module
 from cxr_data.images import png
-from cxr_data.images.decode import decode_pixels
+from cxr_data.images.decode import decode_pixels, decode_with_facts
 from cxr_data.images.undecodable import Undecodable
+from cxr_data.images.value_range import to_8_bits, usual_depth
 from cxr_data.sources.quarantine import REASONS
 
 GRAY = picture(1)
 MAX = 10**8
+
+
+def tiff_of_10_bits():
+    """Packed, which Pillow reads for 12 bits only."""
+    data = bytearray(encoded(np.zeros((4, 4), np.uint16), "TIFF"))
+    entry = data.index(struct.pack("<HHI", 258, 3, 1))  # BitsPerSample
+    data[entry + 8 : entry + 10] = struct.pack("<H", 10)
+    return bytes(data)
 
 
 def reason_of(data, color="gray", max_pixels=MAX):
@@ -97,9 +108,40 @@ def test_16_bits_made_of_8_are_the_same_picture():
     np.testing.assert_array_equal(decode_pixels(encoded(Image.fromarray(wide)), "gray", MAX), GRAY)
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_white_is_zero_is_the_negative_of_the_range(bits):
+    wide = (GRAY.astype(np.uint32) * ((1 << bits) - 1) // 255).astype(np.uint16)
+    bright = decode_pixels(encoded(Image.fromarray(wide), "TIFF"), "gray", MAX)
+    dark = decode_pixels(encoded(Image.fromarray(wide), "TIFF", tiffinfo={262: 0}), "gray", MAX)
+    np.testing.assert_array_equal(dark, 255 - bright)
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_deep_colours_are_scaled_by_the_depth_they_use(kind, bits):
+    colors = np.dstack([picture(1), picture(2), picture(3)])
+    colors[0, 0] = 255
+    data = cv2.imencode(f".{kind}", colors[..., ::-1].astype(np.uint16) << bits - 8)[1].tobytes()
+    pixels, facts = decode_with_facts(data, "keep", MAX)
+    np.testing.assert_array_equal(pixels, colors)
+    assert facts.assumed == "R"
+
+
+def test_deep_transparency_is_composited_on_black():
+    colors = np.dstack([picture(1), picture(2), picture(3)]).astype(np.uint16) << 4
+    alpha = np.full_like(GRAY, 65_535, np.uint16)
+    alpha[:10] = 0
+    data = cv2.imencode(".png", np.dstack([colors[..., ::-1], alpha]))[1].tobytes()
+    expected = np.where(alpha[..., None] == 0, 0, colors >> 4)
+    np.testing.assert_array_equal(decode_pixels(data, "keep", MAX), expected)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
-def test_orientation_is_applied(kind, orientation):
+def test_orientation_is_applied(kind, deep, orientation):
+    if deep and kind == "JPEG":
+        pytest.skip("JPEG has 8 bits")
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"tiffinfo": {274: orientation}} if kind == "TIFF" else {"exif": exif}
@@ -130,6 +172,44 @@ def test_gif_gives_its_first_frame():
 )
 def test_reasons(data, reason):
     assert reason_of(data) == reason
+
+
+DEEP = GRAY.astype(np.uint16) << 4
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (encoded(GRAY, "JPEG2000"), "unsupported: the format JPEG 2000"),
+        (imagecodecs.jpeg2k_encode(GRAY, codecformat="J2K"), "unsupported: the format JPEG 2000"),
+        (encoded(GRAY, "PPM"), "unsupported: the format PGM, PPM or PBM"),
+        (encoded(GRAY, "AVIF"), "unsupported: the format AVIF or HEIC"),
+        (imagecodecs.jpeg8_encode(DEEP, bitspersample=12), "unsupported: a JPEG file of 12 bits"),
+        (imagecodecs.jpeg8_encode(GRAY, lossless=True), "unsupported: a lossless JPEG file of 8 bits"),
+        (imagecodecs.jpegls_encode(GRAY), "unsupported: a JPEG-LS file of 8 bits"),
+        (tiff_of_10_bits(), "unsupported: a variant of TIFF that has no decoder here"),
+        (b"PK\x03\x04" + bytes(200), "not_an_image: the format ZIP"),
+        (gzip.compress(encoded(GRAY)), "not_an_image: the format gzip"),
+        (b"%PDF-1.7" + bytes(200), "not_an_image: the format PDF"),
+    ],
+)
+def test_what_is_not_converted_is_named(data, words):
+    with pytest.raises(Undecodable) as caught:
+        decode_pixels(data, "gray", MAX)
+    assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP"])
+def test_no_text_of_a_library_is_in_a_refusal(kind):
+    content, refused = encoded(Image.fromarray(GRAY).convert("RGB"), kind), 0
+    for stop in range(20, len(content), max(len(content) // 40, 1)):
+        for data in (content[:stop], content[:stop] + bytes(len(content) - stop)):
+            try:
+                decode_pixels(data, "gray", MAX)
+            except Undecodable as error:
+                refused += 1
+                assert str(error.__cause__ or "nothing at all") not in str(error)
+    assert refused
 
 
 def test_too_large_is_decided_by_the_header():
@@ -189,10 +269,15 @@ def test_damage_gives_pixels_or_a_reason_and_nothing_else(data):
 
 
 def test_the_depth_rule():
-    assert module.to_8_bits(np.array([[0, 4095]], np.uint16)).tolist() == [[0, 255]]
-    assert module.to_8_bits(np.array([[0, 65535]], np.uint16)).tolist() == [[0, 255]]
-    with pytest.raises(Undecodable):
-        module.to_8_bits(np.array([[-1, 5]], np.int32))
+    for brightest, depth in ((0, 8), (255, 8), (256, 10), (4095, 12), (4096, 14), (65_535, 16), (65_536, 17)):
+        assert usual_depth(brightest) == depth
+    assert [usual_depth(100, claimed) for claimed in (1, 7, 8, 12)] == [8, 7, 8, 8]
+    assert [usual_depth(30_000, claimed) for claimed in (12, 15, 16)] == [16, 15, 16]
+    assert to_8_bits(np.array([-1, 0, 4095, 4096]), 12).tolist() == [0, 0, 255, 255]
+
+
+def test_negative_pixels_outside_of_dicom_are_refused():
+    assert reason_of(encoded(Image.fromarray(np.array([[-1, 5]], np.int32)), "TIFF")) == "unsupported"
 
 
 def test_converting_and_auditing_png_and_jpeg_wait_for_no_large_package():

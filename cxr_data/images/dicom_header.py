@@ -1,0 +1,137 @@
+"""The header of a DICOM file, read so that no value in it can do harm or come out.
+
+pydicom converts a value when it is first asked for, and may raise anything then; its warnings and log lines
+quote values, which may be the names of patients. So nothing here asks it but through `Header`, and it is
+silenced for the whole process: a filter for the length of a block would not hold with several threads.
+"""
+
+import io
+import logging
+import math
+import warnings
+import zlib
+from typing import Any
+
+from cxr_data.images.undecodable import Undecodable
+
+warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+logging.getLogger("pydicom").propagate = False
+
+
+class Header:
+    """Values of a header by keyword. What is absent, empty or cannot be converted is None or a default.
+
+    Attributes:
+      dataset: pydicom's Dataset, whose values may raise when they are asked for.
+      defaults: the keywords for which a default was taken, though the standard requires a value.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        self.defaults: set[str] = set()
+
+    def has(self, keyword: str) -> bool:
+        """Return whether the element is there, whatever it holds."""
+        return keyword in self.dataset
+
+    def value(self, keyword: str) -> Any:
+        """Return the value as pydicom converts it, or None."""
+        try:
+            value = self.dataset.get(keyword)
+            return None if value is None or (hasattr(value, "__len__") and not len(value)) else value
+        except Exception:  # noqa: BLE001 - pydicom raises anything on damaged bytes
+            return None
+
+    def raw(self, keyword: str) -> bytes:
+        """Return the bytes of an element that cannot be converted."""
+        try:
+            value = self.dataset.get_item(keyword).value
+        except Exception:  # noqa: BLE001 - as above
+            return b""
+        return value if isinstance(value, bytes) else b""
+
+    def text(self, keyword: str) -> str:
+        """Return a value as text without blanks around it, "" for none."""
+        try:
+            return str(self.value(keyword) or "").strip()
+        except Exception:  # noqa: BLE001 - as above
+            return ""
+
+    def numbers(self, keyword: str) -> list[float]:
+        """Return the finite numbers of a value, which may be one or several; empty for none."""
+        value = self.value(keyword)
+        values = value if _is_several(value) else [value]
+        return [number for number in map(_number, values) if math.isfinite(number)]
+
+    def whole(self, keyword: str) -> int | None:
+        """Return the first number of a value if it is a whole one, else None."""
+        found = self.numbers(keyword)
+        return int(found[0]) if found and found[0] == int(found[0]) else None
+
+    def whole_or(self, keyword: str, default: int) -> int:
+        """Return `whole`, or `default` where there is none: that is noted."""
+        found = self.whole(keyword)
+        if found is None:
+            self.defaults.add(keyword)
+            return default
+        return found
+
+    def items(self, keyword: str) -> list["Header"]:
+        """Return the items of a sequence, empty for none."""
+        try:
+            return [Header(item) for item in self.value(keyword) or ()]
+        except Exception:  # noqa: BLE001 - as above
+            return []
+
+    def representation(self, keyword: str) -> str:
+        """Return the VR of an element, "" where it has none."""
+        try:
+            return str(self.dataset[keyword].VR)
+        except Exception:  # noqa: BLE001 - as above
+            return ""
+
+
+def _is_several(value: Any) -> bool:
+    return not isinstance(value, str | bytes) and hasattr(value, "__iter__")
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, ArithmeticError):
+        return math.nan
+
+
+def read_header(data: bytes, with_pixels: bool = False) -> Header:
+    """Return the header of a file, without the pixels unless they are wanted.
+
+    Raises:
+      Undecodable: it is no DICOM file.
+    """
+    import pydicom  # half a second that no other format needs
+
+    _refuse_bomb(data)
+    try:
+        # force: some archives leave out the 128-byte preamble; decode.sniff has looked already.
+        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=not with_pixels, force=True)
+    except Exception as error:  # pydicom raises anything on damaged bytes
+        raise Undecodable("damaged", "the DICOM header cannot be read") from error
+    return Header(dataset)
+
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_LARGEST_INFLATED = 1 << 30
+
+
+def _refuse_bomb(data: bytes) -> None:
+    """Raises Undecodable if a deflated file inflates to more than any image: pydicom inflates all of it."""
+    if data[128:132] != b"DICM" or _DEFLATED not in data[132:2048]:
+        return
+    # The meta header begins with its own length; what follows it is one raw deflate stream (PS3.5 A.5).
+    start = 144 + int.from_bytes(data[140:144], "little")
+    try:
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], _LARGEST_INFLATED + 1)
+    except zlib.error as error:
+        raise Undecodable("damaged", "the deflated DICOM header cannot be inflated") from error
+    if len(inflated) > _LARGEST_INFLATED:
+        raise Undecodable("too_large", f"a deflated DICOM file of more than {_LARGEST_INFLATED} bytes")

@@ -1,0 +1,49 @@
+"""Whose picture a DICOM file is, and the pseudonym under which records say it."""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cxr_data.images.dicom_header import Header
+
+
+def patient_of(header: Header) -> str:
+    """Return PatientID with its issuer, or "" where there is none."""
+    patient = _text(header, "PatientID", _or_nothing).strip()
+    issuer = _text(header, "IssuerOfPatientID", _or_nothing).strip()
+    return f"{issuer}|{patient}" if patient else ""
+
+
+def identity_of(header: Header) -> str:
+    """Return what the salt is made of: the identifiers of one file."""
+    return "|".join(_text(header, name, str) for name in ("PatientID", "StudyInstanceUID", "SOPInstanceUID"))
+
+
+def _or_nothing(value: Any) -> str:
+    return str(value or "")
+
+
+def _text(header: Header, keyword: str, convert: Callable[[Any], str]) -> str:
+    try:
+        return convert(header.dataset.get(keyword, ""))
+    except Exception:  # noqa: BLE001 - pydicom raises anything on damaged bytes
+        # The bytes are the same for all pictures of a patient, so that these stay in one split.
+        return header.raw(keyword).decode("latin-1")
+
+
+def salt_of(identities: Iterable[str]) -> bytes:
+    """Return the salt of a dataset: known to whoever has all its headers, and to nobody else.
+
+    It is never written, and being a function of the inputs it is the same when a run is
+    repeated, resumed, or made on another machine.
+    """
+    digest = hashlib.sha256()
+    for identity in sorted(identities):
+        digest.update(len(identity).to_bytes(8, "little") + identity.encode("utf-8", "replace"))
+    return digest.digest()
+
+
+def pseudonym(patient: str, salt: bytes) -> str:
+    """Return the group that stands for a patient in records."""
+    return "patient-" + hmac.new(salt, patient.encode("utf-8", "replace"), hashlib.sha256).hexdigest()[:16]
