@@ -209,7 +209,7 @@ def _is_deep(image: Image.Image, data: bytes) -> bool:
     if image.format == "PNG":
         return data[24] == 16
     bits = np.max(getattr(image, "tag_v2", {}).get(258, 8))  # of each sample of a TIFF
-    return image.mode.startswith("I") or bool(bits > 8 and image.mode == "RGB")
+    return image.mode.startswith("I") or bool(bits > 8 and image.mode in ("RGB", "RGBA", "RGBX"))
 
 
 def _in_8_bits(image: Image.Image, data: bytes) -> Image.Image:
@@ -237,7 +237,8 @@ def _color_in_8_bits(image: Image.Image, data: bytes) -> Image.Image:
         raise Undecodable("unsupported", "colours of more than 8 bits, of which the used ones are not known")
     depth = usual_depth(int(pixels[..., :3].max(initial=0)))
     colors = high_8_bits(pixels[..., 2::-1], depth)
-    if pixels.shape[2] == 4:
+    # Other alpha than this of a TIFF is multiplied into the colours, which is to composite them on black.
+    if pixels.shape[2] == 4 and getattr(image, "tag_v2", {}).get(338, (2,)) == (2,):
         return Image.fromarray(np.dstack([colors, high_8_bits(pixels[..., 3], 16)]))
     return Image.fromarray(np.ascontiguousarray(colors))
 
