@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr_data.audit.pictures import Pictures
-from cxr_data.images.measure import CORNERS
+from cxr_data.images.assumed import assumed_words
+from cxr_data.images.measure import CORNERS, modes_of
 
 PROBE = "pixel probe"
 """Name of the classifier on the frame of the thumbnails, beside the features."""
@@ -31,6 +32,10 @@ ADVICE = {
     "mode": _SAME_FOR_ALL,
     "bit depth": _SAME_FOR_ALL,
     "JPEG quality": _SAME_FOR_ALL,
+    "assumptions": (
+        "some files leave out what others state (BUILD.md says what is assumed then), and their greys differ "
+        f"for it: make_tfrecords --balance=source takes every class from every source; or {_LEAVE_OUT}"
+    ),
     "border rows": _CROP,
     "border columns": _CROP,
     "mean": _ANATOMY,
@@ -71,15 +76,18 @@ def features_of(pictures: Pictures) -> list[Feature]:
     thumbnails = rows["thumbnail"].reshape(len(rows), -1).astype(np.float64) / 255
     found: list[Feature] = []
     if pictures.has_files:
+        modes, letters = modes_of(rows)
         sizes = np.stack([rows["width"], rows["height"]], axis=1)
         found += [
             _size(sizes),
             Feature("aspect", sizes[:, 0] / np.maximum(sizes[:, 1], 1), "aspect {:.3f}".format, True),
             _category("format", rows["format"]),
-            _category("mode", rows["mode"]),
+            _category("mode", modes),
             Feature("bit depth", rows["bits"].astype(np.float64), "{:.0f} bits".format, True),
             Feature("JPEG quality", rows["quality"].astype(np.float64), _quality, True),
         ]
+        if np.any(letters != b""):
+            found.append(_category("assumptions", letters, assumed_words))
     found += [
         Feature("border rows", rows["border_rows"].astype(np.float64), "{:.1%}".format),
         Feature("border columns", rows["border_columns"].astype(np.float64), "{:.1%}".format),
@@ -107,9 +115,9 @@ def _size(sizes: np.ndarray) -> Feature:
     return Feature("size", area, show, True)
 
 
-def _category(name: str, values: np.ndarray) -> Feature:
+def _category(name: str, values: np.ndarray, words: Callable[[str], str] = str) -> Feature:
     names, numbers = np.unique(values, return_inverse=True)
-    return Feature(name, numbers.astype(np.float64), lambda value: names[int(value)].decode(), True)
+    return Feature(name, numbers.astype(np.float64), lambda value: words(names[int(value)].decode()), True)
 
 
 def _quality(value: float) -> str:

@@ -27,6 +27,7 @@ from cxr_data.convert.workers import Pool
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import cores
+from cxr_data.images import assumed, measure
 from cxr_data.records import manifest
 from cxr_data.records.index import read_features
 from cxr_data.records.layout import AUDIT_NAME, QUARANTINE_NAME
@@ -182,6 +183,14 @@ def _warn_of_small(made: manifest.Manifest, progress: Progress) -> None:
         )
 
 
+def _assumptions(made: manifest.Manifest) -> str:
+    """What was assumed where files are silent, and about how many; empty for nothing."""
+    measured = read_features(made)
+    if measured is None:
+        return ""
+    return assumed.assumed_summary(letters.decode() for letters in measure.modes_of(measured)[1])
+
+
 def _report(
     made: manifest.Manifest,
     prepared: Prepared,
@@ -198,6 +207,9 @@ def _report(
         for split, by_class in made.counts.items()
     ]
     rows.append(("files", ", ".join(f"{n:,} {name}" for name, n in made.source_counts.items())))
+    assumptions = _assumptions(made)
+    if assumptions:
+        rows.append(("assumed", assumptions))
     rows.append(("shards", f"{len(made.shards)} of {size / 1e9:.2f} GB in {made.directory}"))
     if new:
         speed = f"{images / seconds:.0f} img/s, {sum(r.bytes for r in new) / 1e6 / seconds:.0f} MB/s"
@@ -212,4 +224,11 @@ def _report(
     if left_out:
         progress.say(f"left out, by reason ({storage.join(made.directory, QUARANTINE_NAME)} names each):")
         progress.say(quarantine.reasons_table(left_out))
-    progress.event("done", seconds_run=round(seconds, 3), converted=images, bytes=size, **made.source_counts)
+    progress.event(
+        "done",
+        seconds_run=round(seconds, 3),
+        converted=images,
+        bytes=size,
+        assumed=assumptions,
+        **made.source_counts,
+    )

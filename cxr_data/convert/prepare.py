@@ -145,5 +145,5 @@ _DEFAULTS = SharderConfig("", "")
 
 def versions() -> dict[str, str]:
     """Of the packages that decide the pixels."""
-    names = ("numpy", "opencv-python-headless", "pillow", "pydicom", "tensorflow-io")
+    names = ("numpy", "opencv-python-headless", "pillow", "pydicom", "imagecodecs")
     return {name: version(name) for name in names}

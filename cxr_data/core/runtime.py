@@ -25,7 +25,7 @@ def start() -> None:
 
     Raises:
       CxrError: tensorflow-io's library does not load into this TensorFlow, so
-        that DICOM and s3:// would fail later, in the middle of the work.
+        that s3:// would fail later, in the middle of the work.
     """
     keep_large_allocations()
     load_tensorflow_io()

@@ -20,12 +20,12 @@ WORDS = {
 """Every assumption there is, by its letter."""
 
 
-def in_words(letters: str) -> str:
-    """Return the words for the letters of one file, empty for none."""
-    return "; ".join(WORDS.get(letter, letter) for letter in letters)
+def assumed_words(letters: str) -> str:
+    """Return the words for the letters of one file."""
+    return "; ".join(WORDS.get(letter, letter) for letter in letters) or "nothing assumed"
 
 
-def summary(files: Iterable[str]) -> str:
+def assumed_summary(files: Iterable[str]) -> str:
     """Return how many files each assumption was made about, empty for none.
 
     Args:

@@ -36,8 +36,9 @@ FEATURES_DTYPE = np.dtype(
     ]
 )
 """One row per record. Of the file: width to quality, as in `decode.Facts` (0 and empty where the file
-was not seen). Of the 8-bit picture as it is stored: the CRC32C of its pixels; the share of its rows and
-columns that are border; its sharpness; the share of strong steps in each corner, as text has them."""
+was not seen); what was assumed, if anything was, follows the mode behind a "+". Of the 8-bit picture as it
+is stored: the CRC32C of its pixels; the share of its rows and columns that are border; its sharpness; the
+share of strong steps in each corner, as text has them."""
 
 _FLAT = 8  # grey levels within a row that is border: JPEG leaves some noise in flat areas
 _STEP = 80  # grey levels between neighbours: the edge of a letter, never of an organ
@@ -62,7 +63,8 @@ def row_of(image: np.ndarray, facts: Facts | None = None) -> np.ndarray:
             facts.bits,
             facts.quality,
         )
-        row["format"], row["mode"] = facts.format.encode(), facts.mode.encode("ascii", "replace")
+        mode = f"{facts.mode}+{facts.assumed}" if facts.assumed else facts.mode
+        row["format"], row["mode"] = facts.format.encode(), mode.encode("ascii", "replace")
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     row["crc32c"] = crc32c(np.ascontiguousarray(image).reshape(-1).data)
     row["border_rows"], row["border_columns"] = _border(gray), _border(gray.T)
@@ -70,6 +72,12 @@ def row_of(image: np.ndarray, facts: Facts | None = None) -> np.ndarray:
     row["corners"] = _text_in_corners(gray)
     row["thumbnail"] = _thumbnail(gray)
     return row
+
+
+def modes_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the modes of the files, bytes [N], and the letters of what was assumed about them, bytes [N]."""
+    parts = np.char.partition(rows["mode"], b"+")
+    return parts[:, 0], parts[:, 2]
 
 
 def _border(gray: np.ndarray) -> float:
