@@ -39,7 +39,7 @@ def main() -> int:
     start()
     export_model(config, run_dir, values.format, output, values.images)
     if values.format == "savedmodel":
-        print("it takes JPEG and 8-bit PNG, refuses CMYK and 16 bits, and does not apply EXIF orientation")
+        print("it takes JPEG and 8-bit PNG, and refuses CMYK, other depths and what is to be turned")
     print(f"written: {output}\nResearch software: nothing here is a diagnosis.")
     return 0
 

@@ -2,8 +2,8 @@
 
 The same kernel as `cxr_data.images.resize`, whose coefficients are whole numbers over 2**15: every sum
 is exact in float32, so that another order of the additions gives the same pixels. JPEG is decoded
-with the accurate integer DCT, as Pillow does. What the sharder does beyond that is not here: CMYK,
-16-bit PNG, DICOM and other formats are refused, and EXIF orientation is not applied. These need
+with the accurate integer DCT, as Pillow does. What the sharder does beyond that is not here, and refused:
+JPEG in CMYK, PNG of other than 8 bits, what is to be turned, and every other format. These need
 `cxr_train.predict`.
 """
 
@@ -15,26 +15,38 @@ from cxr_data.input.batch import expand_image
 from cxr_data.records.manifest import Manifest
 
 _SCALE = float(1 << 15)
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Where the header of a PNG has its bit depth.
 _PNG_BIT_DEPTH = 24
+# Where Pillow finds an orientation of 2 to 8: an EXIF entry of one value, little- or big-endian, or XMP; and
+# where it may be packed, so that no graph can tell.
+_TURNED = (
+    r"\x12\x01[\x01-\x0d]\x00\x01\x00\x00\x00[\x02-\x08]",
+    r"\x01\x12\x00[\x01-\x0d]\x00\x00\x00\x01\x00{0,3}[\x02-\x08]",
+    r"tiff:Orientation(?:=\"|>)[2-8]",
+    r"Raw profile type exif",
+    r"XML:com\.adobe\.xmp\x00\x01",
+)
 
 
 def decode(data: tf.Tensor, color: str) -> tf.Tensor:
     """Decodes JPEG or 8-bit PNG bytes [] to uint8 [H, W, 1], or [H, W, 3] for color "keep".
 
     Raises:
-      tf.errors.InvalidArgumentError: it is another file, a JPEG in CMYK or a PNG of 16 bits.
+      tf.errors.InvalidArgumentError: it is another file, or one that the sharder decodes otherwise.
     """
     channels = 1 if color == "gray" else 3
 
     def jpeg() -> tf.Tensor:
         in_cmyk = tf.io.extract_jpeg_shape(data)[2] == 4
-        with _only_if(tf.logical_not(in_cmyk), "a JPEG in CMYK: predict it with cxr_train.predict"):
+        with _only_if(tf.logical_not(in_cmyk), "a JPEG in CMYK"):
             return tf.io.decode_jpeg(data, channels=channels, dct_method="INTEGER_ACCURATE")
 
     def png() -> tf.Tensor:
-        depth = tf.strings.substr(data, _PNG_BIT_DEPTH, 1)
-        with _only_if(depth != b"\x10", "a PNG of 16 bits: predict it with cxr_train.predict"):
+        begins = tf.strings.substr(data, 0, len(_PNG_SIGNATURE))
+        with _only_if(begins == _PNG_SIGNATURE, "neither JPEG nor PNG"):
+            depth = tf.strings.substr(data, _PNG_BIT_DEPTH, 1)
+        with _only_if(depth == b"\x08", "a PNG of other than 8 bits"):
             rgba = tf.cast(tf.io.decode_png(data, channels=4), tf.int32)
         opaque = (rgba[..., :3] * rgba[..., 3:] + 127) // 255  # on black
         if color == "gray":
@@ -44,7 +56,10 @@ def decode(data: tf.Tensor, color: str) -> tf.Tensor:
         return tf.cast(opaque, tf.uint8)
 
     image = tf.cond(tf.io.is_jpeg(data), jpeg, png)
-    return tf.ensure_shape(image, [None, None, channels])
+    # \C is any byte: what is no UTF-8 has no characters.
+    turned = tf.strings.regex_full_match(data, rf"\C*(?:{'|'.join(_TURNED)})\C*")
+    with _only_if(tf.logical_not(turned), "an image with an orientation"):
+        return tf.ensure_shape(image, [None, None, channels])
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
@@ -71,7 +86,8 @@ def preprocess(data: tf.Tensor, manifest: Manifest) -> tf.Tensor:
 def _only_if(condition: tf.Tensor, otherwise: str) -> AbstractContextManager[None]:
     # A graph runs an Assert beside the operations below it, and the decoder's own, unhelpful error
     # would now and then come first. What is inside of this waits for the verdict.
-    return tf.control_dependencies([tf.debugging.Assert(condition, [otherwise])])
+    message = f"{otherwise}: predict it with cxr_train.predict"
+    return tf.control_dependencies([tf.debugging.Assert(condition, [message])])
 
 
 def _round_to_8_bits(values: tf.Tensor) -> tf.Tensor:

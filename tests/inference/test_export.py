@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import tensorflow as tf
+from image_files import every_kind
 from PIL import Image
 from runs import make_run, probabilities_of
 from sharder_fixtures import encoded, picture, save
@@ -43,15 +44,37 @@ def test_the_kernel_in_the_graph_is_the_sharders_bit_for_bit(size):
         )
 
 
-@pytest.mark.parametrize(
-    ("kind", "mode"), [("JPEG", "L"), ("JPEG", "RGB"), ("PNG", "L"), ("PNG", "RGB"), ("PNG", "P")]
-)
+DECODED = [
+    f"jpeg {name}{how}" for name in ("gray", "rgb") for how in ("", " progressive", " orientation 1")
+] + [f"png {name}" for name in ("gray", "rgb", "gray alpha", "rgba", "palette", "interlaced", "animated")]
+
+
 @pytest.mark.parametrize("color", ["gray", "keep"])
-def test_decoding_in_the_graph_is_the_sharders_bit_for_bit(kind, mode, color):
-    pixels = np.dstack([picture(seed, 120, 90) for seed in range(3)])
-    data = encoded(Image.fromarray(pixels).convert(mode), kind)
-    ours = graph_preprocess.decode(tf.constant(data), color).numpy().squeeze()
-    np.testing.assert_array_equal(ours, decode_pixels(data, color, 10**8))
+def test_every_kind_of_file_is_decoded_in_the_graph_as_by_the_sharder_or_refused(color):
+    decode = tf.function(
+        lambda data: graph_preprocess.decode(data, color), input_signature=[tf.TensorSpec([], tf.string)]
+    )
+    decoded = set()
+    for name, data in every_kind().items():
+        try:
+            ours = decode(tf.constant(data)).numpy().squeeze()
+        except tf.errors.InvalidArgumentError:
+            continue
+        decoded.add(name)
+        np.testing.assert_array_equal(ours, decode_pixels(data, color, 10**8), err_msg=name)
+    assert decoded >= set(DECODED)
+    words = (
+        "1 bit",
+        "2 bit",
+        "4 bit",
+        "16 bit",
+        "orientation 3",
+        "orientation 6",
+        "cmyk",
+        "cut off",
+        "DICOM",
+    )
+    assert not [name for name in decoded if any(word in name for word in words)]
 
 
 def test_a_file_that_the_graph_would_decode_otherwise_is_refused():
@@ -63,10 +86,16 @@ def test_a_file_that_the_graph_would_decode_otherwise_is_refused():
     for _ in range(1000):
         with pytest.raises(tf.errors.InvalidArgumentError, match="a JPEG in CMYK: predict it with"):
             decode(cmyk)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="a PNG of 16 bits: predict it with"):
-        decode(encoded(Image.fromarray(gray.astype(np.uint16) * 256), "PNG"))
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        decode(encoded(Image.fromarray(gray), "TIFF"))
+    files = every_kind()
+    for name, message in (
+        ("png 16 bit of 12", "a PNG of other than 8 bits"),
+        ("png palette 4 bit", "a PNG of other than 8 bits"),
+        ("jpeg rgb orientation 6", "an image with an orientation"),
+        ("TIFF gray", "neither JPEG nor PNG"),
+        ("empty", "neither JPEG nor PNG"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"{message}: predict it with"):
+            decode(tf.constant(files[name]))
 
 
 @pytest.fixture(scope="module")
