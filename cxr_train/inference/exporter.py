@@ -106,8 +106,8 @@ def export_model(
             found = export_formats.run_export(form, temporary, checked, pixels)
         except tf.errors.InvalidArgumentError as error:
             raise DataError(
-                "--images: a SavedModel takes JPEG and 8-bit PNG, not CMYK, 16 bits or what is to be turned, as "
-                "one of them is; check it with others"
+                "--images: a SavedModel takes JPEG and 8-bit PNG, not CMYK, 16 bits or what is to be turned, "
+                "as one of them is; check it with others"
             ) from error
         difference = float(np.abs(found - expected).max())
         if not difference <= tolerance:
