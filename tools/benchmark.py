@@ -1,6 +1,6 @@
 """Measures this project against named references, in one run, as ratios.
 
-    python -m tools.benchmark audit|peers|pipeline|scale|service|sharder|trainer [--help] [--json=FILE]
+    python -m tools.benchmark audit|dicom|peers|pipeline|scale|service|sharder|trainer [--help] [--json=FILE]
 
 Each benchmark is a module of its own with `define_flags()`, `main()`, which prints tables and returns
 them for JSON, and `CAVEAT`, what its numbers do not say.
@@ -23,6 +23,7 @@ from tools.bench.output import machine
 
 BENCHMARKS = {
     "audit": "tools.bench.audit",
+    "dicom": "tools.bench.dicom",
     "peers": "tools.bench.peers",
     "scale": "tools.bench.scale",
     "service": "tools.bench.service",

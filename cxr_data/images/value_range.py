@@ -6,6 +6,7 @@ depth that holds the brightest pixel, and never more than the file claims.
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 
 USUAL_DEPTHS = (8, 10, 12, 14, 16)
@@ -49,6 +50,8 @@ def mapped(values: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> 
     It is computed once for each value between the smallest and the largest, where these are fewer than
     the pixels.
     """
+    if values.dtype == np.uint8:
+        return cv2.LUT(values, function(np.arange(256)))
     low, high = int(values.min()), int(values.max())
     if high - low >= min(values.size, 1 << 16):
         return function(values.astype(np.int64))
