@@ -1,1 +1,1 @@
-"""From an image file to the pixels of a record. Nothing imports TensorFlow, but the pixels of plain DICOM."""
+"""From an image file to the pixels of a record. Nothing here imports TensorFlow."""
