@@ -19,6 +19,7 @@ from cxr_data.images.undecodable import Undecodable
 
 _GRAY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
 _COLORS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_RETIRED = ("HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420")
 _LARGEST_DEPTH = 32
 
 _JPEG, _LOSSLESS, _JPEG_LS, _JPEG_2000 = "JPEG", "lossless JPEG", "JPEG-LS", "JPEG 2000"
@@ -83,15 +84,18 @@ def layout_of(header: Header) -> Layout:
     samples = header.whole_or("SamplesPerPixel", 3 if stated in _COLORS else 1)
     photometric = stated or _default_photometric(header, samples)
     if photometric not in (_GRAY if samples == 1 else _COLORS if samples == 3 else ()):
-        raise Undecodable(
-            "unsupported", f"a DICOM image of {samples} samples a pixel, {_printable(photometric)}"
-        )
+        # What is no photometric interpretation may be anything, and stays where it is.
+        name = photometric if photometric in (*_GRAY, *_COLORS, *_RETIRED) else "unknown"
+        raise Undecodable("unsupported", f"a DICOM image of {samples} samples a pixel, {name}")
     frames = header.whole_or("NumberOfFrames", 1) if header.has("NumberOfFrames") else 1
     allocated = _allocated(header, rows * columns * samples)
     stored = header.whole_or("BitsStored", allocated)
+    if not 1 <= stored <= allocated:
+        raise Undecodable("unsupported", f"a DICOM image of {stored} in {allocated} bits a sample")
     high = header.whole_or("HighBit", stored - 1)
-    if not (1 <= stored <= allocated <= _LARGEST_DEPTH and stored - 1 <= high < allocated):
-        raise Undecodable("unsupported", f"a DICOM image of {stored} in {allocated} bits, the highest {high}")
+    if not stored - 1 <= high < allocated:  # so many bits are not below it
+        header.defaults.add("HighBit")
+        high = stored - 1
     return Layout(
         syntax=_syntax_of(header),
         rows=rows,
@@ -112,11 +116,6 @@ def _default_photometric(header: Header, samples: int) -> str:
     if samples != 1:
         raise Undecodable("unsupported", "a DICOM image that does not say what its colours mean")
     return "MONOCHROME2"
-
-
-def _printable(text: str) -> str:
-    """Return a code string of a file for a message: what is none may be anything."""
-    return text if text.replace("_", "").replace(" ", "").isalnum() and len(text) <= 16 else "unknown"
 
 
 def _allocated(header: Header, samples: int) -> int:
@@ -167,7 +166,8 @@ def first_frame(header: Header, layout: Layout) -> tuple[np.ndarray, str]:
 
 
 def _uncompressed(header: Header, layout: Layout, data: bytes) -> tuple[np.ndarray, str]:
-    if layout.syntax.is_private or layout.syntax.is_encapsulated:
+    syntax = layout.syntax
+    if syntax.is_private or not syntax.is_transfer_syntax or syntax.is_encapsulated:
         raise Undecodable("no_decoder", f"a DICOM file in the transfer syntax {_name(layout)}")
     if getattr(header.dataset["PixelData"], "is_undefined_length", False):
         raise Undecodable("damaged", "the pixels are compressed, and the DICOM header says that they are not")

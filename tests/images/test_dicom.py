@@ -1,5 +1,7 @@
 """DICOM against arithmetic on the stored values, and what it says where a file is silent."""
 
+import struct
+
 import numpy as np
 import pydicom
 import pytest
@@ -298,6 +300,8 @@ def test_pixels_outside_of_the_bits_stored_are_cut_off():
     np.testing.assert_array_equal(gray_of(make_dicom(marked)), scaled(STORED, 0, 4095))
     high = make_dicom(STORED << 4, HighBit=15)
     np.testing.assert_array_equal(gray_of(high), scaled(STORED, 0, 4095))
+    for wrong in (7, 16):
+        np.testing.assert_array_equal(gray_of(make_dicom(STORED, HighBit=wrong)), scaled(STORED, 0, 4095))
 
 
 # -- colour ------------------------------------------------------------------------------------
@@ -343,6 +347,16 @@ def test_palettes_of_8_and_16_bits(shift, claimed, letters):
 _PALETTE = {"Red": 1, "Green": 3, "Blue": 7}
 
 
+def test_a_palette_in_segments():
+    line = struct.pack("<6H", 0, 1, 0, 1, 255, 65_535)  # a value of 0, then 255 steps up to 65,535
+    tags = {f"{name}PaletteColorLookupTableDescriptor": [256, 0, 16] for name in _PALETTE}
+    tags |= {f"Segmented{name}PaletteColorLookupTableData": line for name in _PALETTE}
+    data = make_dicom(picture(4), "PALETTE COLOR", bits=8, **tags)
+    expected = np.repeat(picture(4)[..., None], 3, axis=2)
+    assert np.abs(decode_pixels(data, "keep", MAX).astype(int) - expected).max() <= 1
+    assert "without a palette" in reason_of(make_dicom(picture(4), "PALETTE COLOR", bits=8))
+
+
 # -- refusals ----------------------------------------------------------------------------------
 
 
@@ -380,7 +394,7 @@ def test_what_cannot_be_converted_is_named():
     assert "unsupported: a DICOM file without an image" in reason_of(without(STORED, "Rows"))
     assert "truncated" in reason_of(without(STORED, "PixelData"))
     assert "3 samples a pixel, CMYK" in reason_of(make_dicom(STORED, "CMYK", SamplesPerPixel=3))
-    assert "unknown" in reason_of(make_dicom(STORED, "Mary's picture"))
+    assert "1 samples a pixel, unknown" in reason_of(make_dicom(STORED, "MARY"))
 
 
 def test_the_real_ones(shared):
