@@ -23,6 +23,7 @@ class Codestream(NamedTuple):
 
 _JPEG_START = b"\xff\xd8\xff"
 _J2K_START = b"\xff\x4f\xff\x51"
+_JP2_START = b"\0\0\0\x0cjP  "
 _SIZ = struct.Struct(">HHIIIIIIIIH")
 # Start-of-frame markers (ITU-T T.81, table B.1; T.87): what is no SOF between C0 and CF is left out.
 _LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
@@ -33,6 +34,11 @@ _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 def read_codestream(data: bytes) -> Codestream | None:
     """Return the first frame header of `data`, or None where there is none that makes pixels."""
     return _read_jpeg(data) if data.startswith(_JPEG_START) else _read_jpeg_2000(data)
+
+
+def without_boxes(data: bytes) -> bytes:
+    """Return the codestream of a JPEG 2000 file without its boxes, other data as they are."""
+    return data[max(data.find(_J2K_START), 0) :] if data.startswith(_JP2_START) else data
 
 
 def _read_jpeg(data: bytes) -> Codestream | None:

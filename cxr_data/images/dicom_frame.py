@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pydicom import uid
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import get_decoder
 
 from cxr_data.images import dicom_codecs
-from cxr_data.images.codestream import Codestream, read_codestream
+from cxr_data.images.codestream import Codestream, read_codestream, without_boxes
 from cxr_data.images.dicom_header import Header
 from cxr_data.images.undecodable import Undecodable
 
@@ -180,7 +180,6 @@ def _uncompressed(header: Header, layout: Layout, data: bytes) -> tuple[np.ndarr
     pixels, photometric = _by_pydicom(
         layout,
         data[: expected + expected % 2],
-        number_of_frames=1,
         bits_allocated=layout.allocated,
         pixel_vr=header.representation("PixelData"),
         view_only=True,
@@ -201,30 +200,30 @@ def _used_bits(pixels: np.ndarray, layout: Layout) -> np.ndarray:
 
 
 def _compressed(header: Header, layout: Layout, data: bytes) -> tuple[np.ndarray, str]:
-    offsets = header.value("ExtendedOffsetTable"), header.value("ExtendedOffsetTableLengths")
-    where: dict[str, Any] = {
-        "number_of_frames": layout.frames,
-        "extended_offsets": offsets if all(offsets) else None,
-    }
+    frame = _frame_bytes(header, layout, data)
     kind, codec, allocated = _CODESTREAMS[layout.syntax], dicom_codecs.NAME, layout.allocated
     if kind:
-        stream = _checked(layout, kind, _frame_bytes(layout, data, where))
+        stream = _checked(layout, kind, frame)
         if kind == _JPEG and stream.bits <= 8:
             codec, allocated = "pillow", 8  # which is what it gives, whatever the header says
     if codec not in get_decoder(layout.syntax).available_plugins:
         raise Undecodable("no_decoder", f"{_name(layout)} needs the package {codec}, which is not installed")
-    where |= {"bits_allocated": allocated, "decoding_plugin": codec}
+    options = {"bits_allocated": allocated, "decoding_plugin": codec}
     if kind:
-        return _by_pydicom(layout, data, **where)
-    pixels, photometric = _by_pydicom(layout, data, correct_unused_bits=False, **where)
+        return _by_pydicom(layout, encapsulate([frame]), **options)
+    pixels, photometric = _by_pydicom(layout, encapsulate([frame]), correct_unused_bits=False, **options)
     return _used_bits(pixels, layout), photometric
 
 
-def _frame_bytes(layout: Layout, data: bytes, where: dict[str, Any]) -> bytes:
+def _frame_bytes(header: Header, layout: Layout, data: bytes) -> bytes:
+    offsets = header.value("ExtendedOffsetTable"), header.value("ExtendedOffsetTableLengths")
     try:
-        return get_frame(data, 0, **where)
+        frame = get_frame(
+            data, 0, number_of_frames=layout.frames, extended_offsets=offsets if all(offsets) else None
+        )
     except Exception as error:
         raise Undecodable("damaged", f"{_first_of(layout)} cannot be found in the DICOM file") from error
+    return without_boxes(frame)  # pydicom hangs at one of no length
 
 
 def _checked(layout: Layout, kind: str, frame: bytes) -> Codestream:
@@ -259,6 +258,7 @@ def _by_pydicom(layout: Layout, data: bytes, **options: Any) -> tuple[np.ndarray
             pixel_representation=int(layout.signed),
             planar_configuration=layout.planar,
             pixel_keyword="PixelData",
+            number_of_frames=1,
             **options,
         )
     except Exception as error:  # decoders raise anything on damaged bytes

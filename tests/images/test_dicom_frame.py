@@ -2,10 +2,13 @@
 
 import io
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from dicom_files import COMPRESSED, HTJ2K_FRAME, HTJ2K_PIXELS, compressed, make_dataset, make_dicom, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import uid
 from sharder_fixtures import encoded, picture
 
@@ -88,6 +91,15 @@ def test_high_throughput_jpeg_2000(syntax):
     np.testing.assert_array_equal(gray_of(data), gray_of(make_dicom(HTJ2K_PIXELS)))
 
 
+def test_the_boxes_of_jp2_are_left_out():
+    """pydicom never comes past one of no length."""
+    frame = bytearray(imagecodecs.jpeg2k_encode(STORED, level=0, codecformat="JP2", reversible=True))
+    assert frame.startswith(b"\0\0\0\x0cjP  ")
+    frame[12:16] = bytes(4)
+    data = make_dicom(STORED, syntax=uid.JPEG2000Lossless, frames=(bytes(frame),))
+    np.testing.assert_array_equal(gray_of(data), PLAIN)
+
+
 @pytest.mark.parametrize("syntax", LOSSLESS[:-1], ids=lambda syntax: uid.UID(syntax).name[:40])
 def test_only_the_first_of_several_frames_is_decoded(syntax):
     frame = compressed(STORED, syntax)
@@ -165,3 +177,22 @@ def test_no_text_of_a_library_is_in_a_refusal():
             cause = str(error.__cause__ or "nothing at all")
             assert not any(line.strip() in str(error) for line in cause.splitlines() if line.strip())
     assert encoded(STORED)
+
+
+FILES = [make_dicom(STORED, syntax=syntax) for syntax in (uid.ExplicitVRLittleEndian, *LOSSLESS)]
+FILES += [make_dicom(STORED, syntax=uid.JPEGExtended12Bit), make_dicom(COLORS, "YBR_FULL", bits=8)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_damage_gives_pixels_or_a_reason_and_nothing_else(data):
+    content = bytearray(data.draw(st.sampled_from(FILES)))
+    for _ in range(data.draw(st.integers(0, 4))):
+        content[data.draw(st.integers(132, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(132, len(content)))]
+    try:
+        pixels = decode_pixels(bytes(content), data.draw(st.sampled_from(["gray", "keep"])), 10**6)
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim in (2, 3)
+    except Undecodable as error:
+        assert error.reason in REASONS
