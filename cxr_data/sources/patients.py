@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
-from cxr_data.images import decode, dicom_header, dicom_patient
+from cxr_data.images import decode, dicom_header
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
+from cxr_data.sources import dicom_patient
 from cxr_data.sources.discover import Item
 
 AUTO, NONE = "auto", "none"

@@ -11,8 +11,8 @@ from sharder_fixtures import fields_of, picture, save
 
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
-from cxr_data.images import dicom_patient
 from cxr_data.images.dicom_header import read_header
+from cxr_data.sources import dicom_patient
 
 
 def test_pseudonyms_hide_the_patient_and_depend_on_the_dataset():
