@@ -7,6 +7,8 @@ command goes on after a stop, a crash or a kill: a finished run is not run again
 stopped resumes. Any flag of `cxr_train.main` may be given; it holds for all runs.
 """
 
+import dataclasses
+import functools
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -16,8 +18,10 @@ from absl import flags
 from absl.testing import flagsaver
 
 from cxr_data.commands import command
+from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
+from cxr_data.core.settings import check_choice, setting, settings_of
 from cxr_data.records.manifest import Manifest
 from cxr_data.stats import bootstrap
 from cxr_train import main as trainer
@@ -38,9 +42,51 @@ from cxr_train.ablation.runner import GridRun, Runner, locked, refuse_same_runs
 from cxr_train.flags.own_flags import flags_text, own_flags
 from cxr_train.runs.layout import GridLayout
 
-# Those that are not for `cxr_train.main`.
-_OWN = ("grid", "sizes", "seeds", "baseline", "split", "resamples", "dry_run", "tflops")
 _NOT_FOR_A_GRID = ("resume", "plan", "memory_gb", "emulate_step_ms", "emulate_images_per_second")
+
+
+def parse_numbers(flag: str, texts: Sequence[str]) -> tuple[int, ...]:
+    """Parse whole numbers, which differ, of a flag of that name. Raise UsageError."""
+    try:
+        numbers = tuple(int(text) for text in texts)
+    except ValueError as error:
+        raise UsageError(f"--{flag}={','.join(texts)}: write whole numbers, as 0,1,2") from error
+    if len(set(numbers)) < len(numbers) or any(number < 0 for number in numbers):
+        raise UsageError(f"--{flag}={','.join(texts)}: write different numbers, none below 0")
+    return numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class GridOptions:
+    """Which runs to make and how to compare them; all else is for `cxr_train.main`."""
+
+    grid: str = setting(STUDY, "Grid: study, the study's 16 runs, or a JSON file {NAME: {FLAG: VALUE}}.")
+    sizes: tuple[int, ...] = setting(
+        (),
+        f"Image sizes of --grid=study, in pixels; {','.join(map(str, STUDY_SIZES))} by default.",
+        parse=functools.partial(parse_numbers, "sizes"),
+    )
+    seeds: tuple[int, ...] = setting(
+        (),
+        "Seeds with each of which every configuration is run, as 0,1,2; --seed by default.",
+        parse=functools.partial(parse_numbers, "seeds"),
+    )
+    baseline: str | None = setting(
+        None, "Name of the configuration that others are compared with; the grid's first by default."
+    )
+    split: str | None = setting(
+        None, "Split whose images the table is about; test by default, or validation."
+    )
+    resamples: int = setting(
+        bootstrap.RESAMPLES, "Resamples of the paired bootstrap; a 95 % interval needs 100.", at_least=100
+    )
+    dry_run: bool = setting(False, "Whether to only say what there is to run and what it costs, and end.")
+    tflops: float | None = setting(
+        None, "Speed of the accelerator, in 1e12 operations a second; what finished runs measured by default."
+    )
+
+
+_OWN = tuple(field.name for field, _ in settings_of(GridOptions))
 
 
 def flags_for_all_runs() -> dict[str, str]:
@@ -123,45 +169,31 @@ def _checked(name: str, values: dict[str, str], manifest: Manifest) -> GridRun:
     return run
 
 
-def _plan() -> tuple[list[GridRun], dict[int, Manifest], tuple[str, ...]]:
+def _plan(options: GridOptions) -> tuple[list[GridRun], dict[int, Manifest], tuple[str, ...]]:
     """Return the runs that the flags name, their data, and the flags that the grid varies."""
     values = flags.FLAGS
-    grid = study_grid(_sizes()) if values.grid == STUDY else read_grid(values.grid)
-    if values.sizes and values.grid != STUDY:
-        raise UsageError(f"--sizes: is for --grid={STUDY}; write image_size into {values.grid}")
+    grid = study_grid(options.sizes or STUDY_SIZES) if options.grid == STUDY else read_grid(options.grid)
+    if options.sizes and options.grid != STUDY:
+        raise UsageError(f"--sizes: is for --grid={STUDY}; write image_size into {options.grid}")
     varied = varied_flags(grid)
     grid = override(with_defaults(grid, varied), flags_for_all_runs())
-    if values.baseline and values.baseline not in [one.name for one in grid]:
-        raise UsageError(f"--baseline={values.baseline}: choose one of {', '.join(one.name for one in grid)}")
+    if options.baseline:
+        check_choice("baseline", options.baseline, [one.name for one in grid])
     data = find_data(values.data, grid)
-    seeds = _numbers("seeds", values.seeds) or [values.seed]
+    seeds = options.seeds or (values.seed,)
     return plan_runs(grid, seeds, pathlib.Path(values.run_dir), data), data, varied
-
-
-def _sizes() -> Sequence[int]:
-    return _numbers("sizes", flags.FLAGS.sizes) or STUDY_SIZES
-
-
-def _numbers(flag: str, texts: Sequence[str]) -> list[int]:
-    try:
-        numbers = [int(text) for text in texts]
-    except ValueError as error:
-        raise UsageError(f"--{flag}={','.join(texts)}: write whole numbers, as 0,1,2") from error
-    if len(set(numbers)) < len(numbers) or any(number < 0 for number in numbers):
-        raise UsageError(f"--{flag}={','.join(texts)}: write different numbers, none below 0")
-    return numbers
 
 
 def main() -> int:
     """Run what is left of a grid, and write its table."""
-    values = flags.FLAGS
+    options, values = from_flags(GridOptions), flags.FLAGS
     # This process computes nothing on a GPU, and must leave the memory of all to its runs.
     tf.config.set_visible_devices([], "GPU")
-    runs, data, varied = _plan()
-    split = held_out_split(next(iter(data.values())), values.train_split, values.split)
-    for line in cost_lines(runs, list(data.values()), values.tflops):
+    runs, data, varied = _plan(options)
+    split = held_out_split(next(iter(data.values())), values.train_split, options.split)
+    for line in cost_lines(runs, list(data.values()), options.tflops):
         print(line)
-    if values.dry_run:
+    if options.dry_run:
         return 0
     directory = pathlib.Path(values.run_dir)
     directory.mkdir(parents=True, exist_ok=True)
@@ -171,7 +203,7 @@ def main() -> int:
         text = flags_text(leave_out=not_given, resolved={"run_dir": str(directory)})
         storage.replace(layout.flags, text.encode())
         runner = Runner(lock)
-        statuses = runner.run_all(runs, lambda: seconds_to_go(runs, list(data.values()), values.tflops))
+        statuses = runner.run_all(runs, lambda: seconds_to_go(runs, list(data.values()), options.tflops))
     again = f"python -m cxr_train.ablate --flagfile={shlex.quote(str(layout.flags))}"
     if runner.stopped:
         print(f"stopped; go on with: {again}")
@@ -180,10 +212,10 @@ def main() -> int:
         runs,
         [statuses.get(run.label, "finished") for run in runs],
         varied=varied,
-        baseline=values.baseline or runs[0].name,
+        baseline=options.baseline or runs[0].name,
         split=split,
         picked_on=split == values.validation_split,
-        resamples=values.resamples,
+        resamples=options.resamples,
     )
     table.write_table(directory, result)
     print(f"\n{table.to_text(result)}\nwritten: {layout.table('json')}, .csv, .txt")
@@ -195,15 +227,7 @@ def main() -> int:
 
 def console_main() -> None:
     """Run the command."""
-    flags.adopt_module_key_flags(trainer)
-    flags.DEFINE_string("grid", STUDY, "study: the study's 16 runs; or a JSON file {NAME: {FLAG: VALUE}}.")
-    flags.DEFINE_list("sizes", [], "Other image sizes for --grid=study than 360,500.")
-    flags.DEFINE_list("seeds", [], "Every configuration is run with each, as 0,1,2; --seed by default.")
-    flags.DEFINE_string("baseline", None, "What the others are compared with; the grid's first by default.")
-    flags.DEFINE_string("split", None, "Whose images the table is about; test by default, or validation.")
-    flags.DEFINE_integer("resamples", bootstrap.RESAMPLES, "Of the paired bootstrap.", lower_bound=100)
-    flags.DEFINE_bool("dry_run", False, "Says what there is to run and what it costs, and ends.")
-    flags.DEFINE_float("tflops", None, "What the accelerator computes, in 1e12 operations a second.")
+    define_flags(GridOptions)
     flags.mark_flags_as_required(["data", "run_dir"])
     command.run(main)
 

@@ -6,28 +6,28 @@ What is written is described in `evaluation.evaluator`. Other data than the run'
 `RUN_DIR/external/NAME`, so that nothing of the run is replaced.
 """
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from absl import flags
-
 from cxr_data.commands import command
-from cxr_data.commands.setting_flags import define_flags
+from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import start
+from cxr_data.core.settings import setting
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
-from cxr_data.stats import bootstrap
+from cxr_train.engine.placement_names import XLA
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import evaluator, stored, text
-from cxr_train.evaluation.class_map import class_map_for, parse_class_map
+from cxr_train.evaluation.class_map import class_map_for
 from cxr_train.evaluation.evaluator import EvaluationOptions
 from cxr_train.flags.read_flags import read_options_from_flags
-from cxr_train.flags.run_directory import with_local_run
+from cxr_train.flags.run_directory import RunDataOptions, with_local_run
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
@@ -35,61 +35,60 @@ from cxr_train.runs.mirror import published
 from cxr_train.runs.run_model import load_best_model
 
 
-def options_from_flags(config: TrainConfig, below: pathlib.PurePath) -> EvaluationOptions:
-    """Read the parsed flags. Raises UsageError for a value that makes no sense.
+@dataclasses.dataclass(frozen=True)
+class TargetOptions(RunDataOptions):
+    """What to evaluate, how, and where to write."""
 
-    Args:
-      config: of the run.
-      below: where under a run directory the predictions of this data are.
-    """
-    values = flags.FLAGS
-    if values.compare and not storage.store_of(values.compare).is_local:
-        raise UsageError(f"--compare={values.compare}: name a local run; copy that one here")
-    return EvaluationOptions(
-        resamples=values.resamples,
-        seed=values.seed,
-        train_split=config.train_split,
-        validation_split=config.held_out_validation,
-        at_sensitivity=values.at_sensitivity,
-        compare=pathlib.Path(values.compare) / below if values.compare else None,
-        class_map=parse_class_map(values.class_map),
+    split: str = setting("validation", "Split to evaluate.")
+    output: str | None = setting(
+        None, "Folder to write to; --run_dir by default, and one below it for other data."
     )
+    compare: str | None = setting(None, "Directory of another run, evaluated on the same images.")
+    batch_size: int | None = setting(None, "Images in a step; the run's own by default.", at_least=1)
+    xla: str = setting("auto", "Whether XLA compiles the prediction.", choices=XLA)
 
 
 def main() -> int:
     """Evaluate a run directory from flags."""
-    values = flags.FLAGS
-    run_dir = pathlib.Path(values.run_dir)
+    target = from_flags(TargetOptions)
+    run_dir = target.run_dir
     config = TrainConfig.load(RunLayout(run_dir).config)
-    manifest = read_manifest(values.data or config.data)
-    below = stored.place_of(run_dir, manifest, named=values.data is not None)
+    manifest = read_manifest(target.data or config.data)
+    below = stored.place_of(run_dir, manifest, named=target.data is not None)
     own = not below.parts
-    output = pathlib.Path(values.output) if values.output else run_dir / below
-    options = options_from_flags(config, below)
-    manifest.shards_of(values.split)  # what is wrong is said before the model takes its time
+    output = pathlib.Path(target.output) if target.output else run_dir / below
+    if target.compare and not storage.store_of(target.compare).is_local:
+        raise UsageError(f"--compare={target.compare}: name a local run; copy that one here")
+    options = from_flags(
+        EvaluationOptions,
+        train_split=config.train_split,
+        validation_split=config.held_out_validation,
+        compare=pathlib.Path(target.compare) / below if target.compare else None,
+    )
+    manifest.shards_of(target.split)  # what is wrong is said before the model takes its time
     class_map_for(run_dir, manifest, options.class_map)
-    stored.refuse_to_replace(output, values.split, run_dir, manifest)
+    stored.refuse_to_replace(output, target.split, run_dir, manifest)
     if output.resolve() == run_dir.resolve():
         stored.refuse_in_the_run(manifest, own=own, class_map=options.class_map)
     read = read_options_from_flags(data_service="")
     start()
     # One device: the model was loaded outside of any strategy's scope.
-    placement = choose_placement("one", config.precision, values.xla)
+    placement = choose_placement("one", config.precision, target.xla)
     print(placement.choice("xla"))
     evaluate = functools.partial(
         evaluator.evaluate_split,
         run_dir,
         model=load_best_model(run_dir),
         placement=placement,
-        batch_size=values.batch_size or config.batch_size,
+        batch_size=target.batch_size or config.batch_size,
     )
-    if not (own and values.split == config.held_out_validation):
+    if not (own and target.split == config.held_out_validation):
         _evaluate_validation(run_dir, config, read, evaluate)
     pipeline = Pipeline(manifest, read)
-    summary = evaluate(pipeline=pipeline, split=values.split, options=options, output=output)
-    print(f"{values.split} split of {manifest.directory}\n{text.evaluation_table(summary)}")
+    summary = evaluate(pipeline=pipeline, split=target.split, options=options, output=output)
+    print(f"{target.split} split of {manifest.directory}\n{text.evaluation_table(summary)}")
     place, layout = published(str(output)), RunLayout(output)
-    print(f"written: {place}/{layout.metrics(values.split).name}, {layout.predictions(values.split).name}")
+    print(f"written: {place}/{layout.metrics(target.split).name}, {layout.predictions(target.split).name}")
     if output == run_dir / below:
         print(f"report: {published(str(write_report(run_dir)))}")
     print("Research software: nothing here is a diagnosis.")
@@ -120,22 +119,8 @@ def _evaluate_validation(
 
 def console_main() -> None:
     """Run the command."""
-    flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
-    flags.DEFINE_string("data", None, "Folder of shards; the run's own by default.")
-    flags.DEFINE_string("split", "validation", "Which split to evaluate.")
-    flags.DEFINE_string("output", None, "Where to write; --run_dir by default, for other data below it.")
-    flags.DEFINE_list(
-        "class_map", [], "Other data's classes as the model's, theirs:ours,...; theirs:- leaves one out."
-    )
-    flags.DEFINE_float(
-        "at_sensitivity", None, "Chooses each class's threshold for it on validation, as 0.95."
-    )
-    flags.DEFINE_string("compare", None, "Another run, evaluated on the same images.")
-    flags.DEFINE_integer("resamples", bootstrap.RESAMPLES, "Of the patient bootstrap.")
-    flags.DEFINE_integer("seed", 0, "Of the patient bootstrap.", lower_bound=0)
-    flags.DEFINE_integer("batch_size", None, "Images a step; the run's own by default.", lower_bound=1)
+    define_flags(TargetOptions, EvaluationOptions)
     define_flags(ReadOptions, leave_out=["data_service"])
-    flags.DEFINE_enum("xla", "auto", ["auto", "on", "off"], "Whether XLA compiles the prediction.")
     command.run(with_local_run(main))
 
 

@@ -10,16 +10,17 @@ input `image_bytes` (string [B], JPEG or 8-bit PNG), outputs `probabilities` (fl
 An export that does not say the same as the Keras model, on images of the run's data, is refused.
 """
 
+import dataclasses
 import pathlib
 
-from absl import flags
-
 from cxr_data.commands import command
+from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import start
+from cxr_data.core.settings import required, setting
 from cxr_train.flags.output_place import prepare_output
-from cxr_train.flags.run_directory import with_local_run
+from cxr_train.flags.run_directory import RunOptions, with_local_run
 from cxr_train.inference import export_formats
 from cxr_train.inference.export_formats import FORMATS
 from cxr_train.inference.exporter import export_model, is_export
@@ -27,30 +28,40 @@ from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 
 
+@dataclasses.dataclass(frozen=True)
+class ExportOptions(RunOptions):
+    """What to export, and where to."""
+
+    output: str = required("Folder (savedmodel) or file (tflite, onnx) to write.")
+    format: str = setting("savedmodel", "Format of the export.", choices=FORMATS)
+    images: tuple[str, ...] = setting(
+        (), "Image files to check the export on; some of the run's data by default."
+    )
+    overwrite: bool = setting(False, "Whether to replace an export that is there.")
+
+
 def main() -> int:
-    """Exports what the flags name."""
-    values = flags.FLAGS
-    run_dir, output = pathlib.Path(values.run_dir), pathlib.Path(values.output)
-    if not storage.store_of(values.output).is_local:
-        raise UsageError(f"--output={values.output}: exports are written to a local path; copy it from there")
-    prepare_output("output", output, overwrite=values.overwrite, replaces=is_export(values.format))
-    export_formats.refuse_missing_extra(values.format)
-    config = TrainConfig.load(RunLayout(run_dir).config)
+    """Export what the flags name."""
+    options = from_flags(ExportOptions)
+    output = pathlib.Path(options.output)
+    if not storage.store_of(options.output).is_local:
+        raise UsageError(
+            f"--output={options.output}: exports are written to a local path; copy it from there"
+        )
+    prepare_output("output", output, overwrite=options.overwrite, replaces=is_export(options.format))
+    export_formats.refuse_missing_extra(options.format)
+    config = TrainConfig.load(RunLayout(options.run_dir).config)
     start()
-    export_model(config, run_dir, values.format, output, values.images)
-    if values.format == "savedmodel":
+    export_model(config, options.run_dir, options.format, output, options.images)
+    if options.format == "savedmodel":
         print("it takes JPEG and 8-bit PNG, and refuses CMYK, other depths and what is to be turned")
     print(f"written: {output}\nResearch software: nothing here is a diagnosis.")
     return 0
 
 
 def console_main() -> None:
-    """Defines the flags and runs; the entry point of `cxr-export`."""
-    flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
-    flags.DEFINE_string("output", None, "Folder (savedmodel) or file (tflite, onnx) to write.", required=True)
-    flags.DEFINE_enum("format", "savedmodel", FORMATS, "What to write.")
-    flags.DEFINE_list("images", [], "Images to check the export on; some of the run's data by default.")
-    flags.DEFINE_bool("overwrite", False, "Replace an export that is there.")
+    """Run the command."""
+    define_flags(ExportOptions)
     command.run(with_local_run(main))
 
 

@@ -3,25 +3,22 @@
 python -m cxr_train.report --run_dir=RUN_DIR
 """
 
-import pathlib
-
-from absl import flags
-
 from cxr_data.commands import command
-from cxr_train.flags.run_directory import with_local_run
+from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_train.flags.run_directory import RunOptions, with_local_run
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.mirror import published
 
 
 def main() -> int:
     """Make the report of a run directory from flags."""
-    print(f"report: {published(str(write_report(pathlib.Path(flags.FLAGS.run_dir))))}")
+    print(f"report: {published(str(write_report(from_flags(RunOptions).run_dir)))}")
     return 0
 
 
 def console_main() -> None:
     """Run the command."""
-    flags.DEFINE_string("run_dir", None, "Directory of a training run.", required=True)
+    define_flags(RunOptions)
     command.run(with_local_run(main))
 
 

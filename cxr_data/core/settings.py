@@ -107,10 +107,10 @@ def check_settings(config: Any) -> None:
     """
     for field, declared in settings_of(config):
         value, flag = getattr(config, field.name), declared.flag or field.name
-        if declared.choices:
-            check_choice(flag, value, declared.choices)
         if value is None:
             continue
+        if declared.choices:
+            check_choice(flag, value, declared.choices)
         if declared.at_least is not None and not value >= declared.at_least:
             raise UsageError(f"--{flag}={value}: must be at least {declared.at_least}")
         if declared.at_most is not None and not value <= declared.at_most:

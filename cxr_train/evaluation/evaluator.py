@@ -33,13 +33,14 @@ import keras
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.settings import check_settings, setting
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import joined_splits
 from cxr_data.stats.bootstrap import RESAMPLES, PatientBootstrap
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import calibration, intervals, metrics, thresholds
-from cxr_train.evaluation.class_map import class_map_for
+from cxr_train.evaluation.class_map import class_map_for, parse_class_map
 from cxr_train.evaluation.compare import compare_models
 from cxr_train.evaluation.forward_pass import name_predictions, predict_split
 from cxr_train.evaluation.predictions import NamedPredictions, write_predictions
@@ -54,30 +55,34 @@ SCHEMA = "cxr.metrics/1"
 class EvaluationOptions:
     """What an evaluation computes.
 
-    Attributes:
-      resamples, seed: of the patient bootstrap.
+    Attributes that are no settings, as the run gives them:
       train_split: of the run, maybe several joined by `+`.
       validation_split: of the run; temperature and thresholds are chosen on it. None where it was
         trained on: what is chosen on images that the model knows is wrong for others.
-      at_sensitivity: in (0, 1], the sensitivity at which thresholds are chosen; None for none.
       compare: where another run's predictions of the same data are; None for none.
-      class_map: by their class name, ours or "-", see `class_map`.
 
     Raises:
       UsageError: a value that makes no sense, naming its flag.
     """
 
-    resamples: int = RESAMPLES
-    seed: int = 0
+    resamples: int = setting(
+        RESAMPLES, "Resamples of the patient bootstrap; a 95 % interval needs 100.", at_least=100
+    )
+    seed: int = setting(0, "Seed of the patient bootstrap.", at_least=0)
     train_split: str = "train"
     validation_split: str | None = "validation"
-    at_sensitivity: float | None = None
+    at_sensitivity: float | None = setting(
+        None, "Sensitivity on validation, as 0.95, for which the threshold of each class is chosen."
+    )
     compare: pathlib.Path | None = None
-    class_map: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    class_map: Mapping[str, str] = setting(
+        (),
+        "Classes of other data as the model's, theirs:ours,...; theirs:- leaves one out.",
+        parse=parse_class_map,
+    )
 
     def __post_init__(self) -> None:
-        if self.resamples < 100:
-            raise UsageError(f"--resamples={self.resamples}: a 95 % interval needs at least 100")
+        check_settings(self)
         if self.at_sensitivity is not None and not 0 < self.at_sensitivity <= 1:
             raise UsageError(f"--at_sensitivity={self.at_sensitivity}: choose from above 0 to 1, as 0.95")
 

@@ -18,6 +18,7 @@ import tensorflow as tf
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.local_store import publish, temporary_of
+from cxr_data.core.settings import check_settings, setting
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.example import Fields
@@ -55,33 +56,31 @@ _FILTER_PIXELS = 128
 
 @dataclasses.dataclass(frozen=True)
 class ExplainOptions:
-    """What to explain.
+    """What to explain."""
 
-    Attributes:
-      split: of the data.
-      classes: names of the classes that get galleries; all where empty.
-      images: ids of images whose depths are shown; a true positive of each class where empty.
-      layers: names of the layers that are mapped; `stages.stage_outputs` where empty. The last
-        one makes the galleries and is checked.
-      filter_layers: names of the layers whose filters are shown; the end of the second stage
-        and the last where empty, for VGG16 the study's block2_conv2 and block5_conv3.
-      gallery_size: cases of each gallery.
-      check_images: images of the occlusion check.
-      filters: channels of each layer; 0 for none.
-      filter_steps: of the gradient ascent.
-      overwrite: replaces an earlier explanation.
-    """
+    split: str = setting("validation", "Split to explain.")
+    classes: tuple[str, ...] = setting((), "Names of the classes that get galleries; all by default.")
+    images: tuple[str, ...] = setting(
+        (), "Ids of images that are shown at every depth; a true positive of each class by default."
+    )
+    layers: tuple[str, ...] = setting(
+        (),
+        "Names of the layers to map, of which the last makes the galleries and is checked; the end of each "
+        "resolution stage by default.",
+    )
+    filter_layers: tuple[str, ...] = setting(
+        (),
+        "Names of the layers whose filters are shown; by default the end of the second stage and the last, "
+        "for VGG16 the study's block2_conv2 and block5_conv3.",
+    )
+    gallery_size: int = setting(4, "Cases in each gallery.", at_least=1)
+    check_images: int = setting(32, "Images of the occlusion check.", at_least=1)
+    filters: int = setting(6, "Channels of each layer whose filters are shown; 0 for none.", at_least=0)
+    filter_steps: int = setting(64, "Steps of the gradient ascent that shows a filter.", at_least=1)
+    overwrite: bool = setting(False, "Whether to replace an earlier explanation of the split.")
 
-    split: str = "validation"
-    classes: tuple[str, ...] = ()
-    images: tuple[str, ...] = ()
-    layers: tuple[str, ...] = ()
-    filter_layers: tuple[str, ...] = ()
-    gallery_size: int = 4
-    check_images: int = 32
-    filters: int = 6
-    filter_steps: int = 64
-    overwrite: bool = False
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 class Explainer:

@@ -1,7 +1,9 @@
 """The flag `--run_dir` of every command that works on a run: it may name an object store."""
 
+import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -9,12 +11,27 @@ from absl import flags
 
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
+from cxr_data.core.settings import required, setting
 from cxr_train.runs.layout import CHECKPOINTS_NAME, TENSORBOARD_NAME
 from cxr_train.runs.mirror import mirrored
 
 # What only a training run needs of an earlier one.
 _OF_TRAINING = (CHECKPOINTS_NAME, TENSORBOARD_NAME)
 Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """The run that a command works on."""
+
+    run_dir: pathlib.Path = required("Directory of a training run.", parse=pathlib.Path)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDataOptions(RunOptions):
+    """The run that a command works on, and the data."""
+
+    data: str | None = setting(None, "Folder of shards; the run's own by default.")
 
 
 def with_local_run(main: Callable[..., Result], *, trains: bool = False) -> Callable[..., Result]:

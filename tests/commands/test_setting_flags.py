@@ -18,21 +18,33 @@ from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_settings, required, setting, settings_of
 from cxr_data.input.options import ReadOptions
 from cxr_data.synthetic.sample import SampleConfig
+from cxr_train.ablate import GridOptions
+from cxr_train.evaluate import TargetOptions
+from cxr_train.evaluation.evaluator import EvaluationOptions
+from cxr_train.explanation.explainer import ExplainOptions
+from cxr_train.export import ExportOptions
 from cxr_train.main import StartOptions
+from cxr_train.predict import PredictOptions
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.config import TrainConfig
 
 # Fields that are no setting of their own: the program gives them.
 GIVEN = {
     AuditConfig: {"quiet"},
+    EvaluationOptions: {"train_split", "validation_split", "compare"},
+    ExplainOptions: set(),
+    ExportOptions: set(),
     FindingsOptions: set(),
+    GridOptions: set(),
     IndexOptions: set(),
+    PredictOptions: set(),
     ReadOptions: {"worker"},
     Recipe: set(),
     SampleConfig: set(),
     ServiceOptions: set(),
     SharderConfig: {"quiet"},
     StartOptions: set(),
+    TargetOptions: set(),
     # What the flags of StartOptions come to.
     TrainConfig: {"backbone", "data", "run_dir", "batch_size", "weights", "recipe", "read"},
     VerifyOptions: set(),

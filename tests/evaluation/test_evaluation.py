@@ -306,7 +306,7 @@ def test_a_run_that_was_not_evaluated_cannot_be_compared_with(manifest, tmp_path
 def test_options_that_make_no_sense_name_their_flag():
     for options, message in (
         ({"at_sensitivity": 95}, "--at_sensitivity=95: choose from above 0 to 1"),
-        ({"resamples": 5}, "--resamples=5: a 95 % interval needs at least 100"),
+        ({"resamples": 5}, "--resamples=5: must be at least 100"),
     ):
         with pytest.raises(UsageError, match=message):
             EvaluationOptions(**options)
