@@ -149,7 +149,7 @@ def _choose_batch_size(
     placement: Placement,
     before: TrainConfig | None,
 ) -> Choice:
-    """What `--batch_size` comes to on these data and this device. Raises UsageError: nothing fits."""
+    """Return what `--batch_size` comes to on these data and this device. Raises UsageError: nothing fits."""
     if options.batch_size != "auto":
         return Choice("batch_size", str(config.batch_size))
     if before:
@@ -166,7 +166,7 @@ def _choose_batch_size(
 
 
 def _read_data(options: StartOptions, config: TrainConfig) -> Manifest:
-    """Reads the manifest, making the embedded sample first where no data is given.
+    """Read the manifest, making the embedded sample first where no data is given.
 
     Raises:
       UsageError: the images are of another size than `--image_size`.
@@ -215,7 +215,7 @@ def main() -> int:
 
 
 def _run(options: StartOptions, config: TrainConfig, placement: Placement) -> None:
-    """This worker's part of a run, or all of it."""
+    """Do this worker's part of a run, or all of it."""
     config, pipeline, choices = _open_run(options, config, placement)
     for choice in choices:
         print(choice)
@@ -239,7 +239,7 @@ def _run(options: StartOptions, config: TrainConfig, placement: Placement) -> No
 def _open_run(
     options: StartOptions, config: TrainConfig, placement: Placement
 ) -> tuple[TrainConfig, Pipeline, Sequence[Choice]]:
-    """Opens the run directory and the data, and settles what `auto` stands for.
+    """Open the run directory and the data, and settle what `auto` stands for.
 
     Raises:
       UsageError: the flags fit neither the data nor the run to be resumed, or differ between workers.
@@ -262,7 +262,7 @@ def _open_run(
 
 
 def _keep_run(config: TrainConfig, placement: Placement, choices: Sequence[Choice]) -> None:
-    """Writes what was started. Raises DataError: the workers do not share the run directory."""
+    """Write what was started. Raises DataError: the workers do not share the run directory."""
     with placement.chief_first():
         if not placement.cluster.is_chief:
             check_shared(config)
@@ -295,7 +295,7 @@ def _resume_command(config: TrainConfig) -> str:
 
 
 def _last_words(config: TrainConfig) -> str:
-    """What is said when a second signal ends the process without saving."""
+    """Return what is said when a second signal ends the process without saving."""
     saved = newest_checkpoint(config.layout.checkpoints)
     if saved is None:
         return "ended at once; nothing was saved yet"
@@ -313,7 +313,7 @@ def _memory_gb(options: StartOptions) -> float:
 
 
 def _emulate(options: StartOptions, config: TrainConfig, step_seconds: float) -> int:
-    """Feeds an emulated accelerator instead of a network. Raises UsageError: it has no memory to fill."""
+    """Feed an emulated accelerator instead of a network. Raises UsageError: it has no memory to fill."""
     if options.batch_size == "auto":
         raise UsageError("--batch_size=auto: an emulated accelerator has no memory to fill; give a number")
     pipeline = Pipeline(_read_data(options, config), config.read)
@@ -335,7 +335,7 @@ def _weights_reason(options: StartOptions) -> str:
 
 
 def console_main() -> None:
-    """The `cxr-train` command."""
+    """Run the command."""
     command.run(with_local_run(main, trains=True))
 
 

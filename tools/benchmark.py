@@ -43,7 +43,9 @@ def _choose(argv: list[str]) -> str:
 
 
 def _reported(module: ModuleType) -> Callable[[], None]:
-    """The benchmark's `main`, its command, machine and caveat printed around it and written beside it."""
+    """Wrap the benchmark's `main`: print its command, machine and caveat around it and write them beside
+    it.
+    """
 
     @functools.wraps(module.main)
     def main() -> None:

@@ -164,7 +164,7 @@ def stored_image(made: Manifest, read_at: Callable[[int, int], bytes], row: np.v
 
 
 def with_files(pictures: Pictures, made: Manifest, source: str, quiet: bool = False) -> Pictures:
-    """Return the same pictures, measured anew from the files that they were made from.
+    """Return the same pictures, measured again from the files that they were made from.
 
     Raises:
       DataError: a file is not in the source, or cannot be decoded.

@@ -71,7 +71,7 @@ class Feature:
 
 
 def features_of(pictures: Pictures) -> list[Feature]:
-    """The features of a dataset; those of the files only where they are known."""
+    """Return the features of a dataset; those of the files only where they are known."""
     rows = pictures.rows
     thumbnails = rows["thumbnail"].reshape(len(rows), -1).astype(np.float64) / 255
     found: list[Feature] = []
@@ -125,7 +125,7 @@ def _quality(value: float) -> str:
 
 
 def in_words(feature: Feature, labels: np.ndarray, class_names: Sequence[str]) -> str:
-    """What each class has: how often the frequent value that differs most, else the median."""
+    """Return what each class has: how often the frequent value that differs most, else the median."""
     distinct, counts = np.unique(feature.values, return_counts=True)
     of_class = [(name, feature.values[labels == k]) for k, name in enumerate(class_names)]
     present = [(name, values) for name, values in of_class if len(values)]

@@ -39,7 +39,7 @@ _MOST_SHOWN = 20
 
 
 def make_tfrecords(config: SharderConfig) -> manifest.Manifest:
-    """Converts a source; see the head of this file.
+    """Convert a source; see the head of this file.
 
     Raises:
       UsageError: a flag or the source is wrong.
@@ -69,7 +69,7 @@ def _check_places(config: SharderConfig) -> None:
 
 
 def _only_run(directory: str) -> AbstractContextManager[object]:
-    """Makes the output and refuses a second run in it; the lock goes with the process.
+    """Make the output and refuse a second run in it; the lock goes with the process.
 
     An object store has no locks: see `_require_own_ledger`.
     """
@@ -101,7 +101,7 @@ def _convert(
     todo: Sequence[ShardPlan],
     progress: Progress,
 ) -> None:
-    """Writes the missing shards and adds them to `results` and the ledger."""
+    """Write the missing shards and add them to `results` and the ledger."""
     _warn_of_space(config, todo, progress)
     pool = _pool(config, prepared, progress)
     bad = sum(entry.reason not in quarantine.NOT_BAD for entry in prepared.found.quarantined)
@@ -127,7 +127,7 @@ def _convert(
 
 
 def _require_own_ledger(config: SharderConfig, prepared: Prepared) -> None:
-    """Stops a run on an object store when another one, of other flags or inputs, has begun in its output.
+    """Stop a run on an object store when another one, of other flags or inputs, has begun in its output.
 
     Runs of the same flags write the same bytes; of others the first to stop is the one that began first.
     """
@@ -184,7 +184,7 @@ def _warn_of_small(made: manifest.Manifest, progress: Progress) -> None:
 
 
 def _assumptions(made: manifest.Manifest) -> str:
-    """What was assumed where files are silent, and about how many; empty for nothing."""
+    """Return what was assumed where files are silent, and about how many; empty for nothing."""
     measured = read_features(made)
     if measured is None:
         return ""

@@ -90,7 +90,7 @@ def make_plan(
     shard_bytes: int,
     seed: int,
 ) -> Plan:
-    """Shuffle each split by the seed and cuts it into shards of nearly equal length.
+    """Shuffle each split by the seed and cut it into shards of nearly equal length.
 
     A shard holds at most `shard_bytes` (but at least one record). Small splits are cut finer, into
     up to `MANY_SHARDS` shards of `MIN_SHARD_RECORDS` or more, so that all cores have work.

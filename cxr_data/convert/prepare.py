@@ -46,7 +46,7 @@ class Prepared:
 
 
 def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
-    """Finds the inputs and plans the run, and writes nothing.
+    """Find the inputs and plan the run, and write nothing.
 
     Raises:
       UsageError, DataError: the source, a flag, or how they fit together.
@@ -81,7 +81,7 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
 
 
 def _excluded(config: SharderConfig, items: Sequence[Item]) -> dict[str, Quarantined]:
-    """What --exclude and --exclude_findings name."""
+    """Return what --exclude and --exclude_findings name."""
     found = exclude.read_findings(config.exclude_findings, items) if config.exclude_findings else {}
     return found | (exclude.read_exclusions(config.exclude, items) if config.exclude else {})
 
@@ -126,7 +126,7 @@ def _plan(config: SharderConfig, found: Found, items: Sequence[Item], group_of: 
 def _config_of(
     config: SharderConfig, class_names: Sequence[str], named: Mapping[str, Quarantined]
 ) -> dict[str, Any]:
-    """What decides the output besides the inputs: another value needs another output."""
+    """Return what decides the output besides the inputs: another value needs another output."""
     mitigations = {n: getattr(config, n) for n in _MITIGATIONS if getattr(config, n) != getattr(_DEFAULTS, n)}
     if named:
         mitigations["exclude"] = hashlib.sha256(repr(sorted(named.values())).encode()).hexdigest()
@@ -144,6 +144,6 @@ _DEFAULTS = SharderConfig("", "")
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that decide the pixels."""
+    """Return the versions of the packages that decide the pixels."""
     names = ("numpy", "opencv-python-headless", "pillow", "pydicom", "imagecodecs")
     return {name: version(name) for name in names}

@@ -50,7 +50,7 @@ class Facts(NamedTuple):
 
 
 def sniff(head: bytes) -> str | None:
-    """The format of an image file by its first 132 bytes: Pillow's name, "DICOM" or None."""
+    """Return the format of an image file by its first 132 bytes: Pillow's name, "DICOM" or None."""
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(png.SIGNATURE):
@@ -73,12 +73,12 @@ def sniff(head: bytes) -> str | None:
 
 
 def decode_pixels(data: bytes, color: str, max_pixels: int) -> np.ndarray:
-    """The pixels of `decode_with_facts`."""
+    """Return the pixels of `decode_with_facts`."""
     return decode_with_facts(data, color, max_pixels)[0]
 
 
 def decode_with_facts(data: bytes, color: str, max_pixels: int) -> tuple[np.ndarray, Facts]:
-    """Decodes one image file.
+    """Decode one image file.
 
     Args:
       data: the whole file.
@@ -145,7 +145,7 @@ def _reason_for(error: Exception, kind: str) -> Undecodable:
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
-    """Raises Undecodable if an image of this size is not to be decoded."""
+    """Raise Undecodable if an image of this size is not to be decoded."""
     if width < 1 or height < 1:
         raise Undecodable("damaged", f"{width}x{height} pixels")
     if width * height > max_pixels or max(width, height) > MAX_SIDE:
@@ -254,7 +254,7 @@ _LUMA = (
 
 @lru_cache(maxsize=1)
 def _luma_tables() -> np.ndarray:
-    """The luma tables of qualities 1 to 100: int64 [100, 64]."""
+    """Return the luma tables of qualities 1 to 100: int64 [100, 64]."""
     quality = np.arange(1, 101)[:, None]
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     return np.clip((np.array(_LUMA) * scale + 50) // 100, 1, 255)
@@ -262,7 +262,9 @@ def _luma_tables() -> np.ndarray:
 
 @lru_cache(maxsize=4096)
 def jpeg_quality(table: tuple[int, ...]) -> int:
-    """The quality, 1 to 100, whose libjpeg luma table is nearest to `table` (64 values, natural order)."""
+    """Return the quality, 1 to 100, whose libjpeg luma table is nearest to `table` (64 values, natural
+    order).
+    """
     return int(np.abs(_luma_tables() - np.array(table)).sum(axis=1).argmin()) + 1
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from pydicom import uid
 
 NAME = "imagecodecs"
-"""Of the package, and so of the plugin."""
+"""Name of the package, and so of the plugin."""
 
 imagecodecs: Any = importlib.import_module(NAME) if importlib.util.find_spec(NAME) else None
 

@@ -124,7 +124,7 @@ _LARGEST_INFLATED = 1 << 30
 
 
 def _refuse_bomb(data: bytes) -> None:
-    """Raises Undecodable if a deflated file inflates to more than any image: pydicom inflates all of it."""
+    """Raise Undecodable if a deflated file inflates to more than any image: pydicom inflates all of it."""
     if data[128:132] != b"DICM" or _DEFLATED not in data[132:2048]:
         return
     # The meta header begins with its own length; what follows it is one raw deflate stream (PS3.5 A.5).

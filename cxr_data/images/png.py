@@ -26,7 +26,7 @@ _BLOCK = 0xFFFF  # the largest stored block of the deflate format
 
 
 def decode_plain_gray(data: bytes, max_pixels: int) -> np.ndarray | None:
-    """Decodes an 8-bit grayscale PNG without transparency, interlacing or orientation.
+    """Decode an 8-bit grayscale PNG without transparency, interlacing or orientation.
 
     Returns:
       uint8 [H, W], or None if it is another kind of PNG.
@@ -85,7 +85,7 @@ def _inflate(compressed: bytes, expected: int) -> bytes:
 
 
 def _stored_png(header: bytes, raw: bytes) -> np.ndarray:
-    """A PNG with the same header and rows, its deflate stream one of stored blocks."""
+    """Return a PNG with the same header and rows, its deflate stream one of stored blocks."""
     blocks = max(-(-len(raw) // _BLOCK), 1)
     idat = bytearray(4 + 2 + 5 * blocks + len(raw) + 4)
     idat[:6] = b"IDAT\x78\x01"

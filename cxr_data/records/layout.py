@@ -15,7 +15,7 @@ PAIRS_NAME, HISTOGRAMS_NAME = "pairs.png", "features.png"
 
 SHARD_SUFFIX = ".tfrecord"
 DONE_SUFFIX = ".done"
-"""Of the file beside a shard that holds its line of the ledger until the ledger has it."""
+"""Ending of the file beside a shard that holds its line of the ledger until the ledger has it."""
 
 FOREIGN_SHARD = re.compile(r"(?P<split>[A-Za-z]+)[^/]*\.tfrecords?")
 """Shards of other programs, such as train.tfrecord and train_3.tfrecords: the split comes first."""

@@ -42,7 +42,7 @@ class Groups:
 
 
 def find_groups(items: Sequence[Item], group_regex: str, patients: Mapping[str, str]) -> Groups:
-    """Finds the group of every item; CSV before DICOM header before pattern.
+    """Find the group of every item; CSV before DICOM header before pattern.
 
     Args:
       items: the inputs.

@@ -56,7 +56,7 @@ class Quarantined:
 
 
 def reasons_table(entries: Iterable[Quarantined]) -> str:
-    """A table of counts by reason, the most frequent first; empty if there are none."""
+    """Return a table of counts by reason, the most frequent first; empty if there are none."""
     counts = Counter(entry.reason for entry in entries)
     rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return "\n".join(f"  {count:7,}  {reason:18}  {REASONS[reason]}" for reason, count in rows)

@@ -24,7 +24,7 @@ from cxr_train.runs.config import TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Of a whole run.
+    """What a whole run costs.
 
     Attributes:
       training_images, evaluated_images: over all epochs.

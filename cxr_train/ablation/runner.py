@@ -44,7 +44,7 @@ class GridRun:
 
     @property
     def seed(self) -> int:
-        """Of its weights, order and dropout."""
+        """Seed of its weights, order and dropout."""
         return self.config.seed
 
     @property

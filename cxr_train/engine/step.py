@@ -95,7 +95,7 @@ class TrainStep:
         self.retrace(compile=compile)
 
     def retrace(self, *, compile: bool) -> None:
-        """Make the functions anew, for layers that were frozen or freed since, or for another way.
+        """Make the functions again, for layers that were frozen or freed since, or for another way.
 
         The next call traces them once.
         """
@@ -122,7 +122,7 @@ class TrainStep:
 
     @property
     def flops_per_image(self) -> float | None:
-        """Of forward and backward pass, see `flops`; None before the first step."""
+        """Operations of forward and backward pass, see `flops`; None before the first step."""
         if self._pass is None:
             return None
         graph, images = self._pass

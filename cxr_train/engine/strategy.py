@@ -49,7 +49,7 @@ class Placement:
         return self.strategy.num_replicas_in_sync
 
     def choice(self, flag: str) -> Choice:
-        """What was chosen for a flag, and why. Raises KeyError: nothing was."""
+        """Return what was chosen for a flag, and why. Raises KeyError: nothing was."""
         return {choice.flag: choice for choice in self.choices}[flag]
 
     def distribute(self, dataset: tf.data.Dataset) -> Any:
@@ -76,11 +76,11 @@ class Placement:
         return gather_from_workers(self.strategy, self.cluster, value)
 
     def largest(self, value: float) -> float:
-        """The largest of the workers' values; each worker must call it at the same point."""
+        """Return the largest of the workers' values; each worker must call it at the same point."""
         return float(self.gather(np.array(value, np.float64)).max())
 
     def smallest(self, value: float) -> float:
-        """The smallest of the workers' values; each worker must call it at the same point."""
+        """Return the smallest of the workers' values; each worker must call it at the same point."""
         return -self.largest(-value)
 
     def any(self, value: bool) -> bool:
@@ -88,12 +88,12 @@ class Placement:
         return bool(self.largest(value))
 
     def wait(self) -> None:
-        """Returns once all workers have come here."""
+        """Return once all workers have come here."""
         self.largest(0.0)
 
     @contextlib.contextmanager
     def chief_first(self) -> Iterator[None]:
-        """The chief goes through the context first, then the other workers, who see what it has done."""
+        """Let the chief go through the context first, then the other workers, who see what it has done."""
         if not self.cluster.is_chief:
             self.wait()
         yield
@@ -115,7 +115,7 @@ def split_cpu(replicas: int) -> None:
 
 
 def check_logical_devices(count: int, placement: Placement) -> None:
-    """Raises UsageError if the CPU was split into devices of which only one is used, or none."""
+    """Raise UsageError if the CPU was split into devices of which only one is used, or none."""
     if count == 1:
         return
     if tf.config.list_physical_devices("GPU"):
@@ -125,7 +125,7 @@ def check_logical_devices(count: int, placement: Placement) -> None:
 
 
 def choose_placement(strategy: str, precision: str, xla: str) -> Placement:
-    """Turns the three flags into a placement on the devices of this machine, and of the cluster's others.
+    """Turn the three flags into a placement on the devices of this machine, and of the cluster's others.
 
     With several workers, it waits for all of them, and TensorFlow must not have started its
     devices yet.

@@ -30,7 +30,7 @@ _TURNED = (
 
 
 def decode(data: tf.Tensor, color: str) -> tf.Tensor:
-    """Decodes JPEG or 8-bit PNG bytes [] to uint8 [H, W, 1], or [H, W, 3] for color "keep".
+    """Decode JPEG or 8-bit PNG bytes [] to uint8 [H, W, 1], or [H, W, 3] for color "keep".
 
     Raises:
       tf.errors.InvalidArgumentError: it is another file, or one that the sharder decodes otherwise.
@@ -95,7 +95,7 @@ def _round_to_8_bits(values: tf.Tensor) -> tf.Tensor:
 
 
 def _matrix(inputs: tf.Tensor, outputs: int) -> tf.Tensor:
-    """The weights float32 [outputs, inputs] of one pass, as `cxr_data.images.resize` makes them."""
+    """Return the weights float32 [outputs, inputs] of one pass, as `cxr_data.images.resize` makes them."""
     f64 = tf.float64
     scale = tf.cast(inputs, f64) / outputs
     stretch = tf.maximum(scale, 1.0)

@@ -62,7 +62,7 @@ def keep_evidence(
 def batch_ids(
     pipeline: Pipeline, config: TrainConfig, placement: Placement, epoch: int, step: int
 ) -> list[str]:
-    """Return the ids of a training batch, found by taking it anew: the order of the examples is fixed.
+    """Return the ids of a training batch, found by taking it again: the order of the examples is fixed.
 
     Args:
       epoch, step: from 0.

@@ -21,7 +21,7 @@ def breakable(name: str) -> Markup:
 
 
 def write_report(run_dir: pathlib.Path) -> pathlib.Path:
-    """Make the page from whatever the run directory holds, anew each time, and return its path.
+    """Make the page from whatever the run directory holds at this moment, and return its path.
 
     Raises:
       DataError: it is no run directory.

@@ -27,7 +27,7 @@ _FREE = (
 
 
 def parse_head(text: str) -> tuple[int, ...]:
-    """Parses `128-32` to (128, 32); an empty text is a head without hidden layers.
+    """Parse `128-32` to (128, 32); an empty text is a head without hidden layers.
 
     Raises:
       UsageError: it is not a list of whole numbers.
@@ -153,7 +153,7 @@ class TrainConfig:
         return None if self.validation_split in joined_splits(self.train_split) else self.validation_split
 
     def what_decides_the_result(self) -> dict[str, object]:
-        """The values by flag that a resumed run must share with the run that it continues.
+        """Return the values by flag that a resumed run must share with the run that it continues.
 
         More epochs continue the same run, unless they stretch its schedule; more patience does; the
         directory may have been moved, and caches, checks and saves change no pixel and no weight.
@@ -166,12 +166,12 @@ class TrainConfig:
         return values
 
     def save(self, path: pathlib.Path) -> None:
-        """Writes the configuration as JSON."""
+        """Write the configuration as JSON."""
         storage.replace(path, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "TrainConfig":
-        """Reads what `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
           DataError: the file is missing or not such a configuration.

@@ -115,7 +115,7 @@ SHORTCUTS = (
 
 @dataclass(frozen=True)
 class Power:
-    """Of `seeds` datasets with a shortcut, in how many it was named.
+    """In how many of `seeds` datasets with a shortcut it was named.
 
     `auroc` is the mean of what the audit measured for the class that has it.
     """

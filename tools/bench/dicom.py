@@ -48,7 +48,7 @@ class Row:
 
 
 def define_flags() -> None:
-    """Defines the flags of this benchmark."""
+    """Define the flags of this benchmark."""
     flags.DEFINE_integer("side", 1024, "Height and width of the picture.")
     flags.DEFINE_integer("images", 20, "Images a round.")
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.")
@@ -81,7 +81,7 @@ SYNTAXES = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.RLELossl
 
 
 def dicom_file(picture: np.ndarray, syntax: str) -> bytes:
-    """The bytes of a file of a picture in a transfer syntax."""
+    """Return the bytes of a file of a picture in a transfer syntax."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = uid.ComputedRadiographyImageStorage
     meta.MediaStorageSOPInstanceUID = uid.generate_uid()
@@ -108,17 +108,17 @@ def dicom_file(picture: np.ndarray, syntax: str) -> bytes:
 
 
 def by_cxr(data: bytes) -> np.ndarray:
-    """This project: uint8 [H, W]."""
+    """Decode with this project: uint8 [H, W]."""
     return decode_pixels(data, "gray", _MAX_PIXELS)
 
 
 def by_pydicom(data: bytes) -> np.ndarray:
-    """The stored values, by the first of pydicom's decoders."""
+    """Return the stored values, by the first of pydicom's decoders."""
     return pixel_array(io.BytesIO(data), index=0)
 
 
 def by_tensorflow_io(data: bytes) -> np.ndarray:
-    """The stored values, by DCMTK in tensorflow-io."""
+    """Return the stored values, by DCMTK in tensorflow-io."""
     import tensorflow as tf
     import tensorflow_io as tfio
 
@@ -149,7 +149,7 @@ def measure(data: bytes, images: int, rounds: int) -> dict[str, float | None]:
 
 
 def main() -> list[dict[str, object]]:
-    """Reads the flags, measures, prints a table and returns it for JSON."""
+    """Read the flags, measure, print a table and return it for JSON."""
     warnings.filterwarnings("ignore", module="pydicom")
     picture = made_picture(FLAGS.side)
     rows = []

@@ -264,7 +264,7 @@ def choose(keys: Sequence[str]) -> list[Peer]:
 
 
 def main() -> list[dict[str, object]]:
-    """Read the flags, prepares data and packages, measure, print a table and return it for JSON."""
+    """Read the flags, prepare data and packages, measure, print a table and return it for JSON."""
     chosen = choose(FLAGS.peers)
     if FLAGS.batch_size < 1 or FLAGS.images < 6 or FLAGS.images % FLAGS.batch_size:
         raise UsageError(

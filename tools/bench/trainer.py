@@ -71,7 +71,7 @@ class Row:
 
 
 def define_flags() -> None:
-    """Defines the flags of this benchmark."""
+    """Define the flags of this benchmark."""
     flags.DEFINE_list("backbones", ["mobilenet_v2", "xception"], f"Of {', '.join(BACKBONES)}.")
     flags.DEFINE_string(
         "source", "", "Folder of images, as tools.make_tfrecords takes it; without it, a sample is drawn."
@@ -118,7 +118,7 @@ class Process:
         return self._receive()
 
     def _receive(self) -> Any:
-        """Raises CxrError: its own, or that it ended without a word."""
+        """Raise CxrError: its own, or that it ended without a word."""
         try:
             answer = self._connection.recv()
         except EOFError as error:
@@ -132,7 +132,7 @@ class Process:
         return answer
 
     def end(self) -> None:
-        """Ends it, whatever it does."""
+        """End it, whatever it does."""
         with contextlib.suppress(OSError):
             self._connection.send(False)
         self._process.join(_PATIENCE_S)
@@ -145,7 +145,7 @@ class Process:
 def running(
     ways: Sequence[Way], config: TrainConfig, source: str, steps: int
 ) -> Iterator[dict[Way, Process]]:
-    """The ways' processes, started one after the other."""
+    """Start the ways' processes, one after the other."""
     processes: dict[Way, Process] = {}
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder, contextlib.ExitStack() as stack:
         for number, way in enumerate(ways):
@@ -183,7 +183,7 @@ def measure(config: TrainConfig, source: str) -> tuple[list[Row], list[str]]:
 
 
 def make_rows(backbone: str, batch_size: int, turns: dict[Way, list[Turn]]) -> list[Row]:
-    """A row for each way, with the ratios of the trainer to it."""
+    """Return a row for each way, with the ratios of the trainer to it."""
     rates = {way: [turn.steps * batch_size / turn.seconds for turn in own] for way, own in turns.items()}
     return [
         Row(
@@ -198,7 +198,7 @@ def make_rows(backbone: str, batch_size: int, turns: dict[Way, list[Turn]]) -> l
 
 
 def rows_to_text(rows: Sequence[Row]) -> str:
-    """The rows as text."""
+    """Return the rows as text."""
     columns = {
         "backbone": lambda row: row.backbone,
         "way": lambda row: row.way.label,
@@ -212,7 +212,7 @@ def rows_to_text(rows: Sequence[Row]) -> str:
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
-    """A line for each backbone: the trainer against its bare step and the best of fit's settings."""
+    """Return a line for each backbone: the trainer against its bare step and the best of fit's settings."""
     lines = []
     for backbone in dict.fromkeys(row.backbone for row in rows):
         measured = [row for row in rows if row.backbone == backbone]
@@ -229,7 +229,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
 
 
 def prepare(scratch: Path) -> tuple[str, str]:
-    """Makes what the flags do not give: (shards, folder of their images, empty if unknown)."""
+    """Make what the flags do not give: (shards, folder of their images, empty if unknown)."""
     if FLAGS.data:
         return FLAGS.data, FLAGS.source
     scratch.mkdir(parents=True, exist_ok=True)
@@ -242,7 +242,7 @@ def prepare(scratch: Path) -> tuple[str, str]:
 
 
 def main() -> list[dict[str, object]]:
-    """Reads the flags, prepares the data, measures, prints a table and returns it for JSON."""
+    """Read the flags, prepare the data, measure, print a table and return it for JSON."""
     data, source = prepare(Path(FLAGS.scratch))
     configs = [
         TrainConfig(
