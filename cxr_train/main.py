@@ -187,7 +187,7 @@ def _read_data(options: StartOptions, config: TrainConfig) -> Manifest:
 
 
 def main() -> int:
-    """Trains, evaluates the best model, and says where everything is."""
+    """Train, evaluate the best model, and say where everything is."""
     options = from_flags(StartOptions)
     check_memory_gb(options.memory_gb, used=options.plan or options.batch_size == "auto")
     if options.plan:
