@@ -279,7 +279,7 @@ def _keep_run(config: TrainConfig, placement: Placement, choices: Sequence[Choic
 def _train(
     config: TrainConfig, pipeline: Pipeline, trainer: Trainer, stop: StopRequest, *, resume: bool
 ) -> None:
-    """Trains, and evaluates the best model. Raises Stopped."""
+    """Train, and evaluate the best model. Raises Stopped."""
     print(trainer.describe(), flush=True)
     if resume:
         print("\n".join(trainer.resume()), flush=True)
