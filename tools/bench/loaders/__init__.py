@@ -54,11 +54,6 @@ class Peer:
     uncached: bool = True
     note: str = ""
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether this is the reader of this project."""
-        return self.module == "ours"
-
 
 _OURS = ("ours", "shards", "cxr")
 
