@@ -106,7 +106,7 @@ def _with_copies_together(own: Pictures, pairs: Sequence[Pair]) -> Pictures:
     """Return the same pictures, copies of one counting as one patient's: no fold may know another's by
     heart.
     """
-    groups = {name: group or name for name, group in zip(own.ids, own.groups, strict=True)}
+    groups = dict(zip(own.ids, own.groups, strict=True))
     same = [(own.ids[pair.first], own.ids[pair.second]) for pair in pairs if not pair.is_across]
     tied = tie_groups(groups, same)
     return replace(own, groups=[tied[name] for name in own.ids])

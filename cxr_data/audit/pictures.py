@@ -24,6 +24,7 @@ from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
 from cxr_data.records.index import read_features, read_fields, read_index, rows_by_shard
 from cxr_data.records.manifest import Manifest
+from cxr_data.records.value_range import in_unit_range
 from cxr_data.sources.discover import Item, discover_images
 from cxr_data.sources.patients import AUTO, find_groups
 
@@ -35,7 +36,7 @@ class Pictures:
     Attributes:
       where: the folder that holds them.
       ids: path of each, relative to its source.
-      groups: patient of each; the id itself, or empty, where none is known.
+      groups: patient of each; the id itself where none is known.
       splits: split of each.
       labels: int [N], index into `class_names`.
       class_names: in the order of the label values.
@@ -72,7 +73,7 @@ class Pictures:
         """Return the position of the pictures of each known patient."""
         known: dict[str, list[int]] = {}
         for position, (name, group) in enumerate(zip(self.ids, self.groups, strict=True)):
-            if group and group != name:
+            if example.is_known_patient(name, group):
                 known.setdefault(group, []).append(position)
         return known
 
@@ -112,7 +113,7 @@ def pictures_of_shards(
     splits = [shard.split for shard in made.shards for _ in range(shard.records)]
     return Pictures(
         where=made.directory,
-        ids=[fields.id or f"record {number}" for number, fields in enumerate(names)],
+        ids=[fields.id for fields in names],
         groups=[fields.group for fields in names],
         splits=splits,
         labels=np.array([fields.label for fields in names]),
@@ -130,9 +131,9 @@ def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[example.Fields
             # All of a remote shard at once where its pixels are wanted, else only the heads of its records.
             whole = storage.local(made.path(shard)) if with_pixels else nullcontext(made.path(shard))
             with whole as path, storage.opened_at(path) as read_at:
-                for row in rows:
+                for number, row in enumerate(rows):
                     yield (
-                        read_fields(read_at, row),
+                        read_fields(read_at, row).named(f"{shard.split}/{shard.name}", number),
                         stored_image(made, read_at, row) if with_pixels else None,
                     )
         except (OSError, ValueError) as error:
@@ -154,7 +155,7 @@ def stored_image(made: Manifest, read_at: Callable[[int, int], bytes], row: np.v
       row: the record's row of the index.
     """
     payload = read_at(made.payload_bytes, int(row["payload"]))
-    values = np.frombuffer(payload, made.dtype).reshape(made.image_shape)
+    values = in_unit_range(np.frombuffer(payload, made.dtype), made.value_range).reshape(made.image_shape)
     pixels = values if made.dtype == "uint8" else np.rint(values.astype(np.float32) * 255).astype(np.uint8)
     is_gray = made.channels == 1 or all(np.array_equal(pixels[..., 0], pixels[..., c]) for c in (1, 2))
     return np.ascontiguousarray(pixels[..., 0]) if is_gray and made.color == "gray" else pixels

@@ -161,9 +161,8 @@ def _only_present(labels: np.ndarray) -> np.ndarray:
 
 
 def _numbered(pictures: Pictures) -> np.ndarray:
-    """Return a number for each patient; a picture without one stands alone."""
-    names = [group or name for group, name in zip(pictures.groups, pictures.ids, strict=True)]
-    return np.unique(np.array(names, object), return_inverse=True)[1]
+    """Return a number for each patient; a picture of none counts as one."""
+    return np.unique(np.array(pictures.groups, object), return_inverse=True)[1]
 
 
 def folds_of(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:

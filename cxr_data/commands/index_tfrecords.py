@@ -2,8 +2,9 @@
 
     python -m tools.index_tfrecords --data=DIR --classes=covid,normal,pneumonia
 
-The files are named SPLIT*.tfrecord and hold tf.train.Example records with `image` and `label`;
-they are only read. `index.npy` and `manifest.json` appear beside them.
+The name of each file holds its split (train-00000-of-00012.tfrecord, chest_val.tfrecord); each record is a
+tf.train.Example with `image` and `label`, and `id` and `group` (the patient) if it has them. Every value is
+read, nothing is changed. `index.npy` and `manifest.json` appear beside the files.
 """
 
 import dataclasses
@@ -13,16 +14,18 @@ from tqdm import tqdm
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_settings, required, setting
 from cxr_data.records.example import DTYPES
 from cxr_data.records.foreign import adopt
+from cxr_data.records.value_range import VALUE_RANGES
 
 
 @dataclasses.dataclass(frozen=True)
 class IndexOptions:
     """What the records hold, since TFRecords do not say it."""
 
-    data: str = required("Folder with SPLIT*.tfrecord files.")
+    data: str = required("Folder of TFRecord files with the split in their names.")
     classes: tuple[str, ...] = required("Class names in the order of the label values.")
     size: int = setting(360, "Height and width of the stored images, in pixels.", at_least=1)
     channels: int = setting(3, "Channels of the stored images: 3 or 1.", choices=(3, 1))
@@ -31,9 +34,17 @@ class IndexOptions:
         "Type of the stored pixels: float32 is a FloatList, the others are one bytes value.",
         choices=DTYPES,
     )
+    value_range: str = setting(
+        "0..1",
+        "Range of the stored pixels where they are floats; another one than 0..1 is rescaled to 0..1 when "
+        "they are read.",
+        choices=tuple(VALUE_RANGES),
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.dtype == "uint8" and self.value_range != "0..1":
+            raise UsageError(f"--value_range={self.value_range}: is for floats; uint8 is in [0, 255]")
 
 
 def main() -> None:
@@ -46,6 +57,7 @@ def main() -> None:
             size=options.size,
             channels=options.channels,
             dtype=options.dtype,
+            value_range=VALUE_RANGES[options.value_range],
             threads=len(os.sched_getaffinity(0)),
             tick=lambda _: bar.update(),
         )

@@ -24,6 +24,7 @@ from cxr_data.input.order import PADDING
 from cxr_data.input.reader import PositionalReader, endless, shuffled
 from cxr_data.records.index import read_split_index
 from cxr_data.records.manifest import Manifest
+from cxr_data.records.value_range import UNIT, in_unit_range
 
 
 class IndexedReader(PositionalReader):
@@ -65,7 +66,7 @@ class IndexedReader(PositionalReader):
           positions: int64 [B]; `order.PADDING` gives a black image.
 
         Returns:
-          [B, S, S, C] in the stored dtype, 64-byte aligned.
+          [B, S, S, C] in the stored dtype, floats in [0, 1], 64-byte aligned.
 
         Raises:
           DataError: a record cannot be read or fails its checksum; names shard and record.
@@ -119,6 +120,8 @@ class IndexedReader(PositionalReader):
                 if crc32c.crc32c(buffer) != self._checksums[position]:
                     raise DataError(f"{self._where(position)} fails its checksum: the pixels are damaged")
                 self._verified[position] = True
+            if self._manifest.value_range != UNIT:
+                image[...] = in_unit_range(image, self._manifest.value_range)
 
     def _file(self, shard: int) -> int:
         file = self._files.get(shard)

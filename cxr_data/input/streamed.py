@@ -18,6 +18,7 @@ from cxr_data.input.order import PADDING, Epochs, epoch_order
 from cxr_data.input.reader import Reader
 from cxr_data.records.index import read_split_index
 from cxr_data.records.manifest import Manifest
+from cxr_data.records.value_range import in_unit_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,4 +223,5 @@ class StreamedReader(Reader):
         if not as_floats:
             pixels = tf.io.decode_raw(images, tf.dtypes.as_dtype(self.dtype))
             images = tf.reshape(pixels, [-1, *shape])
+        images = in_unit_range(images, self._manifest.value_range)
         return positions, images, tf.cast(examples["label"], tf.int32)

@@ -20,6 +20,7 @@ DTYPES = ("float32", "float16", "uint8")
 [0, 255] as one bytes value. All row-major [size, size, channels], little-endian."""
 
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
+_KINDS = {_BYTES_LIST: "bytes", _FLOAT_LIST: "floats", _INT64_LIST: "int64"}
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 
@@ -30,13 +31,45 @@ class Fields(NamedTuple):
       label: index into `Manifest.class_names`.
       id: path of the image relative to the source, with forward slashes.
       sha256: of the source file's bytes, 64 hexadecimal digits.
-      group: the patient (or whatever must not be split).
+      group: the patient (or whatever must not be split); the id itself where none is known.
     """
 
     label: int
     id: str
     sha256: str
     group: str
+
+    @property
+    def has_patient(self) -> bool:
+        """Whether the patient is known."""
+        return is_known_patient(self.id, self.group)
+
+    def named(self, shard: str, number: int) -> "Fields":
+        """Return the fields with an id and a group where the record has none.
+
+        Args:
+          shard: as SPLIT/NAME of its file.
+          number: of the record in its shard, from 0.
+        """
+        name = self.id or f"{shard}/{number}"
+        return self._replace(id=name, group=patient_of(name, self.group))
+
+
+def patient_of(name: str, group: str) -> str:
+    """Return what an image counts as a part of: its patient, and itself where none is known.
+
+    Unknown patients are not one patient: an empty group stands for the image alone.
+
+    Args:
+      name: id of the image.
+      group: its patient, empty where none is known.
+    """
+    return group or name
+
+
+def is_known_patient(name: str, group: str) -> bool:
+    """Whether `group` is a patient, and not empty or the image `name` that stands for itself."""
+    return group not in ("", name)
 
 
 @dataclass(frozen=True)
@@ -118,20 +151,24 @@ def parse_example(data: memoryview | bytes) -> Example:
     be no more than `example_header`: the sizes then speak of pixels that are not there.
 
     Raises:
-      ValueError: it is not an Example, or lacks `image` or `label`.
+      ValueError: it is not an Example, lacks `image` or `label`, or a feature is not of the schema: `label`
+        is one int64, `image` one packed FloatList or one bytes value, the others one bytes value each.
     """
     view = memoryview(data)
     label: int | None = None
     text = {"id": "", "sha256": "", "group": ""}
     image: tuple[int, int, bool] | None = None
+    seen: set[str] = set()
     for key, kind, start, stop in _features(view):
+        if key in seen and key in ("image", "label", *text):
+            raise ValueError(f"the Example has the feature {key!r} twice")
+        seen.add(key)
         if key == "image":
             image = (*_image_span(view, kind, start, stop), kind == _FLOAT_LIST)
         elif key == "label":
             label = _int64(view, kind, start, stop)
-        elif key in text and kind == _BYTES_LIST:
-            values = [bytes(view[a:b]) for field, _, a, b in _walk(view, start, stop) if field == 1]
-            text[key] = values[0].decode("utf-8", "surrogateescape") if values else ""
+        elif key in text:
+            text[key] = _text(view, key, kind, start, stop)
     if image is None or label is None:
         raise ValueError(f"the Example has no feature {'image' if image is None else 'label'!r}")
     return Example(Fields(label, **text), *image)
@@ -202,8 +239,24 @@ def _image_span(view: memoryview, kind: int, start: int, stop: int) -> tuple[int
 
 
 def _int64(view: memoryview, kind: int, start: int, stop: int) -> int:
+    values: list[int] = []
     for field, wire, a, b in _walk(view, start, stop) if kind == _INT64_LIST else ():
-        if field == 1:
-            value = a if wire == _VARINT else _read_varint(view[a:b], 0)[0]
-            return value - (1 << 64) if value >> 63 else value
-    raise ValueError("feature 'label' is not an int64 value")
+        if field == 1 and wire == _VARINT:
+            values.append(a)
+        elif field == 1:
+            while a < b:
+                value, a = _read_varint(view[:b], a)
+                values.append(value)
+    if len(values) != 1:
+        held = f"{len(values)} values" if kind == _INT64_LIST else _KINDS.get(kind, "another kind of value")
+        raise ValueError(f"feature 'label' must be one int64, the number of the class, and holds {held}")
+    return values[0] - (1 << 64) if values[0] >> 63 else values[0]
+
+
+def _text(view: memoryview, key: str, kind: int, start: int, stop: int) -> str:
+    """Return the one value of a BytesList, empty where it holds none."""
+    values = [bytes(view[a:b]) for field, _, a, b in _walk(view, start, stop) if field == 1]
+    if len(values) > 1 or (values and kind != _BYTES_LIST):
+        held = f"{len(values)} values" if kind == _BYTES_LIST else _KINDS.get(kind, "another kind of value")
+        raise ValueError(f"feature {key!r} must be one bytes value, and holds {held}")
+    return values[0].decode("utf-8", "surrogateescape") if values else ""

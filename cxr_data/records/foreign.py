@@ -1,23 +1,84 @@
 """Foreign TFRecords of the same schema: one scan gives them an index and a manifest.
 
 Any program can write `tf.train.Example` records with `image` and `label`; what our readers
-need beside them is where each image lies, and what the pixels and labels mean.
+need beside them is where each image lies, and what the pixels and labels mean. The scan reads every
+value, and refuses what it would otherwise have to guess: a wrong guess trains on wrong labels or pixels.
 """
 
 import concurrent.futures
-from collections.abc import Callable
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.local_store import sha256_of
-from cxr_data.records import example, manifest
+from cxr_data.images.decode import sniff
+from cxr_data.records import manifest
+from cxr_data.records.example import Example, Fields
 from cxr_data.records.index import scan_shard, write_index
 from cxr_data.records.layout import FOREIGN_SHARD, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.quarantine_file import write_quarantine
-from cxr_data.records.tfrecord import FRAME_HEADER_BYTES
+from cxr_data.records.value_range import UNIT, VALUE_RANGES, in_unit_range
+from cxr_data.sources.discover import SPLIT_FOLDERS
+
+logger = logging.getLogger(__name__)
+
+_EXPECTED_NAME = (
+    "expected is one of the words train, validation (or val) and test in the name of each file, such as "
+    "train-00003-of-00012.tfrecord or chest_val.tfrecord"
+)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the pixels of the records are said to be.
+
+    Attributes:
+      size: height and width of every image, in pixels.
+      channels: 1 or 3.
+      dtype: one of `example.DTYPES`; float32 must be a FloatList, the others one bytes value.
+      value_range: of floats, one of `VALUE_RANGES`.
+    """
+
+    size: int
+    channels: int
+    dtype: str
+    value_range: tuple[float, float] = UNIT
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the pixels of one image."""
+        return self.size**2 * self.channels * np.dtype(self.dtype).itemsize
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the pixels are floats; uint8 is in [0, 255]."""
+        return np.issubdtype(np.dtype(self.dtype), np.floating)
+
+
+@dataclass
+class _Scanned:
+    """What a scan has seen of one file.
+
+    Attributes:
+      fields: of every record, each with an id and a group.
+      unnamed: how many records have no id.
+      low, high: the range of all values.
+      sums, squares: of the pixels in [0, 1], float64 [channels], and of their squares.
+    """
+
+    fields: list[Fields] = field(default_factory=list)
+    unnamed: int = 0
+    low: float = np.inf
+    high: float = -np.inf
+    sums: np.ndarray | float = 0.0
+    squares: np.ndarray | float = 0.0
 
 
 def adopt(
@@ -27,46 +88,51 @@ def adopt(
     size: int,
     channels: int,
     dtype: str,
+    value_range: tuple[float, float] = UNIT,
     threads: int = 2,
     tick: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Scan the TFRecord files of a directory and write `index.npy` and `manifest.json` beside them.
 
+    What the records leave open is logged: ids, patients, classes without images.
+
     Args:
-      directory: local, with files named `SPLIT*.tfrecord`.
+      directory: local, with TFRecord files whose names say the split, see `split_named`.
       class_names: in the order of the label values.
-      size: height and width of every image, in pixels.
-      channels: 1 or 3.
-      dtype: one of `example.DTYPES`; float32 must be a FloatList, the others one bytes value.
+      size, channels, dtype, value_range: see `Stored`.
       threads: files scanned at once.
       tick: called with the name of each file that was scanned.
 
     Raises:
       UsageError: the directory has a manifest already, or no such file.
-      DataError: a record is damaged, is not of this schema, or has another size or label.
+      DataError: a record is damaged, is not of this schema, or has another size, label or range; or two
+        records have one id.
     """
     root = Path(directory)
     if (root / MANIFEST_NAME).exists():
         raise UsageError(f"{directory} has a {MANIFEST_NAME} already: it needs no scan")
-    splits = {
-        path: match["split"] for path in root.glob("*") if (match := FOREIGN_SHARD.fullmatch(path.name))
-    }
+    splits = {path: split_named(path) for path in root.glob("*") if FOREIGN_SHARD.fullmatch(path.name)}
     paths = sorted(splits, key=lambda path: (splits[path], path.name))
     if not paths:
-        raise UsageError(f"{directory} has no files named SPLIT*.tfrecord")
-    payload = size * size * channels * np.dtype(dtype).itemsize
+        raise UsageError(f"{directory} has no files named SPLIT*.tfrecord: {_EXPECTED_NAME}")
+    stored = Stored(size, channels, dtype, value_range)
 
-    def scan(number: int) -> tuple[Shard, np.ndarray]:
+    def scan(number: int) -> tuple[Shard, np.ndarray, _Scanned]:
         path = paths[number]
-        rows = scan_shard(path)
+        seen = _Scanned()
+        place = f"{splits[path]}/{path.name}"
+        rows = scan_shard(path, lambda record, data: _take(record, data, stored, class_names, place, seen))
         rows["shard"] = number
-        _check(path, rows, payload, len(class_names), is_float_list=dtype == "float32")
         tick(path.name)
-        return Shard(path.name, splits[path], len(rows), path.stat().st_size, sha256_of(path)), rows
+        return (Shard(path.name, splits[path], len(rows), path.stat().st_size, sha256_of(path)), rows, seen)
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        shards, rows = zip(*pool.map(scan, range(len(paths))), strict=True)
+        shards, rows, scanned = zip(*pool.map(scan, range(len(paths))), strict=True)
     index = np.concatenate(rows)
+    if not len(index):
+        raise DataError(f"{directory}: the files named SPLIT*.tfrecord hold no record")
+    _check_whole(directory, stored, scanned)
+    mean, std = _statistics(shards, scanned, stored)
     adopted = Manifest(
         directory=str(root),
         schema=manifest.SCHEMA,
@@ -77,9 +143,9 @@ def adopt(
         kernel="unknown",
         color="unknown",
         shards=shards,
-        counts=_counts(shards, rows, class_names),
-        mean=(),
-        std=(),
+        counts=_counts(shards, index, class_names),
+        mean=mean,
+        std=std,
         seed=0,
         config_hash="",
         inputs_hash="",
@@ -87,35 +153,172 @@ def adopt(
         versions={},
         index_sha256=write_index(str(root), index),
         notes=("indexed by a scan of records that another program wrote",),
+        value_range=value_range,
     )
     write_quarantine(str(root), [])
     manifest.write_manifest(adopted)
+    _tell(adopted, shards, scanned)
     return adopted
 
 
-def _check(path: Path, rows: np.ndarray, payload: int, classes: int, *, is_float_list: bool) -> None:
-    """Refuse records whose pixels or label are not what the flags say."""
-    wrong = np.flatnonzero((rows["label"] < 0) | (rows["label"] >= classes))
-    if len(wrong):
-        label = rows["label"][wrong[0]]
-        raise DataError(f"{path}: record {wrong[0]} has label {label}, there are {classes} classes")
-    with open(path, "rb") as file:
-        for number, row in enumerate(rows):
-            file.seek(int(row["record"]) + FRAME_HEADER_BYTES)
-            parsed = example.parse_example(file.read(int(row["length"])))
-            if parsed.payload_bytes != payload or parsed.is_float_list != is_float_list:
-                kind = "a FloatList" if parsed.is_float_list else "one bytes value"
-                raise DataError(
-                    f"{path}: record {number} holds {kind} of {parsed.payload_bytes} bytes, not the "
-                    f"{payload} bytes that --size, --channels and --dtype say"
-                )
+def split_named(path: Path) -> str:
+    """Return the split that the name of a file of records says: one of its words is that of a split.
+
+    Raises:
+      DataError: no word of the name is, or words of two splits.
+    """
+    stem = path.name[: path.name.lower().index(".tfrec")]
+    found = {SPLIT_FOLDERS[word] for word in re.findall(r"[a-z]+", stem.lower()) if word in SPLIT_FOLDERS}
+    if len(found) == 1:
+        return found.pop()
+    named = f"two splits, {' and '.join(sorted(found))}" if found else "no split"
+    raise DataError(f"the name of {path} says {named}: {_EXPECTED_NAME}")
+
+
+# -- one record --------------------------------------------------------------------------------
+
+
+def _take(
+    record: Example, data: memoryview, stored: Stored, class_names: Sequence[str], place: str, seen: _Scanned
+) -> None:
+    """Check one record, and add it to what was seen. Raises ValueError: it is not what the flags say."""
+    label = record.fields.label
+    if not 0 <= label < len(class_names):
+        raise ValueError(
+            f"it has label {label}, there are {len(class_names)} classes ({', '.join(class_names)}): the "
+            "label is the position in --classes, from 0"
+        )
+    _check_form(record, data, stored)
+    values = np.frombuffer(data, stored.dtype).reshape(-1, stored.channels)
+    low, high = float(values.min()), float(values.max())
+    if stored.is_float:
+        _check_range(low, high, stored.value_range)
+    seen.unnamed += not record.fields.id
+    seen.fields.append(record.fields.named(place, len(seen.fields)))
+    seen.low, seen.high = min(seen.low, low), max(seen.high, high)
+    pixels = in_unit_range(values, stored.value_range) if stored.is_float else values / np.float32(255)
+    seen.sums = seen.sums + pixels.sum(axis=0, dtype=np.float64)
+    seen.squares = seen.squares + np.square(pixels, dtype=np.float64).sum(axis=0)
+
+
+def _check_form(record: Example, data: memoryview, stored: Stored) -> None:
+    must_be_floats = stored.dtype == "float32"
+    if record.payload_bytes == stored.payload_bytes and record.is_float_list == must_be_floats:
+        return
+    held = "a FloatList" if record.is_float_list else "one bytes value"
+    encoded = None if record.is_float_list else sniff(bytes(data[:132]))
+    if encoded:
+        raise ValueError(
+            f"feature 'image' is a {encoded} file, and must be its pixels: decode it before it is written, "
+            "or convert the image files with python -m tools.make_tfrecords"
+        )
+    wanted = "a FloatList" if must_be_floats else "one bytes value"
+    raise ValueError(
+        f"feature 'image' holds {held} of {record.payload_bytes} bytes, not {wanted} of the "
+        f"{stored.payload_bytes} bytes that --size={stored.size}, --channels={stored.channels} and "
+        f"--dtype={stored.dtype} say"
+    )
+
+
+def _check_range(low: float, high: float, expected: tuple[float, float]) -> None:
+    if not np.isfinite([low, high]).all():
+        raise ValueError("feature 'image' holds values that are not finite numbers: write it again without")
+    if expected[0] <= low and high <= expected[1]:
+        return
+    fits = [name for name, ends in VALUE_RANGES.items() if ends[0] <= low and high <= ends[1]]
+    way_out = f"--value_range={fits[0]} rescales such" if fits else "write them again in [0, 1]"
+    raise ValueError(
+        f"the values of feature 'image' are from {low:g} to {high:g}, and must be in "
+        f"[{expected[0]:g}, {expected[1]:g}]: {way_out}"
+    )
+
+
+# -- all of them -------------------------------------------------------------------------------
+
+
+def _check_whole(directory: str, stored: Stored, scanned: Sequence[_Scanned]) -> None:
+    """Refuse what only all records together show: a range that is another one, and an id of two records."""
+    low, high = min(seen.low for seen in scanned), max(seen.high for seen in scanned)
+    said = next(name for name, ends in VALUE_RANGES.items() if ends == stored.value_range)
+    doubts = {"0..255": high <= 1, "-1..1": low >= 0, "0..1": not stored.is_float and high <= 1}
+    if doubts[said]:
+        way_out = (
+            f"leave out --value_range={said}"
+            if stored.is_float
+            else "write them again in [0, 255], or as --dtype=float32 in [0, 1]"
+        )
+        raise DataError(
+            f"{directory}: all values of all images are from {low:g} to {high:g}, so they are not in "
+            f"{said if stored.is_float else '0..255'}: {way_out}"
+        )
+    ids = Counter(fields.id for seen in scanned for fields in seen.fields)
+    name, count = max(ids.items(), key=lambda item: item[1])
+    if count > 1:
+        raise DataError(
+            f"{directory}: {count} records have the id {name!r}, and predictions of them could not be told "
+            "apart: write each with its own (feature id), or all without"
+        )
+
+
+def _statistics(
+    shards: Sequence[Shard], scanned: Sequence[_Scanned], stored: Stored
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of the training pixels (of all, without training) by channel."""
+    chosen = [seen for shard, seen in zip(shards, scanned, strict=True) if shard.split == "train"]
+    chosen = [seen for seen in chosen or scanned if seen.fields]
+    pixels = sum(len(seen.fields) for seen in chosen) * stored.size**2
+    mean = sum(seen.sums for seen in chosen) / max(pixels, 1) * np.ones(stored.channels)
+    variance = sum(seen.squares for seen in chosen) / max(pixels, 1) - mean**2
+    return tuple(mean.tolist()), tuple(np.sqrt(np.maximum(variance, 0)).tolist())
 
 
 def _counts(
-    shards: tuple[Shard, ...], rows: tuple[np.ndarray, ...], class_names: tuple[str, ...]
+    shards: Sequence[Shard], index: np.ndarray, class_names: tuple[str, ...]
 ) -> dict[str, dict[str, int]]:
     counts = {shard.split: dict.fromkeys(class_names, 0) for shard in shards}
-    for shard, of_shard in zip(shards, rows, strict=True):
+    for number, shard in enumerate(shards):
+        labels = index["label"][index["shard"] == number]
         for label, name in enumerate(class_names):
-            counts[shard.split][name] += int((of_shard["label"] == label).sum())
+            counts[shard.split][name] += int((labels == label).sum())
     return counts
+
+
+def _tell(adopted: Manifest, shards: Sequence[Shard], scanned: Sequence[_Scanned]) -> None:
+    """Log what the records leave open, and what was assumed in its place."""
+    low, high = min(seen.low for seen in scanned), max(seen.high for seen in scanned)
+    logger.info("pixels: values from %g to %g", low, high)
+    unnamed = sum(seen.unnamed for seen in scanned)
+    if unnamed:
+        logger.info(
+            "ids: %s of %s records have none (feature id); they are named SPLIT/FILE/NUMBER",
+            f"{unnamed:,}",
+            f"{adopted.records:,}",
+        )
+    known: dict[str, set[str]] = {}
+    alone = 0
+    for shard, seen in zip(shards, scanned, strict=True):
+        for fields in seen.fields:
+            if fields.has_patient:
+                known.setdefault(fields.group, set()).add(shard.split)
+            else:
+                alone += 1
+    logger.info(
+        "patients: %s known, unknown in %s of %s records (feature group)%s",
+        f"{len(known):,}",
+        f"{alone:,}",
+        f"{adopted.records:,}",
+        ": each of these counts as a patient of its own, and nothing tells whether one is in two splits"
+        if alone
+        else "",
+    )
+    shared = sorted(group for group, splits in known.items() if len(splits) > 1)
+    if shared:
+        splits = " and ".join(sorted(known[shared[0]]))
+        logger.warning(
+            "%d patients are in two splits, as %r in %s: the evaluation sees patients that the model knows",
+            len(shared),
+            shared[0],
+            splits,
+        )
+    for line in manifest.absent_classes(adopted.counts):
+        logger.warning("%s", line)

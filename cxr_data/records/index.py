@@ -14,7 +14,7 @@ from crc32c import crc32c
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.images.measure import FEATURES_DTYPE
-from cxr_data.records.example import Fields, parse_example
+from cxr_data.records.example import Example, Fields, parse_example
 from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, read_frames
@@ -35,26 +35,35 @@ float64 of an unsigned 64-bit integer plus a Python integer."""
 _REMEDY = "run the same make_tfrecords command again with --overwrite"
 
 
-def scan_shard(path: str | os.PathLike[str]) -> np.ndarray:
+def scan_shard(
+    path: str | os.PathLike[str], check: Callable[[Example, memoryview], None] = lambda *_: None
+) -> np.ndarray:
     """Make the index of one TFRecord file, ours or foreign, by reading it once.
+
+    Args:
+      path: local.
+      check: called with each record and its pixels, which are valid until it returns; raises ValueError for
+        one that is not to be had.
 
     Returns:
       One row of `INDEX_DTYPE` per record, in file order, `shard` 0.
 
     Raises:
-      DataError: as `read_frames`, or a record is not an Example of this schema.
+      DataError: as `read_frames`, or a record is not an Example of this schema, or `check` refuses it.
     """
     rows: list[tuple[int, ...]] = []
     for offset, data in read_frames(path):
         try:
             example = parse_example(data)
-            if example.payload_start + example.payload_bytes > len(data):
+            start, size = example.payload_start, example.payload_bytes
+            if start + size > len(data):
                 raise ValueError("the pixels reach past the end of the Example")
+            pixels = data[start : start + size]
+            check(example, pixels)
         except ValueError as error:
             raise DataError(f"{path}: record {len(rows)} at byte {offset}: {error}") from error
-        start, size = example.payload_start, example.payload_bytes
         payload = offset + FRAME_HEADER_BYTES + start
-        rows.append((0, example.fields.label, offset, len(data), payload, crc32c(data[start : start + size])))
+        rows.append((0, example.fields.label, offset, len(data), payload, crc32c(pixels)))
     return np.array(rows, INDEX_DTYPE)
 
 
@@ -67,10 +76,12 @@ def read_fields(read_at: Callable[[int, int], bytes], row: np.void) -> Fields:
     """
     start = int(row["record"]) + FRAME_HEADER_BYTES
     header = read_at(int(row["payload"]) - start, start)
-    example = parse_example(header)
-    if example.payload_start + example.payload_bytes < int(row["length"]):
-        example = parse_example(read_at(int(row["length"]), start))
-    return example.fields
+    try:
+        example = parse_example(header)
+        is_whole = example.payload_start + example.payload_bytes >= int(row["length"])
+    except ValueError:  # the label may come after the pixels, where another program wrote it
+        is_whole = False
+    return (example if is_whole else parse_example(read_at(int(row["length"]), start))).fields
 
 
 def write_index(directory: str, index: np.ndarray) -> str:
@@ -125,7 +136,8 @@ def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
     """Read label, id, SHA-256 and group of every record of a split, without the pixels.
 
     Returns:
-      One entry for each record, so that a batch's `index` is a position in the list.
+      One entry for each record, so that a batch's `index` is a position in the list. None is without an id
+      or a group, see `Fields.named`.
 
     Raises:
       DataError: as `read_split_index`, or a shard cannot be read.
@@ -133,7 +145,10 @@ def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
     fields = []
     for shard, rows in rows_by_shard(manifest, split):
         with storage.opened_at(manifest.path(shard)) as read_at:
-            fields += [read_fields(read_at, row) for row in rows]
+            fields += [
+                read_fields(read_at, row).named(f"{shard.split}/{shard.name}", number)
+                for number, row in enumerate(rows)
+            ]
     return fields
 
 

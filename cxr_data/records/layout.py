@@ -17,8 +17,8 @@ SHARD_SUFFIX = ".tfrecord"
 DONE_SUFFIX = ".done"
 """Ending of the file beside a shard that holds its line of the ledger until the ledger has it."""
 
-FOREIGN_SHARD = re.compile(r"(?P<split>[A-Za-z]+)[^/]*\.tfrecords?")
-"""Shards of other programs, such as train.tfrecord and train_3.tfrecords: the split comes first."""
+FOREIGN_SHARD = re.compile(r"[^/]+\.tfrec(ords?)?(-\d+-of-\d+)?(\.gz)?", re.IGNORECASE)
+"""Shards of other programs, such as chest_train.tfrecord, val.tfrec and x-test.tfrecord-00000-of-00005."""
 
 _OWN_SHARD = re.compile(r"[^/]+-\d{5}-of-\d{5}\.tfrecord(\.done)?(\.[0-9a-f]+\.tmp)?")
 _FILES = (MANIFEST_NAME, INDEX_NAME, FEATURES_NAME, QUARANTINE_NAME, LEDGER_NAME, AUDIT_NAME)

@@ -17,6 +17,7 @@ from cxr_data.core.errors import DataError
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.records.example import DTYPES
 from cxr_data.records.layout import MANIFEST_NAME
+from cxr_data.records.value_range import UNIT, VALUE_RANGES
 
 SCHEMA = "cxr.tfrecord/1"
 
@@ -59,6 +60,7 @@ class Manifest:
       crop_border, equalize_to: what was taken out of the images before they were resized, as in
         `preprocess.PixelOptions`.
       notes: that another program wrote the shards; else none.
+      value_range: black and white of the stored pixels where they are floats. Written where not [0, 1].
     """
 
     directory: str
@@ -83,6 +85,7 @@ class Manifest:
     crop_border: str = "none"
     equalize_to: int = 0
     notes: tuple[str, ...] = field(default=())
+    value_range: tuple[float, float] = UNIT
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -145,6 +148,21 @@ class Manifest:
         return storage.join(self.directory, shard.name)
 
 
+def absent_classes(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Say which classes have no image in which split, a line each: nobody would see it in a mean.
+
+    Args:
+      counts: {split: {class name: images}}, as `Manifest.counts`.
+    """
+    return [
+        f"class {name!r} has no image in the {split} split: it cannot be "
+        + ("learned" if split == "train" else "measured there")
+        for split, by_class in counts.items()
+        for name, images in by_class.items()
+        if not images
+    ]
+
+
 def joined_splits(split: str) -> list[str]:
     """Return the splits that `train+validation` names, each once."""
     return list(dict.fromkeys(split.split("+")))
@@ -154,6 +172,8 @@ def write_manifest(manifest: Manifest) -> None:
     """Write `manifest.json` into `manifest.directory`, at once or not at all."""
     document = asdict(manifest)
     del document["directory"]
+    if manifest.value_range == UNIT:
+        del document["value_range"]
     text = json.dumps(document, indent=2, ensure_ascii=True) + "\n"
     storage.replace(storage.join(manifest.directory, MANIFEST_NAME), text.encode())
 
@@ -201,9 +221,12 @@ def _from_document(directory: str, document: dict[str, Any]) -> Manifest:
     values["shards"] = tuple(Shard(**shard) for shard in document["shards"])
     for name in ("class_names", "mean", "std", "notes"):
         values[name] = tuple(document[name])
+    values["value_range"] = tuple(document.get("value_range", UNIT))
     manifest = Manifest(**{**values, "directory": str(directory).rstrip("/") or "/"})
     if manifest.dtype not in DTYPES or manifest.channels not in (1, 3):
         raise ValueError(f"dtype {manifest.dtype!r}, channels {manifest.channels!r}")
+    if manifest.value_range not in VALUE_RANGES.values():
+        raise ValueError(f"value_range {manifest.value_range!r}")
     if any("/" in shard.name for shard in manifest.shards):
         raise ValueError("a shard's name leads out of the directory")
     written = sum(sum(by_class.values()) for by_class in manifest.counts.values())

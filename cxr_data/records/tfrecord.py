@@ -41,6 +41,21 @@ def frame(header: bytes, payload: memoryview | bytes) -> tuple[bytes, bytes]:
     return length + length_crc + header, data_crc
 
 
+_COMPRESSED = {"GZIP": (b"\x1f\x8b",), "ZLIB": (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")}
+"""TensorFlow's names of the compressions, and the first bytes of such a file."""
+
+
+def _refuse_compressed(name: str, head: bytes) -> None:
+    for compression, magics in _COMPRESSED.items():
+        if head.startswith(magics):
+            way_out = f"gunzip < {name} > PLAIN.tfrecord, or " if compression == "GZIP" else ""
+            raise DataError(
+                f"{name} is compressed ({compression}), and a compressed file cannot be read by position: "
+                f"write it again without compression, by {way_out}tf.io.TFRecordWriter on the records of "
+                f'tf.data.TFRecordDataset(..., compression_type="{compression}")'
+            )
+
+
 def read_frames(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[int, memoryview]]:
     """Yield (file offset of the frame, content) of a TFRecord file, every checksum checked.
 
@@ -64,6 +79,8 @@ def read_frames(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[
                 length, length_crc = (
                     struct.unpack("<QI", head) if len(head) == FRAME_HEADER_BYTES else (0, -1)
                 )
+                if masked_crc(crc32c(head[:8])) != length_crc and not offset:
+                    _refuse_compressed(name, head)
                 if masked_crc(crc32c(head[:8])) != length_crc:
                     raise DataError(f"{name}: record {number} at byte {offset}: the length is damaged")
                 if offset + FRAME_HEADER_BYTES + length + FRAME_FOOTER_BYTES > size:

@@ -19,6 +19,7 @@ from cxr_data.records.layout import INDEX_NAME, QUARANTINE_NAME
 from cxr_data.records.manifest import Manifest, Shard, read_manifest
 from cxr_data.records.quarantine_file import read_quarantine
 from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, masked_crc, read_frames
+from cxr_data.records.value_range import UNIT
 
 # The largest bit patterns of a value in [0, 1]. As unsigned integers, negative numbers,
 # infinities and NaN are all larger, so one maximum checks everything.
@@ -83,7 +84,7 @@ def _check_shard(made: Manifest, shard: Shard, rows: np.ndarray) -> _ShardCheck:
                 found = _check_record(made, rows, len(fields), offset, data)
                 where = f"{path}: record {len(fields)} at byte {offset}"
                 problems += [f"{where}: {problem}" for problem in found.problems]
-                fields += found.fields
+                fields += [one.named(f"{shard.split}/{shard.name}", len(fields)) for one in found.fields]
     except DataError as error:
         return _ShardCheck((*problems, str(error)), tuple(fields))
     if len(fields) != shard.records:
@@ -114,7 +115,7 @@ def _check_record(
     if size != expected or start + size > len(data):
         problems.append(f"{size} bytes of pixels, {expected} expected")
     else:
-        problems += _check_values(made.dtype, data[start : start + size])
+        problems += _check_values(made, data[start : start + size])
     label = parsed.fields.label
     if not 0 <= label < len(made.class_names):
         problems.append(f"label {label} is none of {len(made.class_names)} classes")
@@ -126,13 +127,21 @@ def _check_record(
     return _ShardCheck(tuple(problems), (parsed.fields,))
 
 
-def _check_values(dtype: str, payload: memoryview) -> list[str]:
-    integer, largest = _LARGEST[dtype]
-    bits = np.frombuffer(payload, integer)
-    if int(bits.max()) <= largest:
-        return []
-    first = int(np.argmax(bits > largest))
-    return [f"value {first} is {np.frombuffer(payload, dtype)[first]}, outside of [0, 1]"]
+def _check_values(made: Manifest, payload: memoryview) -> list[str]:
+    values = np.frombuffer(payload, made.dtype)
+    if made.value_range == UNIT:
+        integer, largest = _LARGEST[made.dtype]
+        bits = np.frombuffer(payload, integer)
+        if int(bits.max()) <= largest:
+            return []
+        wrong = bits > largest
+    else:
+        wrong = ~((values >= made.value_range[0]) & (values <= made.value_range[1]))
+        if not wrong.any():
+            return []
+    first = int(np.argmax(wrong))
+    low, high = made.value_range
+    return [f"value {first} is {values[first]}, outside of [{low:g}, {high:g}]"]
 
 
 def _check_whole(made: Manifest, checks: list[_ShardCheck]) -> list[str]:
@@ -146,9 +155,9 @@ def _check_whole(made: Manifest, checks: list[_ShardCheck]) -> list[str]:
         for fields in result.fields:
             ids[fields.id] += 1
             first = split_of.setdefault(fields.group, shard.split)
-            if first != shard.split and fields.group:
+            if first != shard.split:
                 problems.append(f"group {fields.group!r} is in splits {first} and {shard.split}")
-    problems += [f"id {name!r} occurs {count} times" for name, count in ids.items() if count > 1 and name]
+    problems += [f"id {name!r} occurs {count} times" for name, count in ids.items() if count > 1]
     for split, by_label in counts.items():
         found = {name: by_label[label] for label, name in enumerate(made.class_names)}
         if found != dict(made.counts.get(split, {})):

@@ -49,7 +49,13 @@ class PatientBootstrap:
     def of_names(
         cls, groups: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
     ) -> "PatientBootstrap":
-        """Return the bootstrap of images of the patients named [N], numbered as they first occur."""
+        """Return the bootstrap of images of the patients named [N], numbered as they first occur.
+
+        Raises:
+          ValueError: a name is empty; images of unknown patients are not of one patient.
+        """
+        if "" in groups:
+            raise ValueError("an image of an unknown patient needs a name of its own")
         numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
         return cls([numbers[group] for group in groups], resamples=resamples, seed=seed)
 

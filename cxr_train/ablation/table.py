@@ -6,6 +6,7 @@
     split         the images of all numbers; `picked_on` says whether best epochs were picked on them too
     baseline      a configuration; each run is compared with its run of the same seed
     comparisons   how many tests `holm_p` is adjusted for
+    without_patient  images of no known patient, each of which counts as a patient of its own
     rows          a run each: name, seed, directory, flags (those that differ), status, epochs;
                   accuracy, sensitivity, specificity, auroc: value and 95 % interval (the latter
                   three are means over the classes), null where it is not finished;
@@ -98,6 +99,7 @@ def make_table(
         "picked_on": picked_on,
         "baseline": baseline,
         "comparisons": len(tests),
+        "without_patient": max((said.without_patient for said in predictions if said), default=0),
         "rows": rows,
         "seeds": _over_seeds(rows),
     }
@@ -209,6 +211,11 @@ def _notes(table: Mapping[str, Any]) -> list[str]:
         notes.append(
             "the 95 % of each difference's interval are not adjusted for the number of comparisons: where "
             "nothing differs, one interval in twenty still leaves out 0"
+        )
+    if table["without_patient"]:
+        notes.append(
+            f"{table['without_patient']:,} images have no known patient, and each counts as a patient of its "
+            "own: where a patient has several, the intervals are too narrow"
         )
     if table["picked_on"]:
         notes.append("each run's best epoch was picked on these very images: the numbers flatter")

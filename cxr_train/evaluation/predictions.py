@@ -11,6 +11,7 @@ import numpy as np
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.records.example import is_known_patient, patient_of
 
 _COLUMNS = ("id", "group", "label", "predicted")
 _PROBABILITY = "p_"
@@ -24,7 +25,7 @@ class NamedPredictions:
       source: the file, or the run, that they are from.
       class_names: C names in index order.
       ids: [N], the records' ids, which are distinct.
-      groups: [N], their patients.
+      groups: [N], their patients; the id where none is known.
       labels: int64 [N] in [0, C).
       probabilities: float64 [N, C] in [0, 1].
     """
@@ -38,8 +39,8 @@ class NamedPredictions:
 
     @property
     def without_patient(self) -> int:
-        """How many images have no known patient: the sharder names their group by their id."""
-        return sum(name == group for name, group in zip(self.ids, self.groups, strict=True))
+        """How many images have no known patient, and count as a patient of their own."""
+        return sum(not is_known_patient(*pair) for pair in zip(self.ids, self.groups, strict=True))
 
     def keep(self, kept: np.ndarray, labels: np.ndarray) -> "NamedPredictions":
         """Return the images where `kept` (bool [N]), with other `labels` (int64 [N])."""
@@ -101,7 +102,9 @@ def read_predictions(path: pathlib.Path) -> NamedPredictions:
             values = [float(value) for value in probabilities]
             if len(values) != len(class_names):
                 raise ValueError(f"{len(values)} probabilities of {len(class_names)} classes")
-            entries = (image_id, group, number[label], values)
+            # Early files of shards of other programs have neither.
+            name = image_id or f"line {line}"
+            entries = (name, patient_of(name, group), number[label], values)
         except (ValueError, KeyError) as error:
             raise DataError(f"{path} line {line} is damaged ({error}): evaluate the run again") from error
         for column, entry in zip(columns, entries, strict=True):

@@ -219,15 +219,23 @@ class Explainer:
         rng = np.random.default_rng(self._config.seed)
         count = min(self._options.check_images, len(positions))
         positions = np.sort(rng.choice(positions, count, replace=False))
-        mean = np.asarray(self._pipeline.manifest.mean)
+        checked = [self._fields[position] for position in positions]
         return check_occlusion(
             self._cam,
             self._predict,
             lambda number: self._read([positions[number]])[0],
-            np.array([self._fields[position].group for position in positions]),
-            np.broadcast_to(mean, [3]),
+            np.array([fields.group for fields in checked]),
+            self._mean_pixel(positions),
+            without_patient=sum(not fields.has_patient for fields in checked),
             seed=self._config.seed,
         )
+
+    def _mean_pixel(self, positions: np.ndarray) -> np.ndarray:
+        """Return the mean of the training pixels, float [3]; of `positions` where the manifest has none."""
+        mean = self._pipeline.manifest.mean
+        if mean:
+            return np.broadcast_to(np.asarray(mean), [3])
+        return np.mean([self._read([position]).mean(axis=(0, 1, 2)) for position in positions], axis=0)
 
     def _read(self, positions: list[int]) -> np.ndarray:
         return self._pipeline.images(self._options.split, np.asarray(positions, np.int64))

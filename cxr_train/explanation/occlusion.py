@@ -38,6 +38,7 @@ class OcclusionCheck:
       interval: its 95 % bootstrap interval, resampled by patient.
       p_value: one-sided, of a sign-flip test by patient.
       flat_maps: images whose map is 0 everywhere, so that its hottest tenth is arbitrary.
+      without_patient: images of no known patient, each of which counts as a patient of its own.
     """
 
     layer: str
@@ -49,6 +50,7 @@ class OcclusionCheck:
     interval: tuple[float, float]
     p_value: float
     flat_maps: int
+    without_patient: int = 0
 
     @property
     def verdict(self) -> str:
@@ -66,11 +68,15 @@ class OcclusionCheck:
         }[self.verdict]
         low, high = self.interval
         flat = f"; {self.flat_maps} maps were flat" if self.flat_maps else ""
+        patients = f"{self.groups} patients"
+        if self.without_patient:
+            known = self.groups - self.without_patient
+            patients = f"{known} known patients, {self.without_patient} images counting as one of their own"
         return (
             f"occlusion check {self.verdict.upper()}: {meaning}. Blanking the hottest {SHARE:.0%} lowers the "
             f"logit of the predicted class by {self.hot_drop:.3g}, a random {SHARE:.0%} by "
             f"{self.random_drop:.3g}; difference {self.difference:.3g} (95 % interval {low:.3g} to "
-            f"{high:.3g}, p = {self.p_value:.2g}, {self.images} images of {self.groups} patients, "
+            f"{high:.3g}, p = {self.p_value:.2g}, {self.images} images of {patients}, "
             f"map of {self.layer}{flat})"
         )
 
@@ -87,6 +93,7 @@ def check_occlusion(
     groups: np.ndarray,
     fill: np.ndarray,
     *,
+    without_patient: int = 0,
     seed: int = 0,
 ) -> OcclusionCheck:
     """Check the map of `cam`'s last layer.
@@ -98,6 +105,7 @@ def check_occlusion(
       groups: one patient an image, [N]; patients are resampled as a whole.
       fill: float [3], the colour that blanks: the mean of the training pixels, since black
         would itself be a sign.
+      without_patient: how many of the images are of no known patient, and have a group of their own.
       seed: of the random places and the resampling.
     """
     rng = np.random.default_rng(seed)
@@ -125,6 +133,7 @@ def check_occlusion(
         interval=interval,
         p_value=p_value,
         flat_maps=flat_maps,
+        without_patient=without_patient,
     )
 
 

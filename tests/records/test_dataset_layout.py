@@ -39,7 +39,7 @@ def test_a_shard_its_attempts_and_its_line_are_of_the_shard():
     files = (shard, shard + layout.DONE_SUFFIX)
     attempts = [temporary_of(file, unique=True).name for file in files]
     assert all(map(layout.is_of_shard, (*files, *attempts)))
-    assert layout.FOREIGN_SHARD.fullmatch(shard)["split"] == "train"
+    assert layout.FOREIGN_SHARD.fullmatch(shard)
 
 
 @pytest.mark.parametrize("name", ["train.tfrecord", "a-00003-of-00012.tfrecord.bak", "notes.txt", "tmp"])

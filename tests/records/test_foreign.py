@@ -8,28 +8,44 @@ import pytest
 import tensorflow as tf
 from shards import CLASS_NAMES, labels_of, random_images
 
+from cxr_data.audit.pictures import pictures_of_shards
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
+from cxr_data.records import example
 from cxr_data.records.foreign import adopt
+from cxr_data.records.index import read_split_fields
 from cxr_data.records.manifest import read_manifest
+from cxr_data.records.value_range import VALUE_RANGES
 from cxr_data.records.verify import verify_dataset
 
 SIZE = 8
 
 
-def foreign(path, images, labels) -> None:
-    """Writes Examples through TensorFlow, the features in another order than ours, one more beside."""
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for image, label in zip(images, labels, strict=True):
-            if image.dtype == np.float32:
-                pixels = tf.train.Feature(float_list=tf.train.FloatList(value=image.ravel()))
-            else:
-                pixels = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image.tobytes()]))
+def floats(*values):
+    return tf.train.Feature(float_list=tf.train.FloatList(value=np.ravel(values)))
+
+
+def integers(*values):
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def texts(*values):
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+
+def foreign(path, images, labels, compression="", **further) -> None:
+    """Writes Examples through TensorFlow, the features in another order than ours, one more beside.
+
+    `further` gives features by name, [N] each.
+    """
+    with tf.io.TFRecordWriter(str(path), compression) as writer:
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
             features = {
-                "image": pixels,
-                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-                "view": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"PA"])),
+                "image": floats(image) if image.dtype == np.float32 else texts(image.tobytes()),
+                "label": integers(label),
+                "view": texts(b"PA"),
+                **{name: values[number] for name, values in further.items()},
             }
             example = tf.train.Example(features=tf.train.Features(feature=features))
             writer.write(example.SerializeToString())
@@ -77,15 +93,171 @@ def test_the_verifier_accepts_it(directory):
 @pytest.mark.parametrize(
     ("classes", "changes", "message"),
     [
-        (("covid", "normal"), {}, r"train_0\.tfrecord: record 2 .*label 2"),
-        (CLASS_NAMES, {"size": 9}, r"train_0\.tfrecord: record 0 .*768 .*972"),
-        (CLASS_NAMES, {"dtype": "uint8", "size": 16}, r"train_0\.tfrecord: record 0 .*FloatList"),
+        (("covid", "normal"), {}, "train_0.tfrecord: record 2 .* has label 2, there are 2 classes"),
+        (CLASS_NAMES, {"size": 9}, r"train_0.tfrecord: record 0 .* FloatList of 768 bytes, not .* 972"),
+        (
+            CLASS_NAMES,
+            {"dtype": "uint8", "size": 16},
+            "record 0 .* FloatList of 768 bytes, not one bytes value",
+        ),
     ],
 )
 def test_records_that_are_not_what_the_flags_say_are_named(directory, classes, changes, message):
     with pytest.raises(DataError, match=message):
         adopt(str(directory), classes, **options(**changes))
     assert not (directory / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        ({"label": integers(0, 1)}, "'label' must be one int64, .* holds 2 values"),
+        ({"label": integers()}, "'label' must be one int64, .* holds 0 values"),
+        ({"label": floats(1.0)}, "'label' must be one int64, .* holds floats"),
+        ({"label": texts(b"covid")}, "'label' must be one int64, .* holds bytes"),
+        ({"group": integers(17)}, "'group' must be one bytes value, and holds int64"),
+        ({"group": texts(b"a", b"b")}, "'group' must be one bytes value, and holds 2 values"),
+        ({"image": floats(np.full((SIZE, SIZE, 3), 255.0))}, r"from 255 to 255.*--value_range=0\.\.255"),
+        ({"image": floats(np.full((SIZE, SIZE, 3), -1.0))}, r"from -1 to -1.*--value_range=-1\.\.1"),
+        ({"image": floats(np.full((SIZE, SIZE, 3), 1e5))}, "write them again in \\[0, 1\\]"),
+        ({"image": floats(np.full((SIZE, SIZE, 3), np.nan))}, "not finite"),
+        ({"image": texts(b"\xff\xd8\xff\xe0 and more")}, "'image' is a JPEG file"),
+    ],
+)
+def test_a_record_of_another_schema_is_refused_wherever_it_stands(tmp_path, feature, message):
+    images, labels = random_images(3, SIZE), labels_of(3)
+    foreign(tmp_path / "train.tfrecord", images, labels)
+    (name, value), usual = next(iter(feature.items())), {"label": integers(0), "group": texts(b"p")}
+    ordinary = usual.get(name) or floats(images[0])
+    foreign(tmp_path / "validation.tfrecord", images, labels, **{name: [ordinary, value, ordinary]})
+    with pytest.raises(DataError, match=f"validation.tfrecord: record 1 .*{message}"):
+        adopt(str(tmp_path), CLASS_NAMES, **options())
+    assert not (tmp_path / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("name", "low", "high"), [("0..255", 0, 255), ("-1..1", -1, 1)])
+def test_another_range_is_rescaled_by_both_readers_only_when_it_is_said(tmp_path, dtype, name, low, high):
+    images = random_images(7, SIZE).astype(dtype)
+    images[:, 0, 0], images[:, 0, 1] = 0, 1
+    stored = (images * (high - low) + low).astype(dtype)
+    foreign(tmp_path / "train.tfrecord", stored, labels_of(7))
+    with pytest.raises(DataError, match="--value_range="):
+        adopt(str(tmp_path), CLASS_NAMES, **options(dtype=dtype))
+    adopted = adopt(str(tmp_path), CLASS_NAMES, **options(dtype=dtype, value_range=VALUE_RANGES[name]))
+    assert adopted == read_manifest(str(tmp_path))
+    read = []
+    for reader in ("indexed", "stream"):
+        (batch,) = Pipeline(adopted, ReadOptions(reader=reader)).evaluation_dataset("train", batch_size=7)
+        read.append(batch["image"].numpy())
+    assert read[0].tobytes() == read[1].tobytes()
+    assert (read[0].min(), read[0].max()) == (0, 1)
+    np.testing.assert_allclose(read[0], images, atol=2e-3 if dtype == "float16" else 1e-6)
+    np.testing.assert_allclose(adopted.mean, images.mean(axis=(0, 1, 2), dtype=np.float64), atol=1e-3)
+    np.testing.assert_allclose(adopted.std, images.std(axis=(0, 1, 2), dtype=np.float64), atol=1e-3)
+    assert verify_dataset(str(tmp_path), 1).problems == ()
+    seen = pictures_of_shards(adopted, quiet=True).image(0)
+    np.testing.assert_allclose(seen[..., 0] if seen.ndim == 3 else seen, images[0, ..., 0] * 255, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "message"),
+    [
+        (random_images(3, SIZE), {"value_range": (0.0, 255.0)}, "leave out --value_range=0..255"),
+        (random_images(3, SIZE), {"value_range": (-1.0, 1.0)}, "leave out --value_range=-1..1"),
+        (np.eye(SIZE, dtype=np.uint8)[None, ..., None].repeat(3, 3), {"dtype": "uint8"}, "not in 0..255"),
+    ],
+)
+def test_values_that_leave_most_of_their_range_empty_are_refused(tmp_path, images, changes, message):
+    foreign(tmp_path / "train.tfrecord", images, labels_of(len(images)))
+    with pytest.raises(DataError, match=message):
+        adopt(str(tmp_path), CLASS_NAMES, **options(**changes))
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+def test_a_compressed_file_is_named_as_one(tmp_path, compression):
+    foreign(tmp_path / "train.tfrecord", random_images(3, SIZE), labels_of(3), compression)
+    with pytest.raises(DataError, match=rf"train.tfrecord is compressed \({compression}\)"):
+        adopt(str(tmp_path), CLASS_NAMES, **options())
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train.tfrecord", "train"),
+        ("train-00003-of-00012.tfrecord", "train"),
+        ("chest-train-00000.tfrecords", "train"),
+        ("chest-val-00000.tfrecord", "validation"),
+        ("Valid_7.tfrec", "validation"),
+        ("training3.tfrecord", "train"),
+        ("set.testing.tfrecord-00000-of-00005", "test"),
+    ],
+)
+def test_the_split_is_a_word_of_the_name(tmp_path, name, split):
+    foreign(tmp_path / name, random_images(3, SIZE), labels_of(3))
+    assert adopt(str(tmp_path), CLASS_NAMES, **options()).counts.keys() == {split}
+
+
+@pytest.mark.parametrize("name", ["chest-00000.tfrecord", "train_val.tfrecord", "constrain.tfrecord"])
+def test_a_name_of_no_split_or_of_two_is_refused(tmp_path, name):
+    foreign(tmp_path / "train.tfrecord", random_images(3, SIZE), labels_of(3))
+    foreign(tmp_path / name, random_images(3, SIZE), labels_of(3))
+    with pytest.raises(DataError, match=f"{name} says (no split|two splits, train and validation): expected"):
+        adopt(str(tmp_path), CLASS_NAMES, **options())
+
+
+def test_unknown_patients_are_not_one_patient(directory, caplog):
+    caplog.set_level("INFO")
+    adopted = adopt(str(directory), CLASS_NAMES, **options())
+    names = [f"train/train_0.tfrecord/{n}" for n in range(4)] + [
+        f"train/train_1.tfrecord/{n}" for n in (0, 1)
+    ]
+    fields = read_split_fields(adopted, "train")
+    assert [one.id for one in fields] == [one.group for one in fields] == names
+    assert not any(one.has_patient for one in fields)
+    pictures = pictures_of_shards(adopted, quiet=True)
+    assert pictures.patients() == {}
+    assert len(set(pictures.groups)) == 9
+    assert "patients: 0 known, unknown in 9 of 9 records" in caplog.text
+
+
+def test_known_patients_are_kept_and_told_where_they_are_in_two_splits(tmp_path, caplog):
+    groups = [texts(b"p1"), texts(b"p1"), texts()]
+    foreign(tmp_path / "train.tfrecord", random_images(3, SIZE), labels_of(3), group=groups)
+    foreign(tmp_path / "test.tfrecord", random_images(1, SIZE), [0], group=[texts(b"p1")], id=[texts(b"x")])
+    caplog.set_level("INFO")
+    adopted = adopt(str(tmp_path), CLASS_NAMES, **options())
+    assert [one.group for one in read_split_fields(adopted, "train")] == [
+        "p1",
+        "p1",
+        "train/train.tfrecord/2",
+    ]
+    assert [one.id for one in read_split_fields(adopted, "test")] == ["x"]
+    assert "patients: 1 known, unknown in 1 of 4 records" in caplog.text
+    assert "1 patients are in two splits, as 'p1' in test and train" in caplog.text
+    assert "class 'normal' has no image in the test split" in caplog.text
+    (problem,) = verify_dataset(str(tmp_path), 1).problems
+    assert "group 'p1' is in splits" in problem
+
+
+def test_two_records_of_one_id_are_refused(tmp_path):
+    foreign(tmp_path / "train.tfrecord", random_images(2, SIZE), [0, 1], id=[texts(b"x"), texts(b"x")])
+    with pytest.raises(DataError, match="2 records have the id 'x'"):
+        adopt(str(tmp_path), CLASS_NAMES, **options())
+
+
+def test_a_label_behind_the_pixels_is_found(tmp_path):
+    """As programs write it that keep the order of their features."""
+    entries = []
+    for name, feature in (("image", floats(random_images(1, SIZE))), ("label", integers(2))):
+        one = tf.train.Example(features=tf.train.Features(feature={name: feature}))
+        entries.append(one.features.SerializeToString())
+    with tf.io.TFRecordWriter(str(tmp_path / "train.tfrecord")) as writer:
+        body = b"".join(entries)
+        writer.write(tf.train.Example(features=tf.train.Features.FromString(body)).SerializeToString())
+        writer.write(b"\x0a" + example._varint(len(body)) + body)
+    adopted = adopt(str(tmp_path), CLASS_NAMES, **options())
+    assert [one.label for one in read_split_fields(adopted, "train")] == [2, 2]
 
 
 def test_a_damaged_record_is_named(directory):
