@@ -43,6 +43,12 @@ class AuditConfig:
         "Folder or CSV that the shards were made from: its files are measured again, which shards of other "
         "programs need.",
     )
+    exclude_folders: tuple[str, ...] = setting(
+        (), "Names of folders to leave out of --source or --against, as make_tfrecords did."
+    )
+    follow_links: str = setting(
+        "", "Folder below which the targets of links in --source or --against lie, as for make_tfrecords."
+    )
     against: str = setting("", "Second dataset to compare with: shards, or a folder or CSV of images.")
     quiet: bool = False
 
@@ -80,7 +86,7 @@ def audit_dataset(config: AuditConfig) -> Audit:
         raise UsageError(f"--against={config.against} is --data itself: give another dataset")
     own = pictures_of_shards(made, config.quiet)
     if config.source:
-        own = with_files(own, made, config.source, config.quiet)
+        own = with_files(own, made, config.source, config.quiet, **_places(config))
     other = _second(config, made) if config.against else None
     return audit_pictures(own, other)
 
@@ -88,7 +94,11 @@ def audit_dataset(config: AuditConfig) -> Audit:
 def _second(config: AuditConfig, made: Manifest) -> Pictures:
     if storage.size(storage.join(config.against, MANIFEST_NAME)) is not None:
         return pictures_of_shards(read_manifest(config.against), config.quiet)
-    return pictures_of_files(config.against, made, config.quiet)
+    return pictures_of_files(config.against, made, config.quiet, **_places(config))
+
+
+def _places(config: AuditConfig) -> dict[str, Any]:
+    return {"exclude_folders": config.exclude_folders, "follow_links": config.follow_links}
 
 
 def audit_pictures(own: Pictures, other: Pictures | None = None) -> Audit:

@@ -164,13 +164,17 @@ def stored_image(made: Manifest, read_at: Callable[[int, int], bytes], row: np.v
 # -- from files --------------------------------------------------------------------------------
 
 
-def with_files(pictures: Pictures, made: Manifest, source: str, quiet: bool = False) -> Pictures:
+def with_files(
+    pictures: Pictures, made: Manifest, source: str, quiet: bool = False, **places: Any
+) -> Pictures:
     """Return the same pictures, measured again from the files that they were made from.
+
+    `places` says more of the source, as `discover_images` takes it.
 
     Raises:
       DataError: a file is not in the source, or cannot be decoded.
     """
-    items = {item.id: item for item in discover_images(source).items}
+    items = {item.id: item for item in discover_images(source, **places).items}
     missing = [name for name in pictures.ids if name not in items]
     if missing:
         raise DataError(
@@ -189,14 +193,16 @@ def with_files(pictures: Pictures, made: Manifest, source: str, quiet: bool = Fa
     return replace(pictures, rows=np.array(rows, measure.FEATURES_DTYPE), has_files=True)
 
 
-def pictures_of_files(source: str, like: Manifest, quiet: bool = False) -> Pictures:
+def pictures_of_files(source: str, like: Manifest, quiet: bool = False, **places: Any) -> Pictures:
     """Return the pictures of `--against`, a folder or CSV, in the form of a dataset, without what is no
     picture.
+
+    `places` says more of the source, as `discover_images` takes it.
 
     Raises:
       UsageError, DataError: there is no such source, or nothing in it can be decoded.
     """
-    items = discover_images(source, "against").items
+    items = discover_images(source, "against", **places).items
     rows = list(_measured(items, like.pixel_options, quiet))
     kept = [(item, row) for item, row in zip(items, rows, strict=True) if not isinstance(row, str)]
     if not kept:

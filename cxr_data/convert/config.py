@@ -51,7 +51,8 @@ class SharderConfig:
     splits: str = setting(
         "auto",
         "Splits by their shares, as train:0.8,validation:0.1,test:0.1; folders: the source's own; "
-        "auto: folders where the source has them, else these shares.",
+        "auto: folders where the source has them, else these shares. Splits of the source that are not named "
+        "stay: train:0.9,validation:0.1 divides its train and keeps its test.",
     )
     classes: tuple[str, ...] = setting(
         (), "Class names in the order of their index; alphabetical by default."
@@ -68,6 +69,16 @@ class SharderConfig:
     exclude: str = setting(
         "",
         "File that lists images to leave out, a line each: the id or the path, and after a tab the reason.",
+    )
+    exclude_folders: tuple[str, ...] = setting(
+        (),
+        "Names of folders to leave out, wherever they are in the source, as masks; none: no folder, even one "
+        "that seems to hold masks.",
+    )
+    follow_links: str = setting(
+        "",
+        "Folder: links in the source to files and folders below it are followed; without it, a link to a "
+        "folder stops the run.",
     )
     exclude_findings: str = setting(
         "", "Audit (an audit.json) whose repeated and leaking images are left out."

@@ -5,7 +5,7 @@ Each is named in `quarantine.jsonl`, with the reason.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cxr_data.core import storage
@@ -135,14 +135,14 @@ def _name_of(path: str) -> str:
 # -- balance -----------------------------------------------------------------------------------
 
 
-def balance(items: Sequence[Item], by: str, within_splits: bool, seed: int) -> dict[str, Quarantined]:
+def balance(items: Sequence[Item], by: str, own_splits: Collection[str], seed: int) -> dict[str, Quarantined]:
     """Return the pictures to leave out so that classes are equally frequent: {id: what the ledger says}.
 
     Args:
       items: the inputs, duplicates left out.
       by: "class": as many of every class. "source": as many of every class within each source, so that
         the source no longer tells the class; a source that lacks a class goes altogether.
-      within_splits: whether folders or CSV decide the splits, each of which is then balanced by itself.
+      own_splits: the source's own splits that stay as they are, each of which is balanced by itself.
       seed: decides which pictures go.
 
     Raises:
@@ -156,7 +156,8 @@ def balance(items: Sequence[Item], by: str, within_splits: bool, seed: int) -> d
         )
     cells: dict[tuple[str, str], dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
     for item in items:
-        place = (item.split or "") if within_splits else "", item.source if by == "source" else ""
+        split = item.split or ""
+        place = split if split in own_splits else "", item.source if by == "source" else ""
         cells[place][item.label].append(item)
     classes = sorted({item.label for item in items})
     excluded: dict[str, Quarantined] = {}

@@ -17,6 +17,8 @@ from cxr_data.images import resize
 from cxr_data.records import manifest
 from cxr_data.sources import duplicates, patients, splits
 from cxr_data.sources.discover import Found, Item, discover_images
+from cxr_data.sources.masks import check_masks
+from cxr_data.sources.patients import Groups
 from cxr_data.sources.quarantine import Quarantined
 
 _DECISIVE = (
@@ -32,7 +34,7 @@ _DECISIVE = (
     "max_pixels",
 )
 # Of these, only what is asked for is in the config: outputs from before they were there stay valid.
-_MITIGATIONS = ("balance", "crop_border", "equalize_to")
+_MITIGATIONS = ("balance", "crop_border", "equalize_to", "exclude_folders")
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,15 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
     Raises:
       UsageError, DataError: the source, a flag, or how they fit together.
     """
-    found = discover_images(config.source)
+    found = discover_images(
+        config.source, exclude_folders=config.exclude_folders, follow_links=config.follow_links
+    )
     threads = cores()
     named = _excluded(config, found.items)
     wanted = [item for item in found.items if item.id not in named]
+    masks = ""
+    if found.has_class_folders:
+        masks = check_masks(wanted, config.exclude_folders, depth=1 if found.has_splits else 0)
     copies = duplicates.find_duplicates(wanted, config.max_pixels, threads)
     kept = duplicates.apply_policy(wanted, copies, config.duplicates)
     dropped = _dropped(config, found, kept.items)
@@ -64,10 +71,13 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
         raise DataError(f"{config.source}: all {found.discovered} files are excluded ({excluded[0].detail})")
     groups = patients.find_groups(items, config.group_regex, patients.patients_in_headers(items, threads))
     progress.say(groups.summary)
-    if groups.warning:
-        progress.say(f"WARNING: {groups.warning}")
+    if groups.assumed:
+        progress.say(f"ASSUMED: {groups.assumed}")
     group_of = duplicates.tie_groups(groups.of, _within(kept.same, groups.of))
-    made = _plan(config, found, items, group_of)
+    made = _plan(config, found, items, groups, group_of, progress)
+    warnings = [masks, groups.warning, *manifest.absent_classes(_counts_of(made))]
+    for warning in filter(None, warnings):
+        progress.say(f"WARNING: {warning}")
     header = Header(_config_of(config, made.class_names, named), made.digest())
     progress.event(
         "plan",
@@ -76,6 +86,7 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
         shards=len(made.shards),
         groups=len(set(group_of.values())),
         warning=groups.warning,
+        assumed=groups.assumed,
     )
     return Prepared(found, made, header, excluded)
 
@@ -89,27 +100,34 @@ def _excluded(config: SharderConfig, items: Sequence[Item]) -> dict[str, Quarant
 def _dropped(config: SharderConfig, found: Found, items: Sequence[Item]) -> dict[str, Quarantined]:
     if config.balance == "none" or not items:
         return {}
-    by_folders = splits.fractions_of(config.splits, found.has_splits) is None
-    return exclude.balance(items, config.balance, by_folders, config.seed)
+    fractions = splits.fractions_of(config.splits, found.has_splits)
+    kept = splits.kept_splits(items, fractions, found.has_splits)
+    return exclude.balance(items, config.balance, kept, config.seed)
 
 
 def _within(same: Iterable[Sequence[str]], of: Mapping[str, str]) -> list[list[str]]:
     return [[name for name in ids if name in of] for ids in same]
 
 
-def _plan(config: SharderConfig, found: Found, items: Sequence[Item], group_of: Mapping[str, str]) -> Plan:
+def _plan(
+    config: SharderConfig,
+    found: Found,
+    items: Sequence[Item],
+    groups: Groups,
+    group_of: Mapping[str, str],
+    progress: Progress,
+) -> Plan:
     fractions = splits.fractions_of(config.splits, found.has_splits)
-    if fractions is None:
-        if not found.has_splits:
-            raise UsageError(
-                f"--splits=folders: {config.source} has no folders train/CLASS and no column split"
-            )
-        split_of = splits.splits_of_folders(items, group_of)
-        order = {"train": 0, "validation": 1, "test": 2}
-        names = sorted({item.split or "" for item in items}, key=lambda s: (order.get(s, 3), s))
-    else:
-        split_of = splits.assign_splits(items, group_of, fractions, config.seed)
-        names = list(fractions)
+    if fractions is None and not found.has_splits:
+        raise UsageError(f"--splits=folders: {config.source} has no folders train/CLASS and no column split")
+    kept = splits.kept_splits(items, fractions, found.has_splits)
+    split_of, names = splits.decide_splits(items, group_of, fractions, kept, config.seed, groups.told_by)
+    if fractions and kept:
+        drawn = sum(item.split not in kept for item in items)
+        progress.say(
+            f"splits: {' and '.join(sorted(kept))} of the source stay, {len(items) - drawn:,} images; "
+            f"{', '.join(fractions)} are drawn from the other {drawn:,} images"
+        )
     return plan.make_plan(
         items,
         group_of,
@@ -121,6 +139,15 @@ def _plan(config: SharderConfig, found: Found, items: Sequence[Item], group_of: 
         int(config.shard_mb * 1e6),
         config.seed,
     )
+
+
+def _counts_of(made: Plan) -> dict[str, dict[str, int]]:
+    """Return {split: {class: images}} of a plan."""
+    counts = {shard.split: dict.fromkeys(made.class_names, 0) for shard in made.shards}
+    for shard in made.shards:
+        for entry in shard.entries:
+            counts[shard.split][made.class_names[entry.label]] += 1
+    return counts
 
 
 def _config_of(

@@ -25,7 +25,7 @@ from cxr_data.records.layout import FOREIGN_SHARD, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.quarantine_file import write_quarantine
 from cxr_data.records.value_range import UNIT, VALUE_RANGES, in_unit_range
-from cxr_data.sources.discover import SPLIT_FOLDERS
+from cxr_data.sources.names import split_of
 
 logger = logging.getLogger(__name__)
 
@@ -168,10 +168,10 @@ def split_named(path: Path) -> str:
       DataError: no word of the name is, or words of two splits.
     """
     stem = path.name[: path.name.lower().index(".tfrec")]
-    found = {SPLIT_FOLDERS[word] for word in re.findall(r"[a-z]+", stem.lower()) if word in SPLIT_FOLDERS}
+    found = sorted({split for word in re.findall(r"[a-z]+", stem.lower()) if (split := split_of(word))})
     if len(found) == 1:
-        return found.pop()
-    named = f"two splits, {' and '.join(sorted(found))}" if found else "no split"
+        return found[0]
+    named = f"two splits, {' and '.join(found)}" if found else "no split"
     raise DataError(f"the name of {path} says {named}: {_EXPECTED_NAME}")
 
 

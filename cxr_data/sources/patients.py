@@ -1,7 +1,7 @@
 """Which images belong to one patient: by a pattern in the path, the CSV, or the DICOM header."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +25,10 @@ KNOWN_PATTERNS = {
 """File names of public sets that carry the patient; `auto` looks for them. Taking each image
 of such a set for a patient of its own leaks patients between splits."""
 
+_COUNTED_ANEW = ("Kermany pediatric (person1_virus_6.jpeg)",)
+"""Of these, what numbers patients within a folder only: the same number elsewhere is another patient's. The
+others number them in the whole set."""
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -32,13 +36,17 @@ class Groups:
 
     Attributes:
       of: {id: group}. An image without a known patient is a group of its own, named by its id.
+      told_by: {id: what tells its patient}, "" where none is known.
       summary: one line for the user.
       warning: what may be wrong, or "".
+      assumed: what was assumed against the names, or "".
     """
 
     of: Mapping[str, str]
+    told_by: Mapping[str, str]
     summary: str
     warning: str = ""
+    assumed: str = ""
 
 
 def find_groups(items: Sequence[Item], group_regex: str, patients: Mapping[str, str]) -> Groups:
@@ -47,8 +55,8 @@ def find_groups(items: Sequence[Item], group_regex: str, patients: Mapping[str, 
     Args:
       items: the inputs.
       group_regex: a pattern that is searched in each id, its first parenthesis (or all that
-        matched) being the group; "auto" tries `KNOWN_PATTERNS`; "none" takes every image for a
-        patient of its own.
+        matched) being the group; "auto" tries `KNOWN_PATTERNS`, and tests what they say against splits
+        and classes; "none" takes every image for a patient of its own.
       patients: {id: pseudonym}, from `patients_in_headers`.
 
     Raises:
@@ -56,16 +64,47 @@ def find_groups(items: Sequence[Item], group_regex: str, patients: Mapping[str, 
     """
     patterns = _patterns(group_regex)
     of: dict[str, str] = {}
-    how: Counter[str] = Counter()
+    told_by: dict[str, str] = {}
     for item in items:
-        source, group = _group_of(item, patterns, patients)
-        of[item.id] = group
-        how[source] += 1
+        told_by[item.id], of[item.id] = _group_of(item, patterns, patients)
+    how = Counter(told_by.values())
+    assumed = []
+    for name in _COUNTED_ANEW:
+        own = [item for item in items if told_by[item.id] == name]
+        twice = _in_two_places(own, of)
+        if twice:
+            of |= {item.id: f"{_place(item)}/{of[item.id]}" for item in own}
+            assumed.append(_assumption(name, twice, own, of))
     if group_regex not in (AUTO, NONE) and not how["--group_regex"]:
         raise UsageError(
             f"--group_regex={group_regex} matches none of {len(items)} paths, as {items[0].id!r}"
         )
-    return Groups(of, _summary(of, how), _warning(of, how, group_regex))
+    return Groups(of, told_by, _summary(of, how), _warning(of, how, group_regex), "; ".join(assumed))
+
+
+def _place(item: Item) -> str:
+    return f"{item.split}/{item.label}" if item.split else item.label
+
+
+def _in_two_places(items: Sequence[Item], of: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return {group: its splits and classes} of the groups that are in two given splits or two classes."""
+    places: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        places[of[item.id]].add(_place(item))
+    return {group: sorted(found) for group, found in places.items() if len(found) > 1}
+
+
+def _assumption(
+    name: str, twice: Mapping[str, Sequence[str]], items: Sequence[Item], of: Mapping[str, str]
+) -> str:
+    group, (first, second, *_) = next(iter(twice.items()))
+    return (
+        f"{len(twice):,} of the numbers that {name} gives persons are in two splits or classes, as {group} "
+        f"in {first} and {second}: so each is taken for a person of its split and class only, "
+        f"{len({of[item.id] for item in items}):,} persons of {len(items):,} images; "
+        r"--group_regex='(person\d+)_' takes equal numbers for one person everywhere, --group_regex=none "
+        "each image for a patient of its own"
+    )
 
 
 def _patterns(group_regex: str) -> dict[str, re.Pattern[str]]:

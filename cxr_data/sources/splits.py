@@ -5,7 +5,8 @@ splitters cut equal folds; these have any ratio.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.seeded import seeded_fraction, seeded_hash
@@ -118,15 +119,91 @@ def _choose(
     return fitting[-1]
 
 
-def splits_of_folders(items: Sequence[Item], groups: Mapping[str, str]) -> dict[str, str]:
-    """Return {group: split} as folders or CSV have it. Raises DataError for a group in two splits."""
+def splits_of_folders(
+    items: Sequence[Item], groups: Mapping[str, str], told_by: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return {group: split} as folders or CSV have it.
+
+    Args:
+      items: the inputs, each with a split.
+      groups: {id: group}.
+      told_by: {id: what tells its group}, as `patients.Groups` has it.
+
+    Raises:
+      DataError: a group is in two splits, with the ways out.
+    """
     assigned: dict[str, tuple[str, str]] = {}
+    shared: dict[str, str] = {}
     for item in items:
-        split, first = assigned.setdefault(groups[item.id], (item.split or "", item.id))
+        group = groups[item.id]
+        split, first = assigned.setdefault(group, (item.split or "", item.id))
         if split != item.split:
-            raise DataError(
-                f"group {groups[item.id]!r} is in two splits: {first} ({split}) and {item.id} "
-                f"({item.split}); let --splits=train:0.8,validation:0.1,test:0.1 split anew, "
-                "or move one of them"
+            shared.setdefault(
+                group, f"group {group!r} is in two splits: {first} ({split}) and {item.id} ({item.split})"
             )
+    if shared:
+        group, where = next(iter(shared.items()))
+        source = (told_by or {}).get(assigned[group][1], "")
+        raise DataError(
+            f"{where}, "
+            + (f"as told by {source}, " if source else "")
+            + f"one of {len(shared):,} in two splits; --splits=train:0.8,validation:0.1,test:0.1 splits all "
+            "images by patient, "
+            + ("" if source in _STATED else "--group_regex=none takes each image for a patient of its own, ")
+            + "or move or exclude one of them"
+        )
     return {group: split for group, (split, _) in assigned.items()}
+
+
+_STATED = ("CSV", "DICOM PatientID")
+"""Of `patients.Groups.told_by`, what --group_regex does not change."""
+
+
+def kept_splits(
+    items: Iterable[Item], fractions: Mapping[str, float] | None, has_splits: bool
+) -> frozenset[str]:
+    """Return the source's own splits that stay as they are.
+
+    All do where no fractions are given. Where fractions name some of them, those are put together and split,
+    and the others stay: `train:0.9,validation:0.1` splits the folder train, and keeps test. Where fractions
+    name none, all are put together.
+    """
+    own = frozenset(item.split or "" for item in items) if has_splits else frozenset()
+    if fractions is None:
+        return own
+    return own - fractions.keys() if own & fractions.keys() else frozenset()
+
+
+def decide_splits(
+    items: Sequence[Item],
+    groups: Mapping[str, str],
+    fractions: Mapping[str, float] | None,
+    kept: Collection[str],
+    seed: int,
+    told_by: Mapping[str, str] | None = None,
+) -> tuple[dict[str, str], list[str]]:
+    """Decide where each group goes.
+
+    Args:
+      items: the inputs.
+      groups: {id: group}.
+      fractions: of the splits that are drawn, None where folders or the CSV decide.
+      kept: the source's own splits that stay, see `kept_splits`.
+      seed: of the draw.
+      told_by: see `splits_of_folders`.
+
+    Returns:
+      {group: split}, and the names of the splits in their order.
+
+    Raises:
+      DataError: a group is in two splits.
+    """
+    drawn = [item for item in items if (item.split or "") not in kept]
+    pool = " and ".join(sorted({item.split or "" for item in drawn}))
+    places = [item if (item.split or "") in kept else replace(item, split=pool) for item in items]
+    split_of = splits_of_folders(places, groups, told_by) if kept else {}
+    order = {"train": 0, "validation": 1, "test": 2}
+    own = sorted(kept, key=lambda split: (order.get(split, 3), split))
+    if fractions is None:
+        return split_of, own
+    return split_of | assign_splits(drawn, groups, fractions, seed), [*fractions, *own]

@@ -3,23 +3,27 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from project import ROOT
 from runs import make_run, probabilities_of
 from shards import labels_of, random_images, write_shards
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.foreign import adopt
 from cxr_data.records.manifest import write_manifest
+from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import class_map, metrics, stored, text
 from cxr_train.evaluation.class_map import map_classes, parse_class_map
 from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
-from cxr_train.evaluation.predictions import write_predictions
+from cxr_train.evaluation.predictions import read_predictions, write_predictions
 from cxr_train.evaluation.stored import fitted_temperature, stored_predictions
 
 VALIDATION, TEST = random_images(30, seed=1), random_images(14, seed=2)
@@ -310,3 +314,41 @@ def test_options_that_make_no_sense_name_their_flag():
     ):
         with pytest.raises(UsageError, match=message):
             EvaluationOptions(**options)
+
+
+def test_images_of_unknown_patients_are_resampled_one_by_one(tmp_path):
+    """Shards of another program, without id and group: each image is a patient of its own, and it is said."""
+    for split, count in (("train", 9), ("validation", 30), ("test", 14)):
+        with tf.io.TFRecordWriter(str(tmp_path / f"{split}.tfrecord")) as writer:
+            for image, label in zip(random_images(count, seed=count), labels_of(count), strict=True):
+                pixels = tf.train.Feature(float_list=tf.train.FloatList(value=image.ravel()))
+                number = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+                features = tf.train.Features(feature={"image": pixels, "label": number})
+                writer.write(tf.train.Example(features=features).SerializeToString())
+    adopted = adopt(str(tmp_path), OURS, size=8, channels=3, dtype="float32")
+    run_dir, other = tmp_path / "run", tmp_path / "other"
+    model = make_run(run_dir, adopted)
+    evaluate(run_dir, adopted, model, "test")
+    stored = read_predictions(run_dir / "predictions_test.csv")
+    assert stored.ids == stored.groups == tuple(f"test/test.tfrecord/{n}" for n in range(14))
+    shutil.copytree(run_dir, other)
+    rolled = dataclasses.replace(stored, probabilities=np.roll(stored.probabilities, 1, axis=0))
+    write_predictions(other / "predictions_test.csv", rolled)
+    found = evaluate(run_dir, adopted, model, "test", compare=other)
+    assert sum(found["intervals"]["patients_of"].values()) == 14
+    assert found["intervals"]["without_patient"] == 14
+    low, high = found["intervals"]["accuracy"]
+    assert low < found["accuracy"] < high
+    assert high - low < 0.7
+    assert found["comparison"]["differences"]["accuracy"]["interval"] is not None
+    assert "no patient is known: each such image counts as a patient" in " ".join(text.patients(found))
+
+
+def test_an_early_file_without_ids_and_groups_names_its_images_by_their_lines(tmp_path):
+    path = tmp_path / "predictions_test.csv"
+    path.write_text("id,group,label,predicted,p_a,p_b\n,,a,a,0.9,0.1\n,,b,a,0.8,0.2\nx,,b,b,0.1,0.9\n")
+    read = read_predictions(path)
+    assert read.ids == read.groups == ("line 2", "line 3", "x")
+    assert read.without_patient == 3
+    with pytest.raises(ValueError, match="unknown patient"):
+        PatientBootstrap.of_names(["p", ""])

@@ -12,13 +12,15 @@ import explained_backbone
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from project import ROOT, assert_one_clear_line
-from shards import random_images, write_shards
+from shards import CLASS_NAMES, labels_of, random_images, write_shards
 from tiny import make_trainer, registered
 
 from cxr_data.core.errors import UsageError
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.foreign import adopt
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import evaluate_split
@@ -119,6 +121,25 @@ def test_other_data_have_a_place_of_their_own(config, data, tmp_path):
     )
     explainer = Explainer(config, Pipeline(theirs), dataclasses.replace(QUICK, filters=0))
     assert explainer.directory == pathlib.Path(config.run_dir, "external/hospital/explain/validation")
+
+
+@pytest.mark.parametrize("has_mean", [True, False])  # earlier manifests of foreign shards have none
+def test_shards_of_another_program_are_explained(config, tmp_path, has_mean):
+    images = random_images(9, SIZE, seed=5)
+    with tf.io.TFRecordWriter(str(tmp_path / "val.tfrecord")) as writer:
+        for image, label in zip(images, labels_of(9), strict=True):
+            pixels = tf.train.Feature(float_list=tf.train.FloatList(value=image.ravel()))
+            number = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+            features = tf.train.Features(feature={"image": pixels, "label": number})
+            writer.write(tf.train.Example(features=features).SerializeToString())
+    adopted = adopt(str(tmp_path), CLASS_NAMES, size=SIZE, channels=3, dtype="float32")
+    np.testing.assert_allclose(adopted.mean, images.mean(axis=(0, 1, 2)), rtol=1e-5)
+    adopted = adopted if has_mean else dataclasses.replace(adopted, mean=(), std=())
+    options = dataclasses.replace(QUICK, filters=0, overwrite=True, images=("validation/val.tfrecord/3",))
+    document = Explainer(config, Pipeline(adopted), options).explain()
+    assert document["occlusion"]["groups"] == document["occlusion"]["without_patient"] == 7
+    assert "0 known patients, 7 images counting as one of their own" in document["occlusion"]["text"]
+    assert [row["id"] for row in document["depths"]["rows"]] == ["validation/val.tfrecord/3"]
 
 
 def test_only_what_was_asked_for_by_name_is_explained(config, data):

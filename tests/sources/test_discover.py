@@ -29,12 +29,103 @@ def test_class_folders_by_id(tmp_path):
 
 
 def test_split_folders_and_the_unlabelled_test_set(tmp_path):
-    for name in ("train/a/1.png", "val/a/2.png", "Test/b/3.png", "test_set/0001.jpg", "other/a/4.png"):
+    for name in ("train/a/1.png", "val/a/2.png", "Test/b/3.png", "test_set/0001.jpg", "other/notes.txt"):
         save(tmp_path / name, PNG)
     found = discover_images(str(tmp_path))
     assert [(i.split, i.label) for i in found.items] == [("test", "b"), ("train", "a"), ("validation", "a")]
     assert found.has_splits
-    assert reasons(found) == {"test_set/0001.jpg": "no_class", "other/a/4.png": "no_class"}
+    assert reasons(found) == {"test_set/0001.jpg": "no_class", "other/notes.txt": "no_class"}
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("test/a/1.png", "test/b/2.png"), {"test"}),
+        (("VAL/a/1.png",), {"validation"}),
+        (("val/a/1.png", "test/b/2.png"), {"validation", "test"}),
+        (("Training/a/1.png", "Testing/a/2.png"), {"train", "test"}),
+    ],
+)
+def test_split_folders_in_any_combination_are_splits(tmp_path, names, splits):
+    for name in names:
+        save(tmp_path / name, PNG)
+    found = discover_images(str(tmp_path))
+    assert found.has_splits
+    assert {item.split for item in found.items} == splits
+    assert {item.label for item in found.items} <= {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("test/1.png", "train/2.png"), "'train' is named as a split and used as a class|'test' is named"),
+        (("train/a/1.png", "covid/2.png"), "'train' is named as a split, 'covid' beside it is not"),
+        (("test/1.png", "covid/2.png", "normal/3.png"), "'test' is named as a split, 'covid' beside it"),
+        (("train/a/1.png", "other/scan.0001"), "'other' beside it is not: .*--exclude_folders=other"),
+        (
+            ("train/train/a/1.png", "train/val/b/2.png"),
+            "'train' of .* is named as a split and used as a class",
+        ),
+        (
+            ("a/train/1.png", "a/test/2.png", "b/train/3.png"),
+            "'a' holds test, train, which are named as splits",
+        ),
+    ],
+)
+def test_split_folders_in_place_of_classes_are_refused(tmp_path, names, message):
+    for name in names:
+        save(tmp_path / name, PNG)
+    with pytest.raises(UsageError, match=message):
+        discover_images(str(tmp_path))
+
+
+def test_an_excluded_folder_is_in_the_ledger_and_disturbs_nothing(tmp_path):
+    for name in ("train/a/1.png", "other/a/4.png", "train/a/masks/5.png"):
+        save(tmp_path / name, PNG)
+    found = discover_images(str(tmp_path), exclude_folders=["other", "masks"])
+    assert [item.id for item in found.items] == ["train/a/1.png"]
+    assert reasons(found) == {"other/a/4.png": "excluded", "train/a/masks/5.png": "excluded"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("covid", "Covid"),
+        ("covid", "covid "),
+        ("caf\u00e9", "cafe\u0301"),
+        ("1", "1.0"),
+        ("NORMAL", " normal"),
+    ],
+)
+def test_two_ways_to_write_a_class_are_refused_with_both(tmp_path, first, second):
+    save(tmp_path / "x/1.png", PNG)
+    save(tmp_path / "x/2.png", PNG)
+    save(tmp_path / "folders" / first / "1.png", PNG)
+    save(tmp_path / "folders" / second / "2.png", PNG)
+    with pytest.raises(DataError) as raised:
+        discover_images(str(tmp_path / "folders"))
+    assert repr(first) in str(raised.value)
+    assert repr(second) in str(raised.value)
+    if first == first.strip() and second == second.strip():  # a CSV's cells have no blanks at their ends
+        csv = save(tmp_path / "list.csv", f"path,label\nx/1.png,{first}\nx/2.png,{second}\n".encode())
+        with pytest.raises(DataError, match="differ only by"):
+            discover_images(str(csv))
+
+
+@pytest.mark.parametrize("label", ["-1", "-1.0", "nan", "NaN", "Mass|Nodule"])
+def test_what_is_no_class_is_no_label(tmp_path, label):
+    save(tmp_path / "1.png", PNG)
+    save(tmp_path / "2.png", PNG)
+    csv = save(tmp_path / "list.csv", f"path,label\n1.png,a\n2.png,{label}\n".encode())
+    with pytest.raises(DataError, match=r"is not the name of a class \(as of 2.png\)"):
+        discover_images(str(csv))
+
+
+def test_a_class_of_a_csv_without_a_file_stops(tmp_path):
+    save(tmp_path / "1.png", PNG)
+    csv = save(tmp_path / "list.csv", b"path,label\n1.png,a\n../elsewhere/2.png,b\n")
+    with pytest.raises(DataError, match=r"the class 'b' has no file that can be used: \.\./elsewhere/2\.png"):
+        discover_images(str(csv))
 
 
 def test_odd_entries_are_all_in_the_ledger(tmp_path):
@@ -48,8 +139,6 @@ def test_odd_entries_are_all_in_the_ledger(tmp_path):
     (source / "a/loop.png").symlink_to("loop.png")
     (source / "a/out.png").symlink_to(secret)
     (source / "a/inside.png").symlink_to("good.png")
-    (source / "a/tree").symlink_to(tmp_path)
-    (source / "a/in_tree").symlink_to(source)
     os.mkfifo(source / "a/pipe.png")
     found = discover_images(str(source))
     assert [i.id for i in found.items] == ["a/good.png", "a/inside.png"]
@@ -60,10 +149,88 @@ def test_odd_entries_are_all_in_the_ledger(tmp_path):
         "a/dangling.png": "dangling_link",
         "a/loop.png": "unreadable",
         "a/out.png": "outside_source",
-        "a/tree": "outside_source",
-        "a/in_tree": "link_to_directory",
         "a/pipe.png": "special_file",
     }
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """A source whose class covid is a link to a folder elsewhere, with a loop in it."""
+    save(tmp_path / "source/normal/1.png", PNG)
+    save(tmp_path / "archive/covid_2021/2.png", PNG)
+    (tmp_path / "archive/covid_2021/again").symlink_to(tmp_path / "archive")
+    (tmp_path / "archive/again").symlink_to(tmp_path / "archive/covid_2021")
+    (tmp_path / "source/covid").symlink_to(tmp_path / "archive/covid_2021")
+    return tmp_path
+
+
+def test_a_link_to_a_folder_stops_the_run(linked):
+    with pytest.raises(
+        UsageError, match="^covid is a link to the folder .*/archive/covid_2021.*--follow_links="
+    ):
+        discover_images(str(linked / "source"))
+    with pytest.raises(UsageError, match="covid is a link to the folder"):
+        discover_images(str(linked / "source"), follow_links=str(linked / "source"))
+    with pytest.raises(UsageError, match="--follow_links=.*/nowhere: no such folder"):
+        discover_images(str(linked / "source"), follow_links=str(linked / "nowhere"))
+    found = discover_images(str(linked / "source"), exclude_folders=["covid"])
+    assert [item.id for item in found.items] == ["normal/1.png"]
+    assert reasons(found) == {"covid": "excluded"}
+    (linked / "source/normal/masks").mkdir()
+    (linked / "source/normal/masks/all").symlink_to(linked / "archive")
+    found = discover_images(str(linked / "source"), exclude_folders=["covid", "masks"])
+    assert reasons(found) == {"covid": "excluded", "normal/masks/all": "excluded"}
+
+
+def test_links_are_followed_below_the_folder_that_was_named_without_going_round(linked):
+    found = discover_images(str(linked / "source"), follow_links=str(linked / "archive"))
+    assert [(item.id, item.label) for item in found.items] == [
+        ("covid/2.png", "covid"),
+        ("normal/1.png", "normal"),
+    ]
+    assert reasons(found) == dict.fromkeys(
+        ["covid/again/again", "covid/again/covid_2021"], "link_to_directory"
+    )
+
+
+def test_a_class_of_links_out_of_the_source_stops_the_run_or_is_followed(linked):
+    source = linked / "source"
+    (source / "covid").unlink()
+    (source / "covid").mkdir()
+    (source / "covid/2.png").symlink_to(linked / "archive/covid_2021/2.png")
+    with pytest.raises(
+        DataError, match="the class 'covid' has no file that can be used: covid/2.png: .*link"
+    ):
+        discover_images(str(source))
+    found = discover_images(str(source), follow_links=str(linked / "archive"))
+    assert [item.id for item in found.items] == ["covid/2.png", "normal/1.png"]
+
+
+@pytest.mark.parametrize("name", ["covid", "train/covid", "COVID-19"])
+@pytest.mark.parametrize("target", ["/nowhere/covid", "covid"])  # a disk that is not there; a loop
+def test_a_broken_link_in_the_place_of_a_class_stops_the_run(tmp_path, name, target):
+    save((tmp_path / name).parent / "normal/1.png", PNG)
+    (tmp_path / name).symlink_to(target if target.startswith("/") else (tmp_path / name).name)
+    with pytest.raises(DataError, match=f"{name} is a link that leads nowhere .*--exclude_folders="):
+        discover_images(str(tmp_path))
+    found = discover_images(str(tmp_path), exclude_folders=[name.split("/")[-1]])
+    assert reasons(found) == {name: "excluded"}
+
+
+def test_a_folder_that_cannot_be_read_stops_the_run(tmp_path, monkeypatch):
+    save(tmp_path / "a/1.png", PNG)
+    save(tmp_path / "b/1.png", PNG)
+    scandir = os.scandir
+
+    def refusing(folder):
+        if str(folder).endswith("/b"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match=r"/b cannot be read \(Permission denied\)"):
+        discover_images(str(tmp_path))
+    assert reasons(discover_images(str(tmp_path), exclude_folders=["b"])) == {"b": "excluded"}
 
 
 def test_empty_and_missing_sources(tmp_path):
@@ -135,6 +302,42 @@ def test_public_sets_are_grouped_by_their_names(tmp_path):
     assert set(groups.of.values()) == {"00000013", "patient00001", "person88", "a/free.png"}
     assert "4 groups of 7 images" in groups.summary
     assert groups.warning == ""
+
+
+def test_person_numbers_that_begin_anew_in_each_split_and_class_are_kept_apart(tmp_path):
+    items = items_named(
+        tmp_path,
+        *(
+            "train/sick/person1_virus_6.jpeg",
+            "train/sick/person1_virus_7.jpeg",
+            "train/sick/person2_virus_8.jpeg",
+        ),
+        *("test/sick/person1_virus_9.jpeg", "test/well/free.jpeg"),
+    )
+    groups = find_groups(items, "auto", {})
+    assert groups.of == {
+        "test/sick/person1_virus_9.jpeg": "test/sick/person1",
+        "test/well/free.jpeg": "test/well/free.jpeg",
+        "train/sick/person1_virus_6.jpeg": "train/sick/person1",
+        "train/sick/person1_virus_7.jpeg": "train/sick/person1",
+        "train/sick/person2_virus_8.jpeg": "train/sick/person2",
+    }
+    assert "1 of the numbers" in groups.assumed
+    assert "person1 in test/sick and train/sick" in groups.assumed
+    assert "3 persons of 4 images" in groups.assumed
+    assert "--group_regex=none" in groups.assumed
+
+
+def test_person_numbers_of_two_classes_are_kept_apart_and_others_stay_as_they_are(tmp_path):
+    items = items_named(tmp_path, "bacteria/person1_bacteria_1.jpeg", "virus/person1_virus_1.jpeg")
+    assert set(find_groups(items, "auto", {}).of.values()) == {"bacteria/person1", "virus/person1"}
+    alone = items_named(tmp_path / "one", "sick/person1_virus_1.jpeg", "sick/person2_virus_1.jpeg")
+    groups = find_groups(alone, "auto", {})
+    assert set(groups.of.values()) == {"person1", "person2"}
+    assert groups.assumed == ""
+    # The numbers of this set are those of the whole set: one in two splits is a patient in two splits.
+    nih = items_named(tmp_path / "nih", "train/a/00000013_005.png", "test/b/00000013_006.png")
+    assert set(find_groups(nih, "auto", {}).of.values()) == {"00000013"}
 
 
 def test_no_patient_known_is_said_loudly(tmp_path):

@@ -69,6 +69,56 @@ def test_a_group_in_two_split_folders_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
+    ("told_by", "named"), [("NIH ChestX-ray14", True), ("--group_regex", True), ("CSV", False), ("", True)]
+)
+def test_the_ways_out_of_a_group_in_two_splits(told_by, named):
+    items = [Item(f"{s}/a/p1_{s}", "", "a", 1, 0, split=s) for s in ("train", "test")]
+    ids = [item.id for item in items]
+    with pytest.raises(DataError) as raised:
+        splits.splits_of_folders(items, dict.fromkeys(ids, "p1"), dict.fromkeys(ids, told_by))
+    assert ("--group_regex=none" in str(raised.value)) == named
+    assert f"as told by {told_by}," in str(raised.value) or not told_by
+    assert "--splits=train:0.8,validation:0.1,test:0.1" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("own", "text", "expected"),
+    [
+        ("train test", "train:0.9,validation:0.1", {"test"}),
+        ("train validation test", "train:0.9,validation:0.1", {"test"}),
+        ("train validation test", "train:0.8,validation:0.1,test:0.1", set()),
+        ("train test", "train:1", {"test"}),
+        ("train test", "a:0.5,b:0.5", set()),
+        ("train test", "folders", {"train", "test"}),
+    ],
+)
+def test_splits_of_the_source_that_are_not_named_stay(own, text, expected):
+    items = [Item(f"{split}/a/1", "", "a", 1, 0, split=split) for split in own.split()]
+    assert splits.kept_splits(items, splits.parse_splits(text), True) == expected
+
+
+def test_train_alone_is_divided_by_patients_while_test_stays():
+    items = [
+        Item(f"{split}/{label}/p{patient}_{n}", "", label, 1, 0, split=split)
+        for split, patients in (("train", range(40)), ("test", range(40, 50)))
+        for label in "ab"
+        for patient in patients
+        for n in range(2)
+    ]
+    groups = {item.id: item.id.split("/")[2].split("_")[0] for item in items}
+    fractions = {"train": 0.75, "validation": 0.25}
+    split_of, names = splits.decide_splits(items, groups, fractions, {"test"}, 0)
+    assert names == ["train", "validation", "test"]
+    found = Counter((item.split, split_of[groups[item.id]]) for item in items)
+    assert found == {("train", "train"): 120, ("train", "validation"): 40, ("test", "test"): 40}
+    alone = [item for item in items if item.split == "train"]
+    assert splits.assign_splits(alone, groups, fractions, 0).items() <= split_of.items()
+    groups["test/a/p40_0"] = "p3"
+    with pytest.raises(DataError, match="group 'p3' is in two splits: .*one of 1 in two splits"):
+        splits.decide_splits(items, groups, fractions, {"test"}, 0)
+
+
+@pytest.mark.parametrize(
     ("has_splits", "expected"), [(True, None), (False, {"train": 0.8, "validation": 0.1, "test": 0.1})]
 )
 def test_auto_takes_the_splits_of_the_source_where_it_has_any(has_splits, expected):

@@ -1,0 +1,75 @@
+"""What the name of a folder or a label says: a split, a class, or neither."""
+
+import math
+import unicodedata
+from collections.abc import Mapping
+
+from cxr_data.core.errors import DataError
+
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+    "test_set": "test",
+}
+"""Names of splits, in small letters, and the split's name in the output."""
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a folder or a word names, None for any other."""
+    return SPLIT_FOLDERS.get(name.strip().lower())
+
+
+def check_class_names(found: Mapping[str, str]) -> None:
+    """Refuse names that are no class, and names that are one class written in two ways.
+
+    Args:
+      found: an image of each class, by the class's name.
+
+    Raises:
+      DataError: naming the class and an image of it, or both names.
+    """
+    first_of: dict[str, str] = {}
+    for name, image in found.items():
+        reason = _not_a_class(name)
+        if reason:
+            raise DataError(f"{name!r} is not the name of a class (as of {image}): {reason}")
+        first = first_of.setdefault(_folded(name), name)
+        if first != name:
+            raise DataError(
+                f"the classes {first!r} (as {found[first]}) and {name!r} (as {image}) differ only by case, "
+                "blanks or the way of writing: give both one name"
+            )
+
+
+def _not_a_class(name: str) -> str:
+    """Return why a name is that of no class; empty if it may be."""
+    number = _number(name)
+    if not name.strip():
+        return "it is empty"
+    if "|" in name:
+        return "several findings in one picture are not supported yet; give each picture one class"
+    if number is not None and math.isnan(number):
+        return "it stands for a missing label; leave such pictures out"
+    if number is not None and number < 0:
+        return "it stands for an uncertain or unknown finding; leave such pictures out, or give them a class"
+    return ""
+
+
+def _number(name: str) -> float | None:
+    try:
+        return float(name)
+    except ValueError:
+        return None
+
+
+def _folded(name: str) -> str:
+    """Return what is left of a name without case, blanks at its ends, Unicode's forms and `.0`."""
+    number = _number(name)
+    if number is not None and math.isfinite(number):
+        return repr(number)
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
