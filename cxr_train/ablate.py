@@ -60,7 +60,9 @@ def parse_numbers(flag: str, texts: Sequence[str]) -> tuple[int, ...]:
 class GridOptions:
     """Which runs to make and how to compare them; all else is for `cxr_train.main`."""
 
-    grid: str = setting(STUDY, "Grid: study, the study's 16 runs, or a JSON file {NAME: {FLAG: VALUE}}.")
+    grid: str = setting(
+        STUDY, "Grid: study, the study's 16 runs, or a JSON file {NAME: {FLAG: VALUE}}.", path=True
+    )
     sizes: tuple[int, ...] = setting(
         (),
         f"Image sizes of --grid=study, in pixels; {','.join(map(str, STUDY_SIZES))} by default.",

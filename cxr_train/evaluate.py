@@ -41,9 +41,9 @@ class TargetOptions(RunDataOptions):
 
     split: str = setting("validation", "Split to evaluate.")
     output: str | None = setting(
-        None, "Folder to write to; --run_dir by default, and one below it for other data."
+        None, "Folder to write to; --run_dir by default, and one below it for other data.", path=True
     )
-    compare: str | None = setting(None, "Directory of another run, evaluated on the same images.")
+    compare: str | None = setting(None, "Directory of another run, evaluated on the same images.", path=True)
     batch_size: int | None = setting(None, "Images in a step; the run's own by default.", at_least=1)
     xla: str = setting("auto", "Whether XLA compiles the prediction.", choices=XLA)
 

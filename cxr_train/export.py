@@ -32,10 +32,10 @@ from cxr_train.runs.layout import RunLayout
 class ExportOptions(RunOptions):
     """What to export, and where to."""
 
-    output: str = required("Folder (savedmodel) or file (tflite, onnx) to write.")
+    output: str = required("Folder (savedmodel) or file (tflite, onnx) to write.", path=True)
     format: str = setting("savedmodel", "Format of the export.", choices=FORMATS)
     images: tuple[str, ...] = setting(
-        (), "Image files to check the export on; some of the run's data by default."
+        (), "Image files to check the export on; some of the run's data by default.", path=True
     )
     overwrite: bool = setting(False, "Whether to replace an export that is there.")
 

@@ -65,9 +65,9 @@ class StartOptions:
     """How a command begins or continues a run: what is settled into a `TrainConfig`, or is no part of it."""
 
     backbone: str = setting("xception", f"Network without its top: one of {', '.join(BACKBONES)}.")
-    data: str | None = setting(None, "Folder of shards; the embedded sample by default.")
+    data: str | None = setting(None, "Folder of shards; the embedded sample by default.", path=True)
     run_dir: str | None = setting(
-        None, "Folder that receives everything the run writes; runs/BACKBONE-TIME by default."
+        None, "Folder that receives everything the run writes; runs/BACKBONE-TIME by default.", path=True
     )
     resume: bool = setting(False, "Whether to go on with the run in --run_dir.")
     batch_size: str = setting(
@@ -84,6 +84,7 @@ class StartOptions:
         "auto",
         "Weights that the backbone begins with: imagenet, none, or a file of them without top; auto: "
         "imagenet, but none on the embedded sample.",
+        path=True,
     )
     image_size: int | None = setting(
         None,

@@ -39,15 +39,17 @@ from cxr_train.runs.saved_run import trained_on
 class PredictOptions(RunOptions):
     """How to predict, and what to write."""
 
-    output: str | None = setting(None, "File for the predictions; stdout by default.")
+    output: str | None = setting(None, "File for the predictions; stdout by default.", path=True)
     format: str | None = setting(
         None,
         "Format of the predictions; that of the suffix of --output by default, or csv.",
         choices=("csv", "json"),
     )
-    panels: str | None = setting(None, "Folder for a picture of each image with its probabilities.")
+    panels: str | None = setting(
+        None, "Folder for a picture of each image with its probabilities.", path=True
+    )
     submission: str | None = setting(
-        None, "File for the predictions as the Chest XR COVID-19 challenge takes them."
+        None, "File for the predictions as the Chest XR COVID-19 challenge takes them.", path=True
     )
     calibrated: bool = setting(
         False, "Whether probabilities are at the temperature fitted on the run's validation split."

@@ -18,6 +18,7 @@ from types import ModuleType
 from absl import flags
 
 from cxr_data.commands import command
+from cxr_data.commands.setting_flags import define_path_flag
 from cxr_data.core.errors import UsageError
 from tools.bench.output import machine
 
@@ -77,7 +78,7 @@ def console_main() -> None:
         sys.exit(error.exit_code)
     module = importlib.import_module(BENCHMARKS[name])
     module.define_flags()
-    flags.DEFINE_string("json", "", "File for the numbers as JSON.")
+    define_path_flag("json", "", "File for the numbers as JSON.")
     command.run(_reported(module), [f"benchmark {name}", *sys.argv[2:]])
 
 

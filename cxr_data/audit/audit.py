@@ -37,19 +37,24 @@ _SHOWN_CASES = 3
 class AuditConfig:
     """What to audit. `quiet` has no flag: no progress on stderr."""
 
-    data: str = required("Folder of shards.")
+    data: str = required("Folder of shards.", path=True)
     source: str = setting(
         "",
         "Folder or CSV that the shards were made from: its files are measured again, which shards of other "
         "programs need.",
+        path=True,
     )
     exclude_folders: tuple[str, ...] = setting(
         (), "Names of folders to leave out of --source or --against, as make_tfrecords did."
     )
     follow_links: str = setting(
-        "", "Folder below which the targets of links in --source or --against lie, as for make_tfrecords."
+        "",
+        "Folder below which the targets of links in --source or --against lie, as for make_tfrecords.",
+        path=True,
     )
-    against: str = setting("", "Second dataset to compare with: shards, or a folder or CSV of images.")
+    against: str = setting(
+        "", "Second dataset to compare with: shards, or a folder or CSV of images.", path=True
+    )
     quiet: bool = False
 
 

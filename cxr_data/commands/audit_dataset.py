@@ -30,7 +30,9 @@ class FindingsOptions:
         + ".",
         parse=findings.parse_fail_on,
     )
-    output: str = setting("", "Folder for audit.json and the pictures in audit/; --data by default.")
+    output: str = setting(
+        "", "Folder for audit.json and the pictures in audit/; --data by default.", path=True
+    )
     cases: int = setting(10, "Cases that are shown of each finding; audit.json has all.", at_least=0)
     pictures: bool = setting(True, "Whether to draw pairs and distributions.")
 

@@ -4,6 +4,7 @@ define_flags(SharderConfig)           # before the command line is parsed
 config = from_flags(SharderConfig)    # after it
 """
 
+import os.path
 import types
 import typing
 from collections.abc import Collection
@@ -70,9 +71,43 @@ def _kind(annotation: Any, setting: Setting) -> object:
     return typing.get_origin(annotation) or annotation
 
 
+class _PathParser(flags.ArgumentParser[str]):
+    """Parses the path of a file or folder, `~` at its beginning being the user's home."""
+
+    syntactic_help = ""
+
+    def parse(self, argument: str) -> str:
+        expanded = os.path.expanduser(argument)  # not by Path, which makes one slash of the two of s3://
+        if expanded.startswith("~"):
+            raise ValueError(f"there is no home of {argument.split('/')[0]}: write the path out, or as ./~")
+        return expanded
+
+
+class _PathListParser(flags.ListParser):
+    """Parses paths that are separated by commas."""
+
+    def parse(self, argument: str | list[str]) -> list[str]:
+        return [_PathParser().parse(path) for path in super().parse(argument)]
+
+
+def define_path_flag(name: str, default: str | None, help: str) -> None:
+    """Define a flag that is the path of a file or folder, where no setting declares it."""
+    flags.DEFINE(_PathParser(), name, default, help, serializer=flags.ArgumentSerializer())
+
+
 def _define(name: str, kind: object, setting: Setting) -> None:
     default = setting.default
-    if kind is tuple:
+    if setting.path and kind is tuple:
+        flags.DEFINE(
+            _PathListParser(),
+            name,
+            list(default or ()),
+            setting.help,
+            serializer=flags.CsvListSerializer(","),
+        )
+    elif setting.path:
+        define_path_flag(name, default, setting.help)
+    elif kind is tuple:
         flags.DEFINE_list(name, list(default or ()), setting.help)
     elif kind is str and setting.choices:
         flags.DEFINE_enum(name, default, setting.choices, setting.help)

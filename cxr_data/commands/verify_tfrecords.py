@@ -25,7 +25,7 @@ _MOST_SHOWN = 100
 class VerifyOptions:
     """What to verify."""
 
-    data: str = required("Folder of shards.")
+    data: str = required("Folder of shards.", path=True)
     workers: int = setting(-1, "Shards that are read at once; -1: one a core.")
 
 

@@ -35,9 +35,10 @@ class SharderConfig:
     """
 
     source: str = required(
-        "Folder of CLASS/ or SPLIT/CLASS/ folders, or a CSV path,label[,group][,split][,source]."
+        "Folder of CLASS/ or SPLIT/CLASS/ folders, or a CSV path,label[,group][,split][,source].",
+        path=True,
     )
-    output: str = required("Folder for the shards and the manifest; local, s3:// or gs://.")
+    output: str = required("Folder for the shards and the manifest; local, s3:// or gs://.", path=True)
     size: int = setting(360, "Height and width of the stored images, in pixels.", at_least=1, at_most=4096)
     dtype: str = setting(
         "float32", "Type of the stored pixels; the float types are in [0, 1].", choices=DTYPES
@@ -69,6 +70,7 @@ class SharderConfig:
     exclude: str = setting(
         "",
         "File that lists images to leave out, a line each: the id or the path, and after a tab the reason.",
+        path=True,
     )
     exclude_folders: tuple[str, ...] = setting(
         (),
@@ -79,9 +81,10 @@ class SharderConfig:
         "",
         "Folder: links in the source to files and folders below it are followed; without it, a link to a "
         "folder stops the run.",
+        path=True,
     )
     exclude_findings: str = setting(
-        "", "Audit (an audit.json) whose repeated and leaking images are left out."
+        "", "Audit (an audit.json) whose repeated and leaking images are left out.", path=True
     )
     balance: str = setting(
         "none",
@@ -111,7 +114,7 @@ class SharderConfig:
     retry_quarantined: bool = setting(
         False, "Whether to try the quarantined files of a finished output again."
     )
-    log_json: str = setting("", "File for the progress as JSON lines; - is stdout.")
+    log_json: str = setting("", "File for the progress as JSON lines; - is stdout.", path=True)
     quiet: bool = False
     runner: str = setting(
         "local", "What does the work: processes of this machine, or Apache Beam.", choices=RUNNERS

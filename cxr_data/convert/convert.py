@@ -200,6 +200,7 @@ def _report(
     progress: Progress,
 ) -> None:
     new = [results[shard.name] for shard in todo]
+    planned = prepared.plan.counts()
     images = sum(result.records for result in new)
     size = sum(shard.bytes for shard in made.shards)
     rows = [
@@ -217,6 +218,8 @@ def _report(
     else:
         rows.append(("speed", "nothing to do: the output was complete, and is checked"))
     progress.finish(rows)
+    for line in sorted({*manifest.absent_classes(made.counts)} - {*manifest.absent_classes(planned)}):
+        progress.say(f"WARNING: {line}, since its files are quarantined")
     _warn_of_small(made, progress)
     if storage.size(storage.join(made.directory, AUDIT_NAME)) is not None:
         progress.say(audit.audit_summary(made.directory))

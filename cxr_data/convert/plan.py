@@ -54,6 +54,14 @@ class Plan:
         """Number of images in all shards, before any turns out to be bad."""
         return sum(len(shard.entries) for shard in self.shards)
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return {split: {class name: images}}, as `Manifest.counts`."""
+        counts = {shard.split: dict.fromkeys(self.class_names, 0) for shard in self.shards}
+        for shard in self.shards:
+            for entry in shard.entries:
+                counts[shard.split][self.class_names[entry.label]] += 1
+        return counts
+
     def digest(self) -> str:
         """Return the SHA-256 of everything in the plan but where the source lies and how large its files
         are.

@@ -75,7 +75,7 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
         progress.say(f"ASSUMED: {groups.assumed}")
     group_of = duplicates.tie_groups(groups.of, _within(kept.same, groups.of))
     made = _plan(config, found, items, groups, group_of, progress)
-    warnings = [masks, groups.warning, *manifest.absent_classes(_counts_of(made))]
+    warnings = [masks, groups.warning, *manifest.absent_classes(made.counts())]
     for warning in filter(None, warnings):
         progress.say(f"WARNING: {warning}")
     header = Header(_config_of(config, made.class_names, named), made.digest())
@@ -139,15 +139,6 @@ def _plan(
         int(config.shard_mb * 1e6),
         config.seed,
     )
-
-
-def _counts_of(made: Plan) -> dict[str, dict[str, int]]:
-    """Return {split: {class: images}} of a plan."""
-    counts = {shard.split: dict.fromkeys(made.class_names, 0) for shard in made.shards}
-    for shard in made.shards:
-        for entry in shard.entries:
-            counts[shard.split][made.class_names[entry.label]] += 1
-    return counts
 
 
 def _config_of(

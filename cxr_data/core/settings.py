@@ -38,6 +38,7 @@ class Setting:
       at_least, at_most: the bounds of a number, both allowed; None for none.
       parse: makes the value of a flag's text, or of the list of texts that are separated by commas.
       flag: the flag's name where it is not the field's.
+      path: whether it is the path of a file or folder (or of several): a user may write ~ for home.
     """
 
     help: str
@@ -48,11 +49,17 @@ class Setting:
     at_most: int | None = None
     parse: Callable[[Any], Any] | None = None
     flag: str | None = None
+    path: bool = False
 
 
 @overload
 def setting(
-    default: Given, help: str, *, parse: Callable[[Given], Value], flag: str | None = None
+    default: Given,
+    help: str,
+    *,
+    parse: Callable[[Given], Value],
+    flag: str | None = None,
+    path: bool = False,
 ) -> Value: ...
 
 
@@ -64,6 +71,7 @@ def setting(
     choices: Collection[Value] = (),
     at_least: int | None = None,
     at_most: int | None = None,
+    path: bool = False,
 ) -> Value: ...
 
 
@@ -81,9 +89,9 @@ def setting(default: Any, help: str, **declared: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def required(help: str, *, parse: Callable[[str], Any] | None = None) -> Any:
+def required(help: str, *, parse: Callable[[str], Any] | None = None, path: bool = False) -> Any:
     """Declare a field that a user must set."""
-    return dataclasses.field(metadata={_KEY: Setting(help, required=True, parse=parse)})
+    return dataclasses.field(metadata={_KEY: Setting(help, required=True, parse=parse, path=path)})
 
 
 def settings_of(config: Any) -> Iterator[tuple[dataclasses.Field[Any], Setting]]:

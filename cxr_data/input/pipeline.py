@@ -22,6 +22,7 @@ from cxr_data.input.order import Epochs
 from cxr_data.input.reader import Reader
 from cxr_data.input.served import ServedReader
 from cxr_data.input.streamed import StreamedReader
+from cxr_data.records.index import check_first_records
 from cxr_data.records.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Pipeline:
     def __init__(self, manifest: Manifest, options: ReadOptions | None = None) -> None:
         self.manifest = manifest
         self._options = options or ReadOptions()
+        if self._options.on_bad_record == "fail":
+            check_first_records(manifest)
         self._local = manifest.is_local
         kept = self._choose_cache()
         reader = self._choose_reader(kept.value)

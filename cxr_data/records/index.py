@@ -15,7 +15,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.images.measure import FEATURES_DTYPE
 from cxr_data.records.example import Example, Fields, parse_example
-from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME
+from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, read_frames
 
@@ -142,14 +142,37 @@ def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
     Raises:
       DataError: as `read_split_index`, or a shard cannot be read.
     """
-    fields = []
+    fields: list[Fields] = []
     for shard, rows in rows_by_shard(manifest, split):
-        with storage.opened_at(manifest.path(shard)) as read_at:
-            fields += [
-                read_fields(read_at, row).named(f"{shard.split}/{shard.name}", number)
-                for number, row in enumerate(rows)
-            ]
+        fields += _named_fields(manifest, shard, rows)
     return fields
+
+
+def _named_fields(manifest: Manifest, shard: Shard, rows: np.ndarray) -> Iterator[Fields]:
+    with storage.opened_at(manifest.path(shard)) as read_at:
+        for number, row in enumerate(rows):
+            try:
+                yield read_fields(read_at, row).named(f"{shard.split}/{shard.name}", number)
+            except ValueError as error:
+                raise DataError(f"{manifest.path(shard)}: record {number}: {error}") from error
+
+
+def check_first_records(manifest: Manifest) -> None:
+    """Look at the first record of each shard that another program wrote, since early scans took any label.
+
+    Raises:
+      DataError: one is not of the schema, with the way out.
+    """
+    if not manifest.notes or not manifest.is_local:  # no scan writes an index of remote shards
+        return
+    for shard, rows in rows_by_shard(manifest):
+        try:
+            list(_named_fields(manifest, shard, rows[:1]))
+        except DataError as error:
+            raise DataError(
+                f"{error}; an early scan has taken it: delete {MANIFEST_NAME} and {INDEX_NAME} in "
+                f"{manifest.directory}, write the records again, and run python -m tools.index_tfrecords"
+            ) from error
 
 
 def write_features(directory: str, rows: np.ndarray) -> str:

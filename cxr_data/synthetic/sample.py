@@ -56,7 +56,9 @@ class SampleConfig:
     """
 
     output: pathlib.Path = required(
-        "Folder to make; it gets train/CLASS/*, validation/CLASS/* and test_set/*.", parse=pathlib.Path
+        "Folder to make; it gets train/CLASS/*, validation/CLASS/* and test_set/*.",
+        parse=pathlib.Path,
+        path=True,
     )
     images: int = setting(
         120,

@@ -24,14 +24,14 @@ Result = TypeVar("Result")
 class RunOptions:
     """The run that a command works on."""
 
-    run_dir: pathlib.Path = required("Directory of a training run.", parse=pathlib.Path)
+    run_dir: pathlib.Path = required("Directory of a training run.", parse=pathlib.Path, path=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class RunDataOptions(RunOptions):
     """The run that a command works on, and the data."""
 
-    data: str | None = setting(None, "Folder of shards; the run's own by default.")
+    data: str | None = setting(None, "Folder of shards; the run's own by default.", path=True)
 
 
 def with_local_run(main: Callable[..., Result], *, trains: bool = False) -> Callable[..., Result]:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cxr_data.core.errors import UsageError
+from cxr_data.core.errors import DataError, UsageError
 from cxr_data.records.manifest import Manifest
 from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.engine.step import TrainStep
@@ -59,10 +59,11 @@ def assemble_training(
     Raises:
       UsageError: the batch does not divide by replicas and micro-batches, or the recipe names
         a layer or a class that is not there.
-      DataError: the weights do not fit.
+      DataError: the weights do not fit, or a class has no training image.
     """
     recipe = config.recipe
     _refuse_uneven_batch(config, placement.replicas)
+    unseen = _absent_classes(config, manifest)
     class_weights = resolve_class_weights(
         recipe.class_weights, manifest.class_names, manifest.class_counts(config.train_split)
     )
@@ -95,7 +96,7 @@ def assemble_training(
         seed=config.seed,
         average=average,
     )
-    notes = []
+    notes = [*unseen]
     if class_weights:
         weights = zip(manifest.class_names, class_weights, strict=True)
         notes.append("class weights: " + ", ".join(f"{name} {weight:.3f}" for name, weight in weights))
@@ -116,6 +117,28 @@ def _statistics(model: keras.Model, average: WeightAverage | None) -> list[tf.Va
 def _seeds(model: keras.Model) -> list[tf.Variable]:
     """Return the states of dropout's random generators."""
     return [variable.value for variable in model.variables if "seed_generator" in variable.path]
+
+
+def _absent_classes(config: TrainConfig, manifest: Manifest) -> list[str]:
+    """Say which classes cannot be validated, or are nowhere. Raise DataError: one cannot be learned."""
+    notes = []
+    held_out = config.held_out_validation if config.held_out_validation in manifest.splits else None
+    training = manifest.class_counts(config.train_split)
+    for name in manifest.class_names:
+        if not any(by_class[name] for by_class in manifest.counts.values()):
+            notes.append(f"class {name!r} has no image at all: what the model says of it means nothing")
+        elif not training[name]:
+            raise DataError(
+                f"{manifest.directory}: class {name!r} has no image in the {config.train_split} split, and "
+                "cannot be learned: convert again with other --splits, or without this class "
+                f"(make_tfrecords --exclude_folders={name})"
+            )
+        elif held_out and not manifest.class_counts(held_out)[name]:
+            notes.append(
+                f"class {name!r} has no image in the {held_out} split: how well the model knows it has no "
+                "part in choosing the best epoch"
+            )
+    return notes
 
 
 def _refuse_uneven_batch(config: TrainConfig, replicas: int) -> None:

@@ -74,6 +74,8 @@ class Config:
     t_names: tuple[str, ...] = setting((), "Names.")
     t_widths: tuple[int, ...] = setting("8-4", "Widths.", parse=parse_widths, flag="t_w")
     t_pairs: Mapping[str, str] = setting((), "Pairs.", parse=parse_pairs)
+    t_folder: str | None = setting(None, "Folder.", path=True)
+    t_files: tuple[str, ...] = setting((), "Files.", path=True)
     t_left_out: int = setting(7, "No flag of this command.")
     t_quiet: bool = False
 
@@ -102,6 +104,31 @@ def test_every_flag_reaches_its_field():
     line = "--t_place=x --t_text=a,b --t_way=fast --t_odd=3 --t_count=5 --t_rate=0.5 --not_on --t_names=a,b"
     made = parse(*line.split(), "--t_w=3-2-1", "--t_pairs=a:b")
     assert made == Config("x", "given", "a,b", "fast", 3, 5, 0.5, False, ("a", "b"), (3, 2, 1), {"a": "b"})
+
+
+def test_the_home_of_a_user_is_written_as_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    made = parse("--t_place=~", "--t_text=~/a", "--t_folder=~/x~/y", "--t_files=~/b,c/~,s3://~/d")
+    assert (made.t_folder, made.t_files) == ("/home/me/x~/y", ("/home/me/b", "c/~", "s3://~/d"))
+    assert (made.t_place, made.t_text) == ("~", "~/a")  # no paths
+    assert parse("--t_place=x", "--t_folder=s3://bucket/x").t_folder == "s3://bucket/x"
+    with pytest.raises(flags.IllegalFlagValueError, match="no home of ~nobody_at_all"):
+        parse("--t_place=x", "--t_folder=~nobody_at_all/x")
+
+
+PATHS = {
+    *("data", "source", "output", "against", "exclude", "exclude_findings", "follow_links", "log_json"),
+    *("run_dir", "weights", "compare", "panels", "submission", "grid"),
+}
+
+
+@pytest.mark.parametrize("config", GIVEN, ids=lambda config: config.__name__)
+def test_every_path_is_declared_as_one(config):
+    for field, declared in settings_of(config):
+        is_image_file = config is ExportOptions and field.name == "images"
+        assert declared.path == (field.name in PATHS or is_image_file), field.name
+        if declared.help.startswith(("Folder", "File", "Directory")):
+            assert declared.path or field.name == "cache_dir"  # which is expanded where it is used
 
 
 @pytest.mark.parametrize(

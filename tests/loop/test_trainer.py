@@ -1,5 +1,6 @@
 """The outer loop on a tiny network: rows, best model, stop and resume, bit for bit."""
 
+import dataclasses
 import functools
 import json
 import logging
@@ -284,3 +285,15 @@ def test_probabilities_are_the_softmax_of_the_logits():
     made = forward_pass.Predictions(np.arange(2), np.array([2, 0]), logits)
     np.testing.assert_allclose(made.probabilities, tf.nn.softmax(logits.astype(np.float64)), atol=1e-12)
     assert made.loss == pytest.approx(0.5 * (np.log(np.exp([1, 2, 3]).sum()) - 3))
+
+
+def test_a_class_without_training_images_is_refused_and_other_gaps_are_told(tmp_path):
+    manifest = write_shards(tmp_path / "data", {"train": random_images(9), "validation": random_images(6)})
+    none = {**manifest.counts["train"], "normal": 0}
+    with pytest.raises(DataError, match="class 'normal' has no image in the train split"):
+        make_trainer(dataclasses.replace(manifest, counts={**manifest.counts, "train": none}), tmp_path / "a")
+    unseen = dataclasses.replace(manifest, counts={**manifest.counts, "validation": none})
+    told = make_trainer(unseen, tmp_path / "b").describe()
+    assert "class 'normal' has no image in the validation split" in told
+    nowhere = dataclasses.replace(manifest, counts={"train": none, "validation": none})
+    assert "class 'normal' has no image at all" in make_trainer(nowhere, tmp_path / "c").describe()

@@ -1,5 +1,6 @@
 """TFRecords of another program: written with TensorFlow alone, read like our own."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -14,8 +15,9 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records import example
 from cxr_data.records.foreign import adopt
-from cxr_data.records.index import read_split_fields
+from cxr_data.records.index import read_index, read_split_fields, write_index
 from cxr_data.records.manifest import read_manifest
+from cxr_data.records.tfrecord import read_frames
 from cxr_data.records.value_range import VALUE_RANGES
 from cxr_data.records.verify import verify_dataset
 
@@ -258,6 +260,29 @@ def test_a_label_behind_the_pixels_is_found(tmp_path):
         writer.write(b"\x0a" + example._varint(len(body)) + body)
     adopted = adopt(str(tmp_path), CLASS_NAMES, **options())
     assert [one.label for one in read_split_fields(adopted, "train")] == [2, 2]
+
+
+def test_what_an_early_scan_took_is_refused_when_it_is_opened(tmp_path):
+    """It took the first of several labels: manifest and index are there, and every label is wrong."""
+    path = tmp_path / "train.tfrecord"
+    foreign(path, random_images(2, SIZE), [1, 0])
+    adopted = adopt(str(tmp_path), CLASS_NAMES, **options())
+    index = read_index(adopted)
+    Pipeline(adopted)
+    foreign(path, random_images(2, SIZE), [0, 0], label=[integers(0, 1), integers(1, 0)])
+    frames = [(offset, len(data)) for offset, data in read_frames(path)]
+    index["record"], index["length"] = np.transpose(frames)
+    early = dataclasses.replace(
+        adopted,
+        shards=(dataclasses.replace(adopted.shards[0], bytes=path.stat().st_size),),
+        index_sha256=write_index(str(tmp_path), index),
+    )
+    with pytest.raises(
+        DataError, match=r"train\.tfrecord: record 0: .*holds 2 values; an early scan.*delete"
+    ):
+        Pipeline(early)
+    with pytest.raises(DataError, match="record 0: feature 'label' must be one int64"):
+        read_split_fields(early, "train")
 
 
 def test_a_damaged_record_is_named(directory):

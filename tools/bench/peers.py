@@ -24,6 +24,7 @@ from pathlib import Path
 
 from absl import flags
 
+from cxr_data.commands.setting_flags import define_path_flag
 from cxr_data.core.errors import DataError, UsageError
 from tools.bench import loaders, output
 from tools.bench.loaders import Peer
@@ -77,10 +78,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.")
     flags.DEFINE_float("seconds", 2, "Each round runs whole epochs for at least so long.")
     flags.DEFINE_list("peers", [], f"Only these (and ours): {known}.")
-    flags.DEFINE_string(
-        "scratch", "build/bench_peers", "Folder for images and copies; kept for the next run."
-    )
-    flags.DEFINE_string("environment", "build/bench_env", "Folder for the peers' packages; kept.")
+    define_path_flag("scratch", "build/bench_peers", "Folder for images and copies; kept for the next run.")
+    define_path_flag("environment", "build/bench_env", "Folder for the peers' packages; kept.")
     flags.DEFINE_boolean("install", True, "Whether to install what is missing there.")
 
 

@@ -26,6 +26,7 @@ import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
+from cxr_data.commands.setting_flags import define_path_flag
 from cxr_data.core import runtime
 from cxr_data.input import order
 from cxr_data.input.bottleneck import elements_per_second, images_per_second_in_python, measure_input
@@ -90,7 +91,7 @@ class Row:
 
 def define_flags() -> None:
     """Define the flags of this benchmark."""
-    flags.DEFINE_string(
+    define_path_flag(
         "scratch", "build/bench_pipeline", "Where the shards are made, and stay for the next run."
     )
     flags.DEFINE_integer("images", 3072, "Images in the float32 shards, 1.56 MB each.", lower_bound=256)
@@ -98,9 +99,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.", lower_bound=1)
     flags.DEFINE_float("seconds", 3.0, "Seconds that each way runs in a round.")
     flags.DEFINE_float("emulate_seconds", 15.0, "Seconds for each emulated accelerator.")
-    flags.DEFINE_string(
-        "only", "", "Measures the peak memory of reading this directory once; used by itself."
-    )
+    define_path_flag("only", "", "Measures the peak memory of reading this directory once; used by itself.")
 
 
 # -- the shards --------------------------------------------------------------------------------

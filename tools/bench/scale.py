@@ -30,6 +30,7 @@ from pathlib import Path
 
 from absl import flags
 
+from cxr_data.commands.setting_flags import define_path_flag
 from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import DataError, UsageError
 from tools.bench.output import table
@@ -72,10 +73,10 @@ class Model:
 
 def define_flags() -> None:
     """Define the flags of this benchmark."""
-    flags.DEFINE_string("source", None, "Folder with 1024x1024 grayscale PNGs.")
+    define_path_flag("source", None, "Folder with 1024x1024 grayscale PNGs.")
     flags.DEFINE_integer("images", 3000, "Images per run; with few, the start of the command counts.")
     flags.DEFINE_integer("rounds", 3, "Rounds; the median counts.")
-    flags.DEFINE_string("scratch", "/dev/shm", "Where files and shards are put.")
+    define_path_flag("scratch", "/dev/shm", "Where files and shards are put.")
     flags.DEFINE_float("core_hour", 0.05, "Price of a core for an hour, in any currency.")
     flags.DEFINE_float("network_mb", 150, "MB a second that one worker can read and write remotely.")
     flags.DEFINE_float("storage_mb", 20_000, "MB a second that the storage gives to all workers together.")

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 
 from absl import flags
 
+from cxr_data.commands.setting_flags import define_path_flag
 from cxr_data.core.errors import DataError, UsageError
 from tools.bench.output import table
 
@@ -38,7 +39,7 @@ class Row:
 
 def define_flags() -> None:
     """Define the flags of this benchmark."""
-    flags.DEFINE_string("data", None, "Folder of shards with at least a thousand training images.")
+    define_path_flag("data", None, "Folder of shards with at least a thousand training images.")
     flags.DEFINE_float("images_per_second", 2000, "Of the emulated accelerator.")
     flags.DEFINE_integer("epochs", 3, "Passes of each way.")
 

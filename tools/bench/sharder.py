@@ -31,6 +31,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
+from cxr_data.commands.setting_flags import define_path_flag
 from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import DataError, UsageError
 from tools.bench.output import table
@@ -65,10 +66,10 @@ class Row:
 
 def define_flags() -> None:
     """Define the flags of this benchmark."""
-    flags.DEFINE_string("source", None, "Folder with 1024x1024 grayscale PNGs.")
+    define_path_flag("source", None, "Folder with 1024x1024 grayscale PNGs.")
     flags.DEFINE_integer("images", 2000, "Images per run; the slow references get fewer.")
     flags.DEFINE_integer("rounds", 3, "Rounds; the median counts.")
-    flags.DEFINE_string("scratch", "/dev/shm", "Where files and shards are put.")
+    define_path_flag("scratch", "/dev/shm", "Where files and shards are put.")
 
 
 # -- the files ---------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from typing import Any
 import tensorflow as tf
 from absl import flags
 
+from cxr_data.commands.setting_flags import define_path_flag
 from cxr_data.core.errors import CxrError, DataError
 from cxr_data.records.manifest import read_manifest
 from cxr_train.engine.placement_names import PRECISIONS, XLA
@@ -73,10 +74,10 @@ class Row:
 def define_flags() -> None:
     """Define the flags of this benchmark."""
     flags.DEFINE_list("backbones", ["mobilenet_v2", "xception"], f"Of {', '.join(BACKBONES)}.")
-    flags.DEFINE_string(
+    define_path_flag(
         "source", "", "Folder of images, as tools.make_tfrecords takes it; without it, a sample is drawn."
     )
-    flags.DEFINE_string("data", "", "Shards to train on, made of --source; by default they are made.")
+    define_path_flag("data", "", "Shards to train on, made of --source; by default they are made.")
     flags.DEFINE_integer("images", 512, "Images to draw.", lower_bound=6)
     flags.DEFINE_integer("image_size", 360, "Height and width of the shards that are made.", lower_bound=32)
     flags.DEFINE_integer("batch_size", 4, "Images in a batch.", lower_bound=1)
@@ -84,7 +85,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("rounds", 4, "Rounds; the median counts.", lower_bound=1)
     flags.DEFINE_enum("precision", "auto", PRECISIONS, "Keras dtype policy.")
     flags.DEFINE_enum("xla", "auto", XLA, "Whether XLA compiles the trainer's step.")
-    flags.DEFINE_string("scratch", "build/bench_trainer", "Folder for images and shards; kept.")
+    define_path_flag("scratch", "build/bench_trainer", "Folder for images and shards; kept.")
 
 
 # -- running -----------------------------------------------------------------------------------
