@@ -1,6 +1,7 @@
 """TFRecords of another program: written with TensorFlow alone, read like our own."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -283,6 +284,18 @@ def test_what_an_early_scan_took_is_refused_when_it_is_opened(tmp_path):
         Pipeline(early)
     with pytest.raises(DataError, match="record 0: feature 'label' must be one int64"):
         read_split_fields(early, "train")
+
+
+def test_the_inputs_that_failed_in_the_field(shared, tmp_path):
+    with pytest.raises(DataError, match=r"train\.tfrecord: record 0: .*'label' must be one int64.*2 values"):
+        Pipeline(read_manifest(str(shared / "data/field/label_onehot")))
+    for name, message in (("label_onehot", "record 0 .*'label' must be one int64"), ("gzip", "compressed")):
+        directory = tmp_path / name
+        directory.mkdir()
+        for path in (shared / "data/field" / name).glob("*.tfrecord"):
+            shutil.copy(path, directory)
+        with pytest.raises(DataError, match=message):
+            adopt(str(directory), ("covid", "normal"), **options(size=96))
 
 
 def test_a_damaged_record_is_named(directory):
