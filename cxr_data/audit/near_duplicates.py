@@ -22,7 +22,7 @@ SAME_NCC = 0.99
 _SHORTLIST_NCC = 0.97
 _RADIUS = (2 - 2 * _SHORTLIST_NCC) ** 0.5 + 1e-4  # of float32 sums
 _DIMENSIONS = 48
-_LEAF = 256  # points: fewer make smaller boxes, and products too small for BLAS
+_LEAF_POINTS = 256  # fewer make smaller boxes, and products too small for BLAS
 _COLUMNS = 4096  # of a product, which then stays in the cache
 _FITTED_ON = 4096  # thumbnails that decide the axes
 _ITERATIONS = 4
@@ -73,7 +73,7 @@ def normalised(thumbnails: np.ndarray) -> np.ndarray:
 def _shortlist(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return all pairs first < second above `_SHORTLIST_NCC`, and some below."""
     first, second = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for rows, columns in _near(vectors @ _axes(vectors)):
+    for rows, columns in pairs_within(_RADIUS, vectors @ _axes(vectors)):
         for at in range(0, len(rows), _BATCH):
             a, b = rows[at : at + _BATCH], columns[at : at + _BATCH]
             close = np.einsum("ij,ij->i", vectors[a], vectors[b]) > _SHORTLIST_NCC
@@ -82,13 +82,17 @@ def _shortlist(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(first), np.concatenate(second)
 
 
-def _near(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield all pairs of points within `_RADIUS` of each other, once each, as arrays of positions.
+def pairs_within(
+    radius: float, points: np.ndarray, leaf_points: int = _LEAF_POINTS, product_columns: int = _COLUMNS
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield all pairs of points within `radius` of each other, once each, as arrays of positions.
 
     Args:
+      radius: Euclidean.
       points: float32 [N, D].
+      leaf_points, product_columns: decide the speed, not the pairs.
     """
-    leaves = list(_leaves(points, np.arange(len(points))))
+    leaves = list(_leaves(points, np.arange(len(points)), leaf_points))
     low = np.array([points[leaf].min(axis=0) for leaf in leaves])
     high = np.array([points[leaf].max(axis=0) for leaf in leaves])
     squares = np.einsum("ij,ij->i", points, points)
@@ -98,27 +102,27 @@ def _near(points: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     right = np.column_stack([points, ones, -squares])
     for number, leaf in enumerate(leaves):
         gap = np.maximum(np.maximum(low[number:] - high[number], low[number] - high[number:]), 0)
-        reached = number + np.flatnonzero(np.einsum("ij,ij->i", gap, gap) <= _RADIUS**2)
+        reached = number + np.flatnonzero(np.einsum("ij,ij->i", gap, gap) <= radius**2)
         others = np.concatenate([leaves[other] for other in reached])
-        for at in range(0, len(others), _COLUMNS):
-            some = others[at : at + _COLUMNS]
-            rows, columns = np.nonzero(left[leaf] @ right[some].T >= -(_RADIUS**2))
+        for at in range(0, len(others), product_columns):
+            some = others[at : at + product_columns]
+            rows, columns = np.nonzero(left[leaf] @ right[some].T >= -(radius**2))
             # The first of the others are the leaf itself: one of the two orders, and no point with itself.
             once = columns + at > rows
             yield leaf[rows[once]], some[columns[once]]
 
 
-def _leaves(points: np.ndarray, members: np.ndarray) -> Iterator[np.ndarray]:
+def _leaves(points: np.ndarray, members: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Cut points at the median of the widest dimension, again and again, into arrays of positions."""
-    if len(members) <= _LEAF:
+    if len(members) <= size:
         if len(members):
             yield members
         return
     inside = points[members]
     widest = int((inside.max(axis=0) - inside.min(axis=0)).argmax())
     order = members[np.argpartition(inside[:, widest], len(members) // 2)]
-    yield from _leaves(points, order[: len(members) // 2])
-    yield from _leaves(points, order[len(members) // 2 :])
+    yield from _leaves(points, order[: len(members) // 2], size)
+    yield from _leaves(points, order[len(members) // 2 :], size)
 
 
 def _axes(vectors: np.ndarray) -> np.ndarray:

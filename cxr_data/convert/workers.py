@@ -57,7 +57,7 @@ class _SlotWatcher:
         self.slot[_WRITTEN] += written
 
 
-def _serve(connection: Connection, slot: Any, directory: str, options: PixelOptions) -> None:
+def serve(connection: Connection, slot: Any, directory: str, options: PixelOptions) -> None:
     """Work as a process of its own: take shards and what to skip, give results or errors."""
     # Ctrl-C goes to the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -191,7 +191,7 @@ class Pool:
         slot = context.RawArray("q", _FIELDS)
         slot[_POSITION] = NOTHING
         process = context.Process(
-            target=_serve, args=(theirs, slot, self._directory, self._options), daemon=True
+            target=serve, args=(theirs, slot, self._directory, self._options), daemon=True
         )
         with _worker_environment():
             process.start()

@@ -14,6 +14,10 @@ from typing import Any
 
 from cxr_data.images.undecodable import Undecodable
 
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+LARGEST_INFLATED = 1 << 30
+"""Bytes of a deflated file that no image needs; a larger one is refused before pydicom reads it."""
+
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 logging.getLogger("pydicom").propagate = False
 
@@ -119,10 +123,6 @@ def read_header(data: bytes, with_pixels: bool = False) -> Header:
     return Header(dataset)
 
 
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_LARGEST_INFLATED = 1 << 30
-
-
 def _refuse_bomb(data: bytes) -> None:
     """Raise Undecodable if a deflated file inflates to more than any image: pydicom inflates all of it."""
     if data[128:132] != b"DICM" or _DEFLATED not in data[132:2048]:
@@ -130,8 +130,8 @@ def _refuse_bomb(data: bytes) -> None:
     # The meta header begins with its own length; what follows it is one raw deflate stream (PS3.5 A.5).
     start = 144 + int.from_bytes(data[140:144], "little")
     try:
-        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], _LARGEST_INFLATED + 1)
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], LARGEST_INFLATED + 1)
     except zlib.error as error:
         raise Undecodable("damaged", "the deflated DICOM header cannot be inflated") from error
-    if len(inflated) > _LARGEST_INFLATED:
-        raise Undecodable("too_large", f"a deflated DICOM file of more than {_LARGEST_INFLATED} bytes")
+    if len(inflated) > LARGEST_INFLATED:
+        raise Undecodable("too_large", f"a deflated DICOM file of more than {LARGEST_INFLATED} bytes")

@@ -21,7 +21,9 @@ import numpy as np
 KERNEL = "bicubic-antialiased-pillow/15"
 """Name of the kernel in the manifest. Other pixels need another name."""
 
-_SCALE = 1 << 15
+SCALE = 1 << 15
+"""The coefficients are whole multiples of its inverse."""
+
 # Measured best for 1024 -> 360 on AVX-512: more outputs a block multiply more zeros,
 # fewer make BLAS calls too small; strips of rows keep the float copy in the L2 cache.
 _BLOCK = 16
@@ -81,7 +83,7 @@ def _round_to_8_bits(values: np.ndarray) -> None:
 @lru_cache(maxsize=256)
 def _blocks(inputs: int, outputs: int) -> tuple[_Block, ...]:
     """Return the banded matrix from `inputs` to `outputs` samples, cut into dense blocks."""
-    low, taps = _taps(inputs, outputs)
+    low, taps = coefficients_of(inputs, outputs)
     blocks = []
     for first in range(0, outputs, _BLOCK):
         last = min(first + _BLOCK, outputs)
@@ -97,7 +99,7 @@ def _blocks(inputs: int, outputs: int) -> tuple[_Block, ...]:
     return tuple(blocks)
 
 
-def _taps(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+def coefficients_of(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the first input [outputs] and coefficients [outputs, taps], multiples of 2**-15 with sum 1."""
     scale = inputs / outputs
     stretch = max(scale, 1.0)
@@ -108,8 +110,8 @@ def _taps(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
     weights = _cubic((position + 0.5 - center[:, None]) / stretch) * (position < high[:, None])
     weights = weights / weights.sum(axis=1, keepdims=True)
     # Rounding the running sum keeps the total at exactly 1, however many taps there are.
-    running = np.rint(np.cumsum(weights, axis=1) * _SCALE)
-    return low, np.diff(running, axis=1, prepend=0.0) / _SCALE
+    running = np.rint(np.cumsum(weights, axis=1) * SCALE)
+    return low, np.diff(running, axis=1, prepend=0.0) / SCALE
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:

@@ -86,9 +86,14 @@ class DataService:
             process.kill()
         self._server = None
 
+    @property
+    def workers_reported(self) -> int:
+        """How many workers, of any machine, have reported to the dispatcher of this one."""
+        return workers_of(self._server)
+
     def wait_until_ready(self) -> None:
         """Wait until every worker has reported to the dispatcher. Raises CxrError if one cannot."""
-        while self._server is not None and workers_of(self._server) < len(self._ports):
+        while self._server is not None and self.workers_reported < len(self._ports):
             self.look()
             time.sleep(_POLL_SECONDS)
 

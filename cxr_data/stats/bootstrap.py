@@ -16,7 +16,7 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 # A block of resamples is handled at once; its arrays stay in the cache of the processor.
-_BLOCK_VALUES = 1 << 19
+BLOCK_VALUES = 1 << 19
 
 
 class PatientBootstrap:
@@ -62,7 +62,7 @@ class PatientBootstrap:
     def patients_drawn(self) -> Iterator[npt.NDArray[np.int64]]:
         """Yield int64 [k, G] for blocks of k resamples: the G patients of each, in the order of the draws."""
         random = np.random.default_rng(self.seed)
-        block = max(1, _BLOCK_VALUES // max(len(self.patient_of), 1))
+        block = max(1, BLOCK_VALUES // max(len(self.patient_of), 1))
         for start in range(0, self.resamples, block):
             rows = min(block, self.resamples - start)
             yield random.integers(self.patients, size=(rows, self.patients))

@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager
 
 import tensorflow as tf
 
+from cxr_data.images.resize import SCALE
 from cxr_data.input.batch import expand_image
 from cxr_data.records.manifest import Manifest
 
-_SCALE = float(1 << 15)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Where the header of a PNG has its bit depth.
 _PNG_BIT_DEPTH = 24
@@ -107,8 +107,8 @@ def _matrix(inputs: tf.Tensor, outputs: int) -> tf.Tensor:
     weights = _cubic((tf.cast(position, f64) + 0.5 - center[:, tf.newaxis]) / stretch)
     weights *= tf.cast(position < high[:, tf.newaxis], f64)
     weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
-    running = tf.round(tf.cumsum(weights, axis=1) * _SCALE)
-    weights = (running - tf.pad(running, [[0, 0], [1, 0]])[:, :-1]) / _SCALE
+    running = tf.round(tf.cumsum(weights, axis=1) * SCALE)
+    weights = (running - tf.pad(running, [[0, 0], [1, 0]])[:, :-1]) / SCALE
     rows = tf.broadcast_to(tf.range(outputs)[:, tf.newaxis], tf.shape(position))
     # Taps past the last input have the weight 0; they are cut off.
     wide = tf.scatter_nd(tf.stack([rows, position], axis=-1), weights, [outputs, inputs + taps])

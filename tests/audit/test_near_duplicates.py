@@ -1,7 +1,5 @@
 """Near-duplicates: the tree against all pairs, and planted copies in synthetic and in real X-rays."""
 
-from unittest import mock
-
 import cv2
 import numpy as np
 import pytest
@@ -11,9 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from sharder_fixtures import encoded, save
 
-from cxr_data.audit import near_duplicates
 from cxr_data.audit.audit import AuditConfig, audit_dataset
-from cxr_data.audit.near_duplicates import SAME_NCC, aligned_ncc, find_pairs, normalised
+from cxr_data.audit.near_duplicates import SAME_NCC, aligned_ncc, find_pairs, normalised, pairs_within
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.images.decode import decode_pixels
@@ -47,8 +44,8 @@ def test_leaves_and_products_find_every_pair_within_the_radius(count, dimensions
     rng = np.random.default_rng(seed)
     points = rng.normal(0, spread, (count, dimensions)).astype(np.float32)
     points[rng.integers(0, max(count, 1), count // 4)] = points[: count // 4]  # some lie on each other
-    with mock.patch.multiple(near_duplicates, _LEAF=8, _COLUMNS=20):
-        near = list(near_duplicates._near(points))
+    radius = 0.25
+    near = list(pairs_within(radius, points, leaf_points=8, product_columns=20))
     found = [
         (min(a, b), max(a, b))
         for rows, columns in near
@@ -56,7 +53,6 @@ def test_leaves_and_products_find_every_pair_within_the_radius(count, dimensions
     ]
     first, second = np.triu_indices(count, 1)
     distance = np.linalg.norm(points[first].astype(np.float64) - points[second], axis=1)
-    radius = near_duplicates._RADIUS
     surely = {
         pair for pair, d in zip(zip(first, second, strict=True), distance, strict=True) if d < radius - 1e-4
     }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from project import ROOT
@@ -134,13 +135,19 @@ def test_a_failing_pipeline_is_one_line_and_the_same_command_goes_on(source, loc
 
 
 @pytest.mark.parametrize("failure", [MemoryError(), RuntimeError("\n"), None])
-def test_a_failure_without_words_is_one_line_too(failure):
-    pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
-    job = beam.BeamJob("DirectRunner", "", 1, "out", PIXELS, HEADER)
-    if failure is not None:
-        job._note_failure(failure)
-    with pytest.raises(DataError, match=r"2 shards, the first a \((MemoryError|RuntimeError|it ended)\)"):
-        job._fail(["a", "b"])
+def test_a_failure_without_words_is_one_line_too(plan, failure, tmp_path, monkeypatch):
+    apache_beam = pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
+
+    def run(pipeline):
+        if failure is not None:
+            raise failure
+        return mock.Mock()
+
+    monkeypatch.setattr(apache_beam.Pipeline, "run", run)
+    job = beam.BeamJob("DirectRunner", "", 1, str(tmp_path), PIXELS, HEADER)
+    reason = type(failure).__name__ if failure else "it ended"
+    with pytest.raises(DataError, match=rf"{plan.name} \({reason}\)"):
+        list(job.convert([plan], lambda counters: None))
 
 
 def test_attempts_at_once_leave_one_whole_shard(plan, tmp_path):

@@ -78,7 +78,7 @@ STEPS = [
     ("os.fsync", 4),  # after a temporary write
     ("local_store.publish", 3),  # before a shard's rename
     ("ledger.append_result", 2),  # after the rename, before the ledger knows
-    ("ledger._line", 3),
+    ("local_store.append", 3),
     ("ledger.write_ledger", 2),  # after the last shard
     ("storage.replace", 2),  # before one of the final files
     ("storage.replace", 3),

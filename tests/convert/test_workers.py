@@ -1,9 +1,7 @@
 """Workers that die or hang: reported with their file, tried again, never waited for in vain."""
 
-import contextlib
 import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -33,57 +31,40 @@ def plans(tmp_path):
     return plans
 
 
-def held(directory) -> Path:
-    """The file that names the picture which workers for `directory` keep in hand while it exists."""
-    return Path(f"{directory}.held")
-
-
-def serve_holding(connection, slot, directory, *rest):
-    """A worker's life, in which the held picture stays in hand."""
+def serve_disturbed(connection, slot, directory, *rest):
+    """A worker's life, which a signal disturbs at a certain picture, while files say so (see `Disturbed`)."""
     write_shard = workers.write_shard
 
-    def write_holding(plan, directory, options, watcher, *rest):
-        class Holding:
+    def write_disturbed(plan, directory, options, watcher, *rest):
+        class Disturbing:
             done = watcher.done
 
             def begin(self, position):
                 watcher.begin(position)
-                with contextlib.suppress(FileNotFoundError):  # it is removed to let go
-                    while position >= 0 and held(directory).read_text() == plan.entries[position].id:
-                        time.sleep(0.01)
+                for order in Path(directory).parent.glob(f"{Path(directory).name}.order*"):
+                    name, number = order.read_text().split()
+                    if position >= 0 and plan.entries[position].id == name:
+                        order.unlink()
+                        os.kill(os.getpid(), int(number))
 
-        return write_shard(plan, directory, options, Holding(), *rest)
+        return write_shard(plan, directory, options, Disturbing(), *rest)
 
-    workers.write_shard = write_holding
-    workers._serve(connection, slot, directory, *rest)
+    workers.write_shard = write_disturbed
+    workers.serve(connection, slot, directory, *rest)
 
 
 class Disturbed:
-    """Runs a pool and sends a signal to the workers that have a certain picture in hand, to so many."""
+    """Runs a pool whose workers send themselves a signal with a certain picture in hand, so many times."""
 
     def __init__(self, directory, plans, name, times, number, timeout=60.0):
         directory.mkdir()
         self.notes = []
-        self._name, self._times, self._signal = name, times, number
-        self._hit = set()
-        self._held = held(directory)
-        if times:
-            self._held.write_text(name)
-        self.pool = Pool(2, str(directory), OPTIONS, timeout, self.notes.append)
+        for order in range(times):
+            Path(f"{directory}.order{order}").write_text(f"{name} {int(number)}")
+        pool = Pool(2, str(directory), OPTIONS, timeout, self.notes.append)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(workers, "_serve", serve_holding)
-            patch.setattr(workers, "_POLL_SECONDS", 0.01)
-            self.results = {result.name: result for result in self.pool.convert(plans, self._tick)}
-
-    def _tick(self, _):
-        for worker in self.pool._workers:
-            position, pid = worker.in_hand(), worker.process.pid
-            in_hand = worker.plan.entries[position].id if worker.plan and position >= 0 else None
-            if in_hand == self._name and pid not in self._hit and len(self._hit) < self._times:
-                self._hit.add(pid)
-                os.kill(pid, self._signal)
-        if len(self._hit) == self._times:
-            self._held.unlink(missing_ok=True)
+            patch.setattr(workers, "serve", serve_disturbed)
+            self.results = {result.name: result for result in pool.convert(plans, lambda counters: None)}
 
 
 def bytes_of(directory):
@@ -120,7 +101,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path, plans, expected):
 
 
 def test_workers_that_cannot_even_begin(tmp_path, plans, monkeypatch):
-    monkeypatch.setattr("cxr_data.convert.workers._serve", _die)
+    monkeypatch.setattr("cxr_data.convert.workers.serve", _die)
     (tmp_path / "out").mkdir()
     pool = Pool(1, str(tmp_path / "out"), OPTIONS, 60, lambda line: None)
     with pytest.raises(DataError, match=rf"exit code 3.*{plans[0].name}"):

@@ -19,11 +19,9 @@ def test_tensorflow_io_loads_into_this_tensorflow():
 
 
 def test_another_tensorflow_is_one_clear_line(monkeypatch):
-    from tensorflow_io.python.ops import core_ops
-
     def undefined_symbol():
         raise NotImplementedError("unable to open file: libtensorflow_io.so: undefined symbol")
 
-    monkeypatch.setattr(core_ops, "_load", undefined_symbol)
+    monkeypatch.setattr(runtime, "load_io_library", undefined_symbol)
     with pytest.raises(CxrError, match=rf"TensorFlow {tf.__version__}.*tensorflow-io=="):
         runtime.load_tensorflow_io()

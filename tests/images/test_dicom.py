@@ -373,7 +373,7 @@ def test_without_preamble():
 def test_a_deflated_file_that_inflates_beyond_any_image_is_refused_first(monkeypatch):
     data = make_dicom(STORED, syntax=uid.DeflatedExplicitVRLittleEndian)
     np.testing.assert_array_equal(gray_of(data), gray_of(make_dicom(STORED)))
-    monkeypatch.setattr(dicom_header, "_LARGEST_INFLATED", STORED.nbytes)
+    monkeypatch.setattr(dicom_header, "LARGEST_INFLATED", STORED.nbytes)
     assert "too_large: a deflated DICOM file of more than" in reason_of(data)
 
 

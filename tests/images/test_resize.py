@@ -30,13 +30,13 @@ def pillow_alone(image, size):
 def exact(image, size):
     """The same passes in 64-bit integers, one output after the other."""
     for _ in range(2):  # each pass shrinks the rows and turns the picture
-        low, taps = module._taps(image.shape[1], size)
-        weights = np.rint(taps * module._SCALE).astype(np.int64)
+        low, taps = module.coefficients_of(image.shape[1], size)
+        weights = np.rint(taps * module.SCALE).astype(np.int64)
         out = np.empty((size, image.shape[0]), np.uint8)
         for i in range(size):
             window = image[:, low[i] : low[i] + weights.shape[1]].astype(np.int64)
             sums = window @ weights[i, : window.shape[1]]
-            out[i] = np.clip((sums + module._SCALE // 2) // module._SCALE, 0, 255)
+            out[i] = np.clip((sums + module.SCALE // 2) // module.SCALE, 0, 255)
         image = out
     return image
 
@@ -76,8 +76,8 @@ def test_a_flat_picture_stays_flat(value):
 
 def test_the_sums_fit_into_24_bits():
     for inputs, outputs in [(1024, 360), (65535, 360), (3, 360), (361, 360)]:
-        _, taps = module._taps(inputs, outputs)
-        assert np.abs(taps).sum(axis=1).max() * 255 * module._SCALE < 2**24
+        _, taps = module.coefficients_of(inputs, outputs)
+        assert np.abs(taps).sum(axis=1).max() * 255 * module.SCALE < 2**24
 
 
 def test_colour_is_three_gray_pictures():

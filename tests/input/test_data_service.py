@@ -1,5 +1,6 @@
 """The tf.data service: every example of an epoch once, with any number of workers, and when one is lost."""
 
+import contextlib
 import logging
 import os
 import re
@@ -214,17 +215,18 @@ def test_what_never_comes_back_is_waited_for_once_and_named(lost, tmp_path, logg
     monkeypatch.setattr(served, "PATIENCE_SECONDS", 20.0)
     count, batch, epochs = 2400, 8, 2
     made = write_shards(tmp_path, {"train": random_images(count, size=32)}, records_per_shard=100)
-    with (
-        data_service.DataService(0, 1, "localhost") as first,
-        subprocess.Popen(
+    with contextlib.ExitStack() as service:
+        first = service.enter_context(data_service.DataService(0, 1, "localhost"))
+        second = subprocess.Popen(
             [sys.executable, "-m", "tools.data_service", "--workers=1", f"--dispatcher={first.address}"],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-        ) as second,
-    ):
-        while first._server._num_workers() < 2:
+        )
+        service.enter_context(second)
+        service.callback(second.kill)  # where the test fails before it does
+        while first.workers_reported < 2:
             assert second.poll() is None
             time.sleep(0.1)
         pipeline = Pipeline(made, ReadOptions(data_service=f"grpc://{first.address}", shuffle_mb=1))
@@ -235,7 +237,7 @@ def test_what_never_comes_back_is_waited_for_once_and_named(lost, tmp_path, logg
             if number == 3:
                 os.killpg(second.pid, signal.SIGKILL)
                 if lost == "dispatcher":
-                    first._server._stop()
+                    service.close()
         for epoch in range(epochs):
             steps = count // batch
             assert sorted(np.concatenate(seen[epoch * steps :][:steps])) == list(range(count))

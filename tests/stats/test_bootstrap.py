@@ -20,7 +20,7 @@ def test_patients_are_drawn_whole_and_as_many_as_there_are():
 def test_blocks_do_not_change_the_draws(monkeypatch):
     groups = [f"{n % 7}" for n in range(20)]
     whole = np.concatenate(list(PatientBootstrap.of_names(groups, resamples=50, seed=3).times_drawn()))
-    monkeypatch.setattr(bootstrap, "_BLOCK_VALUES", 1)
+    monkeypatch.setattr(bootstrap, "BLOCK_VALUES", 1)
     parts = list(PatientBootstrap.of_names(groups, resamples=50, seed=3).times_drawn())
     assert len(parts) == 50
     np.testing.assert_array_equal(np.concatenate(parts), whole)
