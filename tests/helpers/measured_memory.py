@@ -1,6 +1,6 @@
 """Prints the estimated and the measured peak of a real training step, in bytes; a program of its own.
 
-    python tests/measured_memory.py BACKBONE SIZE BATCH POLICY
+    python tests/helpers/measured_memory.py BACKBONE SIZE BATCH POLICY
 
 TensorFlow's own allocator, with statistics, measures; the step is computed op by op.
 """

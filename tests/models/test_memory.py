@@ -1,13 +1,13 @@
 """The memory estimate against sums made by hand, and the batches that follow from it."""
 
 import math
-import pathlib
 import subprocess
 import sys
 
 import keras
 import pytest
 import tensorflow as tf
+from project import HELPERS, ROOT
 
 from cxr_data.core.errors import UsageError
 from cxr_train.engine.strategy import choose_placement
@@ -138,8 +138,8 @@ def test_a_memory_that_no_device_has_or_nothing_asks_for_is_refused():
     ],
 )
 def test_the_estimate_is_within_15_percent_of_the_allocators_peak(backbone, size, batch, policy):
-    program = pathlib.Path(__file__).with_name("measured_memory.py")
+    program = HELPERS / "measured_memory.py"
     line = [sys.executable, program, backbone, str(size), str(batch), policy]
-    done = subprocess.run(line, cwd=program.parents[2], capture_output=True, text=True, check=True)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     expected, measured = map(int, done.stdout.split())
     assert expected == pytest.approx(measured, rel=0.15)
