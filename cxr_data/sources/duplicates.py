@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
 from cxr_data.core.errors import DataError
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
@@ -101,17 +99,17 @@ def tie_groups(groups: Mapping[str, str], same: Iterable[Sequence[str]]) -> dict
     Returns:
       {id: group}, in the order of `groups`: of groups that are tied, the first by name.
     """
-    links = [(groups[ids[0]], groups[name]) for ids in same for name in ids[1:]]
-    if not links:
-        return dict(groups)
-    # Here, so that the usual conversion, which ties nothing, does not wait for SciPy.
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    # Not by SciPy: to import its sparse graphs takes longer than to audit a small dataset.
+    above = {group: group for group in groups.values()}
 
-    names = sorted(set(groups.values()))
-    number = {name: position for position, name in enumerate(names)}
-    first, second = np.array([(number[a], number[b]) for a, b in links]).T
-    graph = coo_array((np.ones(len(links)), (first, second)), shape=(len(names), len(names)))
-    _, component = connected_components(graph, directed=False)
-    _, least = np.unique(component, return_index=True)
-    return {name: names[least[component[number[group]]]] for name, group in groups.items()}
+    def first_tied(group: str) -> str:
+        while above[group] != group:
+            above[group] = above[above[group]]  # halves the way for the next search
+            group = above[group]
+        return group
+
+    for ids in same:
+        for name in ids[1:]:
+            first, second = sorted((first_tied(groups[ids[0]]), first_tied(groups[name])))
+            above[second] = first
+    return {name: first_tied(group) for name, group in groups.items()}
