@@ -21,7 +21,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
-from cxr_data.core.settings import check_choice, setting, settings_of
+from cxr_data.core.settings import check_choice, check_local, setting, settings_of
 from cxr_data.records.manifest import Manifest
 from cxr_data.stats import bootstrap
 from cxr_train import main as trainer
@@ -61,7 +61,10 @@ class GridOptions:
     """Which runs to make and how to compare them; all else is for `cxr_train.main`."""
 
     grid: str = setting(
-        STUDY, "Grid: study, the study's 16 runs, or a JSON file {NAME: {FLAG: VALUE}}.", path=True
+        STUDY,
+        "Grid: study, the study's 16 runs, or a JSON file {NAME: {FLAG: VALUE}}.",
+        path=True,
+        local=True,
     )
     sizes: tuple[int, ...] = setting(
         (),
@@ -189,6 +192,7 @@ def _plan(options: GridOptions) -> tuple[list[GridRun], dict[int, Manifest], tup
 def main() -> int:
     """Run what is left of a grid, and write its table."""
     options, values = from_flags(GridOptions), flags.FLAGS
+    check_local("run_dir", values.run_dir)  # while that of one run may be remote
     # This process computes nothing on a GPU, and must leave the memory of all to its runs.
     tf.config.set_visible_devices([], "GPU")
     runs, data, varied = _plan(options)

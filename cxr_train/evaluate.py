@@ -14,8 +14,7 @@ from typing import Any
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
-from cxr_data.core import storage
-from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.errors import DataError
 from cxr_data.core.runtime import start
 from cxr_data.core.settings import setting
 from cxr_data.input.options import ReadOptions
@@ -41,9 +40,14 @@ class TargetOptions(RunDataOptions):
 
     split: str = setting("validation", "Split to evaluate.")
     output: str | None = setting(
-        None, "Folder to write to; --run_dir by default, and one below it for other data.", path=True
+        None,
+        "Folder to write to; --run_dir by default, and one below it for other data.",
+        path=True,
+        local=True,
     )
-    compare: str | None = setting(None, "Directory of another run, evaluated on the same images.", path=True)
+    compare: str | None = setting(
+        None, "Directory of another run, evaluated on the same images.", path=True, local=True
+    )
     batch_size: int | None = setting(None, "Images in a step; the run's own by default.", at_least=1)
     xla: str = setting("auto", "Whether XLA compiles the prediction.", choices=XLA)
 
@@ -57,8 +61,6 @@ def main() -> int:
     below = stored.place_of(run_dir, manifest, named=target.data is not None)
     own = not below.parts
     output = pathlib.Path(target.output) if target.output else run_dir / below
-    if target.compare and not storage.store_of(target.compare).is_local:
-        raise UsageError(f"--compare={target.compare}: name a local run; copy that one here")
     options = from_flags(
         EvaluationOptions,
         train_split=config.train_split,

@@ -15,8 +15,6 @@ import pathlib
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
-from cxr_data.core import storage
-from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import start
 from cxr_data.core.settings import required, setting
 from cxr_train.flags.output_place import prepare_output
@@ -32,10 +30,10 @@ from cxr_train.runs.layout import RunLayout
 class ExportOptions(RunOptions):
     """What to export, and where to."""
 
-    output: str = required("Folder (savedmodel) or file (tflite, onnx) to write.", path=True)
+    output: str = required("Folder (savedmodel) or file (tflite, onnx) to write.", path=True, local=True)
     format: str = setting("savedmodel", "Format of the export.", choices=FORMATS)
     images: tuple[str, ...] = setting(
-        (), "Image files to check the export on; some of the run's data by default.", path=True
+        (), "Image files to check the export on; some of the run's data by default.", path=True, local=True
     )
     overwrite: bool = setting(False, "Whether to replace an export that is there.")
 
@@ -44,10 +42,6 @@ def main() -> int:
     """Export what the flags name."""
     options = from_flags(ExportOptions)
     output = pathlib.Path(options.output)
-    if not storage.store_of(options.output).is_local:
-        raise UsageError(
-            f"--output={options.output}: exports are written to a local path; copy it from there"
-        )
     prepare_output("output", output, overwrite=options.overwrite, replaces=is_export(options.format))
     export_formats.refuse_missing_extra(options.format)
     config = TrainConfig.load(RunLayout(options.run_dir).config)

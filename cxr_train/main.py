@@ -85,6 +85,7 @@ class StartOptions:
         "Weights that the backbone begins with: imagenet, none, or a file of them without top; auto: "
         "imagenet, but none on the embedded sample.",
         path=True,
+        local=True,
     )
     image_size: int | None = setting(
         None,

@@ -46,7 +46,7 @@ class PredictOptions(RunOptions):
         choices=("csv", "json"),
     )
     panels: str | None = setting(
-        None, "Folder for a picture of each image with its probabilities.", path=True
+        None, "Folder for a picture of each image with its probabilities.", path=True, local=True
     )
     submission: str | None = setting(
         None, "File for the predictions as the Chest XR COVID-19 challenge takes them.", path=True
@@ -63,10 +63,6 @@ def main(arguments: Sequence[str]) -> int:
     """Predict what the command line names."""
     options = from_flags(PredictOptions)
     run_dir = options.run_dir
-    if not storage.store_of(options.panels or "").is_local:
-        raise UsageError(
-            f"--panels={options.panels}: panels are written to a local folder; copy them from there"
-        )
     for flag in ("output", "submission", "panels"):
         given = getattr(options, flag)
         if given and storage.store_of(given).is_local:

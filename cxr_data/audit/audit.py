@@ -51,6 +51,7 @@ class AuditConfig:
         "",
         "Folder below which the targets of links in --source or --against lie, as for make_tfrecords.",
         path=True,
+        local=True,
     )
     against: str = setting(
         "", "Second dataset to compare with: shards, or a folder or CSV of images.", path=True

@@ -25,7 +25,7 @@ from cxr_data.records.value_range import VALUE_RANGES
 class IndexOptions:
     """What the records hold, since TFRecords do not say it."""
 
-    data: str = required("Folder of TFRecord files with the split in their names.", path=True)
+    data: str = required("Folder of TFRecord files with the split in their names.", path=True, local=True)
     classes: tuple[str, ...] = required("Class names in the order of the label values.")
     size: int = setting(360, "Height and width of the stored images, in pixels.", at_least=1)
     channels: int = setting(3, "Channels of the stored images: 3 or 1.", choices=(3, 1))

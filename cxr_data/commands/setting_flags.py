@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from absl import flags
 
 from cxr_data.core.errors import UsageError
-from cxr_data.core.settings import Setting, settings_of
+from cxr_data.core.settings import Setting, check_local, settings_of
 
 Config = TypeVar("Config")
 
@@ -51,6 +51,9 @@ def from_flags(config: type[Config], **given: Any) -> Config:
             continue
         name = setting.flag or field.name
         value = flags.FLAGS[name].value
+        if setting.local:
+            for path in value if isinstance(value, list) else [value or ""]:
+                check_local(name, path)
         if setting.required and not value:
             missing.append(f"--{name} is missing")
         elif setting.parse:

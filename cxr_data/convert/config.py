@@ -82,6 +82,7 @@ class SharderConfig:
         "Folder: links in the source to files and folders below it are followed; without it, a link to a "
         "folder stops the run.",
         path=True,
+        local=True,
     )
     exclude_findings: str = setting(
         "", "Audit (an audit.json) whose repeated and leaking images are left out.", path=True
@@ -114,7 +115,7 @@ class SharderConfig:
     retry_quarantined: bool = setting(
         False, "Whether to try the quarantined files of a finished output again."
     )
-    log_json: str = setting("", "File for the progress as JSON lines; - is stdout.", path=True)
+    log_json: str = setting("", "File for the progress as JSON lines; - is stdout.", path=True, local=True)
     quiet: bool = False
     runner: str = setting(
         "local", "What does the work: processes of this machine, or Apache Beam.", choices=RUNNERS

@@ -15,9 +15,11 @@ that is declared without `setting` or `required` has no flag.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
+from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 
 Given = TypeVar("Given", bound=str | Sequence[str])
@@ -39,6 +41,7 @@ class Setting:
       parse: makes the value of a flag's text, or of the list of texts that are separated by commas.
       flag: the flag's name where it is not the field's.
       path: whether it is the path of a file or folder (or of several): a user may write ~ for home.
+      local: whether it must be on a mounted file system, and not on an object store.
     """
 
     help: str
@@ -50,6 +53,7 @@ class Setting:
     parse: Callable[[Any], Any] | None = None
     flag: str | None = None
     path: bool = False
+    local: bool = False
 
 
 @overload
@@ -60,6 +64,7 @@ def setting(
     parse: Callable[[Given], Value],
     flag: str | None = None,
     path: bool = False,
+    local: bool = False,
 ) -> Value: ...
 
 
@@ -72,6 +77,7 @@ def setting(
     at_least: int | None = None,
     at_most: int | None = None,
     path: bool = False,
+    local: bool = False,
 ) -> Value: ...
 
 
@@ -89,9 +95,9 @@ def setting(default: Any, help: str, **declared: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def required(help: str, *, parse: Callable[[str], Any] | None = None, path: bool = False) -> Any:
-    """Declare a field that a user must set."""
-    return dataclasses.field(metadata={_KEY: Setting(help, required=True, parse=parse, path=path)})
+def required(help: str, **declared: Any) -> Any:
+    """Declare a field that a user must set, see `Setting`."""
+    return dataclasses.field(metadata={_KEY: Setting(help, required=True, **declared)})
 
 
 def settings_of(config: Any) -> Iterator[tuple[dataclasses.Field[Any], Setting]]:
@@ -105,6 +111,14 @@ def check_choice(flag: str, value: object, choices: Collection[object]) -> None:
     """Check a value that must be one of some. Raise UsageError, which names the flag and the choices."""
     if value not in choices:
         raise UsageError(f"--{flag}={value}: choose one of {', '.join(map(str, choices))}")
+
+
+def check_local(flag: str, path: str | os.PathLike[str]) -> None:
+    """Check a path that must be on a mounted file system. Raise UsageError, which names the flag."""
+    if not storage.store_of(path).is_local:
+        raise UsageError(
+            f"--{flag}={path}: must be a local path; copy what lies there from the object store, or to it"
+        )
 
 
 def check_settings(config: Any) -> None:

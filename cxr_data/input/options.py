@@ -30,7 +30,7 @@ class ReadOptions:
         choices=READERS,
     )
     cache: str = setting("auto", "Where stored images stay after they were first read.", choices=CACHES)
-    cache_dir: str = setting("~/.cache/cxr", "Folder in which --cache=disk keeps its copies.")
+    cache_dir: str = setting("~/.cache/cxr", "Folder in which --cache=disk keeps its copies.", local=True)
     verify: str = setting(
         "first",
         "When an image is checked against its CRC32C; streams are always checked.",

@@ -59,6 +59,7 @@ class SampleConfig:
         "Folder to make; it gets train/CLASS/*, validation/CLASS/* and test_set/*.",
         parse=pathlib.Path,
         path=True,
+        local=True,
     )
     images: int = setting(
         120,

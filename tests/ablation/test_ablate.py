@@ -58,6 +58,8 @@ def answers(data, tmp_path_factory):
         "resume": [*own, "--resume"],
         "sizes": [*own, "--sizes=32"],
         "no data": own[1:],
+        "remote": [*own, "--run_dir=s3://bucket/grid"],
+        "remote grid": [*own, "--grid=s3://bucket/grid.json"],
     }
     done = subprocess.run(
         [sys.executable, HELPERS / "ablate_lines.py"],
@@ -87,6 +89,8 @@ def answers(data, tmp_path_factory):
         ("resume", "--resume: is for one run of cxr_train.main"),
         ("sizes", "--sizes: is for --grid=study; write image_size into"),
         ("no data", "--data"),
+        ("remote", "--run_dir=s3://bucket/grid"),
+        ("remote grid", "--grid=s3://bucket/grid.json"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(answers, line, message):

@@ -76,6 +76,8 @@ class Config:
     t_pairs: Mapping[str, str] = setting((), "Pairs.", parse=parse_pairs)
     t_folder: str | None = setting(None, "Folder.", path=True)
     t_files: tuple[str, ...] = setting((), "Files.", path=True)
+    t_here: str | None = setting(None, "Folder here.", path=True, local=True)
+    t_all_here: tuple[str, ...] = setting((), "Files here.", path=True, local=True)
     t_left_out: int = setting(7, "No flag of this command.")
     t_quiet: bool = False
 
@@ -114,6 +116,32 @@ def test_the_home_of_a_user_is_written_as_a_tilde(monkeypatch):
     assert parse("--t_place=x", "--t_folder=s3://bucket/x").t_folder == "s3://bucket/x"
     with pytest.raises(flags.IllegalFlagValueError, match="no home of ~nobody_at_all"):
         parse("--t_place=x", "--t_folder=~nobody_at_all/x")
+
+
+def test_only_what_a_command_cannot_have_on_an_object_store_must_be_local():
+    assert parse("--t_place=x", "--t_here=a", "--t_all_here=b,c").t_all_here == ("b", "c")
+    for line in ("--t_here=s3://bucket/x", "--t_all_here=a,s3://bucket/x"):
+        with pytest.raises(UsageError, match=f"{line.split('=')[0]}=s3://bucket/x"):
+            parse("--t_place=x", line)
+
+
+LOCAL = {
+    AuditConfig: {"follow_links"},
+    ExportOptions: {"output", "images"},
+    GridOptions: {"grid"},
+    IndexOptions: {"data"},
+    PredictOptions: {"panels"},
+    ReadOptions: {"cache_dir"},
+    SampleConfig: {"output"},
+    SharderConfig: {"follow_links", "log_json"},
+    StartOptions: {"weights"},
+    TargetOptions: {"output", "compare"},
+}
+
+
+@pytest.mark.parametrize("config", GIVEN, ids=lambda config: config.__name__)
+def test_the_paths_that_must_be_local(config):
+    assert {f.name for f, declared in settings_of(config) if declared.local} == LOCAL.get(config, set())
 
 
 PATHS = {
