@@ -21,7 +21,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
-from cxr_data.core.settings import check_choice, check_local, setting, settings_of
+from cxr_data.core.settings import check_choice, check_folder, check_local, setting, settings_of
 from cxr_data.records.manifest import Manifest
 from cxr_data.stats import bootstrap
 from cxr_train import main as trainer
@@ -193,6 +193,7 @@ def main() -> int:
     """Run what is left of a grid, and write its table."""
     options, values = from_flags(GridOptions), flags.FLAGS
     check_local("run_dir", values.run_dir)  # while that of one run may be remote
+    check_folder("run_dir", values.run_dir)
     # This process computes nothing on a GPU, and must leave the memory of all to its runs.
     tf.config.set_visible_devices([], "GPU")
     runs, data, varied = _plan(options)

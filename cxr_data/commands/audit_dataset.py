@@ -15,7 +15,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.core.settings import setting
+from cxr_data.core.settings import check_folder, setting
 from cxr_data.records.layout import AUDIT_FOLDER
 
 
@@ -44,6 +44,8 @@ def main() -> int:
     for what, read in (("source", config.source), ("second dataset", options.output and config.against)):
         if read and storage.is_within(output, read):
             raise UsageError(f"--output={output} lies in the {what} {read}: nothing is written there")
+    if options.output:
+        check_folder("output", output)
     made = audit.audit_dataset(config)
     print(audit.audit_as_text(made, options.cases))
     try:

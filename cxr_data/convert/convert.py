@@ -27,6 +27,7 @@ from cxr_data.convert.workers import Pool
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import cores
+from cxr_data.core.settings import check_folder
 from cxr_data.images import assumed, measure
 from cxr_data.records import manifest
 from cxr_data.records.index import read_features
@@ -64,8 +65,7 @@ def _check_places(config: SharderConfig) -> None:
             f"--output={config.output} lies in the source {config.source}: nothing is written there"
         )
     # Now, not after an hour: can it be reached?
-    if not storage.store_of(config.output).may_be_directory(config.output):
-        raise UsageError(f"--output={config.output} is a file")
+    check_folder("output", config.output)
 
 
 def _only_run(directory: str) -> AbstractContextManager[object]:

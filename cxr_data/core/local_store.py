@@ -93,7 +93,9 @@ class LocalStore:
         return os.path.isdir(path)
 
     def may_be_directory(self, path: str) -> bool:
-        return os.path.isdir(path) or not os.path.exists(path)
+        while not os.path.exists(path):
+            path = os.path.dirname(os.path.abspath(path))
+        return os.path.isdir(path)
 
     def lock(self, directory: str) -> AbstractContextManager[object]:
         held = contextlib.ExitStack()

@@ -121,6 +121,17 @@ def check_local(flag: str, path: str | os.PathLike[str]) -> None:
         )
 
 
+def check_folder(flag: str, path: str | os.PathLike[str]) -> None:
+    """Check that files can be made below a path: neither it nor what it lies in may be a file.
+
+    Raises:
+      UsageError: one is, naming the flag.
+      DataError: its bucket is not there or cannot be reached.
+    """
+    if not storage.store_of(path).may_be_directory(os.fspath(path)):
+        raise UsageError(f"--{flag}={path}: is a file, or lies below one; name a folder")
+
+
 def check_settings(config: Any) -> None:
     """Check the choices and bounds that the fields of a dataclass's instance declare.
 

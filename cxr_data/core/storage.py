@@ -67,7 +67,7 @@ class Store(Protocol):
         """Return whether there is such a directory; an object store has any, and is not asked."""
 
     def may_be_directory(self, path: str) -> bool:
-        """Return whether files can be made below `path`.
+        """Return whether files can be made below `path`: neither it nor what it lies in is a file.
 
         Raises:
           DataError: its bucket is not there or cannot be reached.

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import tqdm
 
 from cxr_data.core.errors import CxrError, UsageError
-from cxr_data.core.settings import check_settings, required, setting
+from cxr_data.core.settings import check_folder, check_settings, required, setting
 from cxr_data.synthetic import phantom
 
 CLASSES = ("covid", "normal", "pneumonia")
@@ -251,11 +251,8 @@ def _plan_test_set(
 def _check_output(config: SampleConfig) -> None:
     """Refuse to touch anything but an empty folder or, when asked, an earlier sample."""
     output = config.output
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise UsageError(f"--output={output}: is a file, not a folder")
-    if not any(output.iterdir()):
+    check_folder("output", output)
+    if not output.exists() or not any(output.iterdir()):
         return
     if not config.overwrite:
         raise UsageError(f"--output={output}: is not empty; pass --overwrite or another folder")

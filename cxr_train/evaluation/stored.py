@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping
 
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.settings import check_folder
 from cxr_data.records.manifest import Manifest
 from cxr_train.evaluation.calibration import fit_temperature
 from cxr_train.evaluation.predictions import NamedPredictions, read_predictions
@@ -38,16 +39,13 @@ def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, m
     Raises:
       UsageError: `output` has the evaluation of a split of this name of other data, or is no folder.
     """
+    check_folder("output", output)
     path = RunLayout(output).metrics(split)
     try:
         earlier = json.loads(path.read_text())
         there, own = earlier["data"], earlier["own_data"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return
-    except NotADirectoryError as error:
-        raise UsageError(
-            f"{output}: is no folder, or below a file: give another place with --output"
-        ) from error
     if there != manifest.directory and not (own and is_own_data(run_dir, manifest)):
         raise UsageError(
             f"{output}: {path.name} there is of {there}, not of {manifest.directory}: give another place "

@@ -60,6 +60,7 @@ def answers(data, tmp_path_factory):
         "no data": own[1:],
         "remote": [*own, "--run_dir=s3://bucket/grid"],
         "remote grid": [*own, "--grid=s3://bucket/grid.json"],
+        "a file": [*own, f"--run_dir={odd}/grid"],
     }
     done = subprocess.run(
         [sys.executable, HELPERS / "ablate_lines.py"],
@@ -91,6 +92,7 @@ def answers(data, tmp_path_factory):
         ("no data", "--data"),
         ("remote", "--run_dir=s3://bucket/grid"),
         ("remote grid", "--grid=s3://bucket/grid.json"),
+        ("a file", "odd.json/grid"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(answers, line, message):

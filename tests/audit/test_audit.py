@@ -246,7 +246,9 @@ def test_what_the_command_cannot_do_is_one_line(data, source, tmp_path):
     before = content_of(source)
     for flags, code, message in (
         ((f"--source={source}", f"--output={source}"), 2, f"--output={source} "),
-        ((f"--output={tmp_path / 'file' / 'out'}",), 1, "file/out: Not a directory"),
+        ((f"--output={tmp_path / 'file'}",), 2, f"--output={tmp_path}/file: "),
+        ((f"--output={tmp_path / 'file' / 'out'}",), 2, f"--output={tmp_path}/file/out: "),
+        (("--output=/proc/none/out",), 1, "--output=/proc/none/out: "),
         (("--against=nowhere", f"--output={tmp_path}"), 2, "--against=nowhere: "),
     ):
         done = command(f"--data={data}", *flags)

@@ -322,10 +322,20 @@ def test_what_is_no_positive_number_is_refused(name, value):
         SharderConfig("in", "out", **{name: value})
 
 
-def test_an_output_that_cannot_be_made_is_one_line(source, tmp_path):
-    Path(tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=f"--output={tmp_path}/file/out .*Not a directory"):
-        run(source, tmp_path / "file" / "out")
+@pytest.mark.parametrize("read", ["folder", "csv", "s3"])
+@pytest.mark.parametrize("below", ["", "/out", "/out/deeper"])
+def test_an_output_that_is_a_file_or_below_one_is_refused_whatever_the_source(source, tmp_path, read, below):
+    listed = tmp_path / "list.csv"
+    listed.write_text("path,label\n")
+    output = f"{listed}{below}"
+    with pytest.raises(UsageError, match=f"--output={output}"):
+        run({"folder": source, "csv": listed, "s3": "s3://bucket/images"}[read], output)
+    assert listed.read_text() == "path,label\n"
+
+
+def test_an_output_that_cannot_be_made_fails(source):
+    with pytest.raises(DataError, match="--output=/proc/none/out"):
+        run(source, "/proc/none/out")
 
 
 def test_the_command_with_a_log_for_machines(tmp_path):

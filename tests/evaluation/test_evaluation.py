@@ -142,8 +142,9 @@ def test_the_numbers_of_one_hospital_do_not_replace_those_of_another(manifest, t
         UsageError, match="run: metrics_test.json there is of .*, not of /moved: give .*--output"
     ):
         stored.refuse_to_replace(run_dir, "test", run_dir, one)
-    with pytest.raises(UsageError, match="config.json: is no folder, or below a file: give .* --output"):
-        stored.refuse_to_replace(run_dir / "config.json", "test", run_dir, manifest)
+    for output in (run_dir / "config.json", run_dir / "config.json" / "below"):
+        with pytest.raises(UsageError, match=f"--output={output}"):
+            stored.refuse_to_replace(output, "test", run_dir, manifest)
 
 
 def test_the_run_directory_itself_is_for_all_of_its_own_data(manifest):

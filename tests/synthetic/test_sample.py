@@ -172,13 +172,14 @@ class TestRefusals:
 
     def test_a_file_as_output(self, tmp_path: pathlib.Path) -> None:
         (tmp_path / "file").touch()
-        with pytest.raises(UsageError, match="is a file, not a folder"):
-            make_sample(SampleConfig(tmp_path / "file"))
+        for output in (tmp_path / "file", tmp_path / "file" / "sample"):
+            with pytest.raises(UsageError, match=f"--output={output}"):
+                make_sample(SampleConfig(output, images=6, sizes=(32,)))
 
-    def test_a_folder_that_cannot_be_made(self, tmp_path: pathlib.Path) -> None:
-        (tmp_path / "file").touch()
-        with pytest.raises(CxrError, match="cannot write the sample"):
-            make_sample(SampleConfig(tmp_path / "file" / "sample", images=6, sizes=(32,)))
+    def test_a_folder_that_cannot_be_made(self) -> None:
+        with pytest.raises(CxrError, match="/proc/none/sample") as refused:
+            make_sample(SampleConfig(pathlib.Path("/proc/none/sample"), images=6, sizes=(32,)))
+        assert refused.value.exit_code == 1
 
     def test_an_interrupted_run_leaves_nothing(
         self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
