@@ -3,6 +3,8 @@
 import ctypes
 import functools
 import os
+import resource
+import sys
 
 from cxr_data.core.errors import CxrError
 from cxr_data.core.tensorflow_private import load_io_library
@@ -12,11 +14,28 @@ _M_MMAP_THRESHOLD = -3
 # The largest that glibc takes for M_MMAP_THRESHOLD on 64 bits (HEAP_MAX_SIZE / 2).
 _LARGEST_KEPT_ALLOCATION = 32 << 20
 _TRIM_THRESHOLD = 1 << 30
+# For what else a process opens: libraries, checkpoints, sockets. A quarter of the limit where that is less.
+_SPARE_FILES = 256
 
 
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def let_open(files: int) -> int:
+    """Raise this process's limit of open files by a number of them, as far as the system lets it.
+
+    Returns:
+      The descriptor from which on a file must be closed again at once, to leave some for all else.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return sys.maxsize
+    if files > soft // 4:
+        soft = soft + files if hard == resource.RLIM_INFINITY else min(soft + files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft - min(_SPARE_FILES, soft // 4)
 
 
 @functools.cache

@@ -9,14 +9,13 @@ import concurrent.futures
 import copy
 import itertools
 import os
-import threading
 from collections.abc import Iterator, Mapping
 
 import crc32c
 import numpy as np
 import tensorflow as tf
 
-from cxr_data.core import exact_read
+from cxr_data.core import exact_read, runtime
 from cxr_data.core.errors import DataError
 from cxr_data.input.buffers import BatchBuffers
 from cxr_data.input.options import VERIFY
@@ -55,7 +54,7 @@ class IndexedReader(PositionalReader):
         self._verified = np.zeros(len(rows), bool)
         self._buffers = BatchBuffers()
         self._files: dict[int, int] = {}
-        self._lock = threading.Lock()
+        self._open_below = runtime.let_open(len(self._first_of_shard))
         self._threads = threads
         self._pool = concurrent.futures.ThreadPoolExecutor(threads - 1) if threads > 1 else None
 
@@ -107,7 +106,9 @@ class IndexedReader(PositionalReader):
                 image[...] = 0
                 continue
             buffer = memoryview(image).cast("B")
-            file = self._file(self._shards[position])
+            shard = self._shards[position]
+            kept = self._files.get(shard)
+            file = self._open(shard) if kept is None else kept
             try:
                 exact_read.read_into(file, buffer, self._payloads[position])
             except EOFError as error:
@@ -116,6 +117,9 @@ class IndexedReader(PositionalReader):
                 ) from error
             except OSError as error:
                 raise DataError(f"cannot read {self._where(position)}: {error.strerror}") from error
+            finally:
+                if kept is None:
+                    self._keep_or_close(shard, file)
             if self._verify == "always" or (self._verify == "first" and not self._verified[position]):
                 if crc32c.crc32c(buffer) != self._checksums[position]:
                     raise DataError(f"{self._where(position)} fails its checksum: the pixels are damaged")
@@ -123,21 +127,21 @@ class IndexedReader(PositionalReader):
             if self._manifest.value_range != UNIT:
                 image[...] = in_unit_range(image, self._manifest.value_range)
 
-    def _file(self, shard: int) -> int:
-        file = self._files.get(shard)
-        if file is None:
-            with self._lock:
-                if shard not in self._files:
-                    self._files[shard] = self._open(shard)
-                file = self._files[shard]
-        return file
-
     def _open(self, shard: int) -> int:
         path = self._manifest.path(self._manifest.shards[shard])
         try:
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise DataError(f"cannot open shard {path}: {error.strerror}") from error
+
+    def _keep_or_close(self, shard: int, file: int) -> None:
+        """Keep a shard open for the next read while the process may open more files.
+
+        In a global shuffle any shard may be the next: to close the one not read for longest saves no more.
+        """
+        # Another thread may have come first.
+        if file >= self._open_below or self._files.setdefault(shard, file) != file:
+            os.close(file)
 
     def _where(self, position: int) -> str:
         shard = self._shards[position]
