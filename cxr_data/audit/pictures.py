@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ def pictures_of_shards(
         rows=np.array(measured, measure.FEATURES_DTYPE) if rows is None else rows,
         has_files=rows is not None,
         stored=_form(made),
-        load=partial(_stored_at, made),
+        load=partial(_stored_at, made, cache(partial(read_index, made))),
     )
 
 
@@ -140,8 +140,8 @@ def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[example.Fields
             raise DataError(f"cannot read {made.path(shard)}: {error}") from error
 
 
-def _stored_at(made: Manifest, position: int) -> np.ndarray:
-    row = read_index(made)[position]
+def _stored_at(made: Manifest, index: Callable[[], np.ndarray], position: int) -> np.ndarray:
+    row = index()[position]
     with storage.opened_at(made.path(made.shards[row["shard"]])) as read_at:
         return stored_image(made, read_at, row)
 

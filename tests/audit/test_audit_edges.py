@@ -18,6 +18,7 @@ from waiting import children_of, is_running, wait_until
 from cxr_data.audit import audit, findings, shortcuts
 from cxr_data.audit.audit import AuditConfig, audit_dataset, audit_pictures
 from cxr_data.audit.leakage import pairs_of
+from cxr_data.audit.pictures import pictures_of_shards
 from cxr_data.audit.shortcut_features import Feature, features_of, in_words
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
@@ -242,3 +243,22 @@ def test_a_killed_audit_leaves_no_process(tmp_path):
     process.wait()
     wait_until(lambda: not any(map(is_running, workers)))
     assert not (tmp_path / "audit").exists()
+
+
+# -- shards that change meanwhile --------------------------------------------------------------
+
+
+@pytest.fixture
+def few(tmp_path):
+    """Three pictures in one shard."""
+    for number in range(3):
+        save(tmp_path / f"in/a/{number}.png", encoded(chest(number, 64)))
+    return convert(tmp_path / "in", tmp_path / "out", splits="train:1")
+
+
+def test_the_index_is_read_once_for_all_pictures(few, tmp_path):
+    own = pictures_of_shards(few, quiet=True)
+    shown = [own.image(position) for position in range(3)]
+    (tmp_path / "out/index.npy").unlink()
+    for position in range(3):
+        np.testing.assert_array_equal(own.image(position), shown[position])
