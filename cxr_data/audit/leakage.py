@@ -11,6 +11,9 @@ from cxr_data.audit.near_duplicates import find_pairs
 from cxr_data.audit.pictures import Pictures
 from cxr_data.sources.duplicates import tie_groups
 
+# A thumbnail that spans fewer grey levels, as of a failed exposure, is noise: no correlation means much.
+_BLANK = 4
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -69,9 +72,6 @@ def _similar(rows: np.ndarray) -> list[tuple[int, int, float]]:
         if first != position:
             similar.append((first, position, 1.0))
     return sorted((int(first), int(second), float(ncc)) for first, second, ncc in similar)
-
-
-_BLANK = 4  # grey levels: of a failed exposure the thumbnail holds noise, and a correlation says nothing
 
 
 def find_leakage(own: Pictures, pairs: Iterable[Pair], other: Pictures | None = None) -> list[Finding]:

@@ -27,6 +27,7 @@ _COLUMNS = 4096  # of a product, which then stays in the cache
 _FITTED_ON = 4096  # thumbnails that decide the axes
 _ITERATIONS = 4
 _BATCH = 2048
+_MOST_SHIFT = 0.5  # thumbnail pixels by which a picture is moved onto the other
 
 
 class Pairs(NamedTuple):
@@ -164,9 +165,6 @@ def aligned_ncc(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     moved = basis[:, 0] + np.einsum("pkn,pk->pn", basis[:, 1:], shift[..., 0])
     moved /= np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-6)
     return np.maximum(plain, np.einsum("pn,pn->p", moved, a.reshape(len(a), -1)))
-
-
-_MOST_SHIFT = 0.5
 
 
 def _expand(pairs: Pairs, member: np.ndarray) -> Pairs:

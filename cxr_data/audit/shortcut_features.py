@@ -12,6 +12,7 @@ from cxr_data.images.measure import CORNERS, modes_of
 PROBE = "pixel probe"
 """Name of the classifier on the frame of the thumbnails, beside the features."""
 
+_FREQUENT = 5  # a value that every fifth picture has is worth naming
 _SAME_FOR_ALL = (
     "the records hold none of it, but what made it (the source, its compression and resolution) leaves "
     "traces in the pixels: make_tfrecords --equalize_to=256 (at most half of the smallest image) hides those "
@@ -137,6 +138,3 @@ def in_words(feature: Feature, labels: np.ndarray, class_names: Sequence[str]) -
         return f"{feature.show(telling)}: {', '.join(often)}"
     medians = [f"{name} {feature.show(float(np.median(values)))}" for name, values in present]
     return f"median: {', '.join(medians)}"
-
-
-_FREQUENT = 5  # a value that every fifth picture has is worth naming

@@ -37,6 +37,7 @@ _MOST_CELLS = 16
 _IMAGES_PER_CELL = 20
 _RIDGE = 0.1  # of the number of images
 _CHUNK = 50  # labelings at once
+_PERFECT = 0.9995  # an AUROC that three decimals show as 1
 
 
 @dataclass(frozen=True)
@@ -356,6 +357,3 @@ def _finding(pictures: Pictures, feature: Feature | None, above: list[Score]) ->
     text = f"{what} {how}: AUROC {told}{details}"
     advice = ADVICE.get(name) or ADVICE[name.split()[0]]
     return Finding(SHORTCUT, name, above[0].auroc, text, advice)
-
-
-_PERFECT = 0.9995

@@ -17,6 +17,7 @@ from cxr_data.sources.quarantine import Quarantined
 
 BALANCES = ("none", "class", "source")
 _AUDIT_SCHEMA = "cxr.audit/1"
+_MOST_SOURCES = 5  # that a message names
 
 
 def read_exclusions(path: str, items: Sequence[Item]) -> dict[str, Quarantined]:
@@ -186,6 +187,3 @@ def _table(items: Iterable[Item], by: str, classes: Sequence[str]) -> str:
         f"{source or '.'}: {', '.join(f'{label} {counts[source, label]}' for label in classes)}"
         for source in sources
     )
-
-
-_MOST_SOURCES = 5

@@ -35,6 +35,7 @@ _DECISIVE = (
 )
 # Of these, only what is asked for is in the config: outputs from before they were there stay valid.
 _MITIGATIONS = ("balance", "crop_border", "equalize_to", "exclude_folders")
+_DEFAULTS = SharderConfig("", "")
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,6 @@ def _config_of(
         "schema": manifest.SCHEMA,
         "versions": versions(),
     }
-
-
-_DEFAULTS = SharderConfig("", "")
 
 
 def versions() -> dict[str, str]:

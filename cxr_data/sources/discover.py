@@ -29,6 +29,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".g
 KEEP_ALL = "none"
 """What --exclude_folders says where no folder is left out, not even masks."""
 
+# Reasons of entries that belong to no class, so that no class is lost with them.
+_OF_NO_CLASS = ("excluded", "no_class", "directory")
+
 
 @dataclass(frozen=True)
 class Item:
@@ -171,9 +174,6 @@ def _refuse_lost_classes(
                 f"{source}: the class {label!r} has no file that can be used: {entry.id}: "
                 f"{entry.detail}{way_out}"
             )
-
-
-_OF_NO_CLASS = ("excluded", "no_class", "directory")
 
 
 # -- folders -----------------------------------------------------------------------------------

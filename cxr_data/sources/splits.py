@@ -13,6 +13,8 @@ from cxr_data.core.seeded import seeded_fraction, seeded_hash
 from cxr_data.sources.discover import Item
 
 DEFAULT_SPLITS = "train:0.8,validation:0.1,test:0.1"
+# Of `patients.Groups.told_by`, what --group_regex does not change.
+_STATED = ("CSV", "DICOM PatientID")
 
 
 def parse_splits(text: str) -> dict[str, float] | None:
@@ -153,10 +155,6 @@ def splits_of_folders(
             + "or move or exclude one of them"
         )
     return {group: split for group, (split, _) in assigned.items()}
-
-
-_STATED = ("CSV", "DICOM PatientID")
-"""Of `patients.Groups.told_by`, what --group_regex does not change."""
 
 
 def kept_splits(
