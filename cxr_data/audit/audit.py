@@ -22,6 +22,7 @@ from cxr_data.core.settings import required, setting
 from cxr_data.records.layout import AUDIT_NAME, FEATURES_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.sources.duplicates import tie_groups
+from cxr_data.sources.left_out import LeftOut
 
 SCHEMA = "cxr.audit/1"
 
@@ -104,7 +105,7 @@ def _second(config: AuditConfig, made: Manifest) -> Pictures:
 
 
 def _places(config: AuditConfig) -> dict[str, Any]:
-    return {"exclude_folders": config.exclude_folders, "follow_links": config.follow_links}
+    return {"left_out": LeftOut(config.exclude_folders), "follow_links": config.follow_links}
 
 
 def audit_pictures(own: Pictures, other: Pictures | None = None) -> Audit:

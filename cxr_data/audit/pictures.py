@@ -25,7 +25,8 @@ from cxr_data.records import example
 from cxr_data.records.index import read_features, read_fields, read_index, rows_by_shard
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.value_range import in_unit_range
-from cxr_data.sources.discover import Item, discover_images
+from cxr_data.sources.discover import discover_images
+from cxr_data.sources.item import Item
 from cxr_data.sources.patients import AUTO, find_groups
 
 

@@ -77,6 +77,9 @@ class SharderConfig:
         "Names of folders to leave out, wherever they are in the source, as masks; none: no folder, even one "
         "that seems to hold masks.",
     )
+    exclude_files: tuple[str, ...] = setting(
+        (), "Patterns of names of files to leave out, wherever they are in the source, as *_mask.png."
+    )
     follow_links: str = setting(
         "",
         "Folder: links in the source to files and folders below it are followed; without it, a link to a "

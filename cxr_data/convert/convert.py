@@ -218,7 +218,7 @@ def _report(
     else:
         rows.append(("speed", "nothing to do: the output was complete, and is checked"))
     progress.finish(rows)
-    for line in sorted({*manifest.absent_classes(made.counts)} - {*manifest.absent_classes(planned)}):
+    for line in sorted({*manifest.class_warnings(made.counts)} - {*manifest.class_warnings(planned)}):
         progress.say(f"WARNING: {line}, since its files are quarantined")
     _warn_of_small(made, progress)
     if storage.size(storage.join(made.directory, AUDIT_NAME)) is not None:

@@ -11,8 +11,8 @@ from typing import Any
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.seeded import seeded_hash
-from cxr_data.sources.discover import Item
 from cxr_data.sources.duplicates import tie_groups
+from cxr_data.sources.item import Item
 from cxr_data.sources.quarantine import Quarantined
 
 BALANCES = ("none", "class", "source")

@@ -15,7 +15,7 @@ from cxr_data.core.seeded import seeded_hash
 from cxr_data.records import example
 from cxr_data.records.layout import shard_name
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES
-from cxr_data.sources.discover import Item
+from cxr_data.sources.item import Item
 
 MIN_SHARD_RECORDS = 16
 MANY_SHARDS = 16

@@ -16,7 +16,9 @@ from cxr_data.core.runtime import cores
 from cxr_data.images import resize
 from cxr_data.records import manifest
 from cxr_data.sources import duplicates, patients, splits
-from cxr_data.sources.discover import Found, Item, discover_images
+from cxr_data.sources.discover import Found, discover_images
+from cxr_data.sources.item import Item
+from cxr_data.sources.left_out import LeftOut
 from cxr_data.sources.masks import check_masks
 from cxr_data.sources.patients import Groups
 from cxr_data.sources.quarantine import Quarantined
@@ -34,7 +36,7 @@ _DECISIVE = (
     "max_pixels",
 )
 # Of these, only what is asked for is in the config: outputs from before they were there stay valid.
-_MITIGATIONS = ("balance", "crop_border", "equalize_to", "exclude_folders")
+_MITIGATIONS = ("balance", "crop_border", "equalize_to", "exclude_folders", "exclude_files")
 _DEFAULTS = SharderConfig("", "")
 
 
@@ -54,15 +56,13 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
     Raises:
       UsageError, DataError: the source, a flag, or how they fit together.
     """
-    found = discover_images(
-        config.source, exclude_folders=config.exclude_folders, follow_links=config.follow_links
-    )
+    left_out = LeftOut(config.exclude_folders, config.exclude_files)
+    found = discover_images(config.source, left_out=left_out, follow_links=config.follow_links)
+    left_out.refuse_unused(found.quarantined)
     threads = cores()
     named = _excluded(config, found.items)
     wanted = [item for item in found.items if item.id not in named]
-    masks = ""
-    if found.has_class_folders:
-        masks = check_masks(wanted, config.exclude_folders, depth=1 if found.has_splits else 0)
+    masks = check_masks(wanted, left_out, depth=1 if found.has_class_folders and found.has_splits else 0)
     copies = duplicates.find_duplicates(wanted, config.max_pixels, threads)
     kept = duplicates.apply_policy(wanted, copies, config.duplicates)
     dropped = _dropped(config, found, kept.items)
@@ -76,7 +76,7 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
         progress.say(f"ASSUMED: {groups.assumed}")
     group_of = duplicates.tie_groups(groups.of, _within(kept.same, groups.of))
     made = _plan(config, found, items, groups, group_of, progress)
-    warnings = [masks, groups.warning, *manifest.absent_classes(made.counts())]
+    warnings = [masks, groups.warning, *manifest.class_warnings(made.counts())]
     for warning in filter(None, warnings):
         progress.say(f"WARNING: {warning}")
     header = Header(_config_of(config, made.class_names, named), made.digest())
@@ -123,6 +123,12 @@ def _plan(
         raise UsageError(f"--splits=folders: {config.source} has no folders train/CLASS and no column split")
     kept = splits.kept_splits(items, fractions, found.has_splits)
     split_of, names = splits.decide_splits(items, group_of, fractions, kept, config.seed, groups.told_by)
+    if fractions and found.has_splits and not kept:
+        own = sorted({item.split or "" for item in items})
+        progress.say(
+            f"splits: those of the source ({', '.join(own)}) are put together, and "
+            f"{', '.join(fractions)} are drawn from all {len(items):,} images"
+        )
     if fractions and kept:
         drawn = sum(item.split not in kept for item in items)
         progress.say(

@@ -320,5 +320,5 @@ def _tell(adopted: Manifest, shards: Sequence[Shard], scanned: Sequence[_Scanned
             shared[0],
             splits,
         )
-    for line in manifest.absent_classes(adopted.counts):
+    for line in manifest.class_warnings(adopted.counts):
         logger.warning("%s", line)

@@ -148,13 +148,22 @@ class Manifest:
         return storage.join(self.directory, shard.name)
 
 
-def absent_classes(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Say which classes have no image in which split, a line each: nobody would see it in a mean.
+def class_warnings(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Say which classes have no image in which split, or that there is one class: no mean would show it.
 
     Args:
       counts: {split: {class name: images}}, as `Manifest.counts`.
+
+    Returns:
+      A line each.
     """
-    return [
+    names = {name for by_class in counts.values() for name in by_class}
+    only = (
+        [f"all images are of one class, {names.pop()!r}: nothing can be told apart"]
+        if len(names) == 1
+        else []
+    )
+    return only + [
         f"class {name!r} has no image in the {split} split: it cannot be "
         + ("learned" if split == "train" else "measured there")
         for split, by_class in counts.items()

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cxr_data.images.dicom_header import Header
+from cxr_data.sources.names import is_nobody
 
 
 def patient_of(header: Header) -> str:
-    """Return PatientID with its issuer, or "" where there is none."""
+    """Return PatientID with its issuer, or "" where there is none, or one that names nobody, as ANONYMOUS."""
     patient = _text(header, "PatientID", _or_nothing).strip()
     issuer = _text(header, "IssuerOfPatientID", _or_nothing).strip()
-    return f"{issuer}|{patient}" if patient else ""
+    return "" if is_nobody(patient) else f"{issuer}|{patient}"
 
 
 def identity_of(header: Header) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cxr_data.core.errors import DataError
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
-from cxr_data.sources.discover import Item
+from cxr_data.sources.item import Item
 from cxr_data.sources.quarantine import Quarantined
 
 POLICIES = ("exclude", "keep", "fail")

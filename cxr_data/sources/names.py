@@ -1,6 +1,7 @@
 """What the name of a folder or a label says: a split, a class, or neither."""
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 
@@ -24,6 +25,36 @@ def split_of(name: str) -> str | None:
     return SPLIT_FOLDERS.get(name.strip().lower())
 
 
+_MISSING = {"nan", "null", "n/a", "<na>", "#n/a"}
+_NOBODY = _MISSING | {"na", "none", "nil", "unknown", "anonymous", "anonymized", "anonymised", "?", "-", "-1"}
+
+
+def is_nobody(patient: str) -> bool:
+    """Whether what stands in the place of a patient names none: nothing, or a word for nothing, as in tables.
+
+    All images of such a "patient" would count as one person's.
+    """
+    return patient.strip().lower() in {"", *_NOBODY}
+
+
+def check_split_names(found: Mapping[str, str]) -> None:
+    """Refuse names that can be no split, and names that are one split written in two ways.
+
+    Args:
+      found: an image of each split, by the split's name.
+
+    Raises:
+      DataError: naming the split and an image of it, or both names.
+    """
+    for name, image in found.items():
+        if not re.fullmatch(r"\w[\w .-]*", name):
+            raise DataError(
+                f"{name!r} is not the name of a split (as of {image}), since files are named by it: "
+                "write letters, digits, -, _ or ."
+            )
+    _refuse_two_ways("splits", found)
+
+
 def check_class_names(found: Mapping[str, str]) -> None:
     """Refuse names that are no class, and names that are one class written in two ways.
 
@@ -33,16 +64,21 @@ def check_class_names(found: Mapping[str, str]) -> None:
     Raises:
       DataError: naming the class and an image of it, or both names.
     """
-    first_of: dict[str, str] = {}
     for name, image in found.items():
         reason = _not_a_class(name)
         if reason:
             raise DataError(f"{name!r} is not the name of a class (as of {image}): {reason}")
+    _refuse_two_ways("classes", found)
+
+
+def _refuse_two_ways(what: str, found: Mapping[str, str]) -> None:
+    first_of: dict[str, str] = {}
+    for name, image in found.items():
         first = first_of.setdefault(_folded(name), name)
         if first != name:
             raise DataError(
-                f"the classes {first!r} (as {found[first]}) and {name!r} (as {image}) differ only by case, "
-                "blanks or the way of writing: give both one name"
+                f"the {what} {first!r} (as {found[first]}) and {name!r} (as {image}) differ only by case, "
+                "blanks, hyphens or the way of writing: give both one name"
             )
 
 
@@ -53,7 +89,7 @@ def _not_a_class(name: str) -> str:
         return "it is empty"
     if "|" in name:
         return "several findings in one picture are not supported yet; give each picture one class"
-    if number is not None and math.isnan(number):
+    if name.strip().lower() in _MISSING or (number is not None and math.isnan(number)):
         return "it stands for a missing label; leave such pictures out"
     if number is not None and number < 0:
         return "it stands for an uncertain or unknown finding; leave such pictures out, or give them a class"
@@ -67,9 +103,15 @@ def _number(name: str) -> float | None:
         return None
 
 
+_BETWEEN_WORDS = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W\d_])|(?<=[^\W\d_])[\s_-]+(?=[^\W_])")
+"""What separates words, or a word and a number; between two numbers it may be all that tells names apart."""
+
+
 def _folded(name: str) -> str:
-    """Return what is left of a name without case, blanks at its ends, Unicode's forms and `.0`."""
+    """Return what is left of a name without case, separators of words, Unicode's forms and `.0`."""
     number = _number(name)
     if number is not None and math.isfinite(number):
         return repr(number)
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).strip()
+    visible = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", visible).casefold()).strip()
+    return _BETWEEN_WORDS.sub("", folded)

@@ -2,17 +2,18 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cxr_data.core import storage
-from cxr_data.core.errors import UsageError
+from cxr_data.core.errors import DataError, UsageError
 from cxr_data.images import decode, dicom_header
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.sources import dicom_patient
-from cxr_data.sources.discover import Item
+from cxr_data.sources.item import Item
+from cxr_data.sources.names import is_nobody
 
 AUTO, NONE = "auto", "none"
 
@@ -59,14 +60,18 @@ def find_groups(items: Sequence[Item], group_regex: str, patients: Mapping[str, 
         and classes; "none" takes every image for a patient of its own.
       patients: {id: pseudonym}, from `patients_in_headers`.
 
+    What names nobody (`names.is_nobody`) is no patient.
+
     Raises:
       UsageError: the pattern is no regular expression, or matches no id.
+      DataError: a number of the CSV is written in two ways.
     """
     patterns = _patterns(group_regex)
     of: dict[str, str] = {}
     told_by: dict[str, str] = {}
     for item in items:
         told_by[item.id], of[item.id] = _group_of(item, patterns, patients)
+    _refuse_two_ways(item.group for item in items if item.group)
     how = Counter(told_by.values())
     assumed = []
     for name in _COUNTED_ANEW:
@@ -121,15 +126,27 @@ def _patterns(group_regex: str) -> dict[str, re.Pattern[str]]:
 def _group_of(
     item: Item, patterns: Mapping[str, re.Pattern[str]], patients: Mapping[str, str]
 ) -> tuple[str, str]:
-    if item.group:
+    if item.group and not is_nobody(item.group):
         return "CSV", item.group
     if item.id in patients:
         return "DICOM PatientID", patients[item.id]
     for name, pattern in patterns.items():
         match = pattern.search(item.id)
-        if match:
-            return name, match.group(1 if pattern.groups else 0) or match.group(0)
+        group = (match.group(1 if pattern.groups else 0) or match.group(0)) if match else ""
+        if not is_nobody(group):
+            return name, group
     return "", item.id
+
+
+def _refuse_two_ways(groups: Iterable[str]) -> None:
+    """Raise DataError for a patient `1` that is `1.0` elsewhere, as tables with gaps write it."""
+    first_of: dict[str, str] = {}
+    for group in groups:
+        first = first_of.setdefault(re.sub(r"^(\d+)\.0$", r"\1", group), group)
+        if first != group:
+            raise DataError(
+                f"the CSV has the groups {first!r} and {group!r}: write the number of a patient in one way"
+            )
 
 
 def _summary(of: Mapping[str, str], how: Counter[str]) -> str:

@@ -24,7 +24,7 @@ REASONS = {
     "listed_twice": "a second line of the CSV for the same file",
     "conflicting_labels": "the same bytes under two labels",
     "duplicate": "the same bytes as another file, which was written",
-    "excluded": "named by --exclude or --exclude_folders, or by the audit that --exclude_findings gives",
+    "excluded": "named by --exclude, --exclude_folders, --exclude_files or the audit of --exclude_findings",
     "balanced": "dropped by --balance",
     "decoder_crashed": "the decoder ended the worker process, twice",
     "timeout": "the decoder did not come back",

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.seeded import seeded_fraction, seeded_hash
-from cxr_data.sources.discover import Item
+from cxr_data.sources.item import Item
+from cxr_data.sources.names import split_of
 
 DEFAULT_SPLITS = "train:0.8,validation:0.1,test:0.1"
 # Of `patients.Groups.told_by`, what --group_regex does not change.
@@ -18,7 +19,7 @@ _STATED = ("CSV", "DICOM PatientID")
 
 
 def parse_splits(text: str) -> dict[str, float] | None:
-    """Read `train:0.8,test:0.2` as {split: fraction}; None for `folders`.
+    """Read `train:0.8,test:0.2` as {split: fraction}, None for `folders`; `val` is validation here too.
 
     Raises:
       UsageError: not of this form, a name twice, or fractions that do not add up to 1.
@@ -28,6 +29,7 @@ def parse_splits(text: str) -> dict[str, float] | None:
     fractions: dict[str, float] = {}
     for part in text.split(","):
         name, colon, number = part.strip().partition(":")
+        name = split_of(name) or name
         try:
             fraction = float(number)
         except ValueError:

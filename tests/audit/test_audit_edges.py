@@ -28,7 +28,8 @@ from cxr_data.images import measure
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import manifest
-from cxr_data.sources.discover import Item
+from cxr_data.records.index import read_split_fields
+from cxr_data.sources.item import Item
 
 
 def convert(source, output, **options):

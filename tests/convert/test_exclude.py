@@ -17,7 +17,8 @@ from cxr_data.convert.exclude import balance
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.records.quarantine_file import read_quarantine
 from cxr_data.records.verify import verify_dataset
-from cxr_data.sources.discover import Item, discover_images
+from cxr_data.sources.discover import discover_images
+from cxr_data.sources.item import Item
 
 
 def run(source, output, **options):

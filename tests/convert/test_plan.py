@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cxr_data.convert import plan
 from cxr_data.core.errors import UsageError
-from cxr_data.sources.discover import Item
+from cxr_data.sources.item import Item
 from cxr_data.sources.splits import assign_splits
 
 

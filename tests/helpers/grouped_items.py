@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from cxr_data.sources.discover import Item
+from cxr_data.sources.item import Item
 
 SPLITS = {"train": 0.7, "validation": 0.2, "test": 0.1}
 

@@ -54,6 +54,12 @@ def test_an_identifier_of_any_kind_is_read_without_an_error_and_the_same_twice(v
     assert all(dicom_patient.identity_of(header) for header in headers)
 
 
+@pytest.mark.parametrize("patient", ["Anonymous", " UNKNOWN ", "None", "-"])
+def test_an_identifier_that_names_nobody_is_no_patient(patient):
+    header = read_header(make_dicom(picture(1), bits=8, patient=patient))
+    assert dicom_patient.patient_of(header) == ""
+
+
 ELEMENTS = {
     "PatientID": "P",
     "StudyInstanceUID": "1.2",

@@ -1,5 +1,6 @@
 """Folders, CSVs, links and everything that is not an image."""
 
+import dataclasses
 import os
 
 import pytest
@@ -7,6 +8,7 @@ from sharder_fixtures import encoded, picture, save
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.sources.discover import discover_images
+from cxr_data.sources.left_out import LeftOut
 from cxr_data.sources.patients import find_groups
 
 PNG = encoded(picture(0))
@@ -64,12 +66,14 @@ def test_split_folders_in_any_combination_are_splits(tmp_path, names, splits):
         (("train/a/1.png", "other/scan.0001"), "'other' beside it is not: .*--exclude_folders=other"),
         (
             ("train/train/a/1.png", "train/val/b/2.png"),
-            "'train' of .* is named as a split and used as a class",
+            "'train' of train/train/a/1.png is named as a split and used as a class",
         ),
         (
-            ("a/train/1.png", "a/test/2.png", "b/train/3.png"),
-            "'a' holds test, train, which are named as splits",
+            ("a/train/1.png", "a/test/2.png", "a/stray.png", "b/train/3.png"),
+            "'test' of a/test/2.png is named as a split.*--source=.*/a; .*--exclude_folders=test",
         ),
+        (("train/a/1.png", "train/a/val/2.png"), "'val' of train/a/val/2.png is named as a split"),
+        (("val/a/1.png", "Validation/a/2.png"), "'Validation' and 'val' are both named as the split"),
     ],
 )
 def test_split_folders_in_place_of_classes_are_refused(tmp_path, names, message):
@@ -82,7 +86,7 @@ def test_split_folders_in_place_of_classes_are_refused(tmp_path, names, message)
 def test_an_excluded_folder_is_in_the_ledger_and_disturbs_nothing(tmp_path):
     for name in ("train/a/1.png", "other/a/4.png", "train/a/masks/5.png"):
         save(tmp_path / name, PNG)
-    found = discover_images(str(tmp_path), exclude_folders=["other", "masks"])
+    found = discover_images(str(tmp_path), left_out=LeftOut(["other", "masks"]))
     assert [item.id for item in found.items] == ["train/a/1.png"]
     assert reasons(found) == {"other/a/4.png": "excluded", "train/a/masks/5.png": "excluded"}
 
@@ -95,6 +99,10 @@ def test_an_excluded_folder_is_in_the_ledger_and_disturbs_nothing(tmp_path):
         ("caf\u00e9", "cafe\u0301"),
         ("1", "1.0"),
         ("NORMAL", " normal"),
+        ("no finding", "No  Finding"),
+        ("no finding", "no_finding"),
+        ("COVID-19", "covid19"),
+        ("covid", "covid\u200b"),
     ],
 )
 def test_two_ways_to_write_a_class_are_refused_with_both(tmp_path, first, second):
@@ -112,13 +120,54 @@ def test_two_ways_to_write_a_class_are_refused_with_both(tmp_path, first, second
             discover_images(str(csv))
 
 
-@pytest.mark.parametrize("label", ["-1", "-1.0", "nan", "NaN", "Mass|Nodule"])
+@pytest.mark.parametrize("label", ["-1", "-1.0", "nan", "NaN", "NULL", "N/A", "Mass|Nodule"])
 def test_what_is_no_class_is_no_label(tmp_path, label):
     save(tmp_path / "1.png", PNG)
     save(tmp_path / "2.png", PNG)
     csv = save(tmp_path / "list.csv", f"path,label\n1.png,a\n2.png,{label}\n".encode())
     with pytest.raises(DataError, match=r"is not the name of a class \(as of 2.png\)"):
         discover_images(str(csv))
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (("train", "Fold1", "fold1"), "'Fold1' .*'fold1' .*differ only by"),
+        (("train", "a/b", "a/b"), "'a/b' is not the name of a split"),
+        (("train", "..", ".."), "'..' is not the name of a split"),
+        (("train", "train+test", "test"), "is not the name of a split"),
+    ],
+)
+def test_what_names_no_file_is_no_split(tmp_path, splits, message):
+    rows = [f"{number}.png,a,{split}\n" for number, split in enumerate(splits)]
+    for number in range(3):
+        save(tmp_path / f"{number}.png", PNG)
+    csv = save(tmp_path / "list.csv", ("path,label,split\n" + "".join(rows)).encode())
+    with pytest.raises(DataError, match=message):
+        discover_images(str(csv))
+
+
+@pytest.mark.parametrize("names", [("covid-", "covid"), ("1-2", "12"), ("stage 1 2", "stage 12"), ("a", "b")])
+def test_names_that_differ_by_more_than_separators_are_two_classes(tmp_path, names):
+    for name in names:
+        save(tmp_path / name / "1.png", PNG)
+    assert {item.label for item in discover_images(str(tmp_path)).items} == set(names)
+
+
+def test_a_class_that_one_split_has_lost_stops_the_run(tmp_path):
+    for name in ("train/a/1.png", "train/b/1.png", "test/a/2.png"):
+        save(tmp_path / "source" / name, PNG)
+    elsewhere = save(tmp_path / "elsewhere/3.png", PNG)
+    (tmp_path / "source/test/b").mkdir()
+    (tmp_path / "source/test/b/3.png").symlink_to(elsewhere)
+    with pytest.raises(DataError, match="class 'b' has no file in test .*: test/b/3.png.*--follow_links="):
+        discover_images(str(tmp_path / "source"))
+    found = discover_images(str(tmp_path / "source"), follow_links=str(tmp_path / "elsewhere"))
+    assert len(found.items) == 4
+    rows = "source/train/a/1.png,a,train\nsource/train/b/1.png,b,train\nsource/test/a/2.png,a,test\n"
+    text = f"path,label,split\n{rows}gone.png,b,test\n"
+    with pytest.raises(DataError, match="class 'b' has no file in test .*: gone.png"):
+        discover_images(str(save(tmp_path / "list.csv", text.encode())))
 
 
 def test_a_class_of_a_csv_without_a_file_stops(tmp_path):
@@ -173,12 +222,12 @@ def test_a_link_to_a_folder_stops_the_run(linked):
         discover_images(str(linked / "source"), follow_links=str(linked / "source"))
     with pytest.raises(UsageError, match="--follow_links=.*/nowhere: no such folder"):
         discover_images(str(linked / "source"), follow_links=str(linked / "nowhere"))
-    found = discover_images(str(linked / "source"), exclude_folders=["covid"])
+    found = discover_images(str(linked / "source"), left_out=LeftOut(["covid"]))
     assert [item.id for item in found.items] == ["normal/1.png"]
     assert reasons(found) == {"covid": "excluded"}
     (linked / "source/normal/masks").mkdir()
     (linked / "source/normal/masks/all").symlink_to(linked / "archive")
-    found = discover_images(str(linked / "source"), exclude_folders=["covid", "masks"])
+    found = discover_images(str(linked / "source"), left_out=LeftOut(["covid", "masks"]))
     assert reasons(found) == {"covid": "excluded", "normal/masks/all": "excluded"}
 
 
@@ -213,7 +262,7 @@ def test_a_broken_link_in_the_place_of_a_class_stops_the_run(tmp_path, name, tar
     (tmp_path / name).symlink_to(target if target.startswith("/") else (tmp_path / name).name)
     with pytest.raises(DataError, match=f"{name} is a link that leads nowhere .*--exclude_folders="):
         discover_images(str(tmp_path))
-    found = discover_images(str(tmp_path), exclude_folders=[name.split("/")[-1]])
+    found = discover_images(str(tmp_path), left_out=LeftOut([name.split("/")[-1]]))
     assert reasons(found) == {name: "excluded"}
 
 
@@ -230,7 +279,7 @@ def test_a_folder_that_cannot_be_read_stops_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refusing)
     with pytest.raises(DataError, match=r"/b cannot be read \(Permission denied\)"):
         discover_images(str(tmp_path))
-    assert reasons(discover_images(str(tmp_path), exclude_folders=["b"])) == {"b": "excluded"}
+    assert reasons(discover_images(str(tmp_path), left_out=LeftOut(["b"]))) == {"b": "excluded"}
 
 
 def test_empty_and_missing_sources(tmp_path):
@@ -348,6 +397,22 @@ def test_no_patient_known_is_said_loudly(tmp_path):
 def test_one_group_of_nearly_all_is_said_loudly(tmp_path):
     groups = find_groups(items_named(tmp_path, *(f"a/anon_{i}.png" for i in range(20))), "(anon)", {})
     assert "is it one patient?" in groups.warning
+
+
+@pytest.mark.parametrize("word", ["nan", "NA", "None", "unknown", "Anonymous", "-1", "?"])
+def test_words_for_nobody_are_no_patient(tmp_path, word):
+    items = items_named(tmp_path, "a/1.png", "a/2.png", "b/3.png", "b/4.png")
+    stated = [dataclasses.replace(item, group=word) for item in items[:3]]
+    groups = find_groups([*stated, dataclasses.replace(items[3], group="p1")], "auto", {})
+    assert groups.of == {"a/1.png": "a/1.png", "a/2.png": "a/2.png", "b/3.png": "b/3.png", "b/4.png": "p1"}
+    assert "1 by CSV, 3 stand alone" in groups.summary or "3 stand alone, 1 by CSV" in groups.summary
+
+
+def test_a_patient_in_two_ways_of_writing_is_refused(tmp_path):
+    items = items_named(tmp_path, "a/1.png", "a/2.png")
+    stated = [dataclasses.replace(item, group=group) for item, group in zip(items, ("7", "7.0"), strict=True)]
+    with pytest.raises(DataError, match="'7' and '7.0'"):
+        find_groups(stated, "auto", {})
 
 
 def test_group_regex_errors(tmp_path):

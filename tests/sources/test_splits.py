@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.sources import splits
-from cxr_data.sources.discover import Item
+from cxr_data.sources.item import Item
 
 
 @settings(max_examples=150, deadline=None)
@@ -50,7 +50,17 @@ def test_small_splits_see_large_groups_too():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "train", "train:x", "train:0.5", "train:0.5,train:0.5", "a b:1", "train:-1,b:2"]
+    "text",
+    [
+        "",
+        "train",
+        "train:x",
+        "train:0.5",
+        "train:0.5,train:0.5",
+        "a b:1",
+        "train:-1,b:2",
+        "val:0.5,validation:0.5",
+    ],
 )
 def test_bad_splits(text):
     with pytest.raises(UsageError, match="--splits"):
@@ -60,6 +70,7 @@ def test_bad_splits(text):
 def test_good_splits():
     assert splits.parse_splits("train:0.8, test:0.2") == {"train": 0.8, "test": 0.2}
     assert splits.parse_splits("folders") is None
+    assert splits.parse_splits("Train:0.8,val:0.2") == {"train": 0.8, "validation": 0.2}
 
 
 def test_a_group_in_two_split_folders_is_refused_by_name():
