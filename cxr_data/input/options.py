@@ -1,6 +1,7 @@
 """How shards are read: the read side's flags as one frozen value."""
 
 import dataclasses
+import os.path
 
 from cxr_data.core.settings import check_settings, setting
 from cxr_data.input.order import InputWorker
@@ -30,7 +31,9 @@ class ReadOptions:
         choices=READERS,
     )
     cache: str = setting("auto", "Where stored images stay after they were first read.", choices=CACHES)
-    cache_dir: str = setting("~/.cache/cxr", "Folder in which --cache=disk keeps its copies.", local=True)
+    cache_dir: str = setting(
+        os.path.expanduser("~/.cache/cxr"), "Folder in which --cache=disk keeps its copies.", local=True
+    )
     verify: str = setting(
         "first",
         "When an image is checked against its CRC32C; streams are always checked.",

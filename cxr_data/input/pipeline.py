@@ -48,8 +48,7 @@ class Pipeline:
     def __init__(self, manifest: Manifest, options: ReadOptions | None = None) -> None:
         self.manifest = manifest
         self._options = options or ReadOptions()
-        if self._options.on_bad_record == "fail":
-            check_first_records(manifest)
+        check_first_records(manifest)
         self._local = manifest.is_local
         kept = self._choose_cache()
         reader = self._choose_reader(kept.value)
@@ -57,7 +56,7 @@ class Pipeline:
         self._cache = kept.value
         self._by_position = reader.value == "indexed"
         if kept.value == "disk":
-            cache_dir = pathlib.Path(self._options.cache_dir).expanduser()
+            cache_dir = pathlib.Path(self._options.cache_dir)
             self.manifest = cache_on_disk(manifest, manifest.splits, cache_dir)
         self._readers: dict[str, Reader] = {}
         self._positions: dict[str, np.ndarray] = {}
@@ -195,7 +194,7 @@ class Pipeline:
             if self._options.cache not in ("auto", "none"):
                 raise UsageError(f"--cache={self._options.cache}: is read by position; leave out {streamed}")
             return Choice("cache", "none", streamed if self._options.cache == "auto" else "")
-        directory = pathlib.Path(self._options.cache_dir).expanduser()
+        directory = pathlib.Path(self._options.cache_dir)
         existing = next(place for place in (directory, *directory.parents) if place.exists())
         status = os.statvfs(existing)
         return choose_cache(

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cxr_data.sources.names import is_nobody
+
 DTYPES = ("float32", "float16", "uint8")
 """How pixels are stored: float32 as a FloatList in [0, 1]; float16 in [0, 1] and uint8 in
 [0, 255] as one bytes value. All row-major [size, size, channels], little-endian."""
@@ -51,25 +53,25 @@ class Fields(NamedTuple):
           shard: as SPLIT/NAME of its file.
           number: of the record in its shard, from 0.
         """
-        name = self.id or f"{shard}/{number}"
+        name = self.id if self.id.strip() else f"{shard}/{number}"
         return self._replace(id=name, group=patient_of(name, self.group))
 
 
 def patient_of(name: str, group: str) -> str:
     """Return what an image counts as a part of: its patient, and itself where none is known.
 
-    Unknown patients are not one patient: an empty group stands for the image alone.
+    Unknown patients are not one patient: a group that names nobody stands for the image alone.
 
     Args:
       name: id of the image.
-      group: its patient, empty where none is known.
+      group: its patient; empty, or a word for nobody, where none is known.
     """
-    return group or name
+    return name if is_nobody(group) else group
 
 
 def is_known_patient(name: str, group: str) -> bool:
-    """Whether `group` is a patient, and not empty or the image `name` that stands for itself."""
-    return group not in ("", name)
+    """Whether `group` is a patient, and not nobody or the image `name` that stands for itself."""
+    return group != name and not is_nobody(group)
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,10 @@ def parse_example(data: memoryview | bytes) -> Example:
         elif key in text:
             text[key] = _text(view, key, kind, start, stop)
     if image is None or label is None:
-        raise ValueError(f"the Example has no feature {'image' if image is None else 'label'!r}")
+        raise ValueError(
+            f"the Example has no feature {'image' if image is None else 'label'!r}, but "
+            f"{', '.join(sorted(seen)) or 'none'}: a record holds `image`, its pixels, and `label`, one int64"
+        )
     return Example(Fields(label, **text), *image)
 
 

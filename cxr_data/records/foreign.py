@@ -24,8 +24,9 @@ from cxr_data.records.index import scan_shard, write_index
 from cxr_data.records.layout import FOREIGN_SHARD, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.quarantine_file import write_quarantine
-from cxr_data.records.value_range import UNIT, VALUE_RANGES, in_unit_range
-from cxr_data.sources.names import split_of
+from cxr_data.records.tfrecord import begins_with_frame
+from cxr_data.records.value_range import UNIT, VALUE_RANGES, check_range, in_unit_range
+from cxr_data.sources.names import check_class_names, split_of
 
 logger = logging.getLogger(__name__)
 
@@ -97,21 +98,24 @@ def adopt(
     What the records leave open is logged: ids, patients, classes without images.
 
     Args:
-      directory: local, with TFRecord files whose names say the split, see `split_named`.
+      directory: local, with TFRecord files, known by their names or their first bytes, whose names say the
+        split, see `split_named`.
       class_names: in the order of the label values.
       size, channels, dtype, value_range: see `Stored`.
       threads: files scanned at once.
       tick: called with the name of each file that was scanned.
 
     Raises:
-      UsageError: the directory has a manifest already, or no such file.
-      DataError: a record is damaged, is not of this schema, or has another size, label or range; or two
-        records have one id.
+      UsageError: the directory has a manifest already, no such file, or some in folders below it; or the
+        classes are not names of different classes.
+      DataError: a record is damaged, is not of this schema, or has another size, label or range; two
+        records have one id; or a patient is in two splits.
     """
+    _check_classes(class_names)
     root = Path(directory)
     if (root / MANIFEST_NAME).exists():
         raise UsageError(f"{directory} has a {MANIFEST_NAME} already: it needs no scan")
-    splits = {path: split_named(path) for path in root.glob("*") if FOREIGN_SHARD.fullmatch(path.name)}
+    splits = {path: split_named(path) for path in _shard_files(root)}
     paths = sorted(splits, key=lambda path: (splits[path], path.name))
     if not paths:
         raise UsageError(f"{directory} has no files named SPLIT*.tfrecord: {_EXPECTED_NAME}")
@@ -131,7 +135,8 @@ def adopt(
     index = np.concatenate(rows)
     if not len(index):
         raise DataError(f"{directory}: the files named SPLIT*.tfrecord hold no record")
-    _check_whole(directory, stored, scanned)
+    _check_ranges(paths, stored, scanned)
+    _check_ids_and_patients(directory, shards, scanned)
     mean, std = _statistics(shards, scanned, stored)
     adopted = Manifest(
         directory=str(root),
@@ -157,8 +162,44 @@ def adopt(
     )
     write_quarantine(str(root), [])
     manifest.write_manifest(adopted)
-    _tell(adopted, shards, scanned)
+    _tell(adopted, scanned)
     return adopted
+
+
+def _check_classes(class_names: Sequence[str]) -> None:
+    flag = f"--classes={','.join(class_names)}"
+    if len(set(class_names)) < len(class_names):
+        raise UsageError(f"{flag}: a class is named twice")
+    try:
+        check_class_names(dict.fromkeys(class_names, flag))
+    except DataError as error:
+        raise UsageError(str(error)) from error
+
+
+def _shard_files(root: Path) -> list[Path]:
+    """Return the TFRecord files of a folder, and log what else is in it; hidden files are passed over.
+
+    Raises:
+      UsageError: there are some in folders below it, which would be missing.
+    """
+    found, others = [], []
+    for path in sorted(root.rglob("*")):
+        inside = path.relative_to(root)
+        if any(part.startswith(".") for part in inside.parts) or not path.is_file():
+            continue
+        is_shard = FOREIGN_SHARD.fullmatch(path.name) or begins_with_frame(path)
+        if not is_shard or "tfevents" in path.name:  # what TensorBoard reads has the same frames
+            others.append(inside)
+        elif len(inside.parts) > 1:
+            raise UsageError(
+                f"{path} lies in a folder of {root}, and its records would be missing: put all files into "
+                f"{root}, the split in the name of each"
+            )
+        else:
+            found.append(path)
+    if others and found:
+        logger.info("passed over: %d files that are no TFRecords, as %s", len(others), others[0])
+    return found
 
 
 def split_named(path: Path) -> str:
@@ -167,8 +208,8 @@ def split_named(path: Path) -> str:
     Raises:
       DataError: no word of the name is, or words of two splits.
     """
-    stem = path.name[: path.name.lower().index(".tfrec")]
-    found = sorted({split for word in re.findall(r"[a-z]+", stem.lower()) if (split := split_of(word))})
+    stem = path.name.lower().partition(".tfrec")[0]
+    found = sorted({split for word in re.findall(r"[a-z]+", stem) if (split := split_of(word))})
     if len(found) == 1:
         return found[0]
     named = f"two splits, {' and '.join(found)}" if found else "no split"
@@ -192,8 +233,8 @@ def _take(
     values = np.frombuffer(data, stored.dtype).reshape(-1, stored.channels)
     low, high = float(values.min()), float(values.max())
     if stored.is_float:
-        _check_range(low, high, stored.value_range)
-    seen.unnamed += not record.fields.id
+        check_range(low, high, stored.value_range)
+    seen.unnamed += not record.fields.id.strip()
     seen.fields.append(record.fields.named(place, len(seen.fields)))
     seen.low, seen.high = min(seen.low, low), max(seen.high, high)
     pixels = in_unit_range(values, stored.value_range) if stored.is_float else values / np.float32(255)
@@ -220,43 +261,61 @@ def _check_form(record: Example, data: memoryview, stored: Stored) -> None:
     )
 
 
-def _check_range(low: float, high: float, expected: tuple[float, float]) -> None:
-    if not np.isfinite([low, high]).all():
-        raise ValueError("feature 'image' holds values that are not finite numbers: write it again without")
-    if expected[0] <= low and high <= expected[1]:
-        return
-    fits = [name for name, ends in VALUE_RANGES.items() if ends[0] <= low and high <= ends[1]]
-    way_out = f"--value_range={fits[0]} rescales such" if fits else "write them again in [0, 1]"
-    raise ValueError(
-        f"the values of feature 'image' are from {low:g} to {high:g}, and must be in "
-        f"[{expected[0]:g}, {expected[1]:g}]: {way_out}"
-    )
-
-
 # -- all of them -------------------------------------------------------------------------------
 
 
-def _check_whole(directory: str, stored: Stored, scanned: Sequence[_Scanned]) -> None:
-    """Refuse what only all records together show: a range that is another one, and an id of two records."""
-    low, high = min(seen.low for seen in scanned), max(seen.high for seen in scanned)
+def _check_ranges(paths: Sequence[Path], stored: Stored, scanned: Sequence[_Scanned]) -> None:
+    """Refuse a file all of whose values lie in a small part of the range that they are said to have."""
     said = next(name for name, ends in VALUE_RANGES.items() if ends == stored.value_range)
-    doubts = {"0..255": high <= 1, "-1..1": low >= 0, "0..1": not stored.is_float and high <= 1}
-    if doubts[said]:
-        way_out = (
-            f"leave out --value_range={said}"
-            if stored.is_float
-            else "write them again in [0, 255], or as --dtype=float32 in [0, 1]"
-        )
-        raise DataError(
-            f"{directory}: all values of all images are from {low:g} to {high:g}, so they are not in "
-            f"{said if stored.is_float else '0..255'}: {way_out}"
-        )
+    doubtful = []
+    for path, seen in zip(paths, scanned, strict=True):
+        looks_like = _smaller_range(said if stored.is_float else "0..255", seen.low, seen.high)
+        if seen.fields and looks_like:
+            doubtful.append((path, seen, looks_like))
+    if not doubtful:
+        return
+    path, seen, looks_like = doubtful[0]
+    way_out = "write them again" + ("" if stored.is_float else ", with --dtype=float32 if in [0, 1]")
+    if said != "0..1" and len(doubtful) == len(paths):
+        way_out = f"leave out --value_range={said}, or write them again"
+    raise DataError(
+        f"{path}: all values of all images are from {seen.low:g} to {seen.high:g}, as if {looks_like}, and "
+        f"not in {said if stored.is_float else '0..255'} ({len(doubtful)} of {len(paths)} files): {way_out}"
+    )
+
+
+def _smaller_range(said: str, low: float, high: float) -> str:
+    """Return what values look like that fill a small part of their range only, "" where they do not."""
+    if said == "0..255" and high <= 1:
+        return "they were in [0, 1]"
+    if said == "-1..1" and low >= 0:
+        return "they were in [0, 1]"
+    if said == "-1..1" and max(-low, high) <= 0.5:
+        return "they were in [-0.5, 0.5]"
+    if said == "0..1" and 0 < high <= 1 / 255:
+        return "they were divided by 255 twice"
+    return ""
+
+
+def _check_ids_and_patients(directory: str, shards: Sequence[Shard], scanned: Sequence[_Scanned]) -> None:
+    """Refuse what only all records together show: an id of two records, and a patient in two splits."""
     ids = Counter(fields.id for seen in scanned for fields in seen.fields)
     name, count = max(ids.items(), key=lambda item: item[1])
     if count > 1:
         raise DataError(
             f"{directory}: {count} records have the id {name!r}, and predictions of them could not be told "
             "apart: write each with its own (feature id), or all without"
+        )
+    splits_of: dict[str, set[str]] = {}
+    for shard, seen in zip(shards, scanned, strict=True):
+        for fields in seen.fields:
+            splits_of.setdefault(fields.group, set()).add(shard.split)
+    shared = sorted(group for group, splits in splits_of.items() if len(splits) > 1)
+    if shared:
+        raise DataError(
+            f"{directory}: {len(shared):,} patients (feature group) are in two splits, as {shared[0]!r} in "
+            f"{' and '.join(sorted(splits_of[shared[0]]))}, and an evaluation would see patients that the "
+            "model knows: write each patient into one split, and no group where it is not the patient"
         )
 
 
@@ -283,7 +342,7 @@ def _counts(
     return counts
 
 
-def _tell(adopted: Manifest, shards: Sequence[Shard], scanned: Sequence[_Scanned]) -> None:
+def _tell(adopted: Manifest, scanned: Sequence[_Scanned]) -> None:
     """Log what the records leave open, and what was assumed in its place."""
     low, high = min(seen.low for seen in scanned), max(seen.high for seen in scanned)
     logger.info("pixels: values from %g to %g", low, high)
@@ -294,14 +353,9 @@ def _tell(adopted: Manifest, shards: Sequence[Shard], scanned: Sequence[_Scanned
             f"{unnamed:,}",
             f"{adopted.records:,}",
         )
-    known: dict[str, set[str]] = {}
-    alone = 0
-    for shard, seen in zip(shards, scanned, strict=True):
-        for fields in seen.fields:
-            if fields.has_patient:
-                known.setdefault(fields.group, set()).add(shard.split)
-            else:
-                alone += 1
+    fields = [one for seen in scanned for one in seen.fields]
+    known = {one.group for one in fields if one.has_patient}
+    alone = sum(not one.has_patient for one in fields)
     logger.info(
         "patients: %s known, unknown in %s of %s records (feature group)%s",
         f"{len(known):,}",
@@ -311,14 +365,5 @@ def _tell(adopted: Manifest, shards: Sequence[Shard], scanned: Sequence[_Scanned
         if alone
         else "",
     )
-    shared = sorted(group for group, splits in known.items() if len(splits) > 1)
-    if shared:
-        splits = " and ".join(sorted(known[shared[0]]))
-        logger.warning(
-            "%d patients are in two splits, as %r in %s: the evaluation sees patients that the model knows",
-            len(shared),
-            shared[0],
-            splits,
-        )
     for line in manifest.class_warnings(adopted.counts):
         logger.warning("%s", line)

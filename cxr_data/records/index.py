@@ -17,7 +17,8 @@ from cxr_data.images.measure import FEATURES_DTYPE
 from cxr_data.records.example import Example, Fields, parse_example
 from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard
-from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, read_frames
+from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES, masked_crc, read_frames
+from cxr_data.records.value_range import check_range
 
 INDEX_DTYPE = np.dtype(
     [
@@ -160,19 +161,41 @@ def _named_fields(manifest: Manifest, shard: Shard, rows: np.ndarray) -> Iterato
 def check_first_records(manifest: Manifest) -> None:
     """Look at the first record of each shard that another program wrote, since early scans took any label.
 
+    Records that are damaged are passed over: what becomes of them is the reader's to decide.
+
     Raises:
       DataError: one is not of the schema, with the way out.
     """
     if not manifest.notes or not manifest.is_local:  # no scan writes an index of remote shards
         return
     for shard, rows in rows_by_shard(manifest):
-        try:
-            list(_named_fields(manifest, shard, rows[:1]))
-        except DataError as error:
-            raise DataError(
-                f"{error}; an early scan has taken it: delete {MANIFEST_NAME} and {INDEX_NAME} in "
-                f"{manifest.directory}, write the records again, and run python -m tools.index_tfrecords"
-            ) from error
+        path = manifest.path(shard)
+        with storage.opened_at(path) as read_at:
+            number = next((number for number, row in enumerate(rows) if _is_intact(read_at, row)), -1)
+            if number < 0:
+                continue
+            try:
+                read_fields(read_at, rows[number])
+                pixels = read_at(manifest.payload_bytes, int(rows[number]["payload"]))
+                if manifest.dtype != "uint8":
+                    values = np.frombuffer(pixels, manifest.dtype)
+                    check_range(float(values.min()), float(values.max()), manifest.value_range)
+            except ValueError as error:
+                raise DataError(
+                    f"{path}: record {number}: {error}; an early scan has taken it: mend it, delete "
+                    f"{MANIFEST_NAME} and {INDEX_NAME} in {manifest.directory}, and run "
+                    "python -m tools.index_tfrecords"
+                ) from error
+
+
+def _is_intact(read_at: Callable[[int, int], bytes], row: np.void) -> bool:
+    """Whether the content of a record fits its checksum."""
+    size = int(row["length"])
+    try:
+        content = read_at(size + FRAME_FOOTER_BYTES, int(row["record"]) + FRAME_HEADER_BYTES)
+    except (OSError, ValueError):
+        return False
+    return masked_crc(crc32c(content[:size])) == int.from_bytes(content[size:], "little")
 
 
 def write_features(directory: str, rows: np.ndarray) -> str:

@@ -45,6 +45,18 @@ _COMPRESSED = {"GZIP": (b"\x1f\x8b",), "ZLIB": (b"\x78\x01", b"\x78\x5e", b"\x78
 """TensorFlow's names of the compressions, and the first bytes of such a file."""
 
 
+def begins_with_frame(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as TFRecord files do, whatever its name is: with a length and its checksum."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(FRAME_HEADER_BYTES)
+    except OSError:
+        return False
+    return len(head) == FRAME_HEADER_BYTES and masked_crc(crc32c(head[:8])) == int.from_bytes(
+        head[8:], "little"
+    )
+
+
 def _refuse_compressed(name: str, head: bytes) -> None:
     for compression, magics in _COMPRESSED.items():
         if head.startswith(magics):

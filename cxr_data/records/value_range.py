@@ -5,6 +5,8 @@ Everything behind a reader is in [0, 1]: what is stored otherwise is rescaled wh
 
 from typing import TypeVar
 
+import numpy as np
+
 UNIT = (0.0, 1.0)
 
 VALUE_RANGES = {"0..1": UNIT, "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0)}
@@ -12,6 +14,31 @@ VALUE_RANGES = {"0..1": UNIT, "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0)}
 
 Pixels = TypeVar("Pixels")
 """A numpy array or a tensor."""
+
+
+def check_range(low: float, high: float, expected: tuple[float, float]) -> None:
+    """Check the smallest and the largest value of an image against the range that they are said to have.
+
+    Raises:
+      ValueError: they are not in it, or no numbers, or plainly in a smaller one; with the way out.
+    """
+    if not np.isfinite([low, high]).all():
+        raise ValueError("feature 'image' holds values that are not finite numbers: write it again without")
+    if expected[0] <= low and high <= expected[1]:
+        if expected == VALUE_RANGES["0..255"] and 0 < high <= 1:
+            raise ValueError(
+                f"the values of feature 'image' are from {low:g} to {high:g}, and not in [0, 255]: leave out "
+                "--value_range=0..255, or write the record again if others are in it"
+            )
+        return
+    fits = [name for name, ends in VALUE_RANGES.items() if ends[0] <= low and high <= ends[1]]
+    way_out = f"--value_range={fits[0]} rescales such" if fits else "write them again in [0, 1]"
+    if fits == ["-1..1"] and max(-low, high) <= 0.5:
+        way_out = "write them again in [0, 1]"
+    raise ValueError(
+        f"the values of feature 'image' are from {low:g} to {high:g}, and must be in "
+        f"[{expected[0]:g}, {expected[1]:g}]: {way_out}"
+    )
 
 
 def in_unit_range(pixels: Pixels, value_range: tuple[float, float]) -> Pixels:

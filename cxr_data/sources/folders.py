@@ -28,7 +28,7 @@ def walk_folders(source: str, linked: Path | None, left_out: LeftOut) -> tuple[l
       left_out: what is left out.
 
     Returns:
-      The files that may become records by their ids, those that cannot, and whether the top folders are splits.
+      The files that may become records by their ids, those that cannot, and whether there are split folders.
 
     Raises:
       UsageError, DataError: folders or links are not what is expected, with the ways out.

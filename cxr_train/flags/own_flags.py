@@ -23,7 +23,9 @@ def flags_text(*, leave_out: Collection[str], resolved: Mapping[str, str]) -> st
     lines = [
         flag.serialize()
         for name, flag in own_flags().items()
-        if flag.value is not None and name not in leave_out and name not in resolved
+        if flag.value is not None
+        and name not in {*leave_out, *resolved}
+        and not (name in _PLACES and flag.using_default_value)  # which is in the home of whoever repeats it
     ]
     lines += [f"--{name}={value}" for name, value in resolved.items()]
     return "\n".join(line for line in lines if line) + "\n"

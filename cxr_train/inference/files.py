@@ -33,7 +33,8 @@ def find_files(arguments: Sequence[str]) -> list[ImageFile]:
     out.
 
     Raises:
-      UsageError: nothing is given, an argument does not exist, or there is no file.
+      UsageError: nothing is given, an argument does not exist, there is no file, or a folder holds a link to
+        a folder, whose files would be missing.
     """
     if not arguments:
         raise UsageError(
@@ -60,6 +61,13 @@ def _below(folder: Path) -> list[Path]:
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in folders:
+            if os.path.islink(os.path.join(parent, name)):
+                target = os.path.realpath(os.path.join(parent, name))
+                raise UsageError(
+                    f"{os.path.join(parent, name)} is a link to the folder {target}, and its files would be "
+                    "missing: name that folder too, and a folder without the link"
+                )
         found += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(found)
 

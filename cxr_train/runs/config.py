@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os.path
 import pathlib
 
 from cxr_data.core import storage
@@ -179,6 +180,7 @@ class TrainConfig:
         try:
             values = json.loads(path.read_text())
             read = values["read"]
+            read["cache_dir"] = os.path.expanduser(read["cache_dir"])  # earlier files have ~
             options = ReadOptions(**{**read, "worker": InputWorker(**read["worker"])})
             recipe = Recipe(**values.get("recipe", {}))
             return cls(**{**values, "head": tuple(values["head"]), "read": options, "recipe": recipe})

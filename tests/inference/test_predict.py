@@ -115,6 +115,16 @@ def test_files_of_one_name_in_two_folders_are_told_apart(tmp_path):
     assert [file.name for file in find_files([str(tmp_path / "a"), str(tmp_path / "a")])] == ["1.png"] * 2
 
 
+def test_a_link_to_a_folder_is_refused_as_its_files_would_be_missing(tmp_path):
+    for name in ("elsewhere/1.png", "given/p1/2.png"):
+        save(tmp_path / name, b"x")
+    (tmp_path / "given/p1/3.png").symlink_to(tmp_path / "elsewhere/1.png")
+    assert [file.name for file in find_files([str(tmp_path / "given")])] == ["p1/2.png", "p1/3.png"]
+    (tmp_path / "given/p2").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="given/p2 is a link to the folder .*/elsewhere"):
+        find_files([str(tmp_path / "given")])
+
+
 def test_a_submission_without_a_class_for_every_case_is_refused():
     for rows, message in (
         (rows_of(("1.jpg", "covid"), ("a/1.jpg", "normal")), "two files are case 1.jpg"),

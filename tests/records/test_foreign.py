@@ -125,6 +125,7 @@ def test_records_that_are_not_what_the_flags_say_are_named(directory, classes, c
         ({"image": floats(np.full((SIZE, SIZE, 3), 1e5))}, "write them again in \\[0, 1\\]"),
         ({"image": floats(np.full((SIZE, SIZE, 3), np.nan))}, "not finite"),
         ({"image": texts(b"\xff\xd8\xff\xe0 and more")}, "'image' is a JPEG file"),
+        ({"image": floats(np.linspace(-0.4, 0.5, 3 * SIZE**2))}, r"must be in \[0, 1\]: write them again"),
     ],
 )
 def test_a_record_of_another_schema_is_refused_wherever_it_stands(tmp_path, feature, message):
@@ -163,18 +164,33 @@ def test_another_range_is_rescaled_by_both_readers_only_when_it_is_said(tmp_path
     np.testing.assert_allclose(seen[..., 0] if seen.ndim == 3 else seen, images[0, ..., 0] * 255, atol=1)
 
 
+ONES = np.eye(SIZE, dtype=np.uint8)[None, ..., None].repeat(3, 3)
+UNITS = random_images(3, SIZE)
+
+
 @pytest.mark.parametrize(
     ("images", "changes", "message"),
     [
-        (random_images(3, SIZE), {"value_range": (0.0, 255.0)}, "leave out --value_range=0..255"),
-        (random_images(3, SIZE), {"value_range": (-1.0, 1.0)}, "leave out --value_range=-1..1"),
-        (np.eye(SIZE, dtype=np.uint8)[None, ..., None].repeat(3, 3), {"dtype": "uint8"}, "not in 0..255"),
+        (UNITS, {"value_range": (0.0, 255.0)}, "record 0 .*leave out --value_range=0..255"),
+        (UNITS, {"value_range": (-1.0, 1.0)}, "leave out --value_range=-1..1"),
+        (UNITS - np.float32(0.5), {"value_range": (-1.0, 1.0)}, r"in \[-0.5, 0.5\]"),
+        (UNITS / np.float32(255), {}, "divided by 255 twice"),
+        (ONES, {"dtype": "uint8"}, r"not in 0..255 \(1 of 1 files\): .*--dtype=float32"),
     ],
 )
-def test_values_that_leave_most_of_their_range_empty_are_refused(tmp_path, images, changes, message):
-    foreign(tmp_path / "train.tfrecord", images, labels_of(len(images)))
+@pytest.mark.parametrize("is_beside_right_ones", [False, True])
+def test_values_that_leave_most_of_their_range_empty_are_refused(
+    tmp_path, images, changes, message, is_beside_right_ones
+):
+    foreign(tmp_path / "val.tfrecord", images, labels_of(len(images)))
+    if is_beside_right_ones:  # one split of two was scaled otherwise
+        low, high = changes.get("value_range", (0.0, 1.0)) if images.dtype == np.float32 else (0, 255)
+        right = (UNITS * (high - low) + low).astype(images.dtype)
+        foreign(tmp_path / "train.tfrecord", right, labels_of(3))
+        message = "val.tfrecord"
     with pytest.raises(DataError, match=message):
         adopt(str(tmp_path), CLASS_NAMES, **options(**changes))
+    assert not (tmp_path / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
@@ -201,7 +217,7 @@ def test_the_split_is_a_word_of_the_name(tmp_path, name, split):
     assert adopt(str(tmp_path), CLASS_NAMES, **options()).counts.keys() == {split}
 
 
-@pytest.mark.parametrize("name", ["chest-00000.tfrecord", "train_val.tfrecord", "constrain.tfrecord"])
+@pytest.mark.parametrize("name", ["chest-00000", "train_val.tfrecord", "constrain.tfrecord"])
 def test_a_name_of_no_split_or_of_two_is_refused(tmp_path, name):
     foreign(tmp_path / "train.tfrecord", random_images(3, SIZE), labels_of(3))
     foreign(tmp_path / name, random_images(3, SIZE), labels_of(3))
@@ -224,23 +240,58 @@ def test_unknown_patients_are_not_one_patient(directory, caplog):
     assert "patients: 0 known, unknown in 9 of 9 records" in caplog.text
 
 
-def test_known_patients_are_kept_and_told_where_they_are_in_two_splits(tmp_path, caplog):
-    groups = [texts(b"p1"), texts(b"p1"), texts()]
-    foreign(tmp_path / "train.tfrecord", random_images(3, SIZE), labels_of(3), group=groups)
-    foreign(tmp_path / "test.tfrecord", random_images(1, SIZE), [0], group=[texts(b"p1")], id=[texts(b"x")])
+def test_known_patients_are_kept_and_unknown_ones_stand_alone(tmp_path, caplog):
+    groups = [texts(b"p1"), texts(b"p1"), texts(), texts(b"Unknown"), texts(b"nan")]
+    ids = [texts(b"a"), texts(b" "), texts(), texts(b"d"), texts(b"e")]
+    foreign(tmp_path / "train.tfrecord", random_images(5, SIZE), labels_of(5), group=groups, id=ids)
+    foreign(tmp_path / "test.tfrecord", random_images(1, SIZE), [0], group=[texts(b"p2")], id=[texts(b"x")])
     caplog.set_level("INFO")
     adopted = adopt(str(tmp_path), CLASS_NAMES, **options())
-    assert [one.group for one in read_split_fields(adopted, "train")] == [
-        "p1",
-        "p1",
-        "train/train.tfrecord/2",
-    ]
-    assert [one.id for one in read_split_fields(adopted, "test")] == ["x"]
-    assert "patients: 1 known, unknown in 1 of 4 records" in caplog.text
-    assert "1 patients are in two splits, as 'p1' in test and train" in caplog.text
+    made = [f"train/train.tfrecord/{n}" for n in range(5)]
+    read = read_split_fields(adopted, "train")
+    assert [one.id for one in read] == ["a", made[1], made[2], "d", "e"]
+    assert [one.group for one in read] == ["p1", "p1", made[2], "d", "e"]
+    assert [one.has_patient for one in read] == [True, True, False, False, False]
+    assert list(pictures_of_shards(adopted, quiet=True).patients()) == ["p1", "p2"]
+    assert "ids: 2 of 6 records have none" in caplog.text
+    assert "patients: 2 known, unknown in 3 of 6 records" in caplog.text
     assert "class 'normal' has no image in the test split" in caplog.text
-    (problem,) = verify_dataset(str(tmp_path), 1).problems
-    assert "group 'p1' is in splits" in problem
+    assert verify_dataset(str(tmp_path), 1).problems == ()
+
+
+def test_a_known_patient_in_two_splits_is_refused_as_by_a_conversion(tmp_path):
+    for split, patients in (("train", b"pqr"), ("val", b"qrs")):
+        groups = [texts(bytes([letter])) for letter in patients]
+        foreign(tmp_path / f"{split}.tfrecord", random_images(3, SIZE), labels_of(3), group=groups)
+    with pytest.raises(DataError, match="2 patients .* in two splits, as 'q' in train and validation"):
+        adopt(str(tmp_path), CLASS_NAMES, **options())
+    assert not (tmp_path / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    "classes", [("a", "a", "b"), ("covid", "Covid", "b"), ("a|b", "c", "d"), ("a", "nan", "b")]
+)
+def test_classes_that_are_not_different_names_are_refused(directory, classes):
+    with pytest.raises(UsageError, match="--classes="):
+        adopt(str(directory), classes, **options())
+
+
+def test_files_of_records_are_known_by_their_bytes_and_none_is_missing(tmp_path, caplog):
+    for name in ("chest-train-00000", "chest-val-00000", "test.tfr"):
+        foreign(tmp_path / name, random_images(3, SIZE), labels_of(3))
+    (tmp_path / "notes.txt").write_text("not a record")
+    foreign(tmp_path / ".train.tfrecord", random_images(3, SIZE), labels_of(3))
+    foreign(tmp_path / "events.out.tfevents.1", random_images(3, SIZE), labels_of(3))
+    (tmp_path / "more").mkdir()
+    foreign(tmp_path / "more/train.tfrecord", random_images(3, SIZE), labels_of(3))
+    with pytest.raises(UsageError, match="more/train.tfrecord lies in a folder of"):
+        adopt(str(tmp_path), CLASS_NAMES, **options())
+    shutil.rmtree(tmp_path / "more")
+    caplog.set_level("INFO")
+    adopted = adopt(str(tmp_path), CLASS_NAMES, **options())
+    assert adopted.splits == ("test", "train", "validation")
+    assert adopted.records == 9
+    assert "passed over: 2 files that are no TFRecords, as events.out.tfevents.1" in caplog.text
 
 
 def test_two_records_of_one_id_are_refused(tmp_path):
@@ -278,12 +329,29 @@ def test_what_an_early_scan_took_is_refused_when_it_is_opened(tmp_path):
         shards=(dataclasses.replace(adopted.shards[0], bytes=path.stat().st_size),),
         index_sha256=write_index(str(tmp_path), index),
     )
-    with pytest.raises(
-        DataError, match=r"train\.tfrecord: record 0: .*holds 2 values; an early scan.*delete"
-    ):
-        Pipeline(early)
+    for on_bad_record in ("fail", "skip"):
+        with pytest.raises(
+            DataError, match=r"train\.tfrecord: record 0: .*holds 2 values; an early scan.*delete"
+        ):
+            Pipeline(early, ReadOptions(on_bad_record=on_bad_record))
     with pytest.raises(DataError, match="record 0: feature 'label' must be one int64"):
         read_split_fields(early, "train")
+
+
+def test_values_that_an_early_scan_took_are_refused_and_damage_is_left_to_the_readers(tmp_path):
+    path = tmp_path / "train.tfrecord"
+    foreign(path, random_images(2, SIZE) * 255, [1, 0])
+    adopted = adopt(str(tmp_path), CLASS_NAMES, **options(value_range=VALUE_RANGES["0..255"]))
+    Pipeline(adopted)
+    early = dataclasses.replace(adopted, value_range=VALUE_RANGES["0..1"], mean=(), std=())
+    with pytest.raises(DataError, match="record 0: the values of .*--value_range=0..255.*an early scan"):
+        Pipeline(early)
+    content = bytearray(path.read_bytes())
+    content[40] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="record 1: the values of"):  # the first that is not damaged
+        Pipeline(early)
+    Pipeline(adopted)
 
 
 def test_the_inputs_that_failed_in_the_field(shared, tmp_path):
