@@ -107,8 +107,10 @@ def read_cluster() -> Cluster | None:
             raise UsageError(
                 f"TF_CONFIG has the address {address!r}: write host:port, as in {TF_CONFIG_EXAMPLE}"
             )
-    if len(set(addresses)) < len(addresses):
-        raise UsageError("TF_CONFIG has one address twice: each worker needs its own host:port")
+        if addresses.count(address) > 1:
+            raise UsageError(
+                f"TF_CONFIG has the address {address!r} twice: each worker needs its own host:port"
+            )
     index = task.get("index")
     # As TensorFlow takes it: templates often write it as a text.
     place = (task.get("type"), int(index) if isinstance(index, str) and index.isdecimal() else index)

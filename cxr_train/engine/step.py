@@ -55,6 +55,9 @@ class TrainStep:
       average: of the weights, moved with each step that is applied.
 
     Attributes:
+      loss_scale: as given; it counts the steps that were skipped.
+      compiled_step: a batch and its draws of the augmentation (None without) to `Sums`: the
+        whole step as one program, which is what one device runs.
       traces: how often a function was traced, by name. One each is right: a second
         one means that shapes or dtypes changed, and costs another compilation.
     """
@@ -77,7 +80,7 @@ class TrainStep:
     ) -> None:
         self._model = model
         self._optimizer = optimizer
-        self._loss_scale = loss_scale
+        self.loss_scale = loss_scale
         self._strategy = strategy
         self._global_batch = global_batch
         self._objective = objective or Objective()
@@ -101,7 +104,7 @@ class TrainStep:
         """
         self._variables = self._model.trainable_variables
         self._compiled_gradients = tf.function(self._scaled_gradients, jit_compile=compile)
-        self._compiled_step = tf.function(self._step_on_one_device, jit_compile=compile)
+        self.compiled_step = tf.function(self._step_on_one_device, jit_compile=compile)
         self._run = tf.function(self._several_steps)
 
     def __call__(self, iterator: tf.data.Iterator, steps: int, first_step: int = 0) -> StepRecords:
@@ -144,7 +147,7 @@ class TrainStep:
         draws = draw(self._seed, step, self._global_batch) if self._augmentation else None
         # A mirrored strategy leaves the replica to update, however few there are.
         if isinstance(self._strategy, tf.distribute.OneDeviceStrategy):
-            sums = self._strategy.run(self._compiled_step, args=(batch, draws))
+            sums = self._strategy.run(self.compiled_step, args=(batch, draws))
         else:
             gradients, finite, sums = self._strategy.run(self._reduced_gradients, args=(batch, draws))
             # Every replica holds the same answer; the condition must stand outside
@@ -155,7 +158,7 @@ class TrainStep:
 
     def _step_on_one_device(self, batch: Batch, draws: tf.Tensor | None) -> Sums:
         gradients, sums = self._scaled_gradients(batch, draws)
-        gradients = self._loss_scale.unscale(gradients)
+        gradients = self.loss_scale.unscale(gradients)
         self._apply_if(all_finite(gradients), lambda: self._apply(gradients))
         return sums
 
@@ -166,7 +169,7 @@ class TrainStep:
             parts = tf.reshape(draws, [replica.num_replicas_in_sync, -1, draws.shape[1]])
             draws = parts[replica.replica_id_in_sync_group]
         gradients, sums = self._compiled_gradients(batch, draws)
-        gradients = self._loss_scale.unscale(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
+        gradients = self.loss_scale.unscale(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
         return gradients, all_finite(gradients), sums
 
     def _scaled_gradients(self, batch: Batch, draws: tf.Tensor | None) -> tuple[Gradients, Sums]:
@@ -209,7 +212,7 @@ class TrainStep:
             logits = self._model(expand_image(images), training=True)
             loss = tf.reduce_sum(self._objective(batch["label"], logits) * batch["weight"])
             # Divided by the global batch, so that the sum over replicas is the mean.
-            scaled = loss / self._global_batch * self._loss_scale.scale
+            scaled = loss / self._global_batch * self.loss_scale.scale
         gradients = tape.gradient(scaled, values)
         right = tf.equal(tf.argmax(logits, axis=-1, output_type=batch["label"].dtype), batch["label"])
         correct = tf.reduce_sum(tf.cast(right, tf.float32) * batch["weight"])
@@ -229,7 +232,7 @@ class TrainStep:
             return finite
 
         tf.cond(finite, branch, lambda: finite)
-        self._loss_scale.update(finite)
+        self.loss_scale.update(finite)
 
 
 class PredictStep:

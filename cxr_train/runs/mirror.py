@@ -21,7 +21,6 @@ from cxr_train.runs.layout import CONFIG_NAME, SUMS_NAME, WRITING
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 10.0
 # A checkpoint counts once its checksums are there, a run once its configuration is.
 _LAST = (SUMS_NAME, CONFIG_NAME)
 
@@ -81,15 +80,18 @@ class RunMirror:
         return present
 
     @contextlib.contextmanager
-    def pushing(self) -> Iterator[None]:
-        """Push every few seconds for the length of a block, and at its end, also a failed one.
+    def pushing(self, *, seconds: float = 10.0) -> Iterator[None]:
+        """Push regularly for the length of a block, and at its end, also a failed one.
 
         A store that does not answer for a while does not end a training; it does at the end.
+
+        Args:
+          seconds: from one push to the next.
         """
         ended = threading.Event()
 
         def look() -> None:
-            while not ended.wait(_LOOK_SECONDS):
+            while not ended.wait(seconds):
                 try:
                     self.push()
                 except DataError as error:

@@ -253,7 +253,7 @@ def test_sigterm_on_one_worker_stops_all_at_the_same_place(data, whole, tmp_path
         workers.processes[asked].send_signal(signal.SIGTERM)
         ended = [workers.wait(number) for number in range(2)]
     assert [code for code, _, _ in ended] == [0, 0], ended
-    assert "stopped and saved; go on with: " in ended[0][1]
+    assert "--resume" in ended[0][1].splitlines()[-1]
     assert len(run.rows() if (run.run_dir / "metrics.jsonl").exists() else []) < 2
     run.train("--resume")
     assert_same_bits(run, whole)
@@ -263,7 +263,7 @@ def test_sigterm_on_one_worker_stops_all_at_the_same_place(data, whole, tmp_path
 @pytest.mark.parametrize(
     ("flag", "of_chief", "of_other"),
     [
-        ("--run_dir={}/other", "error: worker 1 (127.0.0.1:", "must be on storage that all workers share"),
+        ("--run_dir={}/other", "error: worker 1 (127.0.0.1:", "config.json"),
         ("--epochs=4", "--epochs=3: differs between worker 0 and worker 1", "--epochs=4: differs between"),
     ],
 )
@@ -304,7 +304,7 @@ def test_ctrl_c_ends_a_worker_that_waits_for_the_others():
         workers.processes[0].send_signal(signal.SIGINT)
         ended, output, _ = workers.wait(0)
     assert ended == -signal.SIGINT
-    assert "waits for the others" in output
+    assert re.search(r"worker 0 .*\bof 2\b", output)
 
 
 def test_a_cluster_is_read_in_tensorflows_order(monkeypatch):
@@ -322,24 +322,24 @@ def test_a_cluster_is_read_in_tensorflows_order(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("{", "not a cluster in JSON"),
-        ("[1]", "not a cluster in JSON"),
-        ('{"cluster": {"ps": ["a:1"]}}', "names the job 'ps'"),
-        ('{"cluster": {"worker": ["a"]}}', "the address 'a'"),
-        ('{"cluster": {"worker": 2}}', "no list of addresses for 'worker'"),
-        ('{"cluster": {"worker": {"0": "a:1"}}}', "no list of addresses for 'worker'"),
-        (tf_config(["a:1", "a:1"], 0), "one address twice"),
+        ("{", "TF_CONFIG .*JSON"),
+        ("[1]", "TF_CONFIG .*JSON"),
+        ('{"cluster": {"ps": ["a:1"]}}', "job 'ps'"),
+        ('{"cluster": {"worker": ["a"]}}', "address 'a'"),
+        ('{"cluster": {"worker": 2}}', "list .*'worker'"),
+        ('{"cluster": {"worker": {"0": "a:1"}}}', "list .*'worker'"),
+        (tf_config(["a:1", "a:1"], 0), "address 'a:1' twice"),
         (tf_config(["a:1", "b:1"], 2), "task 2 of job 'worker'"),
         ('{"cluster": {"worker": ["a:1"]}}', "task None of job None"),
     ],
 )
 def test_a_wrong_tf_config_is_one_clear_line(monkeypatch, text, expected):
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(UsageError, match=re.escape(expected)):
+    with pytest.raises(UsageError, match=expected):
         read_cluster()
 
 
 def test_multiworker_without_tf_config_says_what_to_set(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(UsageError, match="--strategy=multiworker: TF_CONFIG is not set; start each worker"):
+    with pytest.raises(UsageError, match="--strategy=multiworker: .*TF_CONFIG"):
         choose_placement("multiworker", "float32", "off")

@@ -22,7 +22,7 @@ def test_steps_are_two_numbers_the_lower_one_first():
 
 @pytest.mark.parametrize("text", ["10", "10:10", "5:3", "a:b", "-1:3", "1:2:3", ":4"])
 def test_anything_else_is_a_mistake_of_the_user(text):
-    with pytest.raises(UsageError, match=f"--profile_steps={text}: write"):
+    with pytest.raises(UsageError, match=f"--profile_steps={text}: .*10:20"):
         parse_steps(text)
 
 
@@ -51,7 +51,7 @@ def test_a_run_leaves_a_trace_of_exactly_these_steps(tiny, tmp_path, caplog):
 
 
 def test_steps_that_the_run_does_not_have_are_a_mistake_of_the_user(tiny, manifest, tmp_path):
-    with pytest.raises(UsageError, match="--profile_steps=10:20: the run has the steps 0 to 9"):
+    with pytest.raises(UsageError, match=r"--profile_steps=10:20: .*\b0 to 9\b"):
         make_trainer(manifest, tmp_path, epochs=2, profile_steps="10:20")
 
 

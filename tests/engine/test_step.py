@@ -86,7 +86,7 @@ def test_on_one_device_the_compiled_step_updates_every_variable_in_place():
     optimizer = lambda: keras.optimizers.Adam(1e-3)  # noqa: E731
     model, step, _ = train(one(), batches(1), compile=True, optimizer=optimizer, batch_norm=True)
     batch = {key: tf.constant(value) for key, value in batches(1)[0].items()}
-    program = step._compiled_step.experimental_get_compiler_ir(batch, None)
+    program = step.compiled_step.experimental_get_compiler_ir(batch, None)
     header = program(stage="hlo").partition("entry_computation_layout")[0]
     # Weights and BatchNorm statistics, two moments of each weight, and the number of the step.
     written = len(model.variables) + 2 * len(model.trainable_variables) + 1
@@ -121,14 +121,14 @@ def test_overflow_on_either_replica_skips_the_step_and_halves_the_scale(replica,
     for variable, weight in zip(model.variables, expected, strict=True):
         for copy in strategy.experimental_local_results(variable.value):
             np.testing.assert_array_equal(copy.numpy(), weight)
-    assert step._loss_scale.scale.numpy() == 2.0**14
-    assert step._loss_scale.skipped_steps.numpy() == 1
+    assert step.loss_scale.scale.numpy() == 2.0**14
+    assert step.loss_scale.skipped_steps.numpy() == 1
 
 
 def test_float16_survives_a_start_scale_that_overflows():
     items = batches(1) * 30
     model, step, _ = train(one(), items, policy="mixed_float16", scale=lambda: LossScale(2.0**24))
-    assert 0 < int(step._loss_scale.skipped_steps) < 30
+    assert 0 < int(step.loss_scale.skipped_steps) < 30
     start = tiny_model("mixed_float16").get_weights()
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
     assert any((weight != before).any() for weight, before in zip(model.get_weights(), start, strict=True))

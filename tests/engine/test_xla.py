@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -55,8 +56,7 @@ def test_auto_says_so_in_one_line_and_trains_on_the_same_batches(manifest, tmp_p
     with caplog.at_level(logging.INFO, "cxr_train"):
         run.run(StopRequest())
     (line,) = [line for line in caplog.messages if line.startswith("xla: ")]
-    assert line.startswith("xla: off (auto: XLA cannot compile this network on this device: ")
-    assert "AsString" in line
+    assert re.match(r"xla: off \(auto: .*AsString", line)
     plain = trainer(manifest, tmp_path / "off", compile=False)
     plain.run(StopRequest())
     for variable, expected in zip(run.model.variables, plain.model.variables, strict=True):
@@ -65,7 +65,7 @@ def test_auto_says_so_in_one_line_and_trains_on_the_same_batches(manifest, tmp_p
 
 
 def test_on_is_one_clear_line(manifest, tmp_path):
-    with pytest.raises(CxrError, match="--xla=on: XLA cannot compile .*AsString.* use --xla=auto") as caught:
+    with pytest.raises(CxrError, match="--xla=on: .*AsString.*--xla=auto") as caught:
         trainer(manifest, tmp_path / "on", compile=True).run(StopRequest())
     assert "\n" not in str(caught.value)
 
@@ -73,8 +73,8 @@ def test_on_is_one_clear_line(manifest, tmp_path):
 @pytest.mark.parametrize("kind", [tf.errors.ResourceExhaustedError, tf.errors.InvalidArgumentError])
 def test_another_error_stays_itself(kind):
     placement = Placement(tf.distribute.get_strategy(), "float32", True, (Choice("xla", "on", "a GPU"),))
-    error = kind(None, None, "Out of memory while trying to allocate 12 GB")
-    with pytest.raises(kind, match="Out of memory"):
+    error = kind(None, None, "allocating 12 GB")
+    with pytest.raises(kind, match="12 GB"):
         go_on_uncompiled(error, placement)
 
 
@@ -100,16 +100,15 @@ def test_an_evaluation_goes_on_without_xla(manifest, run_dir, caplog):
         with caplog.at_level(logging.INFO, "cxr_train"):
             found.append(evaluator.evaluate_split(*arguments, batch_size=2, options=options))
     assert found[0] == found[1]
-    lines = [line for line in caplog.messages if line.startswith("xla: ")]
-    assert len(lines) == 1
-    assert "xla: off (auto: XLA cannot compile this network on this device: " in lines[0]
+    (line,) = [line for line in caplog.messages if line.startswith("xla: ")]
+    assert re.match(r"xla: off \(auto: .*AsString", line)
 
 
 def test_a_prediction_goes_on_without_xla(run_dir, capfd, caplog, monkeypatch):
     Image.linear_gradient("L").save(run_dir / "x.png")
     files = [ImageFile("x.png", str(run_dir / "x.png"))]
     plain = predictor.predict_files(files, run_dir, xla="off")
-    with pytest.raises(CxrError, match="--xla=on: XLA cannot compile .*AsString"):
+    with pytest.raises(CxrError, match="--xla=on: .*AsString"):
         predictor.predict_files(files, run_dir, xla="on")
 
     def on_a_gpu(*arguments: str) -> Placement:

@@ -37,14 +37,12 @@ def test_loss_falls_on_a_fixed_batch_without_xla():
 
 
 def test_an_unknown_backbone_lists_the_ten():
-    with pytest.raises(
-        UsageError, match="--backbone=resnet: unknown backbone; choose one of mobilenet_v2, vgg16"
-    ):
+    with pytest.raises(UsageError, match="--backbone=resnet: .*mobilenet_v2, vgg16"):
         build_backbone("resnet", 64, "none")
 
 
 def test_a_too_small_image_names_the_least():
-    with pytest.raises(UsageError, match="--image_size=64: xception needs at least 71x71 pixels"):
+    with pytest.raises(UsageError, match="--image_size=64: xception .*71x71"):
         build_backbone("xception", 64, "none")
 
 
@@ -61,9 +59,7 @@ def test_weights_round_trip(tmp_path):
 def test_weights_of_another_architecture_are_refused_in_one_line(tmp_path):
     path = tmp_path / "vgg.weights.h5"
     build_backbone("vgg16", 32, "none").save_weights(path)
-    with pytest.raises(
-        DataError, match="vgg.weights.h5: these are not the weights of mobilenet_v2"
-    ) as caught:
+    with pytest.raises(DataError, match=r"vgg\.weights\.h5: .*mobilenet_v2") as caught:
         build_backbone("mobilenet_v2", 32, str(path))
     assert "\n" not in str(caught.value)
 
@@ -73,15 +69,15 @@ def test_a_file_that_lacks_a_layer_is_refused_although_keras_only_warns(tmp_path
     build_backbone("mobilenet_v2", 32, "none").save_weights(path)
     with h5py.File(path, "r+") as file:
         del file["layers/batch_normalization_3/vars/2"]
-    with pytest.raises(DataError, match="part.weights.h5: these are not the weights of mobilenet_v2"):
+    with pytest.raises(DataError, match=r"part\.weights\.h5: .*mobilenet_v2"):
         build_backbone("mobilenet_v2", 32, str(path))
 
 
 def test_weights_that_are_no_file_or_no_weights_are_named(tmp_path):
-    with pytest.raises(DataError, match="nothing.h5: no such file"):
+    with pytest.raises(DataError, match=r"nothing\.h5: no such file"):
         build_backbone("mobilenet_v2", 32, str(tmp_path / "nothing.h5"))
     (tmp_path / "text.weights.h5").write_text("not HDF5")
-    with pytest.raises(DataError, match="text.weights.h5: these are not the weights of mobilenet_v2"):
+    with pytest.raises(DataError, match=r"text\.weights\.h5: .*mobilenet_v2"):
         build_backbone("mobilenet_v2", 32, str(tmp_path / "text.weights.h5"))
 
 
@@ -91,9 +87,7 @@ def test_imagenet_weights_without_network_name_the_address_and_the_place(monkeyp
 
     monkeypatch.setattr(keras.utils, "get_file", offline)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    with pytest.raises(
-        DataError, match=r"cannot download https://.*xception_.*notop\.h5; .* put it at"
-    ) as caught:
+    with pytest.raises(DataError, match=r"https://.*xception_.*notop\.h5.*--weights=FILE") as caught:
         build_backbone("xception", 96, "imagenet")
     assert str(tmp_path) in str(caught.value)
 
@@ -102,5 +96,5 @@ def test_real_pretrained_weights_load(shared):
     network = build_backbone("mobilenet_v2", 96, str(shared / "data/weights/mobilenet_v2_notop.weights.h5"))
     random = build_backbone("mobilenet_v2", 96, "none")
     assert any((a != b).any() for a, b in zip(network.get_weights(), random.get_weights(), strict=True))
-    with pytest.raises(DataError, match="not the weights of vgg16"):
+    with pytest.raises(DataError, match=r"mobilenet_v2_notop\.weights\.h5: .*vgg16"):
         build_backbone("vgg16", 96, str(shared / "data/weights/mobilenet_v2_notop.weights.h5"))

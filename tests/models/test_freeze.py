@@ -57,10 +57,10 @@ def test_a_rule_names_a_layer_and_all_before_it(rule, first_trained):
 
 def test_an_unknown_layer_is_answered_with_the_nearest_names():
     model = model_of(tf.distribute.get_strategy())
-    with pytest.raises(UsageError, match="--freeze=until:blok2_conv: .* near: block2_conv, ") as caught:
+    with pytest.raises(UsageError, match="--freeze=until:blok2_conv: .* block2_conv, ") as caught:
         layers_to_freeze(model, "until:blok2_conv")
     assert "\n" not in str(caught.value)
-    with pytest.raises(UsageError, match="no layer 'head_1'"):
+    with pytest.raises(UsageError, match="--freeze=until:head_1: "):
         layers_to_freeze(model, "until:head_1")
 
 
@@ -77,7 +77,7 @@ def test_a_step_computes_no_gradient_of_a_frozen_layer(rule, trained):
         compile=False,
         global_batch=4,
     )
-    graph = step._compiled_step.get_concrete_function(batch(), None).graph
+    graph = step.compiled_step.get_concrete_function(batch(), None).graph
     types = [operation.type for operation in graph.get_operations()]
     for backward in ("Conv2DBackpropFilter", "Conv2DBackpropInput"):
         assert types.count(backward) == trained

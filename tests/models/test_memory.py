@@ -87,8 +87,9 @@ def test_the_chosen_batch_covers_all_parts_and_says_why():
     assert chosen.value == "96"
     assert "16 images at once" in chosen.why
     few = choose_batch_size(network(), Setting(), memory_gb=gigabytes, replicas=2, images=21)
-    assert (few.value, few.why) == ("20", "the training split has 21 images")
-    with pytest.raises(UsageError, match="one image needs a device of"):
+    assert few.value == "20"
+    assert "21 images" in few.why
+    with pytest.raises(UsageError, match="--batch_size=auto: .*--memory_gb is 1e-06"):
         choose_batch_size(network(), Setting(), memory_gb=1e-6)
 
 
@@ -117,9 +118,9 @@ def test_a_memory_that_no_device_has_or_nothing_asks_for_is_refused():
     check_memory_gb(None, used=False)
     check_memory_gb(12.0, used=True)
     for value in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(UsageError, match=f"--memory_gb={value}: must be above 0 and finite"):
+        with pytest.raises(UsageError, match=f"--memory_gb={value}: "):
             check_memory_gb(value, used=True)
-    with pytest.raises(UsageError, match="--memory_gb=12.0: is for --batch_size=auto and --plan"):
+    with pytest.raises(UsageError, match="--memory_gb=12.0: .*--batch_size=auto .*--plan"):
         check_memory_gb(12.0, used=False)
 
 

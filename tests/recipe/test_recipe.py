@@ -29,34 +29,37 @@ CLASS_NAMES = ("covid", "normal", "pneumonia")
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"optimizer": "lamb"}, "--optimizer=lamb: choose one of adam, adamw, sgd"),
-        ({"schedule": "linear"}, "--schedule=linear: choose one of constant, cosine"),
-        ({"freeze": "head"}, "--freeze=head: choose none, backbone or until:LAYER"),
-        ({"label_smoothing": 1.0}, "--label_smoothing=1.0: must be in"),
-        ({"ema": -0.1}, "--ema=-0.1: must be in"),
-        ({"warmup_epochs": -1.0}, "--warmup_epochs=-1.0: must not be negative"),
-        ({"warmup_epochs": math.inf}, "--warmup_epochs=inf: must not be negative or infinite"),
-        ({"weight_decay": math.nan, "optimizer": "sgd"}, "--weight_decay=nan: must not be negative"),
-        ({"clip_norm": 0.0}, "--clip_norm=0.0: must be above 0"),
-        ({"clip_norm": math.inf}, "--clip_norm=inf: must be above 0 and finite"),
-        ({"backbone_rate_factor": 0.0}, "--backbone_rate_factor=0.0: must be above 0"),
-        ({"gradient_accumulation": 0}, "--gradient_accumulation=0: must be at least 1"),
-        ({"momentum": 0.9}, "--momentum=0.9: is for --optimizer=sgd, not adam"),
-        ({"weight_decay": 0.01}, "--weight_decay=0.01: is for --optimizer=adamw or sgd, not adam"),
+        ({"optimizer": "lamb"}, "--optimizer=lamb: .*adam, adamw, sgd"),
+        ({"schedule": "linear"}, "--schedule=linear: .*constant, cosine"),
+        ({"freeze": "head"}, "--freeze=head: .*none, backbone .*until:LAYER"),
+        ({"label_smoothing": 1.0}, "--label_smoothing=1.0: .*\\[0, 1\\)"),
+        ({"ema": -0.1}, "--ema=-0.1: .*\\[0, 1\\)"),
+        ({"warmup_epochs": -1.0}, "--warmup_epochs=-1.0: .*negative"),
+        ({"warmup_epochs": math.inf}, "--warmup_epochs=inf: .*infinite"),
+        ({"weight_decay": math.nan, "optimizer": "sgd"}, "--weight_decay=nan: "),
+        ({"clip_norm": 0.0}, "--clip_norm=0.0: .*above 0"),
+        ({"clip_norm": math.inf}, "--clip_norm=inf: .*finite"),
+        ({"backbone_rate_factor": 0.0}, "--backbone_rate_factor=0.0: .*above 0"),
+        ({"gradient_accumulation": 0}, "--gradient_accumulation=0: .*at least 1"),
+        ({"momentum": 0.9}, "--momentum=0.9: .*--optimizer=sgd, .*adam"),
+        ({"weight_decay": 0.01}, "--weight_decay=0.01: .*--optimizer=adamw .*adam"),
         ({"optimizer": "adamw"}, "--optimizer=adamw: needs --weight_decay"),
         ({"unfreeze_at_epoch": 3}, "--unfreeze_at_epoch=3: needs --freeze"),
-        ({"unfreeze_at_epoch": 1, "freeze": "backbone"}, "--unfreeze_at_epoch=1: must be at least 2"),
+        ({"unfreeze_at_epoch": 1, "freeze": "backbone"}, "--unfreeze_at_epoch=1: .*at least 2"),
         (
             {"backbone_rate_factor": 0.1, "freeze": "backbone"},
-            "--backbone_rate_factor=0.1: --freeze=backbone has no rate; add --unfreeze_at_epoch",
+            "--backbone_rate_factor=0.1: --freeze=backbone .*--unfreeze_at_epoch",
         ),
-        ({"augment": "rotation,zoom:0.1,rotation:5"}, "rotation is there twice"),
-        ({"augment": "rotation,blur"}, "'blur' is none of rotation, shift, zoom, brightness, contrast"),
-        ({"augment": "zoom:wide"}, "'wide' is no number; write zoom:0.1"),
-        ({"augment": "rotation:200"}, "rotation must be above 0 and at most 180"),
-        ({"class_weights": "covid"}, "--class_weights=covid: write none, balanced, or like covid:2"),
-        ({"class_weights": "covid:-1"}, "the weight of covid must not be negative"),
-        ({"class_weights": "covid:1,covid:2"}, "covid is there twice"),
+        (
+            {"augment": "rotation,zoom:0.1,rotation:5"},
+            "--augment=.*: rotation .*twice",
+        ),
+        ({"augment": "rotation,blur"}, "--augment=.*'blur' .*rotation, shift, zoom, brightness, contrast"),
+        ({"augment": "zoom:wide"}, "--augment=zoom:wide: 'wide' .*zoom:0.1"),
+        ({"augment": "rotation:200"}, "--augment=rotation:200: rotation .*180"),
+        ({"class_weights": "covid"}, "--class_weights=covid: .*none, balanced, .*covid:2"),
+        ({"class_weights": "covid:-1"}, "--class_weights=covid:-1: .*covid .*negative"),
+        ({"class_weights": "covid:1,covid:2"}, "--class_weights=covid:1,covid:2: covid .*twice"),
     ],
 )
 def test_a_value_that_no_run_could_use_is_one_line_that_names_its_flag(values, message):
@@ -70,16 +73,19 @@ def test_a_value_that_no_run_could_use_is_one_line_that_names_its_flag(values, m
     [
         (
             {"epochs": 3, "recipe": Recipe(freeze="backbone", unfreeze_at_epoch=4)},
-            "--unfreeze_at_epoch=4: the last epoch is --epochs=3",
+            "--unfreeze_at_epoch=4: .*--epochs=3",
         ),
         (
             {"epochs": 3, "recipe": Recipe(warmup_epochs=3.0)},
-            "--warmup_epochs=3.0: must be less than --epochs=3",
+            "--warmup_epochs=3.0: .*--epochs=3",
         ),
-        ({"dropout_after": "head_1"}, "--dropout_after=head_1: needs a --dropout above 0"),
-        ({"epochs": 10**20}, "--epochs=100000000000000000000: must be at most"),
-        ({"seed": 2**32}, "--seed=4294967296: must be at most"),
-        ({"deterministic": True, "read": ReadOptions(data_service="grpc://a:1")}, "leave out --data_service"),
+        ({"dropout_after": "head_1"}, "--dropout_after=head_1: .*--dropout"),
+        ({"epochs": 10**20}, "--epochs=100000000000000000000: .*at most"),
+        ({"seed": 2**32}, "--seed=4294967296: .*4294967295"),
+        (
+            {"deterministic": True, "read": ReadOptions(data_service="grpc://a:1")},
+            "--deterministic.*data_service",
+        ),
     ],
 )
 def test_a_value_of_no_effect_beside_the_others_is_one_line_that_names_its_flag(values, message):
@@ -91,10 +97,10 @@ def test_a_value_of_no_effect_beside_the_others_is_one_line_that_names_its_flag(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"max_bad_records": 3}, "--max_bad_records=3: needs --on_bad_record=skip"),
-        ({"cache_dir": "there", "cache": "none"}, "--cache_dir=there: is for --cache=disk"),
-        ({"shuffle_mb": 3, "reader": "indexed"}, "--shuffle_mb=3: is for --reader=stream"),
-        ({"verify": "never", "reader": "stream"}, "--verify=never: streams are always checked"),
+        ({"max_bad_records": 3}, "--max_bad_records=3: .*--on_bad_record=skip"),
+        ({"cache_dir": "there", "cache": "none"}, "--cache_dir=there: .*--cache=disk"),
+        ({"shuffle_mb": 3, "reader": "indexed"}, "--shuffle_mb=3: .*--reader=stream"),
+        ({"verify": "never", "reader": "stream"}, "--verify=never: .*stream"),
     ],
 )
 def test_a_flag_of_reading_without_effect_is_refused(values, message):
@@ -216,7 +222,7 @@ def test_class_weights_balance_the_training_images_or_are_named():
     assert np.average(balanced, weights=list(images.values())) == pytest.approx(1)
     assert resolve_class_weights("none", CLASS_NAMES, images) == ()
     assert resolve_class_weights("normal:0.5", CLASS_NAMES, images) == (1.0, 0.5, 1.0)
-    with pytest.raises(UsageError, match="no class 'healthy'; there are covid, normal, pneumonia"):
+    with pytest.raises(UsageError, match="--class_weights=.*'healthy'.*covid, normal, pneumonia"):
         resolve_class_weights("healthy:1", CLASS_NAMES, images)
-    with pytest.raises(UsageError, match="some class must weigh more than 0"):
+    with pytest.raises(UsageError, match="--class_weights=covid:0,normal:0,pneumonia:0: "):
         resolve_class_weights("covid:0,normal:0,pneumonia:0", CLASS_NAMES, images)

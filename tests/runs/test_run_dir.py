@@ -23,7 +23,7 @@ def test_a_run_and_its_data_may_be_moved_but_not_exchanged(tmp_path):
     shutil.move(began, moved)
     before = open_run_dir(moved, resume=True)
     check_resumed(config(moved / "data", moved), before)
-    with pytest.raises(DataError, match=f"{other} is not the data that {moved} was started on"):
+    with pytest.raises(DataError, match=f"--resume: {other} .*{moved}/manifest.json"):
         check_resumed(config(other, moved), before)
-    with pytest.raises(UsageError, match="has --batch_size=32, not 4"):
+    with pytest.raises(UsageError, match="--resume: .*--batch_size=32, .*4; .*--flagfile="):
         check_resumed(config(moved / "data", moved, batch_size=4), before)
