@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 # A host call lasts about this long: short enough to answer a signal and to move the
 # progress bar, long enough that the host's share is nothing.
 _SECONDS_PER_CALL = 2.0
-_MOST_STEPS_PER_CALL = 200
+MOST_STEPS_PER_CALL = 200
 
 
 class Trainer:
@@ -51,6 +51,7 @@ class Trainer:
 
     Attributes:
       placement: where it trains; without XLA once that could not compile the network.
+      training: the model with its step, optimizer and average.
       model: what is trained.
       train_step: its step.
       checkpoints: its states.
@@ -75,17 +76,17 @@ class Trainer:
         if split := config.held_out_validation:
             manifest.shards_of(split)
             self._monitor.check(manifest.class_counts(split), split)
-        self._training = assemble_training(config, manifest, placement, self._steps_per_epoch)
-        self.model = self._training.model
-        self.train_step = self._training.step
+        self.training = assemble_training(config, manifest, placement, self._steps_per_epoch)
+        self.model = self.training.model
+        self.train_step = self.training.step
         self._predict_step = PredictStep(self.model, placement)
         self.checkpoints = Checkpoints(
             layout.checkpoints,
             self.model,
-            self._training.optimizer,
-            self._training.loss_scale,
-            self._training.average,
-            replica_values=self._training.replica_values,
+            self.training.optimizer,
+            self.training.loss_scale,
+            self.training.average,
+            replica_values=self.training.replica_values,
             writes=writes,
             monitor=self._monitor,
             best_model=layout.best_model,
@@ -110,7 +111,7 @@ class Trainer:
             f"{self._steps_per_epoch:,} steps of {self._config.batch_size} an epoch, "
             f"{self.placement.replicas} replica(s)"
         )
-        notes = list(self._training.notes)
+        notes = list(self.training.notes)
         if self._config.held_out_validation is None:
             notes.append(
                 f"no validation: --train_on={self._config.train_split} trains on it; {BEST_NAME} is the "
@@ -157,7 +158,7 @@ class Trainer:
           CxrError: the loss is not finite; the last saved state stays.
           DataError: a record is damaged.
         """
-        iterator = self._batches()
+        iterator = self.batches()
         try:
             while not self._is_complete():
                 self._unfreeze_if_due()
@@ -168,9 +169,9 @@ class Trainer:
                 except tf.errors.OpError as error:
                     self._go_on_uncompiled(error)
                     # The failed call had taken a batch.
-                    iterator = self._batches()
+                    iterator = self.batches()
                     continue
-                self._training.replica_values.average()
+                self.training.replica_values.average()
                 self._end_epoch(clock, stop)
         except Stopped:
             if not self.checkpoints.is_saved:
@@ -180,7 +181,7 @@ class Trainer:
     def _go_on_uncompiled(self, error: tf.errors.OpError) -> None:
         self.placement, choice = go_on_uncompiled(error, self.placement)
         logger.info("%s", choice)
-        self._training.step.retrace(compile=False)
+        self.training.step.retrace(compile=False)
         self._predict_step = PredictStep(self.model, self.placement)
 
     def _is_complete(self) -> bool:
@@ -192,7 +193,7 @@ class Trainer:
             return True
         return epoch >= self._config.epochs
 
-    def _batches(self) -> Any:
+    def batches(self) -> Any:
         """Return one iterator over all batches from the present position to the last epoch's end."""
         epoch, step = self.checkpoints.position
         if epoch >= self._config.epochs:
@@ -275,7 +276,7 @@ class Trainer:
             for each in (clock, self.clock):
                 each.add(records, seconds, self._flops_per_image)
             wanted = int(_SECONDS_PER_CALL * len(records.loss) / self.placement.largest(seconds))
-            self._steps_per_call = min(max(wanted, 1), _MOST_STEPS_PER_CALL)
+            self._steps_per_call = min(max(wanted, 1), MOST_STEPS_PER_CALL)
         self._advance(records)
         if not math.isfinite(records.loss[-1]):
             raise diverged.keep_evidence(
@@ -292,7 +293,7 @@ class Trainer:
         epoch, _ = self.checkpoints.position
         due = self._config.recipe.unfreeze_at_epoch
         if due is not None and epoch + 1 >= due and not self._unfrozen:
-            self._training.unfreeze(compile=self.placement.compile)
+            self.training.unfreeze(compile=self.placement.compile)
             self._unfrozen = True
             self._compiled = False
             self._steps_per_call = 1
@@ -313,11 +314,11 @@ class Trainer:
     def _end_epoch(self, clock: Clock, stop: StopRequest) -> None:
         """Evaluate, keep the best model, write the epoch's row, and save."""
         epoch, _ = self.checkpoints.position
-        average = self._training.average
+        average = self.training.average
         with average.in_place() if average else contextlib.nullcontext():
             validation = self._validate(stop)
             self._keep_model(epoch + 1, validation)
-        skipped = int(self._training.loss_scale.skipped_steps.numpy())
+        skipped = int(self.training.loss_scale.skipped_steps.numpy())
         sums = self.checkpoints.sums.numpy()
         self._outputs.add_row(epoch_row.make(epoch + 1, sums, clock, validation, skipped_steps=skipped))
         self.checkpoints.epoch.assign(epoch + 1)

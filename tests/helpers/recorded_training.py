@@ -15,16 +15,17 @@ import tensorflow as tf
 import tiny
 
 from cxr_train import main
-from cxr_train.engine.step import PredictStep, TrainStep
+from cxr_train.engine import step
+from cxr_train.engine.step import PredictStep
 from cxr_train.loop import trainer
 from cxr_train.models import backbones
 
-record, step_seconds, trainer._MOST_STEPS_PER_CALL = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+record, step_seconds, trainer.MOST_STEPS_PER_CALL = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
 del sys.argv[1:4]
 for name, build in {"tiny": tiny.with_batch_norm, "tiny_plain": tiny.plain}.items():
     backbones.BACKBONES[name] = tiny.backbone(name, build)
 file = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-plain_step, plain_predict = TrainStep._step, PredictStep.__call__
+plain_steps, plain_predict = step.take_steps, PredictStep.__call__
 
 
 def write(number: np.ndarray, index: np.ndarray) -> None:
@@ -32,11 +33,14 @@ def write(number: np.ndarray, index: np.ndarray) -> None:
     os.write(file, f"step {number} {' '.join(map(str, index))}\n".encode())
 
 
-def recorded_step(self, batch, step):
-    sums = plain_step(self, batch, step)
-    (index,) = self._strategy.experimental_local_results(batch["index"])
-    tf.numpy_function(write, [self._optimizer.iterations.value, index], [])
-    return sums
+def recorded_steps(take, *arguments, updated):
+    def recorded(batch, number):
+        sums = take(batch, number)
+        (index,) = getattr(batch["index"], "values", [batch["index"]])  # the one replica's part
+        tf.numpy_function(write, [updated, index], [])
+        return sums
+
+    return plain_steps(recorded, *arguments, updated=updated)
 
 
 def recorded_predict(self, batch):
@@ -45,6 +49,6 @@ def recorded_predict(self, batch):
     return plain_predict(self, batch)
 
 
-TrainStep._step = recorded_step
+step.take_steps = recorded_steps
 PredictStep.__call__ = recorded_predict
 main.console_main()

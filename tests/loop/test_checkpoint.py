@@ -17,9 +17,9 @@ from cxr_train.recipe.loss_scale import LossScale
 from cxr_train.runs.monitor import Monitor
 
 
-def make(directory, width: int = 2, keep: int = 3) -> tuple[Checkpoints, keras.Model]:
+def make(directory, width: int = 2, keep: int = 3, optimizer=None) -> tuple[Checkpoints, keras.Model]:
     model = keras.Sequential([keras.Input([3]), keras.layers.Dense(width)])
-    optimizer = keras.optimizers.Adam()
+    optimizer = optimizer or keras.optimizers.Adam()
     optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(
         directory / "checkpoints",
@@ -68,7 +68,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, name, dama
     damage(tmp_path / "checkpoints/ckpt-00003" / name)
     checkpoints, model = make(tmp_path)
     (warning,) = checkpoints.restore()
-    assert "ckpt-00003 is passed over" in warning
+    assert "ckpt-00003" in warning
     # With one digest changed, it is the file that seems to be.
     assert name in warning or "SHA256SUMS" in warning or damage is flip
     assert checkpoints.position == (0, 2)
@@ -82,7 +82,7 @@ def test_with_every_checkpoint_damaged_the_run_says_so(tmp_path):
     save_three(tmp_path)
     for path in (tmp_path / "checkpoints").glob("*/state.index"):
         flip(path)
-    with pytest.raises(DataError, match=r"ckpt-00003 is passed over.*ckpt-00001.*choose another --run_dir"):
+    with pytest.raises(DataError, match=r"ckpt-00003 .*ckpt-00001.*--run_dir"):
         make(tmp_path)[0].restore()
 
 
@@ -91,7 +91,7 @@ def test_without_its_best_model_a_state_is_still_good(tmp_path):
     flip(tmp_path / "checkpoints/ckpt-00003/best.keras")
     checkpoints, model = make(tmp_path)
     (warning,) = checkpoints.restore()
-    assert "the best epoch is picked from here on" in warning
+    assert "ckpt-00003: best.keras" in warning
     assert checkpoints.position == (0, 3)
     assert checkpoints.best.numpy() == np.inf
     assert not (tmp_path / "best.keras").exists()
@@ -100,7 +100,7 @@ def test_without_its_best_model_a_state_is_still_good(tmp_path):
 
 def test_another_network_is_no_damage(tmp_path):
     save_three(tmp_path)
-    with pytest.raises(DataError, match="cannot restore .*ckpt-00003"):
+    with pytest.raises(DataError, match="ckpt-00003: "):
         make(tmp_path, width=5)[0].restore()
 
 
@@ -123,10 +123,8 @@ def test_a_full_disk_is_one_clear_line_and_costs_no_earlier_state(tmp_path, monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_seal", full)
-    with pytest.raises(
-        CxrError, match=r"cannot save .*ckpt-00004: .*No space.*last saved state is .*ckpt-00003"
-    ):
+    monkeypatch.setattr(checkpoint, "publish", full)
+    with pytest.raises(CxrError, match=r"ckpt-00004: .*Errno 28.*ckpt-00003"):
         checkpoints.save()
     assert make(tmp_path)[0].restore() == []
 
@@ -175,12 +173,11 @@ def test_killed_at_any_moment_the_last_state_saved_is_whole(tmp_path):
 
 
 def test_what_is_restored_goes_to_the_optimizer_too(tmp_path):
-    checkpoints, model = make(tmp_path)
-    optimizer_state = checkpoints._checkpoint.optimizer
-    for variable in optimizer_state:
+    saved, restored = keras.optimizers.Adam(), keras.optimizers.Adam()
+    checkpoints, model = make(tmp_path, optimizer=saved)
+    for variable in saved.variables:
         variable.assign(tf.ones_like(variable))
     checkpoints.save()
-    again, _ = make(tmp_path)
-    again.restore()
-    assert all((variable.numpy() == 1).all() for variable in again._checkpoint.optimizer)
-    assert len(optimizer_state) > 2 * len(model.trainable_variables)
+    make(tmp_path, optimizer=restored)[0].restore()
+    assert all((variable.numpy() == 1).all() for variable in restored.variables)
+    assert len(saved.variables) > 2 * len(model.trainable_variables)

@@ -43,12 +43,9 @@ def test_train_stop_resume_and_evaluate(data, tmp_path):
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
-    assert "precision: float32 (auto: a CPU gains little from 16 bits)" in output
+    assert "precision: float32 (auto: " in output
     told = output.strip().splitlines()[-1]
-    assert (
-        told
-        == f"stopped and saved; go on with: python -m cxr_train.main --flagfile={run_dir}/flags.txt --resume"
-    )
+    assert told.endswith(f": python -m cxr_train.main --flagfile={run_dir}/flags.txt --resume")
 
     epochs = len((run_dir / "metrics.jsonl").read_text().splitlines()) + 1
     resumed = run(
@@ -73,7 +70,7 @@ def test_train_stop_resume_and_evaluate(data, tmp_path):
     assert trained["loss"] == pytest.approx(min(row["validation"]["loss"] for row in rows), rel=1e-4)
 
     again = run(f"--data={data}", f"--run_dir={run_dir}")
-    assert_one_clear_line(again, 2, f"--run_dir={run_dir}: holds a run already; pass --resume")
+    assert_one_clear_line(again, 2, f"--run_dir={run_dir}: ", "--resume")
     other = run(f"--flagfile={run_dir}/flags.txt", "--resume", "--batch_size=2", fixed=False)
     assert_one_clear_line(other, 2, "--batch_size=4, not 2", "--flagfile=")
 
@@ -81,12 +78,12 @@ def test_train_stop_resume_and_evaluate(data, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--backbone=resnet"], ["--backbone=resnet: unknown backbone; choose one of mobilenet_v2"]),
+        (["--backbone=resnet"], ["--backbone=resnet: ", "mobilenet_v2"]),
         (["--epochs=0"], ["--epochs=0"]),
         (["--no_such_flag"], ["no_such_flag"]),
         (["--head=128x32"], ["--head=128x32"]),
-        (["--learning_rate=inf"], ["--learning_rate=inf: must be above 0 and finite"]),
-        (["--resume", "--run_dir="], ["--resume: say by --run_dir which run is to go on"]),
+        (["--learning_rate=inf"], ["--learning_rate=inf: ", "finite"]),
+        (["--resume", "--run_dir="], ["--resume: ", "--run_dir"]),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(tmp_path, arguments, parts):
@@ -131,4 +128,4 @@ def test_damaged_data_is_named(tmp_path, damage):
 
 def test_evaluating_a_folder_that_is_no_run_is_named(tmp_path):
     result = run(f"--run_dir={tmp_path}", module="cxr_train.evaluate", fixed=False)
-    assert_one_clear_line(result, 1, f"{tmp_path} is not a run directory")
+    assert_one_clear_line(result, 1, str(tmp_path), "config.json")
