@@ -55,7 +55,9 @@ class PatientBootstrap:
           ValueError: a name is empty; images of unknown patients are not of one patient.
         """
         if "" in groups:
-            raise ValueError("an image of an unknown patient needs a name of its own")
+            raise ValueError(
+                f"groups[{list(groups).index('')}] is empty: an image of no known patient needs its own name"
+            )
         numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
         return cls([numbers[group] for group in groups], resamples=resamples, seed=seed)
 

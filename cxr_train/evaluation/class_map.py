@@ -91,7 +91,8 @@ def map_classes(theirs: Sequence[str], ours: Sequence[str], names: Mapping[str, 
             )
         index_of.append(_DROPPED if our == DROP else ours.index(our))
     if all(index == _DROPPED for index in index_of):
-        raise UsageError("--class_map leaves all classes out")
+        entries = ",".join(f"{their}:{our}" for their, our in names.items())
+        raise UsageError(f"--class_map={entries}: leaves all classes out; keep one of {_list(theirs)}")
     return ClassMap(np.array(index_of, np.int64), tuple(theirs), tuple(ours))
 
 

@@ -5,6 +5,7 @@ bootstrap draws the same patients for both models, and gives the difference of e
 interval.
 """
 
+import collections
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,9 @@ def align(first: NamedPredictions, second: NamedPredictions) -> NamedPredictions
             f"{first.source} {', '.join(first.class_names)}: not comparable"
         )
     for one in (first, second):
-        if len(set(one.ids)) != len(one.ids):
-            raise DataError(f"{one.source} has two images of one id: they cannot be matched")
+        repeated = [name for name, images in collections.Counter(one.ids).items() if images > 1]
+        if repeated:
+            raise DataError(f"{one.source} has the id {repeated[0]} several times: they cannot be matched")
     row_of = {name: row for row, name in enumerate(second.ids)}
     missing = [name for name in first.ids if name not in row_of]
     extra = len(second.ids) - (len(first.ids) - len(missing))

@@ -112,8 +112,8 @@ def export_model(
         difference = float(np.abs(found - expected).max())
         if not difference <= tolerance:
             raise CxrError(
-                f"the export says something else than the model: a probability differs by {difference:.2g}, "
-                f"more than {tolerance:g}; nothing was written"
+                f"--output={output}: the export says something else than the model: a probability differs by "
+                f"{difference:.2g}, more than {tolerance:g}; nothing was written"
             )
         if output.is_dir():
             shutil.rmtree(output)

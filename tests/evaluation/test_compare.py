@@ -66,18 +66,16 @@ def test_a_run_against_itself_differs_in_nothing():
 def test_other_images_labels_and_classes_are_refused():
     one = predictions()
     others = {
-        "1 and 1 are in one alone, as a/0.png; evaluate both": {"ids": ("new.png", *one.ids[1:])},
-        "0 and 1 are in one alone, as extra": {
+        "1 and 1 .* a/0.png; ": {"ids": ("new.png", *one.ids[1:])},
+        "0 and 1 .* extra; ": {
             "ids": (*one.ids, "extra"),
             "groups": (*one.groups, "g"),
             "labels": np.append(one.labels, 0),
             "probabilities": np.concatenate([one.probabilities, one.probabilities[:1]]),
         },
-        "disagree about the label of 1 images, as a/0.png: covid and normal": {
-            "labels": np.array([1, *one.labels[1:]])
-        },
-        "has the classes a, b, c": {"class_names": ("a", "b", "c")},
-        "two images of one id": {"ids": (one.ids[1], *one.ids[1:])},
+        "1 images, as a/0.png: covid and normal": {"labels": np.array([1, *one.labels[1:]])},
+        "classes a, b, c, ": {"class_names": ("a", "b", "c")},
+        f"run0 .*id {one.ids[1]} ": {"ids": (one.ids[1], *one.ids[1:])},
     }
     for message, changes in others.items():
         with pytest.raises(DataError, match=message):
@@ -99,11 +97,11 @@ def test_predictions_survive_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not a file of predictions"),
-        ("path,label\n", "not a file of predictions: its first line is 'path,label'"),
-        ("id,group,label,predicted,p_a,p_b\nx,x,a,a,0.5\n", "line 2 is damaged"),
-        ("id,group,label,predicted,p_a,p_b\nx,x,c,a,0.5,0.5\n", "line 2 is damaged"),
-        ("id,group,label,predicted,p_a,p_b\nx,x,a,a,0.5,half\n", "line 2 is damaged"),
+        ("", "p.csv .*''$"),
+        ("path,label\n", "p.csv .*'path,label'$"),
+        ("id,group,label,predicted,p_a,p_b\nx,x,a,a,0.5\n", "p.csv line 2 "),
+        ("id,group,label,predicted,p_a,p_b\nx,x,c,a,0.5,0.5\n", "p.csv line 2 "),
+        ("id,group,label,predicted,p_a,p_b\nx,x,a,a,0.5,half\n", "p.csv line 2 "),
     ],
 )
 def test_damaged_predictions_are_named(tmp_path, text, message):

@@ -72,25 +72,23 @@ def test_what_is_written_is_what_the_model_says(manifest, tmp_path):
     at = [found["thresholds"]["per_class"]["covid"] for found in (first, second)]
     assert at[0]["threshold"] == at[1]["threshold"]
     assert at[0]["sensitivity"] >= 0.9
-    assert "these very images: it flatters" in text.evaluation_table(first)
+    assert "flatters" in text.evaluation_table(first)
     assert "flatters" not in text.evaluation_table(second)
 
 
 def test_the_temperature_is_that_of_the_runs_validation_split(manifest, tmp_path):
     run_dir = tmp_path / "run"
     model = make_run(run_dir, manifest)
-    with pytest.raises(
-        DataError, match="no predictions of its validation split by its best model; python -m"
-    ):
+    with pytest.raises(DataError, match=f"cxr_train.evaluate --run_dir={run_dir} --split=validation"):
         fitted_temperature(run_dir, "validation")
     told = evaluate(run_dir, manifest, model, "validation")["calibration"]["temperature"]
     assert fitted_temperature(run_dir, "validation") == pytest.approx(told)
-    with pytest.raises(DataError, match="was trained on its validation split"):
+    with pytest.raises(DataError, match=f"{run_dir} .*trained .*validation split"):
         fitted_temperature(run_dir, None)
     stored = stored_predictions(run_dir, "validation")
     right = dataclasses.replace(stored, probabilities=np.eye(3)[stored.labels] * 0.4 + 0.2)
     write_predictions(run_dir / "predictions_validation.csv", right)
-    with pytest.raises(DataError, match="none is the best, since every image is right"):
+    with pytest.raises(DataError, match=f"{run_dir} .*every image"):
         fitted_temperature(run_dir, "validation")
 
 
@@ -103,7 +101,7 @@ def test_a_temperature_at_the_end_of_the_search_is_none(manifest, tmp_path):
     assert found["calibration"]["temperature"] is None
     assert found["calibration"]["calibrated"] is None
     assert found["calibration"]["fitted_on"] == "validation"
-    assert "no temperature: on validation none is the best" in text.evaluation_table(found)
+    assert "no temperature: on validation " in text.evaluation_table(found)
 
 
 def test_the_mean_says_what_it_leaves_out(manifest, tmp_path):
@@ -114,7 +112,7 @@ def test_the_mean_says_what_it_leaves_out(manifest, tmp_path):
     )
     found = evaluate(tmp_path / "run", theirs, model, "all")
     assert found["left_out"]["sensitivity"] == ["pneumonia"]
-    assert "macro sensitivity is without pneumonia, for which it is undefined" in text.evaluation_table(found)
+    assert "sensitivity is without pneumonia" in text.evaluation_table(found)
 
 
 def test_other_data_has_a_place_of_its_own(manifest, tmp_path):
@@ -126,7 +124,7 @@ def test_other_data_has_a_place_of_its_own(manifest, tmp_path):
     assert str(stored.place_of(run_dir, theirs, named=True)) == "external/hospital"
     above = dataclasses.replace(theirs, directory=str(tmp_path / "a" / "hospital" / "x" / ".."))
     assert str(stored.place_of(run_dir, above, named=True)) == "external/hospital"
-    with pytest.raises(DataError, match="a/hospital is not the data .* any more: name it with --data"):
+    with pytest.raises(DataError, match=f"a/hospital .*{run_dir} .*--data"):
         stored.place_of(run_dir, theirs, named=False)
 
 
@@ -138,9 +136,7 @@ def test_the_numbers_of_one_hospital_do_not_replace_those_of_another(manifest, t
     stored.refuse_to_replace(run_dir, "test", run_dir, moved)
     stored.refuse_to_replace(run_dir, "never_evaluated", run_dir, manifest)
     one = dataclasses.replace(moved, seed=9)
-    with pytest.raises(
-        UsageError, match="run: metrics_test.json there is of .*, not of /moved: give .*--output"
-    ):
+    with pytest.raises(UsageError, match=r"run: metrics_test\.json .*/moved: .*--output"):
         stored.refuse_to_replace(run_dir, "test", run_dir, one)
     for output in (run_dir / "config.json", run_dir / "config.json" / "below"):
         with pytest.raises(UsageError, match=f"--output={output}"):
@@ -149,9 +145,9 @@ def test_the_numbers_of_one_hospital_do_not_replace_those_of_another(manifest, t
 
 def test_the_run_directory_itself_is_for_all_of_its_own_data(manifest):
     stored.refuse_in_the_run(manifest, own=True, class_map={})
-    with pytest.raises(UsageError, match="--output: the run directory is for its own data, not for"):
+    with pytest.raises(UsageError, match=f"--output: .*{manifest.directory}"):
         stored.refuse_in_the_run(manifest, own=False, class_map={})
-    with pytest.raises(UsageError, match="--class_map: is for other data; .* --output"):
+    with pytest.raises(UsageError, match="--class_map: .*--output"):
         stored.refuse_in_the_run(manifest, own=True, class_map={"covid": "-"})
 
 
@@ -161,7 +157,7 @@ def test_predictions_of_an_earlier_model_are_not_compared_with(manifest, tmp_pat
     found = evaluate(tmp_path / "one", manifest, ours, "test", compare=tmp_path / "two")
     assert found["comparison"]["other"].endswith("two/predictions_test.csv")
     ours.save(tmp_path / "two" / "best.keras")
-    with pytest.raises(DataError, match="two/predictions_test.csv is of an earlier best.keras of that run"):
+    with pytest.raises(DataError, match=r"two/predictions_test\.csv .*best\.keras"):
         evaluate(tmp_path / "one", manifest, ours, "test", compare=tmp_path / "two")
 
 
@@ -176,8 +172,8 @@ def test_predictions_of_another_model_are_not_used(manifest, tmp_path):
     assert stored_predictions(run_dir, "validation") is None
     found = evaluate(run_dir, manifest, model, "test")
     assert found["calibration"]["temperature"] is None
-    assert "no temperature, for want of predictions" in text.evaluation_table(found)
-    with pytest.raises(UsageError, match="--at_sensitivity: .* no predictions of it: evaluate that first"):
+    assert "no temperature, " in text.evaluation_table(found)
+    with pytest.raises(UsageError, match="--at_sensitivity: .*validation"):
         evaluate(run_dir, manifest, model, "test", at_sensitivity=0.9)
 
 
@@ -185,7 +181,7 @@ def test_evaluating_the_training_split_says_so(manifest, tmp_path):
     model = make_run(tmp_path / "run", manifest)
     found = evaluate(tmp_path / "run", manifest, model, "train")
     assert found["seen_in_training"]
-    assert "was trained on these images" in text.evaluation_table(found)
+    assert "trained on these images" in text.evaluation_table(found)
 
 
 class TestClassMap:
@@ -204,14 +200,14 @@ class TestClassMap:
         ("theirs", "names", "error", "message"),
         [
             (("covid", "sick"), {}, DataError, "class sick .* --class_map=sick:CLASS, .* --class_map=sick:-"),
-            (("covid",), {"sick": "covid"}, UsageError, "--class_map=sick:covid: the data has no class sick"),
+            (("covid",), {"sick": "covid"}, UsageError, "--class_map=sick:covid: .*class sick, .*covid"),
             (
                 ("sick",),
                 {"sick": "ill"},
                 UsageError,
-                "--class_map=sick:ill: the model has no class ill, only",
+                "--class_map=sick:ill: .*class ill, .*covid",
             ),
-            (("covid",), {"covid": "-"}, UsageError, "leaves all classes out"),
+            (("covid",), {"covid": "-"}, UsageError, "--class_map=covid:-: "),
         ],
     )
     def test_what_does_not_fit_is_named(self, theirs, names, error, message):
@@ -228,11 +224,11 @@ class TestClassMap:
 def test_data_of_another_size_or_kernel_is_refused(manifest, tmp_path):
     make_run(tmp_path / "run", manifest)
     for changes, message in (
-        ({"size": 16}, "images of 16 px, .* trained on 8: convert with .* --size=8"),
-        ({"kernel": "bilinear"}, "made with kernel 'bilinear'"),
-        ({"color": "keep"}, "made with color 'keep'"),
-        ({"crop_border": "auto"}, "made with crop_border 'auto'"),
-        ({"equalize_to": 64}, "made with equalize_to 64"),
+        ({"size": 16}, r"\b16 px, .*\b8: .*--size=8"),
+        ({"kernel": "bilinear"}, "kernel 'bilinear'.*'none'"),
+        ({"color": "keep"}, "color 'keep'.*'gray'"),
+        ({"crop_border": "auto"}, "crop_border 'auto'.*'none'"),
+        ({"equalize_to": 64}, r"equalize_to 64\b.*\b0\b"),
     ):
         with pytest.raises(DataError, match=message):
             class_map.class_map_for(tmp_path / "run", dataclasses.replace(manifest, **changes))
@@ -242,7 +238,7 @@ def test_explaining_data_of_other_classes_is_refused_without_advice_that_it_cann
     make_run(tmp_path / "run", manifest)
     theirs = dataclasses.replace(manifest, class_names=("COVID-19", "normal", "pneumonia"))
     with pytest.raises(
-        DataError, match="has the classes COVID-19, normal, pneumonia, the run .* covid,"
+        DataError, match="COVID-19, normal, pneumonia, .*run covid, normal, pneumonia"
     ) as error:
         class_map.refuse_other_classes(tmp_path / "run", theirs)
     assert "--class_map" not in str(error.value)
@@ -302,16 +298,14 @@ def test_the_command_on_external_data_against_another_run(manifest, tmp_path):
 
 def test_a_run_that_was_not_evaluated_cannot_be_compared_with(manifest, tmp_path):
     model = make_run(tmp_path / "run", manifest)
-    with pytest.raises(
-        DataError, match="other: no predictions_test.csv there; evaluate that run .*--data and --split"
-    ):
+    with pytest.raises(DataError, match=r"other: .*predictions_test\.csv.*--data .*--split"):
         evaluate(tmp_path / "run", manifest, model, "test", compare=tmp_path / "other")
 
 
 def test_options_that_make_no_sense_name_their_flag():
     for options, message in (
-        ({"at_sensitivity": 95}, "--at_sensitivity=95: choose from above 0 to 1"),
-        ({"resamples": 5}, "--resamples=5: must be at least 100"),
+        ({"at_sensitivity": 95}, "--at_sensitivity=95: .*0 to 1"),
+        ({"resamples": 5}, "--resamples=5: .*100"),
     ):
         with pytest.raises(UsageError, match=message):
             EvaluationOptions(**options)
@@ -342,7 +336,7 @@ def test_images_of_unknown_patients_are_resampled_one_by_one(tmp_path):
     assert low < found["accuracy"] < high
     assert high - low < 0.7
     assert found["comparison"]["differences"]["accuracy"]["interval"] is not None
-    assert "no patient is known: each such image counts as a patient" in " ".join(text.patients(found))
+    assert "no patient is known" in " ".join(text.patients(found))
 
 
 def test_an_early_file_without_ids_and_groups_names_its_images_by_their_lines(tmp_path):
@@ -351,5 +345,5 @@ def test_an_early_file_without_ids_and_groups_names_its_images_by_their_lines(tm
     read = read_predictions(path)
     assert read.ids == read.groups == ("line 2", "line 3", "x")
     assert read.without_patient == 3
-    with pytest.raises(ValueError, match="unknown patient"):
+    with pytest.raises(ValueError, match=r"groups\[1\]"):
         PatientBootstrap.of_names(["p", ""])

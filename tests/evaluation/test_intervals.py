@@ -94,7 +94,7 @@ def test_a_rate_of_one_gets_the_exact_interval_over_patients():
     assert made["accuracy"] == pytest.approx([0.025 ** (1 / 10), 1])
     assert "a sensitivity" in made["exact"]
     assert made["per_class"]["a"]["auroc"] is None
-    assert made["no_interval"]["a auroc"] == "the same in all resamples (1)"
+    assert made["no_interval"]["a auroc"].endswith(" (1)")
 
 
 def test_a_rate_of_zero_gets_the_exact_interval():
@@ -116,7 +116,7 @@ def test_undefined_resamples_are_counted_and_left_out():
     lost = made["undefined_resamples"]["b sensitivity"]
     assert lost == pytest.approx(1000 * 0.8**5, abs=60)
     assert made["per_class"]["b"]["sensitivity"] is None
-    assert "the same in all resamples (0.5)" in made["no_interval"]["b sensitivity"]
+    assert "(0.5)" in made["no_interval"]["b sensitivity"]
     # The macro average of class a alone would be another metric.
     assert made["undefined_resamples"]["macro sensitivity"] == lost
     assert made["per_class"]["b"]["auroc"] is not None

@@ -84,17 +84,17 @@ def test_a_file_that_the_graph_would_decode_otherwise_is_refused():
     cmyk = tf.constant(encoded(Image.fromarray(gray).convert("CMYK"), "JPEG"))
     # The decoder fails on it too: run beside the check, it named its own reason 17 times in 5,000.
     for _ in range(1000):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="a JPEG in CMYK: predict it with"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="JPEG in CMYK: .*cxr_train.predict"):
             decode(cmyk)
     files = every_kind()
     for name, message in (
-        ("png 16 bit of 12", "a PNG of other than 8 bits"),
-        ("png palette 4 bit", "a PNG of other than 8 bits"),
-        ("jpeg rgb orientation 6", "an image with an orientation"),
+        ("png 16 bit of 12", "PNG .*8 bits"),
+        ("png palette 4 bit", "PNG .*8 bits"),
+        ("jpeg rgb orientation 6", "orientation"),
         ("TIFF gray", "neither JPEG nor PNG"),
         ("empty", "neither JPEG nor PNG"),
     ):
-        with pytest.raises(tf.errors.InvalidArgumentError, match=f"{message}: predict it with"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"{message}: .*cxr_train.predict"):
             decode(tf.constant(files[name]))
 
 
@@ -106,19 +106,19 @@ def manifest(tmp_path_factory):
 
 
 def test_a_graph_that_could_not_do_what_the_sharder_did_is_refused(manifest, tmp_path):
-    for changes in ({"crop_border": "auto"}, {"equalize_to": 64}):
-        run_dir = tmp_path / next(iter(changes))
+    for name, value in (("crop_border", "auto"), ("equalize_to", 64)):
+        run_dir = tmp_path / name
         make_run(run_dir, manifest)
-        write_manifest(dataclasses.replace(manifest, directory=str(run_dir), **changes))
+        write_manifest(dataclasses.replace(manifest, directory=str(run_dir), **{name: value}))
         config = TrainConfig.load(run_dir / "config.json")
-        with pytest.raises(UsageError, match="which a graph cannot do: tflite and onnx take pixels"):
+        with pytest.raises(UsageError, match=f"--format=savedmodel: .*--{name}={value}"):
             exporter.export_model(config, run_dir, "savedmodel", tmp_path / "out", [])
         assert not (tmp_path / "out").exists()
 
 
 def test_a_run_whose_data_is_gone_is_checked_on_images_that_are_named(manifest, tmp_path):
     config = TrainConfig("mobilenet_v2", str(tmp_path / "gone"), str(tmp_path), weights="none")
-    with pytest.raises(DataError, match="gone has no manifest.json: .*; or name some .*--images=FILE"):
+    with pytest.raises(DataError, match=r"gone .*manifest\.json.*--images=FILE"):
         exporter.images_to_check(config, manifest, [])
     path = save(tmp_path / "1.png", encoded(picture(0), "PNG"))
     assert len(exporter.images_to_check(config, manifest, [str(path)])) == 1
@@ -187,7 +187,7 @@ def test_an_onnx_file_says_what_it_takes_and_gives(manifest, tmp_path):
 
 def test_without_the_extra_it_says_what_to_install(manifest, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    with pytest.raises(UsageError, match=r"tf2onnx is not installed: pip install 'cxr\[export\]'"):
+    with pytest.raises(UsageError, match=r"--format=onnx: tf2onnx .*pip install 'cxr\[export\]'"):
         export_formats.refuse_missing_extra("onnx")
     export_formats.refuse_missing_extra("tflite")
 
@@ -200,7 +200,7 @@ def test_images_to_check_with_that_cannot_be_used_are_told_from_the_others(manif
     deep = save(tmp_path / "deep.png", encoded(Image.fromarray(picture(2).astype(np.uint16) * 256), "PNG"))
     for bad, message in (
         (text, "image 2 of 2 .*not_an_image"),
-        (deep, "--images: a SavedModel takes JPEG .* not CMYK, 16 bits"),
+        (deep, "--images: .*16 bits"),
     ):
         with pytest.raises(DataError, match=message):
             exporter.export_model(
@@ -213,6 +213,6 @@ def test_an_export_that_says_something_else_is_refused(manifest, tmp_path, monke
     make_run(tmp_path / "run", manifest)
     config = TrainConfig.load(tmp_path / "run" / "config.json")
     monkeypatch.setattr(export_formats, "run_tflite", lambda path, pixels: np.full((len(pixels), 3), 1 / 3))
-    with pytest.raises(CxrError, match="says something else than the model: .* nothing was written"):
+    with pytest.raises(CxrError, match=f"--output={tmp_path}/model.tflite: .*1e-05"):
         exporter.export_model(config, tmp_path / "run", "tflite", tmp_path / "model.tflite", [])
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -75,8 +75,8 @@ def test_folders_are_listed_in_order_and_hidden_files_left_out(tmp_path):
     found = find_files([str(tmp_path / "d" / "a.png"), str(tmp_path / "d")])
     assert [file.name for file in found] == [str(tmp_path / "d" / "a.png"), "a.png", "b/1.png", "b/2.png"]
     for arguments, message in (
-        ([], "name the images"),
-        ([str(tmp_path / "none")], "no such file or folder"),
+        ([], "predict --run_dir=RUN_DIR "),
+        ([str(tmp_path / "none")], f"{tmp_path}/none: "),
     ):
         with pytest.raises(UsageError, match=message):
             find_files(arguments)
@@ -127,9 +127,12 @@ def test_a_link_to_a_folder_is_refused_as_its_files_would_be_missing(tmp_path):
 
 def test_a_submission_without_a_class_for_every_case_is_refused():
     for rows, message in (
-        (rows_of(("1.jpg", "covid"), ("a/1.jpg", "normal")), "two files are case 1.jpg"),
-        (rows_of(("1.jpg", "sick")), "sick is no class of the challenge"),
-        ([{"file": "1.jpg", "predicted": None, "error": "truncated: x"}], "1.jpg has none: truncated"),
+        (rows_of(("1.jpg", "covid"), ("a/1.jpg", "normal")), r"--submission: .*case 1\.jpg, as a/1\.jpg"),
+        (rows_of(("1.jpg", "sick")), "--submission: .*sick "),
+        (
+            [{"file": "1.jpg", "predicted": None, "error": "truncated: x"}],
+            "1.jpg .*truncated",
+        ),
     ):
         with pytest.raises(DataError, match=message):
             predictor.to_submission(rows)
@@ -177,7 +180,8 @@ def test_the_command(manifest, tmp_path):
     assert lines[1] == f"0001.jpg,{number}".encode()
     assert len(list((tmp_path / "panels").iterdir())) == 11
     assert Image.open(tmp_path / "panels" / "00000_0001.png").size[0] > 300
-    assert "11 of 11 files predicted. Research software: nothing here is a diagnosis." in result.stderr
+    assert "11 of 11 files predicted" in result.stderr
+    assert "diagnosis" in result.stderr
 
     result = run(tmp_path / "in" / "0001.jpg", tmp_path / "bad", f"--output={tmp_path}/out.json")
     assert result.returncode == 1
