@@ -122,7 +122,7 @@ def check_occlusion(
         blanked = np.where(np.stack(masks)[..., np.newaxis], fill.astype(np.float32), image)
         lowered = logits[predicted] - predict(blanked)[:, predicted]
         drops[number] = lowered[0], lowered[1:].mean()
-    difference, interval, p_value = _paired(drops[:, 0] - drops[:, 1], groups, rng)
+    difference, interval, p_value = paired_difference(drops[:, 0] - drops[:, 1], groups, rng)
     return OcclusionCheck(
         layer=cam.layers[-1],
         images=len(groups),
@@ -142,11 +142,19 @@ def _shifted(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.roll(mask, rng.integers(0, mask.shape), axis=(0, 1))
 
 
-def _paired(
+def paired_difference(
     differences: np.ndarray, groups: np.ndarray, rng: np.random.Generator
 ) -> tuple[float, tuple[float, float], float]:
-    """Return the mean, percentile bootstrap interval and one-sided sign-flip p-value, whole groups at a
-    time.
+    """Compare two measurements of the same images, whole groups at a time.
+
+    Args:
+      differences: float [N], of the two measurements of an image.
+      groups: the patient of each image, [N].
+      rng: draws the resamples and the flips.
+
+    Returns:
+      The mean difference, its 95 % percentile bootstrap interval, and the p-value of a one-sided
+      sign-flip test of no difference.
     """
     _, member = np.unique(groups, return_inverse=True)
     sums = np.bincount(member, weights=differences)

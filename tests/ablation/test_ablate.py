@@ -78,17 +78,17 @@ def answers(data, tmp_path_factory):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("study", "--backbone=vgg16: the grid varies it"),
-        ("unknown flag", "run 'a': --depth is no flag of cxr_train.main"),
-        ("same run", "a and b are the same run"),
-        ("wrong value", "run 'a': --dropout=1.5: must be in [0, 1)"),
-        ("batch", "run 'plain': --batch_size=9: there are 8 training images"),
-        ("varied", "--head=16: the grid varies it"),
-        ("baseline", "--baseline=none: choose one of plain, dropout"),
-        ("split", "--split=train: the runs are trained on it"),
-        ("seeds", "--seeds=1,1: write different numbers"),
-        ("resume", "--resume: is for one run of cxr_train.main"),
-        ("sizes", "--sizes: is for --grid=study; write image_size into"),
+        ("study", "--backbone=vgg16: "),
+        ("unknown flag", "run 'a': --depth "),
+        ("same run", "--grid: a and b "),
+        ("wrong value", "run 'a': --dropout=1.5: "),
+        ("batch", "run 'plain': --batch_size=9: "),
+        ("varied", "--head=16: "),
+        ("baseline", "--baseline=none: "),
+        ("split", "--split=train: "),
+        ("seeds", "--seeds=1,1: "),
+        ("resume", "--resume: "),
+        ("sizes", "--sizes: "),
         ("no data", "--data"),
         ("remote", "--run_dir=s3://bucket/grid"),
         ("remote grid", "--grid=s3://bucket/grid.json"),
@@ -112,8 +112,8 @@ def test_the_cost_is_told_before_anything_is_run(answers):
     *_, step, petaflop, hours = lines[1].split()
     assert float(petaflop) == pytest.approx((24 + 18 / 3) * float(step) * 1e-6, rel=0.02)
     assert float(hours) == pytest.approx(float(petaflop) * 1e15 / 1e12 / 3600, rel=0.02)
-    assert "h to go at --tflops=1" in lines[-1]
-    assert "no time without a rate: give --tflops=N" in answers["no rate"]["out"]
+    assert "--tflops=1" in lines[-1]
+    assert "--tflops=N" in answers["no rate"]["out"]
 
 
 def command(*arguments: object) -> list[str]:

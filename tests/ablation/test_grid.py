@@ -58,15 +58,15 @@ def test_a_grid_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "must be an object of names"),
-        ("{}", "must be an object of names"),
+        ("[]", '{"plain": {"dropout": 0}}'),
+        ("{}", '{"plain": {"dropout": 0}}'),
         ("{", "is no JSON"),
-        ('{"a": {}, "a": {}}', "run 'a' is there twice"),
-        ('{"a": {"head": "8", "head": "9"}}', "run 'a': flag 'head' is there twice"),
+        ('{"a": {}, "a": {}}', "run 'a' .*twice"),
+        ('{"a": {"head": "8", "head": "9"}}', "run 'a': flag 'head' .*twice"),
         ('{"../a": {}}', "names a folder"),
-        ('{"a": ["--head=8"]}', "must be an object of flags"),
-        ('{"a": {"head": [8, 8]}}', "--head must be a text, a number"),
-        ('{"a": {"run_dir": "x"}}', "--run_dir is not for a grid"),
+        ('{"a": ["--head=8"]}', "run 'a': .*{\"dropout\": 0.5}"),
+        ('{"a": {"head": [8, 8]}}', "run 'a': --head "),
+        ('{"a": {"run_dir": "x"}}', "run 'a': --run_dir "),
     ],
 )
 def test_a_damaged_grid_is_named(tmp_path, text, message):
@@ -76,13 +76,13 @@ def test_a_damaged_grid_is_named(tmp_path, text, message):
 
 
 def test_a_grid_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"--grid=.*none.json: No such file.*study for the study's"):
+    with pytest.raises(UsageError, match=r"--grid=.*none\.json: No such file.*\bstudy\b"):
         read_grid(str(tmp_path / "none.json"))
 
 
 def test_the_command_line_holds_for_all_runs_but_for_what_the_grid_varies():
     assert {one.flags["epochs"] for one in override(study_grid(), {"epochs": "3"})} == {"3"}
-    with pytest.raises(UsageError, match=r"--head=8: the grid varies it"):
+    with pytest.raises(UsageError, match="--head=8: "):
         override(study_grid(), {"head": "8"})
 
 
@@ -108,19 +108,19 @@ def test_each_size_has_its_shards(data):
 
 
 def test_shards_that_do_not_fit_are_named(data):
-    with pytest.raises(UsageError, match=r"holds no 10 px images; .* its --output another and --size=10"):
+    with pytest.raises(UsageError, match=f"--data={data}/px8: .*10 px .*--output .*--size=10"):
         find_data(f"{data}/px8", sizes(8, 10))
-    with pytest.raises(DataError, match="px9 has no manifest.json"):
+    with pytest.raises(DataError, match=r"px9 .*manifest\.json"):
         find_data(f"{data}/px{{size}}", sizes(8, 9))
-    with pytest.raises(UsageError, match=r"px8 and .*px8 both hold 8 px"):
+    with pytest.raises(UsageError, match="--data: .*px8 and .*px8 .*8 px"):
         find_data(f"{data}/px8,{data}/px8", sizes(8))
-    with pytest.raises(UsageError, match=r"not of the same images .*inputs_hash differ"):
+    with pytest.raises(UsageError, match="--data: .*px8 and .*px12 .*inputs_hash"):
         find_data(f"{data}/px{{size}}", sizes(8, 12))
-    with pytest.raises(UsageError, match="several sizes, and run 'any' has no --image_size"):
+    with pytest.raises(UsageError, match="--data=.*run 'any' .*--image_size"):
         find_data(f"{data}/px8,{data}/px10", [FlagSet("any", {})])
-    with pytest.raises(UsageError, match="there is no size to put there"):
+    with pytest.raises(UsageError, match="--data=.*px{size}: .*--image_size"):
         find_data(f"{data}/px{{size}}", [FlagSet("any", {})])
-    with pytest.raises(UsageError, match="--image_size=big is no number"):
+    with pytest.raises(UsageError, match="run .*--image_size=big "):
         find_data(f"{data}/px{{size}}", [FlagSet("any", {"image_size": "big"})])
 
 
@@ -142,7 +142,7 @@ def test_a_run_is_finished_when_it_was_trained_to_this_end(tmp_path):
     longer = dataclasses.replace(run, config=dataclasses.replace(config, epochs=3))
     assert not longer.is_finished
     other = dataclasses.replace(run, config=dataclasses.replace(config, dropout=0.5))
-    with pytest.raises(UsageError, match=r"a-seed0: the run there has --dropout=0.0, the grid wants 0.5"):
+    with pytest.raises(UsageError, match="a-seed0: .*--dropout=0.0, .*0.5"):
         assert not other.is_finished
 
 

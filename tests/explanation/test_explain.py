@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from unittest import mock
 
 import cv2
 import explained_backbone
@@ -25,6 +26,7 @@ from cxr_data.records.layout import MANIFEST_NAME
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.predictions import read_predictions
+from cxr_train.explanation import explainer
 from cxr_train.explanation.explainer import Explainer, ExplainOptions, initial_model
 from cxr_train.loop.stop import StopRequest
 from cxr_train.loop.trainer import Trainer
@@ -92,7 +94,7 @@ def test_a_run_is_explained(config, data):
     left = {path.name for path in explainer.directory.iterdir()}
     assert left == {"explain.json", "depths.png", "filters.png"} | {c["file"] for c in document["cases"]}
 
-    with pytest.raises(UsageError, match="explain/validation is there already; pass --overwrite"):
+    with pytest.raises(UsageError, match="explain/validation .*--overwrite"):
         Explainer(config, Pipeline(data), QUICK)
 
 
@@ -103,7 +105,7 @@ def test_what_the_evaluation_wrote_is_not_predicted_again(config, data, monkeypa
     evaluate_split(run_dir, Pipeline(data), "validation", load_best_model(run_dir), placement, batch_size=4)
     stored = read_predictions(run_dir / "predictions_validation.csv")
     with monkeypatch.context() as patch:
-        patch.setattr(Explainer, "_predict_split", lambda self: pytest.fail("predicted again"))
+        patch.setattr(explainer, "predict_split", lambda *_, **__: pytest.fail("predicted again"))
         options = dataclasses.replace(QUICK, filters=0, overwrite=True)
         document = Explainer(config, Pipeline(data), options).explain()
     of = dict(zip(stored.ids, stored.probabilities, strict=True))
@@ -112,7 +114,10 @@ def test_what_the_evaluation_wrote_is_not_predicted_again(config, data, monkeypa
         assert case["probability"] == pytest.approx(of[case["id"]].max())
     # Another model's are not taken.
     (run_dir / "metrics_validation.json").write_text('{"model_sha256": "another"}')
-    assert Explainer(config, Pipeline(data), options)._stored_predictions() is None
+    predicted = mock.Mock(wraps=explainer.predict_split)
+    monkeypatch.setattr(explainer, "predict_split", predicted)
+    assert Explainer(config, Pipeline(data), options).explain()["cases"]
+    predicted.assert_called_once()
 
 
 def test_other_data_have_a_place_of_their_own(config, data, tmp_path):
@@ -138,7 +143,7 @@ def test_shards_of_another_program_are_explained(config, tmp_path, has_mean):
     options = dataclasses.replace(QUICK, filters=0, overwrite=True, images=("validation/val.tfrecord/3",))
     document = Explainer(config, Pipeline(adopted), options).explain()
     assert document["occlusion"]["groups"] == document["occlusion"]["without_patient"] == 7
-    assert "0 known patients, 7 images counting as one of their own" in document["occlusion"]["text"]
+    assert "0 known patients, 7 images " in document["occlusion"]["text"]
     assert [row["id"] for row in document["depths"]["rows"]] == ["validation/val.tfrecord/3"]
 
 
@@ -166,9 +171,9 @@ def test_only_what_was_asked_for_by_name_is_explained(config, data):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": ("Covid",)}, "--classes=Covid: no such class; choose from covid, normal, pneumonia"),
-        ({"images": ("x.png",)}, "--images=x.png: no such image .* ids are like validation/0.png"),
-        ({"layers": ("lat",)}, "--layers=lat: tiny has no such layer .* try late"),
+        ({"classes": ("Covid",)}, "--classes=Covid: .*covid, normal, pneumonia"),
+        ({"images": ("x.png",)}, r"--images=x\.png: .*validation/0\.png"),
+        ({"layers": ("lat",)}, "--layers=lat: tiny .*try late"),
     ],
 )
 def test_what_is_not_there_is_named(config, data, options, message):
@@ -213,17 +218,14 @@ def test_every_backbone_is_explained_and_reported_in_mixed_precision(backbone, t
     assert np.isfinite(told["loss"])
     # Beside the cases: depths, filters, ROC and reliability. A run that was not trained has no curves.
     assert told["pictures"] == told["cases"] + 4
-    assert [problem.partition(":")[0].partition(" (")[0] for problem in told["problems"]] == [
-        "no epoch was completed",
-        "the throughput was not measured",
-        "versions and machine are not known",
-    ]
+    begun = [" ".join(problem.split()[:2]) for problem in told["problems"]]
+    assert begun == ["no epoch", "the throughput", "versions and"]
 
 
 def test_the_command_names_what_is_missing(tmp_path):
     line = [sys.executable, "-m", "cxr_train.explain", f"--run_dir={tmp_path}"]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert_one_clear_line(result, 1, f"{tmp_path} is not a run directory")
+    assert_one_clear_line(result, 1, str(tmp_path), "config.json")
 
 
 @pytest.mark.slow

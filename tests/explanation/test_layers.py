@@ -47,13 +47,13 @@ def test_vgg16_gives_the_layers_of_the_study():
 def test_a_layer_that_is_not_there_names_similar_ones():
     model = branched()
     assert check_layers(model, ["deep", "start"]) == ("deep", "start")
-    with pytest.raises(UsageError, match="--layers=deeep: .* no such layer .* try deep"):
+    with pytest.raises(UsageError, match="--layers=deeep: .*try deep"):
         check_layers(model, ["deeep"])
-    with pytest.raises(UsageError, match="--filter_layers=excite: .* try start, merged, newer, last"):
+    with pytest.raises(UsageError, match="--filter_layers=excite: .*start, merged, newer, last"):
         check_layers(model, ["excite"], "filter_layers")
 
 
 def test_a_network_of_single_pixels_is_refused():
     images = keras.Input((1, 1, 3))
-    with pytest.raises(UsageError, match="no convolution on more than one pixel"):
-        stage_outputs(keras.Model(images, keras.layers.Conv2D(2, 1)(images)))
+    with pytest.raises(UsageError, match="^one_pixel "):
+        stage_outputs(keras.Model(images, keras.layers.Conv2D(2, 1)(images), name="one_pixel"))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cxr_train.explanation.gradcam import GradCam
-from cxr_train.explanation.occlusion import _paired, check_occlusion
+from cxr_train.explanation.occlusion import check_occlusion, paired_difference
 
 SIZE = 24
 GREY = np.full(3, 0.5)
@@ -45,14 +45,14 @@ def test_a_map_of_what_the_network_uses_passes():
     assert result.hot_drop == pytest.approx(10 * 0.35 * 58 / 144, rel=0.05)
     assert 0 < result.random_drop < result.hot_drop
     assert result.interval[0] <= result.difference <= result.interval[1]
-    assert str(result).startswith("occlusion check PASSED: the maps show what the model uses")
+    assert str(result).startswith("occlusion check PASSED: ")
 
 
 def test_a_map_of_what_the_network_ignores_fails_and_says_so():
     result = check(CORNER[::-1, ::-1], np.arange(20))
     assert result.verdict == "failed"
     assert result.difference < 0
-    assert "FAILED: do NOT read the maps" in str(result)
+    assert "FAILED: do NOT " in str(result)
     assert result.to_json()["verdict"] == "failed"
 
 
@@ -72,11 +72,11 @@ def test_few_patients_decide_nothing_however_many_images():
 def test_the_interval_of_single_images_is_the_usual_one_and_grows_with_clusters():
     rng = np.random.default_rng(1)
     differences = np.repeat(rng.normal(0.3, 1.0, 100), 4)
-    mean, (low, high), p_value = _paired(differences, np.arange(400), np.random.default_rng(2))
+    mean, (low, high), p_value = paired_difference(differences, np.arange(400), np.random.default_rng(2))
     error = 1.96 * differences.std(ddof=1) / np.sqrt(400)
     assert mean == pytest.approx(differences.mean())
     assert (mean - low, high - mean) == (pytest.approx(error, rel=0.1), pytest.approx(error, rel=0.1))
-    clustered_mean, (low_4, high_4), clustered_p = _paired(
+    clustered_mean, (low_4, high_4), clustered_p = paired_difference(
         differences, np.arange(400) // 4, np.random.default_rng(2)
     )
     assert clustered_mean == pytest.approx(mean)
@@ -86,9 +86,11 @@ def test_the_interval_of_single_images_is_the_usual_one_and_grows_with_clusters(
 
 def test_without_a_difference_the_p_value_is_not_small():
     differences = np.random.default_rng(3).normal(0.0, 1.0, 60)
-    _, _, p_value = _paired(differences - differences.mean(), np.arange(60), np.random.default_rng(0))
+    _, _, p_value = paired_difference(
+        differences - differences.mean(), np.arange(60), np.random.default_rng(0)
+    )
     assert 0.3 < p_value < 0.7
-    assert _paired(np.zeros(20), np.arange(20), np.random.default_rng(0))[2] == 1.0
+    assert paired_difference(np.zeros(20), np.arange(20), np.random.default_rng(0))[2] == 1.0
 
 
 def spots(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

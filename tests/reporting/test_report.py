@@ -150,13 +150,13 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
         "0.200-0.400",
         "Confusion matrix",
         "occlusion check FAILED: do NOT read the maps"[1:],
-        "no evidence for covid, the map is 0",
+        "no evidence for covid",
         "accelerator-bound: fine",
         f"the size names {EVIL} 124 of 124 times.",
         "1,234 pictures, 56 known patients",
         "2 findings (1 leakage, 1 shortcut), the worst first",
         "What to do: Crop.",
-        "not why: what looks like a shortcut may be anatomy",
+        "may be anatomy",
         "one note",
         "TRIPOD+AI",
         "CLAIM",
@@ -199,14 +199,14 @@ def test_the_numbers_at_the_top_are_of_the_images_that_the_model_knows_the_least
         *(f"predictions_{split}.csv" for split in ("train", "validation", "test")),
     ):
         (run_dir / drawn).unlink()  # what takes time
-    for split, told in (("test", "24 images"), ("validation", "the best epoch was picked on them")):
+    for split, told in (("test", "24 images"), ("validation", "best epoch")):
         (name, value, note), *_ = report_content(RunRecord.read(run_dir))["key"]
         assert (name, value) == ("split", split)
         assert told in note
         (run_dir / f"metrics_{split}.json").unlink()
     content = report_content(RunRecord.read(run_dir))
-    assert content["key"][0] == ("split", "train", "24 images; the model was trained on them")
-    assert "These images flatter: the model was trained on them." in content["splits"][0]["summary"]
+    assert content["key"][0][:2] == ("split", "train")
+    assert "These images flatter" in content["splits"][0]["summary"]
 
 
 def test_the_marked_epoch_is_the_kept_one_also_by_another_metric_than_the_loss(tmp_path):
@@ -220,7 +220,7 @@ def test_the_marked_epoch_is_the_kept_one_also_by_another_metric_than_the_loss(t
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     content = report_content(RunRecord.read(run_dir))
     assert all(picture.alt.endswith("Epoch 1 is kept.") for picture in content["curves"])
-    assert content["kept"] == "the epoch with the highest macro specificity on the validation split: epoch 1"
+    assert re.search("macro specificity .*validation split: epoch 1$", content["kept"])
 
 
 def test_unusual_intervals_thresholds_and_a_comparison_are_told(tmp_path):
@@ -245,21 +245,16 @@ def test_unusual_intervals_thresholds_and_a_comparison_are_told(tmp_path):
     metrics |= {"own_data": True, "split": "test", "comparison": {**agreed, "differences": differences}}
     path.write_text(json.dumps(metrics))
     (test,) = (s for s in report_content(RunRecord.read(run_dir))["splits"] if s["name"] == "test")
-    assert test["notes"][:3] == [
-        "Rates of exactly 0 or 1 have the exact binomial interval, with patients as trials.",
-        "Where no interval stands, all resamples are the same, or too few of them defined.",
-        "Expected calibration error 0.250; no temperature: on validation none is the best, since every image "
-        "is right, or the probabilities say nothing.",
-    ]
-    assert test["notes"][-2].startswith(
-        "Against runs/two: 3 images only this run has right, 1 only the other"
-    )
+    exact, without, calibrated, *_ = test["notes"]
+    assert "exact binomial interval" in exact
+    assert "no interval" in without
+    assert calibrated.startswith("Expected calibration error 0.250; no temperature: on validation ")
+    assert re.match(r"Against runs/two: 3 .*, 1 ", test["notes"][-2])
     thresholds, compared = test["tables"][-2:]
-    assert compared.caption.startswith("This run minus runs/two: intervals are not adjusted")
+    assert compared.caption.startswith("This run minus runs/two: ")
     assert list(compared.rows[0]) == ["accuracy", "+0.125", "-0.250 to +0.500"]
     assert list(compared.rows[5]) == ["mean AUROC", "undefined", ""]
-    told = "Thresholds for a sensitivity of 0.9, chosen on the validation split (of probabilities before any"
-    assert thresholds.caption.startswith(told)
+    assert re.search(r"\b0\.9, .*validation split", thresholds.caption)
     assert thresholds.rows == [["covid", "0.125", "0.500\n(0.250-0.625)", "0.750", "undefined"]]
 
 
@@ -273,9 +268,9 @@ def test_what_is_missing_is_told(tmp_path):
     text = " ".join(read_page(run_dir).text.split())
     for told in (
         "predictions_test.csv: No such file",
-        "versions and machine are not known",
-        "No audit stands beside the data",
-        "throughput.json cannot be read",
+        "(no environment.json)",
+        "No audit ",
+        "throughput.json cannot",
         "line 2 of metrics.jsonl is damaged",
         "1 of 3 epochs",
         "Not made. python -m cxr_train.explain",
@@ -296,9 +291,9 @@ def test_what_is_of_an_earlier_model_or_of_other_data_is_not_shown(tmp_path):
     assert (test.metrics, test.labels, record.splits[0].explanation, record.audit) == (None, None, None, None)
     assert record.splits[0].metrics
     told = " ".join(record.problems)
-    assert "the numbers of the test split are of an earlier best.keras" in told
-    assert "the explanation of the validation split is of an earlier best.keras" in told
-    assert "data is not the data that the run was trained on any more" in told
+    assert "cxr_train.evaluate --split=test" in told
+    assert "cxr_train.explain --split=validation --overwrite" in told
+    assert f"no audit: {run_dir}/data " in told
 
 
 def test_images_of_no_known_patient_are_not_called_patients(tmp_path):
@@ -314,7 +309,7 @@ def test_images_of_no_known_patient_are_not_called_patients(tmp_path):
     validation, test = report_content(RunRecord.read(run_dir))["splits"]
     assert validation["summary"].startswith("24 images of 12 patients.")
     assert test["summary"].startswith("24 images.")
-    assert test["notes"][0].startswith("No patient is known: each such image counts")
+    assert test["notes"][0].startswith("No patient is known")
     assert test["tables"][0].caption.endswith("(images resampled)")
 
 
@@ -330,10 +325,9 @@ def test_other_data_are_shown_beside_the_runs_own(tmp_path):
     record = RunRecord.read(run_dir)
     content = report_content(record)
     assert content["external"].rows[0][:2] == ["hospital <b>, all", "18"]
-    assert content["external_notes"] == [
-        "hospital <b>, all: no image of _pneumonia$; the means are without it.",
-        "hospital <b>, all: images left out by --class_map: 1,234 of other.",
-    ]
+    without, left_out = content["external_notes"]
+    assert without.startswith("hospital <b>, all: no image of _pneumonia$; ")
+    assert re.match("hospital <b>, all: .*--class_map: 1,234 of other", left_out)
     answers = {item.number: item.answer for item in claim(record)}
     assert answers["32"].startswith("hospital <b>, all split: 18 images, accuracy 0.")
     page = read_page(run_dir)
@@ -344,7 +338,8 @@ def test_other_data_are_shown_beside_the_runs_own(tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "model_sha256": "older"}))
     record = RunRecord.read(run_dir)
     assert record.external == ()
-    assert "external/hospital <b>, all, are of an earlier best.keras" in " ".join(record.problems)
+    (problem,) = (one for one in record.problems if "external/hospital <b>" in one)
+    assert "earlier best.keras" in problem
 
 
 def test_a_long_name_breaks_behind_its_separators_only():
@@ -357,8 +352,8 @@ def test_a_class_without_images_is_a_limit_of_its_own(tmp_path):
     for drawn in ("metrics.jsonl", "predictions_test.csv", "predictions_validation.csv"):
         (run_dir / drawn).unlink()
     limits = " ".join(report_content(RunRecord.read(run_dir))["limits"])
-    assert "The test split has no image of _pneumonia$: nothing is known of it there." in limits
-    assert "only 12 images of its rarest class" in limits
+    assert "no image of _pneumonia$: " in limits
+    assert "only 12 images" in limits
 
 
 def test_what_else_is_missing_is_told(tmp_path):
@@ -368,11 +363,11 @@ def test_what_else_is_missing_is_told(tmp_path):
     (run_dir / "predictions_validation.csv").write_text("id\n1\n")
     text = " ".join(read_page(run_dir).text.split())
     for told in (
-        "what the run was trained on is not known",
-        "no epoch was completed",
-        "the metrics of the test split are missing",
-        "the explanation of the validation split lacks a.jpg",
-        "predictions_validation.csv is not a file of predictions",
+        "(no manifest.json)",
+        "no epoch",
+        "metrics of the test",
+        "validation split lacks a.jpg",
+        "predictions_validation.csv is not",
     ):
         assert told in text, told
 
@@ -394,7 +389,7 @@ def test_a_name_that_is_no_utf8_is_shown_as_far_as_it_can_be(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
-    with pytest.raises(DataError, match="is not a run directory"):
+    with pytest.raises(DataError, match=rf"{tmp_path} .*config\.json"):
         write_report(tmp_path)
 
 
