@@ -196,7 +196,7 @@ def test_shards_of_others_are_audited_by_their_records(tmp_path):
     found = audit.audit_dataset(audit.AuditConfig(made.directory, quiet=True))
     assert found.found == ()
     assert any("--source=DIR_OR_CSV looks at them" in note for note in found.notes)
-    assert any("no shortcut was looked for" in note for note in found.notes)
+    assert any("no shortcut " in note for note in found.notes)
     save(tmp_path / "in/a/x.png", encoded(chest(0, 40)))
     with pytest.raises(DataError, match=r"12 of 12 .*train/0\.png"):
         audit.audit_dataset(audit.AuditConfig(made.directory, str(tmp_path / "in"), quiet=True))

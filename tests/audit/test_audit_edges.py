@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_names_of_any_bytes_are_a_line_each_and_draw(tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "--fail_on=shortcut: no shortcut could be looked for" in done.stderr
+    assert "--fail_on=shortcut: no shortcut " in done.stderr
     shown = [line for line in done.stdout.splitlines() if line.startswith("     first ")]
     assert len(shown) == len(NAMES)
     assert any("new\\n1. [leakage] line.png" in line for line in shown)
@@ -90,7 +91,7 @@ def test_a_tiny_class_does_not_hide_the_shortcuts_of_the_others():
     made = audit_pictures(pictures)
     assert {score.label for score in made.scores} == set(pictures.class_names) - {"rare"}
     assert "text top left" in {finding.name for finding in made.found}
-    assert any("shortcut to rare was looked for: fewer than 10 patients" in note for note in made.notes)
+    assert any(re.search("shortcut to rare .*fewer than 10 patients", note) for note in made.notes)
     most = changed(pictures, labels=np.where(labels == 3, 1, 0))
     assert shortcuts.find_shortcuts(most) == []  # ten patients, but not ten beside them
 

@@ -114,7 +114,7 @@ def test_the_home_of_a_user_is_written_as_a_tilde(monkeypatch):
     assert (made.t_folder, made.t_files) == ("/home/me/x~/y", ("/home/me/b", "c/~", "s3://~/d"))
     assert (made.t_place, made.t_text) == ("~", "~/a")  # no paths
     assert parse("--t_place=x", "--t_folder=s3://bucket/x").t_folder == "s3://bucket/x"
-    with pytest.raises(flags.IllegalFlagValueError, match="no home of ~nobody_at_all"):
+    with pytest.raises(flags.IllegalFlagValueError, match="t_folder.*~nobody_at_all"):
         parse("--t_place=x", "--t_folder=~nobody_at_all/x")
 
 
@@ -162,12 +162,12 @@ def test_every_path_is_declared_as_one(config):
 @pytest.mark.parametrize(
     ("line", "error", "named"),
     [
-        ([], UsageError, "--t_place is missing"),
-        (["--t_place="], UsageError, "--t_place is missing"),
+        ([], UsageError, "--t_place "),
+        (["--t_place="], UsageError, "--t_place "),
         (["--t_place=x", "--t_way=quick"], flags.IllegalFlagValueError, "--t_way=quick"),
         (["--t_place=x", "--t_count=0"], flags.IllegalFlagValueError, "--t_count=0"),
         (["--t_place=x", "--t_count=6"], flags.IllegalFlagValueError, "--t_count=6"),
-        (["--t_place=x", "--t_odd=2"], UsageError, "--t_odd=2: choose one of 1, 3"),
+        (["--t_place=x", "--t_odd=2"], UsageError, "--t_odd=2: .*1, 3"),
     ],
 )
 def test_what_a_flag_may_not_be_is_refused_by_name(line, error, named):
@@ -178,11 +178,11 @@ def test_what_a_flag_may_not_be_is_refused_by_name(line, error, named):
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"t_way": "quick"}, "--t_way=quick: choose one of slow, fast"),
-        ({"t_odd": 2}, "--t_odd=2: choose one of 1, 3"),
-        ({"t_count": 0}, "--t_count=0: must be at least 1"),
-        ({"t_count": 6}, "--t_count=6: must be at most 5"),
-        ({"t_rate": float("nan")}, "--t_rate=nan: must be at least 0"),
+        ({"t_way": "quick"}, "--t_way=quick: .*slow, fast"),
+        ({"t_odd": 2}, "--t_odd=2: .*1, 3"),
+        ({"t_count": 0}, "--t_count=0: .*at least 1"),
+        ({"t_count": 6}, "--t_count=6: .*at most 5"),
+        ({"t_rate": float("nan")}, "--t_rate=nan: .*at least 0"),
     ],
 )
 def test_a_program_is_refused_the_same(values, named):

@@ -53,7 +53,8 @@ def test_the_audit_sees_it(made):
     _, manifest = made
     features = {feature.name: feature for feature in features_of(pictures_of_shards(manifest, quiet=True))}
     shown = {features["assumptions"].show(value) for value in features["assumptions"].values}
-    assert {"nothing assumed", "range taken from the pixels"} < shown
+    assert "nothing assumed" in shown
+    assert any("pixels" in value for value in shown)
     assert {features["mode"].show(value) for value in features["mode"].values} == {"L", "I;16", "MONOCHROME2"}
 
 
@@ -65,7 +66,7 @@ def test_the_summary_counts_the_files(made, capsys, tmp_path, again):
     make_tfrecords(config if again else SharderConfig(**vars(config) | {"output": str(tmp_path / "out")}))
     line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("assumed"))
     for text in (
-        "range taken from the pixels: 12 files",
+        "from the pixels: 12 files",
         "lookup table",
         ": 4 files",
         "default for a DICOM tag",

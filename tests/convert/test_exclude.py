@@ -1,6 +1,7 @@
 """What the user leaves out: by name, by what an audit found, and to balance classes."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -161,11 +162,13 @@ def test_a_balanced_dataset_is_the_same_for_any_runner_and_named_in_the_ledger(t
     assert made.counts["train"]["covid"] == made.counts["train"]["normal"] == 5
     assert made.source_counts["excluded"] == 7
     details = Counter(detail for _, detail in reasons(made).values())
-    assert details == {
-        "6 of 9 covid pictures are kept of source two": 3,
-        "4 of 7 normal pictures are kept of source one": 3,
-        "source three has no covid": 1,
-    }
+    for (detail, count), pattern in zip(
+        sorted(details.items()),
+        ("4 of 7 normal .* one$", "6 of 9 covid .* two$", "source three .*covid$"),
+        strict=True,
+    ):
+        assert re.match(pattern, detail)
+        assert count == (1 if "three" in detail else 3)
     assert (made.crop_border, made.equalize_to) == ("auto", 24)
     expected = content_of(tmp_path / "out")
     run(source, tmp_path / "two", workers=2, **options)

@@ -1,6 +1,7 @@
 """What a conversion tells of labels, patients and splits that the source leaves open, and what it refuses."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -59,9 +60,9 @@ def test_train_is_divided_and_test_stays(tmp_path, capsys):
         "test": {"a": 3, "b": 3},
     }
     assert {f.id.split("/")[0] for shard, f in fields_of(made) if shard.split == "test"} == {"test"}
-    assert "test of the source stay, 6 images" in capsys.readouterr().err
+    assert "6 images" in capsys.readouterr().err
     save(source / "test/a/p3_99.png", encoded(picture(99)))
-    with pytest.raises(DataError, match="group 'p3' is in two splits: .*as told by --group_regex"):
+    with pytest.raises(DataError, match="group 'p3' .*--group_regex"):
         convert(source, tmp_path / "shared", **options)
 
 
@@ -79,10 +80,8 @@ def test_a_class_without_images_in_a_split_is_told(tmp_path, capsys):
     save(source / "val/b/5.png", b"text")
     convert(source, tmp_path / "out")
     said = capsys.readouterr().err
-    assert "WARNING: class 'c' has no image in the train split: it cannot be learned" in said
-    assert (
-        "WARNING: class 'b' has no image in the validation split: it cannot be measured there, since" in said
-    )
+    assert re.search("WARNING: class 'c' .*train split", said)
+    assert re.search("WARNING: class 'b' .*validation split", said)
     assert "class 'a'" not in said
 
 
@@ -91,7 +90,7 @@ def test_masks_are_left_out_when_it_is_asked_for(tmp_path, capsys):
         f"{c}/{f}/{c}-{n}.png" for c in ("covid", "normal") for f in ("images", "masks") for n in range(4)
     ]
     source = save_pictures(tmp_path / "in", *names)
-    with pytest.raises(UsageError, match="folder 'masks' .* seems to hold masks"):
+    with pytest.raises(UsageError, match="folder 'masks' .*--exclude_folders=masks"):
         convert(source, tmp_path / "out")
     made = convert(source, tmp_path / "out", exclude_folders=("masks",))
     assert {fields.id.split("/")[1] for _, fields in fields_of(made)} == {"images"}
@@ -101,7 +100,7 @@ def test_masks_are_left_out_when_it_is_asked_for(tmp_path, capsys):
     capsys.readouterr()
     save_pictures(tmp_path / "two", *(name.replace("masks", "lungs") for name in names))
     convert(tmp_path / "two", tmp_path / "told")
-    assert "WARNING: every class has the folders 'images' and 'lungs'" in capsys.readouterr().err
+    assert re.search("WARNING: .*'images' and 'lungs'", capsys.readouterr().err)
 
 
 def test_mask_files_are_left_out_when_it_is_asked_for(tmp_path):
@@ -138,7 +137,7 @@ def test_links_are_followed_and_their_files_written(tmp_path):
     source = save_pictures(tmp_path / "in", "normal/1.png", "normal/2.png")
     save(tmp_path / "elsewhere/3.png", encoded(picture(3)))
     (source / "covid").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match="covid is a link to the folder"):
+    with pytest.raises(UsageError, match="covid .*link.*--follow_links="):
         convert(source, tmp_path / "out")
     made = convert(source, tmp_path / "out", follow_links=str(tmp_path))
     assert made.class_names == ("covid", "normal")
@@ -161,4 +160,5 @@ def test_home_is_home_and_a_wrong_layout_is_one_line(tmp_path):
     refused = command("--source=~/in", "--output=~/other")
     assert refused.returncode == 2
     (line,) = refused.stderr.strip().splitlines()
-    assert "'covid' beside it is not" in line
+    assert "'covid'" in line
+    assert "--exclude_folders=covid" in line

@@ -1,6 +1,7 @@
 """TFRecords of another program: written with TensorFlow alone, read like our own."""
 
 import dataclasses
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from cxr_data.audit.pictures import pictures_of_shards
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.records import example
 from cxr_data.records.foreign import adopt
 from cxr_data.records.index import read_index, read_split_fields, write_index
 from cxr_data.records.manifest import read_manifest
@@ -96,12 +96,12 @@ def test_the_verifier_accepts_it(directory):
 @pytest.mark.parametrize(
     ("classes", "changes", "message"),
     [
-        (("covid", "normal"), {}, "train_0.tfrecord: record 2 .* has label 2, there are 2 classes"),
+        (("covid", "normal"), {}, r"train_0\.tfrecord: record 2 .*label 2, .*2 classes"),
         (CLASS_NAMES, {"size": 9}, r"train_0.tfrecord: record 0 .* FloatList of 768 bytes, not .* 972"),
         (
             CLASS_NAMES,
             {"dtype": "uint8", "size": 16},
-            "record 0 .* FloatList of 768 bytes, not one bytes value",
+            "record 0 .*FloatList of 768 bytes",
         ),
     ],
 )
@@ -114,15 +114,15 @@ def test_records_that_are_not_what_the_flags_say_are_named(directory, classes, c
 @pytest.mark.parametrize(
     ("feature", "message"),
     [
-        ({"label": integers(0, 1)}, "'label' must be one int64, .* holds 2 values"),
-        ({"label": integers()}, "'label' must be one int64, .* holds 0 values"),
-        ({"label": floats(1.0)}, "'label' must be one int64, .* holds floats"),
-        ({"label": texts(b"covid")}, "'label' must be one int64, .* holds bytes"),
-        ({"group": integers(17)}, "'group' must be one bytes value, and holds int64"),
-        ({"group": texts(b"a", b"b")}, "'group' must be one bytes value, and holds 2 values"),
+        ({"label": integers(0, 1)}, "'label' .*one int64, .*holds 2 values"),
+        ({"label": integers()}, "'label' .*one int64, .*holds 0 values"),
+        ({"label": floats(1.0)}, "'label' .*one int64, .*holds floats"),
+        ({"label": texts(b"covid")}, "'label' .*one int64, .*holds bytes"),
+        ({"group": integers(17)}, "'group' .*one bytes value, .*holds int64"),
+        ({"group": texts(b"a", b"b")}, "'group' .*one bytes value, .*holds 2 values"),
         ({"image": floats(np.full((SIZE, SIZE, 3), 255.0))}, r"from 255 to 255.*--value_range=0\.\.255"),
         ({"image": floats(np.full((SIZE, SIZE, 3), -1.0))}, r"from -1 to -1.*--value_range=-1\.\.1"),
-        ({"image": floats(np.full((SIZE, SIZE, 3), 1e5))}, "write them again in \\[0, 1\\]"),
+        ({"image": floats(np.full((SIZE, SIZE, 3), 1e5))}, r"\[0, 1\]"),
         ({"image": floats(np.full((SIZE, SIZE, 3), np.nan))}, "not finite"),
         ({"image": texts(b"\xff\xd8\xff\xe0 and more")}, "'image' is a JPEG file"),
         ({"image": floats(np.linspace(-0.4, 0.5, 3 * SIZE**2))}, r"must be in \[0, 1\]: write them again"),
@@ -221,7 +221,7 @@ def test_the_split_is_a_word_of_the_name(tmp_path, name, split):
 def test_a_name_of_no_split_or_of_two_is_refused(tmp_path, name):
     foreign(tmp_path / "train.tfrecord", random_images(3, SIZE), labels_of(3))
     foreign(tmp_path / name, random_images(3, SIZE), labels_of(3))
-    with pytest.raises(DataError, match=f"{name} says (no split|two splits, train and validation): expected"):
+    with pytest.raises(DataError, match=f"{name} .*(no split|two splits, train and validation)"):
         adopt(str(tmp_path), CLASS_NAMES, **options())
 
 
@@ -296,7 +296,7 @@ def test_files_of_records_are_known_by_their_bytes_and_none_is_missing(tmp_path,
 
 def test_two_records_of_one_id_are_refused(tmp_path):
     foreign(tmp_path / "train.tfrecord", random_images(2, SIZE), [0, 1], id=[texts(b"x"), texts(b"x")])
-    with pytest.raises(DataError, match="2 records have the id 'x'"):
+    with pytest.raises(DataError, match="2 records .*'x'"):
         adopt(str(tmp_path), CLASS_NAMES, **options())
 
 
@@ -309,7 +309,8 @@ def test_a_label_behind_the_pixels_is_found(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "train.tfrecord")) as writer:
         body = b"".join(entries)
         writer.write(tf.train.Example(features=tf.train.Features.FromString(body)).SerializeToString())
-        writer.write(b"\x0a" + example._varint(len(body)) + body)
+        # Field 1 of length-delimited content, as `features` is of an Example.
+        writer.write(tf.train.BytesList(value=[body]).SerializeToString())
     adopted = adopt(str(tmp_path), CLASS_NAMES, **options())
     assert [one.label for one in read_split_fields(adopted, "train")] == [2, 2]
 
@@ -355,9 +356,9 @@ def test_values_that_an_early_scan_took_are_refused_and_damage_is_left_to_the_re
 
 
 def test_the_inputs_that_failed_in_the_field(shared, tmp_path):
-    with pytest.raises(DataError, match=r"train\.tfrecord: record 0: .*'label' must be one int64.*2 values"):
+    with pytest.raises(DataError, match=r"train\.tfrecord: record 0: .*'label' .*one int64.*2 values"):
         Pipeline(read_manifest(str(shared / "data/field/label_onehot")))
-    for name, message in (("label_onehot", "record 0 .*'label' must be one int64"), ("gzip", "compressed")):
+    for name, message in (("label_onehot", "record 0 .*'label' .*one int64"), ("gzip", "compressed")):
         directory = tmp_path / name
         directory.mkdir()
         for path in (shared / "data/field" / name).glob("*.tfrecord"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 
 import pytest
 from sharder_fixtures import encoded, picture, save
@@ -60,10 +61,10 @@ def test_split_folders_in_any_combination_are_splits(tmp_path, names, splits):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("test/1.png", "train/2.png"), "'train' is named as a split and used as a class|'test' is named"),
-        (("train/a/1.png", "covid/2.png"), "'train' is named as a split, 'covid' beside it is not"),
-        (("test/1.png", "covid/2.png", "normal/3.png"), "'test' is named as a split, 'covid' beside it"),
-        (("train/a/1.png", "other/scan.0001"), "'other' beside it is not: .*--exclude_folders=other"),
+        (("test/1.png", "train/2.png"), "folder ('train'|'test') .*split.*class"),
+        (("train/a/1.png", "covid/2.png"), "'train' .*'covid' .*SPLIT/CLASS"),
+        (("test/1.png", "covid/2.png", "normal/3.png"), "'test' .*'covid' .*SPLIT/CLASS"),
+        (("train/a/1.png", "other/scan.0001"), "'train' .*'other' .*--exclude_folders=other"),
         (
             ("train/train/a/1.png", "train/val/b/2.png"),
             "'train' of train/train/a/1.png is named as a split and used as a class",
@@ -125,7 +126,7 @@ def test_what_is_no_class_is_no_label(tmp_path, label):
     save(tmp_path / "1.png", PNG)
     save(tmp_path / "2.png", PNG)
     csv = save(tmp_path / "list.csv", f"path,label\n1.png,a\n2.png,{label}\n".encode())
-    with pytest.raises(DataError, match=r"is not the name of a class \(as of 2.png\)"):
+    with pytest.raises(DataError, match=rf"{re.escape(repr(label))} .*2\.png"):
         discover_images(str(csv))
 
 
@@ -173,7 +174,7 @@ def test_a_class_that_one_split_has_lost_stops_the_run(tmp_path):
 def test_a_class_of_a_csv_without_a_file_stops(tmp_path):
     save(tmp_path / "1.png", PNG)
     csv = save(tmp_path / "list.csv", b"path,label\n1.png,a\n../elsewhere/2.png,b\n")
-    with pytest.raises(DataError, match=r"the class 'b' has no file that can be used: \.\./elsewhere/2\.png"):
+    with pytest.raises(DataError, match=r"class 'b' .*: \.\./elsewhere/2\.png"):
         discover_images(str(csv))
 
 
@@ -214,13 +215,11 @@ def linked(tmp_path):
 
 
 def test_a_link_to_a_folder_stops_the_run(linked):
-    with pytest.raises(
-        UsageError, match="^covid is a link to the folder .*/archive/covid_2021.*--follow_links="
-    ):
+    with pytest.raises(UsageError, match="^covid .*link.*/archive/covid_2021.*--follow_links="):
         discover_images(str(linked / "source"))
-    with pytest.raises(UsageError, match="covid is a link to the folder"):
+    with pytest.raises(UsageError, match="^covid .*link.*--follow_links="):
         discover_images(str(linked / "source"), follow_links=str(linked / "source"))
-    with pytest.raises(UsageError, match="--follow_links=.*/nowhere: no such folder"):
+    with pytest.raises(UsageError, match="--follow_links=.*/nowhere: "):
         discover_images(str(linked / "source"), follow_links=str(linked / "nowhere"))
     found = discover_images(str(linked / "source"), left_out=LeftOut(["covid"]))
     assert [item.id for item in found.items] == ["normal/1.png"]
@@ -247,9 +246,7 @@ def test_a_class_of_links_out_of_the_source_stops_the_run_or_is_followed(linked)
     (source / "covid").unlink()
     (source / "covid").mkdir()
     (source / "covid/2.png").symlink_to(linked / "archive/covid_2021/2.png")
-    with pytest.raises(
-        DataError, match="the class 'covid' has no file that can be used: covid/2.png: .*link"
-    ):
+    with pytest.raises(DataError, match=r"class 'covid' .*: covid/2\.png: .*link"):
         discover_images(str(source))
     found = discover_images(str(source), follow_links=str(linked / "archive"))
     assert [item.id for item in found.items] == ["covid/2.png", "normal/1.png"]
@@ -260,7 +257,7 @@ def test_a_class_of_links_out_of_the_source_stops_the_run_or_is_followed(linked)
 def test_a_broken_link_in_the_place_of_a_class_stops_the_run(tmp_path, name, target):
     save((tmp_path / name).parent / "normal/1.png", PNG)
     (tmp_path / name).symlink_to(target if target.startswith("/") else (tmp_path / name).name)
-    with pytest.raises(DataError, match=f"{name} is a link that leads nowhere .*--exclude_folders="):
+    with pytest.raises(DataError, match=f"{name} .*link .*nowhere .*--exclude_folders="):
         discover_images(str(tmp_path))
     found = discover_images(str(tmp_path), left_out=LeftOut([name.split("/")[-1]]))
     assert reasons(found) == {name: "excluded"}
@@ -277,7 +274,7 @@ def test_a_folder_that_cannot_be_read_stops_the_run(tmp_path, monkeypatch):
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    with pytest.raises(DataError, match=r"/b cannot be read \(Permission denied\)"):
+    with pytest.raises(DataError, match=r"/b .*\(Permission denied\)"):
         discover_images(str(tmp_path))
     assert reasons(discover_images(str(tmp_path), left_out=LeftOut(["b"]))) == {"b": "excluded"}
 

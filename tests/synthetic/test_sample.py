@@ -149,13 +149,13 @@ class TestPlan:
 class TestRefusals:
     def test_an_output_that_is_not_empty(self, made: pathlib.Path) -> None:
         before = read_all(made)
-        with pytest.raises(UsageError, match=f"{made}: is not empty; pass --overwrite"):
+        with pytest.raises(UsageError, match=f"--output={made}: .*--overwrite"):
             make_sample(SampleConfig(made, images=6))
         assert read_all(made) == before
 
     def test_a_dataset_of_somebody_else_is_never_deleted(self, tmp_path: pathlib.Path) -> None:
         (tmp_path / "train" / "covid").mkdir(parents=True)
-        with pytest.raises(UsageError, match="was not made by make_sample"):
+        with pytest.raises(UsageError, match=f"--output={tmp_path}: .*make_sample"):
             make_sample(SampleConfig(tmp_path, images=6, overwrite=True))
         assert (tmp_path / "train" / "covid").is_dir()
 
@@ -199,11 +199,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"images": 5}, "--images=5: must be at least 6"),
+            ({"images": 5}, "--images=5: .*6"),
             ({"seed": -1}, "--seed=-1"),
             ({"test_images": -1}, "--test_images=-1"),
             ({"sizes": (512, 16)}, "--size=16"),
-            ({"sizes": ()}, "--size=: name at least one"),
+            ({"sizes": ()}, "--size=: "),
         ],
     )
     def test_values_out_of_range(self, change: dict, message: str, tmp_path: pathlib.Path) -> None:
@@ -227,9 +227,9 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            (["--size=512,big"], "--size=512,big: must be whole numbers"),
+            (["--size=512,big"], "--size=512,big: "),
             (["--images=many"], "--images=many"),
-            (["--output=."], "is not empty; pass --overwrite"),
+            (["--output=."], "--output=.: "),
         ],
     )
     def test_a_bad_flag_is_one_line(self, flags: list[str], message: str, tmp_path: pathlib.Path) -> None:

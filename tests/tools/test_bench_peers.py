@@ -79,7 +79,8 @@ def test_a_copy_that_cannot_be_written_names_its_peer_and_leaves_no_folder(scrat
 
     broken = Peer("broken", "Broken", "nothing", "broken_copy", "nothing")
     _, failed = prepare(scratch, IMAGES, SIZE, [broken], {}, refuse)
-    assert failed == {"broken": "cannot write its copy of the data: no such format"}
+    assert list(failed) == ["broken"]
+    assert failed["broken"].endswith(": no such format")
     assert not (data.folder / "broken_copy").exists()
 
 
@@ -115,7 +116,7 @@ def batches(*shapes, dtype=np.float32):
 
 def test_the_first_epoch_refuses_what_is_not_a_ready_batch():
     assert worker.first_epoch(batches((2, 8, 8, 3), (2, 3, 8, 8)), 4, 8) == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="gave 2 of 4 images"):
+    with pytest.raises(ValueError, match="2 of 4 images"):
         worker.first_epoch(batches((2, 8, 8, 3)), 4, 8)
     with pytest.raises(ValueError, match="uint8"):
         worker.first_epoch(batches((2, 8, 8, 3), dtype=np.uint8), 2, 8)
@@ -129,7 +130,7 @@ def test_only_whole_epochs_are_timed():
     assert timed["images"] % 2 == 0
     # The kernel counts in hundredths of a second: a busy machine may give none.
     assert 0 <= timed["cpu_seconds"] < 1
-    with pytest.raises(ValueError, match="gave 2 of 3 images"):
+    with pytest.raises(ValueError, match="2 of 3 images"):
         worker.timed_epochs(batches((2, 8, 8, 3)), 3, 0.01)
 
 
@@ -153,7 +154,7 @@ def test_a_missing_package_is_named_with_the_reason():
     assert peers.missing_package(OURS, {}, {}) == ""
     assert peers.missing_package(TORCH, {}, {}) == "torch is not installed (--install)"
     failed = {"torch": "no matching distribution"}
-    assert peers.missing_package(TORCH, {}, failed) == "torch cannot be installed: no matching distribution"
+    assert re.fullmatch("torch .*: no matching distribution", peers.missing_package(TORCH, {}, failed))
     assert peers.missing_package(TORCH, {"torch": "2.13.0+cpu"}, {}) == ""
 
 
@@ -206,7 +207,7 @@ def test_a_table_has_its_numbers_to_the_right():
 
 def test_a_row_without_numbers_says_why():
     text = peers.rows_to_text(rows(reason="torch is not installed"))
-    assert "not measured: torch is not installed" in text
+    assert ": torch is not installed" in text
     assert len(text.splitlines()) == 5
     assert isinstance(rows(reason="x")[3], Row)
 
@@ -220,7 +221,7 @@ def test_other_pixels_are_no_result():
     measured["torch_npy"] = Measured([1], [1], 0.51)
     peers.check_same_images([OURS, STUDY, KERAS, TORCH], measured)
     assert [one.reason for one in measured.values()][:3] == ["", "", ""]
-    assert measured["torch_npy"].reason == "gives other pixels: their mean is 0.5100, ours 0.5000"
+    assert re.search(r"\b0\.5100\b.*\b0\.5000\b", measured["torch_npy"].reason)
 
 
 def test_peers_are_chosen_by_key():
@@ -242,7 +243,7 @@ def test_the_command_prints_a_table_and_writes_json(scratch, data, tmp_path):
     files = [f"--scratch={scratch}", f"--environment={tmp_path}", f"--json={tmp_path / 'out.json'}"]
     done = subprocess.run([*command, *sizes, *files], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Nearest from uncached storage: study's generator" in done.stdout
+    assert "study's generator" in done.stdout
     command_line, machine, caveat = done.stdout.strip().splitlines()[-3:]
     assert command_line.startswith("command: python -m tools.benchmark peers --peers=study,torch_npy")
     assert re.fullmatch(r"machine: \d+ cores \(.+\), load [\d.]+ at the start, Python 3.11.\d+", machine)
@@ -256,4 +257,4 @@ def test_images_that_do_not_fill_the_batches_are_refused():
     command = [sys.executable, "-m", "tools.benchmark", "peers", "--images=10", "--batch_size=4"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "--images=10: choose a multiple of --batch_size=4" in done.stderr
+    assert re.search("--images=10: .*--batch_size=4", done.stderr)

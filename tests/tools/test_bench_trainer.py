@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 
@@ -153,7 +154,7 @@ def test_a_ratio_is_the_median_of_those_within_a_round(rows):
 
 def test_the_verdict_is_on_the_best_of_fits_settings(rows):
     (line,) = verdicts(rows)
-    assert "0.990 of bare step, a batch in memory (target 0.98: reached)" in line
+    assert re.search(r"0\.990 of bare step, .*\(target 0\.98: reached\)", line)
     assert (
         "0.990 of model.fit, shards, steps_per_execution=8, jit_compile=False (target 1.00: MISSED)" in line
     )
