@@ -32,7 +32,10 @@ class ReadOptions:
     )
     cache: str = setting("auto", "Where stored images stay after they were first read.", choices=CACHES)
     cache_dir: str = setting(
-        os.path.expanduser("~/.cache/cxr"), "Folder in which --cache=disk keeps its copies.", local=True
+        os.path.expanduser("~/.cache/cxr"),
+        "Folder in which --cache=disk keeps copies.",
+        path=True,
+        local=True,
     )
     verify: str = setting(
         "first",

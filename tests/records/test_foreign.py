@@ -1,7 +1,6 @@
 """TFRecords of another program: written with TensorFlow alone, read like our own."""
 
 import dataclasses
-import re
 import shutil
 import subprocess
 import sys
