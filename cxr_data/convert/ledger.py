@@ -101,9 +101,9 @@ def append_result(directory: str, header: Header, result: ShardResult) -> None:
 def belongs_to(directory: str, header: Header) -> bool:
     """Return whether the ledger of a directory is that of the run with this header."""
     path = storage.join(directory, LEDGER_NAME)
-    if storage.size(path) is None:
-        return False
     line = _header_line(header)
+    if (storage.size(path) or 0) < len(line):
+        return False
     with storage.opened_at(path) as read_at:
         return read_at(len(line), 0) == line
 

@@ -6,7 +6,6 @@ Whatever is made under a temporary name is published here. Nothing in this modul
 
 import contextlib
 import fcntl
-import functools
 import hashlib
 import os
 import secrets
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from cxr_data.core import exact_read
 from cxr_data.core.errors import DataError
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -46,8 +46,17 @@ class LocalStore:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+        def read_at(size: int, offset: int) -> bytes:
+            try:
+                return exact_read.read_at(file, size, offset)
+            except EOFError as error:
+                raise DataError(f"cannot read {path}: {error}") from error
+            except OSError as error:
+                raise DataError(f"cannot read {path}: {error.strerror}") from error
+
         try:
-            yield functools.partial(os.pread, file)
+            yield read_at
         finally:
             os.close(file)
 

@@ -114,13 +114,19 @@ class ObjectStore:
 
     @contextlib.contextmanager
     def opened_at(self, path: str) -> Iterator[Callable[[int, int], bytes]]:
+        with _one_line("read", path):
+            length = int(gfile().stat(path).length)
         with gfile().GFile(path, "rb") as file:
 
             def read_at(size: int, offset: int) -> bytes:
+                if offset + size > length:  # asked for bytes behind the end, the client crashes
+                    raise DataError(f"cannot read {path}: the object ends at byte {length}")
                 with _one_line("read", path):
                     file.seek(offset)
                     content: bytes = file.read(size)
-                    return content
+                if len(content) < size:
+                    raise DataError(f"cannot read {path}: {len(content)} of {size} bytes came")
+                return content
 
             yield read_at
 

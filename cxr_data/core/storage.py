@@ -143,10 +143,10 @@ def local(path: str) -> AbstractContextManager[str]:
 
 
 def opened_at(path: str) -> AbstractContextManager[Callable[[int, int], bytes]]:
-    """Give a function that reads (bytes, offset) of a file for the length of a block.
+    """Give a function that reads (bytes, offset) of a file, all of them, for the length of a block.
 
     Raises:
-      DataError: it cannot be opened or read; names the file.
+      DataError: it cannot be opened or read, or ends before the last byte asked for; names the file.
     """
     return store_of(path).opened_at(path)
 

@@ -264,3 +264,15 @@ def test_the_index_is_read_once_for_all_pictures(few, tmp_path):
     (tmp_path / "out/index.npy").unlink()
     for position in range(3):
         np.testing.assert_array_equal(own.image(position), shown[position])
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.999])
+def test_a_shard_that_became_shorter_is_named(few, kept):
+    own = pictures_of_shards(few, quiet=True)
+    (shard,) = few.shards
+    os.truncate(few.path(shard), int(kept * shard.bytes))
+    with pytest.raises(DataError, match=few.path(shard)):
+        own.image(2)
+    if kept == 0.5:  # of the last record not even the fields are there
+        with pytest.raises(DataError, match=few.path(shard)):
+            read_split_fields(few, "train")

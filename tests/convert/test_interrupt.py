@@ -15,6 +15,7 @@ from waiting import children_of, is_running, wait_until
 
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
+from cxr_data.convert.ledger import Header, belongs_to, write_ledger
 from cxr_data.core.errors import DataError
 from cxr_data.records.verify import verify_dataset
 
@@ -174,6 +175,15 @@ def test_a_damaged_ledger_head_is_one_clear_line(source, tmp_path):
     with pytest.raises(DataError, match=rf"{tmp_path}/ledger\.jsonl .*--overwrite"):
         run(source, tmp_path)
     run(source, tmp_path, overwrite=True)
+
+
+def test_a_ledger_shorter_than_a_header_is_not_of_its_run(tmp_path):
+    header = Header({"size": 16}, "plan")
+    write_ledger(str(tmp_path), header, [])
+    assert belongs_to(str(tmp_path), header)
+    for content in (b"", b"{"):
+        (tmp_path / "ledger.jsonl").write_bytes(content)
+        assert not belongs_to(str(tmp_path), header)
 
 
 def test_overwrite_of_an_unfinished_output_goes_on_with_it(source, undisturbed, tmp_path):

@@ -43,6 +43,10 @@ def test_a_store_has_what_was_written(folder):
     )
     with storage.opened_at(file) as read_at:
         assert read_at(3, 4) == b"456"
+        assert read_at(3, 7) == b"789"
+        for size, offset in ((4, 7), (1, 10), (1, 99)):  # fewer bytes would be taken for all
+            with pytest.raises(DataError, match=file):
+                read_at(size, offset)
     with storage.local(file) as copy, open(copy, "rb") as opened:
         assert opened.read() == b"0123456789"
     assert sorted(storage.store_of(folder).walk(folder)) == [(other, 0), (file, 10)]
