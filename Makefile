@@ -27,7 +27,7 @@ demo: install
 	$(RUN) -m tools.make_sample --output=$(DEMO)/images --images=240
 	$(RUN) -m tools.make_tfrecords --source=$(DEMO)/images --output=$(DEMO)/tfrecords --size=96 --splits=folders
 	$(RUN) -m cxr_train.main --backbone=xception --data=$(DEMO)/tfrecords --run_dir=$(DEMO)/run \
-	  --weights=none --epochs=6 --batch_size=8 --learning_rate=5e-4 --batch_norm_momentum=0.9
+	  --weights=none --epochs=6 --batch_size=8 --learning_rate=5e-4
 
 lint: install
 	$(VENV)/bin/ruff check --config .ci/ruff.toml .

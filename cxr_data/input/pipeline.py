@@ -114,6 +114,20 @@ class Pipeline:
         )
         return _finish(self.reader(split).training_batches(chosen), chosen.batches)
 
+    def training_sample(
+        self, split: str, *, batch_size: int, seed: int, epoch: int, batches: int
+    ) -> tf.data.Dataset:
+        """Return the first batches of an epoch, at most all of it, as `training_dataset` has them.
+
+        They are the same each time: where a data service feeds the training, this process reads them itself.
+
+        Raises:
+          UsageError: the split has not one full batch.
+        """
+        batches = min(batches, self.steps_per_epoch(split, batch_size))
+        chosen = Epochs(self.positions(split), batch_size, seed, epoch, worker=self._options.worker)
+        return _finish(self.reader(split).repeatable_batches(chosen).take(batches), batches)
+
     def evaluation_dataset(self, split: str, *, batch_size: int) -> tf.data.Dataset:
         """Return every record of `split` once, in manifest order; the last global batch is padded.
 

@@ -55,6 +55,10 @@ class Reader(abc.ABC):
     def training_batches(self, epochs: Epochs) -> tf.data.Dataset:
         """Return `epochs.batches` full batches, of the examples of `epochs`, each once an epoch."""
 
+    def repeatable_batches(self, epochs: Epochs) -> tf.data.Dataset:
+        """Return the same as `training_batches`, but the same batches each time."""
+        return self.training_batches(epochs)
+
     @abc.abstractmethod
     def evaluation_batches(self, positions: np.ndarray) -> tf.data.Dataset:
         """Return a batch for each row of `positions`.

@@ -74,6 +74,10 @@ class ServedReader(StreamedReader):
         served[0] = served[0].take(epochs.steps - epochs.first_step)
         return functools.reduce(tf.data.Dataset.concatenate, served).map(as_batch)
 
+    def repeatable_batches(self, epochs: Epochs) -> tf.data.Dataset:
+        """Return the batches that this process streams itself."""
+        return super().training_batches(epochs)
+
     def _served(self, epochs: Epochs, number: int) -> tf.data.Dataset:
         """Return a whole epoch's batches (position, image, label)."""
 

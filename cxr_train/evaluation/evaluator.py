@@ -7,6 +7,9 @@
     own_data          whether it is a split of the data that the run was trained on
     model_sha256      of the run's best.keras
     seen_in_training  whether the model was trained on these very images
+    initial_statistics_share
+                      of the moving statistics of the model's BatchNorm, what is still their start, in [0, 1];
+                      null where it holds precise ones, or this is not known
     dropped           images left out by --class_map, by their class
     loss              mean cross-entropy, in nats
     images, class_names, confusion_matrix, accuracy, macro, per_class, left_out
@@ -46,7 +49,7 @@ from cxr_train.evaluation.forward_pass import name_predictions, predict_split
 from cxr_train.evaluation.predictions import NamedPredictions, write_predictions
 from cxr_train.evaluation.stored import other_predictions, stored_predictions
 from cxr_train.runs.layout import RunLayout
-from cxr_train.runs.saved_run import is_own_data, model_sha256
+from cxr_train.runs.saved_run import initial_statistics_share, is_own_data, model_sha256
 
 SCHEMA = "cxr.metrics/1"
 
@@ -219,6 +222,7 @@ def evaluate_split(
         "own_data": own,
         "model_sha256": model_sha256(run_dir),
         "seen_in_training": own and split in joined_splits(options.train_split),
+        "initial_statistics_share": initial_statistics_share(run_dir),
         "dropped": dropped,
         **analyse(named, options, validation=validation, other=other),
     }

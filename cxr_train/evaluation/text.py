@@ -15,6 +15,8 @@ _ROWS = {
 _WIDTH = 23
 # Below, intervals of a clustered bootstrap cover less than they say (Cameron, Gelbach and Miller, 2008).
 _FEW_PATIENTS = 30
+# Above it, the statistics of random weights have cost validation accuracy, see BUILD.md.
+_MUCH_OF_THE_START = 0.01
 # Of a comparison, in the words for people.
 DIFFERENCES = {
     "accuracy": "accuracy",
@@ -68,6 +70,7 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         notes.append(f"macro {metric} is without {', '.join(classes)}, for which it is undefined")
     if summary["seen_in_training"]:
         notes.append("the model was trained on these images: this says nothing about new ones")
+    notes += initial_statistics(summary.get("initial_statistics_share"))
     notes += patients(summary)
     if intervals["exact"]:
         notes.append(f"exact binomial intervals over patients (0 or 1): {', '.join(intervals['exact'])}")
@@ -81,6 +84,20 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         reasons = (f"{name} ({reason})" for name, reason in intervals["no_interval"].items())
         notes.append(f"no interval: {', '.join(reasons)}")
     return notes
+
+
+def initial_statistics(share: float | None) -> list[str]:
+    """Return what it means that BatchNorm's moving statistics have not yet forgotten what they began with.
+
+    Args:
+      share: how much of them is that, in [0, 1]; None where others are evaluated.
+    """
+    if share is None or share <= _MUCH_OF_THE_START:
+        return []
+    return [
+        f"{share:.0%} of BatchNorm's moving statistics is still what they began with, so that these numbers "
+        "say little of the weights: train more steps, or with --batch_norm_statistics=precise"
+    ]
 
 
 def patients(summary: dict[str, Any]) -> list[str]:

@@ -104,6 +104,8 @@ def assemble_training(
         notes.append(_freezing(config, model, frozen))
     if config.batch_norm_momentum is not None and not _trains_batch_norm(config, model, frozen):
         notes.append("--batch_norm_momentum: of no effect, no BatchNorm is trained")
+    elif config.batch_norm_momentum is not None and config.batch_norm_statistics == "precise":
+        notes.append("--batch_norm_momentum: changes no result with --batch_norm_statistics=precise")
     return Training(model, optimizer, loss_scale, average, replica_values, step, frozen, tuple(notes))
 
 

@@ -16,12 +16,14 @@ def make(
     validation: dict[str, Any] | None,
     *,
     skipped_steps: int,
+    initial_share: float | None,
 ) -> dict[str, Any]:
     """Return the row, ready for JSON; null is what was not measured.
 
     `train` has the mean loss (nats; with label smoothing and class weights), the share of right answers and
     the images of the epoch; of the steps that this process took, images a second, the share of the time in
-    which they waited for their batch, and the seconds of the first call, which compiles; and `skipped_steps`.
+    which they waited for their batch, and the seconds of the first call, which compiles; `skipped_steps`; and
+    `initial_statistics_share`, null where BatchNorm is not evaluated with moving statistics.
     `validation` has `loss` and what `metrics.summarize` returns; null without a validation split.
 
     Args:
@@ -30,6 +32,7 @@ def make(
       clock: of its steps that were taken in this process.
       validation: a summary of `evaluate.Predictions`; None without a validation split.
       skipped_steps: of the run so far, those not applied because a gradient was not finite.
+      initial_share: of BatchNorm's moving statistics, see `EvaluatedState.initial_share`.
     """
     loss, correct, examples = sums.tolist()
     return {
@@ -42,6 +45,7 @@ def make(
             "input_wait_share": json_number(clock.input_wait_share),
             "compile_seconds": clock.compile_seconds,
             "skipped_steps": skipped_steps,
+            "initial_statistics_share": initial_share,
         },
         "validation": validation,
     }

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from cxr_data.core import local_store, storage
 from cxr_data.core.errors import CxrError
+from cxr_train.evaluation.text import initial_statistics
 from cxr_train.loop import epoch_row
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.run_model import link_model, save_model
@@ -58,7 +59,8 @@ class Outputs:
         with self._clear_errors():
             self._history.append(row)
             epoch_row.write_summaries(row, self._summaries)
-        logger.info("%s", epoch_row.line(row))
+        for line in (epoch_row.line(row), *initial_statistics(row["train"]["initial_statistics_share"])):
+            logger.info("%s", line)
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:

@@ -1,6 +1,5 @@
 """The outer loop: epochs, evaluation, checkpoints; the compiled steps are in `step`."""
 
-import contextlib
 import logging
 import math
 import pathlib
@@ -26,6 +25,7 @@ from cxr_train.loop import diverged, epoch_row, throughput
 from cxr_train.loop.assemble import assemble_training
 from cxr_train.loop.batch_size import planned_memory
 from cxr_train.loop.checkpoint import Checkpoints
+from cxr_train.loop.evaluated import EvaluatedState
 from cxr_train.loop.outputs import Outputs
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.throughput import Clock, peak_memory
@@ -79,7 +79,7 @@ class Trainer:
         self.training = assemble_training(config, manifest, placement, self._steps_per_epoch)
         self.model = self.training.model
         self.train_step = self.training.step
-        self._predict_step = PredictStep(self.model, placement)
+        self._prepare_evaluation()
         self.checkpoints = Checkpoints(
             layout.checkpoints,
             self.model,
@@ -182,7 +182,11 @@ class Trainer:
         self.placement, choice = go_on_uncompiled(error, self.placement)
         logger.info("%s", choice)
         self.training.step.retrace(compile=False)
+        self._prepare_evaluation()
+
+    def _prepare_evaluation(self) -> None:
         self._predict_step = PredictStep(self.model, self.placement)
+        self._evaluated = EvaluatedState(self._config, self._pipeline, self.training, self.placement)
 
     def _is_complete(self) -> bool:
         epoch, _ = self.checkpoints.position
@@ -314,13 +318,21 @@ class Trainer:
     def _end_epoch(self, clock: Clock, stop: StopRequest) -> None:
         """Evaluate, keep the best model, write the epoch's row, and save."""
         epoch, _ = self.checkpoints.position
-        average = self.training.average
-        with average.in_place() if average else contextlib.nullcontext():
+        with self._evaluated.in_place(epoch, stop.check):
             validation = self._validate(stop)
             self._keep_model(epoch + 1, validation)
         skipped = int(self.training.loss_scale.skipped_steps.numpy())
         sums = self.checkpoints.sums.numpy()
-        self._outputs.add_row(epoch_row.make(epoch + 1, sums, clock, validation, skipped_steps=skipped))
+        self._outputs.add_row(
+            epoch_row.make(
+                epoch + 1,
+                sums,
+                clock,
+                validation,
+                skipped_steps=skipped,
+                initial_share=self._evaluated.initial_share(epoch + 1),
+            )
+        )
         self.checkpoints.epoch.assign(epoch + 1)
         self.checkpoints.step.assign(0)
         self.checkpoints.sums.assign(np.zeros(3))

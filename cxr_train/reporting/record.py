@@ -19,8 +19,7 @@ from cxr_data.records.manifest import joined_splits
 from cxr_train.evaluation.predictions import read_predictions
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import BEST_NAME, EXPLANATION_NAME, EXTERNAL_NAME, RunLayout
-from cxr_train.runs.monitor import Monitor
-from cxr_train.runs.saved_run import model_sha256
+from cxr_train.runs.saved_run import best_epoch, epoch_rows, model_sha256
 
 Document = dict[str, Any]
 
@@ -85,15 +84,7 @@ class RunRecord:
     @property
     def best_epoch(self) -> Document | None:
         """The row of the epoch that `best.keras` is of."""
-        if self.config.held_out_validation is None:
-            return self.epochs[-1] if self.epochs else None
-        monitor = Monitor(self.config.monitor)
-        best, best_value = None, monitor.worst
-        for row in self.epochs:
-            value = monitor.value(row["validation"])
-            if value is not None and monitor.improves(value, best_value):
-                best, best_value = row, value
-        return best
+        return best_epoch(self.config, self.epochs)
 
     @classmethod
     def read(cls, directory: pathlib.Path) -> "RunRecord":
@@ -163,12 +154,8 @@ class _Reader:
 
     def rows(self, path: pathlib.Path) -> tuple[Document, ...]:
         """Return JSON lines; those that were cut off by a crash are noted and left out."""
-        rows = []
-        for number, line in enumerate(path.read_text().splitlines() if path.exists() else (), start=1):
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                self.problems.append(f"line {number} of {path.name} is damaged and left out")
+        rows, damaged = epoch_rows(path)
+        self.problems += [f"line {number} of {path.name} is damaged and left out" for number in damaged]
         return tuple(rows)
 
     def split(self, name: str) -> SplitRecord:

@@ -78,7 +78,9 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
         for metric, classes in metrics.get("left_out", {}).items()
         if metric in _METRICS
     ]
-    notes = [*_interval_notes(metrics), *_calibration(metrics), *undefined, *_comparison(metrics)]
+    statistics = [f"{note}." for note in text.initial_statistics(metrics.get("initial_statistics_share"))]
+    about = [*_interval_notes(metrics), *_calibration(metrics), *undefined, *_comparison(metrics)]
+    notes = [*statistics, *about]
     if split.explanation is None and not pictures:
         notes.append("There are no predictions to draw curves from.")
     patients = f" of {split.groups:,} patients" if split.groups else ""

@@ -20,10 +20,13 @@ from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.monitor import MONITORS
 
+BATCH_NORM_STATISTICS = ("moving", "precise")
+
 # What a resumed run may change.
 _FREE = (
     *("run_dir", "early_stopping", "save_minutes", "profile_steps"),
     *("cache", "cache_dir", "verify", "max_bad_records", "data_service"),
+    *("batch_norm_statistics", "batch_norm_batches"),
 )
 
 
@@ -78,6 +81,17 @@ class TrainConfig:
     )
     batch_norm_momentum: float | None = setting(
         None, "Momentum of BatchNorm's moving statistics; the network's own by default."
+    )
+    batch_norm_statistics: str = setting(
+        "precise",
+        "Statistics with which BatchNorm is evaluated: moving, kept while training, as in the study; or "
+        "precise, measured before each evaluation on --batch_norm_batches.",
+        choices=BATCH_NORM_STATISTICS,
+    )
+    batch_norm_batches: int = setting(
+        100,
+        "Training batches for --batch_norm_statistics=precise, at most those of an epoch; not augmented.",
+        at_least=1,
     )
     precision: str = setting("auto", "Keras dtype policy.", choices=PRECISIONS)
     xla: str = setting("auto", "Whether XLA compiles the step.", choices=XLA)
@@ -157,7 +171,8 @@ class TrainConfig:
         """Return the values by flag that a resumed run must share with the run that it continues.
 
         More epochs continue the same run, unless they stretch its schedule; more patience does; the
-        directory may have been moved, and caches, checks and saves change no pixel and no weight.
+        directory may have been moved, and caches, checks, saves and statistics to evaluate with change no
+        pixel and no weight.
         """
         values = dataclasses.asdict(self)
         values |= values.pop("read") | values.pop("recipe")
@@ -183,6 +198,8 @@ class TrainConfig:
             read["cache_dir"] = os.path.expanduser(read["cache_dir"])  # earlier files have ~
             options = ReadOptions(**{**read, "worker": InputWorker(**read["worker"])})
             recipe = Recipe(**values.get("recipe", {}))
+            # Of a run that knew no others.
+            values = {"batch_norm_statistics": "moving", **values}
             return cls(**{**values, "head": tuple(values["head"]), "read": options, "recipe": recipe})
         except FileNotFoundError as error:
             raise DataError(f"{path.parent} is not a run directory: it has no {path.name}") from error

@@ -1,13 +1,18 @@
-"""A run directory, read back: what it was trained on, and which model it has."""
+"""A run directory, read back: what it was trained on, what its epochs gave, and which model it has."""
 
 import dataclasses
+import json
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from cxr_data.core.errors import DataError
 from cxr_data.core.local_store import sha256_of
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, read_manifest
+from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
+from cxr_train.runs.monitor import Monitor
 
 
 def trained_on(run_dir: pathlib.Path) -> Manifest:
@@ -24,6 +29,38 @@ def trained_on(run_dir: pathlib.Path) -> Manifest:
 def is_own_data(run_dir: pathlib.Path, manifest: Manifest) -> bool:
     """Return whether `manifest` is of the data that the run was trained on, wherever that lies now."""
     return dataclasses.replace(trained_on(run_dir), directory=manifest.directory) == manifest
+
+
+def epoch_rows(history: pathlib.Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the epochs' rows, and the numbers (from 1) of the lines that a crash has cut off."""
+    rows, damaged = [], []
+    for number, line in enumerate(history.read_text().splitlines() if history.exists() else (), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            damaged.append(number)
+    return rows, damaged
+
+
+def best_epoch(config: TrainConfig, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the row of the epoch that `best.keras` is of; None where there is none."""
+    if config.held_out_validation is None:
+        return rows[-1] if rows else None
+    monitor = Monitor(config.monitor)
+    best, best_value = None, monitor.worst
+    for row in rows:
+        value = monitor.value(row["validation"])
+        if value is not None and monitor.improves(value, best_value):
+            best, best_value = row, value
+    return best
+
+
+def initial_statistics_share(run_dir: pathlib.Path) -> float | None:
+    """Return what the row of the best epoch says of `best.keras`' BatchNorm, see `loop.epoch_row`."""
+    layout = RunLayout(run_dir)
+    rows, _ = epoch_rows(layout.history)
+    best = best_epoch(TrainConfig.load(layout.config), rows)
+    return best["train"].get("initial_statistics_share") if best else None
 
 
 def model_sha256(run_dir: pathlib.Path) -> str | None:

@@ -121,8 +121,8 @@ def test_the_averaged_weights_are_those_evaluated_and_kept(manifest, whole):
     losses = [row["validation"]["loss"] for row in rows(directory)]
     assert summary["loss"] == pytest.approx(min(losses), rel=1e-5)
     if losses[-1] == min(losses):
-        floats = [v for v in best.variables if keras.backend.is_float_dtype(v.dtype)]
-        for kept, average in zip(floats, run.training.average.averages, strict=True):
+        averages = run.training.average.of([v.value for v in run.model.trainable_variables])
+        for kept, average in zip(best.trainable_variables, averages, strict=True):
             np.testing.assert_array_equal(kept.numpy(), average.numpy())
 
 

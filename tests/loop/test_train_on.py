@@ -66,7 +66,7 @@ def test_the_last_epoch_is_kept_and_nothing_is_chosen_on_what_it_knows(manifest,
         (2, 16, None),
     ]
     best = load_best_model(tmp_path)
-    for variable, kept in zip(run.model.variables, best.variables, strict=True):
+    for variable, kept in zip(run.model.trainable_variables, best.trainable_variables, strict=True):
         np.testing.assert_array_equal(variable.numpy(), kept.numpy())
 
     options = EvaluationOptions(resamples=100, train_split=BOTH, validation_split=None)
