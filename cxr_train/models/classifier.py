@@ -37,8 +37,7 @@ def build_model(
       weights: `none`, `imagenet` or a file, see `build_backbone`.
       input_range: `unit` or `imagenet`, see `pretrained.to_trained_range`.
       batch_norm_momentum: of the moving statistics; None keeps each network's own
-        (mostly 0.99: after 70 steps half of them is still the initial 0 and 1, and
-        a short run from random weights predicts noise).
+        (mostly 0.99: after 70 steps half of them is still the initial 0 and 1).
       dtype_policy: `float32`, `mixed_float16` or `mixed_bfloat16`. Variables
         and logits are float32 under all of them.
 

@@ -89,7 +89,7 @@ class TrainConfig:
         choices=BATCH_NORM_STATISTICS,
     )
     batch_norm_batches: int = setting(
-        100,
+        50,
         "Training batches for --batch_norm_statistics=precise, at most those of an epoch; not augmented.",
         at_least=1,
     )

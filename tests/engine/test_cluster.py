@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -210,6 +211,18 @@ def whole(data, tmp_path_factory) -> Run:
     run = Run(tmp_path_factory.mktemp("whole") / "1", data, 2, *BATCH_NORM)
     run.train()
     return run
+
+
+@pytest.mark.slow
+def test_two_workers_evaluate_with_the_moments_of_the_batches_of_both(data, whole):
+    """What enters the one BatchNorm does not depend on how a batch is divided."""
+    model = keras.saving.load_model(whole.run_dir / "last.keras", compile=False)
+    (norm,) = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    before = keras.Model(model.input, norm.input)
+    order = training_batches(np.arange(IMAGES), batch_size=BATCH, seed=0, epoch=EPOCHS - 1)
+    entering = before(random_images(IMAGES)[order.ravel()]).numpy().astype(np.float64)
+    np.testing.assert_allclose(norm.moving_mean.numpy(), entering.mean(axis=(0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(norm.moving_variance.numpy(), entering.var(axis=(0, 1, 2)), rtol=1e-4)
 
 
 def assert_same_bits(run: Run, whole: Run) -> None:

@@ -236,7 +236,7 @@ def test_the_maps_of_a_network_that_learned_real_x_rays_pass_the_occlusion_check
         f"tools.make_tfrecords --source={shared}/data/cxr_sample --output={data} --noaudit "
         "--dtype=uint8 --channels=1 --splits=train:0.6,validation:0.2,test:0.2",
         f"cxr_train.main --backbone=mobilenet_v2 --weights={weights} --data={data} --run_dir={run_dir} "
-        "--epochs=4 --batch_size=12 --batch_norm_momentum=0.9 --input_range=imagenet",
+        "--epochs=4 --batch_size=12 --input_range=imagenet",
         f"cxr_train.explain --run_dir={run_dir} --split=validation --filters=0 --gallery_size=1",
     ):
         result = subprocess.run(

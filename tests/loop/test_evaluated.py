@@ -7,10 +7,15 @@ import logging
 import keras
 import numpy as np
 import pytest
+import tiny as tiny_runs
 from tiny import StopAfter, make_trainer, results, rows
 
+from cxr_data.convert.config import SharderConfig
+from cxr_data.convert.convert import make_tfrecords
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.manifest import read_manifest
+from cxr_data.synthetic.sample import SampleConfig, make_sample
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import text
 from cxr_train.evaluation.evaluator import evaluate_split
@@ -181,3 +186,42 @@ def test_a_run_of_before_had_moving_ones_and_may_go_on_with_either(manifest, tmp
     before = TrainConfig.load(path)
     assert before.batch_norm_statistics == "moving"
     assert before.what_decides_the_result() == config.what_decides_the_result()
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory):
+    """The sample of `make demo`, with half as many images, and smaller: 96 to train on, 24 to validate."""
+    directory = tmp_path_factory.mktemp("synthetic")
+    make_sample(SampleConfig(output=directory / "images", images=120, sizes=(64,)))
+    shards = str(directory / "shards")
+    make_tfrecords(
+        SharderConfig(str(directory / "images"), shards, size=32, splits="folders", workers=0, audit=False)
+    )
+    return read_manifest(shards)
+
+
+def deep(*, include_top, weights, input_tensor) -> keras.Model:
+    """Three times convolution and BatchNorm, as deep as 32 pixels go."""
+    x = input_tensor
+    for width in (8, 16, 32):
+        x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    return keras.Model(input_tensor, x)
+
+
+@pytest.mark.parametrize("statistics", ["precise", "moving"])
+def test_a_short_run_from_random_weights_validates_as_it_trains_or_says_why_not(
+    synthetic, tmp_path, caplog, statistics
+):
+    changes = {"backbone": "deep", "head": (), "batch_norm_statistics": statistics}
+    with tiny_runs.registered("deep", deep), caplog.at_level(logging.INFO, "cxr_train"):
+        make_trainer(synthetic, tmp_path, **changes).run(StopRequest())
+    last = rows(tmp_path)[-1]
+    trained, validated = last["train"]["accuracy"], last["validation"]["accuracy"]
+    said = [line for line in caplog.messages if "--batch_norm_statistics" in line]
+    assert trained > 0.45  # a third is chance
+    if statistics == "precise":
+        assert validated > trained - 0.1
+        assert not said
+    else:
+        assert len(said) == 3

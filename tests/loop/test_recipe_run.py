@@ -158,6 +158,10 @@ def test_what_the_recipe_came_to_is_said(manifest, tmp_path):
     assert lines[2].startswith("frozen: 3 of 6 layers, 128 parameters, until epoch 2")
 
 
-def test_a_momentum_of_no_batch_norm_is_said(manifest, tmp_path):
+def test_a_momentum_without_effect_is_said(manifest, tmp_path):
     run = begin(manifest, tmp_path, recipe=Recipe(freeze="backbone"), batch_norm_momentum=0.9)
     assert run.describe().splitlines()[-1].startswith("--batch_norm_momentum: ")
+    run = begin(manifest, tmp_path, recipe=Recipe(), batch_norm_momentum=0.9)
+    assert "--batch_norm_momentum" in run.describe().splitlines()[-1]
+    run = begin(manifest, tmp_path, recipe=Recipe(), batch_norm_momentum=0.9, batch_norm_statistics="moving")
+    assert "--batch_norm_momentum" not in run.describe()
