@@ -107,11 +107,11 @@ def test_mask_files_are_left_out_when_it_is_asked_for(tmp_path):
     source = save_pictures(
         tmp_path / "in", *(f"{c}/{n}{m}.png" for c in "ab" for n in (1, 2) for m in ("", "_mask"))
     )
-    with pytest.raises(UsageError, match="4 files seem to hold masks"):
+    with pytest.raises(UsageError, match="4 files .*masks"):
         convert(source, tmp_path / "out")
     lines = [f"in/{c}/{n}{m}.png,{c}" for c in "ab" for n in (1, 2) for m in ("", "_mask")]
     listed = save(tmp_path / "list.csv", "\n".join(["path,label", *lines]).encode())
-    with pytest.raises(UsageError, match="4 files seem to hold masks"):
+    with pytest.raises(UsageError, match="4 files .*masks"):
         convert(listed, tmp_path / "out")
     made = convert(source, tmp_path / "out", exclude_files=("*_mask*",))
     assert (made.records, made.source_counts["excluded"]) == (4, 4)
@@ -125,12 +125,12 @@ def test_splits_of_the_source_that_are_put_together_are_said(tmp_path, capsys):
     )
     made = convert(source, tmp_path / "out", splits="train:0.5,test:0.25,val:0.25")
     assert set(made.splits) == {"train", "validation", "test"}
-    assert "splits: those of the source (test, validation) are put together" in capsys.readouterr().err
+    assert "(test, validation) are put together" in capsys.readouterr().err
 
 
 def test_a_source_of_one_class_is_said(tmp_path, capsys):
     convert(save_pictures(tmp_path / "in", "chest/1.png", "chest/2.png"), tmp_path / "out")
-    assert "WARNING: all images are of one class, 'chest'" in capsys.readouterr().err
+    assert "one class, 'chest'" in capsys.readouterr().err
 
 
 def test_links_are_followed_and_their_files_written(tmp_path):

@@ -121,7 +121,7 @@ def test_a_link_to_a_folder_is_refused_as_its_files_would_be_missing(tmp_path):
     (tmp_path / "given/p1/3.png").symlink_to(tmp_path / "elsewhere/1.png")
     assert [file.name for file in find_files([str(tmp_path / "given")])] == ["p1/2.png", "p1/3.png"]
     (tmp_path / "given/p2").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(UsageError, match="given/p2 is a link to the folder .*/elsewhere"):
+    with pytest.raises(UsageError, match="given/p2 .*link .*/elsewhere"):
         find_files([str(tmp_path / "given")])
 
 

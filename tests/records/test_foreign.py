@@ -1,6 +1,7 @@
 """TFRecords of another program: written with TensorFlow alone, read like our own."""
 
 import dataclasses
+import re
 import shutil
 import subprocess
 import sys
@@ -254,7 +255,7 @@ def test_known_patients_are_kept_and_unknown_ones_stand_alone(tmp_path, caplog):
     assert sorted(pictures_of_shards(adopted, quiet=True).patients()) == ["p1", "p2"]
     assert "ids: 2 of 6 records have none" in caplog.text
     assert "patients: 2 known, unknown in 3 of 6 records" in caplog.text
-    assert "class 'normal' has no image in the test split" in caplog.text
+    assert re.search("'normal' has no image .*test", caplog.text)
     assert verify_dataset(str(tmp_path), 1).problems == ()
 
 
@@ -262,7 +263,7 @@ def test_a_known_patient_in_two_splits_is_refused_as_by_a_conversion(tmp_path):
     for split, patients in (("train", b"pqr"), ("val", b"qrs")):
         groups = [texts(bytes([letter])) for letter in patients]
         foreign(tmp_path / f"{split}.tfrecord", random_images(3, SIZE), labels_of(3), group=groups)
-    with pytest.raises(DataError, match="2 patients .* in two splits, as 'q' in train and validation"):
+    with pytest.raises(DataError, match="2 patients .*'q' .*train and validation"):
         adopt(str(tmp_path), CLASS_NAMES, **options())
     assert not (tmp_path / "manifest.json").exists()
 
@@ -283,7 +284,7 @@ def test_files_of_records_are_known_by_their_bytes_and_none_is_missing(tmp_path,
     foreign(tmp_path / "events.out.tfevents.1", random_images(3, SIZE), labels_of(3))
     (tmp_path / "more").mkdir()
     foreign(tmp_path / "more/train.tfrecord", random_images(3, SIZE), labels_of(3))
-    with pytest.raises(UsageError, match="more/train.tfrecord lies in a folder of"):
+    with pytest.raises(UsageError, match="more/train.tfrecord .*folder"):
         adopt(str(tmp_path), CLASS_NAMES, **options())
     shutil.rmtree(tmp_path / "more")
     caplog.set_level("INFO")
@@ -334,7 +335,7 @@ def test_what_an_early_scan_took_is_refused_when_it_is_opened(tmp_path):
             DataError, match=r"train\.tfrecord: record 0: .*holds 2 values; an early scan.*delete"
         ):
             Pipeline(early, ReadOptions(on_bad_record=on_bad_record))
-    with pytest.raises(DataError, match="record 0: feature 'label' must be one int64"):
+    with pytest.raises(DataError, match="record 0: feature 'label' .*one int64"):
         read_split_fields(early, "train")
 
 

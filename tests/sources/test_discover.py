@@ -67,14 +67,14 @@ def test_split_folders_in_any_combination_are_splits(tmp_path, names, splits):
         (("train/a/1.png", "other/scan.0001"), "'train' .*'other' .*--exclude_folders=other"),
         (
             ("train/train/a/1.png", "train/val/b/2.png"),
-            "'train' of train/train/a/1.png is named as a split and used as a class",
+            "'train' of train/train/a/1.png .*used as a class",
         ),
         (
             ("a/train/1.png", "a/test/2.png", "a/stray.png", "b/train/3.png"),
-            "'test' of a/test/2.png is named as a split.*--source=.*/a; .*--exclude_folders=test",
+            "'test' of a/test/2.png .*--source=.*/a; .*--exclude_folders=test",
         ),
-        (("train/a/1.png", "train/a/val/2.png"), "'val' of train/a/val/2.png is named as a split"),
-        (("val/a/1.png", "Validation/a/2.png"), "'Validation' and 'val' are both named as the split"),
+        (("train/a/1.png", "train/a/val/2.png"), "'val' of train/a/val/2.png .*split"),
+        (("val/a/1.png", "Validation/a/2.png"), "'Validation' and 'val' .*the split"),
     ],
 )
 def test_split_folders_in_place_of_classes_are_refused(tmp_path, names, message):
@@ -134,9 +134,9 @@ def test_what_is_no_class_is_no_label(tmp_path, label):
     ("splits", "message"),
     [
         (("train", "Fold1", "fold1"), "'Fold1' .*'fold1' .*differ only by"),
-        (("train", "a/b", "a/b"), "'a/b' is not the name of a split"),
-        (("train", "..", ".."), "'..' is not the name of a split"),
-        (("train", "train+test", "test"), "is not the name of a split"),
+        (("train", "a/b", "a/b"), "'a/b' .*name of a split"),
+        (("train", "..", ".."), "'..' .*name of a split"),
+        (("train", "train+test", "test"), r"'train\+test' .*name of a split"),
     ],
 )
 def test_what_names_no_file_is_no_split(tmp_path, splits, message):
@@ -161,13 +161,13 @@ def test_a_class_that_one_split_has_lost_stops_the_run(tmp_path):
     elsewhere = save(tmp_path / "elsewhere/3.png", PNG)
     (tmp_path / "source/test/b").mkdir()
     (tmp_path / "source/test/b/3.png").symlink_to(elsewhere)
-    with pytest.raises(DataError, match="class 'b' has no file in test .*: test/b/3.png.*--follow_links="):
+    with pytest.raises(DataError, match="class 'b' .* in test .*: test/b/3.png.*--follow_links="):
         discover_images(str(tmp_path / "source"))
     found = discover_images(str(tmp_path / "source"), follow_links=str(tmp_path / "elsewhere"))
     assert len(found.items) == 4
     rows = "source/train/a/1.png,a,train\nsource/train/b/1.png,b,train\nsource/test/a/2.png,a,test\n"
     text = f"path,label,split\n{rows}gone.png,b,test\n"
-    with pytest.raises(DataError, match="class 'b' has no file in test .*: gone.png"):
+    with pytest.raises(DataError, match="class 'b' .* in test .*: gone.png"):
         discover_images(str(save(tmp_path / "list.csv", text.encode())))
 
 
