@@ -76,13 +76,6 @@ def memory_limits(device_type: str) -> list[int]:
     return [int(device.memory_limit) for device in devices if device.device_type == device_type]
 
 
-def is_op_determinism_enabled() -> bool:
-    """Tell whether every operation must be deterministic; publicly that can be set, but not asked."""
-    from tensorflow.python.framework import config
-
-    return bool(config.is_op_determinism_enabled())
-
-
 def with_constant_variables(function: Any) -> Any:
     """Return a concrete function with its variables' values in it, as converters to other formats need."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

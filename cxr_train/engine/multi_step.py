@@ -1,17 +1,24 @@
 """Several training steps in one host call, and a record of each of them.
 
-The clock is inside of the graph: a step begins where the one before ended, and ends when its
-loss has arrived on the host and its update is done. So the record of a step is as honest as if
-the host had called it alone.
+An accelerator queues what the host launches. With two steps in flight, a step is launched while the one
+before it computes, whose loss is awaited only then: the device finds its next step waiting. TensorFlow's
+copy of a result to the host waits for everything that was launched before the copy was asked for, so a
+thread asks for each loss as soon as its step is launched, long before the next one is.
+
+The device is idle for want of input from the end of a step to the arrival of the next one's batch, if
+that comes later. What is left of a step's time is the compiled step's own.
 """
 
-from collections.abc import Callable, Sequence
+import collections
+import concurrent.futures
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-
-from cxr_data.core.tensorflow_private import is_op_determinism_enabled
 
 Batch = dict[str, tf.Tensor]
 
@@ -35,9 +42,9 @@ class StepRecords(NamedTuple):
 
     Attributes:
       loss, examples, correct: float64 [K], see `Sums`.
-      waited: float64 [K], seconds in which the step waited for its batch; NaN under
-        `--deterministic`.
-      seconds: float64 [K], how long the step took, with the waiting; NaN as well.
+      waited: float64 [K], seconds in which the device was idle since the step's batch was not on it yet.
+      seconds: float64 [K], from the end of the step before (or the start of the call) to the arrival of this
+        step's loss on the host, the waiting included.
     """
 
     loss: np.ndarray
@@ -47,60 +54,87 @@ class StepRecords(NamedTuple):
     seconds: np.ndarray
 
 
-def take_steps(
-    step: Callable[[Batch, tf.Tensor], Sums],
-    iterator: tf.data.Iterator,
-    first: tf.Tensor,
-    end: tf.Tensor,
-    *,
-    updated: tf.Variable,
-) -> tf.Tensor:
-    """Take the steps `first` to `end - 1`, or fewer: it stops after the first whose loss is not finite.
+class _Ended(NamedTuple):
+    """The sums of a step, and the time at which they were on the host."""
 
-    To be called inside of a `tf.function`.
+    sums: np.ndarray
+    time: float
+
+    @property
+    def is_finite(self) -> bool:
+        return math.isfinite(self.sums[0])
+
+
+def read_sums(sums: Sums) -> np.ndarray:
+    """Wait for the sums and return them, float64 [3]."""
+    if all(tf.DeviceSpec.from_string(value.device).device_type == "CPU" for value in sums):
+        return np.array([value.numpy() for value in sums], np.float64)
+    values: np.ndarray = _on_the_host(sums).numpy()
+    return values
+
+
+@tf.function
+def _on_the_host(sums: Sums) -> tf.Tensor:
+    """Copy the sums to the host, float64 [3]. A function waits without the interpreter's lock."""
+    with tf.device("/cpu:0"):
+        return tf.stack([tf.cast(value, tf.float64) for value in sums])
+
+
+def take_steps(
+    launch: Callable[[Batch, int], Sums],
+    batches: Iterator[Batch],
+    steps: range,
+    *,
+    in_flight: int,
+    read: Callable[[Sums], np.ndarray] = read_sums,
+) -> StepRecords:
+    """Take steps until one of them has a loss that is not finite.
 
     Args:
-      step: trains on a batch; is told the number of the step, int64 [].
-      iterator: over at least as many batches.
-      first, end: int64 [].
-      updated: a variable that every step updates together with the weights.
+      launch: starts the training on a batch, as the step of this number; on an accelerator it returns before
+        that ends. After a loss that is not finite it must leave the weights as they are: up to
+        `in_flight - 1` steps are launched before the loss is known.
+      batches: at least as many as there are steps, each on its device when it comes.
+      steps: their numbers.
+      in_flight: how many may be launched and not read yet; 1 where `launch` returns with the step's end.
+      read: waits for the sums of a step and returns them, float64 [3]; called by another thread if
+        several are in flight.
 
     Returns:
-      float64 [K, 5], the columns of `StepRecords`.
+      A record of each step; the one whose loss is not finite is the last.
     """
-    rows = tf.TensorArray(
-        tf.float64, size=tf.cast(end - first, tf.int32), element_shape=[len(StepRecords._fields)]
-    )
-    number = first
-    finite = tf.constant(True)
-    ended = _now(after=[])
-    while tf.logical_and(number < end, finite):
-        started = ended
-        with tf.control_dependencies([started]):
-            batch = next(iterator)
-        arrived = _now(after=tf.nest.flatten(batch, expand_composites=True))
-        with tf.control_dependencies([arrived]):
-            sums = step(batch, number)
-        # A GPU's kernels are only queued when their operations return; a copy to the host waits
-        # for their results.
-        with tf.device("/cpu:0"):
-            values = tf.stack([tf.cast(value, tf.float64) for value in sums])
-        ended = _now(after=[values, tf.identity(updated)])
-        rows = rows.write(
-            tf.cast(number - first, tf.int32),
-            tf.concat([values, [arrived - started, ended - started]], axis=0),
-        )
-        finite = tf.math.is_finite(values[0])
-        number += 1
-    return rows.stack()[: number - first]
+    begun = time.perf_counter()
+    arrived: list[float] = []
+    ended: list[_Ended] = []
+    reading: collections.deque[concurrent.futures.Future[_Ended]] = collections.deque()
+
+    def wait(sums: Sums) -> _Ended:
+        return _Ended(read(sums), time.perf_counter())
+
+    with contextlib.ExitStack() as stack:
+        submit: Callable[[Callable[[Sums], _Ended], Sums], concurrent.futures.Future[_Ended]] = _at_once
+        if in_flight > 1:
+            # The thread ends with the call, also where a launch fails.
+            submit = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1)).submit
+        for number in steps:
+            batch = next(batches)
+            arrived.append(time.perf_counter())
+            reading.append(submit(wait, launch(batch, number)))
+            if len(reading) == in_flight:
+                ended.append(reading.popleft().result())
+                if not ended[-1].is_finite:
+                    break
+        else:
+            ended.extend(future.result() for future in reading)
+    finite = [each.is_finite for each in ended]
+    last = finite.index(False) + 1 if False in finite else len(ended)
+    loss, examples, correct = np.transpose([each.sums for each in ended[:last]])
+    ends = np.array([begun, *(each.time for each in ended[:last])])
+    waited = np.maximum(np.array(arrived[:last]) - ends[:-1], 0)
+    return StepRecords(loss, examples, correct, waited, np.diff(ends))
 
 
-def _now(after: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Return float64 [], the time in seconds once `after` are computed, and not before.
-
-    NaN where every operation must be deterministic: TensorFlow refuses to read a clock there.
-    """
-    if is_op_determinism_enabled():
-        return tf.constant(float("nan"), tf.float64)
-    with tf.control_dependencies(list(after)), tf.device("/cpu:0"):
-        return tf.timestamp()
+def _at_once(wait: Callable[[Sums], _Ended], sums: Sums) -> concurrent.futures.Future[_Ended]:
+    future: concurrent.futures.Future[_Ended] = concurrent.futures.Future()
+    future.set_result(wait(sums))
+    return future

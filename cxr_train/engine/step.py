@@ -2,13 +2,14 @@
 
 One replica's forward and backward pass is compiled by XLA inside `strategy.run`.
 The reduction over the replicas, the check for overflow and the optimizer stand
-outside of the compiled part: neither the whole replica step nor the outer loop can
-be compiled once there are two replicas. On one device they are one program, which
-updates the variables in place (XLA aliases its outputs with its inputs).
+outside of the compiled part: the whole replica step cannot be compiled once there are
+two replicas. On one device they are one program, which updates the variables in place
+(XLA aliases its outputs with its inputs). It has no branch: on a GPU, XLA's host thread waits
+for the condition of one, and launches what follows only then.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -53,6 +54,7 @@ class TrainStep:
       augmentation: how images are changed at random.
       seed: of the augmentation.
       average: of the weights, moved with each step that is applied.
+      in_flight: how many steps may be launched before the loss of the first of them is known.
 
     Attributes:
       loss_scale: as given; it counts the steps that were skipped.
@@ -77,6 +79,7 @@ class TrainStep:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         average: WeightAverage | None = None,
+        in_flight: int = 1,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
@@ -89,10 +92,18 @@ class TrainStep:
         self._augmentation = augmentation or Augmentation()
         self._seed = seed
         self._average = average
+        self._in_flight = in_flight
         self.traces: dict[str, int] = {}
         self._pass: tuple[tf.Graph, int] | None = None
         with strategy.scope():
             optimizer.build(model.trainable_variables)
+            # On the device, which must not apply a step that was launched after such a loss.
+            self._bad_losses = tf.Variable(
+                0,
+                trainable=False,
+                dtype=tf.int64,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
         for one in optimizer.optimizers if isinstance(optimizer, ParameterGroups) else [optimizer]:
             take_reduced_gradients(one)
         self.retrace(compile=compile)
@@ -103,11 +114,12 @@ class TrainStep:
         The next call traces them once.
         """
         self._variables = self._model.trainable_variables
+        self._compiled = compile
         self._compiled_gradients = tf.function(self._scaled_gradients, jit_compile=compile)
         self.compiled_step = tf.function(self._step_on_one_device, jit_compile=compile)
-        self._run = tf.function(self._several_steps)
+        self._run = tf.function(self._step)
 
-    def __call__(self, iterator: tf.data.Iterator, steps: int, first_step: int = 0) -> StepRecords:
+    def __call__(self, iterator: Iterator[Batch], steps: int, first_step: int = 0) -> StepRecords:
         """Take `steps` training steps in one host call, and wait for them.
 
         Args:
@@ -118,10 +130,25 @@ class TrainStep:
 
         Returns:
           A record of each; fewer where a loss was not finite, and then of that step last. A step
-          with such a loss leaves the weights as they were.
+          with such a loss leaves the weights as they were, and so does the one that was launched after it.
         """
-        records = self._run(iterator, tf.constant(steps, tf.int64), tf.constant(first_step, tf.int64))
-        return StepRecords(*records.numpy().T)
+        numbers = range(first_step, first_step + steps)
+        records = take_steps(self.launch, iterator, numbers, in_flight=self._in_flight)
+        if not np.isfinite(records.loss[-1]):
+            self._bad_losses.assign(0)
+        return records
+
+    def launch(self, batch: Batch, number: int) -> Sums:
+        """Start one step on a distributed batch; on an accelerator it goes on when this returns.
+
+        Args:
+          batch: see `__call__`.
+          number: of the step, from the start of the run.
+        """
+        with tf.device("/cpu:0"):
+            on_the_host = tf.constant(number, tf.int64)
+        sums: Sums = self._run(batch, on_the_host)
+        return sums
 
     @property
     def flops_per_image(self) -> float | None:
@@ -135,41 +162,55 @@ class TrainStep:
         """Count a trace: the Python code of a `tf.function` runs only while it is traced."""
         self.traces[name] = self.traces.get(name, 0) + 1
 
-    def _several_steps(
-        self, iterator: tf.data.Iterator, steps: tf.Tensor, first_step: tf.Tensor
-    ) -> tf.Tensor:
-        self._traced("loop")
-        updated = self._optimizer.iterations.value
-        return take_steps(self._step, iterator, first_step, first_step + steps, updated=updated)
-
     def _step(self, batch: Batch, step: tf.Tensor) -> Sums:
-        # Drawn outside of the compiled part: XLA's generator gives other numbers for the same key.
-        draws = draw(self._seed, step, self._global_batch) if self._augmentation else None
+        self._traced("step")
+        draws = None
+        if self._augmentation:
+            # Drawn outside of the compiled part: XLA's generator gives other numbers for the same key.
+            # On the device, since a copy to it would wait for the step that computes.
+            with tf.device(self._strategy.extended.worker_devices[0]):
+                draws = draw(self._seed, step, self._global_batch)
         # A mirrored strategy leaves the replica to update, however few there are.
         if isinstance(self._strategy, tf.distribute.OneDeviceStrategy):
-            sums = self._strategy.run(self.compiled_step, args=(batch, draws))
-        else:
-            gradients, finite, sums = self._strategy.run(self._reduced_gradients, args=(batch, draws))
-            # Every replica holds the same answer; the condition must stand outside
-            # of `run`, since the optimizer leaves the replica to update.
-            finite = self._strategy.experimental_local_results(finite)[0]
-            self._apply_if(finite, lambda: self._strategy.run(self._apply, args=(gradients,)))
-        return Sums(*(self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in sums))
+            one_device: Sums = self._strategy.run(self.compiled_step, args=(batch, draws))
+            return one_device
+        gradients, finite, sums = self._strategy.run(self._reduced_gradients, args=(batch, draws))
+        # Every replica holds the same answer and the same sums; the condition must stand outside
+        # of `run`, since the optimizer leaves the replica to update.
+        finite = self._strategy.experimental_local_results(finite)[0]
+        sums = Sums(*(self._strategy.experimental_local_results(value)[0] for value in sums))
+        counts = self._counts(sums.loss)
+        self._apply_if(
+            tf.logical_and(finite, counts), lambda: self._strategy.run(self._apply, args=(gradients,))
+        )
+        self.loss_scale.update(finite, counts)
+        return sums
 
     def _step_on_one_device(self, batch: Batch, draws: tf.Tensor | None) -> Sums:
         gradients, sums = self._scaled_gradients(batch, draws)
         gradients = self.loss_scale.unscale(gradients)
-        self._apply_if(all_finite(gradients), lambda: self._apply(gradients))
+        finite = all_finite(gradients)
+        counts = self._counts(sums.loss)
+        apply_if = self._apply_selected_if if self._compiled else self._apply_if
+        apply_if(tf.logical_and(finite, counts), lambda: self._apply(gradients))
+        self.loss_scale.update(finite, counts)
         return sums
 
+    def _counts(self, loss: tf.Tensor) -> tf.Tensor:
+        """Return bool []: no loss before this step's was not finite; and take note of this one."""
+        counts = tf.equal(self._bad_losses, 0)
+        self._bad_losses.assign_add(tf.cast(tf.logical_not(tf.math.is_finite(loss)), tf.int64))
+        return counts
+
     def _reduced_gradients(self, batch: Batch, draws: tf.Tensor | None) -> tuple[Gradients, tf.Tensor, Sums]:
-        """Return one replica's view of the summed, unscaled gradients, and whether they are finite."""
+        """Return one replica's view of the summed, unscaled gradients, whether they are finite, and sums."""
         replica = tf.distribute.get_replica_context()
         if draws is not None:
             parts = tf.reshape(draws, [replica.num_replicas_in_sync, -1, draws.shape[1]])
             draws = parts[replica.replica_id_in_sync_group]
         gradients, sums = self._compiled_gradients(batch, draws)
-        gradients = self.loss_scale.unscale(replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
+        gradients, sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, (gradients, sums))
+        gradients = self.loss_scale.unscale(gradients)
         return gradients, all_finite(gradients), sums
 
     def _scaled_gradients(self, batch: Batch, draws: tf.Tensor | None) -> tuple[Gradients, Sums]:
@@ -226,13 +267,21 @@ class TrainStep:
         if self._average:
             self._average.update(self._optimizer.iterations)
 
-    def _apply_if(self, finite: tf.Tensor, apply: Callable[[], object]) -> None:
+    def _apply_if(self, condition: tf.Tensor, apply: Callable[[], object]) -> None:
         def branch() -> tf.Tensor:
             apply()
-            return finite
+            return condition
 
-        tf.cond(finite, branch, lambda: finite)
-        self.loss_scale.update(finite)
+        tf.cond(condition, branch, lambda: condition)
+
+    def _apply_selected_if(self, condition: tf.Tensor, apply: Callable[[], object]) -> None:
+        """Do what `_apply_if` does, without a branch; XLA makes the selection a part of the update."""
+        state = [variable.value for variable in (*self._variables, *self._optimizer.variables)]
+        state += self._average.averages if self._average else []
+        before = [variable.read_value() for variable in state]
+        apply()
+        for variable, value in zip(state, before, strict=True):
+            variable.assign(tf.where(condition, variable.read_value(), value))
 
 
 class PredictStep:

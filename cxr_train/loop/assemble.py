@@ -95,6 +95,7 @@ def assemble_training(
         augmentation=parse_augmentation(recipe.augment, recipe.augment_flip),
         seed=config.seed,
         average=average,
+        in_flight=placement.steps_in_flight,
     )
     notes = [*unseen]
     if class_weights:

@@ -25,8 +25,8 @@ def keep_evidence(
 ) -> CxrError:
     """Save the present state apart from the checkpoints, and name the batch.
 
-    The state is that before the step, weights and position; only BatchNorm's statistics have
-    seen the batch. It is not resumed from.
+    The state is that before the step, weights and position; only BatchNorm's statistics and dropout's
+    counters have seen the batch, on an accelerator the next one too. It is not resumed from.
 
     Args:
       checkpoints: at the step whose loss is not finite.

@@ -14,8 +14,8 @@ from cxr_train.engine.multi_step import StepRecords
 from cxr_train.models.flops import SOURCE
 
 _STEP_SOURCE = (
-    "clock inside of the compiled loop: from the end of the step before to the arrival of this "
-    "step's loss on the host, waiting for its batch included"
+    "host clock: from the end of the step before to the arrival of this step's loss on the host, "
+    "waiting for its batch included"
 )
 
 
@@ -60,7 +60,7 @@ class Clock:
 
     @property
     def step_seconds(self) -> np.ndarray:
-        """float64 [N], the duration of every timed step by the clock in the graph, see `multi_step`."""
+        """float64 [N], the duration of every timed step see `multi_step`."""
         return np.concatenate(self._steps) if self._steps else np.zeros(0)
 
 
@@ -136,15 +136,11 @@ def lines(summary: dict[str, Any]) -> str:
     if summary["images_per_second"] is None:
         return f"{memory}\n{summary['verdict']}"
     step = summary["step_seconds"]
-    clock = "no clock of single steps (--deterministic)"
-    if step["p50"] is not None:
-        clock = (
-            f"step p50 {step['p50'] * 1e3:.1f} ms, p95 {step['p95'] * 1e3:.1f} ms, "
-            f"input wait {summary['input_wait_share']:.1%}"
-        )
     return (
         f"{summary['images_per_second']:.1f} images/s over {summary['timed_steps']:,} steps, "
-        f"{clock}; compilation {summary['compile_seconds']:.1f} s, apart\n"
+        f"step p50 {step['p50'] * 1e3:.1f} ms, p95 {step['p95'] * 1e3:.1f} ms, "
+        f"input wait {summary['input_wait_share']:.1%}; "
+        f"compilation {summary['compile_seconds']:.1f} s, apart\n"
         f"{summary['flops_per_second'] / 1e9:,.1f} GFLOP/s "
         f"({summary['flops_per_image'] / 1e9:.3f} GFLOP an image, forward and backward), {memory}\n"
         f"{summary['verdict']}"

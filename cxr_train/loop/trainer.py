@@ -257,10 +257,9 @@ class Trainer:
                 bar.update(steps * batch_size)
                 if clock.seconds:
                     loss, _, examples = self.checkpoints.sums.numpy()
-                    wait = clock.input_wait_share
-                    waited = f"input wait {wait:.1%}, " if math.isfinite(wait) else ""
                     bar.set_postfix_str(
-                        f"{clock.images_per_second:.1f} images/s, {waited}loss {loss / examples:.4f}"
+                        f"{clock.images_per_second:.1f} images/s, input wait {clock.input_wait_share:.1%}, "
+                        f"loss {loss / examples:.4f}"
                     )
                 due = time.monotonic() - self._saved_at >= 60 * self._config.save_minutes
                 if self.placement.any(due):

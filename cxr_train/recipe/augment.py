@@ -62,7 +62,9 @@ def draw(seed: int, step: tf.Tensor, batch: int) -> tf.Tensor:
       step: int64 [], counted from the start of the run.
       batch: global.
     """
-    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
+    # A GPU's generator reads its key on the host.
+    with tf.device("/cpu:0"):
+        key = tf.stack([tf.constant(seed, tf.int64), tf.cast(step, tf.int64)])
     return tf.random.stateless_uniform([batch, len(DRAWS)], key, -1.0, 1.0, alg="philox")
 
 

@@ -42,18 +42,19 @@ class LossScale(tf.Module):
         """Divide reduced gradients by the scale."""
         return [gradient / self.scale for gradient in gradients] if self.dynamic else list(gradients)
 
-    def update(self, finite: tf.Tensor) -> None:
-        """Move the scale after a step whose reduced gradients were `finite` (bool [])."""
-        self.skipped_steps.assign_add(tf.cast(tf.logical_not(finite), tf.int64))
+    def update(self, finite: tf.Tensor, counts: tf.Tensor | bool = True) -> None:
+        """Move the scale after a step whose reduced gradients were `finite`, if it `counts` (bool [])."""
+        self.skipped_steps.assign_add(tf.cast(tf.logical_and(tf.logical_not(finite), counts), tf.int64))
         if not self.dynamic:
             return
         good_steps = tf.where(finite, self.good_steps + 1, tf.zeros([], tf.int64))
         grow = good_steps >= self._growth_steps
         factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
-        grown = self.scale * factor
         # Neither a scale of 0 nor of inf could ever recover.
-        self.scale.assign(tf.clip_by_value(grown, 1.0, 2.0**24))
-        self.good_steps.assign(tf.where(grow, tf.zeros([], tf.int64), good_steps))
+        grown = tf.clip_by_value(self.scale * factor, 1.0, 2.0**24)
+        self.scale.assign(tf.where(counts, grown, self.scale))
+        good_steps = tf.where(grow, tf.zeros([], tf.int64), good_steps)
+        self.good_steps.assign(tf.where(counts, good_steps, self.good_steps))
 
 
 def all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -68,17 +68,6 @@ def test_devices_have_a_memory_limit():
     assert tensorflow_private.memory_limits("none of this type") == []
 
 
-def test_determinism_is_asked():
-    assert not tensorflow_private.is_op_determinism_enabled()
-    tf.config.experimental.enable_op_determinism()
-    try:
-        assert tensorflow_private.is_op_determinism_enabled()
-    finally:
-        from tensorflow.python.framework import config
-
-        config.disable_op_determinism()
-
-
 def test_variables_become_constants():
     variable = tf.Variable(2.0)
     doubled = tf.function(lambda x: x * variable, input_signature=[tf.TensorSpec([], tf.float32)])

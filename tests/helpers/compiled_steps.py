@@ -29,7 +29,7 @@ def loss_per_step(backbone: str, policy: str, *, compile: bool) -> list[float]:
     size = max(32, BACKBONES[backbone].smallest_image)
     step, batches = step_on_a_fixed_batch(backbone, policy, size=size, batch=BATCH, compile=compile)
     losses = [step(batches, 1).loss[0] / BATCH for _ in range(STEPS)]
-    assert step.traces == {"loop": 1, "gradients": 1}
+    assert step.traces == {"step": 1, "gradients": 1}
     return losses
 
 

@@ -11,12 +11,10 @@ import sys
 import time
 
 import numpy as np
-import tensorflow as tf
 import tiny
 
 from cxr_train import main
-from cxr_train.engine import step
-from cxr_train.engine.step import PredictStep
+from cxr_train.engine.step import PredictStep, TrainStep
 from cxr_train.loop import trainer
 from cxr_train.models import backbones
 
@@ -25,7 +23,7 @@ del sys.argv[1:4]
 for name, build in {"tiny": tiny.with_batch_norm, "tiny_plain": tiny.plain}.items():
     backbones.BACKBONES[name] = tiny.backbone(name, build)
 file = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-plain_steps, plain_predict = step.take_steps, PredictStep.__call__
+plain_launch, plain_predict = TrainStep.launch, PredictStep.__call__
 
 
 def write(number: np.ndarray, index: np.ndarray) -> None:
@@ -33,14 +31,12 @@ def write(number: np.ndarray, index: np.ndarray) -> None:
     os.write(file, f"step {number} {' '.join(map(str, index))}\n".encode())
 
 
-def recorded_steps(take, *arguments, updated):
-    def recorded(batch, number):
-        sums = take(batch, number)
-        (index,) = getattr(batch["index"], "values", [batch["index"]])  # the one replica's part
-        tf.numpy_function(write, [updated, index], [])
-        return sums
-
-    return plain_steps(recorded, *arguments, updated=updated)
+def recorded_launch(self, batch, number):
+    sums = plain_launch(self, batch, number)
+    sums.loss.numpy()  # it has ended
+    (index,) = getattr(batch["index"], "values", [batch["index"]])  # the one replica's part
+    write(number + 1, index.numpy())
+    return sums
 
 
 def recorded_predict(self, batch):
@@ -49,6 +45,6 @@ def recorded_predict(self, batch):
     return plain_predict(self, batch)
 
 
-step.take_steps = recorded_steps
+TrainStep.launch = recorded_launch
 PredictStep.__call__ = recorded_predict
 main.console_main()

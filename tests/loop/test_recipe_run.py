@@ -70,7 +70,7 @@ def test_a_run_stopped_before_and_after_the_unfreeze_ends_bit_for_bit_the_same(
     for value, expected in zip(state(resumed), state(whole[0]), strict=True):
         np.testing.assert_array_equal(value, expected)
     traces = 2 if steps < STEPS else 1
-    assert resumed.train_step.traces == {"loop": traces, "gradients": traces}
+    assert resumed.train_step.traces == {"step": traces, "gradients": traces}
 
 
 def frozen_values(run: Trainer) -> list[np.ndarray]:
@@ -94,7 +94,7 @@ def test_unfreezing_traces_once_more_and_starts_from_zero_moments(manifest, tmp_
     assert (int(head.iterations), int(backbone.iterations)) == (3 * STEPS, 2 * STEPS)
     # It goes on at the schedule's present step, at its own factor.
     assert float(backbone.learning_rate) == pytest.approx(0.1 * float(head.learning_rate), abs=1e-9)
-    assert thawed.train_step.traces == {"loop": 2, "gradients": 2}
+    assert thawed.train_step.traces == {"step": 2, "gradients": 2}
     moved = zip(frozen_values(thawed), start, strict=True)
     assert all((value != before).any() for value, before in moved)
 

@@ -45,7 +45,7 @@ def test_a_run_writes_what_the_design_names(manifest, tmp_path):
     assert rows(tmp_path)[0]["train"]["compile_seconds"] > 0 == row["train"]["compile_seconds"]
     assert (tmp_path / "best.keras").exists()
     assert list((tmp_path / "tensorboard").iterdir())
-    assert run.train_step.traces == {"loop": 1, "gradients": 1}
+    assert run.train_step.traces == {"step": 1, "gradients": 1}
 
 
 # A stop is asked for before each of the 5 steps, the 5 batches of BatchNorm's statistics and the 2 of

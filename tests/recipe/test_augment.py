@@ -121,7 +121,7 @@ def test_a_step_trains_on_the_same_images_however_it_is_computed(strategy, accum
     expected = reference_weights(augmented)
     for weight, value in zip(model.get_weights(), expected, strict=True):
         np.testing.assert_allclose(weight, value, atol=1e-5)
-    assert step.traces["loop"] == 1
+    assert step.traces["step"] == 1
 
 
 def test_flips_and_everything_else_are_off_by_default():

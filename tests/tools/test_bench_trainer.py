@@ -100,7 +100,7 @@ def test_the_bare_step_is_the_trainers_on_a_batch_that_stays(tmp_path):
     for iterator in (Resident(batch), iter(tf.data.Dataset.from_tensors(batch).repeat())):
         step = assemble_training(config, manifest, placement(), 1).step
         losses.append(np.concatenate([step(iterator, 1).loss, step(iterator, 5, 1).loss]))
-        assert step.traces == {"loop": 1, "gradients": 1}
+        assert step.traces == {"step": 1, "gradients": 1}
     np.testing.assert_array_equal(losses[0], losses[1])
     assert losses[0][-1] < losses[0][0]
 

@@ -1,0 +1,132 @@
+"""Steps in flight: what is launched when, which losses are read, and what is called waiting."""
+
+import itertools
+import threading
+import time
+
+import keras
+import numpy as np
+import pytest
+from fake_device import FakeDevice
+from tiny_steps import batches, dataset, one, reference_weights, train, two
+
+from cxr_train.engine.multi_step import take_steps
+from cxr_train.recipe.loss_scale import LossScale
+
+
+def test_a_step_is_launched_before_the_loss_of_the_one_before_is_known():
+    launched = [threading.Event() for _ in range(5)]
+    read = []
+
+    def launch(batch: int, number: int) -> int:
+        assert batch == number
+        assert read == list(range(number - 1))  # two steps in flight, not more
+        launched[number].set()
+        return number
+
+    def wait(number: int) -> np.ndarray:
+        # This step "ends" only once the next one was launched.
+        if number < 4:
+            assert launched[number + 1].wait(30)
+        read.append(number)
+        return np.array([number, 8.0, 4.0])
+
+    records = take_steps(launch, itertools.count(), range(5), in_flight=2, read=wait)
+    assert records.loss.tolist() == [0, 1, 2, 3, 4]
+    assert records.examples.tolist() == [8] * 5
+
+
+def test_with_one_step_in_flight_every_loss_is_read_before_the_next_launch():
+    device = FakeDevice()
+    seen = []
+
+    def launch(batch: int, number: int) -> tuple[int, float]:
+        seen.append(list(device.read_steps))
+        return device.launch(batch, number)
+
+    take_steps(launch, itertools.repeat(0), range(3), in_flight=1, read=device.read)
+    assert seen == [[], [0], [0, 1]]
+
+
+def test_the_device_does_not_pause_while_the_host_launches():
+    idle = {}
+    for in_flight in (1, 2):
+        device = FakeDevice(step_seconds=0.05)
+
+        def launch(batch: int, number: int, device: FakeDevice = device) -> tuple[int, float]:
+            time.sleep(0.02)
+            return device.launch(batch, number)
+
+        take_steps(launch, itertools.repeat(0), range(10), in_flight=in_flight, read=device.read)
+        idle[in_flight] = device.idle
+    assert idle[1] >= 9 * 0.02
+    assert idle[2] < idle[1] / 2
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+@pytest.mark.parametrize("bad", [(0,), (2,), (4,), (2, 3)])
+def test_the_step_of_a_loss_that_is_not_finite_is_the_last_record(in_flight, bad):
+    device = FakeDevice(bad=bad)
+    records = take_steps(device.launch, itertools.repeat(0), range(5), in_flight=in_flight, read=device.read)
+    assert np.isfinite(records.loss).tolist() == [True] * bad[0] + [False]
+    assert len(device.launched) == min(bad[0] + in_flight, 5)
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_waiting_is_the_time_in_which_the_device_had_nothing_to_compute(in_flight):
+    def slow() -> object:
+        while True:
+            time.sleep(0.06)
+            yield 0
+
+    waited = {}
+    for name, source in (("slow", slow()), ("fast", itertools.repeat(0))):
+        device = FakeDevice(step_seconds=0.02)
+        records = take_steps(device.launch, source, range(8), in_flight=in_flight, read=device.read)
+        assert (records.waited <= records.seconds).all()
+        own = records.seconds - records.waited
+        assert np.median(own) >= 0.02 * 0.9
+        assert records.waited[1:].sum() == pytest.approx(device.idle, abs=0.05)
+        waited[name] = np.median(records.waited)
+    assert waited["slow"] >= 0.03
+    assert waited["fast"] < 0.01
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("strategy", [one, two])
+def test_two_steps_in_flight_give_the_weights_of_one_bit_for_bit(strategy, compile):
+    made = []
+    for in_flight in (1, 2):
+        adam = lambda: keras.optimizers.Adam(1e-2)  # noqa: E731
+        model, _, records = train(
+            strategy(), batches(6), compile=compile, batch_norm=True, optimizer=adam, in_flight=in_flight
+        )
+        made.append([*model.get_weights(), records.loss, records.correct])
+    for value, expected in zip(*made, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("strategy", [one, two])
+def test_the_step_launched_after_a_bad_loss_changes_neither_weights_nor_optimizer_nor_scale(
+    strategy, compile
+):
+    items = batches(5)
+    items[2]["image"][5] = 3e38
+    strategy = strategy()
+    with strategy.scope():
+        optimizer, scale = keras.optimizers.SGD(0.1), LossScale(8.0, growth_steps=1)
+    model, step, records = train(
+        strategy, items, compile=compile, in_flight=2, optimizer=lambda: optimizer, scale=lambda: scale
+    )
+    assert np.isfinite(records.loss).tolist() == [True, True, False]
+    for weight, expected in zip(model.get_weights(), reference_weights(items[:2]), strict=True):
+        np.testing.assert_allclose(weight, expected, atol=1e-5)
+    assert optimizer.iterations.numpy() == 2
+    # Doubled twice, and halved once by the bad step itself.
+    assert scale.scale.numpy() == 16
+    assert scale.skipped_steps.numpy() == 1
+    # A later call trains.
+    iterator = iter(strategy.experimental_distribute_dataset(dataset(items[3:])))
+    assert np.isfinite(step(iterator, 2).loss).all()
+    assert optimizer.iterations.numpy() == 4
