@@ -24,6 +24,11 @@ from cxr_train.engine.placement_names import PRECISIONS, STRATEGIES, XLA
 _FLOAT16_CAPABILITY = (7, 0)
 _BFLOAT16_CAPABILITY = (8, 0)
 
+# TensorFlow's copy to a GPU waits for all steps launched before it (`sync_dst_compute` in its
+# rendezvous manager), so that one that is asked for during a step runs beside the next. With one batch
+# ahead, that next step would be waiting for it.
+GPU_BATCHES_AHEAD = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
@@ -54,15 +59,24 @@ class Placement:
 
         One where the host itself computes them: a step has ended there when its launch returns.
         """
+        return 2 if self._on_accelerators else 1
+
+    @property
+    def batches_ahead(self) -> int:
+        """How many batches lie on each replica's device beside the one in hand: TensorFlow's 1 on a CPU."""
+        return GPU_BATCHES_AHEAD if self._on_accelerators else 1
+
+    @property
+    def _on_accelerators(self) -> bool:
         devices = map(tf.DeviceSpec.from_string, self.strategy.extended.worker_devices)
-        return 1 if all(device.device_type == "CPU" for device in devices) else 2
+        return any(device.device_type != "CPU" for device in devices)
 
     def choice(self, flag: str) -> Choice:
         """Return what was chosen for a flag, and why. Raises KeyError: nothing was."""
         return {choice.flag: choice for choice in self.choices}[flag]
 
     def distribute(self, dataset: tf.data.Dataset) -> Any:
-        """Brings batches to the replicas.
+        """Brings batches to the replicas' devices, `batches_ahead` of them before they are asked for.
 
         Args:
           dataset: this worker's part of each global batch, of static shape.
@@ -70,13 +84,14 @@ class Placement:
         Returns:
           An iterable over distributed batches.
         """
+        ahead = tf.distribute.InputOptions(experimental_per_replica_buffer_size=self.batches_ahead)
         if self.cluster.size == 1:
-            return self.strategy.experimental_distribute_dataset(dataset)
+            return self.strategy.experimental_distribute_dataset(dataset, ahead)
         part: int = dataset.element_spec["label"].shape[0]
         per_replica = part * self.cluster.size // self.replicas
         if per_replica != part:
             dataset = dataset.rebatch(per_replica, drop_remainder=True)
-        return self.strategy.distribute_datasets_from_function(lambda context: dataset)
+        return self.strategy.distribute_datasets_from_function(lambda context: dataset, ahead)
 
     def gather(self, value: np.ndarray) -> np.ndarray:
         """Brings the value [...] of each worker to all, [workers, ...]: see `gather_from_workers`."""

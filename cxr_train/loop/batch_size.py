@@ -9,7 +9,7 @@ import tensorflow as tf
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import UsageError
 from cxr_data.core.tensorflow_private import memory_limits
-from cxr_train.engine.strategy import Placement
+from cxr_train.engine.strategy import GPU_BATCHES_AHEAD, Placement
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.models.memory import Network, Setting, estimate, read_graph, trace
 from cxr_train.recipe.recipe import Recipe
@@ -60,7 +60,9 @@ def state_slots(recipe: Recipe) -> int:
 def setting_of(recipe: Recipe, placement: Placement) -> Setting:
     """Return how a run computes, as far as its memory depends on it."""
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    return Setting(placement.policy, placement.compile, on_gpu, state_slots(recipe), bool(recipe.ema))
+    # Whole batches wait, of which a micro-batch is a part.
+    ahead = placement.batches_ahead * recipe.gradient_accumulation
+    return Setting(placement.policy, placement.compile, on_gpu, state_slots(recipe), bool(recipe.ema), ahead)
 
 
 def trace_of(config: TrainConfig, *, classes: int, image_size: int) -> Network:
@@ -156,7 +158,9 @@ def plan_table(memory_gb: float, *, on_gpu: bool = True) -> Iterator[str]:
         for size in _PLAN_SIZES:
             network = trace(name, image_size=size)
             for policy in _PLAN_POLICIES:
-                yield _plan_row(name, size, network, Setting(policy, compile=True, on_gpu=on_gpu), memory_gb)
+                ahead = GPU_BATCHES_AHEAD if on_gpu else 1
+                setting = Setting(policy, compile=True, on_gpu=on_gpu, batches_ahead=ahead)
+                yield _plan_row(name, size, network, setting, memory_gb)
 
 
 def _plan_row(name: str, size: int, network: Network, setting: Setting, memory_gb: float) -> str:

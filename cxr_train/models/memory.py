@@ -111,6 +111,7 @@ class Setting:
       on_gpu: whether it runs on a GPU.
       slots: float32 copies of the trainable variables that optimizer and accumulation keep.
       averaged: whether a weight average keeps one of all variables.
+      batches_ahead: how many batches of the size computed at once lie on the device beside it.
     """
 
     policy: str = "float32"
@@ -118,6 +119,7 @@ class Setting:
     on_gpu: bool = False
     slots: int = 2
     averaged: bool = False
+    batches_ahead: int = 1
 
     @property
     def width(self) -> int:
@@ -199,7 +201,7 @@ def estimate(network: Network, batch: int, setting: Setting) -> Memory:
     state = _FLOAT32 * (network.variables * (1 + setting.averaged) + setting.slots * network.parameters)
     if setting.policy != "float32":
         state += 2 * network.kernels
-    images = 2 * _FLOAT32 * network.elements[network.image]  # the batch in hand and the next one
+    images = (1 + setting.batches_ahead) * _FLOAT32 * network.elements[network.image]
     workspace = _xla_workspace(network, setting) if setting.compile else _workspace(network)
     return Memory(
         state=state,

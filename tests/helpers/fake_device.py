@@ -1,8 +1,11 @@
 """A device that computes what the host has launched, one step after the other, while the host goes on."""
 
+import itertools
 import math
+import queue
 import threading
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -27,6 +30,7 @@ class FakeDevice:
         self.idle = 0.0
         self._free_at = time.perf_counter()
         self._lock = threading.Lock()
+        self._places = threading.Semaphore(0)
 
     def launch(self, batch: object, number: int) -> tuple[int, float]:
         """Queue a step; return its number and when it will have ended."""
@@ -36,6 +40,9 @@ class FakeDevice:
                 self.idle += max(now - self._free_at, 0.0)
             self._free_at = max(self._free_at, now) + self.step_seconds
             self.launched.append(number)
+            # A batch that was taken leaves its place; that the next copy begins after the launch is the
+            # worse case.
+            self._places.release()
             return number, self._free_at
 
     def read(self, step: tuple[int, float]) -> np.ndarray:
@@ -44,6 +51,21 @@ class FakeDevice:
         _sleep_until(ended)
         self.read_steps.append(number)
         return np.array([math.nan if number in self.bad else 1.0, 8.0, 4.0])
+
+    def copies(self, ahead: int) -> Iterator[int]:
+        """Yield batches, of which `ahead` are copied to the device before they are asked for."""
+        copied: queue.Queue[int] = queue.Queue()
+        self._places = threading.Semaphore(ahead)
+
+        def fill() -> None:
+            for number in itertools.count():
+                self._places.acquire()
+                self.copy()
+                copied.put(number)
+
+        threading.Thread(target=fill, daemon=True).start()
+        while True:
+            yield copied.get()
 
     def copy(self) -> None:
         """Copy a batch to the device."""

@@ -52,6 +52,11 @@ def test_op_by_op_the_tensors_that_gradients_read_are_kept():
     assert found.total == found.state + found.activations + found.workspace
 
 
+def test_batches_that_wait_on_the_device_are_counted():
+    one, three = (estimate(network(), 5, Setting(batches_ahead=ahead)) for ahead in (1, 3))
+    assert three.total - one.total == 5 * 4 * 2 * IMAGE
+
+
 def test_16_bits_halve_activations_but_keep_float32_statistics_op_by_op():
     found = estimate(network(), 1, Setting("mixed_float16"))
     assert found.activations == 4 * WIDE + 2 * (WIDE + POOLED + 4) + 2 * 4 * IMAGE
@@ -97,7 +102,9 @@ def test_a_run_is_planned_by_what_one_replica_takes_at_once():
     recipe = Recipe(gradient_accumulation=3)
     config = TrainConfig(backbone="xception", data="data", run_dir="run", batch_size=24, recipe=recipe)
     placement = choose_placement("mirrored", "float32", "off")  # of two
-    setting = Setting(on_gpu=bool(tf.config.list_physical_devices("GPU")), slots=3)
+    # Whole batches wait on the device: three micro-batches each.
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    setting = Setting(on_gpu=on_gpu, slots=3, batches_ahead=3 * placement.batches_ahead)
     for trainable in (True, False):
         planned = planned_memory(classifier(trainable), config, placement)
         assert planned == estimate(network(trainable), 4, setting).total
