@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from cxr_data.input.pipeline import Pipeline
 
-# An input that keeps this far ahead does not hold an accelerator up.
-_ENOUGH_HEADROOM = 1.1
+# An accelerator that waits for less than this share of its time is not held up.
+_LITTLE_IDLE = 0.02
 _PREFETCHED_RECORDS = 32
 _SECONDS_PER_CALL = 0.1
 
@@ -44,18 +44,25 @@ class InputRates:
         return ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in ranked)
 
 
-def verdict(rates: InputRates, consumed_per_second: float) -> str:
+def verdict(rates: InputRates, consumed_per_second: float, idle_share: float) -> str:
     """Say in words what limits a run.
 
     Args:
       rates: of the input alone.
       consumed_per_second: images a second that the training consumed.
+      idle_share: share of the time, in [0, 1], in which the accelerator was idle for want of a batch.
     """
     headroom = rates.images_per_second / consumed_per_second
     alone = f"input alone {rates.images_per_second:.0f} images/s ({rates.costs()})"
-    if headroom >= _ENOUGH_HEADROOM:
-        return f"accelerator-bound: input could feed {headroom:.1f}x more; {alone}"
-    return f"{rates.limit}-bound: the accelerator waits, the input has no headroom ({headroom:.2f}x); {alone}"
+    if idle_share < _LITTLE_IDLE:
+        return (
+            f"accelerator-bound: idle {idle_share:.1%} of the time; input could feed {headroom:.1f}x as "
+            f"much; {alone}"
+        )
+    return (
+        f"{rates.limit}-bound: the accelerator is idle {idle_share:.1%} of the time, waiting for its input "
+        f"(alone {headroom:.2f}x as fast as the training); {alone}"
+    )
 
 
 def measure_input(

@@ -22,8 +22,9 @@ def make(
 
     `train` has the mean loss (nats; with label smoothing and class weights), the share of right answers and
     the images of the epoch; of the steps that this process took, images a second, the share of the time in
-    which they waited for their batch, and the seconds of the first call, which compiles; `skipped_steps`; and
-    `initial_statistics_share`, null where BatchNorm is not evaluated with moving statistics.
+    which the device was idle for want of a batch, and the seconds of the first call, which compiles;
+    `skipped_steps`; and `initial_statistics_share`, null where BatchNorm is not evaluated with moving
+    statistics.
     `validation` has `loss` and what `metrics.summarize` returns; null without a validation split.
 
     Args:

@@ -26,7 +26,8 @@ class Clock:
     Attributes:
       examples: training images of the timed calls.
       seconds: how long these calls lasted on the host, what the host did between their steps included.
-      waited: seconds of it in which a step waited for its batch.
+      waited: seconds of it in which the device was idle since the next batch was not on it yet, see
+        `multi_step`: the steps' time less the compiled steps' own.
       flops: floating-point operations of the timed calls.
       compile_seconds: duration of the first call of the process, and of the first after layers were
         unfrozen: one step that is traced and compiled first; it is not timed otherwise.
@@ -55,7 +56,7 @@ class Clock:
 
     @property
     def input_wait_share(self) -> float:
-        """Share of the time in which a step waited for its batch, in [0, 1]; NaN before the first."""
+        """Share of the time in which the device waited for a batch, in [0, 1]; NaN before the first step."""
         return self.waited / self.seconds if self.seconds else math.nan
 
     @property
@@ -123,7 +124,11 @@ def summarize_throughput(
         "planned_memory_bytes": planned_memory,
         "input_images_per_second": rates.images_per_second * workers,
         "stage_seconds_per_image": rates.stages,
-        "verdict": verdict(rates, consumed / workers) if clock.seconds else "no timed step: no verdict",
+        "verdict": (
+            verdict(rates, consumed / workers, clock.input_wait_share)
+            if clock.seconds
+            else "no timed step: no verdict"
+        ),
     }
 
 

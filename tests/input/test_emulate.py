@@ -67,11 +67,13 @@ def test_one_flag_or_the_other_gives_the_step_time():
 
 def test_the_verdict_names_the_limit_and_the_headroom():
     rates = InputRates(1000.0, {"storage": 0.0006, "checksum": 0.0003, "copy": 0.0001})
-    assert bottleneck.verdict(rates, 320.0).startswith(
-        "accelerator-bound: input could feed 3.1x more; input alone 1000"
-    )
-    slow = bottleneck.verdict(rates, 990.0)
-    assert slow.startswith("storage-bound: the accelerator waits")
+    fast = bottleneck.verdict(rates, 320.0, 0.004)
+    assert fast.startswith("accelerator-bound: ")
+    assert "0.4%" in fast
+    assert "3.1x" in fast
+    slow = bottleneck.verdict(rates, 990.0, 0.25)
+    assert slow.startswith("storage-bound: ")
+    assert "25.0%" in slow
     assert "storage 60%, checksum 30%, copy 10%" in slow
 
 

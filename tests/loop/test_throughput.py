@@ -36,7 +36,7 @@ def test_rates_times_and_memory_of_a_run():
     assert summary["step_seconds"]["p95"] == pytest.approx(np.percentile([0.1] * 18 + [0.2, 0.9], 95))
     assert summary["input_wait_share"] == pytest.approx(20 * 0.01 / 3.0)
     assert summary["flops_per_second"] == pytest.approx(2e9 * 20 * 8 / 3.0)
-    assert summary["verdict"].startswith("accelerator-bound: input could feed 7.5x more")
+    assert summary["verdict"].startswith("copy-bound: the accelerator is idle 6.7% of the time")
 
     text = throughput.lines(summary)
     assert "53.3 images/s over 20 steps, step p50 100.0 ms" in text
@@ -46,17 +46,21 @@ def test_rates_times_and_memory_of_a_run():
 
 
 def test_each_of_several_workers_feeds_its_part():
-    summary = throughput.summarize_throughput(clock([0.02] * 10), RATES, PEAK, 0, workers=4)
+    summary = throughput.summarize_throughput(clock([0.02] * 10, waited=0), RATES, PEAK, 0, workers=4)
     assert summary["input_images_per_second"] == 1600
     consumed = 80 / 0.3
-    assert summary["verdict"].startswith(
-        f"accelerator-bound: input could feed {400 / (consumed / 4):.1f}x more"
+    assert (
+        f"accelerator-bound: idle 0.0% of the time; input could feed {400 / (consumed / 4):.1f}x"
+        in (summary["verdict"])
     )
 
 
-def test_an_input_without_headroom_is_named_by_its_dearest_stage():
-    summary = throughput.summarize_throughput(clock([0.02] * 10), InputRates(250.0, RATES.stages), PEAK, 0)
-    assert summary["verdict"].startswith("copy-bound: the accelerator waits")
+@pytest.mark.parametrize("alone", [250.0, 4000.0])
+def test_an_idle_device_is_held_up_by_the_dearest_stage_however_fast_the_input_is_alone(alone):
+    rates = InputRates(alone, RATES.stages)
+    for waited, bound in ((0.001, "copy"), (0.0001, "accelerator")):  # of 30 ms a step
+        summary = throughput.summarize_throughput(clock([0.02] * 10, waited=waited), rates, PEAK, 0)
+        assert summary["verdict"].startswith(f"{bound}-bound: ")
 
 
 def test_a_run_without_a_timed_step_has_no_rate():
