@@ -114,8 +114,9 @@ def take_steps(
     with contextlib.ExitStack() as stack:
         submit: Callable[[Callable[[Sums], _Ended], Sums], concurrent.futures.Future[_Ended]] = _at_once
         if in_flight > 1:
-            # The thread ends with the call, also where a launch fails.
-            submit = stack.enter_context(concurrent.futures.ThreadPoolExecutor(1)).submit
+            # One for each step in flight: none may wait for its turn to ask. They end with the call, also
+            # where a launch fails.
+            submit = stack.enter_context(concurrent.futures.ThreadPoolExecutor(in_flight)).submit
         for number in steps:
             batch = next(batches)
             arrived.append(time.perf_counter())
@@ -129,7 +130,7 @@ def take_steps(
     finite = [each.is_finite for each in ended]
     last = finite.index(False) + 1 if False in finite else len(ended)
     loss, examples, correct = np.transpose([each.sums for each in ended[:last]])
-    ends = np.array([begun, *(each.time for each in ended[:last])])
+    ends = np.maximum.accumulate([begun, *(each.time for each in ended[:last])])
     waited = np.maximum(np.array(arrived[:last]) - ends[:-1], 0)
     return StepRecords(loss, examples, correct, waited, np.diff(ends))
 

@@ -40,7 +40,7 @@ def test_with_one_step_in_flight_every_loss_is_read_before_the_next_launch():
     device = FakeDevice()
     seen = []
 
-    def launch(batch: int, number: int) -> tuple[int, float]:
+    def launch(batch: int, number: int) -> int:
         seen.append(list(device.read_steps))
         return device.launch(batch, number)
 
@@ -53,7 +53,7 @@ def test_the_device_does_not_pause_while_the_host_launches():
     for in_flight in (1, 2):
         device = FakeDevice(step_seconds=0.05)
 
-        def launch(batch: int, number: int, device: FakeDevice = device) -> tuple[int, float]:
+        def launch(batch: int, number: int, device: FakeDevice = device) -> int:
             time.sleep(0.02)
             return device.launch(batch, number)
 

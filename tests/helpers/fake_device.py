@@ -1,4 +1,8 @@
-"""A device that computes what the host has launched, one step after the other, while the host goes on."""
+"""A device that computes what the host has launched, one step after the other, while the host goes on.
+
+Launches return at once. A copy, to it or from it, waits for all that was launched before it was asked for, as
+TensorFlow's does on a GPU.
+"""
 
 import itertools
 import math
@@ -11,7 +15,7 @@ import numpy as np
 
 
 class FakeDevice:
-    """Launches return at once; a copy to it waits, as TensorFlow's does, for what was launched before it.
+    """See above.
 
     Args:
       step_seconds: how long it computes on a batch.
@@ -32,8 +36,8 @@ class FakeDevice:
         self._lock = threading.Lock()
         self._places = threading.Semaphore(0)
 
-    def launch(self, batch: object, number: int) -> tuple[int, float]:
-        """Queue a step; return its number and when it will have ended."""
+    def launch(self, batch: object, number: int) -> int:
+        """Queue a step and return its number."""
         with self._lock:
             now = time.perf_counter()
             if self.launched:
@@ -43,11 +47,12 @@ class FakeDevice:
             # A batch that was taken leaves its place; that the next copy begins after the launch is the
             # worse case.
             self._places.release()
-            return number, self._free_at
+            return number
 
-    def read(self, step: tuple[int, float]) -> np.ndarray:
-        """Wait for a step's end and return its sums."""
-        number, ended = step
+    def read(self, number: int) -> np.ndarray:
+        """Wait for what was launched so far, and return the sums of a step."""
+        with self._lock:
+            ended = self._free_at
         _sleep_until(ended)
         self.read_steps.append(number)
         return np.array([math.nan if number in self.bad else 1.0, 8.0, 4.0])
