@@ -1,30 +1,32 @@
 """Measures this project against named references, in one run, as ratios.
 
-    python -m tools.benchmark audit|dicom|peers|pipeline|scale|service|sharder|trainer [--help] [--json=FILE]
+    python -m tools.benchmark audit|dicom|gpu|peers|pipeline|scale|service|sharder|trainer [--json=FILE]
 
 Each benchmark is a module of its own with `define_flags()`, `main()`, which prints tables and returns
-them for JSON, and `CAVEAT`, what its numbers do not say.
+them for JSON, or yields what there is so far, and `CAVEAT`, what its numbers do not say.
 """
 
 import functools
 import importlib
+import inspect
 import json
 import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 from absl import flags
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_path_flag
+from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from tools.bench.output import machine
 
 BENCHMARKS = {
     "audit": "tools.bench.audit",
     "dicom": "tools.bench.dicom",
+    "gpu": "tools.bench.gpu",
     "peers": "tools.bench.peers",
     "scale": "tools.bench.scale",
     "service": "tools.bench.service",
@@ -53,15 +55,16 @@ def _reported(module: ModuleType) -> Callable[[], None]:
         about = {
             "command": shlex.join(["python", "-m", "tools.benchmark", *sys.argv[1:]]),
             "machine": machine(),
+            "caveat": module.CAVEAT,
         }
         results = module.main()
         if results is None:
             return
-        about["caveat"] = module.CAVEAT
+        for so_far in results if inspect.isgenerator(results) else [results]:
+            if flags.FLAGS.json:
+                document = {**about, "results": so_far}
+                storage.replace(flags.FLAGS.json, (json.dumps(document, indent=2) + "\n").encode())
         print("\n".join(["", *(f"{name}: {text}" for name, text in about.items())]))
-        if flags.FLAGS.json:
-            document = {**about, "results": results}
-            Path(flags.FLAGS.json).write_text(json.dumps(document, indent=2) + "\n")
 
     return main
 

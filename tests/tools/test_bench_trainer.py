@@ -19,7 +19,18 @@ from cxr_train.loop.assemble import assemble_training
 from cxr_train.runs.config import TrainConfig
 from tools.bench import trainer, trainer_ways
 from tools.bench.peers_data import convert
-from tools.bench.trainer import BARE, LOOP, STUDY, Process, Way, make_rows, rows_to_text, verdicts
+from tools.bench.process import Process
+from tools.bench.trainer import (
+    BARE,
+    FREE,
+    LOOP,
+    LOOP_UINT8,
+    STUDY,
+    Way,
+    make_rows,
+    rows_to_text,
+    verdicts,
+)
 from tools.bench.trainer_ways import Resident, Turn, file_batches, shard_batches, take_turns, train
 
 FIT, FIT_8 = Way("fit"), Way("fit", steps_per_execution=8)
@@ -73,7 +84,7 @@ def test_first_calls_are_not_timed(monkeypatch):
     assert wanted == [1, 1, 5, 2, 1, 5, 2]
 
 
-@pytest.mark.parametrize("way", [BARE, LOOP, FIT, FIT_8, STUDY], ids=lambda way: f"{way.kind}")
+@pytest.mark.parametrize("way", [FREE, BARE, LOOP, FIT, FIT_8, STUDY], ids=lambda way: f"{way.kind}")
 def test_every_way_takes_its_turns_and_ends(way, folder, tmp_path):
     answers, orders = [], [True, True, False]
     turns = take_turns(3, lambda: orders.pop(0), answers.append)
@@ -160,13 +171,27 @@ def test_the_verdict_is_on_the_best_of_fits_settings(rows):
     )
 
 
+def test_uint8_shards_are_compared_with_the_bare_step_within_a_round():
+    turns = {
+        BARE: [turn(10.0), turn(20.0), turn(10.0)],
+        LOOP: [turn(9.0), turn(9.0), turn(9.0)],
+        LOOP_UINT8: [turn(9.8), turn(20.0), turn(9.8)],
+    }
+    whole, on_uint8 = verdicts(make_rows("tiny", 4, turns))
+    assert "uint8" not in whole
+    assert "0.980" in on_uint8
+    assert "MISSED" in on_uint8
+
+
 # -- processes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_a_process_that_fails_says_why(tmp_path):
+    arguments = (LOOP, config_of(tmp_path / "no such place"), "", 1)
+    process = Process("loop", trainer_ways.run_way, arguments, tmp_path / "log.txt")
     with pytest.raises(DataError, match="no such place"):
-        Process(LOOP, config_of(tmp_path / "no such place"), "", 1, tmp_path / "log.txt")
+        process.wait_until_ready()
 
 
 @pytest.mark.slow
@@ -179,6 +204,6 @@ def test_a_small_run_gives_every_row(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert [row["way"]["kind"] for row in found] == ["bare", "loop", "fit", "fit", "study"]
+    assert [row["way"]["kind"] for row in found] == ["free", "bare", "loop", "loop", "fit", "fit", "study"]
     assert all(len(row["rates"]) == 2 and row["images_per_second"] > 0 for row in found)
     assert "xla: off" in done.stdout

@@ -105,12 +105,38 @@ def draw(output: Path, images: int) -> None:
     shutil.rmtree(drawn)
 
 
-def convert(source: Path, output: Path, size: int) -> None:
-    """Convert all images into one split, as the sharder does by default."""
+def convert(source: Path, output: Path, size: int, dtype: str = "float32") -> None:
+    """Convert all images into one split, as the sharder does by default; uint8 of one channel."""
     config = SharderConfig(
-        str(source), str(output), size=size, splits="train:1", duplicates="keep", quiet=True, max_bad=0
-    )
+        str(source), str(output), size=size, dtype=dtype, channels=1 if dtype == "uint8" else 3,
+        splits="train:1", duplicates="keep", quiet=True, max_bad=0,
+    )  # fmt: skip
     make_tfrecords(config)
+
+
+def prepare_shards(
+    scratch: Path, source: str, count: int, size: int, dtype: str = "float32"
+) -> tuple[Path, Path]:
+    """Make the shards of a benchmark of the trainer below `scratch`, where they are not there yet.
+
+    Args:
+      scratch: folder to fill.
+      source: of the images; empty to draw `count` of them.
+      count: how many are drawn.
+      size: height and width of the converted images.
+      dtype: of their pixels.
+
+    Returns:
+      The shards, and the folder of their images.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    images = Path(source) if source else scratch.absolute() / f"images-{count}"
+    if not source:
+        make(images, lambda output: draw(output, count))
+    kind = "" if dtype == "float32" else f"-{dtype}"
+    shards = scratch.absolute() / f"{images.name}-{size}px{kind}"
+    make(shards, lambda output: convert(images, output, size, dtype))
+    return shards, images
 
 
 def unpack(shards: Path, output: Path) -> None:

@@ -1,8 +1,8 @@
 """The trainer against its own bare step, against `model.fit`, and against the study's way.
 
-Every way has a process of its own with the same network, data and precision, and they take
-turns on a machine that none of them shares with another: a few steps each, round after round.
-Start, tracing, compilation and the first step of each turn are not timed, in no way. A ratio
+Every way has a process of its own with the same network, data and precision. They start side by side,
+since each may compile for a minute, and then take turns: a few steps each, round after round, while the
+others wait. Start, tracing, compilation and the first step of each turn are not timed, in no way. A ratio
 is the median over the rounds of the ratios within one.
 
 On a CPU, oneDNN is 10 to 20 times faster than XLA: there `--xla=auto` leaves XLA off in the
@@ -10,37 +10,37 @@ trainer and so in its bare step, and a compiled step is that of `tf.function`.
 """
 
 import contextlib
-import multiprocessing
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 from absl import flags
 
 from cxr_data.commands.setting_flags import define_path_flag
-from cxr_data.core.errors import CxrError, DataError
+from cxr_data.core.errors import CxrError
 from cxr_data.records.manifest import read_manifest
 from cxr_train.engine.placement_names import PRECISIONS, XLA
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.runs.config import TrainConfig
 from tools.bench import output
-from tools.bench.peers_data import convert, draw, make
+from tools.bench.peers_data import prepare_shards
+from tools.bench.process import Process
 from tools.bench.trainer_ways import Turn, Way, run_way
 
 FLAGS = flags.FLAGS
 
 CAVEAT = "compare the ratios only if nothing else ran; what a CPU gives says nothing of a GPU"
 
-BARE, LOOP, STUDY = Way("bare"), Way("loop"), Way("study")
+FREE, BARE, LOOP, STUDY = Way("free"), Way("bare"), Way("loop"), Way("study")
+LOOP_UINT8 = Way("loop", dtype="uint8")
 STEPS_PER_EXECUTION = (1, 8)
-TARGETS = {"bare": 0.98, "fit": 1.0}
-# For a way to end once it may: the trainer saves its state.
-_PATIENCE_S = 60
+TARGETS = {"free": 0.98, "bare": 0.98, "fit": 1.0}
+# Of the same bare step: these shards are a twelfth of the bytes.
+UINT8_TARGET = 0.99
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def define_flags() -> None:
         "source", "", "Folder of images, as tools.make_tfrecords takes it; without it, a sample is drawn."
     )
     define_path_flag("data", "", "Shards to train on, made of --source; by default they are made.")
+    define_path_flag("uint8_data", "", "The same as uint8 of one channel; made too unless --data is given.")
     flags.DEFINE_integer("images", 512, "Images to draw.", lower_bound=6)
     flags.DEFINE_integer("image_size", 360, "Height and width of the shards that are made.", lower_bound=32)
     flags.DEFINE_integer("batch_size", 4, "Images in a batch.", lower_bound=1)
@@ -91,70 +92,37 @@ def define_flags() -> None:
 # -- running -----------------------------------------------------------------------------------
 
 
-class Process:
-    """A way in a process of its own, which has taken its first step and waits for its turns.
-
-    Args:
-      way, config, source, steps, log: see `run_way`.
-
-    Attributes:
-      choices: what it said that it chose.
-    """
-
-    def __init__(self, way: Way, config: TrainConfig, source: str, steps: int, log: Path) -> None:
-        self._way = way
-        self._log = log
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        arguments = (way, config, source, steps, theirs, str(log))
-        self._process = context.Process(target=run_way, args=arguments, daemon=True)
-        self._process.start()
-        theirs.close()
-        self.choices: list[str] = self._receive()
-        self._receive()
-
-    def turn(self) -> Turn:
-        """Lets it train, while the others wait."""
-        self._connection.send(True)
-        return self._receive()
-
-    def _receive(self) -> Any:
-        """Raise CxrError: its own, or that it ended without a word."""
-        try:
-            answer = self._connection.recv()
-        except EOFError as error:
-            self._process.join()
-            last = self._log.read_text(errors="replace").strip().splitlines()[-1:]
-            raise DataError(
-                f"{self._way.label} ended with exit code {self._process.exitcode}: {' '.join(last)}"
-            ) from error
-        if isinstance(answer, CxrError):
-            raise answer
-        return answer
-
-    def end(self) -> None:
-        """End it, whatever it does."""
-        with contextlib.suppress(OSError):
-            self._connection.send(False)
-        self._process.join(_PATIENCE_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-
-
 @contextlib.contextmanager
 def running(
-    ways: Sequence[Way], config: TrainConfig, source: str, steps: int
+    ways: Sequence[Way], config: TrainConfig, data: Mapping[str, str], source: str, steps: int
 ) -> Iterator[dict[Way, Process]]:
-    """Start the ways' processes, one after the other."""
+    """Start the ways' processes side by side, and wait until all are ready.
+
+    Args:
+      ways: how to train.
+      config: what to train, but for the data.
+      data: the shards by the dtype of their pixels.
+      source: folder of the original images.
+      steps: of a turn.
+
+    Raises:
+      CxrError: one of them cannot train.
+    """
     processes: dict[Way, Process] = {}
     with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder, contextlib.ExitStack() as stack:
         for number, way in enumerate(ways):
             place = Path(folder, str(number))
             place.mkdir()
-            own = replace(config, run_dir=str(place))
-            processes[way] = Process(way, own, source, steps, place / "log.txt")
+            own = replace(config, run_dir=str(place), data=data[way.dtype])
+            processes[way] = Process(way.label, run_way, (way, own, source, steps), place / "log.txt")
             stack.callback(processes[way].end)
+        try:
+            for process in processes.values():
+                process.wait_until_ready()
+        except CxrError:
+            for process in processes.values():
+                process.end(patience=0.0)
+            raise
         yield processes
 
 
@@ -164,11 +132,12 @@ def fits() -> list[Way]:
     return [Way("fit", steps, jit) for jit in jit_compile for steps in STEPS_PER_EXECUTION]
 
 
-def measure(config: TrainConfig, source: str) -> tuple[list[Row], list[str]]:
+def measure(config: TrainConfig, data: Mapping[str, str], source: str) -> tuple[list[Row], list[str]]:
     """Measures all ways of one backbone; returns their rows and what the trainer chose."""
-    ways = [BARE, LOOP, *fits(), *([STUDY] if source else [])]
+    loops = [way for way in (LOOP, LOOP_UINT8) if way.dtype in data]
+    ways = [FREE, BARE, *loops, *fits(), *([STUDY] if source else [])]
     turns: dict[Way, list[Turn]] = {way: [] for way in ways}
-    with running(ways, config, source, FLAGS.steps) as processes:
+    with running(ways, config, data, source, FLAGS.steps) as processes:
         for number in range(FLAGS.rounds):
             # Back and forth, so that a machine that grows slower favours none.
             for way in ways if number % 2 == 0 else reversed(ways):
@@ -219,27 +188,37 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         measured = [row for row in rows if row.backbone == backbone]
         parts = []
         for kind, target in TARGETS.items():
-            best = max((row for row in measured if row.way.kind == kind), key=lambda row: row.rate)
-            reached = "reached" if best.ratio >= target else "MISSED"
-            parts.append(f"{best.ratio:.3f} of {best.way.label} (target {target:.2f}: {reached})")
+            of_kind = [row for row in measured if row.way.kind == kind]
+            if of_kind:
+                best = max(of_kind, key=lambda row: row.rate)
+                parts.append(_verdict(best.ratio, best.way.label, target))
         lines.append(f"{backbone}: the trainer has {', '.join(parts)}")
+        by_way = {row.way: row for row in measured}
+        if LOOP_UINT8 in by_way and BARE in by_way:
+            rates = zip(by_way[LOOP_UINT8].rates, by_way[BARE].rates, strict=True)
+            ratio = statistics.median(ours / its for ours, its in rates)
+            lines.append(f"{backbone}: on uint8 shards {_verdict(ratio, BARE.label, UINT8_TARGET)}")
     return lines
+
+
+def _verdict(ratio: float, label: str, target: float) -> str:
+    reached = "reached" if ratio >= target else "MISSED"
+    return f"{ratio:.3f} of {label} (target {target:.2f}: {reached})"
 
 
 # -- the data ----------------------------------------------------------------------------------
 
 
-def prepare(scratch: Path) -> tuple[str, str]:
-    """Make what the flags do not give: (shards, folder of their images, empty if unknown)."""
+def prepare(scratch: Path) -> tuple[dict[str, str], str]:
+    """Make what the flags do not give: (shards by the dtype of their pixels, folder of images or "")."""
     if FLAGS.data:
-        return FLAGS.data, FLAGS.source
-    scratch.mkdir(parents=True, exist_ok=True)
-    images = Path(FLAGS.source) if FLAGS.source else scratch.absolute() / f"images-{FLAGS.images}"
-    if not FLAGS.source:
-        make(images, lambda output: draw(output, FLAGS.images))
-    shards = scratch.absolute() / f"{images.name}-{FLAGS.image_size}px"
-    make(shards, lambda output: convert(images, output, FLAGS.image_size))
-    return str(shards), str(images)
+        given = {"float32": FLAGS.data, "uint8": FLAGS.uint8_data}
+        return {dtype: shards for dtype, shards in given.items() if shards}, FLAGS.source
+    made = {
+        dtype: prepare_shards(scratch, FLAGS.source, FLAGS.images, FLAGS.image_size, dtype)
+        for dtype in ("float32", "uint8")
+    }
+    return {dtype: str(shards) for dtype, (shards, _) in made.items()}, str(made["float32"][1])
 
 
 def main() -> list[dict[str, object]]:
@@ -247,15 +226,15 @@ def main() -> list[dict[str, object]]:
     data, source = prepare(Path(FLAGS.scratch))
     configs = [
         TrainConfig(
-            backbone, data, "", epochs=1, batch_size=FLAGS.batch_size, weights="none",
+            backbone, data["float32"], "", epochs=1, batch_size=FLAGS.batch_size, weights="none",
             precision=FLAGS.precision, xla=FLAGS.xla, strategy="one", validation_split="train",
         )
         for backbone in FLAGS.backbones
     ]  # fmt: skip
-    manifest = read_manifest(data)
+    manifest = read_manifest(data["float32"])
     rows: list[Row] = []
     for config in configs:
-        found, choices = measure(config, source)
+        found, choices = measure(config, data, source)
         rows += found
     print(
         f"batches of {FLAGS.batch_size} at {manifest.size} px, {FLAGS.steps} steps a turn, "

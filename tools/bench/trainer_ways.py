@@ -20,20 +20,20 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_data.core import runtime
-from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import CxrError
 from cxr_data.input.batch import expand_image
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.index import read_split_fields
 from cxr_data.records.manifest import Manifest, read_manifest
-from cxr_train.engine.multi_step import Batch
+from cxr_train.engine.multi_step import Batch, read_sums
 from cxr_train.engine.strategy import Placement, choose_placement
 from cxr_train.loop.assemble import assemble_training
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.trainer import Trainer
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_model import build_run_model
+from tools.bench import process
 from tools.bench.loaders import study_generator
 
 # fit wants an end for data without one.
@@ -46,24 +46,28 @@ class Way:
     """How to train.
 
     Attributes:
-      kind: `bare`, the trainer's own compiled step on one batch that stays on the device;
-        `loop`, the trainer on shards; `fit`, `model.fit` on them; or `study`, `model.fit` on a
-        generator that decodes one file after the other.
+      kind: `free`, the trainer's own compiled step on one batch that stays on the device, launched without
+        reading a loss; `bare`, the same with its losses read; `loop`, the trainer on shards; `fit`,
+        `model.fit` on them; or `study`, `model.fit` on a generator that decodes one file after the other.
       steps_per_execution, jit_compile: fit's settings.
+      dtype: of the shards.
     """
 
     kind: str
     steps_per_execution: int = 1
     jit_compile: bool | str = False
+    dtype: str = "float32"
 
     @property
     def label(self) -> str:
         """Its name in the table."""
         match self.kind:
+            case "free":
+                return "free-running step, a batch in memory"
             case "bare":
                 return "bare step, a batch in memory"
             case "loop":
-                return "cxr_train, shards"
+                return "cxr_train, shards" if self.dtype == "float32" else f"cxr_train, {self.dtype} shards"
             case "study":
                 return "study: generator + model.fit"
         settings = f"steps_per_execution={self.steps_per_execution}, jit_compile={self.jit_compile}"
@@ -115,10 +119,7 @@ def run_way(way: Way, config: TrainConfig, source: str, steps: int, connection: 
       connection: to the benchmark.
       log: file that receives what it prints.
     """
-    begin_worker()
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
+    process.begin(log)
     # On a GPU, the others live beside it.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
@@ -141,8 +142,8 @@ def train(way: Way, config: TrainConfig, placement: Placement, source: str, turn
     next(turns)
     manifest = read_manifest(config.data)
     match way.kind:
-        case "bare":
-            _bare(config, manifest, placement, turns)
+        case "free" | "bare":
+            _bare(config, manifest, placement, turns, freely=way.kind == "free")
         case "loop":
             _loop(config, manifest, placement, turns)
         case "fit":
@@ -152,7 +153,7 @@ def train(way: Way, config: TrainConfig, placement: Placement, source: str, turn
 
 
 class Resident:
-    """An iterator over one batch, for ever; it is captured by the graph, not fetched by it."""
+    """An iterator over one batch, for ever."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
@@ -164,17 +165,29 @@ class Resident:
         return self._batch
 
 
-def _bare(config: TrainConfig, manifest: Manifest, placement: Placement, turns: Turns) -> None:
-    """Run the step that the trainer takes, and nothing around it."""
-    step = assemble_training(config, manifest, placement, 1).step
+def resident_batch(config: TrainConfig, manifest: Manifest, placement: Placement) -> Batch:
+    """Return one training batch on its device."""
     dataset = Pipeline(manifest, config.read).training_dataset(
         config.train_split, batch_size=config.batch_size, seed=config.seed, epoch=0
     )
-    resident = Resident(next(iter(placement.strategy.experimental_distribute_dataset(dataset))))
+    batch: Batch = next(iter(placement.distribute(dataset)))
+    return batch
+
+
+def _bare(
+    config: TrainConfig, manifest: Manifest, placement: Placement, turns: Turns, *, freely: bool
+) -> None:
+    """Run the step that the trainer takes, and nothing around it; `freely`: only the last loss is read."""
+    step = assemble_training(config, manifest, placement, 1).step
+    resident = Resident(resident_batch(config, manifest, placement))
     done, steps = 0, 1
     with contextlib.suppress(StopIteration):
         while True:
-            done += len(step(resident, steps, done).loss)
+            if freely:
+                read_sums([step.launch(next(resident), done + each) for each in range(steps)][-1])
+                done += steps
+            else:
+                done += len(step(resident, steps, done).loss)
             steps = turns.send(done)
 
 

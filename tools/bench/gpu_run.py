@@ -1,0 +1,157 @@
+"""One backbone of the acceptance on a GPU, in a process that is held to so much of its memory."""
+
+import contextlib
+import dataclasses
+import time
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+import tensorflow as tf
+
+from cxr_data.core import runtime
+from cxr_data.core.errors import CxrError
+from cxr_data.records.manifest import read_manifest
+from cxr_train.engine.multi_step import read_sums
+from cxr_train.engine.strategy import choose_placement
+from cxr_train.loop.batch_size import choose_batch_size, planned_memory, setting_of, trace_of
+from cxr_train.loop.stop import Stopped, StopRequest
+from cxr_train.loop.throughput import Clock, peak_memory
+from cxr_train.loop.trainer import Trainer
+from cxr_train.runs.config import TrainConfig
+from tools.bench import process
+from tools.bench.trainer_ways import LongEpoch, resident_batch
+
+_LEAST_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one backbone did.
+
+    Attributes:
+      batch_size: what `--batch_size=auto` came to.
+      images_per_second: of the trainer, shards read and copied.
+      input_wait: share of that time in which the device was idle for want of a batch.
+      free_images_per_second: of the same step, launched on one batch again and again without reading a loss.
+      compile_seconds: of the first step.
+      peak_bytes, peak_source: see `peak_memory`.
+      planned_bytes: what the memory plan expects of a step.
+    """
+
+    batch_size: int
+    images_per_second: float
+    input_wait: float
+    free_images_per_second: float
+    compile_seconds: float
+    peak_bytes: int
+    peak_source: str
+    planned_bytes: int
+
+
+class _TimedTurn(StopRequest):
+    """Waits for its turn after the step that compiles, then lets the trainer train for so many seconds.
+
+    Args:
+      connection: to the benchmark, which is told None when it waits, and answers whether there is a turn.
+      seconds: of the turn; the first host call of it is not timed, it takes what was read while waiting.
+    """
+
+    def __init__(self, connection: Connection, seconds: float) -> None:
+        super().__init__()
+        self._connection = connection
+        self._seconds = seconds
+        self._calls = 0
+        self._begun = 0.0
+        self.trainer: Trainer | None = None
+        self.has_turn = False
+
+    def check(self) -> None:
+        """Be asked before each host call. Raise Stopped when the turn is over, or is not to be."""
+        assert self.trainer is not None
+        self._calls += 1
+        if self._calls == 2:
+            self._connection.send(None)
+            self.has_turn = self._connection.recv()
+            if not self.has_turn:
+                raise Stopped
+        elif self._calls == 3:
+            self.trainer.clock = Clock(compile_seconds=self.trainer.clock.compile_seconds)
+            self._begun = time.perf_counter()
+        elif self._calls > 3 and time.perf_counter() - self._begun >= self._seconds:
+            raise Stopped
+
+
+def run_backbone(
+    config: TrainConfig, memory_gb: float, seconds: float, connection: Connection, log: str
+) -> None:
+    """Train in a turn of `seconds`, answered by a `Measured`; see `process.Process`.
+
+    Args:
+      config: what to train; its batch size is chosen here.
+      memory_gb: what a GPU is held to, GB of 1e9 bytes, and the batch is chosen for.
+      seconds: of the turn.
+      connection, log: see `process.Process`.
+    """
+    process.begin(log)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(memory_gb * 1e9 / 2**20))
+        tf.config.set_logical_device_configuration(gpu, [limit])
+    try:
+        runtime.start()
+        measured = _measure(config, memory_gb, seconds, connection)
+        if measured:
+            connection.send(measured)
+    except tf.errors.ResourceExhaustedError as error:
+        connection.send(CxrError(f"out of memory: {error.message.splitlines()[0][:200]}"))
+    except CxrError as error:
+        connection.send(error)
+
+
+def _measure(
+    config: TrainConfig, memory_gb: float, seconds: float, connection: Connection
+) -> Measured | None:
+    """Return what the turn came to; None if there was none."""
+    placement = choose_placement(config.strategy, config.precision, config.xla)
+    manifest = read_manifest(config.data)
+    chosen = choose_batch_size(
+        trace_of(config, classes=len(manifest.class_names), image_size=manifest.size),
+        setting_of(config.recipe, placement),
+        memory_gb=memory_gb,
+        images=manifest.count(config.train_split),
+    )
+    connection.send([str(choice) for choice in (*placement.choices, chosen)])
+    config = replace(config, batch_size=int(chosen.value))
+    turn = _TimedTurn(connection, seconds)
+    trainer = turn.trainer = Trainer(config, LongEpoch(manifest, config.read), placement)
+    with contextlib.suppress(Stopped):
+        trainer.run(turn)
+    if not turn.has_turn:
+        return None
+    memory = peak_memory()
+    batch = resident_batch(config, manifest, placement)
+    steps = max(int(seconds / 2 * trainer.clock.images_per_second / config.batch_size), _LEAST_STEPS)
+    read_sums(trainer.train_step.launch(batch, 0))
+    begun = time.perf_counter()
+    for number in range(steps):
+        sums = trainer.train_step.launch(batch, number)
+    read_sums(sums)
+    return Measured(
+        batch_size=config.batch_size,
+        images_per_second=trainer.clock.images_per_second,
+        input_wait=trainer.clock.input_wait_share,
+        free_images_per_second=steps * config.batch_size / (time.perf_counter() - begun),
+        compile_seconds=trainer.clock.compile_seconds,
+        peak_bytes=memory.bytes,
+        peak_source=memory.source,
+        planned_bytes=planned_memory(trainer.model, config, placement),
+    )
+
+
+def as_row(measured: Measured) -> dict[str, Any]:
+    """Return it ready for JSON, with the shares that the acceptance asks for."""
+    return {
+        **dataclasses.asdict(measured),
+        "share_of_free": measured.images_per_second / measured.free_images_per_second,
+        "peak_over_planned": measured.peak_bytes / measured.planned_bytes,
+    }
