@@ -1,7 +1,5 @@
 """Batches come to the device while it computes."""
 
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -53,13 +51,10 @@ def test_batches_lie_on_the_device_of_their_replica(manifest, strategy):
 def test_with_two_batches_ahead_no_step_waits_for_a_copy_that_waits_for_the_step_before():
     idle = {}
     for ahead in (1, GPU_BATCHES_AHEAD):
-        device = FakeDevice(step_seconds=0.05, copy_seconds=0.025)
-        take = functools.partial(take_steps, in_flight=2, read=device.read)
-        records = take(device.launch, device.copies(ahead), range(12))
+        device = FakeDevice(step_seconds=0.2, copy_seconds=0.1)
+        take_steps(device.launch, device.copies(ahead), range(7), in_flight=2, read=device.read)
         idle[ahead] = device.idle
-        # What is called waiting is the device's pause, but for the first batch.
-        assert records.waited[1:].sum() == pytest.approx(device.idle, abs=0.05)
-    assert idle[1] >= 10 * 0.025
+    assert idle[1] >= 5 * 0.1
     assert idle[GPU_BATCHES_AHEAD] < idle[1] / 2
 
 
