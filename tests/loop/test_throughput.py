@@ -49,10 +49,8 @@ def test_each_of_several_workers_feeds_its_part():
     summary = throughput.summarize_throughput(clock([0.02] * 10, waited=0), RATES, PEAK, 0, workers=4)
     assert summary["input_images_per_second"] == 1600
     consumed = 80 / 0.3
-    assert (
-        f"accelerator-bound: idle 0.0% of the time; input could feed {400 / (consumed / 4):.1f}x"
-        in (summary["verdict"])
-    )
+    assert summary["verdict"].startswith("accelerator-bound: idle 0.0%")
+    assert f" {400 / (consumed / 4):.1f}x" in summary["verdict"]
 
 
 @pytest.mark.parametrize("alone", [250.0, 4000.0])
