@@ -1,5 +1,7 @@
-# Everything a newcomer types. Each target works on a fresh machine with Python 3.11.
-PYTHON ?= python3.11
+# Everything a newcomer types. Each target works on a fresh machine with Python 3.11, 3.12 or 3.13.
+# 3.11 and 3.12 come first, since tensorflow-io, which reads object stores, has nothing newer.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do \
+  $$python -c "import venv, ensurepip" 2> /dev/null && echo $$python && break; done)
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := build/demo
@@ -18,6 +20,8 @@ install: $(VENV)/installed
 
 # Installed anew only when the pins change.
 $(VENV)/installed: setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11, 3.12 or 3.13 with venv: install one (on Debian python3.13" \
+	  "and python3.13-venv), or name yours with make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	touch $@

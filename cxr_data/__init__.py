@@ -1,11 +1,49 @@
 """The data engine: images to TFRecord shards, and shards to batches.
 
 discover -> decode -> resize -> record -> plan -> write -> manifest | pipeline
+
+For programs it has `make_tfrecords` with a `SharderConfig`, `audit_dataset` with an `AuditConfig`, and
+`read_dataset`, which gives a `Dataset`. They are imported when they are first used, since TensorFlow takes seconds.
 """
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cxr_data.audit.audit import AuditConfig, audit_dataset
+    from cxr_data.convert.config import SharderConfig
+    from cxr_data.convert.convert import make_tfrecords
+    from cxr_data.dataset import Dataset, read_dataset
+    from cxr_data.input.options import ReadOptions
+
+__all__ = [
+    "AuditConfig",
+    "Dataset",
+    "ReadOptions",
+    "SharderConfig",
+    "audit_dataset",
+    "make_tfrecords",
+    "read_dataset",
+]
+
+_MODULES = {
+    "AuditConfig": "cxr_data.audit.audit",
+    "Dataset": "cxr_data.dataset",
+    "ReadOptions": "cxr_data.input.options",
+    "SharderConfig": "cxr_data.convert.config",
+    "audit_dataset": "cxr_data.audit.audit",
+    "make_tfrecords": "cxr_data.convert.convert",
+    "read_dataset": "cxr_data.dataset",
+}
 
 # TensorFlow's C++ side prints three "Unable to register cuFFT/cuDNN/cuBLAS" errors on
 # every start of a CPU machine. What matters reaches Python as an exception. It is read
 # once, when TensorFlow is imported, and this package is imported before that.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -15,7 +15,7 @@ from typing import Any
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.errors import DataError
-from cxr_data.core.runtime import start
+from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import setting
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
@@ -73,7 +73,7 @@ def main() -> int:
     if output.resolve() == run_dir.resolve():
         stored.refuse_in_the_run(manifest, own=own, class_map=options.class_map)
     read = read_options_from_flags(data_service="")
-    start()
+    keep_large_allocations()
     # One device: the model was loaded outside of any strategy's scope.
     placement = choose_placement("one", config.precision, target.xla)
     print(placement.choice("xla"))

@@ -7,7 +7,7 @@ import dataclasses
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
-from cxr_data.core.runtime import start
+from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
@@ -25,7 +25,7 @@ def main() -> int:
     """Explain a run directory from flags."""
     options = from_flags(RunDataOptions)
     run_dir = options.run_dir
-    start()
+    keep_large_allocations()
     # It may have been moved, or be the mirror of a remote one.
     config = dataclasses.replace(TrainConfig.load(RunLayout(run_dir).config), run_dir=str(run_dir))
     manifest = read_manifest(options.data or config.data)

@@ -15,7 +15,7 @@ import pathlib
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
-from cxr_data.core.runtime import start
+from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import required, setting
 from cxr_train.flags.output_place import prepare_output
 from cxr_train.flags.run_directory import RunOptions, with_local_run
@@ -45,7 +45,7 @@ def main() -> int:
     prepare_output("output", output, overwrite=options.overwrite, replaces=is_export(options.format))
     export_formats.refuse_missing_extra(options.format)
     config = TrainConfig.load(RunLayout(options.run_dir).config)
-    start()
+    keep_large_allocations()
     export_model(config, options.run_dir, options.format, output, options.images)
     if options.format == "savedmodel":
         print("it takes JPEG and 8-bit PNG, and refuses CMYK, other depths and what is to be turned")

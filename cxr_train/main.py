@@ -18,7 +18,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import CxrError, UsageError
-from cxr_data.core.runtime import start
+from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import setting
 from cxr_data.input import emulate
 from cxr_data.input.data_errors import clear_data_errors
@@ -195,7 +195,7 @@ def main() -> int:
     if options.plan:
         return _print_plan(options)
     config = config_from_flags()
-    start()
+    keep_large_allocations()
     if options.logical_devices > 1:
         split_cpu(options.logical_devices)
     step_seconds = emulate.step_seconds(

@@ -15,7 +15,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
-from cxr_data.core.runtime import start
+from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import setting
 from cxr_train.engine.placement_names import XLA
 from cxr_train.evaluation.stored import fitted_temperature
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
         validation = TrainConfig.load(RunLayout(run_dir).config).held_out_validation
         temperature = fitted_temperature(run_dir, validation)
         print(f"probabilities at temperature {temperature:.3f}, fitted on {validation}", file=sys.stderr)
-    start()
+    keep_large_allocations()
     rows = predict_files(
         files, run_dir, batch_size=options.batch_size, xla=options.xla, temperature=temperature
     )

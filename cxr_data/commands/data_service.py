@@ -33,7 +33,7 @@ class ServiceOptions:
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C."""
-    from cxr_data.core.runtime import start
+    from cxr_data.core.runtime import keep_large_allocations
     from cxr_data.input.data_service import DataService
 
     options = from_flags(ServiceOptions)
@@ -43,7 +43,7 @@ def main() -> int:
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopping.append(received))
-    start()
+    keep_large_allocations()
     with DataService(options.port, workers, options.host, options.dispatcher) as service:
         service.wait_until_ready()
         _say(f"data service: --data_service=grpc://{service.address}, {workers} workers")

@@ -20,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
-from cxr_data.core.errors import DataError
+from cxr_data.core.errors import CxrError, DataError
+from cxr_data.core.tensorflow_private import load_io_library
 
 # The client's own way makes 11 attempts, and 44 of an upload, which take 26 s and 104 s to fail. One
 # range is one request then, and not a second one that asks for the size again.
@@ -32,16 +33,35 @@ _REACH = "reach the bucket"
 
 @functools.cache
 def gfile() -> Any:
-    """Return `tf.io.gfile`, with the file systems of tensorflow-io registered."""
+    """Return `tf.io.gfile`, with the file systems of tensorflow-io registered.
+
+    Raises:
+      CxrError: tensorflow-io is not installed, or does not load into this TensorFlow.
+    """
     for name, value in _CLIENT.items():
         os.environ.setdefault(name, value)
     import tensorflow as tf
 
-    from cxr_data.core.runtime import load_tensorflow_io
-
-    load_tensorflow_io()
+    try:
+        load_io_library()
+    except (ImportError, NotImplementedError, tf.errors.OpError) as error:
+        reason = (
+            "which is not installed"
+            if isinstance(error, ModuleNotFoundError)
+            else f"which does not load into TensorFlow {tf.__version__} ({str(error).splitlines()[0]})"
+        )
+        raise CxrError(
+            f"s3:// and gs:// need tensorflow-io, {reason}: install this project with Python 3.11 or 3.12, "
+            "whose pinned TensorFlow it fits, or copy the files here"
+        ) from error
     atexit.register(_leave_without_destructors)
     return tf.io.gfile
+
+
+def register_where_possible() -> None:
+    """Register the file systems for whoever reads by paths that are known later; nothing where there are none."""
+    with contextlib.suppress(CxrError):
+        gfile()
 
 
 def _leave_without_destructors() -> None:

@@ -1,13 +1,9 @@
-"""The process: the cores it may use, and what it sets up once before it uses TensorFlow."""
+"""The process: the cores and open files it may use, and how its allocator keeps image-sized blocks."""
 
 import ctypes
-import functools
 import os
 import resource
 import sys
-
-from cxr_data.core.errors import CxrError
-from cxr_data.core.tensorflow_private import load_io_library
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -36,31 +32,6 @@ def let_open(files: int) -> int:
         soft = soft + files if hard == resource.RLIM_INFINITY else min(soft + files, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return soft - min(_SPARE_FILES, soft // 4)
-
-
-@functools.cache
-def start() -> None:
-    """Check the pinned TensorFlow pair and tune the allocator; a second call does nothing.
-
-    Raises:
-      CxrError: tensorflow-io's library does not load into this TensorFlow, so
-        that s3:// would fail later, in the middle of the work.
-    """
-    keep_large_allocations()
-    load_tensorflow_io()
-
-
-def load_tensorflow_io() -> None:
-    """Load tensorflow-io's library, which its own import does not (it only warns)."""
-    import tensorflow as tf
-
-    try:
-        load_io_library()
-    except (ImportError, NotImplementedError, tf.errors.OpError) as error:
-        raise CxrError(
-            f"tensorflow-io does not load into TensorFlow {tf.__version__}: install the pinned pair "
-            f"with `pip install tensorflow==2.17.1 tensorflow-io==0.37.1` ({error})"
-        ) from error
 
 
 def keep_large_allocations() -> bool:

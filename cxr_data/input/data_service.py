@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from cxr_data.core import object_store, runtime
 from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import CxrError, UsageError
 from cxr_data.core.tensorflow_private import workers_of
@@ -141,10 +142,9 @@ def _free_port() -> int:
 
 def _serve(dispatcher: str, host: str, port: int) -> None:
     """Work as an input worker, until the parent ends."""
-    from cxr_data.core.runtime import start
-
     begin_worker()
-    start()  # the graph of a dataset may name tensorflow-io's operations and file systems
+    runtime.keep_large_allocations()
+    object_store.register_where_possible()  # the graph of a dataset may name remote shards
     service = tf.data.experimental.service
     config = service.WorkerConfig(
         dispatcher_address=dispatcher,

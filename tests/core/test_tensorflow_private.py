@@ -13,6 +13,7 @@ from cxr_data.core import tensorflow_private
 
 
 def test_tensorflow_ios_library_loads():
+    pytest.importorskip("tensorflow_io")
     tensorflow_private.load_io_library()
     from tensorflow_io.python.ops import core_ops
 

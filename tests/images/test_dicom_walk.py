@@ -59,8 +59,8 @@ def stored_values(dataset, data):
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax == uid.JPEGExtended12Bit:
         import tensorflow as tf
-        import tensorflow_io as tfio
 
+        tfio = pytest.importorskip("tensorflow_io")
         image = tfio.image.decode_dicom_image(data, color_dim=True, on_error="strict", dtype=tf.uint16)
         return image.numpy()[0, ..., 0]
     plugins = get_decoder(syntax).available_plugins

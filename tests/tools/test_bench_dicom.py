@@ -13,6 +13,7 @@ from tools.bench import dicom
 
 @pytest.mark.parametrize("syntax", dicom.SYNTAXES, ids=lambda syntax: str(syntax)[-12:])
 def test_the_ways_decode_the_same_picture(syntax):
+    pytest.importorskip("tensorflow_io")
     picture = dicom.made_picture(48)
     data = dicom.dicom_file(picture, syntax)
     stored = dicom.by_tensorflow_io(data)

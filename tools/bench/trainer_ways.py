@@ -123,7 +123,7 @@ def run_way(way: Way, config: TrainConfig, source: str, steps: int, connection: 
     # On a GPU, the others live beside it.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     try:
-        runtime.start()
+        runtime.keep_large_allocations()
         placement = choose_placement(config.strategy, config.precision, config.xla)
         connection.send([str(choice) for choice in placement.choices])
         train(way, config, placement, source, take_turns(steps, connection.recv, connection.send))

@@ -18,7 +18,7 @@ def open_epochs(
 ) -> Callable[[int], Iterator[Any]]:
     """See the package."""
     del size
-    runtime.start()
+    runtime.keep_large_allocations()
     pipeline = Pipeline(read_manifest(str(data)), ReadOptions(cache=cache, verify=verify))
     steps = pipeline.steps_per_epoch("train", batch_size)
     # As the trainer reads: epochs follow each other, each in its own order, without a pause.
