@@ -3,7 +3,8 @@
 discover -> decode -> resize -> record -> plan -> write -> manifest | pipeline
 
 For programs it has `make_tfrecords` with a `SharderConfig`, `audit_dataset` with an `AuditConfig`, and
-`read_dataset`, which gives a `Dataset`. They are imported when they are first used, since TensorFlow takes seconds.
+`read_dataset`, which gives a `Dataset`. They are imported when they are first used, since TensorFlow takes
+seconds.
 """
 
 import importlib

@@ -1,12 +1,12 @@
 """A converted dataset, for programs: what it holds, and its images as batches or by position.
 
-    import cxr_data
+import cxr_data
 
-    dataset = cxr_data.read_dataset("tfrecords")
-    dataset.class_names                       # ("covid", "normal", "pneumonia")
-    dataset.counts["train"]["covid"]          # 80
-    for batch in dataset.batches("train", 32, seed=0, epoch=0):
-        batch["image"], batch["label"]        # float32 [32, 360, 360, 3] in [0, 1], int32 [32]
+dataset = cxr_data.read_dataset("tfrecords")
+dataset.class_names                       # ("covid", "normal", "pneumonia")
+dataset.counts["train"]["covid"]          # 80
+for batch in dataset.batches("train", 32, seed=0, epoch=0):
+    batch["image"], batch["label"]        # float32 [32, 360, 360, 3] in [0, 1], int32 [32]
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,14 @@ class Dataset:
         return self.manifest.size, self.manifest.size, 3
 
     def batches(
-        self, split: str, batch_size: int, *, seed: int = 0, epoch: int = 0, first_step: int = 0, epochs: int = 1
+        self,
+        split: str,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        first_step: int = 0,
+        epochs: int = 1,
     ) -> tf.data.Dataset:
         """Return the full batches of one or several epochs, in an order that the arguments alone decide.
 
@@ -62,7 +69,7 @@ class Dataset:
           epochs: how many epochs follow each other.
 
         Returns:
-          Dictionaries: `image` float32 [B, S, S, 3] in [0, 1], `label` int32 [B], `weight` float32 [B], all 1,
+          Dictionaries: `image` float32 [B, S, S, 3] in [0, 1], `label` int32 [B], `weight` float32 [B], 1,
           and `index` int64 [B], the record's position in its split.
 
         Raises:
@@ -96,7 +103,7 @@ class Dataset:
         return self._pipeline.reader(split).labels
 
     def ids_and_groups(self, split: str) -> tuple[list[str], list[str]]:
-        """Return what each image was made from, and its patient, by position; as `predictions.csv` has them."""
+        """Return what each image was made from, and its patient, by position, as in `predictions.csv`."""
         fields = read_split_fields(self.manifest, split)
         return [field.id for field in fields], [field.group for field in fields]
 

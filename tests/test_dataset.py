@@ -77,7 +77,7 @@ def test_what_is_not_there_is_said(stored, tmp_path):
 
 
 def test_importing_it_costs_no_tensorflow_and_every_name_is_there():
-    program = "import sys, cxr_data; assert 'tensorflow' not in sys.modules; [getattr(cxr_data, n) for n in cxr_data.__all__]"
+    program = "import sys, cxr_data; assert 'tensorflow' not in sys.modules; from cxr_data import *; Dataset"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
 
 

@@ -103,7 +103,9 @@ def make_environment(options: TrialOptions, requirements: Sequence[str]) -> path
         [*pip, "--no-deps", "--editable", str(ROOT)],
     ):
         try:
-            done = subprocess.run(line, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+            done = subprocess.run(
+                line, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+            )
         except FileNotFoundError as error:
             raise UsageError(f"--python={options.python}: there is no such program") from error
         if done.returncode:

@@ -59,7 +59,7 @@ def gfile() -> Any:
 
 
 def register_where_possible() -> None:
-    """Register the file systems for whoever reads by paths that are known later; nothing where there are none."""
+    """Register the file systems, if there are any, for what may be read from them later."""
     with contextlib.suppress(CxrError):
         gfile()
 

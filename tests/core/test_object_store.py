@@ -1,4 +1,4 @@
-"""Without tensorflow-io all that is local works and says nothing of it; a remote path says where it is to be had."""
+"""Without tensorflow-io what is local works and says nothing; a remote path says which Python has it."""
 
 import subprocess
 import sys
@@ -12,12 +12,15 @@ from cxr_data.core import object_store, storage
 from cxr_data.core.errors import CxrError
 
 # What an environment without the package is like: the import fails.
-WITHOUT = "import sys, runpy; sys.modules['tensorflow_io'] = None; runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=True)"
+WITHOUT = """
+import runpy, sys
+sys.modules["tensorflow_io"] = None
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
 
 
 def run_without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = WITHOUT.replace("sys.argv[1]", "sys.argv.pop(1)")
-    line = [sys.executable, "-c", program, module, *arguments]
+    line = [sys.executable, "-c", WITHOUT, module, *arguments]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -61,7 +64,9 @@ def test_who_may_need_it_goes_on_without(failing):
 
 def test_commands_work_on_local_data_and_say_nothing(tmp_path):
     write_shards(tmp_path / "data", {"train": random_images(4)})
-    done = run_without("cxr_train.main", f"--data={tmp_path / 'data'}", "--emulate_step_ms=1", "--batch_size=2")
+    done = run_without(
+        "cxr_train.main", f"--data={tmp_path / 'data'}", "--emulate_step_ms=1", "--batch_size=2"
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "tensorflow-io" not in done.stdout
 

@@ -110,7 +110,7 @@ class S3Server:
 
 @contextmanager
 def served(*buckets: str) -> Iterator[S3Server]:
-    """A server, and this process and its children set up for it; skips the test where nothing could use it."""
+    """A server, and this process and its children set up for it; skips the test without tensorflow-io."""
     if importlib.util.find_spec("tensorflow_io") is None:
         pytest.skip("tensorflow-io, which reads object stores, is not installed")
     with S3Server(*buckets) as server:

@@ -18,7 +18,7 @@ from sharder_fixtures import encoded, picture, save
 from shards import random_images, write_shards
 
 from cxr_data.core.errors import CxrError, DataError, UsageError
-from cxr_data.core.runtime import start
+from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.images import resize
 from cxr_data.images.decode import decode_pixels
 from cxr_data.records.manifest import write_manifest
@@ -100,7 +100,7 @@ def test_a_file_that_the_graph_would_decode_otherwise_is_refused():
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    start()
+    keep_large_allocations()
     splits = {"train": random_images(4, 32), "validation": random_images(9, 32, seed=1)}
     return write_shards(tmp_path_factory.mktemp("data"), splits)
 

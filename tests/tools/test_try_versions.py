@@ -1,4 +1,4 @@
-"""Another version takes the place of a pin in every marker, and a failed test gives its line and the exit code."""
+"""Another version takes the place of a pin in every marker; outcomes are counted by file."""
 
 import subprocess
 import sys
@@ -9,7 +9,11 @@ from project import ROOT
 from cxr_data.core.errors import UsageError
 from tools import try_versions
 
-PINS = ["tensorflow==2.17.1; python_version < '3.13'", "tensorflow==2.21.0; python_version >= '3.13'", "keras==3.15.1"]
+PINS = [
+    "tensorflow==2.17.1; python_version < '3.13'",
+    "tensorflow==2.21.0; python_version >= '3.13'",
+    "keras==3.15.1",
+]
 REPORT = """<testsuites><testsuite>
 <testcase classname="tests.engine.test_step" name="test_a"/>
 <testcase classname="tests.engine.test_step.TestStep" name="test_b"><skipped/></testcase>
