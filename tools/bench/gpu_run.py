@@ -98,7 +98,7 @@ def run_backbone(
         limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(memory_gb * 1e9 / 2**20))
         tf.config.set_logical_device_configuration(gpu, [limit])
     try:
-        runtime.start()
+        runtime.keep_large_allocations()
         measured = _measure(config, memory_gb, seconds, connection)
         if measured:
             connection.send(measured)
