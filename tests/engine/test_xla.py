@@ -93,7 +93,9 @@ def test_an_evaluation_goes_on_without_xla(manifest, run_dir, caplog):
     found = []
     for placement in (
         choose_placement("one", "float32", "off"),
-        Placement(tf.distribute.get_strategy(), "float32", True, (Choice("xla", "on", "a GPU"),)),
+        Placement(
+            tf.distribute.OneDeviceStrategy("/cpu:0"), "float32", True, (Choice("xla", "on", "a GPU"),)
+        ),
     ):
         options = evaluator.EvaluationOptions(resamples=100)
         arguments = (run_dir, Pipeline(manifest), "validation", model, placement)
