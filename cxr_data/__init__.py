@@ -8,8 +8,9 @@ seconds.
 """
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
+
+from cxr_data.core.chatter import leave_out_chatter
 
 if TYPE_CHECKING:
     from cxr_data.audit.audit import AuditConfig, audit_dataset
@@ -38,10 +39,8 @@ _MODULES = {
     "read_dataset": "cxr_data.dataset",
 }
 
-# TensorFlow's C++ side prints three "Unable to register cuFFT/cuDNN/cuBLAS" errors on
-# every start of a CPU machine. What matters reaches Python as an exception. It is read
-# once, when TensorFlow is imported, and this package is imported before that.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Before TensorFlow is imported, which reads its log level once and begins to write at once.
+leave_out_chatter()
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from typing import NoReturn
 from absl import app, flags
 
 from cxr_data.commands.messages import shown_messages
+from cxr_data.core.chatter import wait_until_copied
 from cxr_data.core.errors import CxrError
 
 
@@ -70,6 +71,7 @@ def _wants_help(argv: Sequence[str]) -> bool:
 def _fail(argv: Sequence[str], message: object, exit_code: int) -> NoReturn:
     program = argv[0].rsplit("/", 1)[-1].removesuffix(".py")
     one_line = " ".join(str(message).split())
+    wait_until_copied()
     print(f"{program}: error: {one_line}", file=sys.stderr, flush=True)
     sys.exit(exit_code)
 

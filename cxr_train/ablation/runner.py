@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 
+from cxr_data.core.chatter import unfiltered
 from cxr_data.core.errors import UsageError
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import GridLayout, RunLayout
@@ -166,7 +167,7 @@ class Runner:
         """Run a command, which writes where this process does, and return its exit code."""
         # Inherited signal masks aside, a terminal's Ctrl-C reaches both; the run takes two
         # signals within a second for one.
-        self._process = subprocess.Popen(command, pass_fds=[self._lock])
+        self._process = subprocess.Popen(command, pass_fds=[self._lock], **unfiltered())
         holder = f"process {os.getpid()} or its run, process {self._process.pid}"
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, holder.encode(), 0)
