@@ -20,6 +20,7 @@ from cxr_data.core.settings import setting
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
+from cxr_train.engine.memory_errors import clear_memory_errors
 from cxr_train.engine.placement_names import XLA
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import evaluator, stored, text
@@ -32,6 +33,8 @@ from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.mirror import published
 from cxr_train.runs.run_model import load_best_model
+
+_TOO_LARGE = "--batch_size: the device has too little memory; give fewer images in a step"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +126,7 @@ def console_main() -> None:
     """Run the command."""
     define_flags(TargetOptions, EvaluationOptions)
     define_flags(ReadOptions, leave_out=["data_service"])
-    command.run(with_local_run(main))
+    command.run(with_local_run(clear_memory_errors(_TOO_LARGE)(main)))
 
 
 if __name__ == "__main__":

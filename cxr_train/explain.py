@@ -11,6 +11,7 @@ from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
+from cxr_train.engine.memory_errors import clear_memory_errors
 from cxr_train.evaluation.class_map import refuse_other_classes
 from cxr_train.explanation.explainer import Explainer, ExplainOptions
 from cxr_train.flags.read_flags import read_options_from_flags
@@ -19,6 +20,8 @@ from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import EXPLANATION_NAME, RunLayout
 from cxr_train.runs.mirror import published
+
+_TOO_LARGE = "the device has too little memory for the run's batch; free it of other processes"
 
 
 def main() -> int:
@@ -47,7 +50,7 @@ def console_main() -> None:
     """Run the command."""
     define_flags(RunDataOptions, ExplainOptions)
     define_flags(ReadOptions, leave_out=["data_service"])
-    command.run(with_local_run(main))
+    command.run(with_local_run(clear_memory_errors(_TOO_LARGE)(main)))
 
 
 if __name__ == "__main__":

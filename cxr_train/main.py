@@ -7,6 +7,7 @@ Without `--data` it trains on a small synthetic sample that it makes itself.
 
 import dataclasses
 import datetime
+import functools
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from absl import flags
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.choice import Choice
-from cxr_data.core.errors import CxrError, UsageError
+from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import setting
 from cxr_data.input import emulate
@@ -28,6 +29,7 @@ from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.synthetic.embedded import make_embedded_sample
 from cxr_train.after_training import conclude, evaluate_best
 from cxr_train.engine.cluster import clear_cluster_errors, only_the_chief_speaks
+from cxr_train.engine.memory_errors import clear_memory_errors
 from cxr_train.engine.strategy import (
     Placement,
     check_logical_devices,
@@ -47,6 +49,7 @@ from cxr_train.loop.batch_size import (
     setting_of,
     trace_of,
 )
+from cxr_train.loop.batch_trial import Trial, find_batch, try_in_a_process
 from cxr_train.loop.checkpoint import newest_checkpoint
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.trainer import Trainer
@@ -73,6 +76,12 @@ class StartOptions:
     batch_size: str = setting(
         str(TrainConfig.batch_size),
         "Images in a global batch, over all replicas; auto: as many as fit --memory_gb.",
+    )
+    try_batch: str = setting(
+        "auto",
+        "Whether --batch_size=auto tries a step of its batch before the run, and other batches where it does "
+        "not fit or much memory is free; auto: on a GPU.",
+        choices=("auto", "on", "off"),
     )
     plan: bool = setting(False, "Whether to print which batches fit --memory_gb, and end.")
     memory_gb: float | None = setting(
@@ -150,12 +159,15 @@ def _choose_batch_size(
     manifest: Manifest,
     placement: Placement,
     before: TrainConfig | None,
+    tried: Trial | None,
 ) -> Choice:
     """Return what `--batch_size` comes to on these data and this device. Raises UsageError: nothing fits."""
     if options.batch_size != "auto":
         return Choice("batch_size", str(config.batch_size))
     if before:
         return Choice("batch_size", str(before.batch_size), "as the run began")
+    if tried:
+        return _tried_batch_size(tried, config, manifest, placement)
     choice = choose_batch_size(
         trace_of(config, classes=len(manifest.class_names), image_size=manifest.size),
         setting_of(config.recipe, placement),
@@ -165,6 +177,27 @@ def _choose_batch_size(
         images=manifest.count(config.train_split),
     )
     return dataclasses.replace(choice, value=str(int(placement.smallest(int(choice.value)))))
+
+
+def _tried_batch_size(tried: Trial, config: TrainConfig, manifest: Manifest, placement: Placement) -> Choice:
+    """Return the batch that fits the device of every worker, as they have tried."""
+    parts = placement.replicas * config.recipe.gradient_accumulation
+    images = min(tried.images, max(manifest.count(config.train_split) // parts, 1))
+    return Choice("batch_size", str(int(placement.smallest(images)) * parts), f"tried, {tried}")
+
+
+def _try_batches(options: StartOptions, config: TrainConfig) -> Trial | None:
+    """Try the batch of `--batch_size=auto`, before this process takes a GPU's memory; None: no try."""
+    if options.batch_size != "auto" or options.resume or not options.data or options.try_batch == "off":
+        return None
+    if options.try_batch == "auto" and not tf.config.list_physical_devices("GPU"):
+        return None
+    open_run_dir(pathlib.Path(config.run_dir), resume=False)  # what would be refused is refused at once
+    return find_batch(
+        functools.partial(
+            try_in_a_process, config, memory_gb=options.memory_gb, logical_devices=options.logical_devices
+        )
+    )
 
 
 def _read_data(options: StartOptions, config: TrainConfig) -> Manifest:
@@ -203,6 +236,7 @@ def main() -> int:
     )
     if step_seconds is not None:
         return _emulate(options, config, step_seconds)
+    tried = _try_batches(options, config)
     xla = config.xla
     if config.deterministic:
         xla, deterministic = make_deterministic(xla)
@@ -210,36 +244,36 @@ def main() -> int:
     placement = choose_placement(config.strategy, config.precision, xla)
     check_logical_devices(options.logical_devices, placement)
     with clear_cluster_errors(placement.cluster), only_the_chief_speaks(placement.cluster):
-        _run(options, config, placement)
+        _run(options, config, placement, tried)
         # A worker that has ended is lost to those that have not.
         placement.wait()
     return 0
 
 
-def _run(options: StartOptions, config: TrainConfig, placement: Placement) -> None:
+def _run(options: StartOptions, config: TrainConfig, placement: Placement, tried: Trial | None) -> None:
     """Do this worker's part of a run, or all of it."""
-    config, pipeline, choices = _open_run(options, config, placement)
+    config, pipeline, choices = _open_run(options, config, placement, tried)
     for choice in choices:
         print(choice)
-    with StopRequest(lambda: _last_words(config), placement.any).listening() as stop:
-        try:
-            trainer = Trainer(config, pipeline, placement)
-            _keep_run(config, placement, choices)
-            _train(config, pipeline, trainer, stop, resume=options.resume)
-        except Stopped:
-            print(f"stopped and saved; go on with: {_resume_command(config)}")
-            return
-        except tf.errors.ResourceExhaustedError as error:
-            raise CxrError(
-                f"--batch_size={config.batch_size}: the device has too little memory; --batch_size=auto "
-                "chooses one that fits, --gradient_accumulation=2 halves what is computed at once"
-            ) from error
-    if placement.cluster.is_chief:
-        conclude(config, trainer, explain=options.explain)
+    advice = (
+        f"--batch_size={config.batch_size}: the device has too little memory; --batch_size=auto chooses one "
+        "that fits, --gradient_accumulation=2 halves what is computed at once"
+    )
+    with clear_memory_errors(advice):
+        with StopRequest(lambda: _last_words(config), placement.any).listening() as stop:
+            try:
+                trainer = Trainer(config, pipeline, placement)
+                _keep_run(config, placement, choices)
+                _train(config, pipeline, trainer, stop, resume=options.resume)
+            except Stopped:
+                print(f"stopped and saved; go on with: {_resume_command(config)}")
+                return
+        if placement.cluster.is_chief:
+            conclude(config, trainer, explain=options.explain)
 
 
 def _open_run(
-    options: StartOptions, config: TrainConfig, placement: Placement
+    options: StartOptions, config: TrainConfig, placement: Placement, tried: Trial | None
 ) -> tuple[TrainConfig, Pipeline, Sequence[Choice]]:
     """Open the run directory and the data, and settle what `auto` stands for.
 
@@ -255,7 +289,7 @@ def _open_run(
     with placement.chief_first():  # which makes the embedded sample
         manifest = _read_data(options, config)
     pipeline = Pipeline(manifest, dataclasses.replace(config.read, worker=placement.cluster.input_worker))
-    batch_size = _choose_batch_size(options, config, manifest, placement, before)
+    batch_size = _choose_batch_size(options, config, manifest, placement, before, tried)
     config = dataclasses.replace(config, batch_size=int(batch_size.value))
     if before:
         check_resumed(config, before)
@@ -274,7 +308,9 @@ def _keep_run(config: TrainConfig, placement: Placement, choices: Sequence[Choic
         # Of --batch_size=auto a run keeps what it came to, which --memory_gb was for.
         resolved = {"run_dir": published(config.run_dir), "batch_size": str(config.batch_size)}
         keep_run(
-            config, flags_text(leave_out=("resume", "train_on", "memory_gb"), resolved=resolved), choices
+            config,
+            flags_text(leave_out=("resume", "train_on", "memory_gb", "try_batch"), resolved=resolved),
+            choices,
         )
 
 

@@ -17,6 +17,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import setting
+from cxr_train.engine.memory_errors import clear_memory_errors
 from cxr_train.engine.placement_names import XLA
 from cxr_train.evaluation.stored import fitted_temperature
 from cxr_train.flags.output_place import prepare_output
@@ -33,6 +34,8 @@ from cxr_train.inference.predictor import (
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.saved_run import trained_on
+
+_TOO_LARGE = "--batch_size: the device has too little memory; give fewer images in a step"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
 def console_main() -> None:
     """Run the command."""
     define_flags(PredictOptions)
-    command.run_with_arguments(with_local_run(main), info_to="stderr")
+    command.run_with_arguments(with_local_run(clear_memory_errors(_TOO_LARGE)(main)), info_to="stderr")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ shows a traceback for any exception. Users get one line instead: exit code 2 for
 a wrong command line, 1 for a failure, 130 after Ctrl-C.
 """
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from absl import app, flags
 
 from cxr_data.commands.messages import shown_messages
 from cxr_data.core.chatter import wait_until_copied
-from cxr_data.core.errors import CxrError
+from cxr_data.core.errors import CxrError, OutOfMemoryError
 
 
 def own_flags() -> dict[str, flags.Flag]:
@@ -69,11 +70,15 @@ def _wants_help(argv: Sequence[str]) -> bool:
 
 
 def _fail(argv: Sequence[str], message: object, exit_code: int) -> NoReturn:
+    _say_failure(argv, message)
+    sys.exit(exit_code)
+
+
+def _say_failure(argv: Sequence[str], message: object) -> None:
     program = argv[0].rsplit("/", 1)[-1].removesuffix(".py")
     one_line = " ".join(str(message).split())
     wait_until_copied()
     print(f"{program}: error: {one_line}", file=sys.stderr, flush=True)
-    sys.exit(exit_code)
 
 
 def run(
@@ -110,6 +115,10 @@ def _exit_with(main: Callable[[], int | None], argv: Sequence[str], info_to: str
     try:
         with shown_messages(info_to):
             code = main()
+    except OutOfMemoryError as error:
+        _say_failure(argv, error)
+        sys.stdout.flush()
+        os._exit(error.exit_code)
     except CxrError as error:
         _fail(argv, error, error.exit_code)
     except KeyboardInterrupt:

@@ -25,6 +25,13 @@ class DataError(CxrError):
     """A file, shard, record or manifest is not what it should be."""
 
 
+class OutOfMemoryError(CxrError):
+    """A device has too little memory.
+
+    TensorFlow may abort a process that ends in order after it, so that a command ends at once.
+    """
+
+
 def one_line(text: str) -> str:
     """Escape every character of a text that is not visible, such as those of the name of a file.
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from project import ROOT
+from waiting import SECONDS
 
 # As TensorFlow 2.17.1 wrote them, on a CPU and on a GPU.
 CHATTER = """\
@@ -49,7 +50,7 @@ def run(end: str = "", *flags: str, **environment: str) -> subprocess.CompletedP
     given = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     line = [sys.executable, "-c", PROGRAM + end, CHATTER, REAL, *flags]
     return subprocess.run(
-        line, cwd=ROOT, env=given | environment, capture_output=True, text=True, timeout=60, check=False
+        line, cwd=ROOT, env=given | environment, capture_output=True, text=True, timeout=SECONDS, check=False
     )
 
 
@@ -96,7 +97,7 @@ def test_a_log_level_of_the_users_own_shows_what_it_says():
 def test_a_program_that_uses_the_library_keeps_its_standard_error():
     program = PROGRAM.replace('sys.argv[0] = "-m"', "")
     line = [sys.executable, "-c", program, CHATTER, REAL]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=True)
     assert done.stderr == CHATTER + CHATTER + REAL + "a message\n"
 
 
@@ -123,7 +124,7 @@ def test_nothing_of_tensorflow_stands_before_the_first_line_of_a_command(module,
     given = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"],
-        cwd=ROOT, env=given, capture_output=True, text=True, timeout=120, check=True,
+        cwd=ROOT, env=given, capture_output=True, text=True, timeout=SECONDS, check=True,
     )  # fmt: skip
     assert done.stderr == ""
 

@@ -16,6 +16,7 @@ from cxr_train.models.memory import trace
 
 # Stands for a GPU that is too small: a CPU's memory is the machine's.
 OUT_OF_MEMORY = """
+import atexit, os
 import tensorflow as tf
 from cxr_train import main
 from cxr_train.loop import trainer
@@ -23,6 +24,7 @@ from cxr_train.loop import trainer
 def run(self, stop):
     raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
+atexit.register(os.abort)  # as TensorFlow's allocator does
 trainer.Trainer.run = run
 main.console_main()
 """

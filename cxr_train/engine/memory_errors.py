@@ -1,0 +1,46 @@
+"""A device without enough memory: how TensorFlow says so, and one clear line for it."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from cxr_data.core.errors import OutOfMemoryError
+
+# A full disk is RESOURCE_EXHAUSTED too.
+_OF_A_DISK = ("No space left", "Disk quota", "File too large")
+_ASKED = re.compile(r"allocate ([\d.]+) ?(bytes|[KMGT]i?B)")
+_UNITS = {"b": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def is_out_of_memory(error: tf.errors.OpError) -> bool:
+    """Tell whether an error says that a device's memory did not suffice."""
+    if any(mark in error.message for mark in _OF_A_DISK):
+        return False
+    # CUDA's own refusal comes as an internal error.
+    return isinstance(error, tf.errors.ResourceExhaustedError) or "out of memory" in error.message.lower()
+
+
+def bytes_asked(error: tf.errors.OpError) -> int | None:
+    """Return the size of the allocation that failed; None where the error does not say."""
+    found = _ASKED.search(error.message)
+    return int(float(found[1]) * _UNITS[found[2][0]]) if found else None
+
+
+@contextlib.contextmanager
+def clear_memory_errors(advice: str) -> Iterator[None]:
+    """Turn a lack of device memory into one line.
+
+    Args:
+      advice: the flag that is to blame, and the way out.
+
+    Raises:
+      OutOfMemoryError: in place of `tf.errors.OpError`.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(advice) from error
