@@ -20,12 +20,14 @@ from cxr_data.core.settings import setting
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
+from cxr_train.engine.compilation_cache import CompilationOptions
 from cxr_train.engine.memory_errors import clear_memory_errors
 from cxr_train.engine.placement_names import XLA
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import evaluator, stored, text
 from cxr_train.evaluation.class_map import class_map_for
 from cxr_train.evaluation.evaluator import EvaluationOptions
+from cxr_train.flags.compiled import with_kept_compilations
 from cxr_train.flags.read_flags import read_options_from_flags
 from cxr_train.flags.run_directory import RunDataOptions, with_local_run
 from cxr_train.reporting.page import write_report
@@ -124,9 +126,9 @@ def _evaluate_validation(
 
 def console_main() -> None:
     """Run the command."""
-    define_flags(TargetOptions, EvaluationOptions)
+    define_flags(TargetOptions, EvaluationOptions, CompilationOptions)
     define_flags(ReadOptions, leave_out=["data_service"])
-    command.run(with_local_run(clear_memory_errors(_TOO_LARGE)(main)))
+    command.run(with_local_run(with_kept_compilations(clear_memory_errors(_TOO_LARGE)(main))))
 
 
 if __name__ == "__main__":

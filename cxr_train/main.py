@@ -29,6 +29,7 @@ from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.synthetic.embedded import make_embedded_sample
 from cxr_train.after_training import conclude, evaluate_best
 from cxr_train.engine.cluster import clear_cluster_errors, only_the_chief_speaks
+from cxr_train.engine.compilation_cache import CompilationOptions, kept_compilations
 from cxr_train.engine.memory_errors import clear_memory_errors
 from cxr_train.engine.strategy import (
     Placement,
@@ -113,7 +114,7 @@ class StartOptions:
     )
 
 
-define_flags(StartOptions, TrainConfig, Recipe, ReadOptions)
+define_flags(StartOptions, TrainConfig, Recipe, ReadOptions, CompilationOptions)
 flags.DEFINE_alias("train_on", "train_split")
 
 
@@ -229,13 +230,21 @@ def main() -> int:
         return _print_plan(options)
     config = config_from_flags()
     keep_large_allocations()
-    if options.logical_devices > 1:
-        split_cpu(options.logical_devices)
     step_seconds = emulate.step_seconds(
         options.emulate_step_ms, options.emulate_images_per_second, config.batch_size
     )
     if step_seconds is not None:
         return _emulate(options, config, step_seconds)
+    with kept_compilations(
+        from_flags(CompilationOptions), xla=config.xla, deterministic=config.deterministic
+    ):
+        _place_and_run(options, config)
+    return 0
+
+
+def _place_and_run(options: StartOptions, config: TrainConfig) -> None:
+    if options.logical_devices > 1:
+        split_cpu(options.logical_devices)
     tried = _try_batches(options, config)
     xla = config.xla
     if config.deterministic:
@@ -247,7 +256,6 @@ def main() -> int:
         _run(options, config, placement, tried)
         # A worker that has ended is lost to those that have not.
         placement.wait()
-    return 0
 
 
 def _run(options: StartOptions, config: TrainConfig, placement: Placement, tried: Trial | None) -> None:

@@ -76,6 +76,18 @@ def memory_limits(device_type: str) -> list[int]:
     return [int(device.memory_limit) for device in devices if device.device_type == device_type]
 
 
+def number_names_from(number: int, *, multiple_of: int) -> None:
+    """Let TensorFlow count on from at least `number`, a multiple, in the names that it makes unique.
+
+    Names of traced functions are among them, and their number is that of all tensors and functions before.
+    """
+    from tensorflow.python.framework import ops
+
+    # It can only be counted up, one by one: a million in 0.13 s.
+    while (reached := ops.uid() + 1) < number or reached % multiple_of:
+        pass
+
+
 def with_constant_variables(function: Any) -> Any:
     """Return a concrete function with its variables' values in it, as converters to other formats need."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from cxr_data.core.tensorflow_private import take_reduced_gradients
 from cxr_data.input.batch import expand_image
+from cxr_train.engine.compilation_cache import align_names
 from cxr_train.engine.multi_step import Batch, StepRecords, Sums, take_steps
 from cxr_train.engine.strategy import Placement
 from cxr_train.engine.xla import go_on_uncompiled
@@ -31,6 +32,8 @@ from cxr_train.recipe.optimizers import ParameterGroups
 logger = logging.getLogger(__name__)
 
 Gradients = list[tf.Tensor]
+# See `align_names`: the training step is two functions, and is traced first.
+_TRAINING_NAMES, _PREDICTION_NAMES = 1, 3
 
 
 class TrainStep:
@@ -161,6 +164,8 @@ class TrainStep:
     def _traced(self, name: str) -> None:
         """Count a trace: the Python code of a `tf.function` runs only while it is traced."""
         self.traces[name] = self.traces.get(name, 0) + 1
+        if self._compiled:
+            align_names(_TRAINING_NAMES)
 
     def _step(self, batch: Batch, step: tf.Tensor) -> Sums:
         self._traced("step")
@@ -319,12 +324,16 @@ class PredictStep:
 
     def _place(self, placement: Placement) -> None:
         self._placement = placement
-        forward = tf.function(
-            lambda images: self._model(expand_image(images), training=False), jit_compile=placement.compile
-        )
+
+        def forward(images: tf.Tensor) -> tf.Tensor:
+            if placement.compile:
+                align_names(_PREDICTION_NAMES)
+            return self._model(expand_image(images), training=False)
+
+        compiled = tf.function(forward, jit_compile=placement.compile)
         # `run` would compile a `tf.function` around the replicas, not in each of them.
         self._run = tf.function(
-            lambda images: placement.strategy.run(lambda part: forward(part), args=(images,))
+            lambda images: placement.strategy.run(lambda part: compiled(part), args=(images,))
         )
 
 

@@ -10,7 +10,7 @@ from cxr_data.core.errors import UsageError
 from cxr_train.engine.strategy import Placement
 
 # A machine may have mounted them under another name.
-_PLACES = ("run_dir", "cache_dir")
+_PLACES = ("run_dir", "cache_dir", "compilation_cache")
 
 
 def flags_text(*, leave_out: Collection[str], resolved: Mapping[str, str]) -> str:

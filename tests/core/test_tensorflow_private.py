@@ -142,3 +142,11 @@ def test_no_other_file_uses_such_names():
         for package in ("cxr_data", "cxr_train"):
             users = [path for path in (ROOT / package).rglob("*.py") if name in path.read_text()]
             assert [path for path in users if path != owner] == [], name
+
+
+def test_names_count_on_from_a_number():
+    tensorflow_private.number_names_from(20_000, multiple_of=10_000)
+    traced = tf.function(lambda: tf.constant(3)).get_concrete_function()
+    number = int(traced.function_def.signature.name.rsplit("_", 1)[1])
+    assert number >= 20_000
+    assert number % 10_000 < 100

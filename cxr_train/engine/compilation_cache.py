@@ -1,0 +1,166 @@
+"""Compiled steps that outlive the process: the next start of the same network loads what XLA made of it.
+
+TensorFlow keeps each program that it compiles as a file, by the fingerprints of the program and of its
+function's name, and loads it where both are the same again. What else a program depends on is in the name of
+the folder: versions, devices, the processor's instructions, and XLA's flags. Names of functions hold a number
+that counts up in the process; `align_names` makes it the same from start to start.
+
+TensorFlow writes an entry whole or not at all, but takes what it finds there for right, and a damaged
+program would end the process that runs it. So an entry is kept with a checksum, which is written when the
+process ends in order. At a start what has none, or another, is removed, and compiled again.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import os
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator
+
+import crc32c
+import tensorflow as tf
+
+from cxr_data.core import storage
+from cxr_data.core.runtime import cores
+from cxr_data.core.settings import setting
+from cxr_data.core.tensorflow_private import number_names_from
+
+logger = logging.getLogger(__name__)
+
+_FLAG = "--tf_xla_persistent_cache_directory"
+_ENTRY, _CHECKSUM = ".pb", ".crc32c"
+# Of the folder; the oldest entries go.
+_MOST_BYTES = 4_000_000_000
+# TensorFlow would fail where it cannot write an entry.
+_FREE_BYTES = 2_000_000_000
+_GPU_DRIVER = pathlib.Path("/proc/driver/nvidia")
+_SECONDS_TO_WRITE = 24 * 60 * 60
+# More names than a process makes before its first step: 0.07 s of counting.
+_NAMES_APART = 1 << 19
+
+
+@dataclasses.dataclass(frozen=True)
+class CompilationOptions:
+    """Where compiled steps stay."""
+
+    compilation_cache: str = setting(
+        "~/.cache/cxr/compiled",
+        "Folder in which compiled steps stay for the next start; none if it is empty.",
+        path=True,
+    )
+
+
+@contextlib.contextmanager
+def kept_compilations(
+    options: CompilationOptions, *, xla: str, deterministic: bool = False
+) -> Iterator[None]:
+    """Keep what is compiled in the context, and load what was kept before.
+
+    TensorFlow reads its flags when it first looks for devices: nothing may have asked for them yet.
+
+    Args:
+      options: where.
+      xla: the value of --xla; nothing is kept where it compiles nothing.
+      deterministic: whether every operation must be deterministic, which XLA compiles differently.
+    """
+    flags = os.environ.get("TF_XLA_FLAGS", "")
+    compiles = xla == "on" or (xla == "auto" and _GPU_DRIVER.exists())
+    if not compiles or not options.compilation_cache or _FLAG in flags:
+        yield
+        return
+    folder = pathlib.Path(options.compilation_cache) / _key(deterministic)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_damaged(folder)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        logger.info("compilation_cache: off, %s: %s", folder, error.strerror)
+        yield
+        return
+    if free < _FREE_BYTES or not os.access(folder, os.W_OK):
+        logger.info("compilation_cache: off, %s has no room", folder)
+        yield
+        return
+    os.environ["TF_XLA_FLAGS"] = f"{flags} {_FLAG}={folder} --tf_xla_persistent_cache_prefix=cxr".strip()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # what has no checksum is compiled again
+            seal(folder)
+
+
+@tf.autograph.experimental.do_not_convert
+def align_names(slot: int) -> None:
+    """Give the functions that are traced next names that do not depend on what the process did before.
+
+    Args:
+      slot: of what is traced, at least 1; the first free one from it on is taken.
+    """
+    number_names_from(slot * _NAMES_APART, multiple_of=_NAMES_APART)
+
+
+def seal(folder: pathlib.Path) -> None:
+    """Write the checksums of new entries."""
+    for entry in folder.glob(f"*{_ENTRY}"):
+        if not _checksum_of(entry).exists():
+            storage.replace(_checksum_of(entry), _crc32c(entry))
+
+
+def remove_damaged(folder: pathlib.Path) -> None:
+    """Remove entries that are not as they were sealed, and the oldest where all take too much room.
+
+    Other processes may do the same at the same time, and write new ones.
+    """
+    entries: list[tuple[float, int, pathlib.Path]] = []
+    for entry in folder.glob(f"*{_ENTRY}"):
+        with contextlib.suppress(FileNotFoundError):
+            if _checksum_of(entry).exists() and _checksum_of(entry).read_bytes() == _crc32c(entry):
+                entries.append((entry.stat().st_mtime, entry.stat().st_size, entry))
+            else:
+                _remove(entry)
+    for written in folder.glob(f"*{_ENTRY}.tmp"):  # by a process that was killed, or is at it
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - written.stat().st_mtime > _SECONDS_TO_WRITE:
+                written.unlink()
+    total = sum(size for _, size, _ in entries)
+    for _, size, entry in sorted(entries):
+        if total <= _MOST_BYTES:
+            break
+        _remove(entry)
+        total -= size
+
+
+def _remove(entry: pathlib.Path) -> None:
+    entry.unlink(missing_ok=True)
+    _checksum_of(entry).unlink(missing_ok=True)
+
+
+def _checksum_of(entry: pathlib.Path) -> pathlib.Path:
+    return entry.with_suffix(_CHECKSUM)
+
+
+def _crc32c(entry: pathlib.Path) -> bytes:
+    return f"{crc32c.crc32c(entry.read_bytes()):08x}\n".encode()
+
+
+def _key(deterministic: bool) -> str:
+    """Return the name of the folder of programs that this process may run; asks TensorFlow for no device."""
+    processor = {line for line in _lines("/proc/cpuinfo") if line.startswith(("model name", "flags"))}
+    gpus = [_lines(path) for path in sorted(_GPU_DRIVER.glob("gpus/*/information"))]
+    models = [line for lines in gpus for line in lines if line.startswith("Model")]
+    names = ("XLA_FLAGS", "TF_XLA_FLAGS", "CUDA_VISIBLE_DEVICES")
+    flags = [os.environ.get(name, "") for name in names]
+    build = sorted(tf.sysconfig.get_build_info().items())
+    told = (sorted(processor), cores(), models, _lines(_GPU_DRIVER / "version"), flags, build, deterministic)
+    return f"tensorflow-{tf.__version__}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
+
+
+def _lines(path: str | pathlib.Path) -> list[str]:
+    """Return the lines of a file of the kernel's; none where there is no such file."""
+    try:
+        return pathlib.Path(path).read_text().splitlines()
+    except OSError:
+        return []

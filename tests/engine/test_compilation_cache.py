@@ -1,0 +1,102 @@
+"""Compiled steps are kept from start to start, change no bit of a result, and end no run."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from project import HELPERS, ROOT
+from waiting import SECONDS
+
+from cxr_train.engine.compilation_cache import remove_damaged, seal
+
+# A start each, in a process each: TensorFlow reads its flags once. It is imported once.
+PROGRAM = """
+import hashlib, os, pathlib, sys
+import tensorflow as tf
+import tiny_steps
+from cxr_train.engine.compilation_cache import CompilationOptions, kept_compilations
+
+cache = pathlib.Path(sys.argv[1])
+
+def start(name, tensors_before=0, cache=str(cache)):
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        assert os.waitpid(pid, 0)[1] == 0, name
+        return
+    try:
+        with kept_compilations(CompilationOptions(cache), xla="on"):
+            for _ in range(tensors_before):
+                tf.constant(0)
+            model, step, records = tiny_steps.train(
+                tiny_steps.one(), tiny_steps.batches(3), compile=True, batch_norm=True
+            )
+        weights = b"".join(value.tobytes() for value in [*model.get_weights(), records.loss])
+        print(name, hashlib.sha256(weights).hexdigest(), flush=True)
+        os._exit(0)
+    except BaseException as error:
+        print(name, repr(error), flush=True)
+        os._exit(1)
+
+def entries():
+    return {path: path.stat().st_mtime_ns for path in cache.glob("*/*.pb")}
+
+def damage(change):
+    for path in cache.glob("*/*.pb"):
+        path.write_bytes(change(path.read_bytes()))
+
+start("without", cache="")
+start("first")
+kept = entries()
+assert kept
+start("second")
+start("after_a_resume", tensors_before=1000)
+assert entries() == kept, "loaded, and neither compiled nor written again"
+damage(lambda content: content[: len(content) // 2])
+start("after_a_cut")
+cut = entries()
+assert cut.keys() == kept.keys() and cut != kept
+damage(lambda content: content[:1000] + bytes(255 - byte for byte in content[1000:]))
+start("after_a_flip")
+(cache.parent / "a_file").touch()
+start("no_folder", cache=str(cache.parent / "a_file" / "below"))
+"""
+
+
+def test_a_second_start_loads_what_the_first_compiled(tmp_path):
+    """To the bit, whatever was before, and compiles again what is damaged."""
+    line = [sys.executable, "-c", PROGRAM, str(tmp_path / "cache")]
+    paths = {"PYTHONPATH": f"{HELPERS}:{ROOT}", "PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        line, cwd=ROOT, env=paths, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    starts = dict(line.split() for line in done.stdout.splitlines())
+    assert len(starts) == 7
+    assert len(set(starts.values())) == 1, starts
+
+
+@pytest.fixture
+def folder(tmp_path) -> pathlib.Path:
+    for name in ("whole", "cut", "changed", "not_sealed"):
+        (tmp_path / f"{name}.pb").write_bytes(name.encode() * 1000)
+    return tmp_path
+
+
+def test_only_entries_that_are_as_they_were_sealed_stay(folder):
+    (folder / "not_sealed.pb").rename(folder / "later")
+    seal(folder)
+    (folder / "later").rename(folder / "not_sealed.pb")
+    (folder / "cut.pb").write_bytes(b"cut")
+    (folder / "changed.pb").write_bytes(b"Changed" + b"changed" * 999)
+    remove_damaged(folder)
+    assert {path.name for path in folder.iterdir()} == {"whole.pb", "whole.crc32c"}
+
+
+def test_a_removed_entry_is_no_failure(folder):
+    seal(folder)
+    (folder / "whole.pb").unlink()
+    remove_damaged(folder)
+    seal(folder)
+    assert not (folder / "whole.pb").exists()
