@@ -50,6 +50,7 @@ class CompilationOptions:
         "~/.cache/cxr/compiled",
         "Folder in which compiled steps stay for the next start; none if it is empty.",
         path=True,
+        local=True,
     )
 
 
