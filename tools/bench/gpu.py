@@ -56,6 +56,8 @@ _LEAST_SHARE, _MOST_WAIT, _PLAN_ERROR = 0.98, 0.01, 0.1
 _CONTEXT_GB = 1.0
 # Of a turn beside its timed seconds: the free-running step, a checkpoint, and the end of the process.
 _TURN_OVERHEAD_S = 15.0
+# For the process to end by itself, which frees what it shares with others.
+_END_S = 3.0
 
 
 @dataclasses.dataclass
@@ -184,7 +186,7 @@ def take_turns(started: dict[str, Process], *, ends: float, turn_seconds: float)
             rows[backbone].measured = as_row(measured)
         except CxrError as error:
             rows[backbone].error = str(error)
-        started[backbone].end(patience=0.0)
+        started[backbone].end(patience=_END_S)
         yield rows[backbone]
 
 
