@@ -32,6 +32,7 @@ _CHATTER = re.compile(
     | [IW]\d{4}\ \d\d:\d\d:[\d.]+\                      # and of absl's
     | WARNING:\ All\ log\ messages\ before\ absl::InitializeLog
     | .*Unable\ to\ register\ cu(?:FFT|DNN|BLAS)\ factory
+    | .*\ failed\ call\ to\ cuInit:.*\(303\)           # there is no driver: TensorFlow 2.21 without a GPU
     | .*\ gpu_timer\.cc:\d+\]\ Delay\ kernel\ timed\ out
     | .*/slow_operation_alarm\.cc:\d+\]                 # "Very slow compile?", in a frame of stars
     | .*Error\ parsing\ text-format\ tensorflow\.XlaSerializedCacheEntry  # it then reads the entry as binary

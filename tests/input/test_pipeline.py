@@ -237,6 +237,7 @@ def test_the_shuffle_of_the_streamed_reader_is_bounded_by_megabytes(tmp_path):
 
 def test_the_fields_of_remote_records_are_those_of_local_ones(tmp_path):
     """`file://` goes the way of `s3://`: through tf.io.gfile."""
+    pytest.importorskip("tensorflow_io")
     manifest = write_shards(tmp_path, {"train": random_images(10)})
     remote = dataclasses.replace(manifest, directory=f"file://{tmp_path}")
     assert read_split_fields(remote, "train") == read_split_fields(manifest, "train")
