@@ -311,7 +311,12 @@ def listens(port: socket.socket) -> bool:
 def test_ctrl_c_ends_a_worker_that_waits_for_the_others():
     ports = reserved_ports(2)
     environment = os.environ | {"TF_CONFIG": tf_config([address_of(port) for port in ports], 0)}
-    code = "from cxr_train.engine import cluster; cluster.join_cluster(cluster.read_cluster())"
+    code = """
+from cxr_data.commands.messages import shown_messages
+from cxr_train.engine import cluster
+with shown_messages():
+    cluster.join_cluster(cluster.read_cluster())
+"""
     with Workers([[sys.executable, "-c", code]], [environment], ports) as workers:
         workers.wait_until(lambda: listens(ports[0]))
         workers.processes[0].send_signal(signal.SIGINT)
