@@ -21,13 +21,12 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_train.engine.compilation_cache import CompilationOptions
-from cxr_train.engine.memory_errors import clear_memory_errors
 from cxr_train.engine.placement_names import XLA
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import evaluator, stored, text
 from cxr_train.evaluation.class_map import class_map_for
 from cxr_train.evaluation.evaluator import EvaluationOptions
-from cxr_train.flags.compiled import with_kept_compilations
+from cxr_train.flags.compiled import computing_batches
 from cxr_train.flags.read_flags import read_options_from_flags
 from cxr_train.flags.run_directory import RunDataOptions, with_local_run
 from cxr_train.reporting.page import write_report
@@ -35,8 +34,6 @@ from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.mirror import published
 from cxr_train.runs.run_model import load_best_model
-
-_TOO_LARGE = "--batch_size: the device has too little memory; give fewer images in a step"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +125,7 @@ def console_main() -> None:
     """Run the command."""
     define_flags(TargetOptions, EvaluationOptions, CompilationOptions)
     define_flags(ReadOptions, leave_out=["data_service"])
-    command.run(with_local_run(with_kept_compilations(clear_memory_errors(_TOO_LARGE)(main))))
+    command.run(with_local_run(computing_batches(main)))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Clock:
 
     @property
     def step_seconds(self) -> np.ndarray:
-        """float64 [N], the duration of every timed step see `multi_step`."""
+        """float64 [N], the duration of every timed step, see `multi_step`."""
         return np.concatenate(self._steps) if self._steps else np.zeros(0)
 
 
