@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cxr_data.audit.audit import AuditConfig, audit_dataset
     from cxr_data.convert.config import SharderConfig
     from cxr_data.convert.convert import make_tfrecords
-    from cxr_data.dataset import Dataset, read_dataset
+    from cxr_data.input.dataset import Dataset, read_dataset
     from cxr_data.input.options import ReadOptions
 
 __all__ = [
@@ -31,12 +31,12 @@ __all__ = [
 
 _MODULES = {
     "AuditConfig": "cxr_data.audit.audit",
-    "Dataset": "cxr_data.dataset",
+    "Dataset": "cxr_data.input.dataset",
     "ReadOptions": "cxr_data.input.options",
     "SharderConfig": "cxr_data.convert.config",
     "audit_dataset": "cxr_data.audit.audit",
     "make_tfrecords": "cxr_data.convert.convert",
-    "read_dataset": "cxr_data.dataset",
+    "read_dataset": "cxr_data.input.dataset",
 }
 
 # Before TensorFlow is imported, which reads its log level once and begins to write at once.
