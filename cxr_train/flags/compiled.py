@@ -1,4 +1,4 @@
-"""What every command that computes a saved model on batches shares: compiled steps stay, and memory may lack."""
+"""What commands share that compute batches with a saved model: they keep compilations; memory may lack."""
 
 import functools
 from collections.abc import Callable
