@@ -35,6 +35,7 @@ from cxr_train.engine.strategy import (
     Placement,
     check_logical_devices,
     choose_placement,
+    hold_gpus,
     make_deterministic,
     split_cpu,
 )
@@ -87,8 +88,8 @@ class StartOptions:
     plan: bool = setting(False, "Whether to print which batches fit --memory_gb, and end.")
     memory_gb: float | None = setting(
         None,
-        "Memory of a device in GB, for --plan and --batch_size=auto; this machine's own by default, "
-        f"{UNKNOWN_GB:g} where it is unknown.",
+        "Memory of a device in GB, for --plan and --batch_size=auto, which holds a GPU to it; this machine's "
+        f"own by default, {UNKNOWN_GB:g} where it is unknown.",
     )
     weights: str = setting(
         "auto",
@@ -246,6 +247,8 @@ def _place_and_run(options: StartOptions, config: TrainConfig) -> None:
     if options.logical_devices > 1:
         split_cpu(options.logical_devices)
     tried = _try_batches(options, config)
+    if options.memory_gb:
+        hold_gpus(options.memory_gb)
     xla = config.xla
     if config.deterministic:
         xla, deterministic = make_deterministic(xla)

@@ -1,4 +1,4 @@
-"""Batch arrays that are used again: aligned, recycled as soon as nobody holds them.
+"""Batch arrays that are used again: aligned, recycled as soon as nobody holds them, page-locked for a GPU.
 
 A fresh batch of 25 MB costs a page fault for each 4 kB, nearly as much as reading the
 images into it. malloc cannot help: it maps blocks above 32 MB anew each time.
@@ -9,6 +9,8 @@ import math
 import weakref
 
 import numpy as np
+
+from cxr_data.core import page_locked
 
 # TensorFlow takes over an array without copying it only if it starts on such a boundary.
 _ALIGNMENT = 64
@@ -38,7 +40,7 @@ class BatchBuffers:
         try:
             memory = self._free[size].pop()
         except IndexError:
-            memory = _aligned_bytes(size)
+            memory = page_locked.empty(max(size, 1))[:size]
         # The base of every view of an array is the array that owns the memory. Through the
         # buffer protocol `owner` is that array, for all views made of it, and no other
         # holder of the memory knows of it: it dies with the last view.

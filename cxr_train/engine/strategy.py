@@ -138,6 +138,16 @@ def split_cpu(replicas: int) -> None:
         raise UsageError("--logical_devices must be set before TensorFlow starts its devices") from error
 
 
+def hold_gpus(memory_gb: float) -> None:
+    """Let this process take at most so many GB (1e9 bytes) of each GPU, as if it had no more.
+
+    Call it before TensorFlow starts its devices.
+    """
+    limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(memory_gb * 1e9 / 2**20))
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.set_logical_device_configuration(gpu, [limit])
+
+
 def check_logical_devices(count: int, placement: Placement) -> None:
     """Raise UsageError if the CPU was split into devices of which only one is used, or none."""
     if count == 1:

@@ -24,7 +24,13 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_train.engine.memory_errors import bytes_asked, is_out_of_memory
 from cxr_train.engine.multi_step import Batch
-from cxr_train.engine.strategy import Placement, choose_placement, make_deterministic, split_cpu
+from cxr_train.engine.strategy import (
+    Placement,
+    choose_placement,
+    hold_gpus,
+    make_deterministic,
+    split_cpu,
+)
 from cxr_train.engine.xla import go_on_uncompiled
 from cxr_train.loop.assemble import Training, assemble_training
 from cxr_train.loop.batch_size import UNKNOWN_GB, choose_batch_size, device_memory_gb, setting_of, trace_of
@@ -34,7 +40,7 @@ from cxr_train.runs.config import TrainConfig
 logger = logging.getLogger(__name__)
 
 # What a batch is scaled to, and below which share of the memory a larger one is tried.
-_USABLE, _MUCH_FREE = 0.9, 0.75
+_USABLE, _MUCH_FREE = 0.9, 0.5
 # Where a failure does not say by how much it failed.
 _SMALLER = 2 / 3
 _MULTIPLE = 8
@@ -115,7 +121,7 @@ def try_in_a_process(
     Args:
       config: of the run; its batch is not looked at.
       images: that each replica takes at once; as many as the plan says by default.
-      memory_gb: that a device has; what TensorFlow may use of this one by default.
+      memory_gb: of a device, to which the process is held; what TensorFlow may use of this one by default.
       logical_devices: into how many the CPU is split.
 
     Raises:
@@ -171,6 +177,8 @@ def _take_one_step(
 ) -> Trial:
     if logical_devices > 1:
         split_cpu(logical_devices)
+    if memory_gb:
+        hold_gpus(memory_gb)
     xla = make_deterministic(config.xla)[0] if config.deterministic else config.xla
     alone = "auto" if config.strategy == "multiworker" else config.strategy
     placement = choose_placement(alone, config.precision, xla)

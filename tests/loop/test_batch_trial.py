@@ -55,19 +55,19 @@ def test_too_large_a_plan_becomes_smaller_by_what_the_failure_showed():
 
 
 def test_much_free_memory_is_used():
-    device = Device(0.05, planned=80)
-    assert find_batch(device).images == 160
-    assert device.tried == [80, 160]
+    device = Device(0.04, planned=80)
+    assert find_batch(device).images == 200
+    assert device.tried == [80, 200]
 
 
 def test_no_batch_exceeds_the_training_split():
-    assert find_batch(Device(0.05, planned=80, most=100)).images == 100
+    assert find_batch(Device(0.04, planned=80, most=100)).images == 100
 
 
 def test_a_larger_batch_that_does_not_fit_is_given_up():
     def device(images: int | None) -> Trial:
         images = images or 80
-        return Trial(images, 1000, images <= 80, 10e9, 5e9 if images <= 80 else 11e9, 1e9)
+        return Trial(images, 1000, images <= 80, 10e9, 4e9 if images <= 80 else 11e9, 1e9)
 
     assert find_batch(device).images == 80
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import pathlib
 import time
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -12,9 +14,11 @@ import tensorflow as tf
 from cxr_data.core import runtime
 from cxr_data.core.errors import CxrError
 from cxr_data.records.manifest import read_manifest
+from cxr_train.engine.compilation_cache import CompilationOptions, kept_compilations
 from cxr_train.engine.multi_step import read_sums
-from cxr_train.engine.strategy import choose_placement
-from cxr_train.loop.batch_size import choose_batch_size, planned_memory, setting_of, trace_of
+from cxr_train.engine.strategy import choose_placement, hold_gpus
+from cxr_train.loop.batch_size import planned_memory
+from cxr_train.loop.batch_trial import find_batch, try_in_a_process
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.throughput import Clock, peak_memory
 from cxr_train.loop.trainer import Trainer
@@ -34,19 +38,23 @@ class Measured:
       images_per_second: of the trainer, shards read and copied.
       input_wait: share of that time in which the device was idle for want of a batch.
       free_images_per_second: of the same step, launched on one batch again and again without reading a loss.
-      compile_seconds: of the first step.
+      try_seconds: that `--batch_size=auto` took, in which the step is compiled.
+      compile_seconds: of the run's first step, which loads what a try has compiled.
       peak_bytes, peak_source: see `peak_memory`.
       planned_bytes: what the memory plan expects of a step.
+      tried_bytes: what the step took when it was tried; None on a CPU.
     """
 
     batch_size: int
     images_per_second: float
     input_wait: float
     free_images_per_second: float
+    try_seconds: float
     compile_seconds: float
     peak_bytes: int
     peak_source: str
     planned_bytes: int
+    tried_bytes: float | None
 
 
 class _TimedTurn(StopRequest):
@@ -94,12 +102,12 @@ def run_backbone(
       connection, log: see `process.Process`.
     """
     process.begin(log)
-    for gpu in tf.config.list_physical_devices("GPU"):
-        limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(memory_gb * 1e9 / 2**20))
-        tf.config.set_logical_device_configuration(gpu, [limit])
+    runtime.keep_large_allocations()
+    # Shared by the processes of one benchmark, and gone with it.
+    cache = CompilationOptions(str(pathlib.Path(config.run_dir).parent / "compiled"))
     try:
-        runtime.keep_large_allocations()
-        measured = _measure(config, memory_gb, seconds, connection)
+        with kept_compilations(cache, xla=config.xla):
+            measured = _measure(config, memory_gb, seconds, connection)
         if measured:
             connection.send(measured)
     except tf.errors.ResourceExhaustedError as error:
@@ -112,16 +120,14 @@ def _measure(
     config: TrainConfig, memory_gb: float, seconds: float, connection: Connection
 ) -> Measured | None:
     """Return what the turn came to; None if there was none."""
+    begun = time.perf_counter()
+    tried = find_batch(functools.partial(try_in_a_process, config, memory_gb=memory_gb, logical_devices=1))
+    try_seconds = time.perf_counter() - begun
+    hold_gpus(memory_gb)
     placement = choose_placement(config.strategy, config.precision, config.xla)
     manifest = read_manifest(config.data)
-    chosen = choose_batch_size(
-        trace_of(config, classes=len(manifest.class_names), image_size=manifest.size),
-        setting_of(config.recipe, placement),
-        memory_gb=memory_gb,
-        images=manifest.count(config.train_split),
-    )
-    connection.send([str(choice) for choice in (*placement.choices, chosen)])
-    config = replace(config, batch_size=int(chosen.value))
+    connection.send([str(choice) for choice in (*placement.choices, tried)])
+    config = replace(config, batch_size=tried.images)
     turn = _TimedTurn(connection, seconds)
     trainer = turn.trainer = Trainer(config, LongEpoch(manifest, config.read), placement)
     with contextlib.suppress(Stopped):
@@ -141,10 +147,12 @@ def _measure(
         images_per_second=trainer.clock.images_per_second,
         input_wait=trainer.clock.input_wait_share,
         free_images_per_second=steps * config.batch_size / (time.perf_counter() - begun),
+        try_seconds=try_seconds,
         compile_seconds=trainer.clock.compile_seconds,
         peak_bytes=memory.bytes,
         peak_source=memory.source,
         planned_bytes=planned_memory(trainer.model, config, placement),
+        tried_bytes=tried.needed,
     )
 
 
@@ -154,4 +162,5 @@ def as_row(measured: Measured) -> dict[str, Any]:
         **dataclasses.asdict(measured),
         "share_of_free": measured.images_per_second / measured.free_images_per_second,
         "peak_over_planned": measured.peak_bytes / measured.planned_bytes,
+        "peak_over_tried": measured.tried_bytes and measured.peak_bytes / measured.tried_bytes,
     }

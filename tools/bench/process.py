@@ -35,7 +35,7 @@ class Process:
         self._log = log
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=run, args=(*arguments, theirs, str(log)), daemon=True)
+        self._process = context.Process(target=run, args=(*arguments, theirs, str(log)))
         self._process.start()
         theirs.close()
         self.choices: list[str] = []
