@@ -1,4 +1,36 @@
-"""The trainer: backbones, compiled steps, metrics and evaluation."""
+"""The trainer: backbones, compiled steps, metrics and evaluation.
+
+For programs it has `train` with a `TrainConfig`, and `load_run`, which gives a `Run`: its model, what it
+measured, and its evaluation on other images. They are imported when they are first used, since TensorFlow
+takes seconds.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 # Before any module here imports TensorFlow: `cxr_data` keeps its chatter off the terminal.
 import cxr_data  # noqa: F401
+
+if TYPE_CHECKING:
+    from cxr_train.evaluation.evaluator import EvaluationOptions
+    from cxr_train.recipe.recipe import Recipe
+    from cxr_train.run import Run, load_run
+    from cxr_train.runs.config import TrainConfig
+    from cxr_train.training import train
+
+__all__ = ["EvaluationOptions", "Recipe", "Run", "TrainConfig", "load_run", "train"]
+
+_MODULES = {
+    "EvaluationOptions": "cxr_train.evaluation.evaluator",
+    "Recipe": "cxr_train.recipe.recipe",
+    "Run": "cxr_train.run",
+    "TrainConfig": "cxr_train.runs.config",
+    "load_run": "cxr_train.run",
+    "train": "cxr_train.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -41,6 +41,7 @@ from cxr_train.ablation.grid import (
 from cxr_train.ablation.runner import GridRun, Runner, locked, refuse_same_runs
 from cxr_train.flags.own_flags import flags_text, own_flags
 from cxr_train.runs.layout import GridLayout
+from cxr_train.runs.notice import NOTICE
 
 _NOT_FOR_A_GRID = ("resume", "plan", "memory_gb", "emulate_step_ms", "emulate_images_per_second")
 
@@ -226,7 +227,7 @@ def main() -> int:
     )
     table.write_table(directory, result)
     print(f"\n{table.to_text(result)}\nwritten: {layout.table('json')}, .csv, .txt")
-    print("Research software: nothing here is a diagnosis.")
+    print(NOTICE)
     if statuses:
         print(f"{len(statuses)} of {len(runs)} runs are not finished; try them again with: {again}")
     return 1 if statuses else 0

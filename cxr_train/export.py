@@ -24,6 +24,7 @@ from cxr_train.inference.export_formats import FORMATS
 from cxr_train.inference.exporter import export_model, is_export
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
+from cxr_train.runs.notice import NOTICE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ def main() -> int:
     export_model(config, options.run_dir, options.format, output, options.images)
     if options.format == "savedmodel":
         print("it takes JPEG and 8-bit PNG, and refuses CMYK, other depths and what is to be turned")
-    print(f"written: {output}\nResearch software: nothing here is a diagnosis.")
+    print(f"written: {output}\n{NOTICE}")
     return 0
 
 

@@ -27,10 +27,8 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.synthetic.embedded import make_embedded_sample
-from cxr_train.after_training import conclude, evaluate_best
 from cxr_train.engine.cluster import clear_cluster_errors, only_the_chief_speaks
 from cxr_train.engine.compilation_cache import CompilationOptions, kept_compilations
-from cxr_train.engine.memory_errors import clear_memory_errors
 from cxr_train.engine.strategy import (
     Placement,
     check_logical_devices,
@@ -53,14 +51,14 @@ from cxr_train.loop.batch_size import (
 )
 from cxr_train.loop.batch_trial import Trial, find_batch, try_in_a_process
 from cxr_train.loop.checkpoint import newest_checkpoint
-from cxr_train.loop.stop import Stopped, StopRequest
-from cxr_train.loop.trainer import Trainer
+from cxr_train.loop.stop import Stopped
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.mirror import published
-from cxr_train.runs.run_dir import check_resumed, check_shared, keep_run, open_run_dir
+from cxr_train.runs.run_dir import check_resumed, open_run_dir
+from cxr_train.training import run_training
 
 _EMBEDDED_IMAGE_SIZE = 96
 
@@ -265,22 +263,22 @@ def _run(options: StartOptions, config: TrainConfig, placement: Placement, tried
     """Do this worker's part of a run, or all of it."""
     config, pipeline, choices = _open_run(options, config, placement, tried)
     for choice in choices:
-        print(choice)
-    advice = (
-        f"--batch_size={config.batch_size}: the device has too little memory; --batch_size=auto chooses one "
-        "that fits, --gradient_accumulation=2 halves what is computed at once"
-    )
-    with clear_memory_errors(advice):
-        with StopRequest(lambda: _last_words(config), placement.any).listening() as stop:
-            try:
-                trainer = Trainer(config, pipeline, placement)
-                _keep_run(config, placement, choices)
-                _train(config, pipeline, trainer, stop, resume=options.resume)
-            except Stopped:
-                print(f"stopped and saved; go on with: {_resume_command(config)}")
-                return
-        if placement.cluster.is_chief:
-            conclude(config, trainer, explain=options.explain)
+        print(choice, flush=True)
+    # Of --batch_size=auto a run keeps what it came to, which --memory_gb was for.
+    resolved = {"run_dir": published(config.run_dir), "batch_size": str(config.batch_size)}
+    try:
+        run_training(
+            config,
+            pipeline,
+            placement,
+            choices,
+            flags=flags_text(leave_out=("resume", "train_on", "memory_gb", "try_batch"), resolved=resolved),
+            resume=options.resume,
+            explain=options.explain,
+            last_words=lambda: _last_words(config),
+        )
+    except Stopped:
+        print(f"stopped and saved; go on with: {_resume_command(config)}")
 
 
 def _open_run(
@@ -306,34 +304,6 @@ def _open_run(
         check_resumed(config, before)
     weights = Choice("weights", config.weights, _weights_reason(options))
     return config, pipeline, (*placement.choices, *pipeline.choices, weights, batch_size)
-
-
-def _keep_run(config: TrainConfig, placement: Placement, choices: Sequence[Choice]) -> None:
-    """Write what was started. Raises DataError: the workers do not share the run directory."""
-    with placement.chief_first():
-        if not placement.cluster.is_chief:
-            check_shared(config)
-            return
-        # It says that a run has ended, and this one goes on.
-        config.layout.throughput.unlink(missing_ok=True)
-        # Of --batch_size=auto a run keeps what it came to, which --memory_gb was for.
-        resolved = {"run_dir": published(config.run_dir), "batch_size": str(config.batch_size)}
-        keep_run(
-            config,
-            flags_text(leave_out=("resume", "train_on", "memory_gb", "try_batch"), resolved=resolved),
-            choices,
-        )
-
-
-def _train(
-    config: TrainConfig, pipeline: Pipeline, trainer: Trainer, stop: StopRequest, *, resume: bool
-) -> None:
-    """Train, and evaluate the best model. Raises Stopped."""
-    print(trainer.describe(), flush=True)
-    if resume:
-        print("\n".join(trainer.resume()), flush=True)
-    trainer.run(stop)
-    evaluate_best(config, pipeline, trainer.placement, stop)
 
 
 def _resume_command(config: TrainConfig) -> str:

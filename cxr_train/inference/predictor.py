@@ -18,12 +18,11 @@ from cxr_train.evaluation.predictions import csv_bytes
 from cxr_train.inference.files import ImageFile, read_images
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
+from cxr_train.runs.notice import NOTICE
 from cxr_train.runs.run_model import load_best_model
 from cxr_train.runs.saved_run import trained_on
 
 logger = logging.getLogger(__name__)
-
-NOTICE = "Research software: nothing here is a diagnosis."
 
 # The challenge's numbers, whatever the order of a model's classes.
 SUBMISSION_CLASSES = {"covid": 0, "normal": 1, "pneumonia": 2}

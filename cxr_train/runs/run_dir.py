@@ -71,18 +71,19 @@ def check_resumed(config: TrainConfig, before: TrainConfig) -> None:
         )
 
 
-def keep_run(config: TrainConfig, flags: str, choices: Sequence[Choice]) -> None:
+def keep_run(config: TrainConfig, flags: str | None, choices: Sequence[Choice]) -> None:
     """Write what was started: the manifest of its data, its machine, its flags and its configuration.
 
     Args:
       config: of the run.
-      flags: lines for `--flagfile` that repeat it.
+      flags: lines for `--flagfile` that repeat it; None where no flags have started it.
       choices: the settings in force.
     """
     layout = config.layout
     storage.replace(layout.manifest, _manifest(config))
     write_environment(layout.directory, choices)
-    storage.replace(layout.flags, flags.encode())
+    if flags is not None:
+        storage.replace(layout.flags, flags.encode())
     dataclasses.replace(config, run_dir=published(config.run_dir)).save(layout.config)
 
 

@@ -87,8 +87,8 @@ def _examples():
     return blocks
 
 
-def test_the_examples_of_the_readme_run():
-    blocks = _examples()
+def test_the_examples_of_the_readme_run(tiny):
+    blocks = [block.replace('"mobilenet_v2"', '"tiny"') for block in _examples()]
     if importlib.util.find_spec("torch") is None:
         blocks = [block for block in blocks if "import torch" not in block]
     test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "README.md", "README.md", 0)

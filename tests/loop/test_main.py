@@ -24,7 +24,7 @@ def data(tmp_path_factory) -> pathlib.Path:
 
 
 def command(*arguments: object) -> list[str]:
-    fixed = ["--backbone=vgg16", "--weights=none", "--batch_size=4", "--epochs=2"]
+    fixed = ["--backbone=vgg16", "--weights=none", "--freeze=backbone", "--batch_size=4", "--epochs=2"]
     return [sys.executable, "-m", "cxr_train.main", *fixed, *map(str, arguments)]
 
 

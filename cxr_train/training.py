@@ -1,0 +1,190 @@
+"""A training run from its first step to its page: for programs, and what `cxr_train.main` does."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import pathlib
+import threading
+from collections.abc import Callable, Sequence
+
+from cxr_data.core import storage
+from cxr_data.core.choice import Choice
+from cxr_data.core.runtime import keep_large_allocations
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.manifest import joined_splits, read_manifest
+from cxr_train.engine.cluster import clear_cluster_errors
+from cxr_train.engine.memory_errors import clear_memory_errors
+from cxr_train.engine.step import PredictStep
+from cxr_train.engine.strategy import Placement, choose_placement, make_deterministic
+from cxr_train.evaluation import text
+from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
+from cxr_train.evaluation.forward_pass import predict_split
+from cxr_train.explanation.explainer import Explainer, ExplainOptions
+from cxr_train.loop import throughput
+from cxr_train.loop.stop import StopRequest
+from cxr_train.loop.trainer import Trainer
+from cxr_train.reporting.page import write_report
+from cxr_train.run import Run, load_run
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import (
+    BEST_NAME,
+    CHECKPOINTS_NAME,
+    HISTORY_NAME,
+    LAST_NAME,
+    TENSORBOARD_NAME,
+)
+from cxr_train.runs.mirror import published
+from cxr_train.runs.notice import NOTICE
+from cxr_train.runs.run_dir import check_resumed, check_shared, keep_run, open_run_dir
+from cxr_train.runs.run_model import load_best_model
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig, *, resume: bool = False, explain: bool = False) -> Run:
+    """Train, evaluate the best model on every split that was held out, and make the run's page.
+
+    It is what `python -m cxr_train.main` does, but for what that does around it: no batch is tried, and
+    compiled steps are kept only where the program says so to TensorFlow. In the main thread SIGTERM and
+    Ctrl-C save the state and raise Stopped; the handlers found are put back.
+
+    Args:
+      config: of the run; `data` must be there, and `run_dir` hold no run unless it is resumed.
+      resume: whether to go on with the run in `config.run_dir`.
+      explain: whether to explain the best model for the page, which takes minutes.
+
+    Raises:
+      UsageError, DataError: the run cannot be begun, or not be resumed with this configuration.
+      OutOfMemoryError: the device has too little memory. TensorFlow may abort a process that goes on.
+      CxrError: the loss is not finite; the last saved state stays.
+      Stopped: it was asked to stop, and the state is saved.
+    """
+    before = open_run_dir(pathlib.Path(config.run_dir), resume=resume)
+    keep_large_allocations()
+    xla = make_deterministic(config.xla)[0] if config.deterministic else config.xla
+    placement = choose_placement(config.strategy, config.precision, xla)
+    with clear_cluster_errors(placement.cluster):
+        manifest = read_manifest(config.data, check_shards=config.read.on_bad_record == "fail")
+        pipeline = Pipeline(manifest, dataclasses.replace(config.read, worker=placement.cluster.input_worker))
+        if before:
+            check_resumed(config, before)
+        choices = (*placement.choices, *pipeline.choices)
+        run_training(config, pipeline, placement, choices, resume=resume, explain=explain)
+        placement.wait()
+    return load_run(config.run_dir)
+
+
+def run_training(
+    config: TrainConfig,
+    pipeline: Pipeline,
+    placement: Placement,
+    choices: Sequence[Choice],
+    *,
+    flags: str | None = None,
+    resume: bool = False,
+    explain: bool = False,
+    last_words: Callable[[], str] = lambda: "ended at once",
+) -> None:
+    """Do this worker's part of a run, or all of it, in a run directory that was opened.
+
+    Args:
+      config, pipeline, placement: of the run.
+      choices: the settings in force, which are kept.
+      flags: lines for `--flagfile` that repeat it; None where no flags have started it.
+      resume, explain: see `train`.
+      last_words: what is said when a second signal ends the process without saving.
+
+    Raises:
+      OutOfMemoryError, CxrError, Stopped: see `train`.
+    """
+    advice = (
+        f"--batch_size={config.batch_size}: the device has too little memory; --batch_size=auto chooses one "
+        "that fits, --gradient_accumulation=2 halves what is computed at once"
+    )
+    with clear_memory_errors(advice):
+        stop = StopRequest(last_words, placement.any)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        with stop.listening() if in_main_thread else contextlib.nullcontext():
+            trainer = Trainer(config, pipeline, placement)
+            with placement.chief_first():
+                if placement.cluster.is_chief:
+                    # It says that a run has ended, and this one goes on.
+                    config.layout.throughput.unlink(missing_ok=True)
+                    keep_run(config, flags, choices)
+                else:
+                    check_shared(config)
+            logger.info("%s", trainer.describe())
+            if resume:
+                logger.info("%s", "\n".join(trainer.resume()))
+            trainer.run(stop)
+            evaluate_best(config, pipeline, trainer.placement, stop)
+        if placement.cluster.is_chief:
+            conclude(config, trainer, explain=explain)
+
+
+def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement, stop: StopRequest) -> None:
+    """Evaluate the best model on every split that was held out. Raises Stopped."""
+    run_dir = pathlib.Path(config.run_dir)
+    placement.wait()  # until the chief has written it
+    with placement.strategy.scope():
+        best = load_best_model(run_dir)
+    options = EvaluationOptions(train_split=config.train_split, validation_split=config.held_out_validation)
+    trained_on = joined_splits(config.train_split)
+    held_out = [split for split in pipeline.manifest.splits if split not in trained_on]
+    if not held_out:
+        logger.info("nothing is evaluated: --train_on=%s holds no split out", config.train_split)
+    # Validation first: the temperature of the others is fitted on it.
+    for split in sorted(held_out, key=lambda split: split != config.validation_split):
+        if not placement.cluster.is_chief:
+            step = PredictStep(best, placement)
+            predict_split(
+                pipeline, split, step, placement, batch_size=config.batch_size, check_stop=stop.check
+            )
+            continue
+        summary = evaluate_split(
+            run_dir,
+            pipeline,
+            split,
+            best,
+            placement,
+            batch_size=config.batch_size,
+            options=options,
+            check_stop=stop.check,
+        )
+        logger.info("\n%s split, best epoch\n%s", split, text.evaluation_table(summary))
+
+
+def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
+    """Say what limited the run and where everything is, and make its page.
+
+    Args:
+      config: of the run.
+      trainer: that has trained it; the chief's.
+      explain: whether the page gets explanations, which take minutes.
+    """
+    summary = trainer.throughput()
+    layout = config.layout
+    storage.replace(layout.throughput, (json.dumps(summary, indent=2) + "\n").encode())
+    run_dir = published(config.run_dir)
+    logger.info(
+        "%s",
+        f"\n{throughput.lines(summary)}\n"
+        f"\nrun directory {run_dir}: {BEST_NAME}, {LAST_NAME}, {HISTORY_NAME}, "
+        f"{layout.predictions('*').name}, {layout.metrics('*').name}, {CHECKPOINTS_NAME}/, "
+        f"{TENSORBOARD_NAME}/ (tensorboard --logdir={run_dir}/{TENSORBOARD_NAME})",
+    )
+    if explain:
+        _explain(config)
+    logger.info("report: %s", published(str(write_report(config.layout.directory))))
+    logger.info(NOTICE)
+
+
+def _explain(config: TrainConfig) -> None:
+    if config.held_out_validation is None:
+        logger.info("--explain: the run was trained on its validation split; see python -m cxr_train.explain")
+        return
+    options = ExplainOptions(split=config.held_out_validation, overwrite=True)
+    manifest = read_manifest(config.data, check_shards=config.read.on_bad_record == "fail")
+    whole = Pipeline(manifest, config.read)  # not this worker's part of it
+    logger.info("%s", Explainer(config, whole, options).explain()["occlusion"]["text"])

@@ -1,0 +1,114 @@
+"""What programs import of the trainer: a run is trained, resumed, read back and evaluated elsewhere."""
+
+import dataclasses
+import json
+import logging
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from project import ROOT
+from shards import random_images, write_shards
+
+import cxr_train
+from cxr_data.core.errors import DataError, UsageError
+from cxr_train.loop.stop import Stopped
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    place = tmp_path_factory.mktemp("data")
+    write_shards(place, {"train": random_images(12, 32), "validation": random_images(6, 32, seed=1)})
+    return str(place)
+
+
+def config(data, run_dir, **values) -> cxr_train.TrainConfig:
+    fixed = {"epochs": 1, "batch_size": 4, "weights": "none", "head": (6,)}
+    return cxr_train.TrainConfig("tiny", data, str(run_dir), **{**fixed, **values})
+
+
+def test_a_run_is_trained_resumed_and_read_back(tiny, data, tmp_path, capsys):
+    first = cxr_train.train(config(data, tmp_path / "run"))
+    assert len(first.epochs) == 1
+    with pytest.raises(UsageError, match="--resume"):
+        cxr_train.train(config(data, tmp_path / "run"))
+    with pytest.raises(UsageError, match="batch_size"):
+        cxr_train.train(config(data, tmp_path / "run", batch_size=6), resume=True)
+    both = cxr_train.train(config(data, tmp_path / "run", epochs=2), resume=True)
+    assert [row["epoch"] for row in both.epochs] == [1, 2]
+    whole = cxr_train.train(config(data, tmp_path / "whole", epochs=2))
+    assert [row["train"]["loss"] for row in whole.epochs] == [row["train"]["loss"] for row in both.epochs]
+    predictions = cxr_train.load_run(tmp_path / "run").predictions("validation")
+    np.testing.assert_array_equal(predictions.probabilities, whole.predictions("validation").probabilities)
+    assert predictions.ids == tuple(f"validation/{i}.png" for i in range(6))
+    assert (tmp_path / "run" / "report" / "index.html").exists()
+    assert not (tmp_path / "run" / "flags.txt").exists()
+    assert capsys.readouterr().out == ""  # a library says nothing by itself
+
+
+def test_evaluation_on_other_data_is_that_of_the_command(tiny, data, tmp_path, caplog):
+    other = tmp_path / "other"
+    write_shards(other, {"test": random_images(7, 32, seed=2)})
+    run = cxr_train.train(config(data, tmp_path / "run"))
+    options = cxr_train.EvaluationOptions(resamples=100)
+    with caplog.at_level(logging.INFO, "cxr_train"):
+        found = run.evaluate("test", data=str(other), options=options)
+    place = tmp_path / "run" / "external" / "other"
+    assert json.loads((place / "metrics_test.json").read_text()) == found
+    assert found["images"] == 7
+    assert not found["own_data"]
+    assert any(str(place) in message for message in caplog.messages)
+
+    saved = tmp_path / "run" / "config.json"
+    saved.write_text(saved.read_text().replace('"tiny"', '"vgg16"'))  # which the command knows
+    line = [sys.executable, "-m", "cxr_train.evaluate", f"--run_dir={run.directory}", "--split=test"]
+    line += [f"--data={other}", "--resamples=100", f"--output={tmp_path / 'by_command'}"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "by_command" / "metrics_test.json").read_text()) == found
+
+    with pytest.raises(DataError, match="'nosuch'"):
+        run.evaluate("nosuch")
+    with pytest.raises(DataError, match="train"):
+        run.predictions("train")
+
+
+def test_what_cannot_be_trained_leaves_no_run(tiny, data, tmp_path):
+    with pytest.raises(DataError, match="nothing_here"):
+        cxr_train.train(config(str(tmp_path / "nothing_here"), tmp_path / "run"))
+    assert not (tmp_path / "run" / "config.json").exists()
+    with pytest.raises(DataError, match=r"config\.json"):
+        cxr_train.load_run(tmp_path / "run")
+
+
+def test_a_run_may_be_trained_by_any_thread(tiny, data, tmp_path):
+    found = []
+
+    def work() -> None:
+        found.append(cxr_train.train(config(data, tmp_path / "run")))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(found[0].epochs) == 1
+
+
+def test_a_stop_is_saved_and_told(tiny, data, tmp_path, monkeypatch):
+    from cxr_train.loop import trainer
+
+    def stop_at_once(self: trainer.Trainer, stop: object) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(trainer.Trainer, "run", stop_at_once)
+    with pytest.raises(Stopped):
+        cxr_train.train(config(data, tmp_path / "run"))
+    monkeypatch.undo()
+    run = cxr_train.train(dataclasses.replace(config(data, tmp_path / "run")), resume=True)
+    assert len(run.epochs) == 1
+
+
+def test_importing_it_costs_no_tensorflow_and_every_name_is_there():
+    program = "import sys, cxr_train; assert 'tensorflow' not in sys.modules; from cxr_train import *; Run"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
