@@ -45,7 +45,7 @@ test: lint
 
 # The long ones too: more than an hour on two cores, half of it all backbones through XLA.
 test-all: test
-	$(RUN) -m pytest -m slow --numprocesses=2 --dist=loadfile
+	$(RUN) -m pytest -m "slow or ci" --numprocesses=2 --dist=loadfile
 
 clean:
 	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -124,6 +124,7 @@ def finish(line: list[str]) -> subprocess.CompletedProcess:
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=3 * SECONDS, check=False)
 
 
+@pytest.mark.ci
 def test_a_grid_of_one_run(data, tmp_path):
     (tmp_path / "grid.json").write_text(json.dumps({"only": {"backbone": "vgg16", "label_smoothing": 0.1}}))
     runs = tmp_path / "runs"

@@ -182,6 +182,7 @@ def assert_each_example_once(run: Run) -> None:
 PLAIN = "--backbone=tiny_plain"
 
 
+@pytest.mark.ci
 def test_two_workers_are_equal_to_one_process(data, tmp_path):
     one = Run(tmp_path / "one", data, 1, PLAIN, "--ema=0.9")
     two = Run(tmp_path / "two", data, 2, PLAIN, "--ema=0.9")

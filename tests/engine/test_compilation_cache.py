@@ -64,6 +64,7 @@ start("no_folder", cache=str(cache.parent / "a_file" / "below"))
 """
 
 
+@pytest.mark.ci
 def test_a_second_start_loads_what_the_first_compiled(tmp_path):
     """To the bit, whatever was before, and compiles again what is damaged."""
     line = [sys.executable, "-c", PROGRAM, str(tmp_path / "cache")]

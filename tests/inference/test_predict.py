@@ -148,6 +148,7 @@ def test_a_panel_shows_the_grey_levels_of_the_image(dtype, channels):
     assert shown.get_clim() == (0, 1)
 
 
+@pytest.mark.ci
 def test_the_command(manifest, tmp_path):
     model = make_run(tmp_path / "run", manifest)
     for number in range(1, 12):

@@ -127,6 +127,7 @@ def data(tmp_path_factory) -> pathlib.Path:
     return directory
 
 
+@pytest.mark.ci
 def test_tries_leave_the_run_as_it_would_be_without_them(data, tmp_path):
     """The first try is aborted, the second fails with a size, the third fits: on two replicas."""
     two = ["--strategy=mirrored", "--logical_devices=2"]

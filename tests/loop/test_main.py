@@ -35,6 +35,7 @@ def run(
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
+@pytest.mark.ci
 def test_train_stop_resume_and_evaluate(data, tmp_path):
     run_dir = tmp_path / "run"
     line = command(f"--data={data}", f"--run_dir={run_dir}", "--epochs=400")

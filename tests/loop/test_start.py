@@ -48,6 +48,7 @@ def config_of(run_dir: pathlib.Path) -> dict:
     return json.loads((run_dir / "config.json").read_text())
 
 
+@pytest.mark.ci
 def test_auto_chooses_a_batch_that_fits_and_a_resume_keeps_it(data, tmp_path):
     run_dir = tmp_path / "run"
     automatic = ["--backbone=tiny", "--batch_size=auto"]
@@ -69,6 +70,7 @@ def test_auto_chooses_a_batch_that_fits_and_a_resume_keeps_it(data, tmp_path):
     assert "batch_size: 18 (auto: " in resumed.stdout
 
 
+@pytest.mark.ci
 def test_a_start_that_failed_leaves_no_run_behind(data, tmp_path):
     run_dir = tmp_path / "run"
     failed = train(run_dir, data, "--backbone=tiny", "--batch_size=6", "--freeze=until:nowhere")

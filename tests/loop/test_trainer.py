@@ -48,22 +48,32 @@ def test_a_run_writes_what_the_design_names(manifest, tmp_path):
     assert run.train_step.traces == {"step": 1, "gradients": 1}
 
 
+@pytest.fixture(scope="module")
+def whole(manifest, tiny, tmp_path_factory):
+    """A run that was never stopped, and its directory."""
+    directory = tmp_path_factory.mktemp("whole")
+    run = begin(manifest, directory)
+    run.run(StopRequest())
+    return run, directory
+
+
 # A stop is asked for before each of the 5 steps, the 5 batches of BatchNorm's statistics and the 2 of
 # evaluation of an epoch.
 @pytest.mark.parametrize("calls", [0, 1, 4, 5, 9, 10, 11, 12, 23])
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(
-    manifest, tmp_path, monkeypatch, calls
+    manifest, tmp_path, monkeypatch, calls, whole
 ):
-    stop_and_resume(manifest, tmp_path, monkeypatch, calls)
+    stop_and_resume(manifest, tmp_path, monkeypatch, calls, *whole)
 
 
 def test_two_replicas_resume_bit_for_bit_however_often_they_were_saved(manifest, tmp_path, monkeypatch):
-    stop_and_resume(manifest, tmp_path, monkeypatch, 9, strategy="mirrored", recipe=Recipe(ema=0.9))
-
-
-def stop_and_resume(manifest, tmp_path, monkeypatch, calls, **changes):
+    changes = {"strategy": "mirrored", "recipe": Recipe(ema=0.9)}
     whole = begin(manifest, tmp_path / "whole", **changes)
     whole.run(StopRequest())
+    stop_and_resume(manifest, tmp_path, monkeypatch, 9, whole, tmp_path / "whole", **changes)
+
+
+def stop_and_resume(manifest, tmp_path, monkeypatch, calls, whole, its_directory, **changes):
     monkeypatch.setattr(trainer, "MOST_STEPS_PER_CALL", 1)
     with pytest.raises(Stopped):
         begin(manifest, tmp_path / "parts", save_minutes=0, **changes).run(StopAfter(calls))
@@ -73,7 +83,7 @@ def stop_and_resume(manifest, tmp_path, monkeypatch, calls, **changes):
     for variable, expected in zip(resumed.model.variables, whole.model.variables, strict=True):
         np.testing.assert_array_equal(variable.numpy(), expected.numpy())
     assert resumed.checkpoints.best.numpy() == whole.checkpoints.best.numpy()
-    assert results(tmp_path / "parts") == results(tmp_path / "whole")
+    assert results(tmp_path / "parts") == results(its_directory)
 
 
 def test_two_replicas_evaluate_as_one(manifest, tmp_path):

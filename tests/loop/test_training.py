@@ -48,6 +48,7 @@ def test_a_run_is_trained_resumed_and_read_back(tiny, data, tmp_path, capsys):
     assert capsys.readouterr().out == ""  # a library says nothing by itself
 
 
+@pytest.mark.ci
 def test_evaluation_on_other_data_is_that_of_the_command(tiny, data, tmp_path, caplog):
     other = tmp_path / "other"
     write_shards(other, {"test": random_images(7, 32, seed=2)})

@@ -32,6 +32,7 @@ def test_loss_falls_on_a_fixed_batch_with_xla(backbone, policy):
     assert_falls(json.loads(result.stdout))
 
 
+@pytest.mark.ci
 def test_loss_falls_on_a_fixed_batch_without_xla():
     assert_falls(compiled_steps.loss_per_step("mobilenet_v2", "mixed_bfloat16", compile=False))
 

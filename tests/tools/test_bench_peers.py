@@ -231,6 +231,7 @@ def test_peers_are_chosen_by_key():
         peers.choose(["nobody"])
 
 
+@pytest.mark.ci
 def test_the_command_prints_a_table_and_writes_json(scratch, data, tmp_path):
     command = [sys.executable, "-m", "tools.benchmark", "peers", "--peers=study,torch_npy", "--noinstall"]
     sizes = [
