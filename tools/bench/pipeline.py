@@ -95,7 +95,7 @@ def define_flags() -> None:
         "scratch", "build/bench_pipeline", "Where the shards are made, and stay for the next run."
     )
     flags.DEFINE_integer("images", 3072, "Images in the float32 shards, 1.56 MB each.", lower_bound=256)
-    flags.DEFINE_integer("batch_size", 16, "Images in a batch.", lower_bound=2)
+    flags.DEFINE_integer("batch_size", 32, "Images in a batch; the trainer's default.", lower_bound=2)
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.", lower_bound=1)
     flags.DEFINE_float("seconds", 3.0, "Seconds that each way runs in a round.")
     flags.DEFINE_float("emulate_seconds", 15.0, "Seconds for each emulated accelerator.")
