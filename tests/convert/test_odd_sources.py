@@ -76,6 +76,7 @@ def test_file_names_of_any_bytes(tmp_path):
 
 def test_a_remote_source_gives_the_same_shards(tmp_path):
     """`file://` goes the way of `s3://`: through tf.io.gfile."""
+    pytest.importorskip("tensorflow_io")
     source = make_source(tmp_path / "in", 12)
     run(source, tmp_path / "local")
     run(f"file://{source}", tmp_path / "remote")
@@ -83,6 +84,7 @@ def test_a_remote_source_gives_the_same_shards(tmp_path):
 
 
 def test_a_remote_source_that_is_not_there(tmp_path):
+    pytest.importorskip("tensorflow_io")
     with pytest.raises(DataError, match=f"file://{tmp_path}/nowhere"):
         run(f"file://{tmp_path}/nowhere", tmp_path / "out")
 
