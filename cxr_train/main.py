@@ -86,8 +86,8 @@ class StartOptions:
     plan: bool = setting(False, "Whether to print which batches fit --memory_gb, and end.")
     memory_gb: float | None = setting(
         None,
-        "Memory of a device in GB, for --plan and --batch_size=auto, which holds a GPU to it; this machine's "
-        f"own by default, {UNKNOWN_GB:g} where it is unknown.",
+        "Memory of a device in GB, for --plan and --batch_size=auto, and what the run may take of each GPU; "
+        f"this machine's own by default, {UNKNOWN_GB:g} where it is unknown.",
     )
     weights: str = setting(
         "auto",
@@ -224,7 +224,8 @@ def _read_data(options: StartOptions, config: TrainConfig) -> Manifest:
 def main() -> int:
     """Train, evaluate the best model, and say where everything is."""
     options = from_flags(StartOptions)
-    check_memory_gb(options.memory_gb, used=options.plan or options.batch_size == "auto")
+    used = options.plan or options.batch_size == "auto" or bool(tf.config.list_physical_devices("GPU"))
+    check_memory_gb(options.memory_gb, used=used)
     if options.plan:
         return _print_plan(options)
     config = config_from_flags()
@@ -264,7 +265,10 @@ def _run(options: StartOptions, config: TrainConfig, placement: Placement, tried
     config, pipeline, choices = _open_run(options, config, placement, tried)
     for choice in choices:
         print(choice, flush=True)
-    # Of --batch_size=auto a run keeps what it came to, which --memory_gb was for.
+    # Of --batch_size=auto a run keeps what it came to. On a CPU that is all that --memory_gb was for.
+    left_out = {"resume", "train_on", "try_batch"}
+    if not tf.config.list_physical_devices("GPU"):
+        left_out.add("memory_gb")
     resolved = {"run_dir": published(config.run_dir), "batch_size": str(config.batch_size)}
     try:
         run_training(
@@ -272,7 +276,7 @@ def _run(options: StartOptions, config: TrainConfig, placement: Placement, tried
             pipeline,
             placement,
             choices,
-            flags=flags_text(leave_out=("resume", "train_on", "memory_gb", "try_batch"), resolved=resolved),
+            flags=flags_text(leave_out=left_out, resolved=resolved),
             resume=options.resume,
             explain=options.explain,
             last_words=lambda: _last_words(config),

@@ -10,11 +10,12 @@ from typing import Any
 
 import keras
 
-from cxr_data.core.errors import DataError
+from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import Manifest, read_manifest
+from cxr_train.engine.memory_errors import clear_memory_errors
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import evaluator, stored, text
 from cxr_train.evaluation.class_map import class_map_for
@@ -90,7 +91,7 @@ class Run:
         Args:
           split: such as `test`.
           data: folder of shards; the run's own by default.
-          options: what is computed. What the run decides of it is filled in here.
+          options: what is computed; its splits are the run's, whatever it says of them.
           output: folder to write to; the run's by default, and one below it for other data.
           compare: directory of another run, evaluated on the same images.
           batch_size: images in a step; the run's own by default.
@@ -103,7 +104,10 @@ class Run:
         Raises:
           UsageError: what is asked for does not fit the run, or would replace something else.
           DataError: the data or the run is not whole.
+          OutOfMemoryError: the device has too little memory for the batch.
         """
+        if options is not None and options.compare is not None:
+            raise UsageError("options.compare: give the other run's directory as `compare`")
         manifest = read_manifest(data or self.config.data)
         below = stored.place_of(self.directory, manifest, named=data is not None)
         own = not below.parts
@@ -131,11 +135,12 @@ class Run:
             placement=placement,
             batch_size=batch_size or self.config.batch_size,
         )
-        if not (own and split == self.config.held_out_validation):
-            self._evaluate_validation(read, evaluate)
-        summary: dict[str, Any] = evaluate(
-            pipeline=Pipeline(manifest, read), split=split, options=options, output=place
-        )
+        with clear_memory_errors("batch_size: the device has too little memory; give fewer images in a step"):
+            if not (own and split == self.config.held_out_validation):
+                self._evaluate_validation(read, evaluate)
+            summary: dict[str, Any] = evaluate(
+                pipeline=Pipeline(manifest, read), split=split, options=options, output=place
+            )
         logger.info("%s split of %s\n%s", split, manifest.directory, text.evaluation_table(summary))
         layout = RunLayout(place)
         names = f"{layout.metrics(split).name}, {layout.predictions(split).name}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.runtime import keep_large_allocations
+from cxr_data.core.settings import check_local
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import joined_splits, read_manifest
 from cxr_train.engine.cluster import clear_cluster_errors
@@ -47,10 +48,12 @@ def train(config: TrainConfig, *, resume: bool = False, explain: bool = False) -
 
     It is what `python -m cxr_train.main` does, but for what that does around it: no batch is tried, and
     compiled steps are kept only where the program says so to TensorFlow. In the main thread SIGTERM and
-    Ctrl-C save the state and raise Stopped; the handlers found are put back.
+    Ctrl-C save the state and raise Stopped, and a second one ends the process; the handlers found are put
+    back.
 
     Args:
-      config: of the run; `data` must be there, and `run_dir` hold no run unless it is resumed.
+      config: of the run; `data` must be there, and `run_dir`, a local folder, hold no run unless it is
+        resumed.
       resume: whether to go on with the run in `config.run_dir`.
       explain: whether to explain the best model for the page, which takes minutes.
 
@@ -60,6 +63,7 @@ def train(config: TrainConfig, *, resume: bool = False, explain: bool = False) -
       CxrError: the loss is not finite; the last saved state stays.
       Stopped: it was asked to stop, and the state is saved.
     """
+    check_local("run_dir", config.run_dir)
     before = open_run_dir(pathlib.Path(config.run_dir), resume=resume)
     keep_large_allocations()
     xla = make_deterministic(config.xla)[0] if config.deterministic else config.xla

@@ -13,6 +13,7 @@ import ctypes
 import functools
 import mmap
 import os
+import threading
 import weakref
 from typing import Any
 
@@ -32,10 +33,35 @@ class Driver:
 
     def __init__(self, library: Any) -> None:
         self._library = library
+        self._lock = threading.Lock()
+        self._found: ctypes.c_void_p | None = None
 
-    @functools.cached_property
+    def lock(self, address: int, size: int) -> bool:
+        """Page-lock memory; False where no GPU is used yet, or the driver refuses."""
+        arguments = ctypes.c_size_t(address), ctypes.c_size_t(size), _FOR_ALL_CONTEXTS
+        return self._call("cuMemHostRegister_v2", *arguments)
+
+    def unlock(self, address: int) -> bool:
+        """Let memory that was locked be pageable again, before it is given back."""
+        return self._call("cuMemHostUnregister", ctypes.c_size_t(address))
+
+    def _call(self, function: str, *arguments: Any) -> bool:
+        context = self._context()
+        if context is None or self._library.cuCtxPushCurrent_v2(context):
+            return False
+        try:
+            return not getattr(self._library, function)(*arguments)
+        finally:
+            self._library.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
+
     def _context(self) -> ctypes.c_void_p | None:
-        """The context of the first GPU that this process computes on; None if there is none."""
+        """Return the context of the first GPU that this process computes on; None while there is none."""
+        with self._lock:
+            if self._found is None:
+                self._found = self._find_context()
+            return self._found
+
+    def _find_context(self) -> ctypes.c_void_p | None:
         count, device, flags, active = (ctypes.c_int() for _ in range(4))
         if self._library.cuDeviceGetCount(ctypes.byref(count)):
             return None
@@ -50,37 +76,17 @@ class Driver:
                 return context
         return None
 
-    def lock(self, address: int, size: int) -> bool:
-        """Page-lock memory; False where no GPU is used yet, or the driver refuses."""
-        if self._context is None:
-            del self._context  # it may be, later
-            return False
-        return self._call(
-            "cuMemHostRegister_v2", ctypes.c_size_t(address), ctypes.c_size_t(size), _FOR_ALL_CONTEXTS
-        )
-
-    def unlock(self, address: int) -> bool:
-        """Let memory that was locked be pageable again, before it is given back."""
-        return self._call("cuMemHostUnregister", ctypes.c_size_t(address))
-
-    def _call(self, function: str, *arguments: Any) -> bool:
-        if self._library.cuCtxPushCurrent_v2(self._context):
-            return False
-        try:
-            return not getattr(self._library, function)(*arguments)
-        finally:
-            self._library.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
-
 
 @functools.cache
-def _loaded_driver() -> Driver:
+def loaded_driver() -> Driver:
+    """Return the driver that this process has loaded. Raises OSError: it has not."""
     return Driver(ctypes.CDLL(_DRIVER, mode=os.RTLD_NOLOAD))
 
 
 def driver() -> Driver | None:
     """Return the driver that this process has loaded; None if it has not, or not yet."""
     try:
-        return _loaded_driver()
+        return loaded_driver()
     except OSError:
         return None
 
@@ -91,8 +97,16 @@ def empty(size: int, gpu: Driver | None = None) -> np.ndarray:
     Args:
       size: bytes, at least 1.
       gpu: by default the driver that is loaded.
+
+    Raises:
+      MemoryError: there is not so much.
     """
-    memory = np.frombuffer(mmap.mmap(-1, size), np.uint8)
+    try:
+        # Private: a process that is forked must not write into the batches of its parent.
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"{size} bytes for a batch") from error
+    memory = np.frombuffer(pages, np.uint8)
     gpu = gpu or driver()
     if gpu and gpu.lock(memory.ctypes.data, size):
         # Called before the pages are unmapped: the array holds them.

@@ -37,8 +37,6 @@ _MOST_BYTES = 4_000_000_000
 # TensorFlow would fail where it cannot write an entry.
 _FREE_BYTES = 2_000_000_000
 _GPU_DRIVER = pathlib.Path("/proc/driver/nvidia")
-# Containers may have the device without its driver's information.
-_OF_A_GPU = (_GPU_DRIVER, pathlib.Path("/dev/nvidiactl"))
 _SECONDS_TO_WRITE = 24 * 60 * 60
 # More names than a process makes before its first step: 0.07 s of counting.
 _NAMES_APART = 1 << 19
@@ -70,7 +68,7 @@ def kept_compilations(
       deterministic: whether every operation must be deterministic, which XLA compiles differently.
     """
     flags = os.environ.get("TF_XLA_FLAGS", "")
-    compiles = xla == "on" or (xla == "auto" and any(path.exists() for path in _OF_A_GPU))
+    compiles = xla == "on" or (xla == "auto" and _GPU_DRIVER.exists())
     if not compiles or not options.compilation_cache or _FLAG in flags:
         yield
         return

@@ -141,11 +141,15 @@ def split_cpu(replicas: int) -> None:
 def hold_gpus(memory_gb: float) -> None:
     """Let this process take at most so many GB (1e9 bytes) of each GPU, as if it had no more.
 
-    Call it before TensorFlow starts its devices.
+    Raises:
+      UsageError: TensorFlow has already started its devices.
     """
-    limit = tf.config.LogicalDeviceConfiguration(memory_limit=int(memory_gb * 1e9 / 2**20))
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.set_logical_device_configuration(gpu, [limit])
+    limit = tf.config.LogicalDeviceConfiguration(memory_limit=max(int(memory_gb * 1e9 / 2**20), 1))
+    try:
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.set_logical_device_configuration(gpu, [limit])
+    except RuntimeError as error:
+        raise UsageError("--memory_gb must be set before TensorFlow starts its devices") from error
 
 
 def check_logical_devices(count: int, placement: Placement) -> None:

@@ -48,7 +48,7 @@ def check_memory_gb(memory_gb: float | None, *, used: bool) -> None:
     if not 0 < memory_gb < math.inf:
         raise UsageError(f"--memory_gb={memory_gb}: must be above 0 and finite")
     if not used:
-        raise UsageError(f"--memory_gb={memory_gb}: is for --batch_size=auto and --plan")
+        raise UsageError(f"--memory_gb={memory_gb}: is for --batch_size=auto, --plan and a GPU")
 
 
 def state_slots(recipe: Recipe) -> int:

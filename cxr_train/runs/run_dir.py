@@ -62,7 +62,11 @@ def check_resumed(config: TrainConfig, before: TrainConfig) -> None:
         if name != "data" and value != kept.get(name, value):
             raise UsageError(
                 f"--resume: the run in {config.run_dir} has --{name}={kept[name]}, not {value}; "
-                f"repeat its flags with --flagfile={layout.flags}"
+                + (
+                    f"repeat its flags with --flagfile={layout.flags}"
+                    if layout.flags.exists()
+                    else f"its configuration is {layout.config}"
+                )
             )
     manifest = layout.manifest
     if manifest.exists() and manifest.read_bytes() != _manifest(config):
@@ -82,7 +86,9 @@ def keep_run(config: TrainConfig, flags: str | None, choices: Sequence[Choice]) 
     layout = config.layout
     storage.replace(layout.manifest, _manifest(config))
     write_environment(layout.directory, choices)
-    if flags is not None:
+    if flags is None:
+        layout.flags.unlink(missing_ok=True)  # of a command that began the run
+    else:
         storage.replace(layout.flags, flags.encode())
     dataclasses.replace(config, run_dir=published(config.run_dir)).save(layout.config)
 

@@ -1,8 +1,11 @@
 """Page-locked memory: of a driver that this process uses, and of nothing else."""
 
+import concurrent.futures
 import ctypes
 import gc
+import os
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ class Library:
         self.refuses = refuses
         self.locked: dict[int, int] = {}
         self.pushed: list[int] = []
+        self.unlocked: list[int] = []
 
     def __getattr__(self, name):
         """Find `cuMemHostRegister_v2` as `mem_host_register`."""
@@ -59,6 +63,7 @@ class Library:
         return 0
 
     def mem_host_unregister(self, address):
+        self.unlocked.append(address.value)
         assert self.pushed == [101]
         ctypes.memset(address.value, 7, 1)  # it is still there
         del self.locked[address.value]
@@ -101,11 +106,41 @@ def test_a_driver_that_refuses_is_no_error():
     del memory
     gc.collect()
     assert library.locked == {}
+    assert library.unlocked == []
     assert library.pushed == []
 
 
-def test_no_driver_is_loaded_to_ask_it():
-    if page_locked.driver() is None:
-        with pytest.raises(OSError, match="libcuda"):
-            ctypes.CDLL("libcuda.so.1", mode=4)  # RTLD_NOLOAD
+def test_no_driver_is_loaded_to_ask_it(monkeypatch):
+    asked = []
+
+    def load(name, mode):
+        asked.append((name, mode))
+        raise OSError
+
+    page_locked.loaded_driver.cache_clear()
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    assert page_locked.driver() is None
     assert page_locked.empty(5).shape == (5,)
+    assert set(asked) == {("libcuda.so.1", os.RTLD_NOLOAD)}
+
+
+def test_many_threads_may_ask_while_no_gpu_is_used():
+    library = Library(set())
+    driver = Driver(library)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            assert not any(pool.map(lambda _: driver.lock(0, 1), range(4000)))
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_forked_process_has_pages_of_its_own():
+    memory = page_locked.empty(4096)
+    memory[:] = 1
+    if not (child := os.fork()):
+        memory[:] = 2
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (memory == 1).all()

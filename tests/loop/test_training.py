@@ -1,8 +1,8 @@
 """What programs import of the trainer: a run is trained, resumed, read back and evaluated elsewhere."""
 
-import dataclasses
 import json
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from project import ROOT
 from shards import random_images, write_shards
+from tiny import StopAfter
 
 import cxr_train
 from cxr_data.core.errors import DataError, UsageError
-from cxr_train.loop.stop import Stopped
+from cxr_train import training
+from cxr_train.loop import trainer
+from cxr_train.loop.checkpoint import newest_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -97,17 +100,25 @@ def test_a_run_may_be_trained_by_any_thread(tiny, data, tmp_path):
 
 
 def test_a_stop_is_saved_and_told(tiny, data, tmp_path, monkeypatch):
-    from cxr_train.loop import trainer
+    monkeypatch.setattr(trainer, "MOST_STEPS_PER_CALL", 1)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "StopRequest", lambda *_: StopAfter(2))
+        with pytest.raises(cxr_train.Stopped):
+            cxr_train.train(config(data, tmp_path / "run"))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert newest_checkpoint(tmp_path / "run" / "checkpoints") is not None
+    run = cxr_train.train(config(data, tmp_path / "run"), resume=True)
+    whole = cxr_train.train(config(data, tmp_path / "whole"))
+    assert run.epochs[0]["train"]["loss"] == whole.epochs[0]["train"]["loss"]
 
-    def stop_at_once(self: trainer.Trainer, stop: object) -> None:
-        raise Stopped
 
-    monkeypatch.setattr(trainer.Trainer, "run", stop_at_once)
-    with pytest.raises(Stopped):
-        cxr_train.train(config(data, tmp_path / "run"))
-    monkeypatch.undo()
-    run = cxr_train.train(dataclasses.replace(config(data, tmp_path / "run")), resume=True)
-    assert len(run.epochs) == 1
+def test_a_run_directory_is_local_and_an_option_is_not_lost(tiny, data, tmp_path):
+    with pytest.raises(UsageError, match="run_dir"):
+        cxr_train.train(config(data, "s3://bucket/run"))
+    run = cxr_train.train(config(data, tmp_path / "run"))
+    with pytest.raises(UsageError, match="compare"):
+        run.evaluate("train", options=cxr_train.EvaluationOptions(compare=tmp_path / "other"))
 
 
 def test_importing_it_costs_no_tensorflow_and_every_name_is_there():

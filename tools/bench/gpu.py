@@ -138,7 +138,10 @@ def measure(backbones: Sequence[str], config: TrainConfig, at_once: int, *, ends
       ends: `time.monotonic` of the time limit.
     """
     for first in range(0, len(backbones), at_once):
-        with tempfile.TemporaryDirectory(prefix="cxr-bench-") as folder, contextlib.ExitStack() as stack:
+        with (
+            tempfile.TemporaryDirectory(prefix="cxr-bench-", ignore_cleanup_errors=True) as folder,
+            contextlib.ExitStack() as stack,
+        ):
             started: dict[str, Process] = {}
             for backbone in backbones[first : first + at_once]:
                 place = Path(folder, backbone)

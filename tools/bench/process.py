@@ -1,7 +1,7 @@
 """A process of a benchmark's own: it gets ready beside the others, and works when it is its turn."""
 
 import contextlib
-import multiprocessing
+import multiprocessing.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +37,8 @@ class Process:
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=run, args=(*arguments, theirs, str(log)))
         self._process.start()
+        # It starts processes itself, so it is no daemon, which would end with this one.
+        multiprocessing.util.Finalize(self, self._process.kill, exitpriority=1)
         theirs.close()
         self.choices: list[str] = []
 
