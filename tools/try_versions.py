@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 
@@ -79,12 +79,18 @@ def replaced(pins: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def pins() -> list[str]:
-    """Return what setup.cfg pins to run and to test, without this project's own extras."""
+    """Return what setup.cfg pins to run and to test."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    lines = config["options"]["install_requires"] + config["options.extras_require"]["test"]
-    stripped = [line.strip() for line in lines.splitlines()]
-    return [line for line in stripped if line and not line.startswith(("#", "cxr["))]
+
+    def lines_of(text: str) -> Iterator[str]:
+        for line in map(str.strip, text.splitlines()):
+            if own := re.fullmatch(r"cxr\[(\w+)\]", line):
+                yield from lines_of(config["options.extras_require"][own[1]])
+            elif line and not line.startswith("#"):
+                yield line
+
+    return [*lines_of(config["options"]["install_requires"]), *lines_of("cxr[test]")]
 
 
 def make_environment(options: TrialOptions, requirements: Sequence[str]) -> pathlib.Path:
@@ -148,7 +154,14 @@ def main(wanted: Sequence[str]) -> int:
         raise UsageError("name what to try, as keras==3.14.0")
     python = make_environment(options, replaced(pins(), wanted))
     report = pathlib.Path(options.environment) / "tests.xml"
-    line = [str(python), "-m", "pytest", f"--junitxml={report}", *options.tests]
+    line = [
+        str(python),
+        "-m",
+        "pytest",
+        "--continue-on-collection-errors",
+        f"--junitxml={report}",
+        *options.tests,
+    ]
     code = subprocess.run(line, cwd=ROOT, check=False).returncode
     if not report.exists():
         raise DataError(f"pytest ended with exit code {code} and no report")
