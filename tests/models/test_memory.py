@@ -127,7 +127,7 @@ def test_a_memory_that_no_device_has_or_nothing_asks_for_is_refused():
     for value in (0.0, -1.0, math.inf, math.nan):
         with pytest.raises(UsageError, match=f"--memory_gb={value}: "):
             check_memory_gb(value, used=True)
-    with pytest.raises(UsageError, match="--memory_gb=12.0: .*--batch_size=auto .*--plan"):
+    with pytest.raises(UsageError, match="--memory_gb=12.0: .*--batch_size=auto.*--plan"):
         check_memory_gb(12.0, used=False)
 
 
