@@ -4,8 +4,8 @@
     python -m tools.try_versions --python=python3.13 tensorflow==2.21.0
 
 The table has a line for each file of tests; exit code 1 if one fails. They do not see every wrong release:
-Keras 3.6.0, which once gave wrong weights, and 3.9.2, whose `model.fit` logged a wrong loss, pass the fast tests of
-the training step.
+Keras 3.6.0, which once gave wrong weights, and 3.9.2, whose `model.fit` logged a wrong loss, pass the fast
+tests of the training step.
 """
 
 import configparser
