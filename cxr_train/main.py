@@ -224,9 +224,8 @@ def _read_data(options: StartOptions, config: TrainConfig) -> Manifest:
 def main() -> int:
     """Train, evaluate the best model, and say where everything is."""
     options = from_flags(StartOptions)
-    used = options.plan or options.batch_size == "auto" or bool(tf.config.list_physical_devices("GPU"))
-    check_memory_gb(options.memory_gb, used=used)
     if options.plan:
+        check_memory_gb(options.memory_gb, used=True)
         return _print_plan(options)
     config = config_from_flags()
     keep_large_allocations()
@@ -243,6 +242,8 @@ def main() -> int:
 
 
 def _place_and_run(options: StartOptions, config: TrainConfig) -> None:
+    used = options.batch_size == "auto" or bool(tf.config.list_physical_devices("GPU"))
+    check_memory_gb(options.memory_gb, used=used)
     if options.logical_devices > 1:
         split_cpu(options.logical_devices)
     tried = _try_batches(options, config)
@@ -337,6 +338,7 @@ def _memory_gb(options: StartOptions) -> float:
 
 def _emulate(options: StartOptions, config: TrainConfig, step_seconds: float) -> int:
     """Feed an emulated accelerator instead of a network. Raises UsageError: it has no memory to fill."""
+    check_memory_gb(options.memory_gb, used=options.batch_size == "auto")
     if options.batch_size == "auto":
         raise UsageError("--batch_size=auto: an emulated accelerator has no memory to fill; give a number")
     pipeline = Pipeline(_read_data(options, config), config.read)

@@ -81,6 +81,16 @@ def test_a_start_that_failed_leaves_no_run_behind(data, tmp_path):
     assert config_of(run_dir)["recipe"]["freeze"] == "none"
 
 
+@pytest.mark.ci
+def test_what_a_run_compiles_is_kept(data, tmp_path):
+    """The cache is a flag of TensorFlow's, which nothing may have started before."""
+    cache = tmp_path / "compiled"
+    compiled = ["--backbone=tiny", "--batch_size=6", "--xla=on", f"--compilation_cache={cache}"]
+    done = train(tmp_path / "run", data, *compiled)
+    assert done.returncode == 0, done.stderr
+    assert list(cache.glob("*/*.pb"))
+
+
 def test_too_little_memory_is_one_line_that_names_the_way_out(data, tmp_path):
     failed = train(tmp_path / "run", data, "--backbone=mobilenet_v2", "--batch_size=6", code=OUT_OF_MEMORY)
     assert failed.returncode == 1
