@@ -7,10 +7,10 @@ For programs it has `make_tfrecords` with a `SharderConfig`, `audit_dataset` wit
 seconds.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cxr_data.core.chatter import leave_out_chatter
+from cxr_data.core.lazy_names import importer
 
 if TYPE_CHECKING:
     from cxr_data.audit.audit import AuditConfig, audit_dataset
@@ -42,8 +42,4 @@ _MODULES = {
 # Before TensorFlow is imported, which reads its log level once and begins to write at once.
 leave_out_chatter()
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+__getattr__ = importer(__name__, _MODULES)

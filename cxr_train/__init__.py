@@ -5,11 +5,11 @@ measured, and its evaluation on other images. They are imported when they are fi
 takes seconds.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 # Before any module here imports TensorFlow: `cxr_data` keeps its chatter off the terminal.
 import cxr_data  # noqa: F401
+from cxr_data.core.lazy_names import importer
 
 if TYPE_CHECKING:
     from cxr_train.evaluation.evaluator import EvaluationOptions
@@ -31,8 +31,4 @@ _MODULES = {
     "train": "cxr_train.training",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+__getattr__ = importer(__name__, _MODULES)

@@ -15,7 +15,7 @@ from cxr_data.input.options import ReadOptions
 from cxr_train.engine.compilation_cache import CompilationOptions
 from cxr_train.engine.placement_names import XLA
 from cxr_train.evaluation.evaluator import EvaluationOptions
-from cxr_train.flags.compiled import computing_batches
+from cxr_train.flags.compiled import with_kept_compilations
 from cxr_train.flags.read_flags import read_options_from_flags
 from cxr_train.flags.run_directory import RunDataOptions, with_local_run
 from cxr_train.run import load_run
@@ -61,7 +61,7 @@ def console_main() -> None:
     """Run the command."""
     define_flags(TargetOptions, EvaluationOptions, CompilationOptions)
     define_flags(ReadOptions, leave_out=["data_service"])
-    command.run(with_local_run(computing_batches(main)))
+    command.run(with_local_run(with_kept_compilations(main)))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from cxr_data.core.settings import setting
 from cxr_train.engine.compilation_cache import CompilationOptions
 from cxr_train.engine.placement_names import XLA
 from cxr_train.evaluation.stored import fitted_temperature
-from cxr_train.flags.compiled import computing_batches
+from cxr_train.flags.compiled import with_kept_compilations
 from cxr_train.flags.output_place import prepare_output
 from cxr_train.flags.run_directory import RunOptions, with_local_run
 from cxr_train.inference.files import find_files
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
 def console_main() -> None:
     """Run the command."""
     define_flags(PredictOptions, CompilationOptions)
-    command.run_with_arguments(with_local_run(computing_batches(main)), info_to="stderr")
+    command.run_with_arguments(with_local_run(with_kept_compilations(main)), info_to="stderr")
 
 
 if __name__ == "__main__":

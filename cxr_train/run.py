@@ -15,7 +15,7 @@ from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import Manifest, read_manifest
-from cxr_train.engine.memory_errors import clear_memory_errors
+from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import evaluator, stored, text
 from cxr_train.evaluation.class_map import class_map_for
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the data that it was trained on. Raises DataError: the run has no copy of it."""
+        """What says of which data it was trained on. Raises DataError: the run has no copy of it."""
         return trained_on(self.directory)
 
     @property
@@ -72,6 +72,7 @@ class Run:
             raise DataError(f"{self.directory} has no predictions of its {split} split: evaluate it first")
         return found
 
+    @clear_memory_errors(FEWER_IMAGES)
     def evaluate(
         self,
         split: str,
@@ -135,12 +136,11 @@ class Run:
             placement=placement,
             batch_size=batch_size or self.config.batch_size,
         )
-        with clear_memory_errors("batch_size: the device has too little memory; give fewer images in a step"):
-            if not (own and split == self.config.held_out_validation):
-                self._evaluate_validation(read, evaluate)
-            summary: dict[str, Any] = evaluate(
-                pipeline=Pipeline(manifest, read), split=split, options=options, output=place
-            )
+        if not (own and split == self.config.held_out_validation):
+            self._evaluate_validation(read, evaluate)
+        summary: dict[str, Any] = evaluate(
+            pipeline=Pipeline(manifest, read), split=split, options=options, output=place
+        )
         logger.info("%s split of %s\n%s", split, manifest.directory, text.evaluation_table(summary))
         layout = RunLayout(place)
         names = f"{layout.metrics(split).name}, {layout.predictions(split).name}"

@@ -1,4 +1,4 @@
-"""Batch arrays that are used again: aligned, recycled as soon as nobody holds them, page-locked for a GPU.
+"""Arrays for batches, whose memory is used again once nobody holds them: aligned, and page-locked for a GPU.
 
 A fresh batch of 25 MB costs a page fault for each 4 kB, nearly as much as reading the
 images into it. malloc cannot help: it maps blocks above 32 MB anew each time.

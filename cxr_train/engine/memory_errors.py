@@ -28,6 +28,10 @@ def bytes_asked(error: tf.errors.OpError) -> int | None:
     return int(float(found[1]) * _UNITS[found[2][0]]) if found else None
 
 
+# For whoever only predicts.
+FEWER_IMAGES = "--batch_size: the device has too little memory; give fewer images in a step"
+
+
 @contextlib.contextmanager
 def clear_memory_errors(advice: str) -> Iterator[None]:
     """Turn a lack of device memory into one line.

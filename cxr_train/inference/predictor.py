@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cxr_data.core.errors import DataError
+from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.forward_pass import Predictions
@@ -30,6 +31,7 @@ SUBMISSION_CLASSES = {"covid": 0, "normal": 1, "pneumonia": 2}
 Row = dict[str, Any]
 
 
+@clear_memory_errors(FEWER_IMAGES)
 def predict_files(
     files: Sequence[ImageFile],
     run_dir: pathlib.Path,
@@ -49,6 +51,7 @@ def predict_files(
 
     Raises:
       DataError: the run has no best model, or no copy of its data's manifest.
+      OutOfMemoryError: the device has too little memory for the batch.
     """
     config = TrainConfig.load(RunLayout(run_dir).config)
     manifest = trained_on(run_dir)

@@ -61,6 +61,15 @@ def make_trainer(
     return Trainer(config, Pipeline(manifest), placement)
 
 
+def train_whole(
+    begin: Callable[..., Trainer], manifest: Manifest, run_dir: pathlib.Path, **changes: object
+) -> tuple[Trainer, pathlib.Path]:
+    """A run that was never stopped, and its directory; `begin` makes the trainer, as `make_trainer`."""
+    trainer = begin(manifest, run_dir, **changes)
+    trainer.run(StopRequest())
+    return trainer, run_dir
+
+
 class StopAfter(StopRequest):
     """Asks to stop once it was asked `calls` times."""
 

@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from tiny import StopAfter, make_trainer, rows
+from tiny import StopAfter, make_trainer, rows, train_whole
 
 from cxr_data.core.errors import UsageError
 from cxr_data.input.pipeline import Pipeline
@@ -42,11 +42,7 @@ begin = functools.partial(make_trainer, recipe=EVERYTHING)
 
 @pytest.fixture(scope="module")
 def whole(manifest, tiny, tmp_path_factory):
-    """A run that was never stopped, and its directory."""
-    directory = tmp_path_factory.mktemp("whole")
-    run = begin(manifest, directory)
-    run.run(StopRequest())
-    return run, directory
+    return train_whole(begin, manifest, tmp_path_factory.mktemp("whole"))
 
 
 def state(run: Trainer) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from shards import random_images, write_shards
-from tiny import StopAfter, make_trainer, results, rows
+from tiny import StopAfter, make_trainer, results, rows, train_whole
 
 from cxr_data.core.errors import CxrError, DataError, UsageError
 from cxr_data.input.options import ReadOptions
@@ -50,11 +50,7 @@ def test_a_run_writes_what_the_design_names(manifest, tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(manifest, tiny, tmp_path_factory):
-    """A run that was never stopped, and its directory."""
-    directory = tmp_path_factory.mktemp("whole")
-    run = begin(manifest, directory)
-    run.run(StopRequest())
-    return run, directory
+    return train_whole(begin, manifest, tmp_path_factory.mktemp("whole"))
 
 
 # A stop is asked for before each of the 5 steps, the 5 batches of BatchNorm's statistics and the 2 of
@@ -68,9 +64,8 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(
 
 def test_two_replicas_resume_bit_for_bit_however_often_they_were_saved(manifest, tmp_path, monkeypatch):
     changes = {"strategy": "mirrored", "recipe": Recipe(ema=0.9)}
-    whole = begin(manifest, tmp_path / "whole", **changes)
-    whole.run(StopRequest())
-    stop_and_resume(manifest, tmp_path, monkeypatch, 9, whole, tmp_path / "whole", **changes)
+    whole = train_whole(begin, manifest, tmp_path / "whole", **changes)
+    stop_and_resume(manifest, tmp_path, monkeypatch, 9, *whole, **changes)
 
 
 def stop_and_resume(manifest, tmp_path, monkeypatch, calls, whole, its_directory, **changes):
