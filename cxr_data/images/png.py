@@ -1,8 +1,9 @@
 """8-bit grayscale PNG, the format of most large X-ray sets, decoded fast and strictly.
 
-Half the time of decoding such a PNG goes into zlib. Here ISA-L inflates it (2.5 times
-as fast), every checksum is compared, and libpng (through OpenCV) only undoes the row
-filters, from a PNG in which the same bytes are stored uncompressed.
+Such a PNG takes its time in two places: inflating, and undoing the row filters. Here ISA-L
+inflates it (2.5 times as fast as zlib) and every checksum is compared; then Rust's png, from
+kornia-rs, undoes the filters (2.5 times as fast as libpng where Paeth's filter prevails, as it
+does in X-rays), from a PNG in which the same bytes are stored uncompressed.
 """
 
 import contextlib
@@ -11,8 +12,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
 import numpy as np
+from kornia_rs.io import decode_image_png_u8
 
 from cxr_data.images.undecodable import Undecodable
 
@@ -39,6 +40,8 @@ def decode_plain_gray(data: bytes, max_pixels: int) -> np.ndarray | None:
     width, height, *kind = _IHDR.unpack_from(data, 16)
     if kind != [8, 0, 0, 0, 0]:
         return None
+    if width * height == 0:
+        raise Undecodable("damaged", f"{width}x{height} pixels")
     if width * height > max_pixels:
         raise Undecodable("too_large", f"{width}x{height} pixels")
     parts = []
@@ -51,10 +54,8 @@ def decode_plain_gray(data: bytes, max_pixels: int) -> np.ndarray | None:
     filters = np.frombuffer(raw, np.uint8)[:: width + 1]
     if filters.max(initial=0) > 4:
         raise Undecodable("damaged", "a row of the PNG has an unknown filter")
-    image: np.ndarray | None = cv2.imdecode(_stored_png(data[:33], raw), cv2.IMREAD_UNCHANGED)
-    if image is None or image.shape != (height, width):
-        raise Undecodable("damaged", "the PNG cannot be decoded")
-    return image
+    image: np.ndarray = decode_image_png_u8(_stored_png(data[:33], raw), (height, width), "mono")
+    return image[..., 0]
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
@@ -84,7 +85,7 @@ def _inflate(compressed: bytes, expected: int) -> bytes:
     return raw
 
 
-def _stored_png(header: bytes, raw: bytes) -> np.ndarray:
+def _stored_png(header: bytes, raw: bytes) -> bytes:
     """Return a PNG with the same header and rows, its deflate stream one of stored blocks."""
     blocks = max(-(-len(raw) // _BLOCK), 1)
     idat = bytearray(4 + 2 + 5 * blocks + len(raw) + 4)
@@ -98,4 +99,4 @@ def _stored_png(header: bytes, raw: bytes) -> np.ndarray:
     struct.pack_into(">I", idat, position, inflater.adler32(raw))
     length, crc = struct.pack(">I", len(idat) - 4), struct.pack(">I", inflater.crc32(idat))
     end = b"\x00\x00\x00\x00IEND\xaeB`\x82"
-    return np.frombuffer(b"".join([header, length, idat, crc, end]), np.uint8)
+    return b"".join([header, length, idat, crc, end])

@@ -13,6 +13,7 @@ import pytest
 from damaged_files import assert_pixels_or_a_reason
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 from sharder_fixtures import encoded, picture
 
@@ -32,6 +33,19 @@ def tiff_of_10_bits():
     entry = data.index(struct.pack("<HHI", 258, 3, 1))  # BitsPerSample
     data[entry + 8 : entry + 10] = struct.pack("<H", 10)
     return bytes(data)
+
+
+def png_of(width, height, raw):
+    """An 8-bit grayscale PNG of the filtered rows `raw`."""
+
+    def chunk(name, content):
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(raw, 9)
+    return png.SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 def reason_of(data, color="gray", max_pixels=MAX):
@@ -74,6 +88,26 @@ def test_fast_png_is_pillows_to_the_bit():
     for height, width in [(1, 1), (3, 70), (300, 400)]:
         pixels = rng.integers(0, 256, (height, width), np.uint8)
         np.testing.assert_array_equal(png.decode_plain_gray(encoded(pixels), MAX), pixels)
+
+
+def without_filters(rows: np.ndarray) -> np.ndarray:
+    """Undo the row filters pixel by pixel, as section 9 of the PNG specification writes them."""
+    height, width = rows.shape[0], rows.shape[1] - 1
+    pixels = np.zeros((height + 1, width + 1), int)
+    for y in range(height):
+        for x in range(width):
+            left, above, corner = pixels[y + 1, x], pixels[y, x + 1], pixels[y, x]
+            paeth = min((left, above, corner), key=lambda value: abs(left + above - corner - value))
+            predicted = (0, left, above, (left + above) // 2, paeth)[rows[y, 0]]
+            pixels[y + 1, x + 1] = (rows[y, x + 1] + predicted) % 256
+    return pixels[1:, 1:].astype(np.uint8)
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(2, 30))), st.data())
+def test_every_row_filter_is_undone(rows, draw):
+    rows[:, 0] = draw.draw(arrays(np.uint8, len(rows), elements=st.integers(0, 4)))
+    data = png_of(rows.shape[1] - 1, len(rows), rows.tobytes())
+    np.testing.assert_array_equal(png.decode_plain_gray(data, MAX), without_filters(rows))
 
 
 def test_colours_are_kept_or_weighted():
@@ -214,24 +248,18 @@ def test_no_text_of_a_library_is_in_a_refusal(kind):
 
 
 def test_too_large_is_decided_by_the_header():
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
-    chunk = b"IHDR" + header
-    data = png.SIGNATURE + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    assert reason_of(data) == "too_large"
+    assert reason_of(png_of(60_000, 60_000, b"")) == "too_large"
     for kind in ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF"):
         assert reason_of(encoded(Image.fromarray(GRAY).convert("RGB"), kind), max_pixels=100) == "too_large"
 
 
-def test_a_png_that_inflates_to_more_than_it_says_is_refused():
-    def chunk(name, content):
-        return (
-            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        )
+@pytest.mark.parametrize(("width", "height"), [(0, 0), (0, 5), (5, 0)])
+def test_a_png_without_pixels_is_refused(width, height):
+    assert reason_of(png_of(width, height, bytes(height))) == "damaged"
 
-    header = struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0)
-    bomb = zlib.compress(bytes(50_000_000), 9)
-    data = png.SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", bomb) + chunk(b"IEND", b"")
-    assert reason_of(data) == "damaged"
+
+def test_a_png_that_inflates_to_more_than_it_says_is_refused():
+    assert reason_of(png_of(4, 4, bytes(50_000_000))) == "damaged"
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
