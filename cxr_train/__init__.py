@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cxr_train.evaluation.evaluator import EvaluationOptions
     from cxr_train.loop.stop import Stopped
     from cxr_train.recipe.recipe import Recipe
-    from cxr_train.run import Run, load_run
     from cxr_train.runs.config import TrainConfig
+    from cxr_train.trained_run import Run, load_run
     from cxr_train.training import train
 
 __all__ = ["EvaluationOptions", "Recipe", "Run", "Stopped", "TrainConfig", "load_run", "train"]
@@ -24,10 +24,10 @@ __all__ = ["EvaluationOptions", "Recipe", "Run", "Stopped", "TrainConfig", "load
 _MODULES = {
     "EvaluationOptions": "cxr_train.evaluation.evaluator",
     "Recipe": "cxr_train.recipe.recipe",
-    "Run": "cxr_train.run",
+    "Run": "cxr_train.trained_run",
     "Stopped": "cxr_train.loop.stop",
     "TrainConfig": "cxr_train.runs.config",
-    "load_run": "cxr_train.run",
+    "load_run": "cxr_train.trained_run",
     "train": "cxr_train.training",
 }
 

@@ -18,8 +18,8 @@ from cxr_train.evaluation.evaluator import EvaluationOptions
 from cxr_train.flags.compiled import with_kept_compilations
 from cxr_train.flags.read_flags import read_options_from_flags
 from cxr_train.flags.run_directory import RunDataOptions, with_local_run
-from cxr_train.run import load_run
 from cxr_train.runs.notice import NOTICE
+from cxr_train.trained_run import load_run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,6 @@ from cxr_train.loop import throughput
 from cxr_train.loop.stop import StopRequest
 from cxr_train.loop.trainer import Trainer
 from cxr_train.reporting.page import write_report
-from cxr_train.run import Run, load_run
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import (
     BEST_NAME,
@@ -39,6 +38,7 @@ from cxr_train.runs.mirror import published
 from cxr_train.runs.notice import NOTICE
 from cxr_train.runs.run_dir import check_resumed, check_shared, keep_run, open_run_dir
 from cxr_train.runs.run_model import load_best_model
+from cxr_train.trained_run import Run, load_run
 
 logger = logging.getLogger(__name__)
 
