@@ -6,11 +6,12 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := build/demo
 
-.PHONY: help install demo lint test test-all clean
+.PHONY: help install demo docs lint test test-all clean
 
 help:
 	@echo "make demo      make a sample, convert it, train an Xception on it and evaluate it"
 	@echo "make install   create $(VENV) with the pinned packages"
+	@echo "make docs      build the site of docs/ into build/site"
 	@echo "make lint      ruff, mypy and the order of imports"
 	@echo "make test      lint and the fast tests"
 	@echo "make test-all  the slow tests too: more than an hour"
@@ -32,6 +33,10 @@ demo: install
 	$(RUN) -m tools.make_tfrecords --source=$(DEMO)/images --output=$(DEMO)/tfrecords --size=96 --splits=folders
 	$(RUN) -m cxr_train.main --backbone=xception --data=$(DEMO)/tfrecords --run_dir=$(DEMO)/run \
 	  --weights=none --epochs=6 --batch_size=8 --learning_rate=5e-4
+
+# Its text on its own future is not ours to fix.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 lint: install
 	$(VENV)/bin/ruff check --config .ci/ruff.toml .

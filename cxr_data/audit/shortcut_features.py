@@ -34,8 +34,8 @@ ADVICE = {
     "bit depth": _SAME_FOR_ALL,
     "JPEG quality": _SAME_FOR_ALL,
     "assumptions": (
-        "some files leave out what others state (BUILD.md says what is assumed then), and their greys differ "
-        f"for it: make_tfrecords --balance=source takes every class from every source; or {_LEAVE_OUT}"
+        "some files leave out what others state (docs/assumed.md says what is assumed then), and their greys "
+        f"differ for it: make_tfrecords --balance=source takes every class from every source; or {_LEAVE_OUT}"
     ),
     "border rows": _CROP,
     "border columns": _CROP,

@@ -1,6 +1,6 @@
 """What was assumed about a file that does not say it, as letters in its `Facts` and words for users.
 
-BUILD.md has a table of what each means.
+docs/assumed.md has a table of what each means.
 """
 
 from collections import Counter

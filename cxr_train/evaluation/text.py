@@ -15,7 +15,7 @@ _ROWS = {
 _WIDTH = 23
 # Below, intervals of a clustered bootstrap cover less than they say (Cameron, Gelbach and Miller, 2008).
 _FEW_PATIENTS = 30
-# Above it, the statistics of random weights have cost validation accuracy, see BUILD.md.
+# Above it, the statistics of random weights have cost validation accuracy, see docs/design.md.
 _MUCH_OF_THE_START = 0.01
 # Of a comparison, in the words for people.
 DIFFERENCES = {

@@ -1,4 +1,4 @@
-"""What programs import: a dataset that is opened, its batches and images, and the README's examples of it."""
+"""What programs import: a dataset, its batches and images, and the documents' examples of it."""
 
 import doctest
 import importlib.util
@@ -15,6 +15,7 @@ from shards import CLASS_NAMES, labels_of, random_images, write_shards
 import cxr_data
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input import order
+from cxr_data.synthetic.sample import SampleConfig, make_sample
 
 
 @pytest.fixture(scope="module", params=[("float32", 3), ("uint8", 1), ("float16", 3)])
@@ -81,17 +82,16 @@ def test_importing_it_costs_no_tensorflow_and_every_name_is_there():
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
 
 
-def _examples():
-    blocks = re.findall(r"```python\n(>>>.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) >= 3
-    return blocks
-
-
-def test_the_examples_of_the_readme_run(tiny):
-    blocks = [block.replace('"mobilenet_v2"', '"tiny"') for block in _examples()]
+@pytest.mark.parametrize(("document", "least"), [("README.md", 1), ("docs/python.md", 4)])
+def test_the_examples_of_the_documents_run(document, least, tiny, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(>>>.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    assert len(blocks) >= least
+    blocks = [block.replace('"mobilenet_v2"', '"tiny"') for block in blocks]
     if importlib.util.find_spec("torch") is None:
         blocks = [block for block in blocks if "import torch" not in block]
-    test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, "README.md", "README.md", 0)
+    make_sample(SampleConfig(output=tmp_path / "xrays", images=18, sizes=(512,)))
+    monkeypatch.chdir(tmp_path)
+    test = doctest.DocTestParser().get_doctest("\n".join(blocks), {}, document, document, 0)
     told: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     runner.run(test, out=told.append)
