@@ -16,6 +16,7 @@ from absl import app, flags
 from cxr_data.commands.messages import shown_messages
 from cxr_data.core.chatter import wait_until_copied
 from cxr_data.core.errors import CxrError, OutOfMemoryError
+from cxr_data.core.releases import check_releases
 
 
 def own_flags() -> dict[str, flags.Flag]:
@@ -113,6 +114,7 @@ def run_with_arguments(
 
 def _exit_with(main: Callable[[], int | None], argv: Sequence[str], info_to: str) -> NoReturn:
     try:
+        check_releases()
         with shown_messages(info_to):
             code = main()
     except OutOfMemoryError as error:
