@@ -137,7 +137,7 @@ class Run:
             batch_size=batch_size or self.config.batch_size,
         )
         if not (own and split == self.config.held_out_validation):
-            self._evaluate_validation(read, evaluate)
+            self._evaluate_validation(read, evaluate, options.probe_images)
         summary: dict[str, Any] = evaluate(
             pipeline=Pipeline(manifest, read), split=split, options=options, output=place
         )
@@ -149,7 +149,9 @@ class Run:
             logger.info("report: %s", published(str(write_report(self.directory))))
         return summary
 
-    def _evaluate_validation(self, read: ReadOptions, evaluate: Callable[..., dict[str, Any]]) -> None:
+    def _evaluate_validation(
+        self, read: ReadOptions, evaluate: Callable[..., dict[str, Any]], probe_images: int
+    ) -> None:
         """See to it that the predictions are there on which temperature and thresholds are chosen."""
         config, split = self.config, self.config.held_out_validation
         if split is None:
@@ -167,7 +169,9 @@ class Run:
             logger.info("no predictions of the %s split, so no temperature: %s", split, error)
             return
         logger.info("evaluating the %s split first, for the temperature", split)
-        options = EvaluationOptions(train_split=config.train_split, validation_split=split)
+        options = EvaluationOptions(
+            train_split=config.train_split, validation_split=split, probe_images=probe_images
+        )
         evaluate(pipeline=Pipeline(manifest, read), split=split, options=options)
 
 

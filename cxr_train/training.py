@@ -21,6 +21,7 @@ from cxr_train.engine.strategy import Placement, choose_placement, make_determin
 from cxr_train.evaluation import text
 from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
 from cxr_train.evaluation.forward_pass import predict_split
+from cxr_train.evaluation.probe import probe_split
 from cxr_train.explanation.explainer import Explainer, ExplainOptions
 from cxr_train.loop import throughput
 from cxr_train.loop.stop import StopRequest
@@ -142,8 +143,19 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
     for split in sorted(held_out, key=lambda split: split != config.validation_split):
         if not placement.cluster.is_chief:
             step = PredictStep(best, placement)
-            predict_split(
+            predicted = predict_split(
                 pipeline, split, step, placement, batch_size=config.batch_size, check_stop=stop.check
+            )
+            probe_split(
+                pipeline,
+                split,
+                step,
+                placement,
+                predicted,
+                images=options.probe_images,
+                seed=options.seed,
+                batch_size=config.batch_size,
+                check_stop=stop.check,
             )
             continue
         summary = evaluate_split(

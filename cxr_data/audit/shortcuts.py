@@ -18,7 +18,7 @@ import numpy as np
 from cxr_data.audit.findings import SHORTCUT, Finding
 from cxr_data.audit.pictures import Pictures
 from cxr_data.audit.shortcut_features import ADVICE, PROBE, Feature, features_of, in_words
-from cxr_data.images.measure import THUMBNAIL
+from cxr_data.images.measure import THUMBNAIL, lung_block
 from cxr_data.sources.splits import place_groups
 from cxr_data.stats.auroc import Ranking
 from cxr_data.stats.bootstrap import PatientBootstrap, percentiles
@@ -32,7 +32,6 @@ FEWEST_PATIENTS = 10
 PERMUTATIONS = 199
 RESAMPLES = 300
 FOLDS = 5
-_FRAME = 4  # thumbnail pixels beside the block over the lungs
 _MOST_CELLS = 16
 _IMAGES_PER_CELL = 20
 _RIDGE = 0.1  # of the number of images
@@ -69,7 +68,8 @@ def frame_of(thumbnails: np.ndarray) -> np.ndarray:
     1.
     """
     mask = np.ones((THUMBNAIL, THUMBNAIL), bool)
-    mask[_FRAME:-_FRAME, _FRAME:-_FRAME] = False
+    block = lung_block(THUMBNAIL)
+    mask[block, block] = False
     pixels = thumbnails[:, mask].astype(np.float32)
     # Each picture's own brightness is out of it: exposure follows the lungs, and is a feature already.
     pixels -= pixels.mean(axis=1, keepdims=True)

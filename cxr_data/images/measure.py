@@ -17,6 +17,8 @@ from cxr_data.images.decode import Facts
 THUMBNAIL = 32
 """Height and width of the thumbnails."""
 
+_FRAME_SHARE = 8  # the frame is an eighth of the height and width on each side
+
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 
 FEATURES_DTYPE = np.dtype(
@@ -72,6 +74,16 @@ def row_of(image: np.ndarray, facts: Facts | None = None) -> np.ndarray:
     row["corners"] = _text_in_corners(gray)
     row["thumbnail"] = _thumbnail(gray)
     return row
+
+
+def lung_block(size: int) -> slice:
+    """Return the rows, and the columns too, of the block over the lungs in a picture of `size` pixels.
+
+    It is the middle three quarters of the height and of the width. What is around it is the frame: at least
+    one pixel wide, so that `size` must be 3 or more.
+    """
+    frame = max(size // _FRAME_SHARE, 1)
+    return slice(frame, size - frame)
 
 
 def modes_of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

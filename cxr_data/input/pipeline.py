@@ -128,19 +128,21 @@ class Pipeline:
         chosen = Epochs(self.positions(split), batch_size, seed, epoch, worker=self._options.worker)
         return _finish(self.reader(split).repeatable_batches(chosen).take(batches), batches)
 
-    def evaluation_dataset(self, split: str, *, batch_size: int) -> tf.data.Dataset:
+    def evaluation_dataset(
+        self, split: str, *, batch_size: int, positions: np.ndarray | None = None
+    ) -> tf.data.Dataset:
         """Return every record of `split` once, in manifest order; the last global batch is padded.
 
         Args:
           batch_size: the global batch.
+          positions: int64 [N], ascending, of the records to read; all of `positions(split)` by default.
 
         Returns:
           This input worker's part of each batch, as many batches for each worker.
         """
-        positions = order.evaluation_batches(
-            self.positions(split), batch_size=batch_size, worker=self._options.worker
-        )
-        return _finish(self.reader(split).evaluation_batches(positions), len(positions))
+        chosen = self.positions(split) if positions is None else positions
+        batches = order.evaluation_batches(chosen, batch_size=batch_size, worker=self._options.worker)
+        return _finish(self.reader(split).evaluation_batches(batches), len(batches))
 
     def images(self, split: str, positions: np.ndarray) -> np.ndarray:
         """Read the images at `positions` (int64 [N], each once): float32 [N, S, S, 3] in [0, 1].

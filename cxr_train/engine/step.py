@@ -296,10 +296,14 @@ class PredictStep:
       model: as for `TrainStep`.
       placement: where and how it computes; where `auto` chose XLA, and that cannot compile the
         network, it logs so and goes on without.
+
+    Attributes:
+      traces: how often the network was traced, see `TrainStep`.
     """
 
     def __init__(self, model: keras.Model, placement: Placement) -> None:
         self._model = model
+        self.traces = 0
         self._place(placement)
 
     def __call__(self, batch: Batch) -> np.ndarray:
@@ -326,6 +330,7 @@ class PredictStep:
         self._placement = placement
 
         def forward(images: tf.Tensor) -> tf.Tensor:
+            self.traces += 1
             if placement.compile:
                 align_names(_PREDICTION_NAMES)
             return self._model(expand_image(images), training=False)

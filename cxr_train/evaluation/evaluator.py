@@ -21,6 +21,7 @@
                       temperature and calibrated also where none is the best (`fit_temperature`)
     thresholds        null, or at_sensitivity, chosen_on (a split), and `thresholds.report_thresholds`
     comparison        null, or see `compare.compare_models`
+    probe             null where it was left out, or what remains without the lungs: see the head of `probe`
 
 With `own_data` and `fitted_on` or `chosen_on` the split itself, these numbers are of the very images
 that temperature or thresholds were chosen on, and flatter.
@@ -47,6 +48,7 @@ from cxr_train.evaluation.class_map import class_map_for, parse_class_map
 from cxr_train.evaluation.compare import compare_models
 from cxr_train.evaluation.forward_pass import name_predictions, predict_split
 from cxr_train.evaluation.predictions import NamedPredictions, write_predictions
+from cxr_train.evaluation.probe import PROBE_IMAGES, measure_probe, probe_split
 from cxr_train.evaluation.stored import other_predictions, stored_predictions
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.saved_run import initial_statistics_share, is_own_data, model_sha256
@@ -71,7 +73,7 @@ class EvaluationOptions:
     resamples: int = setting(
         RESAMPLES, "Resamples of the patient bootstrap; a 95 % interval needs 100.", at_least=100
     )
-    seed: int = setting(0, "Seed of the patient bootstrap.", at_least=0)
+    seed: int = setting(0, "Seed of the patient bootstrap, and of the sample for the probe.", at_least=0)
     train_split: str = "train"
     validation_split: str | None = "validation"
     at_sensitivity: float | None = setting(
@@ -82,6 +84,13 @@ class EvaluationOptions:
         (),
         "Classes of other data as the model's, theirs:ours,...; theirs:- leaves one out.",
         parse=parse_class_map,
+    )
+
+    probe_images: int = setting(
+        PROBE_IMAGES,
+        "Images of the split, at most, on which the model is also run without the lungs, on the lungs alone "
+        "and at one brightness; 0 for none.",
+        at_least=0,
     )
 
     def __post_init__(self) -> None:
@@ -206,10 +215,21 @@ def evaluate_split(
     )
     dropped = mapped.dropped(predicted.labels)
     labels, kept = mapped.labels(predicted.labels)
-    named = name_predictions(predicted, manifest, split, mapped.ours, f"this run ({run_dir})")
-    named = named.keep(kept, labels)
-    if not named.ids:
+    predicted = dataclasses.replace(predicted, labels=labels).rows(kept)
+    if not len(predicted.labels):
         raise DataError(f"--class_map leaves out every image of the {split} split of {manifest.directory}")
+    named = name_predictions(predicted, manifest, split, mapped.ours, f"this run ({run_dir})")
+    probed = probe_split(
+        pipeline,
+        split,
+        predict,
+        placement,
+        predicted,
+        images=options.probe_images,
+        seed=options.seed,
+        batch_size=batch_size,
+        check_stop=check_stop,
+    )
     validation = None
     if own and split == options.validation_split:
         validation = named
@@ -225,6 +245,15 @@ def evaluate_split(
         "initial_statistics_share": initial_statistics_share(run_dir),
         "dropped": dropped,
         **analyse(named, options, validation=validation, other=other),
+        "probe": probed
+        and measure_probe(
+            probed,
+            named.class_names,
+            named.groups,
+            size=manifest.size,
+            resamples=options.resamples,
+            seed=options.seed,
+        ),
     }
     layout = RunLayout(output or run_dir)
     layout.directory.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from cxr_data.input.order import PADDING
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.index import read_split_fields
 from cxr_data.records.manifest import Manifest
+from cxr_train.engine.multi_step import Batch
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import metrics
@@ -31,6 +32,10 @@ class Predictions:
     index: np.ndarray
     labels: np.ndarray
     logits: np.ndarray
+
+    def rows(self, chosen: np.ndarray) -> "Predictions":
+        """Return the predictions of the chosen rows, bool [N] or int64 [n]."""
+        return Predictions(self.index[chosen], self.labels[chosen], self.logits[chosen])
 
     @property
     def log_probabilities(self) -> np.ndarray:
@@ -62,24 +67,54 @@ def predict_split(
     batch_size: int,
     check_stop: Callable[[], None] = lambda: None,
 ) -> Predictions:
-    """Predict every image of `split` exactly once, whatever the batch size, the replicas and the workers.
+    """Predict every image of `split` exactly once, as `columns_of_split`, which says the rest."""
 
-    Every worker predicts its part, and all of them have the whole in the end.
+    def columns(batch: Batch) -> Sequence[np.ndarray]:
+        return predict.gather(batch["label"]), predict(batch)
+
+    index, labels, logits = columns_of_split(
+        pipeline, split, predict, placement, columns, batch_size=batch_size, check_stop=check_stop
+    )
+    return Predictions(index, labels.astype(np.int64), logits)
+
+
+def columns_of_split(
+    pipeline: Pipeline,
+    split: str,
+    predict: PredictStep,
+    placement: Placement,
+    columns: Callable[[Batch], Sequence[np.ndarray]],
+    *,
+    batch_size: int,
+    positions: np.ndarray | None = None,
+    title: str = "evaluate",
+    check_stop: Callable[[], None] = lambda: None,
+) -> list[np.ndarray]:
+    """Compute columns of every image exactly once, whatever the batch size, the replicas and the workers.
+
+    Every worker computes its part, and all of them have the whole in the end.
 
     Args:
-      batch_size: global batch; rounded up to a multiple of the replicas.
-      check_stop: called before every batch; what it raises ends the prediction.
+      predict: gathers the images' numbers.
+      columns: of a distributed batch, some arrays with a row for each image [B, ...], in its order.
+      batch_size: global batch; at most the whole split, rounded up to a multiple of the replicas.
+      positions: see `Pipeline.evaluation_dataset`.
+      title: of the progress bar.
+      check_stop: called before every batch; what it raises ends the computation.
+
+    Returns:
+      The images' numbers within their split, int64 [N], ascending, then the columns [N, ...].
 
     Raises:
       DataError: the split is not there, or a record is damaged.
     """
     replicas = placement.replicas
     batch_size = -(-min(batch_size, len(pipeline.positions(split))) // replicas) * replicas
-    dataset = pipeline.evaluation_dataset(split, batch_size=batch_size)
+    dataset = pipeline.evaluation_dataset(split, batch_size=batch_size, positions=positions)
     batches = tqdm(
         placement.distribute(dataset),
         total=len(dataset),
-        desc=f"evaluate {split}",
+        desc=f"{title} {split}",
         unit="batch",
         leave=False,
         disable=not placement.cluster.is_chief,
@@ -88,11 +123,10 @@ def predict_split(
     with clear_data_errors(pipeline.manifest):
         for batch in batches:
             check_stop()
-            parts.append((predict.gather(batch["index"]), predict.gather(batch["label"]), predict(batch)))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    index, labels, logits = (np.concatenate(placement.gather(column)) for column in columns)
-    order = np.argsort(index)[np.count_nonzero(index == PADDING) :]
-    return Predictions(index[order], labels[order].astype(np.int64), logits[order])
+            parts.append((predict.gather(batch["index"]), *columns(batch)))
+    whole = [np.concatenate(placement.gather(np.concatenate(column))) for column in zip(*parts, strict=True)]
+    order = np.argsort(whole[0])[np.count_nonzero(whole[0] == PADDING) :]
+    return [column[order] for column in whole]
 
 
 def name_predictions(

@@ -63,7 +63,7 @@ def resample_metrics(bootstrap: PatientBootstrap, labels: Counts, probabilities:
     classes = probabilities.shape[1]
     identity = np.eye(classes, dtype=bool)
     counts = resample_one_vs_rest(bootstrap, identity[labels], identity[probabilities.argmax(axis=1)])
-    auroc, auprc = _resample_areas(bootstrap, labels, probabilities)
+    auroc, auprc = resample_areas(bootstrap, labels, probabilities)
     images = counts.true_positives + counts.false_positives + counts.false_negatives + counts.true_negatives
     return Replicates(
         accuracy=ratio(counts.true_positives.sum(axis=1), images[:, 0]),
@@ -79,7 +79,7 @@ def resample_one_vs_rest(
     return OneVsRest(*np.split(sums, 4, axis=1))
 
 
-def _resample_areas(
+def resample_areas(
     bootstrap: PatientBootstrap, labels: Counts, probabilities: Floats
 ) -> tuple[Floats, Floats]:
     """Return the resampled AUROC and AUPRC of each class, [R, C] each, as `metrics.auroc` and `auprc`."""

@@ -42,17 +42,6 @@ class NamedPredictions:
         """How many images have no known patient, and count as a patient of their own."""
         return sum(not is_known_patient(*pair) for pair in zip(self.ids, self.groups, strict=True))
 
-    def keep(self, kept: np.ndarray, labels: np.ndarray) -> "NamedPredictions":
-        """Return the images where `kept` (bool [N]), with other `labels` (int64 [N])."""
-        rows = np.flatnonzero(kept)
-        return dataclasses.replace(
-            self,
-            ids=tuple(self.ids[row] for row in rows),
-            groups=tuple(self.groups[row] for row in rows),
-            labels=labels[rows],
-            probabilities=self.probabilities[rows],
-        )
-
 
 def write_predictions(path: pathlib.Path, predictions: NamedPredictions) -> None:
     """Write one line an image: id, group, label, predicted class and a probability a class.

@@ -28,6 +28,19 @@ DIFFERENCES = {
     "macro auprc": "mean AUPRC",
 }
 
+# Of the probe, in the words for people, with what a column needs.
+PROBE_WAYS = {
+    "whole": "whole",
+    "frame_alone": "frame alone",
+    "lungs_alone": "lungs alone",
+    "one_mean": "one mean",
+}
+HOW_TO_READ_THE_PROBE = (
+    "an AUROC that stays high without the lungs (frame alone) comes from something else than the lungs",
+    "a low AUROC proves nothing: the model was not trained on pictures with a grey part",
+)
+_PROBE_WIDTH = 21
+
 
 def evaluation_table(summary: dict[str, Any]) -> str:
     """Render `metrics_{split}.json`: a column a class with 95 % intervals, and what else there is to say."""
@@ -53,13 +66,14 @@ def evaluation_table(summary: dict[str, Any]) -> str:
         f"{intervals['patients']:,} patients]"
     )
     more = [*_notes(summary), _calibration(summary), *_thresholds(summary), *comparison(summary)]
+    more += probe(summary)
     return "\n".join([*lines, *more])
 
 
-def _cell(value: float | None, interval: list[float] | None) -> str:
+def _cell(value: float | None, interval: list[float] | None, digits: int = 4) -> str:
     if value is None:
         return "undefined"
-    return f"{value:.4f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    return f"{value:.{digits}f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
 def _notes(summary: dict[str, Any]) -> list[str]:
@@ -192,3 +206,27 @@ def comparison(summary: dict[str, Any]) -> list[str]:
             reach = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else ""
             lines.append(f"  {DIFFERENCES[metric]} {difference['value']:+.4f}{reach}")
     return lines
+
+
+def probe(summary: dict[str, Any]) -> list[str]:
+    """Return what the model makes of pictures without the lungs, as a table; empty where it was not asked."""
+    found = summary.get("probe")
+    if not found:
+        return []
+    columns = "".join(f"{name:>{_PROBE_WIDTH}}" for name in PROBE_WAYS.values())
+    lines = [f"{probe_title(found)}:", f"{'':15}{columns}"]
+    for name, row in found["per_class"].items():
+        cells = (_cell(row[way]["auroc"], row[way]["interval"], digits=3) for way in PROBE_WAYS)
+        # A long name has a line of its own, so that no line is wider than a terminal.
+        lines += [name] if len(name) > 14 else []
+        lines.append(f"{name if len(name) <= 14 else '':15}" + "".join(f"{c:>{_PROBE_WIDTH}}" for c in cells))
+        lines += [f"  {name}: {row['undefined']}"] if row["undefined"] else []
+    return [*lines, *HOW_TO_READ_THE_PROBE]
+
+
+def probe_title(found: dict[str, Any]) -> str:
+    """Return what the numbers of a probe are of."""
+    return (
+        f"AUROC (95 % interval) without the lungs, and at one brightness: {found['images']:,} of "
+        f"{found['of']:,} images"
+    )

@@ -44,7 +44,7 @@ def evaluate(run_dir, manifest, model, split, **options):
         model,
         choose_placement("one", "float32", "off"),
         batch_size=4,
-        options=EvaluationOptions(resamples=100, **options),
+        options=EvaluationOptions(resamples=100, probe_images=0, **options),
     )
 
 
