@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from absl import app, flags
 
+from cxr_data.commands.loading import said_before_loading
 from cxr_data.commands.messages import shown_messages
 from cxr_data.core.chatter import wait_until_copied
 from cxr_data.core.errors import CxrError, OutOfMemoryError
@@ -115,7 +116,7 @@ def run_with_arguments(
 def _exit_with(main: Callable[[], int | None], argv: Sequence[str], info_to: str) -> NoReturn:
     try:
         check_releases()
-        with shown_messages(info_to):
+        with shown_messages(info_to), said_before_loading():
             code = main()
     except OutOfMemoryError as error:
         _say_failure(argv, error)

@@ -59,4 +59,4 @@ def _say(line: str) -> None:
 def console_main() -> None:
     """Entry point of the command."""
     define_flags(ServiceOptions)
-    command.run(main)
+    command.run(main, info_to="stderr")  # on stdout are its addresses

@@ -48,6 +48,18 @@ class Ranking:
         average_precision = np.einsum("bu,bu->b", np.asfortranarray(precision), np.asfortranarray(hits))
         return ratio(concordant, both), ratio(average_precision, found[:, -1] * (both > 0))
 
+    def curve(self) -> tuple[Floats, Floats]:
+        """Return the ROC curve's corners: 1 - specificity and sensitivity [K] each, from 0 to 1.
+
+        Points on a straight line between two others are left out. There must be positives and negatives.
+        """
+        counts = self._counted(np.ones((1, len(self.images)), np.int64))
+        right, wrong = (np.concatenate([[0.0], np.cumsum(count)]) for count in counts)
+        before, after = np.diff(np.stack([right, wrong])[:, :-1]), np.diff(np.stack([right, wrong])[:, 1:])
+        turns = before[0] * after[1] != before[1] * after[0]
+        corners = np.concatenate([[True], turns, [True]])
+        return wrong[corners] / wrong[-1], right[corners] / right[-1]
+
     def _counted(self, weights: npt.NDArray[np.number]) -> tuple[Floats, Floats]:
         """Return how many positives and how many negatives have each distinct score: [B, U] each."""
         of_positives = np.add.reduceat(weights * self.positive, self.starts, axis=1, dtype=np.float64)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.optimize
 
 from cxr_train.evaluation.metrics import Counts, Floats
 
@@ -90,6 +89,8 @@ def fit_temperature(labels: Counts, probabilities: Floats) -> float | None:
       T, above 1 for a model that is too sure of itself. None where the best lies at an end of
       what is searched: every image is right, or the probabilities say nothing.
     """
+    import scipy.optimize
+
     logits = _log(probabilities)
     of_label = logits[np.arange(len(labels)), labels]
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.special
 
 from cxr_data.stats.auroc import Ranking
 from cxr_data.stats.bootstrap import CONFIDENCE, PatientBootstrap, percentiles
@@ -127,6 +126,8 @@ def percentile_interval(
     if np.isnan(value):
         return None
     if trials and value in (0.0, 1.0):
+        import scipy.special
+
         notes.exact.append(name)
         # Of so many trials, all right or all wrong. SciPy's binomtest(...).proportion_ci has fewer digits.
         reach = scipy.special.betaincinv(trials, 1, (1 - confidence) / 2)

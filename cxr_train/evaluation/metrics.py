@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import sklearn.metrics
 
 from cxr_data.core.errors import CxrError
 from cxr_data.stats.undefined import json_number, ratio
@@ -180,7 +179,7 @@ def auroc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
     Raises:
       ValueError, CxrError: as `summarize`.
     """
-    return _per_class(sklearn.metrics.roc_auc_score, labels, probabilities)
+    return _per_class("roc_auc_score", labels, probabilities)
 
 
 def auprc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
@@ -200,7 +199,7 @@ def auprc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
     Raises:
       ValueError, CxrError: as `summarize`.
     """
-    return _per_class(sklearn.metrics.average_precision_score, labels, probabilities)
+    return _per_class("average_precision_score", labels, probabilities)
 
 
 def all_metrics(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[str, Floats]:
@@ -295,15 +294,17 @@ def _labels_and_scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> t
     return true, scores
 
 
-def _per_class(metric: Any, labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
-    """Apply a binary scikit-learn ranking metric to every class against the rest."""
+def _per_class(metric: str, labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
+    """Apply a binary ranking metric of `sklearn.metrics` to every class against the rest."""
+    import sklearn.metrics  # here: it takes a second, and most of this module does without it
+
     true, scores = _labels_and_scores(labels, probabilities)
     result = np.full(scores.shape[1], np.nan)
     for index in range(scores.shape[1]):
         positive = true == index
         # A ranking needs both sides; scikit-learn warns and answers NaN, 0 or 1 by metric.
         if positive.any() and not positive.all():
-            result[index] = metric(positive, scores[:, index])
+            result[index] = getattr(sklearn.metrics, metric)(positive, scores[:, index])
     return result
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
@@ -20,6 +19,8 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     """
     if only_first == only_second:  # both 0, too
         return 1.0
+    import scipy.stats
+
     fewer, discordant = min(only_first, only_second), only_first + only_second
     return float(scipy.stats.binomtest(fewer, discordant, 0.5).pvalue)
 

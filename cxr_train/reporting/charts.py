@@ -7,12 +7,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import sklearn.metrics
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cxr_data.core.figures import figure_bytes, plain
+from cxr_data.stats.auroc import Ranking
 from cxr_train.evaluation.calibration import BINS, measure_calibration
 
 # Okabe and Ito's colours, told apart by the colour-blind too; the dashes do it in print.
@@ -140,8 +140,10 @@ def roc(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> 
             positive = labels == index
             if positive.all() or not positive.any():
                 continue
-            wrong, right, _ = sklearn.metrics.roc_curve(positive, probabilities[:, index])
-            areas.append(f"{name} {sklearn.metrics.auc(wrong, right):.3f}")
+            ranking = Ranking.of(positive, probabilities[:, index])
+            wrong, right = ranking.curve()
+            auroc, _ = ranking.areas(np.ones((1, len(labels))))
+            areas.append(f"{name} {auroc[0]:.3f}")
             axis.plot(wrong, right, label=_legend(areas[-1]), **_line(index))
         if not areas:
             return None
