@@ -63,7 +63,7 @@ class GridOptions:
 
     grid: str = setting(
         STUDY,
-        "Grid: study, the study's 16 runs, or a JSON file {NAME: {FLAG: VALUE}}.",
+        "Runs of the grid: study for the study's 16, or a JSON file {NAME: {FLAG: VALUE}}.",
         path=True,
         local=True,
     )
@@ -74,21 +74,21 @@ class GridOptions:
     )
     seeds: tuple[int, ...] = setting(
         (),
-        "Seeds with each of which every configuration is run, as 0,1,2; --seed by default.",
+        "Seeds, such as 0,1,2: every configuration runs once with each; --seed by default.",
         parse=functools.partial(parse_numbers, "seeds"),
     )
     baseline: str | None = setting(
         None, "Name of the configuration that others are compared with; the grid's first by default."
     )
     split: str | None = setting(
-        None, "Split whose images the table is about; test by default, or validation."
+        None, "Split that the table is computed on; by default test, or validation where there is no test."
     )
     resamples: int = setting(
         bootstrap.RESAMPLES, "Resamples of the paired bootstrap; a 95 % interval needs 100.", at_least=100
     )
-    dry_run: bool = setting(False, "Whether to only say what there is to run and what it costs, and end.")
+    dry_run: bool = setting(False, "Whether to say what would run and what it costs, and run nothing.")
     tflops: float | None = setting(
-        None, "Speed of the accelerator, in 1e12 operations a second; what finished runs measured by default."
+        None, "Speed of the accelerator in TFLOP/s; by default what finished runs measured."
     )
 
 

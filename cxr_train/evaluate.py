@@ -29,12 +29,12 @@ class TargetOptions(RunDataOptions):
     split: str = setting("validation", "Split to evaluate.")
     output: str | None = setting(
         None,
-        "Folder to write to; --run_dir by default, and one below it for other data.",
+        "Folder for the results; --run_dir by default, and a folder in it for other data.",
         path=True,
         local=True,
     )
     compare: str | None = setting(
-        None, "Directory of another run, evaluated on the same images.", path=True, local=True
+        None, "Run directory to compare with; it must be evaluated on the same images.", path=True, local=True
     )
     batch_size: int | None = setting(None, "Images in a step; the run's own by default.", at_least=1)
     xla: str = setting("auto", "Whether XLA compiles the prediction.", choices=XLA)

@@ -83,7 +83,7 @@ class StartOptions:
         "not fit or much memory is free; auto: on a GPU.",
         choices=("auto", "on", "off"),
     )
-    plan: bool = setting(False, "Whether to print which batches fit --memory_gb, and end.")
+    plan: bool = setting(False, "Whether to print the batches that fit --memory_gb, and train nothing.")
     memory_gb: float | None = setting(
         None,
         "Memory of a device in GB, for --plan and --batch_size=auto, and what the run may take of each GPU; "
@@ -91,22 +91,24 @@ class StartOptions:
     )
     weights: str = setting(
         "auto",
-        "Weights that the backbone begins with: imagenet, none, or a file of them without top; auto: "
-        "imagenet, but none on the embedded sample.",
+        "Weights that the backbone starts from: imagenet, none, or a file of weights without top; "
+        "auto: imagenet, but none on the embedded sample.",
         path=True,
         local=True,
     )
     image_size: int | None = setting(
         None,
-        "Height and width of the images, in pixels, which the shards must have; theirs by default. The "
+        "Height and width in pixels that the images of the shards must have; any by default. The "
         "embedded sample is made in this size.",
     )
     logical_devices: int = setting(
-        1, "Devices into which the CPU is split, to try --strategy=mirrored without GPUs.", at_least=1
+        1, "Number of devices to split the CPU into, to try --strategy=mirrored without GPUs.", at_least=1
     )
     explain: bool = setting(False, "Whether to explain the best model for the report, which takes minutes.")
     emulate_step_ms: float | None = setting(
-        None, "Milliseconds of a step of an emulated accelerator: nothing is trained, its use is reported."
+        None,
+        "Step time of an emulated accelerator in milliseconds: nothing is trained, the "
+        "accelerator's use is reported.",
     )
     emulate_images_per_second: float | None = setting(
         None, "Rate of an emulated accelerator, in place of --emulate_step_ms."

@@ -51,10 +51,11 @@ class PredictOptions(RunOptions):
         None, "Folder for a picture of each image with its probabilities.", path=True, local=True
     )
     submission: str | None = setting(
-        None, "File for the predictions as the Chest XR COVID-19 challenge takes them.", path=True
+        None, "File for the predictions in the format of the Chest XR COVID-19 challenge.", path=True
     )
     calibrated: bool = setting(
-        False, "Whether probabilities are at the temperature fitted on the run's validation split."
+        False,
+        "Whether to divide the logits by the temperature that was fitted on the run's validation split.",
     )
     overwrite: bool = setting(False, "Whether to replace files that are there.")
     batch_size: int = setting(16, "Images in a step.", at_least=1)

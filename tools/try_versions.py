@@ -46,7 +46,7 @@ class TrialOptions:
 
     python: str = setting(sys.executable, "Interpreter that makes the environment.")
     environment: str = setting(
-        "build/try_versions", "Folder of the environment, made anew each time.", path=True
+        "build/try_versions", "Folder of the environment; it is made again each time.", path=True
     )
     tests: tuple[str, ...] = setting(TESTS, "Files and folders of tests that are run.")
 

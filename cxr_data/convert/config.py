@@ -46,7 +46,7 @@ class SharderConfig:
     channels: int = setting(3, "Channels of the stored images: 3 (gray is repeated) or 1.", choices=(3, 1))
     color: str = setting(
         "gray",
-        "What becomes of colour images: made gray, as in the study, or their colours kept.",
+        "Colour of the stored images: gray, as in the study, or keep for the colours of the file.",
         choices=COLORS,
     )
     splits: str = setting(
@@ -66,7 +66,7 @@ class SharderConfig:
     shard_mb: float = setting(100, "Largest size of a shard, in millions of bytes.")
     workers: int = setting(-1, "Worker processes; -1: one a core; 0: all work in this process.", at_least=-1)
     seed: int = setting(0, "Seed of the splits and of the order of the images.")
-    duplicates: str = setting("exclude", "What to do with files of the same bytes.", choices=POLICIES)
+    duplicates: str = setting("exclude", "Treatment of files with the same bytes.", choices=POLICIES)
     exclude: str = setting(
         "",
         "File that lists images to leave out, a line each: the id or the path, and after a tab the reason.",
@@ -82,17 +82,18 @@ class SharderConfig:
     )
     follow_links: str = setting(
         "",
-        "Folder: links in the source to files and folders below it are followed; without it, a link to a "
-        "folder stops the run.",
+        "Folder in which the targets of links must lie for the links to be followed; without it, "
+        "a link to a folder stops the run.",
         path=True,
         local=True,
     )
     exclude_findings: str = setting(
-        "", "Audit (an audit.json) whose repeated and leaking images are left out.", path=True
+        "", "Audit file (audit.json) whose repeated and leaking images are left out.", path=True
     )
     balance: str = setting(
         "none",
-        "Whether images are dropped until all classes have as many: overall, or in each source.",
+        "Groups in which images are dropped until all classes have equally many: class for the "
+        "whole set, source for each source.",
         choices=BALANCES,
     )
     crop_border: str = setting(
@@ -113,15 +114,21 @@ class SharderConfig:
         parse=parse_share,
     )
     image_timeout: float = setting(120, "Seconds that an image may take; a slower one is quarantined.")
-    audit: bool = setting(True, "Whether to look for leakage and shortcuts at the end; writes audit.json.")
-    overwrite: bool = setting(False, "Whether to replace an output of other flags or inputs.")
+    audit: bool = setting(
+        True, "Whether to look for leakage and shortcuts at the end, and to write audit.json."
+    )
+    overwrite: bool = setting(
+        False, "Whether to replace a finished output that was made with other flags or inputs."
+    )
     retry_quarantined: bool = setting(
         False, "Whether to try the quarantined files of a finished output again."
     )
-    log_json: str = setting("", "File for the progress as JSON lines; - is stdout.", path=True, local=True)
+    log_json: str = setting(
+        "", "File for the progress as JSON lines; -: standard output.", path=True, local=True
+    )
     quiet: bool = False
     runner: str = setting(
-        "local", "What does the work: processes of this machine, or Apache Beam.", choices=RUNNERS
+        "local", "Program that does the work: processes on this machine, or Apache Beam.", choices=RUNNERS
     )
     beam_runner: str = setting(
         "DirectRunner", "Name of Beam's runner: DirectRunner, FlinkRunner, SparkRunner, ..."

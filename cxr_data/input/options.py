@@ -26,11 +26,11 @@ class ReadOptions:
 
     reader: str = setting(
         "auto",
-        "How shards are read: indexed, by position, as local shards can be, or as streams; auto: by position "
-        "where that is possible.",
+        "Reader of the shards: indexed reads local shards by position, stream reads any; auto: "
+        "indexed where that is possible.",
         choices=READERS,
     )
-    cache: str = setting("auto", "Where stored images stay after they were first read.", choices=CACHES)
+    cache: str = setting("auto", "Place where images are kept after they were first read.", choices=CACHES)
     cache_dir: str = setting(
         os.path.expanduser("~/.cache/cxr"),
         "Folder in which --cache=disk keeps copies.",
@@ -39,12 +39,13 @@ class ReadOptions:
     )
     verify: str = setting(
         "first",
-        "When an image is checked against its CRC32C; streams are always checked.",
+        "Time at which an image is checked against its CRC32C; streams are always checked.",
         choices=VERIFY,
     )
     on_bad_record: str = setting(
         "fail",
-        "What to do about a damaged record: stop, or check all once at the start and leave the bad ones out.",
+        "Treatment of a damaged record: fail stops the run; skip checks all records once at the "
+        "start and leaves the damaged ones out.",
         choices=ON_BAD_RECORD,
     )
     max_bad_records: int = setting(

@@ -63,8 +63,8 @@ class SampleConfig:
     )
     images: int = setting(
         120,
-        "Labelled images in train and validation, about a fifth in the latter; at least one of each class in "
-        "each, and as many of each class, give or take one.",
+        "Number of labelled images, of which about a fifth go to validation; all classes get "
+        "equally many, give or take one.",
         at_least=_FEWEST_IMAGES,
     )
     seed: int = setting(0, "Seed of all images; the same flags and seed give the same bytes.", at_least=0)

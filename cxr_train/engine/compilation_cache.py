@@ -48,7 +48,7 @@ class CompilationOptions:
 
     compilation_cache: str = setting(
         "~/.cache/cxr/compiled",
-        "Folder in which compiled steps stay for the next start; none if it is empty.",
+        "Folder in which compiled steps are kept for the next start; empty: nothing is kept.",
         path=True,
         local=True,
     )

@@ -77,12 +77,13 @@ class EvaluationOptions:
     train_split: str = "train"
     validation_split: str | None = "validation"
     at_sensitivity: float | None = setting(
-        None, "Sensitivity on validation, as 0.95, for which the threshold of each class is chosen."
+        None, "Sensitivity, such as 0.95, that the threshold of each class must reach on validation."
     )
     compare: pathlib.Path | None = None
     class_map: Mapping[str, str] = setting(
         (),
-        "Classes of other data as the model's, theirs:ours,...; theirs:- leaves one out.",
+        "Names that the model has for the classes of other data, as theirs:ours,...; theirs:- "
+        "leaves a class out.",
         parse=parse_class_map,
     )
 

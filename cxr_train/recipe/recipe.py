@@ -28,7 +28,7 @@ class Recipe:
 
     optimizer: str = setting("adam", "Optimizer; adamw is adam with --weight_decay.", choices=OPTIMIZERS)
     momentum: float | None = setting(None, "Momentum of --optimizer=sgd; 0.9 by default.")
-    schedule: str = setting("constant", "How --learning_rate goes on after its warm-up.", choices=SCHEDULES)
+    schedule: str = setting("constant", "Schedule of the learning rate after its warm-up.", choices=SCHEDULES)
     warmup_epochs: float = setting(
         0.0, "Epochs, or parts of one, in which the learning rate first rises linearly."
     )
@@ -37,13 +37,12 @@ class Recipe:
         "Decoupled weight decay, for adamw and sgd: a step takes rate * weight_decay of each weight, but "
         "nothing of biases and of BatchNorm's parameters.",
     )
-    clip_norm: float | None = setting(
-        None, "Largest global norm of the gradients; any norm is allowed by default."
-    )
+    clip_norm: float | None = setting(None, "Largest global norm of the gradients; no limit by default.")
     gradient_accumulation: int = setting(
         1,
-        "Parts, computed one after the other, into which each replica splits its share of a batch to save "
-        "memory; the step and the order of the data stay the same.",
+        "Number of parts into which each replica splits its share of a batch, to save memory; "
+        "they are computed one after the other, and the step and the order of the data stay the "
+        "same.",
         at_least=1,
     )
     label_smoothing: float = setting(0.0, "Share of the target that is spread over all classes, below 1.")

@@ -75,8 +75,8 @@ class TrainConfig:
     weights: str = "imagenet"
     input_range: str = setting(
         "unit",
-        "Range of the pixels that the backbone is given: unit, [0, 1], as in the study, or the one that its "
-        "pretrained weights know.",
+        "Range of the pixels that the backbone gets: unit is [0, 1], as in the study; native is "
+        "the range that its pretrained weights were trained on.",
         choices=INPUT_RANGES,
     )
     batch_norm_momentum: float | None = setting(
@@ -97,7 +97,7 @@ class TrainConfig:
     xla: str = setting("auto", "Whether XLA compiles the step.", choices=XLA)
     strategy: str = setting(
         "auto",
-        "Where the run computes: on one device, all of this machine, or those of all machines in TF_CONFIG.",
+        "Devices that compute the run: one, all of this machine, or those of all machines in TF_CONFIG.",
         choices=STRATEGIES,
     )
     seed: int = setting(0, "Seed of everything that is drawn at random.", at_least=0, at_most=2**32 - 1)
@@ -109,12 +109,14 @@ class TrainConfig:
         "loss", "Validation metric that picks the best epoch, kept as best.keras.", choices=MONITORS
     )
     early_stopping: int = setting(
-        0, "Epochs in a row without a better one that end the run; 0: it never ends early.", at_least=0
+        0,
+        "Number of epochs in a row without improvement that ends the run; 0: it never ends early.",
+        at_least=0,
     )
     save_minutes: float = setting(10.0, "Minutes between two saved states, at most.", at_least=0)
     deterministic: bool = setting(False, "Whether two runs on the same device end with the same bits.")
     profile_steps: str = setting(
-        "", "Steps of the run, counted from 0, such as 10:20, of which a TensorBoard trace is written."
+        "", "Steps to write a TensorBoard trace of, such as 10:20; steps are counted from 0."
     )
 
     def __post_init__(self) -> None:

@@ -28,10 +28,12 @@ CLASSES = ("covid", "normal", "pneumonia")
 def define_flags() -> None:
     """Define the flags of this benchmark."""
     flags.DEFINE_list("images", [str(n) for n in SIZES], "Numbers of thumbnails.")
-    flags.DEFINE_integer("seed", 0, "Of the thumbnails.")
-    flags.DEFINE_bool("power", False, "Instead of the time: how often planted shortcuts are named.")
-    flags.DEFINE_integer("seeds", 20, "With --power: datasets of each shortcut and strength.")
-    flags.DEFINE_integer("clean_seeds", 40, "With --power: datasets without a shortcut.")
+    flags.DEFINE_integer("seed", 0, "Seed of the thumbnails.")
+    flags.DEFINE_bool(
+        "power", False, "Whether to measure how often planted shortcuts are named, instead of the time."
+    )
+    flags.DEFINE_integer("seeds", 20, "Number of datasets of each shortcut and strength, for --power.")
+    flags.DEFINE_integer("clean_seeds", 40, "Number of datasets without a shortcut, for --power.")
 
 
 def synthetic(images: int, seed: int) -> Pictures:

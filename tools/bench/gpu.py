@@ -91,7 +91,12 @@ def define_flags() -> None:
     """Define the flags of this benchmark."""
     flags.DEFINE_list("backbones", list(BACKBONES), f"Of {', '.join(BACKBONES)}.")
     flags.DEFINE_float("memory_gb", 12.0, "GB that each process may use of the GPU.", lower_bound=0.01)
-    flags.DEFINE_float("seconds", 840.0, "Time limit; what is not measured by then is said.", lower_bound=1)
+    flags.DEFINE_float(
+        "seconds",
+        840.0,
+        "Time limit in seconds; the output says what was not measured by then.",
+        lower_bound=1,
+    )
     flags.DEFINE_float("turn_seconds", 8.0, "Timed seconds of a backbone's turn.", lower_bound=0.1)
     flags.DEFINE_integer(
         "at_once",

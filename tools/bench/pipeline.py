@@ -99,7 +99,11 @@ def define_flags() -> None:
     flags.DEFINE_integer("rounds", 5, "Rounds; the median counts.", lower_bound=1)
     flags.DEFINE_float("seconds", 3.0, "Seconds that each way runs in a round.")
     flags.DEFINE_float("emulate_seconds", 15.0, "Seconds for each emulated accelerator.")
-    define_path_flag("only", "", "Measures the peak memory of reading this directory once; used by itself.")
+    define_path_flag(
+        "only",
+        "",
+        "Directory to read once, to measure the peak memory of that; the benchmark itself uses it.",
+    )
 
 
 # -- the shards --------------------------------------------------------------------------------

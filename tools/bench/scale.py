@@ -80,8 +80,10 @@ def define_flags() -> None:
     flags.DEFINE_float("core_hour", 0.05, "Price of a core for an hour, in any currency.")
     flags.DEFINE_float("network_mb", 150, "MB a second that one worker can read and write remotely.")
     flags.DEFINE_float("storage_mb", 20_000, "MB a second that the storage gives to all workers together.")
-    flags.DEFINE_float("start_seconds", 60, "From the command to the first image on a cluster.")
-    flags.DEFINE_integer("images_per_worker", 100_000, "Of the weak-scaling model.")
+    flags.DEFINE_float("start_seconds", 60, "Seconds from the command to the first image on a cluster.")
+    flags.DEFINE_integer(
+        "images_per_worker", 100_000, "Images that each worker converts in the weak-scaling model."
+    )
 
 
 def measure(source: Path, workers: int, output: Path) -> tuple[float, float, float]:

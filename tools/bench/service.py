@@ -40,8 +40,8 @@ class Row:
 def define_flags() -> None:
     """Define the flags of this benchmark."""
     define_path_flag("data", None, "Folder of shards with at least a thousand training images.")
-    flags.DEFINE_float("images_per_second", 2000, "Of the emulated accelerator.")
-    flags.DEFINE_integer("epochs", 3, "Passes of each way.")
+    flags.DEFINE_float("images_per_second", 2000, "Rate of the emulated accelerator, in images a second.")
+    flags.DEFINE_integer("epochs", 3, "Passes over the data of each way.")
 
 
 @contextmanager
