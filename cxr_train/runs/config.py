@@ -75,7 +75,7 @@ class TrainConfig:
     weights: str = "imagenet"
     input_range: str = setting(
         "unit",
-        "Range of the pixels that the backbone gets: unit is [0, 1], as in the study; native is "
+        "Range of the pixels that the backbone gets: unit is [0, 1], as in the study; imagenet is "
         "the range that its pretrained weights were trained on.",
         choices=INPUT_RANGES,
     )

@@ -72,7 +72,7 @@ MODULE = "import sys; sys.argv[0] = 'installed'; from {0} import console_main; c
 @pytest.mark.parametrize(
     ("started", "arguments", "parts"),
     [
-        (["-m", "tools.make_sample"], [], ["--images: Labelled images", "(default: '120')"]),
+        (["-m", "tools.make_sample"], [], ["--images: Number of labelled images", "(default: '120')"]),
         (
             ["-c", MODULE.format("tools.data_service")],
             [],
