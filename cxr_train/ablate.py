@@ -38,8 +38,9 @@ from cxr_train.ablation.grid import (
     study_grid,
     varied_flags,
 )
-from cxr_train.ablation.runner import GridRun, Runner, locked, refuse_same_runs
+from cxr_train.ablation.runner import GridRun, Runner, refuse_same_runs
 from cxr_train.flags.own_flags import flags_text, own_flags
+from cxr_train.runs.child_commands import locked
 from cxr_train.runs.layout import GridLayout
 from cxr_train.runs.notice import NOTICE
 
@@ -206,7 +207,7 @@ def main() -> int:
     directory = pathlib.Path(values.run_dir)
     directory.mkdir(parents=True, exist_ok=True)
     layout = GridLayout(directory)
-    with locked(directory) as lock:
+    with locked(layout.lock) as lock:
         not_given = {name for name, flag in own_flags().items() if not flag.present}
         text = flags_text(leave_out=not_given, resolved={"run_dir": str(directory)})
         storage.replace(layout.flags, text.encode())

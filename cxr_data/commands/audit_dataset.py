@@ -68,3 +68,7 @@ def console_main() -> None:
     """Entry point of the command."""
     define_flags(audit.AuditConfig, FindingsOptions)
     command.run(main)
+
+
+if __name__ == "__main__":
+    console_main()

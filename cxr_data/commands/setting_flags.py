@@ -18,12 +18,15 @@ from cxr_data.core.settings import Setting, check_local, settings_of
 Config = TypeVar("Config")
 
 
-def define_flags(*configs: type, leave_out: Collection[str] = ()) -> None:
+def define_flags(
+    *configs: type, leave_out: Collection[str] = (), flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
     """Define a flag for each setting of some dataclasses.
 
     Args:
       *configs: the dataclasses.
       leave_out: names of fields for which this command has no flag.
+      flag_values: where they are defined; those of the command line by default.
 
     Raises:
       DuplicateFlagError: a flag of that name is there already.
@@ -32,14 +35,15 @@ def define_flags(*configs: type, leave_out: Collection[str] = ()) -> None:
         hints = typing.get_type_hints(config)
         for field, setting in settings_of(config):
             if field.name not in leave_out:
-                _define(setting.flag or field.name, _kind(hints[field.name], setting), setting)
+                _define(setting.flag or field.name, _kind(hints[field.name], setting), setting, flag_values)
 
 
-def from_flags(config: type[Config], **given: Any) -> Config:
+def from_flags(config: type[Config], *, flag_values: flags.FlagValues = flags.FLAGS, **given: Any) -> Config:
     """Make a dataclass from the parsed flags.
 
     Args:
       config: the dataclass.
+      flag_values: the flags; those of the command line by default.
       **given: the fields that are not to be read from a flag.
 
     Raises:
@@ -50,7 +54,7 @@ def from_flags(config: type[Config], **given: Any) -> Config:
         if field.name in given:
             continue
         name = setting.flag or field.name
-        value = flags.FLAGS[name].value
+        value = flag_values[name].value
         if setting.local:
             for path in value if isinstance(value, list) else [value or ""]:
                 check_local(name, path)
@@ -93,12 +97,14 @@ class _PathListParser(flags.ListParser):
         return [_PathParser().parse(path) for path in super().parse(argument)]
 
 
-def define_path_flag(name: str, default: str | None, help: str) -> None:
+def define_path_flag(
+    name: str, default: str | None, help: str, flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
     """Define a flag that is the path of a file or folder, where no setting declares it."""
-    flags.DEFINE(_PathParser(), name, default, help, serializer=flags.ArgumentSerializer())
+    flags.DEFINE(_PathParser(), name, default, help, flag_values, flags.ArgumentSerializer())
 
 
-def _define(name: str, kind: object, setting: Setting) -> None:
+def _define(name: str, kind: object, setting: Setting, flag_values: flags.FlagValues) -> None:
     default = setting.default
     if setting.path and kind is tuple:
         flags.DEFINE(
@@ -106,21 +112,26 @@ def _define(name: str, kind: object, setting: Setting) -> None:
             name,
             list(default or ()),
             setting.help,
-            serializer=flags.CsvListSerializer(","),
+            flag_values,
+            flags.CsvListSerializer(","),
         )
     elif setting.path:
-        define_path_flag(name, default, setting.help)
+        define_path_flag(name, default, setting.help, flag_values)
     elif kind is tuple:
-        flags.DEFINE_list(name, list(default or ()), setting.help)
+        flags.DEFINE_list(name, list(default or ()), setting.help, flag_values=flag_values)
     elif kind is str and setting.choices:
-        flags.DEFINE_enum(name, default, setting.choices, setting.help)
+        flags.DEFINE_enum(name, default, setting.choices, setting.help, flag_values=flag_values)
     elif kind is str:
-        flags.DEFINE_string(name, default, setting.help)
+        flags.DEFINE_string(name, default, setting.help, flag_values=flag_values)
     elif kind is bool:
-        flags.DEFINE_bool(name, default, setting.help)
+        flags.DEFINE_bool(name, default, setting.help, flag_values=flag_values)
     elif kind is int:
-        flags.DEFINE_integer(name, default, setting.help, setting.at_least, setting.at_most)
+        flags.DEFINE_integer(
+            name, default, setting.help, setting.at_least, setting.at_most, flag_values=flag_values
+        )
     elif kind is float:
-        flags.DEFINE_float(name, default, setting.help, setting.at_least, setting.at_most)
+        flags.DEFINE_float(
+            name, default, setting.help, setting.at_least, setting.at_most, flag_values=flag_values
+        )
     else:
         raise TypeError(f"--{name}: no flag can be made of {kind}")

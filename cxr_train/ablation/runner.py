@@ -5,28 +5,19 @@ is given back.
 """
 
 import collections
-import contextlib
 import dataclasses
-import fcntl
 import logging
-import os
 import pathlib
 import shlex
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType
+from collections.abc import Callable, Mapping, Sequence
 
-from cxr_data.core.chatter import unfiltered
 from cxr_data.core.errors import UsageError
+from cxr_train.runs.child_commands import ChildCommands, exit_reason
 from cxr_train.runs.config import TrainConfig
-from cxr_train.runs.layout import GridLayout, RunLayout
+from cxr_train.runs.layout import RunLayout
 
 logger = logging.getLogger(__name__)
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,71 +102,8 @@ class GridRun:
         return [*line, "--resume"] if self.is_begun else line
 
 
-@contextlib.contextmanager
-def locked(directory: pathlib.Path) -> Iterator[int]:
-    """Wait until no other process works in `directory`, and keep others out.
-
-    A run inherits the lock: where its grid was killed, it holds the lock until it has ended too.
-
-    Yields:
-      The file descriptor to pass on.
-    """
-    descriptor = os.open(GridLayout(directory).lock, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        told = False
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    holder = os.pread(descriptor, 1000, 0).decode()
-                    logger.info("waits for %s, at work in %s", holder or "another process", directory)
-                told = True
-                time.sleep(1)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-class Runner:
-    """Runs one process after the other, and passes SIGTERM and SIGINT on to the one at work.
-
-    Args:
-      lock: what `locked` gave.
-
-    Attributes:
-      stopped: whether such a signal came.
-    """
-
-    def __init__(self, lock: int) -> None:
-        self._lock = lock
-        self._process: subprocess.Popen[bytes] | None = None
-        self.stopped = False
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator["Runner"]:
-        """Listen for signals while the context is open."""
-        handlers = {number: signal.signal(number, self._pass_on) for number in _SIGNALS}
-        try:
-            yield self
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-
-    def run(self, command: list[str]) -> int:
-        """Run a command, which writes where this process does, and return its exit code."""
-        # Inherited signal masks aside, a terminal's Ctrl-C reaches both; the run takes two
-        # signals within a second for one.
-        self._process = subprocess.Popen(command, pass_fds=[self._lock], **unfiltered())
-        holder = f"process {os.getpid()} or its run, process {self._process.pid}"
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, holder.encode(), 0)
-        if self.stopped:
-            self._process.terminate()  # the signal came while it was started
-        code = self._process.wait()
-        self._process = None
-        return code
+class Runner(ChildCommands):
+    """Runs the runs of a grid; see `ChildCommands`."""
 
     def run_all(self, runs: Sequence[GridRun], seconds_to_go: Callable[[], float | None]) -> dict[str, str]:
         """Run what is not finished, until `stopped`.
@@ -205,19 +133,6 @@ class Runner:
                 statuses[run.label] = f"{reason} after {run.epochs_done} epochs"
                 logger.info("%s: %s; goes on with the next", run.label, statuses[run.label])
         return statuses
-
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = True
-        if self._process is not None:
-            self._process.send_signal(number)
-
-
-def exit_reason(code: int) -> str:
-    """Return what an exit code other than 0 says, as of `subprocess.Popen.wait`."""
-    if code >= 0:
-        return f"exit code {code}"
-    name = signal.Signals(-code).name
-    return f"killed by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
 
 
 def refuse_same_runs(runs: Sequence[GridRun]) -> None:

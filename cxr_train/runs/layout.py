@@ -18,6 +18,11 @@ GRID_DIR/
 flags.txt, lock
 ablation.json, ablation.csv, ablation.txt
 NAME-seedN/                               a run directory each
+
+WORKFLOW_DIR/                             what cxr_train.run makes
+plan.json, lock                           what was chosen
+tfrecords/                                the shards
+run/                                      a run directory
 """
 
 import dataclasses
@@ -176,6 +181,33 @@ class GridLayout:
     def table(self, suffix: str) -> pathlib.Path:
         """Return the file of the table as `json`, `csv` or `txt`."""
         return self.directory / f"ablation.{suffix}"
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkflowLayout:
+    """The paths in the directory of a workflow, from a folder of images to a page."""
+
+    directory: pathlib.Path
+
+    @property
+    def plan(self) -> pathlib.Path:
+        """What was chosen at its beginning: a directory that has it is a workflow's."""
+        return self.directory / "plan.json"
+
+    @property
+    def lock(self) -> pathlib.Path:
+        """Held by the process that runs the workflow, and by the step at work."""
+        return self.directory / "lock"
+
+    @property
+    def shards(self) -> pathlib.Path:
+        """The data set."""
+        return self.directory / "tfrecords"
+
+    @property
+    def run(self) -> RunLayout:
+        """The run."""
+        return RunLayout(self.directory / "run")
 
 
 def batch_ids_of(not_finite: pathlib.Path) -> pathlib.Path:

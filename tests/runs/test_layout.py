@@ -6,7 +6,14 @@ import pathlib
 import pytest
 from project import ROOT
 
-from cxr_train.runs.layout import GridLayout, RunLayout, batch_ids_of, checkpoint_numbers, checkpoint_path
+from cxr_train.runs.layout import (
+    GridLayout,
+    RunLayout,
+    WorkflowLayout,
+    batch_ids_of,
+    checkpoint_numbers,
+    checkpoint_path,
+)
 
 AT = pathlib.Path("run")
 # Directories that were written before have these names, and go on.
@@ -31,6 +38,7 @@ PATHS = {
     "sample_tfrecords": RunLayout(AT).sample_shards,
     "lock": GridLayout(AT).lock,
     "ablation.csv": GridLayout(AT).table("csv"),
+    "plan.json": WorkflowLayout(AT).plan,
 }
 
 

@@ -1,4 +1,4 @@
-"""Running a grid's processes: real ones, with real signals."""
+"""Running commands one after the other: real ones, with real signals."""
 
 import os
 import pathlib
@@ -10,13 +10,13 @@ import pytest
 from project import ROOT
 from waiting import SECONDS
 
-from cxr_train.ablation.runner import Runner, exit_reason, locked
+from cxr_train.runs.child_commands import ChildCommands, exit_reason, locked
 
 # Runs a run that ends well on SIGTERM, as `cxr_train.main` does, and then would run another.
 GRID = '''
 import pathlib, sys
 from cxr_data.commands.messages import shown_messages
-from cxr_train.ablation.runner import Runner, locked
+from cxr_train.runs.child_commands import ChildCommands, locked
 
 RUN = """
 import signal, sys, time
@@ -25,9 +25,9 @@ print("at work", flush=True)
 time.sleep(60)
 """
 directory = pathlib.Path(sys.argv[1])
-with shown_messages(), locked(directory) as lock:
+with shown_messages(), locked(directory / "lock") as lock:
     print("locked", flush=True)
-    with Runner(lock).listening() as runner:
+    with ChildCommands(lock).listening() as runner:
         while not runner.stopped:
             print("ended with", runner.run([sys.executable, "-c", RUN]), flush=True)
 '''
@@ -69,5 +69,5 @@ def test_a_run_that_outlives_its_grid_keeps_others_out(tmp_path):
     [("raise SystemExit(3)", "exit code 3"), ("import os; os.kill(os.getpid(), 9)", "killed by SIGKILL")],
 )
 def test_why_a_run_failed(tmp_path, code, reason):
-    with locked(tmp_path) as lock:
-        assert exit_reason(Runner(lock).run([sys.executable, "-c", code])).startswith(reason)
+    with locked(tmp_path / "lock") as lock:
+        assert exit_reason(ChildCommands(lock).run([sys.executable, "-c", code])).startswith(reason)

@@ -1,0 +1,254 @@
+"""From a folder of chest X-rays to a page of results, in one command.
+
+    python -m cxr_train.run xrays/
+    python -m cxr_train.run xrays/ --output=runs/second -- --epochs=20 --exclude_folders=masks
+
+It converts the images to shards, audits them, trains a network, evaluates it, explains it, and says which
+page to open. `xrays/` has a folder per class (`xrays/covid/*`, `xrays/normal/*`), or train/, validation/ and
+test/ above the classes. Nothing is written there.
+
+Each step is one of the other commands, and is printed as it is run, so that it can be pasted, changed and
+run again. What nobody has given follows the number of images and the machine, and is printed with its
+reason. Flags behind `--` go to make_tfrecords or to cxr_train.main, whichever has them.
+
+Stopped at any moment, by kill -9 too, the same command goes on: finished steps are not repeated. SIGTERM
+and Ctrl-C are passed on to the step at work, and its exit code is that of this command.
+"""
+
+import collections
+import dataclasses
+import os
+import pathlib
+import shlex
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from cxr_data.commands import command
+from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.core import storage
+from cxr_data.core.choice import Choice
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.settings import check_folder, check_local, setting
+from cxr_data.sources.discover import Found, discover_images
+from cxr_data.sources.left_out import LeftOut
+from cxr_train.flags.passed_on import PassedOn
+from cxr_train.models.backbones import BACKBONES
+from cxr_train.runs.child_commands import ChildCommands, exit_reason, locked
+from cxr_train.runs.layout import WorkflowLayout
+from cxr_train.workflow import defaults
+from cxr_train.workflow.defaults import Source
+from cxr_train.workflow.machine import find_machine, pretrained_weights
+from cxr_train.workflow.plan import Plan, find_plan
+from cxr_train.workflow.steps import Step, as_flags, steps_of
+
+_WIDTH = 99
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkflowOptions:
+    """What a user may say of the workflow as a whole."""
+
+    output: str | None = setting(
+        None, "Folder for everything that is made; runs/NAME-OF-THE-FOLDER by default.", path=True, local=True
+    )
+    backbone: str = setting(
+        "auto",
+        f"Network without its top: one of {', '.join(BACKBONES)}; auto: by the machine.",
+        choices=("auto", *BACKBONES),
+    )
+    weights: str = setting(
+        "auto",
+        "Weights that the network begins with: imagenet, none, or a file of them without top; auto: imagenet "
+        "where they can be had.",
+        path=True,
+        local=True,
+    )
+    dry_run: bool = setting(False, "Whether to only print the settings and the steps, and end.")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the workflow that the command line names."""
+    return run_workflow(from_flags(WorkflowOptions), arguments)
+
+
+def run_workflow(options: WorkflowOptions, arguments: Sequence[str]) -> int:
+    """Run the steps that are not finished.
+
+    Args:
+      options: of the command.
+      arguments: the folder of images, and the flags that are passed on to the steps.
+
+    Returns:
+      The exit code: that of the step that did not end well, else 0.
+
+    Raises:
+      UsageError, DataError: images, flags and output do not fit together; nothing was begun.
+    """
+    if not arguments or arguments[0].startswith("-"):
+        raise UsageError("name the folder of images, as: cxr-run xrays/ (--help says more)")
+    check_local("source", arguments[0])
+    source, passed_on = os.path.normpath(arguments[0]), PassedOn(arguments[1:])
+    layout = WorkflowLayout(pathlib.Path(options.output or pathlib.Path("runs", _name_of(source))))
+    _check_places(source, layout)
+    found, counts = _find_images(source, layout, passed_on)
+    own = {name: getattr(options, name) for name in ("backbone", "weights")}
+    given = {name: value for name, value in own.items() if value != "auto"}
+    flags = as_flags([Choice(*flag) for flag in (given | passed_on.conversion | passed_on.training).items()])
+    print(_wrapped(f"{source}: {_counts_text(found)}"))
+    plan = find_plan(layout, source, found.discovered, flags)
+    if plan is None:
+        plan = _make_plan(Source(counts, source), found, given, flags, passed_on)
+        for choice in (*plan.conversion, *plan.training):
+            print(_wrapped(str(choice)))
+    else:
+        print(f"goes on in {layout.directory}")
+    steps = steps_of(plan, source, layout)
+    if options.dry_run:
+        print("\n".join(f"\n{_head(steps, step)}\n{step.text()}" for step in steps if not step.is_finished()))
+        return 0
+    layout.directory.mkdir(parents=True, exist_ok=True)
+    with locked(layout.lock) as lock:
+        plan.save(layout.plan)
+        code = _run(steps, ChildCommands(lock))
+    if code is not None:
+        return code
+    print(f"\npage: {layout.run.report}\nopen it in a browser: {layout.run.report.resolve().as_uri()}")
+    return 0
+
+
+def _run(steps: Sequence[Step], commands: ChildCommands) -> int | None:
+    """Run the steps that are not finished. Return the exit code of one that did not end well, else None."""
+    has_run = False
+    with commands.listening():
+        for step in steps:
+            if step.is_finished():
+                print("\n" * has_run + f"{_head(steps, step)}: done, see {step.output}", flush=True)
+                has_run = False
+                continue
+            print(f"\n{_head(steps, step)}\n{step.text()}\n", flush=True)
+            has_run = True
+            code = commands.run(step.command())
+            if step.is_finished() and not code and not commands.stopped:
+                continue
+            again = shlex.join([*_program(), *sys.argv[1:]])
+            how = exit_reason(code) if code and not commands.stopped else "stopped"
+            print(f"\n{step.name}: {how}; go on with: {again}", file=sys.stderr)
+            return code if code >= 0 else 128 - code
+    return None
+
+
+def _head(steps: Sequence[Step], step: Step) -> str:
+    return f"[{steps.index(step) + 1}/{len(steps)}] {step.name}"
+
+
+def _program() -> list[str]:
+    program = os.path.basename(sys.argv[0])
+    return [program] if program.startswith("cxr-") else ["python", "-m", "cxr_train.run"]
+
+
+def _name_of(source: str) -> str:
+    """Return the name of a folder, or of a CSV without its ending."""
+    name = os.path.basename(os.path.abspath(source))
+    return name[: -len(".csv")] if name.lower().endswith(".csv") else name
+
+
+def _check_places(source: str, layout: WorkflowLayout) -> None:
+    check_folder("output", layout.directory)
+    if storage.is_within(str(layout.directory), source):
+        raise UsageError(
+            f"--output={layout.directory} lies in {source}: nothing is written there; name a folder outside"
+        )
+
+
+def _find_images(
+    source: str, layout: WorkflowLayout, passed_on: PassedOn
+) -> tuple[Found, collections.Counter[str]]:
+    """Return the images, and how many there are by split; "" where there are no splits.
+
+    Raises:
+      UsageError, DataError: there are none, or nothing could be learned from them.
+    """
+    config = passed_on.sharder_config(source, str(layout.shards))
+    left_out = LeftOut(config.exclude_folders, config.exclude_files)
+    found = discover_images(source, "source", left_out=left_out, follow_links=config.follow_links)
+    classes = {item.label for item in found.items}
+    if len(classes) == 1:
+        (name,) = classes
+        below = any(item.source for item in found.items)
+        hint = f"; if the classes lie in it, name {os.path.join(source, name)}" if below else ""
+        raise DataError(
+            f"{source} has a single class, {name!r}: two are needed, each a folder of its own{hint}"
+        )
+    counts = collections.Counter(item.split or "" for item in found.items)
+    if found.has_splits and "train" not in counts:
+        raise DataError(
+            f"{source} has images in {', '.join(sorted(counts))}, but none in train: nothing to learn"
+        )
+    return found, counts
+
+
+def _counts_text(found: Found) -> str:
+    classes = collections.Counter(item.label for item in found.items)
+    splits = collections.Counter(item.split for item in found.items if item.split)
+    counted = [", ".join(f"{name} {n:,}" for name, n in sorted(c.items())) for c in (classes, splits) if c]
+    return f"{len(found.items):,} images ({'; '.join(counted)})"
+
+
+def _make_plan(
+    source: Source, found: Found, given: dict[str, str], flags: Sequence[str], passed_on: PassedOn
+) -> Plan:
+    """Return the settings: those that were given, and defaults for the rest. Raises UsageError."""
+    machine = find_machine()
+    print(_wrapped(f"machine: {machine}"), flush=True)
+    weights = given.get("weights", "auto")
+    if weights not in ("auto", "imagenet", "none") and "backbone" not in given:
+        raise UsageError(f"--weights={weights}: say by --backbone of which network they are")
+    if weights not in ("auto", "imagenet", "none") and not os.path.isfile(weights):
+        raise UsageError(f"--weights={weights}: no such file")
+    backbone = (
+        Choice("backbone", given["backbone"]) if "backbone" in given else defaults.choose_backbone(machine)
+    )
+    begun_with = Choice("weights", weights)
+    if weights == "auto":
+        begun_with = defaults.choose_weights(len(found.items), *pretrained_weights(backbone.value))
+    training = [
+        backbone,
+        begun_with,
+        *defaults.training_defaults(
+            source, machine, pretrained=begun_with.value != "none", given=passed_on.training
+        ),
+    ]
+    conversion = defaults.conversion_defaults(source, machine)
+    size = passed_on.training.get("image_size")
+    settings = {"size": size} if size else {}
+    plan = Plan(
+        os.path.abspath(source.place),
+        found.discovered,
+        tuple(flags),
+        source.explained_split,
+        _with_given(conversion, settings | passed_on.conversion),
+        _with_given(training, passed_on.training),
+    )
+    passed_on.check_training({choice.flag: choice.value for choice in plan.training})
+    return plan
+
+
+def _with_given(choices: Sequence[Choice], given: dict[str, str]) -> tuple[Choice, ...]:
+    """Return the settings with what was given in the place of defaults."""
+    kept = [choice for choice in choices if choice.flag not in given]
+    return (*kept, *(Choice(*flag) for flag in given.items()))
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def console_main() -> None:
+    """Run the command."""
+    define_flags(WorkflowOptions)
+    command.run_with_arguments(main)
+
+
+if __name__ == "__main__":
+    console_main()

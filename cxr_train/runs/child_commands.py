@@ -1,0 +1,106 @@
+"""Commands that a command runs in a directory, one process after the other, passing signals on to them."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
+from typing import Self
+
+from cxr_data.core.chatter import unfiltered
+
+logger = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def locked(lock: pathlib.Path) -> Iterator[int]:
+    """Wait until no other process works in the folder of the file `lock`, and keep others out.
+
+    A child inherits the lock: where its parent was killed, it holds the lock until it has ended too.
+
+    Yields:
+      The file descriptor to pass on.
+    """
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        told = False
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    holder = os.pread(descriptor, 1000, 0).decode()
+                    logger.info("waits for %s, at work in %s", holder or "another process", lock.parent)
+                told = True
+                time.sleep(1)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class ChildCommands:
+    """Runs one process after the other, and passes SIGTERM and SIGINT on to the one at work.
+
+    Args:
+      lock: what `locked` gave.
+
+    Attributes:
+      stopped: whether such a signal came.
+    """
+
+    def __init__(self, lock: int) -> None:
+        self._lock = lock
+        self._process: subprocess.Popen[bytes] | None = None
+        self.stopped = False
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Self]:
+        """Listen for signals while the context is open."""
+        handlers = {number: signal.signal(number, self._pass_on) for number in _SIGNALS}
+        try:
+            yield self
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def run(self, command: list[str]) -> int:
+        """Run a command, which writes where this process does, and return its exit code."""
+        self._process = subprocess.Popen(command, pass_fds=[self._lock], **unfiltered())
+        holder = f"process {os.getpid()} or its run, process {self._process.pid}"
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, holder.encode(), 0)
+        if self.stopped:
+            self._process.terminate()  # the signal came while it was started
+        code = self._process.wait()
+        self._process = None
+        return code
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+        if self._process is not None and not (number == signal.SIGINT and _is_in_foreground()):
+            self._process.send_signal(number)
+
+
+def _is_in_foreground() -> bool:
+    """Return whether a terminal's Ctrl-C reaches this process, and with it the child."""
+    try:
+        return os.tcgetpgrp(sys.__stdin__.fileno()) == os.getpgrp() if sys.__stdin__ else False
+    except (OSError, ValueError):
+        return False
+
+
+def exit_reason(code: int) -> str:
+    """Return what an exit code other than 0 says, as of `subprocess.Popen.wait`."""
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    return f"killed by {name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")

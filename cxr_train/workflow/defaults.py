@@ -1,0 +1,128 @@
+"""The settings that nobody has given, by the number of images and the machine, each with its reason."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from cxr_data.core.choice import Choice
+from cxr_train.workflow.machine import Machine
+
+DRAWN_SPLITS = "train:0.7,validation:0.15,test:0.15"
+_DRAWN_SHARE = 0.7
+_KEPT_SPLITS = "train:0.85,validation:0.15"
+_CPU_PIXELS, _GPU_PIXELS = 224, 360
+# Images that are trained on in all epochs together: some ten minutes on two cores, or on a GPU.
+_SEEN_FROZEN, _SEEN_ON_CPU, _SEEN_ON_GPU = 20_000, 10_000, 300_000
+_LEAST_EPOCHS, _MOST_EPOCHS = 5, 50
+_PATIENCE = 8
+_BATCHES, _LEAST_BATCH, _STEPS_OF_AN_EPOCH = (32, 16, 8), 4, 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What is known of the images before they are converted.
+
+    Attributes:
+      images: by split, "" being that of all images where the source has no splits.
+      place: the folder or CSV.
+    """
+
+    images: Mapping[str, int]
+    place: str
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether the source says which split an image belongs to."""
+        return set(self.images) != {""}
+
+    @property
+    def training_images(self) -> int:
+        """About how many images will be trained on."""
+        if not self.has_splits:
+            return round(self.images[""] * _DRAWN_SHARE)
+        return self.images.get("train", 0)
+
+    @property
+    def explained_split(self) -> str:
+        """The split that is evaluated in the end."""
+        return "validation" if self.has_splits and "test" not in self.images else "test"
+
+
+def conversion_defaults(source: Source, machine: Machine) -> list[Choice]:
+    """Return how the images are converted, by the flags of `make_tfrecords`."""
+    size = Choice("size", str(_GPU_PIXELS), "as the study")
+    if not machine.gpus:
+        size = Choice("size", str(_CPU_PIXELS), f"for a CPU: {_GPU_PIXELS} has 2.6 times the pixels")
+    return [
+        size,
+        Choice("dtype", "uint8", "the images have 8 bits"),
+        Choice("channels", "1", "an X-ray is gray; with uint8, a twelfth of the default's bytes"),
+        _splits(source),
+    ]
+
+
+def _splits(source: Source) -> Choice:
+    named = " and ".join(sorted(source.images))
+    if not source.has_splits:
+        return Choice("splits", DRAWN_SPLITS, "by patient, since there are no folders train and test")
+    if "validation" in source.images:
+        return Choice("splits", "folders", f"the source has {named}")
+    return Choice("splits", _KEPT_SPLITS, f"the source has {named}, but no validation")
+
+
+def choose_backbone(machine: Machine) -> Choice:
+    """Return the network."""
+    if machine.gpus:
+        return Choice("backbone", "xception", "one of the study's best, and fast on a GPU")
+    return Choice("backbone", "mobilenet_v2", "the fastest, since there is no GPU")
+
+
+def choose_weights(images: int, at_hand: bool, where: str) -> Choice:
+    """Return the weights that the network begins with.
+
+    Args:
+      images: of the source.
+      at_hand: whether ImageNet's can be had.
+      where: where from, or where they were looked for.
+    """
+    if at_hand:
+        return Choice("weights", "imagenet", where)
+    return Choice("weights", "none", f"ImageNet's are {where}: expect little of {images:,} images")
+
+
+def training_defaults(
+    source: Source, machine: Machine, *, pretrained: bool, given: Mapping[str, str]
+) -> list[Choice]:
+    """Return how the network is trained, by the flags of `cxr_train.main`.
+
+    Args:
+      source, machine: on what.
+      pretrained: whether the network begins with trained weights.
+      given: the flags that the user gave, by name, as text: other defaults follow them.
+    """
+    chosen: list[Choice] = []
+    if pretrained:
+        chosen.append(Choice("input_range", "imagenet", "the pixels that the weights were trained on"))
+    if pretrained and not machine.gpus:
+        chosen.append(Choice("freeze", "backbone", "on a CPU, only the head is trained"))
+    frozen = (given.get("freeze") or ("backbone" if len(chosen) > 1 else "none")) == "backbone"
+    if frozen and "unfreeze_at_epoch" not in given:
+        chosen.append(Choice("learning_rate", "0.001", "a new head alone takes larger steps"))
+    seen = _SEEN_ON_GPU if machine.gpus else _SEEN_FROZEN if frozen else _SEEN_ON_CPU
+    images = max(source.training_images, 1)
+    epochs = min(max(round(seen / images), _LEAST_EPOCHS), _MOST_EPOCHS)
+    why = f"about {epochs * images:,} images in all, of {images:,} to train on"
+    patience = [Choice("early_stopping", str(_PATIENCE), "epochs without a better one end the training")]
+    if "train_split" in given:  # maybe of the validation split too, which says which epoch is better
+        patience = []
+    return [
+        *chosen,
+        Choice("batch_size", str(_batch_size(images)), f"by {images:,} images to train on"),
+        Choice("epochs", str(epochs), why),
+        *patience,
+    ]
+
+
+def _batch_size(images: int) -> int:
+    """Return the largest batch of which an epoch has enough steps, or the smallest of all."""
+    batches = (batch for batch in _BATCHES if batch * _STEPS_OF_AN_EPOCH <= images)
+    return min(next(batches, _LEAST_BATCH), images)
