@@ -12,7 +12,7 @@ import cxr_data  # noqa: F401
 from cxr_data.core.lazy_names import importer
 
 if TYPE_CHECKING:
-    from cxr_train.evaluation.evaluator import EvaluationOptions
+    from cxr_train.evaluation.options import EvaluationOptions
     from cxr_train.loop.stop import Stopped
     from cxr_train.recipe.recipe import Recipe
     from cxr_train.runs.config import TrainConfig
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["EvaluationOptions", "Recipe", "Run", "Stopped", "TrainConfig", "load_run", "train"]
 
 _MODULES = {
-    "EvaluationOptions": "cxr_train.evaluation.evaluator",
+    "EvaluationOptions": "cxr_train.evaluation.options",
     "Recipe": "cxr_train.recipe.recipe",
     "Run": "cxr_train.trained_run",
     "Stopped": "cxr_train.loop.stop",

@@ -12,14 +12,15 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.settings import setting
 from cxr_data.input.options import ReadOptions
-from cxr_train.engine.compilation_cache import CompilationOptions
-from cxr_train.engine.placement_names import XLA
-from cxr_train.evaluation.evaluator import EvaluationOptions
-from cxr_train.flags.compiled import with_kept_compilations
+from cxr_train.engine.placement_names import XLA, CompilationOptions
+from cxr_train.evaluation.options import EvaluationOptions
+from cxr_train.evaluation.plan import plan_evaluation
+from cxr_train.flags.compiled import kept_by_flags
 from cxr_train.flags.read_flags import read_options_from_flags
 from cxr_train.flags.run_directory import RunDataOptions, with_local_run
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.notice import NOTICE
-from cxr_train.trained_run import load_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +44,21 @@ class TargetOptions(RunDataOptions):
 def main() -> int:
     """Evaluate a run directory from flags."""
     target = from_flags(TargetOptions)
-    load_run(target.run_dir).evaluate(
+    run_dir, read = target.run_dir, read_options_from_flags(data_service="")
+    config = TrainConfig.load(RunLayout(run_dir).config)
+    plan = plan_evaluation(
+        run_dir,
+        config,
         target.split,
         data=target.data,
         options=from_flags(EvaluationOptions, train_split="", validation_split=None, compare=None),
         output=target.output,
         compare=target.compare,
-        batch_size=target.batch_size,
-        xla=target.xla,
-        read=read_options_from_flags(data_service=""),
     )
+    with kept_by_flags():
+        from cxr_train.run_evaluation import evaluate_run
+
+        evaluate_run(run_dir, config, plan, batch_size=target.batch_size, xla=target.xla, read=read)
     print(NOTICE)
     return 0
 
@@ -61,7 +67,7 @@ def console_main() -> None:
     """Run the command."""
     define_flags(TargetOptions, EvaluationOptions, CompilationOptions)
     define_flags(ReadOptions, leave_out=["data_service"])
-    command.run(with_local_run(with_kept_compilations(main)))
+    command.run(with_local_run(main))
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import required, setting
 from cxr_train.flags.output_place import prepare_output
 from cxr_train.flags.run_directory import RunOptions, with_local_run
-from cxr_train.inference import export_formats
-from cxr_train.inference.export_formats import FORMATS
-from cxr_train.inference.exporter import export_model, is_export
+from cxr_train.inference.export_names import FORMATS, is_export, refuse_missing_extra
+from cxr_train.inference.files import find_files
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.notice import NOTICE
+from cxr_train.runs.saved_run import find_best_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +44,14 @@ def main() -> int:
     options = from_flags(ExportOptions)
     output = pathlib.Path(options.output)
     prepare_output("output", output, overwrite=options.overwrite, replaces=is_export(options.format))
-    export_formats.refuse_missing_extra(options.format)
     config = TrainConfig.load(RunLayout(options.run_dir).config)
+    if options.images:
+        find_files(options.images)
+    find_best_model(options.run_dir)
+    refuse_missing_extra(options.format)
     keep_large_allocations()
+    from cxr_train.inference.exporter import export_model  # which needs TensorFlow
+
     export_model(config, options.run_dir, options.format, output, options.images)
     if options.format == "savedmodel":
         print("it takes JPEG and 8-bit PNG, and refuses CMYK, other depths and what is to be turned")

@@ -28,7 +28,8 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.synthetic.embedded import make_embedded_sample
 from cxr_train.engine.cluster import clear_cluster_errors, only_the_chief_speaks
-from cxr_train.engine.compilation_cache import CompilationOptions, kept_compilations
+from cxr_train.engine.compilation_cache import kept_compilations
+from cxr_train.engine.placement_names import CompilationOptions
 from cxr_train.engine.strategy import (
     Placement,
     check_logical_devices,

@@ -17,24 +17,17 @@ from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import setting
-from cxr_train.engine.compilation_cache import CompilationOptions
-from cxr_train.engine.placement_names import XLA
+from cxr_train.engine.placement_names import XLA, CompilationOptions
 from cxr_train.evaluation.stored import fitted_temperature
-from cxr_train.flags.compiled import with_kept_compilations
+from cxr_train.flags.compiled import kept_by_flags
 from cxr_train.flags.output_place import prepare_output
 from cxr_train.flags.run_directory import RunOptions, with_local_run
 from cxr_train.inference.files import find_files
-from cxr_train.inference.predictor import (
-    NOTICE,
-    SUBMISSION_CLASSES,
-    predict_files,
-    to_csv,
-    to_json,
-    to_submission,
-)
+from cxr_train.inference.predicted import SUBMISSION_CLASSES, to_csv, to_json, to_submission
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
-from cxr_train.runs.saved_run import trained_on
+from cxr_train.runs.notice import NOTICE
+from cxr_train.runs.saved_run import find_best_model, trained_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +66,7 @@ def main(arguments: Sequence[str]) -> int:
             prepare_output(flag, pathlib.Path(given), overwrite=options.overwrite, replaces=replaces)
     files = find_files(arguments)
     names = trained_on(run_dir).class_names
+    find_best_model(run_dir)
     if options.submission and set(names) - set(SUBMISSION_CLASSES):
         raise UsageError(f"--submission: the challenge's classes are covid, normal, pneumonia, not {names}")
     temperature = 1.0
@@ -81,9 +75,12 @@ def main(arguments: Sequence[str]) -> int:
         temperature = fitted_temperature(run_dir, validation)
         print(f"probabilities at temperature {temperature:.3f}, fitted on {validation}", file=sys.stderr)
     keep_large_allocations()
-    rows = predict_files(
-        files, run_dir, batch_size=options.batch_size, xla=options.xla, temperature=temperature
-    )
+    with kept_by_flags():
+        from cxr_train.inference.predictor import predict_files
+
+        rows = predict_files(
+            files, run_dir, batch_size=options.batch_size, xla=options.xla, temperature=temperature
+        )
     as_json = options.format == "json" or (not options.format and str(options.output).endswith(".json"))
     content = to_json(rows, names, temperature) if as_json else to_csv(rows, names)
     if options.output:
@@ -105,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
 def console_main() -> None:
     """Run the command."""
     define_flags(PredictOptions, CompilationOptions)
-    command.run_with_arguments(with_local_run(with_kept_compilations(main)), info_to="stderr")
+    command.run_with_arguments(with_local_run(main), info_to="stderr")
 
 
 if __name__ == "__main__":

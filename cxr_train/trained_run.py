@@ -1,34 +1,23 @@
 """A run that was trained, for programs: its model, what it measured, and its evaluation on other images."""
 
 import dataclasses
-import functools
-import logging
 import os
 import pathlib
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
-
-from cxr_data.core.errors import DataError, UsageError
-from cxr_data.core.runtime import keep_large_allocations
+from cxr_data.core.errors import DataError
 from cxr_data.input.options import ReadOptions
-from cxr_data.input.pipeline import Pipeline
-from cxr_data.records.manifest import Manifest, read_manifest
-from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
-from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation import evaluator, stored, text
-from cxr_train.evaluation.class_map import class_map_for
-from cxr_train.evaluation.evaluator import EvaluationOptions
+from cxr_data.records.manifest import Manifest
+from cxr_train.evaluation import stored
+from cxr_train.evaluation.options import EvaluationOptions
+from cxr_train.evaluation.plan import plan_evaluation
 from cxr_train.evaluation.predictions import NamedPredictions
-from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
-from cxr_train.runs.mirror import published
-from cxr_train.runs.run_model import load_best_model
 from cxr_train.runs.saved_run import epoch_rows, trained_on
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +42,14 @@ class Run:
         """A dictionary an epoch, in order, as `metrics.jsonl` holds it."""
         return epoch_rows(RunLayout(self.directory).history)[0]
 
-    def model(self) -> keras.Model:
+    def model(self) -> "keras.Model":
         """Load the best model: images float32 [B, S, S, 3] in [0, 1] to logits float32 [B, C].
 
         Raises:
           DataError: there is none yet, or it is damaged.
         """
+        from cxr_train.runs.run_model import load_best_model  # which needs TensorFlow
+
         return load_best_model(self.directory)
 
     def predictions(self, split: str) -> NamedPredictions:
@@ -72,7 +63,6 @@ class Run:
             raise DataError(f"{self.directory} has no predictions of its {split} split: evaluate it first")
         return found
 
-    @clear_memory_errors(FEWER_IMAGES)
     def evaluate(
         self,
         split: str,
@@ -107,72 +97,12 @@ class Run:
           DataError: the data or the run is not whole.
           OutOfMemoryError: the device has too little memory for the batch.
         """
-        if options is not None and options.compare is not None:
-            raise UsageError("options.compare: give the other run's directory as `compare`")
-        manifest = read_manifest(data or self.config.data)
-        below = stored.place_of(self.directory, manifest, named=data is not None)
-        own = not below.parts
-        place = pathlib.Path(output) if output else self.directory / below
-        options = dataclasses.replace(
-            options or EvaluationOptions(),
-            train_split=self.config.train_split,
-            validation_split=self.config.held_out_validation,
-            compare=pathlib.Path(compare) / below if compare else None,
+        plan = plan_evaluation(
+            self.directory, self.config, split, data=data, options=options, output=output, compare=compare
         )
-        manifest.shards_of(split)  # what is wrong is said before the model takes its time
-        class_map_for(self.directory, manifest, options.class_map)
-        stored.refuse_to_replace(place, split, self.directory, manifest)
-        if place.resolve() == self.directory.resolve():
-            stored.refuse_in_the_run(manifest, own=own, class_map=options.class_map)
-        read = read or ReadOptions()
-        keep_large_allocations()
-        # One device: the model was loaded outside of any strategy's scope.
-        placement = choose_placement("one", self.config.precision, xla)
-        logger.info("%s", placement.choice("xla"))
-        evaluate = functools.partial(
-            evaluator.evaluate_split,
-            self.directory,
-            model=self.model(),
-            placement=placement,
-            batch_size=batch_size or self.config.batch_size,
-        )
-        if not (own and split == self.config.held_out_validation):
-            self._evaluate_validation(read, evaluate, options.probe_images)
-        summary: dict[str, Any] = evaluate(
-            pipeline=Pipeline(manifest, read), split=split, options=options, output=place
-        )
-        logger.info("%s split of %s\n%s", split, manifest.directory, text.evaluation_table(summary))
-        layout = RunLayout(place)
-        names = f"{layout.metrics(split).name}, {layout.predictions(split).name}"
-        logger.info("written: %s/%s", published(str(place)), names)
-        if place == self.directory / below:
-            logger.info("report: %s", published(str(write_report(self.directory))))
-        return summary
+        from cxr_train.run_evaluation import evaluate_run  # which needs TensorFlow
 
-    def _evaluate_validation(
-        self, read: ReadOptions, evaluate: Callable[..., dict[str, Any]], probe_images: int
-    ) -> None:
-        """See to it that the predictions are there on which temperature and thresholds are chosen."""
-        config, split = self.config, self.config.held_out_validation
-        if split is None:
-            logger.info(
-                "no temperature: the run was trained on %s, its validation split included", config.train_split
-            )
-            return
-        if stored.stored_predictions(self.directory, split) is not None:
-            return
-        try:
-            manifest = read_manifest(config.data)
-            manifest.shards_of(split)
-            stored.place_of(self.directory, manifest, named=False)
-        except DataError as error:
-            logger.info("no predictions of the %s split, so no temperature: %s", split, error)
-            return
-        logger.info("evaluating the %s split first, for the temperature", split)
-        options = EvaluationOptions(
-            train_split=config.train_split, validation_split=split, probe_images=probe_images
-        )
-        evaluate(pipeline=Pipeline(manifest, read), split=split, options=options)
+        return evaluate_run(self.directory, self.config, plan, batch_size=batch_size, xla=xla, read=read)
 
 
 def load_run(directory: str | os.PathLike[str]) -> Run:

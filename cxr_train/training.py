@@ -19,10 +19,12 @@ from cxr_train.engine.memory_errors import clear_memory_errors
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement, choose_placement, make_deterministic
 from cxr_train.evaluation import text
-from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
+from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.forward_pass import predict_split
+from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.probe import probe_split
-from cxr_train.explanation.explainer import Explainer, ExplainOptions
+from cxr_train.explanation.explainer import Explainer
+from cxr_train.explanation.options import ExplainOptions
 from cxr_train.loop import throughput
 from cxr_train.loop.stop import StopRequest
 from cxr_train.loop.trainer import Trainer

@@ -11,7 +11,6 @@ process ends in order. At a start what has none, or another, is removed, and com
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import logging
 import os
@@ -25,8 +24,8 @@ import tensorflow as tf
 
 from cxr_data.core import storage
 from cxr_data.core.runtime import cores
-from cxr_data.core.settings import setting
 from cxr_data.core.tensorflow_private import number_names_from
+from cxr_train.engine.placement_names import CompilationOptions
 
 logger = logging.getLogger(__name__)
 
@@ -40,18 +39,6 @@ _GPU_DRIVER = pathlib.Path("/proc/driver/nvidia")
 _SECONDS_TO_WRITE = 24 * 60 * 60
 # More names than a process makes before its first step: 0.07 s of counting.
 _NAMES_APART = 1 << 19
-
-
-@dataclasses.dataclass(frozen=True)
-class CompilationOptions:
-    """Where compiled steps stay."""
-
-    compilation_cache: str = setting(
-        "~/.cache/cxr/compiled",
-        "Folder in which compiled steps are kept for the next start; empty: nothing is kept.",
-        path=True,
-        local=True,
-    )
 
 
 @contextlib.contextmanager

@@ -30,74 +30,30 @@ that temperature or thresholds were chosen on, and flatter.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.core.settings import check_settings, setting
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import joined_splits
-from cxr_data.stats.bootstrap import RESAMPLES, PatientBootstrap
+from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import calibration, intervals, metrics, thresholds
-from cxr_train.evaluation.class_map import class_map_for, parse_class_map
+from cxr_train.evaluation.class_map import class_map_for
 from cxr_train.evaluation.compare import compare_models
 from cxr_train.evaluation.forward_pass import name_predictions, predict_split
+from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions, write_predictions
-from cxr_train.evaluation.probe import PROBE_IMAGES, measure_probe, probe_split
+from cxr_train.evaluation.probe import measure_probe, probe_split
 from cxr_train.evaluation.stored import other_predictions, stored_predictions
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.saved_run import initial_statistics_share, is_own_data, model_sha256
 
 SCHEMA = "cxr.metrics/1"
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationOptions:
-    """What an evaluation computes.
-
-    Attributes that are no settings, as the run gives them:
-      train_split: of the run, maybe several joined by `+`.
-      validation_split: of the run; temperature and thresholds are chosen on it. None where it was
-        trained on: what is chosen on images that the model knows is wrong for others.
-      compare: where another run's predictions of the same data are; None for none.
-
-    Raises:
-      UsageError: a value that makes no sense, naming its flag.
-    """
-
-    resamples: int = setting(
-        RESAMPLES, "Resamples of the patient bootstrap; a 95 % interval needs 100.", at_least=100
-    )
-    seed: int = setting(0, "Seed of the patient bootstrap, and of the sample for the probe.", at_least=0)
-    train_split: str = "train"
-    validation_split: str | None = "validation"
-    at_sensitivity: float | None = setting(
-        None, "Sensitivity, such as 0.95, that the threshold of each class must reach on validation."
-    )
-    compare: pathlib.Path | None = None
-    class_map: Mapping[str, str] = setting(
-        (),
-        "Names that the model has for the classes of other data, as theirs:ours,...; theirs:- "
-        "leaves a class out.",
-        parse=parse_class_map,
-    )
-
-    probe_images: int = setting(
-        PROBE_IMAGES,
-        "Images of the split, at most, on which the model is also run without the lungs, on the lungs alone "
-        "and at one brightness; 0 for none.",
-        at_least=0,
-    )
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        if self.at_sensitivity is not None and not 0 < self.at_sensitivity <= 1:
-            raise UsageError(f"--at_sensitivity={self.at_sensitivity}: choose from above 0 to 1, as 0.95")
 
 
 def analyse(

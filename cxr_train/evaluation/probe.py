@@ -46,9 +46,6 @@ from cxr_train.evaluation.metrics import Counts
 
 SCHEMA = "cxr.probe/1"
 
-PROBE_IMAGES = 256
-"""In a sample: of three classes the standard error of an AUROC of 0.8 is 0.03, and a GPU takes a second."""
-
 _ROUNDS = 4  # what is clipped in one round is a tenth of the pixels or less, and made up for in the next
 
 Change = Callable[[tf.Tensor], tf.Tensor]

@@ -18,7 +18,6 @@ import tensorflow as tf
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.local_store import publish, temporary_of
-from cxr_data.core.settings import check_settings, setting
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.example import Fields
@@ -26,12 +25,13 @@ from cxr_data.records.index import read_split_fields
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.forward_pass import Predictions, predict_split
-from cxr_train.evaluation.stored import place_of, stored_predictions
+from cxr_train.evaluation.stored import stored_predictions
 from cxr_train.explanation.cases import Case, pick_cases
 from cxr_train.explanation.filters import excite, liveliest_channels
 from cxr_train.explanation.gradcam import GradCam, Maps
 from cxr_train.explanation.layers import check_layers, stage_outputs
 from cxr_train.explanation.occlusion import OcclusionCheck, check_occlusion
+from cxr_train.explanation.options import ExplainOptions, new_place
 from cxr_train.explanation.overlays import depths_figure, filters_figure, tile
 from cxr_train.models.backbones import find_backbone
 from cxr_train.models.classifier import in_float32
@@ -40,7 +40,6 @@ from cxr_train.runs.layout import (
     DEPTHS_NAME,
     EXPLANATION_NAME,
     FILTERS_NAME,
-    RunLayout,
     case_picture_name,
 )
 from cxr_train.runs.run_model import build_run_model, load_best_model
@@ -52,35 +51,6 @@ _DEPTH_ROWS = 4
 _SECOND_STAGE = 2
 # Filters do not depend on the size of the image, their cost does, with its square.
 _FILTER_PIXELS = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class ExplainOptions:
-    """What to explain."""
-
-    split: str = setting("validation", "Split to explain.")
-    classes: tuple[str, ...] = setting((), "Names of the classes that get galleries; all by default.")
-    images: tuple[str, ...] = setting(
-        (), "Ids of images that are shown at every depth; a true positive of each class by default."
-    )
-    layers: tuple[str, ...] = setting(
-        (),
-        "Names of the layers to map, of which the last makes the galleries and is checked; the end of each "
-        "resolution stage by default.",
-    )
-    filter_layers: tuple[str, ...] = setting(
-        (),
-        "Names of the layers whose filters are shown; by default the end of the second stage and the last, "
-        "for VGG16 the study's block2_conv2 and block5_conv3.",
-    )
-    gallery_size: int = setting(4, "Cases in each gallery.", at_least=1)
-    check_images: int = setting(32, "Images of the occlusion check.", at_least=1)
-    filters: int = setting(6, "Channels of each layer whose filters are shown; 0 for none.", at_least=0)
-    filter_steps: int = setting(64, "Steps of the gradient ascent that shows a filter.", at_least=1)
-    overwrite: bool = setting(False, "Whether to replace an earlier explanation of the split.")
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 class Explainer:
@@ -98,16 +68,12 @@ class Explainer:
 
     def __init__(self, config: TrainConfig, pipeline: Pipeline, options: ExplainOptions) -> None:
         run_dir = pathlib.Path(config.run_dir)
-        # What the run's page shows under the name of a split is of its own images.
-        below = place_of(run_dir, pipeline.manifest, named=True)
-        self.directory = RunLayout(run_dir / below).explanation(options.split)
-        if self.directory.exists() and not options.overwrite:
-            raise UsageError(f"{self.directory} is there already; pass --overwrite to replace it")
+        self.directory = new_place(run_dir, pipeline.manifest, options)
         self._config = config
         self._pipeline = pipeline
         self._options = options
         self._names = pipeline.manifest.class_names
-        self._classes = [self._class_index(name) for name in options.classes or self._names]
+        self._classes = [self._names.index(name) for name in options.classes or self._names]
         self._fields = read_split_fields(pipeline.manifest, options.split)
         self._asked = [self._position(name) for name in options.images]
         loaded = in_float32(load_best_model(run_dir))
@@ -146,11 +112,6 @@ class Explainer:
             shutil.rmtree(self.directory)
         publish(temporary, self.directory)
         return document
-
-    def _class_index(self, name: str) -> int:
-        if name not in self._names:
-            raise UsageError(f"--classes={name}: no such class; choose from {', '.join(self._names)}")
-        return self._names.index(name)
 
     def _position(self, image_id: str) -> int:
         for position, field in enumerate(self._fields):

@@ -1,23 +1,15 @@
 """The flag of every command that compiles: where compiled steps stay."""
 
-import functools
-from collections.abc import Callable
-from typing import TypeVar
+import contextlib
 
 from absl import flags
 
 from cxr_data.commands.setting_flags import from_flags
-from cxr_train.engine.compilation_cache import CompilationOptions, kept_compilations
-
-Result = TypeVar("Result")
+from cxr_train.engine.placement_names import CompilationOptions
 
 
-def with_kept_compilations(main: Callable[..., Result]) -> Callable[..., Result]:
-    """Make a command that has the flags of `CompilationOptions` and `--xla` keep what it compiles."""
+def kept_by_flags() -> contextlib.AbstractContextManager[None]:
+    """Keep what is compiled in the context, as `CompilationOptions` and `--xla` say; TensorFlow is loaded."""
+    from cxr_train.engine.compilation_cache import kept_compilations
 
-    @functools.wraps(main)
-    def run(*arguments: object) -> Result:
-        with kept_compilations(from_flags(CompilationOptions), xla=flags.FLAGS.xla):
-            return main(*arguments)
-
-    return run
+    return kept_compilations(from_flags(CompilationOptions), xla=flags.FLAGS.xla)

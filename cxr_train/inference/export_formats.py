@@ -4,24 +4,21 @@
 compute in float32, whatever the model was trained in: neither has all operations in 16 bits.
 """
 
-import importlib
 import json
 import logging
 import pathlib
 from collections.abc import Callable, Sequence
-from types import ModuleType
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from cxr_data.core.errors import UsageError
 from cxr_data.core.tensorflow_private import with_constant_variables
 from cxr_data.records.manifest import Manifest
+from cxr_train.inference.export_names import extra
 from cxr_train.inference.graph_preprocess import preprocess
 from cxr_train.models.classifier import in_float32
 
-FORMATS = ("savedmodel", "tflite", "onnx")
 _ONNX_OPSET = 18  # the newest that tf2onnx is tested with
 _SOURCE, _TARGET = "pixels", "probabilities"
 
@@ -73,7 +70,7 @@ def write_tflite(model: keras.Model, manifest: Manifest, path: pathlib.Path) -> 
 
 def write_onnx(model: keras.Model, manifest: Manifest, path: pathlib.Path) -> None:
     """Write an ONNX file, with the class names in its metadata; the model computes in float32 afterwards."""
-    tf2onnx, onnx = _extra("tf2onnx"), _extra("onnx")
+    tf2onnx, onnx = extra("tf2onnx"), extra("onnx")
     frozen = _frozen(model, manifest.size)
     ((source,), (target,)) = frozen.inputs, frozen.outputs
     tensorflow = logging.getLogger("tensorflow")
@@ -92,20 +89,6 @@ def write_onnx(model: keras.Model, manifest: Manifest, path: pathlib.Path) -> No
         tensorflow.setLevel(level)
     onnx.helper.set_model_props(proto, {"class_names": json.dumps(manifest.class_names)})
     path.write_bytes(proto.SerializeToString())
-
-
-def refuse_missing_extra(form: str) -> None:
-    """Check that what a format needs is installed. Raises UsageError if not."""
-    if form == "onnx":
-        for name in ("onnx", "tf2onnx", "onnxruntime"):
-            _extra(name)
-
-
-def _extra(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UsageError(f"--format=onnx: {name} is not installed: pip install 'cxr[export]'") from error
 
 
 def run_saved_model(path: pathlib.Path, images: Sequence[bytes]) -> np.ndarray:
@@ -129,13 +112,13 @@ def run_tflite(path: pathlib.Path, pixels: np.ndarray) -> np.ndarray:
 
 def run_onnx(path: pathlib.Path, pixels: np.ndarray) -> np.ndarray:
     """Return the probabilities float32 [N, C] that an exported ONNX file gives pixels."""
-    session = _extra("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = extra("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
     said: np.ndarray = session.run([_TARGET], {_SOURCE: pixels})[0]
     return said
 
 
 def write_export(form: str, model: keras.Model, manifest: Manifest, path: pathlib.Path) -> None:
-    """Write a model in one of `FORMATS`."""
+    """Write a model in one of `export_names.FORMATS`."""
     writers = {"savedmodel": write_saved_model, "tflite": write_tflite, "onnx": write_onnx}
     writers[form](model, manifest, path)
 

@@ -4,7 +4,7 @@ import io
 import logging
 import pathlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -123,10 +123,3 @@ def export_model(
         temporary.unlink(missing_ok=True)
     logger.info("checked on %d images: probabilities differ by at most %.2g", len(checked), difference)
     return difference
-
-
-def is_export(form: str) -> Callable[[pathlib.Path], bool]:
-    """Return a test of whether a path has an export in that format, which another may replace."""
-    if form == "savedmodel":
-        return lambda path: (path / "saved_model.pb").is_file()
-    return pathlib.Path.is_file

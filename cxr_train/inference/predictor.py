@@ -1,34 +1,25 @@
-"""Image files predicted with a run's best model, and the predictions as CSV, JSON or the challenge's file."""
+"""Image files predicted with a run's best model."""
 
-import json
 import logging
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from cxr_data.core.errors import DataError
 from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.forward_pass import Predictions
-from cxr_train.evaluation.predictions import csv_bytes
 from cxr_train.inference.files import ImageFile, read_images
+from cxr_train.inference.predicted import Row
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
-from cxr_train.runs.notice import NOTICE
 from cxr_train.runs.run_model import load_best_model
 from cxr_train.runs.saved_run import trained_on
 
 logger = logging.getLogger(__name__)
-
-# The challenge's numbers, whatever the order of a model's classes.
-SUBMISSION_CLASSES = {"covid": 0, "normal": 1, "pneumonia": 2}
-
-Row = dict[str, Any]
 
 
 @clear_memory_errors(FEWER_IMAGES)
@@ -76,43 +67,3 @@ def predict_files(
                     rows[number]["probabilities"] = dict(zip(names, probabilities.tolist(), strict=True))
             bar.update(len(read) + len(failed))
     return rows
-
-
-def to_csv(rows: Sequence[Row], class_names: Sequence[str]) -> bytes:
-    """Write predictions as CSV, one line a file: file, predicted, a probability a class, error."""
-    lines = [["file", "predicted", *(f"p_{name}" for name in class_names), "error"]]
-    for row in rows:
-        probabilities = row["probabilities"] or {}
-        values = (repr(probabilities[name]) if probabilities else "" for name in class_names)
-        lines.append([row["file"], row["predicted"] or "", *values, row["error"] or ""])
-    return csv_bytes(lines)
-
-
-def to_json(rows: Sequence[Row], class_names: Sequence[str], temperature: float = 1.0) -> bytes:
-    """Write predictions as JSON, with the temperature of their probabilities and the notice."""
-    document = {
-        "notice": NOTICE,
-        "class_names": list(class_names),
-        "temperature": temperature,
-        "predictions": list(rows),
-    }
-    return (json.dumps(document, indent=2) + "\n").encode()
-
-
-def to_submission(rows: Sequence[Row]) -> bytes:
-    """Write predictions as the challenge's file: CRLF lines `case,class`, ordered by case, the file's name.
-
-    Raises:
-      DataError: a class that the challenge does not have, a file that was not predicted, or two
-        files of one name.
-    """
-    lines = {}
-    for row in rows:
-        case = pathlib.PurePath(row["file"]).name
-        if row["predicted"] not in SUBMISSION_CLASSES:
-            reason = row["error"] or f"{row['predicted']} is no class of the challenge"
-            raise DataError(f"--submission: every case needs a class, and {row['file']} has none: {reason}")
-        if case in lines:
-            raise DataError(f"--submission: two files are case {case}, as {row['file']}")
-        lines[case] = [case, str(SUBMISSION_CLASSES[row["predicted"]])]
-    return csv_bytes([["case", "class"], *(lines[case] for case in sorted(lines))], line_end="\r\n")

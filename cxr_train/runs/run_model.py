@@ -13,7 +13,8 @@ from cxr_data.core.errors import DataError
 from cxr_data.core.local_store import publish
 from cxr_train.models.classifier import build_model
 from cxr_train.runs.config import TrainConfig
-from cxr_train.runs.layout import WRITING, RunLayout
+from cxr_train.runs.layout import WRITING
+from cxr_train.runs.saved_run import find_best_model
 
 _WRITING = f"{WRITING}.keras"
 
@@ -72,9 +73,7 @@ def load_best_model(run_dir: pathlib.Path) -> keras.Model:
     Raises:
       DataError: there is none yet, or it is damaged.
     """
-    path = RunLayout(run_dir).best_model
-    if not path.exists():
-        raise DataError(f"{run_dir} has no {path.name}: no epoch of this run was completed")
+    path = find_best_model(run_dir)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError) as error:

@@ -63,6 +63,14 @@ def initial_statistics_share(run_dir: pathlib.Path) -> float | None:
     return best["train"].get("initial_statistics_share") if best else None
 
 
+def find_best_model(run_dir: pathlib.Path) -> pathlib.Path:
+    """Return the path of `best.keras`. Raises DataError: there is none yet."""
+    path = RunLayout(run_dir).best_model
+    if not path.exists():
+        raise DataError(f"{run_dir} has no {path.name}: no epoch of this run was completed")
+    return path
+
+
 def model_sha256(run_dir: pathlib.Path) -> str | None:
     """Return the SHA-256 of `best.keras`; None where there is none yet."""
     path = RunLayout(run_dir).best_model

@@ -20,8 +20,8 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.synthetic.sample import SampleConfig
 from cxr_train.ablate import GridOptions
 from cxr_train.evaluate import TargetOptions
-from cxr_train.evaluation.evaluator import EvaluationOptions
-from cxr_train.explanation.explainer import ExplainOptions
+from cxr_train.evaluation.options import EvaluationOptions
+from cxr_train.explanation.options import ExplainOptions
 from cxr_train.export import ExportOptions
 from cxr_train.main import StartOptions
 from cxr_train.predict import PredictOptions

@@ -1,5 +1,7 @@
 """Commands say what is wrong, and `--help`, without TensorFlow, whose import takes several seconds."""
 
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -15,6 +17,10 @@ del sys.argv[0]
 runpy.run_module(sys.argv[0], run_name="__main__")
 """
 COMMANDS = [
+    "cxr_train.evaluate",
+    "cxr_train.explain",
+    "cxr_train.export",
+    "cxr_train.predict",
     "cxr_train.report",
     "tools.audit_dataset",
     "tools.data_service",
@@ -25,10 +31,13 @@ COMMANDS = [
 ]
 
 
-def start(module: str, *arguments: object) -> tuple[int, str, list[str]]:
+def start(module: str, *arguments: object, folder: pathlib.Path = ROOT) -> tuple[int, str, list[str]]:
     """The exit code of a command, what it said, and which slow modules it has imported."""
     line = [sys.executable, "-c", PROGRAM, module, *map(str, arguments)]
-    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        line, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     *said, imported = result.stdout.splitlines()
     return result.returncode, "\n".join(said) + result.stderr, imported.split()[1:]
 
@@ -41,6 +50,27 @@ def test_help_and_a_wrong_flag_import_nothing_slow(module):
     code, said, imported = start(module, "--no_such_flag")
     assert (code, imported) == (2, [])
     assert "no_such_flag" in said
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("cxr_train.evaluate", ["--run_dir=nowhere"]),
+        ("cxr_train.explain", ["--run_dir=nowhere"]),
+        ("cxr_train.export", ["--run_dir=nowhere", "--output=out"]),
+        ("cxr_train.predict", ["--run_dir=nowhere", "image.png"]),
+        ("tools.audit_dataset", ["--data=nowhere"]),
+        ("tools.index_tfrecords", ["--data=nowhere", "--classes=a,b"]),
+        ("tools.make_tfrecords", ["--source=nowhere", "--output=out"]),
+        ("tools.verify_tfrecords", ["--data=nowhere"]),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_slow_is_imported(tmp_path, module, arguments):
+    (tmp_path / "image.png").touch()
+    code, said, imported = start(module, *arguments, folder=tmp_path)
+    assert code in (1, 2)
+    assert "nowhere" in said
+    assert imported == []
 
 
 def test_a_report_needs_no_tensorflow(tmp_path):

@@ -15,7 +15,8 @@ PROGRAM = """
 import hashlib, os, pathlib, sys
 import tensorflow as tf
 import tiny_steps
-from cxr_train.engine.compilation_cache import CompilationOptions, kept_compilations
+from cxr_train.engine.compilation_cache import kept_compilations
+from cxr_train.engine.placement_names import CompilationOptions
 
 cache = pathlib.Path(sys.argv[1])
 

@@ -22,7 +22,8 @@ from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import class_map, metrics, stored, text
 from cxr_train.evaluation.class_map import map_classes, parse_class_map
-from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
+from cxr_train.evaluation.evaluator import evaluate_split
+from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import read_predictions, write_predictions
 from cxr_train.evaluation.stored import fitted_temperature, stored_predictions
 

@@ -17,8 +17,9 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import probe, text
-from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
+from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.forward_pass import predict_split
+from cxr_train.evaluation.options import EvaluationOptions
 
 SIZE = 16
 WAYS = ("whole", "frame_alone", "lungs_alone", "one_mean")

@@ -27,7 +27,8 @@ from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.predictions import read_predictions
 from cxr_train.explanation import explainer
-from cxr_train.explanation.explainer import Explainer, ExplainOptions, initial_model
+from cxr_train.explanation.explainer import Explainer, initial_model
+from cxr_train.explanation.options import ExplainOptions
 from cxr_train.loop.stop import StopRequest
 from cxr_train.loop.trainer import Trainer
 from cxr_train.models import backbones

@@ -17,9 +17,11 @@ from shards import random_images, write_shards
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
-from cxr_train.explanation.explainer import Explainer, ExplainOptions
+from cxr_train.evaluation.evaluator import evaluate_split
+from cxr_train.evaluation.options import EvaluationOptions
+from cxr_train.explanation.explainer import Explainer
 from cxr_train.explanation.gradcam import GradCam
+from cxr_train.explanation.options import ExplainOptions
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.models.classifier import build_model, in_float32
 from cxr_train.reporting.page import write_report

@@ -22,7 +22,7 @@ from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.images import resize
 from cxr_data.images.decode import decode_pixels
 from cxr_data.records.manifest import write_manifest
-from cxr_train.inference import export_formats, exporter, graph_preprocess, predictor
+from cxr_train.inference import export_formats, export_names, exporter, graph_preprocess, predictor
 from cxr_train.inference.files import ImageFile
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_model import load_best_model
@@ -158,7 +158,7 @@ def test_a_saved_model_serves_image_bytes_without_this_project(manifest, tmp_pat
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("form", export_formats.FORMATS)
+@pytest.mark.parametrize("form", export_names.FORMATS)
 def test_every_format_says_the_same_as_the_model_in_every_precision(manifest, tmp_path, form, policy):
     make_run(tmp_path / "run", manifest, policy=policy)
     config = TrainConfig.load(tmp_path / "run" / "config.json")
@@ -188,8 +188,8 @@ def test_an_onnx_file_says_what_it_takes_and_gives(manifest, tmp_path):
 def test_without_the_extra_it_says_what_to_install(manifest, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(UsageError, match=r"--format=onnx: tf2onnx .*pip install 'cxr\[export\]'"):
-        export_formats.refuse_missing_extra("onnx")
-    export_formats.refuse_missing_extra("tflite")
+        export_names.refuse_missing_extra("onnx")
+    export_names.refuse_missing_extra("tflite")
 
 
 def test_images_to_check_with_that_cannot_be_used_are_told_from_the_others(manifest, tmp_path):

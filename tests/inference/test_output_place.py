@@ -4,7 +4,7 @@ import pytest
 
 from cxr_data.core.errors import UsageError
 from cxr_train.flags.output_place import prepare_output
-from cxr_train.inference.exporter import is_export
+from cxr_train.inference.export_names import is_export
 
 
 def test_a_folder_that_is_missing_is_made(tmp_path):

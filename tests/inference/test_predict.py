@@ -20,7 +20,7 @@ from cxr_data.input.batch import expand_image
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.index import read_split_fields
 from cxr_train.evaluation.calibration import apply_temperature
-from cxr_train.inference import predictor
+from cxr_train.inference import predicted, predictor
 from cxr_train.inference.files import ImageFile, find_files, read_image
 from cxr_train.inference.panels import panel
 
@@ -87,7 +87,7 @@ def rows_of(*predicted: tuple[str, str]) -> list[dict]:
 
 
 def test_the_submission_is_by_class_name_and_in_order_of_the_cases():
-    text = predictor.to_submission(
+    text = predicted.to_submission(
         rows_of(("test_set/0002.jpg", "normal"), ("0010.jpg", "pneumonia"), ("0001.jpg", "covid"))
     )
     assert text == b"case,class\r\n0001.jpg,0\r\n0002.jpg,1\r\n0010.jpg,2\r\n"
@@ -97,7 +97,7 @@ ODD = ("a, b.jpg", 'the "first".jpg', "line\nbreak.jpg", "Icon\r", "caf\udce9.jp
 
 
 def test_any_name_of_a_file_survives_the_csv():
-    for made, line_end in ((predictor.to_csv, "\n"), (lambda rows, _: predictor.to_submission(rows), "\r\n")):
+    for made, line_end in ((predicted.to_csv, "\n"), (lambda rows, _: predicted.to_submission(rows), "\r\n")):
         rows = rows_of(*((name, "covid") for name in ODD))
         content = made(rows, ["covid"])
         text = content.decode("utf-8", "surrogateescape")
@@ -135,7 +135,7 @@ def test_a_submission_without_a_class_for_every_case_is_refused():
         ),
     ):
         with pytest.raises(DataError, match=message):
-            predictor.to_submission(rows)
+            predicted.to_submission(rows)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float16])
@@ -177,7 +177,7 @@ def test_the_command(manifest, tmp_path):
     np.testing.assert_allclose(said, probabilities_of(model, np.stack(pixels)), atol=1e-6)
     lines = (tmp_path / "submission.csv").read_bytes().split(b"\r\n")
     assert lines[0] == b"case,class"
-    number = predictor.SUBMISSION_CLASSES[rows[0]["predicted"]]
+    number = predicted.SUBMISSION_CLASSES[rows[0]["predicted"]]
     assert lines[1] == f"0001.jpg,{number}".encode()
     assert len(list((tmp_path / "panels").iterdir())) == 11
     assert Image.open(tmp_path / "panels" / "00000_0001.png").size[0] > 300

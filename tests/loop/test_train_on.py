@@ -10,7 +10,8 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.index import read_split_fields
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import text
-from cxr_train.evaluation.evaluator import EvaluationOptions, evaluate_split
+from cxr_train.evaluation.evaluator import evaluate_split
+from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.loop.stop import StopRequest
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig

@@ -14,8 +14,9 @@ import tensorflow as tf
 from cxr_data.core import runtime
 from cxr_data.core.errors import CxrError
 from cxr_data.records.manifest import read_manifest
-from cxr_train.engine.compilation_cache import CompilationOptions, kept_compilations
+from cxr_train.engine.compilation_cache import kept_compilations
 from cxr_train.engine.multi_step import read_sums
+from cxr_train.engine.placement_names import CompilationOptions
 from cxr_train.engine.strategy import choose_placement, hold_gpus
 from cxr_train.loop.batch_size import planned_memory
 from cxr_train.loop.batch_trial import find_batch, try_in_a_process

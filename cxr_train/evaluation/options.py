@@ -1,0 +1,56 @@
+"""What an evaluation computes; apart from `evaluator`, as it needs no TensorFlow."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+from cxr_data.core.errors import UsageError
+from cxr_data.core.settings import check_settings, setting
+from cxr_data.stats.bootstrap import RESAMPLES
+from cxr_train.evaluation.class_map import parse_class_map
+
+PROBE_IMAGES = 256
+"""In a sample: of three classes the standard error of an AUROC of 0.8 is 0.03, and a GPU takes a second."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationOptions:
+    """What an evaluation computes.
+
+    Attributes that are no settings, as the run gives them:
+      train_split: of the run, maybe several joined by `+`.
+      validation_split: of the run; temperature and thresholds are chosen on it. None where it was
+        trained on: what is chosen on images that the model knows is wrong for others.
+      compare: where another run's predictions of the same data are; None for none.
+
+    Raises:
+      UsageError: a value that makes no sense, naming its flag.
+    """
+
+    resamples: int = setting(
+        RESAMPLES, "Resamples of the patient bootstrap; a 95 % interval needs 100.", at_least=100
+    )
+    seed: int = setting(0, "Seed of the patient bootstrap, and of the sample for the probe.", at_least=0)
+    train_split: str = "train"
+    validation_split: str | None = "validation"
+    at_sensitivity: float | None = setting(
+        None, "Sensitivity, such as 0.95, that the threshold of each class must reach on validation."
+    )
+    compare: pathlib.Path | None = None
+    class_map: Mapping[str, str] = setting(
+        (),
+        "Names that the model has for the classes of other data, as theirs:ours,...; theirs:- "
+        "leaves a class out.",
+        parse=parse_class_map,
+    )
+    probe_images: int = setting(
+        PROBE_IMAGES,
+        "Images of the split, at most, on which the model is also run without the lungs, on the lungs alone "
+        "and at one brightness; 0 for none.",
+        at_least=0,
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.at_sensitivity is not None and not 0 < self.at_sensitivity <= 1:
+            raise UsageError(f"--at_sensitivity={self.at_sensitivity}: choose from above 0 to 1, as 0.95")
