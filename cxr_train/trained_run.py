@@ -43,14 +43,19 @@ class Run:
         return epoch_rows(RunLayout(self.directory).history)[0]
 
     def model(self) -> "keras.Model":
-        """Load the best model: images float32 [B, S, S, 3] in [0, 1] to logits float32 [B, C].
+        """Load the best model, as `best.keras` has it.
+
+        Returns:
+          A model from images float32 [B, S, S, 3] in [0, 1] to probabilities float32 [B, C], in the order of
+          `manifest.class_names`; also where an older version has saved it, without a softmax.
 
         Raises:
           DataError: there is none yet, or it is damaged.
         """
-        from cxr_train.runs.run_model import load_best_model  # which needs TensorFlow
+        from cxr_train.models.classifier import with_softmax  # which needs TensorFlow
+        from cxr_train.runs.run_model import load_best_model
 
-        return load_best_model(self.directory)
+        return with_softmax(load_best_model(self.directory))
 
     def predictions(self, split: str) -> NamedPredictions:
         """Return what the best model said of a split of the run's own data when it was evaluated.

@@ -76,9 +76,7 @@ class Explainer:
         self._classes = [self._names.index(name) for name in options.classes or self._names]
         self._fields = read_split_fields(pipeline.manifest, options.split)
         self._asked = [self._position(name) for name in options.images]
-        loaded = in_float32(load_best_model(run_dir))
-        # Keras' networks take a list of one input, and warn when they are given the input itself.
-        self._model = keras.Model(loaded.inputs[0], loaded.output, name=loaded.name)
+        self._model = in_float32(load_best_model(run_dir))
         image = tf.TensorSpec([None, *self._model.input.shape[1:]], tf.float32)
         self._forward = tf.function(lambda x: self._model(x, training=False), input_signature=[image])
         self._layers = check_layers(self._model, options.layers) or stage_outputs(self._model)

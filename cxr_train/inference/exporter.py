@@ -6,7 +6,6 @@ import pathlib
 import shutil
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
@@ -87,9 +86,7 @@ def export_model(
       DataError: the run is not whole.
       UsageError: the graph of a SavedModel cannot do what was done to the run's images.
     """
-    manifest, loaded = trained_on(run_dir), load_best_model(run_dir)
-    # Keras' networks take a list of one input, and warn when they are given the input itself.
-    model = keras.Model(loaded.inputs[0], loaded.output, name=loaded.name)
+    manifest, model = trained_on(run_dir), load_best_model(run_dir)
     if form == "savedmodel" and (manifest.crop_border != NONE or manifest.equalize_to):
         raise UsageError(
             f"--format=savedmodel: the run's images were made with --crop_border={manifest.crop_border} "

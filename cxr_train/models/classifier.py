@@ -43,7 +43,8 @@ def build_model(
 
     Returns:
       A model from images float32 [B, S, S, 3] in [0, 1] to logits float32
-      [B, classes]. There is no softmax: the loss and the metrics take logits.
+      [B, classes]. There is no softmax: the loss, the metrics and Grad-CAM take logits. `with_softmax` adds
+      it for users.
 
     Raises:
       UsageError, DataError: as `build_backbone`.
@@ -64,6 +65,32 @@ def build_model(
         # A float16 logit of 12 has a resolution of 1/128: the loss needs float32.
         logits = keras.layers.Dense(classes, dtype="float32", name="logits")(x)
     return keras.Model(network.input, logits, name=backbone)
+
+
+def with_softmax(model: keras.Model) -> keras.Model:
+    """Return the model that gives probabilities; it shares the layers and the weights.
+
+    Args:
+      model: images float32 [B, S, S, 3] in [0, 1] to logits float32 [B, C].
+
+    Returns:
+      A model from the same images to probabilities float32 [B, C] in [0, 1], whose rows sum to 1.
+    """
+    # In float16 a probability below 6e-8 would be 0.
+    softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
+    return keras.Model(model.inputs[0], softmax(model.output), name=model.name)
+
+
+def without_softmax(model: keras.Model) -> keras.Model:
+    """Return the model that gives logits; it shares the layers and the weights.
+
+    Args:
+      model: made by `with_softmax`, or a model that gives logits already, as older versions saved it.
+    """
+    last = model.layers[-1]
+    logits = last.input if isinstance(last, keras.layers.Softmax) else model.output
+    # Keras' networks take a list of one input, and warn when they are given the input itself.
+    return keras.Model(model.inputs[0], logits, name=model.name)
 
 
 def in_float32(model: keras.Model) -> keras.Model:

@@ -1,6 +1,7 @@
 """The model of a run: built as it began, and saved as `best.keras` and `last.keras`.
 
-A saved model is whole or not there, and never written to again.
+A saved model gives probabilities: a user needs nothing else. Inside, a model gives logits: `save_model` adds
+the softmax and `load_model` takes it off. A file is whole or not there, and never written to again.
 """
 
 import os
@@ -11,7 +12,7 @@ import keras
 
 from cxr_data.core.errors import DataError
 from cxr_data.core.local_store import publish
-from cxr_train.models.classifier import build_model
+from cxr_train.models.classifier import build_model, with_softmax, without_softmax
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import WRITING
 from cxr_train.runs.saved_run import find_best_model
@@ -46,11 +47,16 @@ def build_run_model(
 
 
 def save_model(model: keras.Model, path: pathlib.Path) -> None:
-    """Save a model as `path`, replacing what is there once the new file is on the disk."""
+    """Save a model with a softmax as `path`, replacing what is there once the new file is on the disk.
+
+    Args:
+      model: images float32 [B, S, S, 3] in [0, 1] to logits float32 [B, C].
+      path: receives the model from the same images to probabilities float32 [B, C].
+    """
     temporary = path.with_name(_WRITING)
     # A run that was killed may have left it as a second name of a model that is to stay.
     temporary.unlink(missing_ok=True)
-    model.save(temporary)
+    with_softmax(model).save(temporary)
     publish(temporary, path)
 
 
@@ -68,13 +74,27 @@ def link_model(existing: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def load_best_model(run_dir: pathlib.Path) -> keras.Model:
-    """Load `best.keras` of a run, which holds no code: safe mode stays on.
+    """Load `best.keras` of a run, see `load_model`.
 
     Raises:
       DataError: there is none yet, or it is damaged.
     """
-    path = find_best_model(run_dir)
+    return load_model(find_best_model(run_dir))
+
+
+def load_model(path: pathlib.Path) -> keras.Model:
+    """Load what `save_model` has written, without its softmax.
+
+    The file holds no code: safe mode stays on. A file of an older version, which has no softmax, gives the
+    same model.
+
+    Returns:
+      A model from images float32 [B, S, S, 3] in [0, 1] to logits float32 [B, C].
+
+    Raises:
+      DataError: the file is damaged.
+    """
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        return without_softmax(keras.saving.load_model(path, compile=False, safe_mode=True))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"cannot load {path}: {str(error).splitlines()[0][:200]}") from error

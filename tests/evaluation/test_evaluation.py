@@ -26,6 +26,7 @@ from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import read_predictions, write_predictions
 from cxr_train.evaluation.stored import fitted_temperature, stored_predictions
+from cxr_train.runs.run_model import load_best_model, save_model
 
 VALIDATION, TEST = random_images(30, seed=1), random_images(14, seed=2)
 OURS = ("covid", "normal", "pneumonia")
@@ -176,6 +177,18 @@ def test_predictions_of_another_model_are_not_used(manifest, tmp_path):
     assert "no temperature, " in text.evaluation_table(found)
     with pytest.raises(UsageError, match="--at_sensitivity: .*validation"):
         evaluate(run_dir, manifest, model, "test", at_sensitivity=0.9)
+
+
+def test_a_model_saved_without_a_softmax_gives_the_same_bytes(manifest, tmp_path):
+    run_dir = tmp_path / "run"
+    model = make_run(run_dir, manifest)
+    found = []
+    for save in (lambda path: save_model(model, path), model.save):
+        save(run_dir / "best.keras")
+        evaluate(run_dir, manifest, load_best_model(run_dir), "test")
+        found.append((run_dir / "predictions_test.csv").read_bytes())
+    evaluate(run_dir, manifest, model, "test")
+    assert found == [(run_dir / "predictions_test.csv").read_bytes()] * 2
 
 
 def test_evaluating_the_training_split_says_so(manifest, tmp_path):

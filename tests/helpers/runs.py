@@ -9,6 +9,7 @@ import numpy as np
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_data.records.manifest import Manifest
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.run_model import save_model
 
 
 def tiny_model(classes: int, size: int, seed: int = 0, policy: str = "float32") -> keras.Model:
@@ -33,7 +34,7 @@ def make_run(
     config.save(run_dir / "config.json")
     shutil.copy(pathlib.Path(manifest.directory, MANIFEST_NAME), run_dir)
     model = tiny_model(len(manifest.class_names), manifest.size, seed, policy)
-    model.save(run_dir / "best.keras")
+    save_model(model, run_dir / "best.keras")
     return model
 
 

@@ -24,7 +24,7 @@ from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
-from cxr_train.runs.run_model import load_best_model
+from cxr_train.runs.run_model import load_best_model, load_model
 
 pytestmark = pytest.mark.usefixtures("tiny")
 begin = functools.partial(make_trainer, dropout=0.3)
@@ -32,7 +32,7 @@ PRECISE = functools.partial(begin, batch_norm_statistics="precise")
 
 
 def kept_model(run_dir) -> keras.Model:
-    return keras.saving.load_model(run_dir / "last.keras", compile=False)
+    return load_model(run_dir / "last.keras")
 
 
 def norm(model: keras.Model) -> keras.layers.BatchNormalization:

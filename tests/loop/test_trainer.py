@@ -8,7 +8,6 @@ import math
 import re
 import resource
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -27,7 +26,7 @@ from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.monitor import Monitor
-from cxr_train.runs.run_model import load_best_model
+from cxr_train.runs.run_model import load_best_model, load_model
 
 pytestmark = pytest.mark.usefixtures("tiny")
 begin = functools.partial(make_trainer, dropout=0.3)
@@ -221,7 +220,7 @@ def test_the_best_model_is_the_epoch_of_the_best_monitored_value(manifest, tmp_p
     best = min(values) if monitor == "loss" else max(values)
     placement = choose_placement("one", "float32", "off")
     for name, expected in (("best.keras", best), ("last.keras", values[-1])):
-        model = keras.saving.load_model(tmp_path / name, compile=False)
+        model = load_model(tmp_path / name)
         summary = evaluator.evaluate_split(
             tmp_path, Pipeline(manifest), "validation", model, placement, batch_size=4
         )

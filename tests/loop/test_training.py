@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 
+import keras
 import numpy as np
 import pytest
 from project import ROOT
 from shards import random_images, write_shards
+from sklearn.metrics import roc_auc_score
 from tiny import StopAfter
 
 import cxr_train
@@ -46,6 +48,13 @@ def test_a_run_is_trained_resumed_and_read_back(tiny, data, tmp_path, capsys):
     predictions = cxr_train.load_run(tmp_path / "run").predictions("validation")
     np.testing.assert_array_equal(predictions.probabilities, whole.predictions("validation").probabilities)
     assert predictions.ids == tuple(f"validation/{i}.png" for i in range(6))
+    best = keras.saving.load_model(tmp_path / "run" / "best.keras", safe_mode=True)
+    said = best.predict(random_images(6, 32, seed=1), verbose=0)
+    np.testing.assert_allclose(said, predictions.probabilities, atol=1e-6)
+    metrics = json.loads((tmp_path / "run" / "metrics_validation.json").read_text())
+    for index, name in enumerate(predictions.class_names):
+        auroc = roc_auc_score(predictions.labels == index, said[:, index])
+        assert auroc == pytest.approx(metrics["per_class"][name]["auroc"])
     assert (tmp_path / "run" / "report" / "index.html").exists()
     assert not (tmp_path / "run" / "flags.txt").exists()
     assert capsys.readouterr().out == ""  # a library says nothing by itself
