@@ -1,4 +1,4 @@
-"""The charts of the report, as pictures that stand inside of the page, each with its words."""
+"""The charts of a run's epochs, and what all charts of a page share: colours, style, words."""
 
 import base64
 import dataclasses
@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cxr_data.core.figures import figure_bytes, plain
-from cxr_data.stats.auroc import Ranking
-from cxr_train.evaluation.calibration import BINS, measure_calibration
 
 # Okabe and Ito's colours, told apart by the colour-blind too; the dashes do it in print.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 10,
+    "text.color": "#1c2430",
+    "axes.labelcolor": "#1c2430",
+    "axes.titlesize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -112,12 +111,14 @@ def _by_epoch(
     marked: int | None = None,
 ) -> Picture:
     """Return one panel of lines over epochs, from 0 to `top`, or as the values need where it is None."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.0), layout="constrained")
         axis = figure.subplots()
         for number, (label, values) in enumerate(lines.items()):
             # A single epoch is a point, which a line alone would not show.
-            axis.plot(epochs, values, label=label, marker="." if len(epochs) < 30 else "", **_line(number))
+            axis.plot(
+                epochs, values, label=label, marker="." if len(epochs) < 30 else "", **line_style(number)
+            )
         if marked is not None:
             axis.axvline(marked, color="0.5", linewidth=1, linestyle=":")
         axis.set_title(title)
@@ -127,65 +128,11 @@ def _by_epoch(
             axis.set_ylim(0, top)
         if len(lines) > 1:
             axis.legend()
-        return _svg(figure, alt)
-
-
-def roc(labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str]) -> Picture | None:
-    """Return the ROC curves of each class against the rest; None where no class has both sides."""
-    areas = []
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6, 4.4), layout="constrained")
-        axis = figure.subplots()
-        for index, name in enumerate(names):
-            positive = labels == index
-            if positive.all() or not positive.any():
-                continue
-            ranking = Ranking.of(positive, probabilities[:, index])
-            wrong, right = ranking.curve()
-            auroc, _ = ranking.areas(np.ones((1, len(labels))))
-            areas.append(f"{name} {auroc[0]:.3f}")
-            axis.plot(wrong, right, label=_legend(areas[-1]), **_line(index))
-        if not areas:
-            return None
-        _unit_square(axis, "1 - specificity", "sensitivity")
-        axis.legend(loc="lower right", title="area under the curve", fontsize=8)
-        return _svg(figure, f"ROC curves, each class against the rest. Areas: {', '.join(areas)}.")
-
-
-def reliability_chart(labels: np.ndarray, probabilities: np.ndarray) -> Picture:
-    """Return how often the predicted class is right, by the probability that it was given."""
-    fitted = measure_calibration(labels, probabilities)
-    filled = [row for row in fitted["bins"] if row["images"]]
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.6, 4.4), layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-        upper.plot(_column(filled, "confidence"), _column(filled, "accuracy"), marker="o", **_line(0))
-        _unit_square(upper, "", "share that is right")
-        middles = [(row["low"] + row["high"]) / 2 for row in filled]
-        lower.bar(middles, _column(filled, "images"), width=0.9 / BINS, color=_COLORS[0])
-        lower.set_xlabel("probability of the predicted class")
-        lower.set_ylabel("images")
-        return _svg(
-            figure,
-            f"Reliability diagram of {len(labels)} images in {BINS} bins of confidence: "
-            f"expected calibration error {fitted['ece']:.3f}.",
-        )
-
-
-def _unit_square(axis: Axes, x: str, y: str) -> None:
-    axis.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
-    axis.set_xlim(-0.01, 1.01)
-    axis.set_ylim(-0.01, 1.01)
-    axis.set_xlabel(x)
-    axis.set_ylabel(y)
+        return svg(figure, alt)
 
 
 def _of(rows: Sequence[dict[str, Any]], part: str, name: str) -> list[float]:
     return [_number(row[part].get(name)) for row in rows]
-
-
-def _column(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
-    return [row[name] for row in rows]
 
 
 def _number(value: float | None) -> float:
@@ -193,16 +140,18 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _line(number: int) -> dict[str, Any]:
-    return {"color": _COLORS[number % len(_COLORS)], "linestyle": _DASHES[number % len(_DASHES)]}
+def line_style(number: int) -> dict[str, Any]:
+    """Return the colour and dashes of the line of a number, by which it is told from its neighbours."""
+    return {"color": COLORS[number % len(COLORS)], "linestyle": _DASHES[number % len(_DASHES)]}
 
 
-def _legend(text: str) -> str:
+def legend_name(text: str) -> str:
     """Return a name as a legend shows it: one that begins with _ would be hidden."""
     return f"\u200b{plain(text)}" if text.startswith("_") else plain(text)
 
 
-def _svg(figure: Figure, alt: str) -> Picture:
+def svg(figure: Figure, alt: str) -> Picture:
+    """Return a figure as a picture for the page."""
     # Without a date, the same run gives the same page.
     content = figure_bytes(figure, format="svg", metadata={"Date": None, "Creator": None})
     # The document type names an address; nothing would load it, and nothing shall look like it.

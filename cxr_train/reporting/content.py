@@ -5,47 +5,53 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from cxr_data.audit.audit import CAUTION
-from cxr_data.audit.findings import KINDS
 from cxr_data.records.manifest import joined_splits
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.reporting import charts
-from cxr_train.reporting.charts import Picture, embed
+from cxr_train.reporting.changed_flags import changed_flags
 from cxr_train.reporting.checklists import Item, claim, selection, tripod_ai
-from cxr_train.reporting.record import Document, RunRecord, SplitRecord
-from cxr_train.reporting.results import Grid, external_notes, external_results, key_numbers, split_results
-from cxr_train.runs.layout import RunLayout
+from cxr_train.reporting.dataset import audit_content, data_content, versions_in_words
+from cxr_train.reporting.dates import date_in_words
+from cxr_train.reporting.galleries import errors, explanation
+from cxr_train.reporting.record import RunRecord
+from cxr_train.reporting.results import (
+    external_notes,
+    external_results,
+    key_numbers,
+    main_split,
+    split_results,
+)
+from cxr_train.reporting.verdict import verdict
 from cxr_train.runs.mirror import published
 
-_GALLERIES = {
-    "true_positive": "True positives of {}",
-    "false_negative": "False negatives of {}: missed",
-    "false_positive": "False positives of {}: called so, but are not",
-    "confusion": "Confusions, the most frequent first: evidence for the true and for the predicted class",
-}
-_VERDICTS = {"passed": "good", "failed": "bad", "undecided": "open"}
 Facts = list[tuple[str, str]]
 
 
 def report_content(record: RunRecord) -> dict[str, Any]:
     """Return everything that the template `report.html.jinja` asks for."""
+    main = main_split(record)
+    others = [split for split in record.splits if split.metrics and split is not main]
     return {
         "title": f"{record.config.backbone}: {' / '.join(record.class_names) or 'classes not known'}",
         "subtitle": _subtitle(record),
-        "key": key_numbers(record),
+        "verdict": verdict(record, main),
+        "key": key_numbers(record, main) if main else [],
         "problems": record.problems,
         "directory": published(str(record.directory)),
-        "run": _run(record),
-        "splits": [split_results(record, split) for split in record.splits if split.metrics],
+        "result": split_results(record, main) if main else None,
+        "others": [split_results(record, split) for split in others],
         "external": external_results(record),
         "external_notes": external_notes(record),
+        "audit": audit_content(record),
+        "errors": errors(record, main) if main else None,
+        "run": _run(record),
         "curves": charts.curves(record.epochs, (record.best_epoch or {}).get("epoch"))
         if record.epochs
         else [],
         "kept": selection(record),
-        "explanations": [_explanation(record, split) for split in record.splits if split.explanation],
+        "explanations": [explanation(record, split) for split in record.splits if split.explanation],
         "throughput": _throughput(record),
-        "data": _data(record),
+        "data": data_content(record),
         "limits": _limits(record),
         "checklists": [
             _checklist("TRIPOD+AI", "Collins et al., BMJ 2024;385:e078378", tripod_ai(record)),
@@ -57,13 +63,15 @@ def report_content(record: RunRecord) -> dict[str, Any]:
         ],
         "environment": _environment(record),
         "flags": record.flags,
+        "changed_flags": changed_flags(record.flags or ""),
     }
 
 
 def _subtitle(record: RunRecord) -> str:
-    started = (record.environment or {}).get("started", "at an unknown time")
+    started = (record.environment or {}).get("started")
+    told = f"started on {date_in_words(started)}" if started else "started at an unknown time"
     name = PurePath(published(str(record.directory))).name
-    return f"Run {name}, started {started}, {len(record.epochs)} epochs completed"
+    return f"Run {name}, {told}, {len(record.epochs)} of {record.config.epochs} epochs completed"
 
 
 def _run(record: RunRecord) -> Facts:
@@ -109,43 +117,6 @@ def _images_of(record: RunRecord, split: str) -> str:
     return f"{split} split, {sum(counts.values()):,} images ({classes})"
 
 
-def _explanation(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
-    explained = split.explanation or {}
-    folder = RunLayout(record.directory).explanation(split.name)
-
-    def picture(name: str, alt: str) -> Picture:
-        media_type = "image/jpeg" if name.endswith(".jpg") else "image/png"
-        return embed((folder / name).read_bytes(), media_type, alt)
-
-    galleries: dict[str, list[tuple[Picture, str, str]]] = {}
-    for case in explained["cases"]:
-        title = _GALLERIES[case["kind"]].format(case["mapped"][0])
-        caption = (
-            f"true {case['label']} ({case['label_probability']:.2f}), "
-            f"predicted {case['predicted']} ({case['probability']:.2f})"
-        )
-        silent = [name for name, flat in zip(case["mapped"], case["flat"], strict=True) if flat]
-        if silent:
-            caption += f"; no evidence for {' or '.join(silent)}, the map is 0"
-        alt = f"X-ray, then the evidence for {' and for '.join(case['mapped'])} laid over it. "
-        alt += f"{case['id']}: {caption}"
-        galleries.setdefault(title, []).append((picture(case["file"], alt), case["id"], caption))
-    depths, filters = explained["depths"], explained["filters"]
-    layers = ", ".join(explained["layers"])
-    return {
-        "split": split.name,
-        "verdict": _VERDICTS[explained["occlusion"]["verdict"]],
-        "check": explained["occlusion"]["text"],
-        "depths": picture(depths["file"], f"Grad-CAM maps at the layers {layers}") if depths else None,
-        "galleries": [{"title": title, "tiles": tiles} for title, tiles in galleries.items()],
-        "filters": picture(filters["file"], "Pictures that excite single channels most") if filters else None,
-        "filters_caption": "What single channels look for, before training "
-        f"({filters['before']}) and after it."
-        if filters
-        else "",
-    }
-
-
 def _throughput(record: RunRecord) -> dict[str, Any]:
     measured = record.throughput or {}
     facts: Facts = []
@@ -157,61 +128,6 @@ def _throughput(record: RunRecord) -> dict[str, Any]:
         "verdict": measured.get("verdict"),
         "charts": charts.throughput_charts(record.epochs),
         "facts": facts,
-    }
-
-
-def _data(record: RunRecord) -> dict[str, Any]:
-    manifest = record.manifest
-    content: dict[str, Any] = {
-        "tables": [],
-        "facts": [],
-        "audit": _audit(record.audit),
-        "directory": record.config.data,
-    }
-    if manifest:
-        names = manifest["class_names"]
-        rows = [
-            [split, *(f"{counts[name]:,}" for name in names), f"{sum(counts.values()):,}"]
-            for split, counts in manifest["counts"].items()
-        ]
-        content["tables"] = [Grid("Images of each split and class", ["split", *names, "all"], rows)]
-        content["facts"] = [
-            ("files", ", ".join(f"{name} {count:,}" for name, count in manifest["source_counts"].items())),
-            ("image", f"{manifest['size']} x {manifest['size']} px, {manifest['channels']} channel(s)"),
-            ("stored as", manifest["dtype"]),
-            ("colour", manifest["color"]),
-            ("resized by", manifest["kernel"]),
-            ("mean, standard deviation", f"{_list(manifest['mean'])}; {_list(manifest['std'])}"),
-            ("seed of the plan", str(manifest["seed"])),
-            ("hash of the inputs", manifest["inputs_hash"]),
-            ("made with", _versions(manifest["versions"])),
-        ]
-    return content
-
-
-def _audit(audit: Document | None) -> dict[str, Any] | None:
-    """Return the audit's findings, worst first as it ranked them, with what to do, and its notes."""
-    if audit is None:
-        return None
-    found = audit["findings"]
-    kinds = [finding["kind"] for finding in found]
-    before = [None, *(finding["advice"] for finding in found)]
-    named = [f"{kinds.count(kind)} {kind.replace('_', ' ')}" for kind in dict.fromkeys(kinds)]
-    return {
-        "scope": f"{audit['pictures']:,} pictures, {audit['patients']:,} known patients, "
-        f"{len(audit['shortcuts']):,} scores of single features",
-        "summary": ", ".join(named),
-        "findings": [
-            {
-                "kind": finding["kind"].replace("_", " "),
-                "meaning": KINDS[finding["kind"]],
-                "text": finding["text"],
-                "advice": "the same." if finding["advice"] == last else finding["advice"],
-            }
-            for finding, last in zip(found, before, strict=False)
-        ],
-        "notes": audit["notes"],
-        "caution": CAUTION,
     }
 
 
@@ -268,16 +184,8 @@ def _environment(record: RunRecord) -> Facts:
         return [("versions", "not recorded")]
     return [
         ("commit", environment["commit"] or "not from a git checkout"),
-        ("versions", _versions(environment["versions"])),
+        ("versions", versions_in_words(environment["versions"])),
         ("machine", f"{environment['platform']}, {environment['cpus']} processors"),
         ("accelerators", ", ".join(environment["gpus"]) or "none"),
         ("choices", "; ".join(environment["choices"])),
     ]
-
-
-def _versions(versions: Document) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-
-
-def _list(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.4f}" for value in values)

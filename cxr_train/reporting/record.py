@@ -34,6 +34,7 @@ class SplitRecord:
       labels: int64 [N], true classes; None without `predictions_{name}.csv`.
       probabilities: float64 [N, C]; None without it.
       groups: number of patients; None without it, or where no patient is known.
+      ids: [N], the images' ids; None without it.
       explanation: content of `explain/{name}/explain.json`.
     """
 
@@ -42,6 +43,7 @@ class SplitRecord:
     labels: np.ndarray | None
     probabilities: np.ndarray | None
     groups: int | None
+    ids: tuple[str, ...] | None
     explanation: Document | None
 
 
@@ -173,7 +175,7 @@ class _Reader:
                 f"the numbers of the {name} split are of an earlier {BEST_NAME} and left out: "
                 f"cxr_train.evaluate --split={name} makes them anew"
             )
-            return SplitRecord(name, None, None, None, None, explanation)
+            return SplitRecord(name, None, None, None, None, None, explanation)
         return SplitRecord(name, metrics, *self._predictions(name), explanation)
 
     def external(self) -> tuple[tuple[str, str, Document], ...]:
@@ -208,17 +210,18 @@ class _Reader:
             return None
         return content
 
-    def _predictions(self, split: str) -> tuple[np.ndarray | None, np.ndarray | None, int | None]:
-        """Return the labels, probabilities and the number of patients; None for each if they cannot be
-        had.
-        """
+    def _predictions(
+        self, split: str
+    ) -> tuple[np.ndarray | None, np.ndarray | None, int | None, tuple[str, ...] | None]:
+        """Return the labels, probabilities, number of patients and ids; None for each if there are none."""
         try:
             stored = read_predictions(self._layout.predictions(split))
         except DataError as error:
-            self.problems.append(f"no ROC curve and no reliability diagram: {error}")
-            return None, None, None
+            self.problems.append(f"the curves of the {split} split cannot be drawn: {error}")
+            return None, None, None, None
         known = stored.without_patient < len(stored.ids)
-        return stored.labels, stored.probabilities, len(set(stored.groups)) if known else None
+        patients = len(set(stored.groups)) if known else None
+        return stored.labels, stored.probabilities, patients, stored.ids
 
 
 def _read_audit(config: TrainConfig, reader: _Reader) -> Document | None:

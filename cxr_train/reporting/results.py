@@ -6,10 +6,11 @@ from typing import Any
 
 from cxr_data.records.manifest import joined_splits
 from cxr_train.evaluation import text
+from cxr_train.evaluation.calibration import measure_calibration
 from cxr_train.evaluation.text import no_temperature, optimistic
 from cxr_train.evaluation.thresholds import REPORTED
-from cxr_train.reporting import charts
-from cxr_train.reporting.charts import Picture
+from cxr_train.reporting import result_charts
+from cxr_train.reporting.charts import COLORS, Picture
 from cxr_train.reporting.record import Document, RunRecord, SplitRecord
 
 _METRICS = {
@@ -22,9 +23,10 @@ _METRICS = {
     "one_vs_rest_accuracy": "one-vs-rest\naccuracy",
 }
 _DARKEST = 0.45  # of a cell of the confusion matrix, so that its number stays readable
-_FAMILIAR = ("", "the best epoch was picked on them", "the model was trained on them")
+FAMILIAR = ("", "the best epoch was picked on them", "the model was trained on them")
 _UNDEFINED = "undefined"
 _OF_EXTERNAL = ("sensitivity", "specificity", "auroc")
+_OF_CLASS = ("auroc", "sensitivity", "specificity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +46,14 @@ class Grid:
     rows: Sequence[Sequence[str | Shaded]]
 
 
-def key_numbers(record: RunRecord) -> list[tuple[str, str, str]]:
-    """Return the few numbers at the top: of the test split, or else of what the model knows the least."""
+def main_split(record: RunRecord) -> SplitRecord | None:
+    """Return the evaluated split that the model knows the least: test, where it was held out."""
     evaluated = [split for split in record.splits if split.metrics]
-    if not evaluated:
-        return []
-    split = min(evaluated, key=lambda split: (_familiarity(record, split), split.name != "test"))
+    return min(evaluated, key=lambda split: (familiarity(record, split), split.name != "test"), default=None)
+
+
+def key_numbers(record: RunRecord, split: SplitRecord) -> list[tuple[str, str, str]]:
+    """Return the few numbers at the top: name, value, and a note such as its interval."""
     metrics = split.metrics or {}
     intervals = metrics.get("intervals") or {}
     macro, macro_intervals = metrics["macro"], intervals.get("macro") or {}
@@ -57,22 +61,35 @@ def key_numbers(record: RunRecord) -> list[tuple[str, str, str]]:
     for name in ("sensitivity", "specificity", "auroc"):
         numbers.append((f"{_METRICS[name]}, mean", macro[name], macro_intervals.get(name)))
     shown = [(name, _number(value), _interval(interval)) for name, value, interval in numbers]
-    told = _FAMILIAR[_familiarity(record, split)]
+    told = FAMILIAR[familiarity(record, split)]
     note = f"{metrics['images']:,} images" + (f"; {told}" if told else "")
     return [("split", split.name, note), *shown]
 
 
+def class_tiles(metrics: Document) -> list[dict[str, Any]]:
+    """Return the name, colour on the charts, number of images and main metrics of each class."""
+    intervals = (metrics.get("intervals") or {}).get("per_class") or {}
+    return [
+        {
+            "name": name,
+            "color": COLORS[number % len(COLORS)],
+            "images": f"{row['images']:,} image{'' if row['images'] == 1 else 's'}",
+            "metrics": [
+                {
+                    "name": _METRICS[metric],
+                    "value": _number(row[metric]),
+                    "interval": _range(intervals.get(name, {}).get(metric)),
+                }
+                for metric in _OF_CLASS
+            ],
+        }
+        for number, (name, row) in enumerate(metrics["per_class"].items())
+    ]
+
+
 def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
-    """Return the name, summary, tables, notes and charts of a split that has metrics."""
+    """Return the name, summary, tiles, tables, notes and charts of a split that has metrics."""
     metrics = split.metrics or {}
-    names = metrics["class_names"]
-    pictures: list[tuple[Picture, str]] = []
-    if split.labels is not None and split.probabilities is not None:
-        curve = charts.roc(split.labels, split.probabilities, record.class_names)
-        if curve:
-            pictures.append((curve, "ROC curves, each class against the rest."))
-        bins = charts.reliability_chart(split.labels, split.probabilities)
-        pictures.append((bins, "Reliability: on the dotted line, a probability means what it says."))
     undefined = [
         f"{_METRICS[metric]} is undefined for {', '.join(classes)}, which the mean leaves out."
         for metric, classes in metrics.get("left_out", {}).items()
@@ -81,25 +98,47 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
     statistics = [f"{note}." for note in text.initial_statistics(metrics.get("initial_statistics_share"))]
     about = [*_interval_notes(metrics), *_calibration(metrics), *undefined, *_comparison(metrics)]
     notes = [*statistics, *about]
-    if split.explanation is None and not pictures:
+    if split.labels is None:
         notes.append("There are no predictions to draw curves from.")
     patients = f" of {split.groups:,} patients" if split.groups else ""
-    told = _FAMILIAR[_familiarity(record, split)]
+    told = FAMILIAR[familiarity(record, split)]
     warning = f" These images flatter: {told}." if told else ""
     accuracy = _with_interval(metrics["accuracy"], (metrics.get("intervals") or {}).get("accuracy"))
     return {
         "name": split.name,
         "summary": f"{metrics['images']:,} images{patients}. Accuracy {accuracy}, "
         f"loss {_number(metrics.get('loss'))}.{warning}",
-        "tables": [
-            _metrics_table(metrics),
-            _confusion(metrics["confusion_matrix"], names),
-            *_thresholds(metrics),
-            *_differences(metrics),
-        ],
+        "classes": class_tiles(metrics),
+        "metrics": _metrics_table(metrics),
+        "confusion": confusion(metrics["confusion_matrix"], metrics["class_names"]),
+        "tables": [*_thresholds(metrics), *_differences(metrics)],
         "notes": notes,
-        "charts": pictures,
+        "charts": _curves(record, split, metrics),
+        "forests": result_charts.forests(metrics),
     }
+
+
+def _curves(record: RunRecord, split: SplitRecord, metrics: Document) -> list[tuple[Picture, str]]:
+    """Return what is drawn from the predictions of single images, each chart with its caption."""
+    if split.labels is None or split.probabilities is None:
+        return []
+    drawn = (split.labels, split.probabilities, record.class_names, metrics)
+    points = result_charts.working_points(metrics)
+    curves = [
+        (result_charts.roc(*drawn), f"ROC: each class against the rest. {points}"),
+        (
+            result_charts.precision_recall(*drawn),
+            f"Precision-recall. {points} Dotted: the share of the class, which chance reaches.",
+        ),
+    ]
+    fitted = (metrics.get("calibration") or {}).get("uncalibrated")
+    error = (fitted or measure_calibration(split.labels, split.probabilities))["ece"]
+    bins = result_charts.reliability_chart(split.labels, split.probabilities, error)
+    about_bins = (
+        "Reliability: on the dotted line, a probability means what it says. Bars: 95 % intervals, "
+        "each image counted as independent."
+    )
+    return [*((picture, caption) for picture, caption in curves if picture), (bins, about_bins)]
 
 
 def external_results(record: RunRecord) -> Grid | None:
@@ -181,7 +220,8 @@ def _metrics_table(metrics: Document) -> Grid:
     return Grid(caption, ["class", "images", *_METRICS.values()], rows)
 
 
-def _confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Grid:
+def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Grid:
+    """Return the confusion matrix [C, C] of classes `names`, each cell tinted by its share of the row."""
     rows = []
     for name, counts in zip(names, matrix, strict=True):
         row: list[str | Shaded] = [f"{name} (true)"]
@@ -231,8 +271,8 @@ def _differences(metrics: Document) -> list[Grid]:
     return [Grid(caption, ["metric", "difference", "95 % interval"], rows)]
 
 
-def _familiarity(record: RunRecord, split: SplitRecord) -> int:
-    """Return how well the model knows a split's images, as an index of `_FAMILIAR`."""
+def familiarity(record: RunRecord, split: SplitRecord) -> int:
+    """Return how well the model knows a split's images, as an index of `FAMILIAR`: 0 is not at all."""
     if split.name in joined_splits(record.config.train_split):
         return 2
     return int(split.name == record.config.held_out_validation)
@@ -243,7 +283,11 @@ def _number(value: float | None) -> str:
 
 
 def _interval(interval: Sequence[float] | None) -> str:
-    return f"95 %: {interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+    return f"95 %: {_range(interval)}" if interval else ""
+
+
+def _range(interval: Sequence[float] | None) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
 
 
 def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:

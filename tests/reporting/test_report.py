@@ -1,6 +1,7 @@
 """The page of a run: complete, escaped, without anything from outside, and right in a real browser."""
 
 import html.parser
+import itertools
 import json
 import pathlib
 import re
@@ -16,14 +17,18 @@ from project import ROOT
 
 from cxr_data.core.errors import DataError
 from cxr_train.evaluation import metrics
+from cxr_train.reporting import result_charts
+from cxr_train.reporting.changed_flags import changed_flags
 from cxr_train.reporting.checklists import claim, tripod_ai
 from cxr_train.reporting.content import report_content
+from cxr_train.reporting.dates import date_in_words
 from cxr_train.reporting.page import breakable, write_report
 from cxr_train.reporting.record import RunRecord
 from cxr_train.runs.config import TrainConfig
 
 EVIL = "<script>alert('x')</script>&\"$_"
 CLASSES = ("covid", EVIL, "_pneumonia$")
+PICTURES = 18
 
 
 def row(epoch: int) -> dict:
@@ -110,11 +115,12 @@ def write_run(run_dir: pathlib.Path) -> pathlib.Path:
 
 
 class Page(html.parser.HTMLParser):
-    """Collects what a page asks for, its pictures' descriptions, its text, and its ids."""
+    """Collects what a page asks for, its pictures' descriptions, its text, its ids, and what is folded."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.tags, self.addresses, self.alts, self.text, self.ids = [], [], [], "", set()
+        self.tags, self.addresses, self.alts, self.text, self.ids = [], [], [], "", []
+        self.open, self.folded = [], ""
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -122,10 +128,16 @@ class Page(html.parser.HTMLParser):
         self.tags.append(tag)
         self.addresses += [values[name] for name in ("src", "href", "srcset", "action") if name in values]
         self.alts += [values.get("alt")] if tag == "img" else []
-        self.ids |= {values["id"]} if "id" in values else set()
+        self.ids += [values["id"]] if "id" in values else []
+        self.open += [tag] if tag in ("details", "summary") else []
+
+    def handle_endtag(self, tag):
+        if self.open and tag == self.open[-1]:
+            self.open.pop()
 
     def handle_data(self, data):
         self.text += data
+        self.folded += data if self.open and self.open[-1] == "details" else ""
 
 
 def read_page(run_dir: pathlib.Path) -> Page:
@@ -138,9 +150,9 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
     assert time.process_time() - started < 10
     assert "script" not in page.tags
     assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
-    assert {address[1:] for address in page.addresses if address.startswith("#")} <= page.ids
-    # ROC and reliability of two splits, three curves, two of throughput, three of explanations.
-    assert len(page.alts) == 2 * 2 + 3 + 2 + 3
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= {*page.ids}
+    # Five charts of two splits, three curves, two of throughput, three of explanations.
+    assert len(page.alts) == PICTURES == 5 * 2 + 3 + 2 + 3
     assert all(page.alts)
     for part in (
         "Research only.",
@@ -157,7 +169,7 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
         "2 findings (1 leakage, 1 shortcut), the worst first",
         "What to do: Crop.",
         "may be anatomy",
-        "one note",
+        "One note.",
         "TRIPOD+AI",
         "CLAIM",
         "stay open",
@@ -168,6 +180,97 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
     assert "Missing here" not in page.text
     first = (tmp_path / "run/report/index.html").read_bytes()
     assert write_report(tmp_path / "run").read_bytes() == first
+
+
+def test_the_verdict_comes_first_and_what_is_for_later_is_folded(tmp_path):
+    page = read_page(write_run(tmp_path / "run"))
+    order = ["verdict", "results", "audit", "errors", "training", "maps", "data", "limits", "card", "repeat"]
+    assert page.ids == order
+    levels = [int(tag[1]) for tag in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(level <= before + 1 for before, level in itertools.pairwise(levels))
+    assert page.tags.count("table") == page.tags.count("caption")
+    for folded in ("best epoch was picked on them", "Grad-CAM from the first", "before training", "Crop."):
+        assert (folded in page.folded) is (folded != "Crop."), folded
+    for open_again in ("undecided", "passed"):
+        shutil.rmtree(tmp_path / "run/explain")
+        write_explanation(tmp_path / "run", "validation", open_again)
+        assert "Grad-CAM from the first" not in read_page(tmp_path / "run").folded
+    flags = "--seed=0\n--epochs=7\n--run_dir=there\n--nodeterministic\n--head=128-32\n--cache=disk\n"
+    assert changed_flags(flags) == ["--epochs=7", "--run_dir=there", "--cache=disk"]
+
+
+def test_each_case_stands_once_with_most_of_its_maps_and_can_be_enlarged(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    path = run_dir / "explain/validation/explain.json"
+    document = json.loads(path.read_text())
+    (confusion,) = document["cases"]
+    missed = {**confusion, "kind": "false_negative", "mapped": ["covid"], "flat": [False]}
+    hit = {**missed, "kind": "true_positive", "id": "hit.png", "predicted": "covid"}
+    path.write_text(json.dumps({**document, "cases": [hit, missed, confusion]}))
+    content = report_content(RunRecord.read(run_dir))
+    (part,) = content["errors"]["explained"]
+    (gallery,) = part["galleries"]
+    (tile,) = gallery["tiles"]
+    assert (tile["id"], tile["parts"], part["failed"]) == (f"{EVIL}.png", 3, True)
+    assert "no evidence for covid" in tile["maps"]
+    (rightly,) = content["explanations"][0]["galleries"]
+    assert [tile["id"] for tile in rightly["tiles"]] == ["hit.png"]
+    page = read_page(run_dir)
+    assert page.tags.count("input") == page.tags.count("img") == PICTURES + 1
+    worst = content["errors"]["worst"]
+    called = [float(row[2].split(", ")[-1]) for row in worst.rows]
+    assert called == sorted(called, reverse=True)
+    assert worst.rows
+
+
+def test_a_class_has_a_tile_and_a_metric_its_interval_on_the_chart(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    path = run_dir / "metrics_test.json"
+    summary = json.loads(path.read_text())
+    summary["intervals"]["per_class"] = {"covid": {"auroc": [0.125, 0.875]}}
+    path.write_text(json.dumps(summary))
+    result = report_content(RunRecord.read(run_dir))["result"]
+    assert [tile["name"] for tile in result["classes"]] == list(CLASSES)
+    auroc = result["classes"][0]["metrics"][0]
+    assert (auroc["name"], auroc["interval"]) == ("AUROC", "0.125 to 0.875")
+    assert (
+        sum("covid AUROC" in picture.alt and "0.125" in picture.alt for picture, _ in result["forests"]) == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("stamp", "said"),
+    [
+        ("2026-11-27T16:40:09+00:00", "27 November 2026, 16:40 UTC"),
+        ("2026-01-02T03:04:05", "2 January 2026, 03:04"),
+        ("at night", "at night"),
+    ],
+)
+def test_dates_are_as_people_write_them(stamp, said):
+    assert date_in_words(stamp) == said
+
+
+def test_the_reliability_diagram_has_as_many_bins_as_the_images_allow():
+    rng = np.random.default_rng(0)
+    for images, bins in ((5, 1), (47, 4), (1000, 15)):
+        scores = rng.dirichlet(np.ones(3), images)
+        picture = result_charts.reliability_chart(np.zeros(images, np.int64), scores, 0.5)
+        assert f"in {bins} bins" in picture.alt
+
+
+def test_the_working_points_are_where_the_rates_are():
+    labels = np.array([0, 0, 1, 1, 1])
+    scores = np.array([0.9, 0.4, 0.6, 0.3, 0.1])
+    probabilities = np.stack([scores, 1 - scores], axis=1)
+    summary = metrics.summarize(labels, probabilities, ("a", "b"))
+    assert "Diamond" not in result_charts.working_points(summary)
+    summary["thresholds"] = {"at_sensitivity": 0.9, "chosen_on": "validation"}
+    summary["thresholds"]["per_class"] = {"a": {"threshold": 0.35}, "b": {"threshold": None}}
+    assert "validation split for a sensitivity of 0.9" in result_charts.working_points(summary)
+    assert "a 0.833" in result_charts.roc(labels, probabilities, ("a", "b"), summary).alt
+    assert "b 0.917" in result_charts.precision_recall(labels, probabilities, ("a", "b"), summary).alt
+    assert result_charts.roc(np.zeros(5, np.int64), probabilities, ("a", "b"), summary) is None
 
 
 def test_the_checklists_have_all_items_once_and_performance_has_its_interval(tmp_path):
@@ -206,7 +309,10 @@ def test_the_numbers_at_the_top_are_of_the_images_that_the_model_knows_the_least
         (run_dir / f"metrics_{split}.json").unlink()
     content = report_content(RunRecord.read(run_dir))
     assert content["key"][0][:2] == ("split", "train")
-    assert "These images flatter" in content["splits"][0]["summary"]
+    assert "These images flatter" in content["result"]["summary"]
+    look, line = content["verdict"][0]
+    assert look == "bad"
+    assert "trained on them" in line
 
 
 def test_the_marked_epoch_is_the_kept_one_also_by_another_metric_than_the_loss(tmp_path):
@@ -244,7 +350,7 @@ def test_unusual_intervals_thresholds_and_a_comparison_are_told(tmp_path):
     differences["accuracy"] = {"value": 0.125, "interval": [-0.25, 0.5]}
     metrics |= {"own_data": True, "split": "test", "comparison": {**agreed, "differences": differences}}
     path.write_text(json.dumps(metrics))
-    (test,) = (s for s in report_content(RunRecord.read(run_dir))["splits"] if s["name"] == "test")
+    test = report_content(RunRecord.read(run_dir))["result"]
     exact, without, calibrated, *_ = test["notes"]
     assert "exact binomial interval" in exact
     assert "no interval" in without
@@ -306,11 +412,12 @@ def test_images_of_no_known_patient_are_not_called_patients(tmp_path):
     summary = json.loads((run_dir / "metrics_test.json").read_text())
     summary["intervals"] |= {"without_patient": 24, "patients": 24}
     (run_dir / "metrics_test.json").write_text(json.dumps(summary))
-    validation, test = report_content(RunRecord.read(run_dir))["splits"]
+    content = report_content(RunRecord.read(run_dir))
+    (validation,), test = content["others"], content["result"]
     assert validation["summary"].startswith("24 images of 12 patients.")
     assert test["summary"].startswith("24 images.")
     assert test["notes"][0].startswith("No patient is known")
-    assert test["tables"][0].caption.endswith("(images resampled)")
+    assert test["metrics"].caption.endswith("(images resampled)")
 
 
 def test_other_data_are_shown_beside_the_runs_own(tmp_path):
@@ -401,7 +508,9 @@ def test_the_command_prints_where_the_page_is(tmp_path):
     assert result.stdout.strip() == f"report: {run_dir}/report/index.html"
 
 
+# Folds are opened: what they hide must not stick out either.
 _PROBE = """<script>addEventListener("load", () => {
+  document.querySelectorAll("details").forEach(fold => { fold.open = true; });
   const missing = [...document.images].filter(image => !image.naturalWidth).length;
   const asked = performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:"));
   parent.postMessage(["PROBE", innerWidth, document.images.length, missing, asked.length,
@@ -439,5 +548,5 @@ def test_in_chromium_no_error_no_missing_picture_no_request_and_nothing_sticks_o
         assert title, result.stderr[-2000:]
         inner, pictures, missing, requests, needed = map(int, title.groups())
         assert inner == width
-        assert (pictures, missing, requests) == (12, 0, 0)
+        assert (pictures, missing, requests) == (PICTURES, 0, 0)
         assert needed <= inner

@@ -1,0 +1,133 @@
+"""The errors and the maps of a model: X-rays that stand on the page once, and the check of the maps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cxr_train.reporting.charts import Picture, embed
+from cxr_train.reporting.record import Document, RunRecord, SplitRecord
+from cxr_train.reporting.results import Grid, confusion
+from cxr_train.runs.layout import RunLayout
+
+VERDICTS = {"passed": "good", "failed": "bad", "undecided": "open"}
+"""The look of a line, by the verdict of the occlusion check."""
+_WORST = 20
+
+
+def errors(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
+    """Return the confusion matrix of a split, its surest errors, and the X-rays of the explained splits."""
+    metrics = split.metrics or {}
+    galleries = [
+        {"split": explained.name, "failed": _has_failed(explained), "galleries": found}
+        for explained in _first(record.splits, split)
+        if (found := _galleries(record, explained, right=False))
+    ]
+    return {
+        "split": split.name,
+        "confusion": confusion(metrics["confusion_matrix"], metrics["class_names"]),
+        "worst": _surest_errors(record, split),
+        "explained": galleries,
+        "has_pictures": any(part["split"] == split.name for part in galleries),
+    }
+
+
+def explanation(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
+    """Return the check of a split's maps, the maps of images that the model has right, and the filters."""
+    explained = split.explanation or {}
+    depths, filters = explained["depths"], explained["filters"]
+    layers = ", ".join(explained["layers"])
+    check = explained["occlusion"]["text"]
+    return {
+        "split": split.name,
+        "verdict": VERDICTS[explained["occlusion"]["verdict"]],
+        "failed": _has_failed(split),
+        "check": f"{check[:1].upper()}{check[1:]}",
+        "depths": _picture(record, split, depths["file"], f"Grad-CAM maps at the layers {layers}")
+        if depths
+        else None,
+        "galleries": _galleries(record, split, right=True),
+        "filters": _picture(record, split, filters["file"], "Pictures that excite single channels most")
+        if filters
+        else None,
+        "filters_caption": "What single channels look for, before training "
+        f"({filters['before']}) and after it."
+        if filters
+        else "",
+    }
+
+
+def _first(splits: Sequence[SplitRecord], first: SplitRecord) -> list[SplitRecord]:
+    """Return the explained splits, `first` before the others."""
+    return sorted(
+        (split for split in splits if split.explanation), key=lambda split: split.name != first.name
+    )
+
+
+def _has_failed(split: SplitRecord) -> bool:
+    return split.explanation is not None and split.explanation["occlusion"]["verdict"] == "failed"
+
+
+def _galleries(record: RunRecord, split: SplitRecord, *, right: bool) -> list[dict[str, Any]]:
+    """Return the cases that the model has right, or wrong, by what they are called: each image once."""
+    most_maps: dict[str, Document] = {}
+    for case in (split.explanation or {})["cases"]:
+        if (case["label"] == case["predicted"]) is not right:
+            continue
+        known = most_maps.get(case["id"])
+        if known is None or len(case["mapped"]) > len(known["mapped"]):
+            most_maps[case["id"]] = case
+    by_title: dict[str, list[Document]] = {}
+    for case in sorted(most_maps.values(), key=lambda case: -case["probability"]):
+        title = f"{case['label']}, rightly called" if right else f"{case['label']} called {case['predicted']}"
+        by_title.setdefault(title, []).append(_tile(record, split, case))
+    galleries = [{"title": title, "tiles": tiles} for title, tiles in by_title.items()]
+    # Frequent confusions are shown with more cases.
+    return galleries if right else sorted(galleries, key=lambda gallery: -len(gallery["tiles"]))
+
+
+def _tile(record: RunRecord, split: SplitRecord, case: Document) -> dict[str, Any]:
+    is_right = case["label"] == case["predicted"]
+    caption = f"called {case['predicted']} at {case['probability']:.2f}"
+    if not is_right:
+        caption += f"; {case['label']}, the true class, got {case['label_probability']:.2f}"
+    maps = f"Map of {' and of '.join(case['mapped'])} to its right"
+    silent = [name for name, flat in zip(case["mapped"], case["flat"], strict=True) if flat]
+    if silent:
+        maps += f"; no evidence for {' or '.join(silent)}, that map is 0"
+    alt = f"X-ray {case['id']}, {case['label']}, {caption}. {maps}."
+    return {
+        "picture": _picture(record, split, case["file"], alt),
+        "id": case["id"],
+        "caption": caption,
+        "maps": maps,
+        "parts": 1 + len(case["mapped"]),
+    }
+
+
+def _picture(record: RunRecord, split: SplitRecord, name: str, alt: str) -> Picture:
+    media_type = "image/jpeg" if name.endswith(".jpg") else "image/png"
+    folder = RunLayout(record.directory).explanation(split.name)
+    return embed((folder / name).read_bytes(), media_type, alt)
+
+
+def _surest_errors(record: RunRecord, split: SplitRecord) -> Grid | None:
+    """Return the images that are called wrongly with the highest probability."""
+    if split.ids is None or split.labels is None or split.probabilities is None:
+        return None
+    names, probabilities = record.class_names, split.probabilities
+    predicted, highest = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = (predicted != split.labels).nonzero()[0]
+    order = wrong[np.argsort(-highest[wrong], kind="stable")].tolist()
+    rows = [
+        [
+            split.ids[row],
+            names[split.labels[row]],
+            f"{names[predicted[row]]}, {highest[row]:.3f}",
+            f"{probabilities[row, split.labels[row]]:.3f}",
+        ]
+        for row in order[:_WORST]
+    ]
+    shown = f"the {len(rows)} surest" if len(rows) < len(order) else "the surest first"
+    caption = f"{len(order):,} of {len(split.labels):,} images are called wrongly, {shown}"
+    return Grid(caption, ["image", "true", "called, probability", "probability of the true class"], rows)
