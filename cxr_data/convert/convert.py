@@ -179,7 +179,7 @@ def _warn_of_small(made: manifest.Manifest, progress: Progress) -> None:
     if smallest < 2 * made.equalize_to:
         progress.say(
             f"WARNING: the smallest image has {smallest} pixels: after --equalize_to={made.equalize_to} it "
-            f"may still be told from larger ones by its sharpness; {smallest // 2} or less would hide it"
+            f"may still differ from larger ones by its sharpness; {smallest // 2} or less would hide it"
         )
 
 

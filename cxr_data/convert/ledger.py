@@ -74,7 +74,7 @@ def _read(path: str) -> tuple[Header, dict[str, ShardResult]]:
             raise ValueError(f"schema {first['schema']!r}")
         header = Header(first["config"], first["plan"])
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}): --overwrite starts anew") from error
+        raise DataError(f"{path} is damaged ({error}): --overwrite starts over") from error
     results: dict[str, ShardResult] = {}
     for line in lines[1:]:
         # A torn last line is a shard that is done again, and so is any other damaged line.

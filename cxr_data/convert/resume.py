@@ -40,7 +40,7 @@ def reusable(config: SharderConfig, prepared: Prepared, progress: Progress) -> d
             raise DataError(
                 f"{config.output} holds another conversion: {difference}; --overwrite replaces it"
             )
-        progress.say(f"--overwrite: starting anew ({difference or 'the output was finished'})")
+        progress.say(f"--overwrite: starting over ({difference or 'the output was finished'})")
         return {}
     by_name = {shard.name: shard for shard in prepared.plan.shards}
     candidates = [(by_name[name], result) for name, result in results.items() if name in by_name]
@@ -84,7 +84,7 @@ def _is_whole(config: SharderConfig, shard: ShardPlan, result: ShardResult) -> b
         if not _is_unchanged(entries[name], size, sha256, converted_ns, config.max_pixels):
             if config.overwrite or config.retry_quarantined:
                 return False
-            raise DataError(f"{name} has changed since it was converted; --overwrite starts anew")
+            raise DataError(f"{name} has changed since it was converted; --overwrite starts over")
     for left_out in result.quarantined:
         entry = entries[left_out.id]
         if left_out.sha256 and not _is_unchanged(

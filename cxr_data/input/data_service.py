@@ -114,7 +114,7 @@ class DataService:
             what = f"input worker {number} (pid {process.pid}) ended with exit code {process.exitcode}"
             if self._quick_deaths[number] == _MOST_QUICK_DEATHS:
                 raise CxrError(f"{what}, {_MOST_QUICK_DEATHS} times within {_QUICK_SECONDS:.0f} s each")
-            logger.info("%s after %.0f s; it is started anew", what, lived)
+            logger.info("%s after %.0f s; it is started again", what, lived)
             self._workers[number] = self._start(self._ports[number])
             self._started[number] = time.monotonic()
 

@@ -159,7 +159,7 @@ def class_warnings(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """
     names = {name for by_class in counts.values() for name in by_class}
     only = (
-        [f"all images are of one class, {names.pop()!r}: nothing can be told apart"]
+        [f"all images are of one class, {names.pop()!r}: there is nothing to classify"]
         if len(names) == 1
         else []
     )
@@ -247,7 +247,7 @@ def _from_document(directory: str, document: dict[str, Any]) -> Manifest:
 def _check_shard(manifest: Manifest, shard: Shard) -> None:
     path = manifest.path(shard)
     found = storage.size(path)
-    remedy = "run the same make_tfrecords command again to make it anew"
+    remedy = "run the same make_tfrecords command again"
     if found is None:
         raise DataError(f"shard {path} is missing: {remedy}")
     if found != shard.bytes:

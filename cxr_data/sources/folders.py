@@ -74,7 +74,7 @@ def _has_split_folders(source: str, files: Sequence[Item]) -> bool:
             others.add(top)
     if splits and others:
         raise UsageError(
-            f"{source}: the folder {min(splits)!r} is named as a split, {min(others)!r} beside it is not: "
+            f"{source}: the folder {min(splits)!r} is named as a split, {min(others)!r} next to it is not: "
             f"put the classes into the splits (SPLIT/CLASS), give {min(splits)!r} another name if it is a "
             f"class, or leave a folder out, as by --exclude_folders={min(others)}"
         )
