@@ -7,31 +7,26 @@ mark of a hospital, and it may be how a bedridden patient is imaged.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cxr_data.audit import findings, shortcuts
+from cxr_data.audit.causes import ADVICE, cause_of
+from cxr_data.audit.document import SCHEMA, has_audit, read_audit
 from cxr_data.audit.findings import Finding
 from cxr_data.audit.leakage import Pair, find_leakage, pairs_of
 from cxr_data.audit.near_duplicates import SAME_NCC
 from cxr_data.audit.pictures import Pictures, pictures_of_files, pictures_of_shards, with_files
+from cxr_data.audit.repair import Conversion, Remedy, absolute, remedies_for
+from cxr_data.audit.text import audit_as_text
 from cxr_data.core import storage
-from cxr_data.core.errors import DataError, UsageError, one_line
+from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import required, setting
 from cxr_data.records.layout import AUDIT_NAME, FEATURES_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.sources.duplicates import tie_groups
 from cxr_data.sources.left_out import LeftOut
-
-SCHEMA = "cxr.audit/1"
-
-CAUTION = (
-    "Each number says how well the class can be told, not why: what looks like a shortcut may be anatomy, "
-    "and what was not found may still be there."
-)
-
-_SHOWN_CASES = 3
 
 
 @dataclass(frozen=True)
@@ -70,6 +65,8 @@ class Audit:
       scores: of every feature and class.
       found: ranked.
       notes: what could not be looked at, and why.
+      remedies: flags of make_tfrecords that do something about what was found.
+      conversion: what the pictures were made from; None where it is not known.
     """
 
     own: Pictures
@@ -78,10 +75,16 @@ class Audit:
     scores: tuple[shortcuts.Score, ...]
     found: tuple[Finding, ...]
     notes: tuple[str, ...]
+    remedies: tuple[Remedy, ...] = ()
+    conversion: Conversion | None = None
 
 
-def audit_dataset(config: AuditConfig) -> Audit:
+def audit_dataset(config: AuditConfig, conversion: Conversion | None = None) -> Audit:
     """Audit a dataset on disk.
+
+    Args:
+      config: which one.
+      conversion: what it was made from, where its `audit.json` does not say it.
 
     Raises:
       UsageError, DataError: there is no such dataset or source, or it cannot be read.
@@ -95,7 +98,19 @@ def audit_dataset(config: AuditConfig) -> Audit:
     if config.source:
         own = with_files(own, made, config.source, config.quiet, **_places(config))
     other = _second(config, made) if config.against else None
-    return audit_pictures(own, other)
+    return audit_pictures(own, other, _conversion(config, conversion))
+
+
+def _conversion(config: AuditConfig, otherwise: Conversion | None) -> Conversion | None:
+    """Return what an earlier audit knew of the conversion, or else `otherwise`; with --source its source."""
+    try:
+        known = read_audit(config.data).get("conversion") if has_audit(config.data) else None
+    except DataError:
+        known = None  # it is damaged, and will be replaced
+    found = Conversion(**known) if known else otherwise
+    if config.source:
+        return Conversion(absolute(config.source), found.flags if found else {})
+    return found
 
 
 def _second(config: AuditConfig, made: Manifest) -> Pictures:
@@ -108,14 +123,23 @@ def _places(config: AuditConfig) -> dict[str, Any]:
     return {"left_out": LeftOut(config.exclude_folders), "follow_links": config.follow_links}
 
 
-def audit_pictures(own: Pictures, other: Pictures | None = None) -> Audit:
-    """Audit pictures that were read already."""
+def audit_pictures(
+    own: Pictures, other: Pictures | None = None, conversion: Conversion | None = None
+) -> Audit:
+    """Audit pictures that were read already, and were made by `conversion`."""
     pairs = pairs_of(own, other)
     tied = _with_copies_together(own, pairs)
     scores = shortcuts.find_shortcuts(tied)
     found = [*find_leakage(own, pairs, other), *shortcuts.shortcut_findings(own, scores)]
     return Audit(
-        own, other, tuple(pairs), tuple(scores), findings.ranked(found), _notes(own, shortcuts.too_few(tied))
+        own,
+        other,
+        tuple(pairs),
+        tuple(scores),
+        findings.ranked(found),
+        _notes(own, shortcuts.too_few(tied)),
+        tuple(remedies_for([finding.name for finding in found], own)),
+        conversion,
     )
 
 
@@ -155,31 +179,9 @@ def _notes(own: Pictures, too_few: Sequence[str]) -> tuple[str, ...]:
 # -- output ------------------------------------------------------------------------------------
 
 
-def audit_as_text(audit: Audit, most_cases: int = _SHOWN_CASES) -> str:
-    """Return the findings in words."""
-    own = audit.own
-    lines = [
-        f"audit of {own.where}: {len(own):,} pictures, {len(own.patients()):,} known patients, "
-        f"{len(audit.found)} findings"
-    ]
-    if audit.found:
-        lines += [findings.findings_as_text(audit.found, most_cases), CAUTION]
-    elif audit.scores:
-        lines.append(f"no leakage was found, and no feature above chance ({len(audit.scores)} scores)")
-    lines += [f"note: {note}" for note in audit.notes]
-    return "\n".join(lines)
-
-
 def audit_summary(directory: str) -> str:
-    """Return what `audit.json` says, a line a finding."""
-    document = read_audit(directory)
-    lines = [f"audit: {len(document['findings'])} findings among {document['pictures']:,} pictures"]
-    lines += [one_line(f"  [{finding['kind']}] {finding['text']}") for finding in document["findings"]]
-    lines += [f"  note: {note}" for note in document["notes"]]
-    if document["findings"]:
-        lines.append(f"  {CAUTION}")
-        lines.append(f"  what to do, cases, pictures: python -m tools.audit_dataset --data={directory}")
-    return "\n".join(lines)
+    """Return what `audit.json` says, without cases."""
+    return audit_as_text(directory, read_audit(directory), 0)
 
 
 def as_document(audit: Audit) -> dict[str, Any]:
@@ -188,8 +190,10 @@ def as_document(audit: Audit) -> dict[str, Any]:
     Returns:
       schema; pictures and patients, how many; second_dataset, that of --against, or null; same_ncc, the
       correlation from which on two pictures are the same; alpha, `shortcuts.ALPHA`; notes on what could not
-      be looked at; findings, ranked: `findings.Finding`, and `cases`, their number, of which `evidence` has
-      the first; shortcuts: `shortcuts.Score` of every feature and class.
+      be looked at; findings, ranked: `findings.Finding`, their `cause` and `advice` (see `causes`), and
+      `cases`, the number of cases in `evidence`; shortcuts: `shortcuts.Score` of every feature and class;
+      repair: `repair.Remedy` of each flag that does something about the findings; conversion:
+      `repair.Conversion`, or null.
     """
     return {
         "schema": SCHEMA,
@@ -201,6 +205,8 @@ def as_document(audit: Audit) -> dict[str, Any]:
         "notes": list(audit.notes),
         "findings": [_finding(finding) for finding in audit.found],
         "shortcuts": [asdict(score) for score in audit.scores],
+        "repair": [asdict(remedy) for remedy in audit.remedies],
+        "conversion": asdict(audit.conversion) if audit.conversion else None,
     }
 
 
@@ -208,6 +214,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
     return {
         **asdict(finding),
         "value": round(finding.value, 4),
+        "cause": cause_of(finding.name),
+        "advice": ADVICE[cause_of(finding.name)],
         "cases": len(finding.evidence),
         "evidence": [dict(case) for case in finding.evidence],
     }
@@ -220,20 +228,3 @@ def write_audit(directory: str, audit: Audit) -> str:
     text = json.dumps(as_document(audit), indent=1, ensure_ascii=True) + "\n"
     storage.replace(path, text.encode())
     return path
-
-
-def read_audit(directory: str) -> Mapping[str, Any]:
-    """Read `directory/audit.json`. Raises DataError if it is missing, damaged or of another schema."""
-    path = storage.join(directory, AUDIT_NAME)
-    try:
-        document: dict[str, Any] = json.loads(storage.read_bytes(path))
-        if document["schema"] != SCHEMA:
-            raise ValueError(f"schema {document['schema']!r}")
-        for name in ("pictures", "patients", "notes", "findings", "shortcuts"):
-            if name not in document:
-                raise ValueError(f"it has no {name!r}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} is damaged ({error}): python -m tools.audit_dataset makes it anew"
-        ) from error
-    return document

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_data.core.errors import UsageError, one_line
+from cxr_data.core.errors import UsageError
 
 LEAKAGE, SHORTCUT, TWO_CLASSES, REPEATS = "leakage", "shortcut", "two_classes", "repeats"
 
@@ -30,15 +30,13 @@ class Finding:
       name: what exactly, for machines.
       value: number of cases; for a shortcut its largest AUROC.
       text: a sentence with the numbers.
-      advice: what to do about it.
-      evidence: the cases, one mapping each; only the first are written out.
+      evidence: the cases, one mapping each.
     """
 
     kind: str
     name: str
     value: float
     text: str
-    advice: str
     evidence: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -87,21 +85,3 @@ def _threshold(word: str, kind: str, number: str) -> float:
 def failing(found: Iterable[Finding], rules: Mapping[str, float]) -> tuple[Finding, ...]:
     """Return the findings that are a failure by `parse_fail_on`."""
     return tuple(f for f in found if f.kind in rules and f.value >= rules[f.kind])
-
-
-def findings_as_text(found: Sequence[Finding], most_cases: int) -> str:
-    """Return the numbered findings, each with its cases and what to do."""
-    lines: list[str] = []
-    for number, finding in enumerate(found, 1):
-        lines.append(f"{number}. [{finding.kind}] {finding.text}")
-        lines += [f"     {_case(case)}" for case in finding.evidence[:most_cases]]
-        if len(finding.evidence) > most_cases:
-            lines.append(f"     ... and {len(finding.evidence) - most_cases} more in audit.json")
-        lines.append(f"   -> {finding.advice}")
-    return "\n".join(map(one_line, lines))
-
-
-def _case(case: Mapping[str, Any]) -> str:
-    return "  ".join(
-        f"{key} {', '.join(value) if isinstance(value, list) else value}" for key, value in case.items()
-    )

@@ -9,6 +9,7 @@ import numpy as np
 from cxr_data.audit.findings import LEAKAGE, REPEATS, TWO_CLASSES, Finding
 from cxr_data.audit.near_duplicates import find_pairs
 from cxr_data.audit.pictures import Pictures
+from cxr_data.core.wording import counted
 from cxr_data.sources.duplicates import tie_groups
 
 # A thumbnail that spans fewer grey levels, as of a failed exposure, is noise: no correlation means much.
@@ -111,18 +112,9 @@ def _patients_in_two(own: Pictures, sides: str, side_of: Callable[[int], str], k
             cases.append({"patient": patient, sides: where, "ids": [own.ids[i] for i in positions]})
     if not cases:
         return None
-    if sides == "splits":
-        advice = (
-            "the evaluation sees patients that the training knows: let make_tfrecords split by patient "
-            "(--splits=train:0.8,validation:0.1,test:0.1, with --group_regex where names tell the patient)"
-        )
-    else:
-        advice = (
-            "look at them: a patient may fall ill between two pictures, or one label is wrong; a model that "
-            "knows the patient cannot be right on both (make_tfrecords --exclude=FILE leaves pictures out)"
-        )
-    text = f"{len(cases):,} of {len(own.patients()):,} known patients are in two {sides}"
-    return Finding(kind, f"patients_in_two_{sides}", len(cases), text, advice, tuple(cases))
+    are = "is" if len(cases) == 1 else "are"
+    text = f"{len(cases):,} of {counted(len(own.patients()), 'known patient')} {are} in two {sides}"
+    return Finding(kind, f"patients_in_two_{sides}", len(cases), text, tuple(cases))
 
 
 # -- pictures ----------------------------------------------------------------------------------
@@ -135,18 +127,8 @@ def _pictures_in_two(
     if not crossing:
         return None
     cases = tuple(_case(own, own, pair, side_of, side_of) for pair in crossing)
-    if sides == "splits":
-        advice = (
-            "make_tfrecords --exclude_findings=audit.json leaves out the one in training; or give both "
-            "the same patient in a CSV"
-        )
-    else:
-        advice = (
-            "one of the two labels is wrong: correct it; make_tfrecords --exclude_findings=audit.json leaves "
-            "both out"
-        )
-    text = f"{_how_many(crossing)} show the same in two {sides}"
-    return Finding(LEAKAGE, f"pictures_in_two_{sides}", len(crossing), text, advice, cases)
+    text = f"{_showing_the_same(crossing)} in two {sides}"
+    return Finding(LEAKAGE, f"pictures_in_two_{sides}", len(crossing), text, cases)
 
 
 def _pictures_in_other(own: Pictures, other: Pictures, pairs: list[Pair]) -> Finding | None:
@@ -160,12 +142,11 @@ def _pictures_in_other(own: Pictures, other: Pictures, pairs: list[Pair]) -> Fin
         return f"{other.splits[position]}/{other.label_name(position)}".lstrip("/")
 
     cases = tuple(_case(own, other, pair, own_side, other_side) for pair in pairs)
-    text = f"{_how_many(pairs)} show the same here and in {other.where}"
-    advice = (
-        "the two are no independent data: before one evaluates the other, leave these out "
-        "(make_tfrecords --exclude_findings=audit.json, for the dataset audited here)"
+    text = (
+        f"{_showing_the_same(pairs)} here and in {other.where}: neither may evaluate what the other trained "
+        "before they are left out"
     )
-    return Finding(LEAKAGE, "pictures_in_second_dataset", len(pairs), text, advice, cases)
+    return Finding(LEAKAGE, "pictures_in_second_dataset", len(pairs), text, cases)
 
 
 def _repeats(own: Pictures, pairs: list[Pair]) -> Finding | None:
@@ -179,10 +160,10 @@ def _repeats(own: Pictures, pairs: list[Pair]) -> Finding | None:
         return None
     root = tie_groups({name: name for name in own.ids}, ((own.ids[p.first], own.ids[p.second]) for p in here))
     extra = len(root) - len(set(root.values()))
-    text = f"{extra:,} pictures repeat others of the same split and class ({_how_many(here)})"
-    advice = "they count several times: make_tfrecords --exclude_findings=audit.json leaves the copies out"
+    repeat = "picture repeats another" if extra == 1 else "pictures repeat others"
+    text = f"{extra:,} {repeat} of the same split and class ({_kinds(here)})"
     cases = tuple(_case(own, own, pair, own.splits.__getitem__, own.label_name) for pair in here)
-    return Finding(REPEATS, "repeated_pictures", extra, text, advice, cases)
+    return Finding(REPEATS, "repeated_pictures", extra, text, cases)
 
 
 def _case(
@@ -202,6 +183,13 @@ def _case(
     }
 
 
-def _how_many(pairs: list[Pair]) -> str:
+def _showing_the_same(pairs: list[Pair]) -> str:
+    show = "shows" if len(pairs) == 1 else "show"
+    return f"{counted(len(pairs), 'pair')} of pictures ({_kinds(pairs)}) {show} the same"
+
+
+def _kinds(pairs: list[Pair]) -> str:
+    """Return `2 exact, 1 nearly so`, without what there is none of."""
     exact = sum(pair.is_exact for pair in pairs)
-    return f"{len(pairs):,} pairs of pictures ({exact:,} exact, {len(pairs) - exact:,} nearly so)"
+    kinds = {"exact": exact, "nearly so": len(pairs) - exact}
+    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)

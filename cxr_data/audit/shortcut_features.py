@@ -13,45 +13,7 @@ PROBE = "pixel probe"
 """Name of the classifier on the frame of the thumbnails, beside the features."""
 
 _FREQUENT = 5  # a value that every fifth picture has is worth naming
-_SAME_FOR_ALL = (
-    "the records hold none of it, but what made it (the source, its compression and resolution) leaves "
-    "traces in the pixels: make_tfrecords --equalize_to=256 (at most half of the smallest image) hides those "
-    "of resolution and compression (this finding stays: it is of the files), --balance=source takes every "
-    "class from every source, and this finding away"
-)
-_ANATOMY = (
-    "it may be anatomy or disease as well as the source: take every class from every source "
-    "(make_tfrecords --balance=source), train and evaluate across sources to know"
-)
-_LEAVE_OUT = "leave pictures out (make_tfrecords --exclude=FILE)"
-_CROP = "make_tfrecords --crop_border=auto takes flat borders off, --crop_border=0.05 as much of every side"
-
-ADVICE = {
-    "size": _SAME_FOR_ALL,
-    "aspect": f"a square record distorts each aspect in its own way: {_LEAVE_OUT}",
-    "format": _SAME_FOR_ALL,
-    "mode": _SAME_FOR_ALL,
-    "bit depth": _SAME_FOR_ALL,
-    "JPEG quality": _SAME_FOR_ALL,
-    "assumptions": (
-        "some files leave out what others state (docs/assumed.md says what is assumed then), and their greys "
-        f"differ for it: make_tfrecords --balance=source takes every class from every source; or {_LEAVE_OUT}"
-    ),
-    "border rows": _CROP,
-    "border columns": _CROP,
-    "mean": _ANATOMY,
-    "contrast": _ANATOMY,
-    "sharpness": (
-        "make_tfrecords --equalize_to=256 brings all images through one resolution and compression; what is "
-        "smaller than twice that stays smoother"
-    ),
-    "text": f"make_tfrecords --crop_border=0.1 cuts off the outer tenth; or {_LEAVE_OUT}",
-    PROBE: (
-        "a network can use it too: make_tfrecords --crop_border=0.1 takes marks and edges off; what another "
-        f"audit still finds, as it often will, is more than these: {_ANATOMY}"
-    ),
-}
-"""What to do about a feature, by its name (or the first word of it)."""
+_HIGH = 90  # percentile: where the median is the same in all classes, the upper tenth may differ
 
 
 @dataclass(frozen=True)
@@ -90,16 +52,14 @@ def features_of(pictures: Pictures) -> list[Feature]:
         if np.any(letters != b""):
             found.append(_category("assumptions", letters, assumed_words))
     found += [
-        Feature("border rows", rows["border_rows"].astype(np.float64), "{:.1%}".format),
-        Feature("border columns", rows["border_columns"].astype(np.float64), "{:.1%}".format),
+        Feature("border rows", rows["border_rows"].astype(np.float64), _flat("rows")),
+        Feature("border columns", rows["border_columns"].astype(np.float64), _flat("columns")),
         Feature("mean", thumbnails.mean(axis=1), "{:.3f}".format),
         Feature("contrast", thumbnails.std(axis=1), "{:.3f}".format),
         Feature("sharpness", rows["sharpness"].astype(np.float64), "{:.3f}".format),
     ]
     for number, corner in enumerate(CORNERS):
-        found.append(
-            Feature(f"text {corner}", rows["corners"][:, number].astype(np.float64), "{:.2%}".format)
-        )
+        found.append(Feature(f"text {corner}", rows["corners"][:, number].astype(np.float64), _text))
     return found
 
 
@@ -125,16 +85,38 @@ def _quality(value: float) -> str:
     return f"quality {value:.0f}" if value else "no JPEG"
 
 
+def _flat(lines: str) -> Callable[[float], str]:
+    def show(value: float) -> str:
+        return f"{_share(value)} of the {lines} flat" if value else f"no flat {lines}"
+
+    return show
+
+
+def _text(value: float) -> str:
+    return f"strong edges in {_share(value)} of the corner" if value else "no strong edges in the corner"
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}" if value >= 0.0005 else "under 0.1%"
+
+
 def in_words(feature: Feature, labels: np.ndarray, class_names: Sequence[str]) -> str:
-    """Return what each class has: how often the frequent value that differs most, else the median."""
+    """Return what each class has: how often the frequent value that differs most, else the median, or what
+    a tenth of the pictures exceed.
+    """
     distinct, counts = np.unique(feature.values, return_counts=True)
     of_class = [(name, feature.values[labels == k]) for k, name in enumerate(class_names)]
     present = [(name, values) for name, values in of_class if len(values)]
     frequent = distinct[counts * _FREQUENT >= len(feature.values)]
-    if frequent.size:
-        shares = np.array([[np.mean(values == value) for _, values in present] for value in frequent])
+    shares = np.array([[np.mean(values == value) for _, values in present] for value in frequent])
+    if frequent.size and (np.ptp(shares, axis=1).any() or len(distinct) == len(frequent)):
         telling = frequent[np.ptp(shares, axis=1).argmax()]
         often = [f"{name} {np.sum(values == telling):,} of {len(values):,}" for name, values in present]
         return f"{feature.show(telling)}: {', '.join(often)}"
-    medians = [f"{name} {feature.show(float(np.median(values)))}" for name, values in present]
-    return f"median: {', '.join(medians)}"
+    medians = [feature.show(float(np.median(values))) for _, values in present]
+    if len(set(medians)) > 1 or len(present) == 1:
+        what, shown = "median", medians
+    else:
+        shown = [feature.show(float(np.percentile(values, _HIGH, method="nearest"))) for _, values in present]
+        what = f"percentile {_HIGH}"
+    return f"{what}: {', '.join(f'{name} {value}' for (name, _), value in zip(present, shown, strict=True))}"

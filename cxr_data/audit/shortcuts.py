@@ -17,7 +17,7 @@ import numpy as np
 
 from cxr_data.audit.findings import SHORTCUT, Finding
 from cxr_data.audit.pictures import Pictures
-from cxr_data.audit.shortcut_features import ADVICE, PROBE, Feature, features_of, in_words
+from cxr_data.audit.shortcut_features import PROBE, Feature, features_of, in_words
 from cxr_data.images.measure import THUMBNAIL, lung_block
 from cxr_data.sources.splits import place_groups
 from cxr_data.stats.auroc import Ranking
@@ -344,10 +344,12 @@ def shortcut_findings(pictures: Pictures, scores: Sequence[Score]) -> list[Findi
 def _finding(pictures: Pictures, feature: Feature | None, above: list[Score]) -> Finding:
     above = sorted(above, key=lambda score: -score.auroc)
     name = above[0].feature
-    told = ", ".join(f"{s.label} {s.auroc:.3f} [{s.low:.3f}, {s.high:.3f}]" for s in above)
+    best = f"{above[0].label} {above[0].auroc:.3f} [{above[0].low:.3f}, {above[0].high:.3f}]"
+    told = ", ".join([best, *(f"{score.label} {score.auroc:.3f}" for score in above[1:])])
     perfect = [score.label for score in above if score.auroc >= _PERFECT]
     nearly = "nearly " if any(score.auroc < 1 for score in above if score.label in perfect) else ""
-    how = f"separates {' and '.join(perfect)} {nearly}perfectly" if perfect else "tells the class"
+    s = "" if name.endswith(("rows", "columns")) else "s"
+    how = f"separate{s} {' and '.join(perfect)} {nearly}perfectly" if perfect else f"tell{s} the class"
     if feature is None:
         what = "the frame of the picture alone, without the block over the lungs,"
         details = ""
@@ -355,5 +357,4 @@ def _finding(pictures: Pictures, feature: Feature | None, above: list[Score]) ->
         what = f"{name} alone{' (of the file)' if feature.of_file else ''}"
         details = f"; {in_words(feature, pictures.labels, pictures.class_names)}"
     text = f"{what} {how}: AUROC {told}{details}"
-    advice = ADVICE.get(name) or ADVICE[name.split()[0]]
-    return Finding(SHORTCUT, name, above[0].auroc, text, advice)
+    return Finding(SHORTCUT, name, above[0].auroc, text)

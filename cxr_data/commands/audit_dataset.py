@@ -11,8 +11,10 @@ import sys
 from collections.abc import Mapping
 
 from cxr_data.audit import audit, figures, findings
+from cxr_data.audit.text import audit_as_text
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.convert.conversion import conversion_of_ledger
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import check_folder, setting
@@ -46,8 +48,8 @@ def main() -> int:
             raise UsageError(f"--output={output} lies in the {what} {read}: nothing is written there")
     if options.output:
         check_folder("output", output)
-    made = audit.audit_dataset(config)
-    print(audit.audit_as_text(made, options.cases))
+    made = audit.audit_dataset(config, conversion_of_ledger(config.data))
+    print(audit_as_text(config.data, audit.as_document(made), options.cases))
     try:
         print(f"written: {audit.write_audit(output, made)}")
         folder = storage.join(output, AUDIT_FOLDER)

@@ -88,7 +88,10 @@ class SharderConfig:
         local=True,
     )
     exclude_findings: str = setting(
-        "", "Audit file (audit.json) whose repeated and leaking images are left out.", path=True
+        "",
+        "Audit file (audit.json) whose repeated and leaking images are left out; the new audit is compared "
+        "with it.",
+        path=True,
     )
     balance: str = setting(
         "none",

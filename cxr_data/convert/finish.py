@@ -10,6 +10,7 @@ from cxr_data.audit.audit import audit_pictures, write_audit
 from cxr_data.audit.pictures import pictures_of_shards
 from cxr_data.convert import ledger
 from cxr_data.convert.config import SharderConfig
+from cxr_data.convert.conversion import conversion_of
 from cxr_data.convert.prepare import Prepared, versions
 from cxr_data.convert.shard_writer import ShardResult
 from cxr_data.core import storage
@@ -66,7 +67,7 @@ def finish_dataset(
         equalize_to=config.equalize_to,
     )
     if config.audit and storage.size(storage.join(config.output, AUDIT_NAME)) is None:
-        _audit(made, _fields_of(prepared, written))  # before the manifest: it says that all is there
+        _audit(config, made, _fields_of(prepared, written))  # before the manifest: it says that all is there
     manifest.write_manifest(made)
     return made
 
@@ -81,8 +82,9 @@ def _fields_of(prepared: Prepared, written: Sequence[ShardResult]) -> list[examp
     ]
 
 
-def _audit(made: manifest.Manifest, fields: Sequence[example.Fields]) -> None:
-    write_audit(made.directory, audit_pictures(pictures_of_shards(made, quiet=True, known=fields)))
+def _audit(config: SharderConfig, made: manifest.Manifest, fields: Sequence[example.Fields]) -> None:
+    own = pictures_of_shards(made, quiet=True, known=fields)
+    write_audit(made.directory, audit_pictures(own, conversion=conversion_of(config)))
 
 
 def _index_of(written: Sequence[ShardResult]) -> np.ndarray:

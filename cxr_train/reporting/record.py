@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cxr_data.audit.audit import read_audit
+from cxr_data.audit.document import read_audit
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.records.layout import AUDIT_NAME, MANIFEST_NAME

@@ -214,7 +214,7 @@ def test_damaged_files_are_named(data, source, tmp_path):
 
 def test_findings_are_ranked_and_fail():
     def finding(kind, value):
-        return Finding(kind, f"{kind}{value}", value, "text", "advice")
+        return Finding(kind, f"{kind}{value}", value, "text")
 
     kinds = [("repeats", 9), ("shortcut", 0.7), ("two_classes", 3), ("shortcut", 0.95), ("leakage", 1)]
     found = findings.ranked(finding(kind, value) for kind, value in kinds)
@@ -229,7 +229,7 @@ def test_findings_are_ranked_and_fail():
 def test_the_command(data, tmp_path):
     done = command(f"--data={data}", f"--output={tmp_path}", "--fail_on=leakage,shortcut:0.9")
     assert done.returncode == 1, done.stderr
-    assert "--fail_on=leakage: 1 pairs of pictures" in done.stderr
+    assert "--fail_on=leakage: 1 pair of pictures" in done.stderr
     assert "size alone (of the file) separates covid perfectly" in done.stdout
     assert json.loads((tmp_path / "audit.json").read_text())["schema"] == audit.SCHEMA
     for name in ("pairs", "features"):

@@ -1,5 +1,6 @@
 """Random and odd sources through the whole sharder: the counts always add up."""
 
+import json
 import os
 
 import numpy as np
@@ -80,7 +81,12 @@ def test_a_remote_source_gives_the_same_shards(tmp_path):
     source = make_source(tmp_path / "in", 12)
     run(source, tmp_path / "local")
     run(f"file://{source}", tmp_path / "remote")
-    assert content_of(tmp_path / "remote") == content_of(tmp_path / "local")
+    remote, local = content_of(tmp_path / "remote"), content_of(tmp_path / "local")
+    audits = [json.loads(content.pop("audit.json")) for content in (remote, local)]
+    assert remote == local
+    assert audits[0].pop("conversion")["source"] == f"file://{source}"
+    assert audits[1].pop("conversion")["source"] == str(source)
+    assert audits[0] == audits[1]
 
 
 def test_a_remote_source_that_is_not_there(tmp_path):

@@ -1,0 +1,38 @@
+"""Lines for a terminal: of its width, and with the right plural."""
+
+import shutil
+import textwrap
+
+WIDEST = 100
+"""Columns of a line where there is no terminal, and the most that one has."""
+
+
+def terminal_width() -> int:
+    """Return the columns that a line may have: those of the terminal, at most `WIDEST`."""
+    return min(shutil.get_terminal_size((WIDEST, 24)).columns or WIDEST, WIDEST)
+
+
+def wrapped(text: str, first: str = "", rest: str | None = None) -> str:
+    """Break a text at blanks into lines of the terminal's width; a longer word stays whole.
+
+    Args:
+      text: one paragraph.
+      first: what the first line begins with.
+      rest: what each further line begins with; as many blanks as `first` has by default.
+    """
+    rest = " " * len(first) if rest is None else rest
+    width = max(terminal_width(), len(rest) + 20)
+    lines = textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines) or first.rstrip()
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun: `1 picture`, `2,000 pictures`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
