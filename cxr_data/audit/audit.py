@@ -98,7 +98,7 @@ def audit_dataset(config: AuditConfig, conversion: Conversion | None = None) -> 
     if config.source:
         own = with_files(own, made, config.source, config.quiet, **_places(config))
     other = _second(config, made) if config.against else None
-    return audit_pictures(own, other, _conversion(config, conversion))
+    return audit_pictures(own, other, _conversion(config, conversion), quiet=config.quiet)
 
 
 def _conversion(config: AuditConfig, otherwise: Conversion | None) -> Conversion | None:
@@ -124,12 +124,16 @@ def _places(config: AuditConfig) -> dict[str, Any]:
 
 
 def audit_pictures(
-    own: Pictures, other: Pictures | None = None, conversion: Conversion | None = None
+    own: Pictures,
+    other: Pictures | None = None,
+    conversion: Conversion | None = None,
+    *,
+    quiet: bool = False,
 ) -> Audit:
-    """Audit pictures that were read already, and were made by `conversion`."""
+    """Audit pictures that were read already, and were made by `conversion`; `quiet`: no progress bar."""
     pairs = pairs_of(own, other)
     tied = _with_copies_together(own, pairs)
-    scores = shortcuts.find_shortcuts(tied)
+    scores = shortcuts.find_shortcuts(tied, quiet=quiet)
     found = [*find_leakage(own, pairs, other), *shortcuts.shortcut_findings(own, scores)]
     return Audit(
         own,

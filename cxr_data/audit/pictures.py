@@ -1,7 +1,6 @@
 """What the audit looks at: a row a picture, from shards, their records, or the files themselves."""
 
 import multiprocessing
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,11 +10,11 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from cxr_data.core import storage
 from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import DataError
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.runtime import cores
 from cxr_data.images import measure
 from cxr_data.images.preprocess import PixelOptions, small_image_with_facts
@@ -99,13 +98,12 @@ def pictures_of_shards(
     names = list(known or ())
     measured: list[np.ndarray] = []
     wanted = rows is None
-    for fields, image in tqdm(
+    for fields, image in progress_bar(
+        "read records",
+        "images",
+        made.records,
         _records(made, wanted) if wanted or known is None else (),
-        total=made.records,
-        desc="reading records",
-        unit="img",
-        file=sys.stderr,
-        disable=quiet or not wanted,
+        shown=wanted and not quiet,
     ):
         if known is None:
             names.append(fields)
@@ -239,9 +237,7 @@ def _measured(items: Sequence[Item], options: PixelOptions, quiet: bool) -> Iter
     with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"), begin_worker) as pool:
         rows: Iterable[Any] = pool.map(partial(_measure, options=options), files, chunksize=8)
         try:
-            yield from tqdm(
-                rows, total=len(files), desc="reading files", unit="img", file=sys.stderr, disable=quiet
-            )
+            yield from progress_bar("read files", "images", len(files), rows, shown=not quiet)
         except BrokenProcessPool as error:
             raise DataError(
                 "a file ended the process that decoded it: make_tfrecords names such files and leaves them "

@@ -18,6 +18,7 @@ import numpy as np
 from cxr_data.audit.findings import SHORTCUT, Finding
 from cxr_data.audit.pictures import Pictures
 from cxr_data.audit.shortcut_features import PROBE, Feature, features_of, in_words
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.images.measure import THUMBNAIL, lung_block
 from cxr_data.sources.splits import place_groups
 from cxr_data.stats.auroc import Ranking
@@ -97,8 +98,8 @@ def cells_of(values: np.ndarray) -> np.ndarray:
 # -- the test ----------------------------------------------------------------------------------
 
 
-def find_shortcuts(pictures: Pictures, seed: int = 0) -> list[Score]:
-    """Score every feature and the pixel probe against every class.
+def find_shortcuts(pictures: Pictures, seed: int = 0, *, quiet: bool = False) -> list[Score]:
+    """Score every feature and the pixel probe against every class; `quiet`: no progress on stderr.
 
     Returns:
       A score for each pair, in the order of the features; none of a class that is in `too_few`.
@@ -115,7 +116,8 @@ def find_shortcuts(pictures: Pictures, seed: int = 0) -> list[Score]:
     names: list[str] = []
     values: list[np.ndarray] = []  # AUROC, low and high of each class
     by_chance: list[np.ndarray] = []
-    for feature in features_of(pictures):
+    features = features_of(pictures)
+    for feature in progress_bar("look for shortcuts", "features", len(features), features, shown=not quiet):
         cells = cells_of(feature.values)
         names.append(feature.name)
         values.append(_with_interval(frequency_scores(cells, labels, folds), labels, folds, weights))

@@ -10,11 +10,10 @@ read, nothing is changed. `index.npy` and `manifest.json` appear beside the file
 import dataclasses
 import os
 
-from tqdm import tqdm
-
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.errors import UsageError
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.settings import check_settings, required, setting
 from cxr_data.records.example import DTYPES
 from cxr_data.records.foreign import adopt
@@ -50,7 +49,7 @@ class IndexOptions:
 def main() -> None:
     """Scan what the flags say."""
     options = from_flags(IndexOptions)
-    with tqdm(desc="scan", unit="file") as bar:
+    with progress_bar("scan", "files", None) as bar:
         adopted = adopt(
             options.data,
             options.classes,

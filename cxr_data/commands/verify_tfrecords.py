@@ -10,10 +10,9 @@ import os
 import sys
 import time
 
-from tqdm import tqdm
-
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.settings import required, setting
 from cxr_data.records.manifest import Shard, read_manifest
 from cxr_data.records.verify import verify_dataset
@@ -35,8 +34,7 @@ def main() -> int:
     threads = len(os.sched_getaffinity(0)) if options.workers < 0 else max(options.workers, 1)
     total = sum(shard.bytes for shard in read_manifest(options.data).shards)
     started = time.monotonic()
-    interval = 0.1 if sys.stderr.isatty() else 10
-    with tqdm(total=total, unit="B", unit_scale=True, file=sys.stderr, mininterval=interval) as bar:
+    with progress_bar("verify", "B", total) as bar:
 
         def tick(shard: Shard) -> None:
             bar.update(shard.bytes)

@@ -84,7 +84,7 @@ def _fields_of(prepared: Prepared, written: Sequence[ShardResult]) -> list[examp
 
 def _audit(config: SharderConfig, made: manifest.Manifest, fields: Sequence[example.Fields]) -> None:
     own = pictures_of_shards(made, quiet=True, known=fields)
-    write_audit(made.directory, audit_pictures(own, conversion=conversion_of(config)))
+    write_audit(made.directory, audit_pictures(own, conversion=conversion_of(config), quiet=config.quiet))
 
 
 def _index_of(written: Sequence[ShardResult]) -> np.ndarray:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from cxr_data.convert.workers import Counters
 from cxr_data.core.errors import UsageError
+from cxr_data.core.progress_bar import progress_bar
 
 
 class Progress:
@@ -63,16 +64,7 @@ class Progress:
     def start(self, images: int) -> None:
         """Begin the bar."""
         self._started = time.monotonic()
-        # A bar in a log file is a line for every step: fewer of them there.
-        interval = 0.1 if sys.stderr.isatty() else 10
-        self._bar = tqdm(
-            total=images,
-            unit="img",
-            file=sys.stderr,
-            disable=self._quiet,
-            mininterval=interval,
-            maxinterval=interval,
-        )
+        self._bar = progress_bar("convert", "images", images, shown=not self._quiet)
 
     def tick(self, counters: Counters) -> None:
         """Move the bar to what the workers have done until now."""

@@ -44,23 +44,25 @@ class InputRates:
         return ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in ranked)
 
 
-def verdict(rates: InputRates, consumed_per_second: float, idle_share: float) -> str:
+def verdict(rates: InputRates, consumed_per_second: float, idle_share: float, *, on_cpu: bool = False) -> str:
     """Say in words what limits a run.
 
     Args:
       rates: of the input alone.
       consumed_per_second: images a second that the training consumed.
       idle_share: share of the time, in [0, 1], in which the accelerator was idle for want of a batch.
+      on_cpu: whether the CPU, which feeds itself, takes the place of an accelerator.
     """
+    bound = "compute-bound on the CPU" if on_cpu else "accelerator-bound"
+    device = "network" if on_cpu else "accelerator"
     headroom = rates.images_per_second / consumed_per_second
     alone = f"input alone {rates.images_per_second:.0f} images/s ({rates.costs()})"
     if idle_share < _LITTLE_IDLE:
         return (
-            f"accelerator-bound: idle {idle_share:.1%} of the time; input could feed {headroom:.1f}x as "
-            f"much; {alone}"
+            f"{bound}: idle {idle_share:.1%} of the time; input could feed {headroom:.1f}x as much; {alone}"
         )
     return (
-        f"{rates.limit}-bound: the accelerator is idle {idle_share:.1%} of the time, waiting for its input "
+        f"{rates.limit}-bound: the {device} is idle {idle_share:.1%} of the time, waiting for its input "
         f"(alone {headroom:.2f}x as fast as the training); {alone}"
     )
 

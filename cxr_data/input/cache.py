@@ -10,11 +10,11 @@ import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from cxr_data.core import local_store, storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.input.buffers import BatchBuffers, aligned_empty
 from cxr_data.input.order import PADDING
 from cxr_data.input.reader import PositionalReader, Reader
@@ -139,8 +139,8 @@ def cache_on_disk(manifest: Manifest, splits: Sequence[str], directory: pathlib.
         )
     if missing:
         logger.info("cache: copying %d of %d shards to %s", len(missing), len(wanted), place)
-    is_silent = not (missing and logger.isEnabledFor(logging.INFO))
-    with tqdm(total=total, desc="cache", unit="B", unit_scale=True, disable=is_silent) as bar:
+    shown = bool(missing) and logger.isEnabledFor(logging.INFO)
+    with progress_bar("cache", "B", total, shown=shown) as bar:
         for shard in missing:
             _copy(manifest, shard, place, bar.update)
     storage.replace(place / INDEX_NAME, storage.read_bytes(storage.join(manifest.directory, INDEX_NAME)))

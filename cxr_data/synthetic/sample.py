@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 import numpy.typing as npt
-import tqdm
 
 from cxr_data.core.errors import CxrError, UsageError
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.settings import check_folder, check_settings, required, setting
 from cxr_data.synthetic import phantom
 
@@ -151,7 +151,7 @@ def make_sample(config: SampleConfig) -> list[PlannedImage]:
     # The process id keeps two runs out of each other's way.
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        for image in tqdm.tqdm(plan, desc=f"drawing {output.name}", unit="image", disable=None):
+        for image in progress_bar(f"draw {output.name}", "images", len(plan), plan):
             path = partial / image.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(image.encoding.encode(draw_image(image, config.seed)))

@@ -59,15 +59,16 @@ class Placement:
 
         One where the host itself computes them: a step has ended there when its launch returns.
         """
-        return 2 if self._on_accelerators else 1
+        return 2 if self.on_accelerators else 1
 
     @property
     def batches_ahead(self) -> int:
         """How many batches lie on each replica's device beside the one in hand: TensorFlow's 1 on a CPU."""
-        return GPU_BATCHES_AHEAD if self._on_accelerators else 1
+        return GPU_BATCHES_AHEAD if self.on_accelerators else 1
 
     @property
-    def _on_accelerators(self) -> bool:
+    def on_accelerators(self) -> bool:
+        """Whether any replica computes on another device than a CPU."""
         devices = map(tf.DeviceSpec.from_string, self.strategy.extended.worker_devices)
         return any(device.device_type != "CPU" for device in devices)
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.order import PADDING
 from cxr_data.input.pipeline import Pipeline
@@ -111,13 +111,12 @@ def columns_of_split(
     replicas = placement.replicas
     batch_size = -(-min(batch_size, len(pipeline.positions(split))) // replicas) * replicas
     dataset = pipeline.evaluation_dataset(split, batch_size=batch_size, positions=positions)
-    batches = tqdm(
+    batches = progress_bar(
+        f"{title} {split}",
+        "batches",
+        len(dataset),
         placement.distribute(dataset),
-        total=len(dataset),
-        desc=f"{title} {split}",
-        unit="batch",
-        leave=False,
-        disable=not placement.cluster.is_chief,
+        shown=placement.cluster.is_chief,
     )
     parts = []
     with clear_data_errors(pipeline.manifest):

@@ -18,6 +18,7 @@ import tensorflow as tf
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.local_store import publish, temporary_of
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.example import Fields
@@ -101,7 +102,10 @@ class Explainer:
                 "class_names": list(self._names),
                 "layers": list(self._layers),
                 "occlusion": self._check().to_json(),
-                "cases": [self._tile(temporary, number, case) for number, case in enumerate(cases)],
+                "cases": [
+                    self._tile(temporary, number, case)
+                    for number, case in enumerate(progress_bar("map cases", "images", len(cases), cases))
+                ],
                 "depths": self._depths(temporary, rows),
                 "filters": self._filters(temporary),
             }
@@ -256,16 +260,18 @@ class Explainer:
             before = f"not shown: {error}"
         sample = self._read(self._pipeline.positions(self._options.split)[:8].tolist())
         rows, described = [], []
-        for name in self._filter_layers:
-            channels = liveliest_channels(self._model, name, sample, self._options.filters)
-            described.append({"layer": name, "channels": channels})
-            number = [layer.name for layer in self._model.layers].index(name)
-            titles = [f"channel {channel}" for channel in channels]
-            for label, model in models.items():
-                # The same layer, but Keras numbers the names of those that have none of their own.
-                its_name = model.layers[number].name
-                pictures = excite(model, its_name, channels, steps=self._options.filter_steps)
-                rows.append((f"{name}\n{label} training", titles, pictures))
+        with progress_bar("show filters", "rows", len(self._filter_layers) * len(models)) as bar:
+            for name in self._filter_layers:
+                channels = liveliest_channels(self._model, name, sample, self._options.filters)
+                described.append({"layer": name, "channels": channels})
+                number = [layer.name for layer in self._model.layers].index(name)
+                titles = [f"channel {channel}" for channel in channels]
+                for label, model in models.items():
+                    # The same layer, but Keras numbers the names of those that have none of their own.
+                    its_name = model.layers[number].name
+                    pictures = excite(model, its_name, channels, steps=self._options.filter_steps)
+                    rows.append((f"{name}\n{label} training", titles, pictures))
+                    bar.update()
         storage.replace(directory / FILTERS_NAME, filters_figure(rows))
         return {"file": FILTERS_NAME, "layers": described, "before": before}
 

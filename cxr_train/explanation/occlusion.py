@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.stats.bootstrap import CONFIDENCE, PatientBootstrap, percentiles
 from cxr_train.explanation.gradcam import GradCam, enlarge, hottest
 
@@ -111,7 +111,7 @@ def check_occlusion(
     rng = np.random.default_rng(seed)
     drops = np.empty([len(groups), 2])
     flat_maps = 0
-    for number in tqdm(range(len(groups)), desc="occlusion check", unit="image", leave=False):
+    for number in progress_bar("occlusion check", "images", len(groups), range(len(groups))):
         image = read(number)
         logits = predict(image[np.newaxis])[0]
         predicted = int(logits.argmax())

@@ -2,12 +2,11 @@
 
 import logging
 import pathlib
-import sys
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
+from cxr_data.core.progress_bar import progress_bar
 from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
@@ -53,7 +52,7 @@ def predict_files(
         {"file": file.name, "predicted": None, "probabilities": None, "error": None} for file in files
     ]
     names = manifest.class_names
-    with tqdm(total=len(files), desc="predict", unit="image", file=sys.stderr, leave=False) as bar:
+    with progress_bar("predict", "images", len(files)) as bar:
         for read, images, failed in read_images(files, manifest.pixel_options, batch_size):
             for number, error in failed.items():
                 rows[number]["error"] = str(error)

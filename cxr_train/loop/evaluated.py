@@ -3,8 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
-from tqdm import tqdm
-
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
 from cxr_train.engine.batch_norm import PreciseStatistics, initial_share
@@ -78,13 +77,12 @@ class EvaluatedState:
             epoch=epoch,
             batches=min(config.batch_norm_batches, steps) * parts,
         )
-        batches = tqdm(
+        batches = progress_bar(
+            "BatchNorm statistics",
+            "batches",
+            len(sample),
             self._placement.distribute(sample),
-            total=len(sample),
-            desc="BatchNorm statistics",
-            unit="batch",
-            leave=False,
-            disable=not self._placement.cluster.is_chief,
+            shown=self._placement.cluster.is_chief,
         )
         with clear_data_errors(self._pipeline.manifest):
             for batch in batches:

@@ -97,6 +97,8 @@ def summarize_throughput(
     memory: PeakMemory,
     planned_memory: int,
     workers: int = 1,
+    *,
+    on_cpu: bool = False,
 ) -> dict[str, Any]:
     """Put together what was measured; ready for JSON, null where no step was timed.
 
@@ -107,6 +109,7 @@ def summarize_throughput(
       planned_memory: bytes of a replica's step by `memory_plan`'s estimate; on a GPU to be compared
         with the peak, which on a CPU holds the whole process.
       workers: how many share the training.
+      on_cpu: whether the CPU trains, and no accelerator.
     """
     consumed = clock.images_per_second
     median, slow = np.percentile(clock.step_seconds, [50, 95]) if clock.seconds else (math.nan, math.nan)
@@ -125,7 +128,7 @@ def summarize_throughput(
         "input_images_per_second": rates.images_per_second * workers,
         "stage_seconds_per_image": rates.stages,
         "verdict": (
-            verdict(rates, consumed / workers, clock.input_wait_share)
+            verdict(rates, consumed / workers, clock.input_wait_share, on_cpu=on_cpu)
             if clock.seconds
             else "no timed step: no verdict"
         ),

@@ -3,15 +3,14 @@
 import logging
 import math
 import pathlib
-import sys
 import time
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from cxr_data.core.errors import DataError
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.input.bottleneck import measure_input
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
@@ -232,19 +231,19 @@ class Trainer:
             memory,
             planned_memory(self.model, self._config, self.placement),
             self.placement.cluster.size,
+            on_cpu=not self.placement.on_accelerators,
         )
 
     def _train_epoch(self, iterator: Any, clock: Clock, stop: StopRequest) -> None:
         """Take the epoch's remaining steps. Raises Stopped, between two host calls."""
         epoch, done = self.checkpoints.position
         batch_size = self._config.batch_size
-        with tqdm(
-            total=self._steps_per_epoch * batch_size,
+        with progress_bar(
+            f"epoch {epoch + 1}/{self._config.epochs}",
+            "images",
+            self._steps_per_epoch * batch_size,
             initial=done * batch_size,
-            desc=f"epoch {epoch + 1}/{self._config.epochs}",
-            unit="image",
-            file=sys.stderr,
-            disable=not self.placement.cluster.is_chief,
+            shown=self.placement.cluster.is_chief,
         ) as bar:
             while done < self._steps_per_epoch:
                 stop.check()
@@ -254,19 +253,24 @@ class Trainer:
                 with self._profiler.around(number):
                     self._call(iterator, steps, clock)
                 done += steps
+                loss, _, examples = self.checkpoints.sums.numpy()
+                bar.set_postfix_str(
+                    f"loss {loss / examples:.4f}"
+                    + (f", input wait {clock.input_wait_share:.0%}" if clock.seconds else ""),
+                    refresh=False,
+                )
                 bar.update(steps * batch_size)
-                if clock.seconds:
-                    loss, _, examples = self.checkpoints.sums.numpy()
-                    bar.set_postfix_str(
-                        f"{clock.images_per_second:.1f} images/s, input wait {clock.input_wait_share:.1%}, "
-                        f"loss {loss / examples:.4f}"
-                    )
                 due = time.monotonic() - self._saved_at >= 60 * self._config.save_minutes
                 if self.placement.any(due):
                     self._save()
 
     def _call(self, iterator: Any, steps: int, clock: Clock) -> None:
         """Make one host call of `steps` training steps, entered in the clocks and in the state."""
+        if not self._compiled:
+            logger.info(
+                "first step: TensorFlow traces and compiles the network, which may take minutes; no speed or "
+                "remaining time below has it in it"
+            )
         start = time.perf_counter()
         records = self.train_step(iterator, steps, self._first_step())
         seconds = time.perf_counter() - start
@@ -275,6 +279,7 @@ class Trainer:
             self._flops_per_image = self.train_step.flops_per_image or 0.0
             clock.compile_seconds += seconds
             self.clock.compile_seconds += seconds
+            logger.info("first step: done after %.1f s", seconds)
         else:
             for each in (clock, self.clock):
                 each.add(records, seconds, self._flops_per_image)

@@ -71,6 +71,8 @@ def test_the_verdict_names_the_limit_and_the_headroom():
     assert fast.startswith("accelerator-bound: ")
     assert "0.4%" in fast
     assert "3.1x" in fast
+    assert bottleneck.verdict(rates, 320.0, 0.004, on_cpu=True).startswith("compute-bound on the CPU: ")
+    assert "accelerator" not in bottleneck.verdict(rates, 990.0, 0.25, on_cpu=True)
     slow = bottleneck.verdict(rates, 990.0, 0.25)
     assert slow.startswith("storage-bound: ")
     assert "25.0%" in slow

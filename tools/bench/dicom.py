@@ -8,7 +8,6 @@ references give the stored values and stop there. The rounds take turns, and the
 import contextlib
 import io
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -21,8 +20,8 @@ from pydicom import uid
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder, pixel_array
-from tqdm import tqdm
 
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.images.decode import decode_pixels
 from tools.bench.output import table
 
@@ -153,7 +152,7 @@ def main() -> list[dict[str, object]]:
     warnings.filterwarnings("ignore", module="pydicom")
     picture = made_picture(FLAGS.side)
     rows = []
-    for syntax in tqdm(SYNTAXES, file=sys.stderr, unit="syntax"):
+    for syntax in progress_bar("measure", "syntaxes", len(SYNTAXES), SYNTAXES):
         data = dicom_file(picture, syntax)
         rates = measure(data, FLAGS.images, FLAGS.rounds)
         rows.append(Row(get_decoder(syntax).UID.name[:40], len(data) // 1000, **rates))

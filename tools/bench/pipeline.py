@@ -24,10 +24,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from tqdm import tqdm
 
 from cxr_data.commands.setting_flags import define_path_flag
 from cxr_data.core import runtime
+from cxr_data.core.progress_bar import progress_bar
 from cxr_data.input import order
 from cxr_data.input.bottleneck import elements_per_second, images_per_second_in_python, measure_input
 from cxr_data.input.emulate import emulate_accelerator
@@ -119,7 +119,7 @@ def make_shards(directory: pathlib.Path, images: int, dtype: str, channels: int)
     generator = np.random.default_rng(0)
     shards, rows = [], []
     count = -(-images // RECORDS_PER_SHARD)
-    for number in tqdm(range(count), desc=f"shards {dtype} x {channels}", unit="shard"):
+    for number in progress_bar(f"write {dtype} x {channels}", "shards", count, range(count)):
         name = shard_name(SPLIT, number, count)
         shard, index = _write_shard(directory, name, number, images, dtype, channels, generator)
         shards.append(shard)
@@ -235,7 +235,7 @@ def measure(floats: Manifest, compact: Manifest) -> list[Row]:
         "streamed, uint8 x 1": (lambda: ours(compact, reader="stream"), ""),
     }  # fmt: skip
     rates: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in tqdm(range(FLAGS.rounds), desc="rounds", unit="round"):
+    for _ in progress_bar("measure", "rounds", FLAGS.rounds, range(FLAGS.rounds)):
         for way, (run, _) in ways.items():
             rates[way].append(run())
     return [Row(way, tuple(rates[way]), target) for way, (_, target) in ways.items()]
@@ -244,7 +244,9 @@ def measure(floats: Manifest, compact: Manifest) -> list[Row]:
 def utilisations(made: Manifest) -> dict[str, tuple[float, float]]:
     """Return the accelerator utilisation by backbone, with the emulated images a second."""
     found = {}
-    for backbone, images_per_second in tqdm(GPU_RATES.items(), desc="emulated", unit="backbone"):
+    for backbone, images_per_second in progress_bar(
+        "emulate", "backbones", len(GPU_RATES), GPU_RATES.items()
+    ):
         step = FLAGS.batch_size / images_per_second
         result = emulate_accelerator(
             pipeline_batches(made, FLAGS.batch_size).take(max(int(FLAGS.emulate_seconds / step), 2)),
