@@ -168,6 +168,9 @@ def assert_equal_to_one_process(several: Run, one: Run) -> None:
     for row, wanted in zip(rows, expected_rows, strict=True):
         assert row[:4] == wanted[:4]
         np.testing.assert_allclose(list(map(float, row[4:])), list(map(float, wanted[4:])), atol=1e-5)
+    probes = [json.loads((run.run_dir / "metrics_validation.json").read_text())["probe"] for run in (several, one)]
+    assert probes[0]["images"] == 7
+    assert probes[0] == probes[1]
     assert_each_example_once(several)
     assert several.seen() == one.seen()
 

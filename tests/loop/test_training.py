@@ -55,6 +55,7 @@ def test_a_run_is_trained_resumed_and_read_back(tiny, data, tmp_path, capsys):
     for index, name in enumerate(predictions.class_names):
         auroc = roc_auc_score(predictions.labels == index, said[:, index])
         assert auroc == pytest.approx(metrics["per_class"][name]["auroc"])
+    assert (metrics["probe"]["images"], metrics["probe"]["of"]) == (6, 6)
     assert (tmp_path / "run" / "report" / "index.html").exists()
     assert not (tmp_path / "run" / "flags.txt").exists()
     assert capsys.readouterr().out == ""  # a library says nothing by itself
