@@ -184,7 +184,8 @@ def probe_split(
 def _on_replicas(change: Change, placement: Placement) -> Change:
     """Return the change of a distributed batch's stored pictures, where they are."""
     return tf.function(
-        lambda images: placement.strategy.run(lambda part: as_stored(change, part), args=(images,))
+        lambda images: placement.strategy.run(lambda part: as_stored(change, part), args=(images,)),
+        autograph=False,
     )
 
 
