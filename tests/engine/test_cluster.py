@@ -104,6 +104,9 @@ class Run:
         lines = (self.run_dir / "predictions_validation.csv").read_text().splitlines()
         return [line.split(",") for line in lines[1:]]
 
+    def probe(self) -> dict:
+        return json.loads((self.run_dir / "metrics_validation.json").read_text())["probe"]
+
     def state(self) -> dict[str, np.ndarray]:
         """Every array of the newest checkpoint, by name."""
         reader = tf.train.load_checkpoint(str(newest_checkpoint(self.run_dir / "checkpoints") / "state"))
@@ -168,9 +171,9 @@ def assert_equal_to_one_process(several: Run, one: Run) -> None:
     for row, wanted in zip(rows, expected_rows, strict=True):
         assert row[:4] == wanted[:4]
         np.testing.assert_allclose(list(map(float, row[4:])), list(map(float, wanted[4:])), atol=1e-5)
-    probes = [json.loads((run.run_dir / "metrics_validation.json").read_text())["probe"] for run in (several, one)]
-    assert probes[0]["images"] == 7
-    assert probes[0] == probes[1]
+    probe, expected_probe = several.probe(), one.probe()
+    assert probe == expected_probe
+    assert probe["images"] == 7
     assert_each_example_once(several)
     assert several.seen() == one.seen()
 
