@@ -45,8 +45,8 @@ class EvaluationOptions:
     )
     probe_images: int = setting(
         PROBE_IMAGES,
-        "Largest number of images on which the model is also run without the lungs, on the lungs alone and at "
-        "one brightness; 0 for none.",
+        "Largest number of images on which the model is also run without the lungs, on the lungs alone "
+        "and at one brightness; 0 for none.",
         at_least=0,
     )
 

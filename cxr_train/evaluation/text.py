@@ -27,8 +27,7 @@ DIFFERENCES = {
     "macro auroc": "mean AUROC",
     "macro auprc": "mean AUPRC",
 }
-
-# Of the probe, in the words for people, with what a column needs.
+# How the pictures of the probe are changed, in the words for people.
 PROBE_WAYS = {
     "whole": "whole",
     "frame_alone": "frame alone",

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
 from cxr_data.stats.auroc import Ranking
+from cxr_train.evaluation.text import HOW_TO_READ_THE_PROBE, PROBE_WAYS, probe_title
 from cxr_train.reporting.charts import COLORS, STYLE, Picture, legend_name, line_style, svg
 
 _RATES = {
@@ -47,6 +48,20 @@ def forests(metrics: Mapping[str, Any]) -> list[tuple[Picture, str]]:
     ]
 
 
+def probe_forest(metrics: Mapping[str, Any]) -> list[tuple[Picture, str]]:
+    """Return what remains of each class's AUROC without the lungs: a chart with its caption, or none."""
+    found = metrics.get("probe")
+    if not found:
+        return []
+    groups: list[tuple[str, list[_Row]]] = [
+        (name, [(title, row[way]["auroc"], row[way]["interval"], k) for way, title in PROBE_WAYS.items()])
+        for k, (name, row) in enumerate(found["per_class"].items())
+    ]
+    sentences = [probe_title(found), *HOW_TO_READ_THE_PROBE]
+    caption = " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences)
+    return [(_forest(groups), caption)]
+
+
 _Row = tuple[str, float | None, Sequence[float] | None, int | None]
 
 
@@ -75,7 +90,8 @@ def _forest(groups: Sequence[tuple[str, Sequence[_Row]]]) -> Picture:
         beside = blended_transform_factory(axis.transAxes, axis.transData)
         places, labels, place = [], [], 0
         for title, rows in groups:
-            axis.text(-0.02, place, title, transform=beside, ha="right", va="center", weight="bold", size=9)
+            shown = legend_name(title)
+            axis.text(-0.02, place, shown, transform=beside, ha="right", va="center", weight="bold", size=9)
             for name, value, interval, number in rows:
                 place += 1
                 places.append(place)

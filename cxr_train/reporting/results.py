@@ -114,7 +114,7 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
         "tables": [*_thresholds(metrics), *_differences(metrics)],
         "notes": notes,
         "charts": _curves(record, split, metrics),
-        "forests": result_charts.forests(metrics),
+        "forests": [*result_charts.forests(metrics), *result_charts.probe_forest(metrics)],
     }
 
 

@@ -17,6 +17,7 @@ from project import ROOT
 
 from cxr_data.core.errors import DataError
 from cxr_train.evaluation import metrics
+from cxr_train.evaluation.text import PROBE_WAYS
 from cxr_train.reporting import result_charts
 from cxr_train.reporting.changed_flags import changed_flags
 from cxr_train.reporting.checklists import claim, tripod_ai
@@ -28,7 +29,7 @@ from cxr_train.runs.config import TrainConfig
 
 EVIL = "<script>alert('x')</script>&\"$_"
 CLASSES = ("covid", EVIL, "_pneumonia$")
-PICTURES = 18
+PICTURES = 20
 
 
 def row(epoch: int) -> dict:
@@ -43,6 +44,10 @@ def write_split(run_dir: pathlib.Path, split: str, count: int = 24) -> None:
     scores = rng.dirichlet(np.ones(3), count)
     summary = {"loss": 1.0, **metrics.summarize(labels, scores, CLASSES)}
     summary["intervals"] = {"accuracy": [0.2, 0.4], "macro": {"auroc": None}, "per_class": {}}
+    found = ((0.75, [0.5, 1.0]), (0.25, None), (None, None))
+    cells = [{"auroc": value, "interval": interval} for value, interval in found]
+    probed = {name: dict.fromkeys(PROBE_WAYS, cell) for name, cell in zip(CLASSES, cells, strict=True)}
+    summary["probe"] = {"images": count, "of": 4 * count, "per_class": probed}
     (run_dir / f"metrics_{split}.json").write_text(json.dumps(summary))
     names = ['"' + name.replace('"', '""') + '"' for name in CLASSES]
     lines = ["id,group,label,predicted," + ",".join('"p_' + name[1:] for name in names)]
@@ -151,9 +156,13 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
     assert "script" not in page.tags
     assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= {*page.ids}
-    # Five charts of two splits, three curves, two of throughput, three of explanations.
-    assert len(page.alts) == PICTURES == 5 * 2 + 3 + 2 + 3
+    # Six charts of two splits, three curves, two of throughput, three of explanations.
+    assert len(page.alts) == PICTURES == 6 * 2 + 3 + 2 + 3
     assert all(page.alts)
+    (probed, _) = [alt for alt in page.alts if "frame alone covid" in alt]
+    assert "lungs alone covid 0.750 (0.500-1.000)" in probed
+    assert "one mean _pneumonia$ undefined" in probed
+    assert "24 of 96 images" in page.text
     for part in (
         "Research only.",
         "not a medical device",
