@@ -195,6 +195,7 @@ def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
     if explain:
         _explain(config)
     logger.info("report: %s", published(str(write_report(config.layout.directory))))
+    trainer.checkpoints.drop_older()  # last: whatever fails before leaves all of them
     logger.info(NOTICE)
 
 

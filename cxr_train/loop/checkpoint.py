@@ -151,6 +151,16 @@ class Checkpoints:
                 f"cannot save {target}: {reason}; the last saved state is {self.newest or 'none'}"
             ) from error
 
+    def drop_older(self) -> None:
+        """Remove every state but the newest, which a run that has ended goes on from.
+
+        If the newest one is damaged, all stay: `restore` takes one before it.
+        """
+        states = [checkpoint_path(self._directory, number) for number in checkpoint_numbers(self._directory)]
+        if self._writes and len(states) > 1 and not _damage(states[-1]):
+            for state in states[:-1]:
+                shutil.rmtree(state)
+
     def restore(self) -> list[str]:
         """Restore the newest state that is whole, and the best model of that time.
 

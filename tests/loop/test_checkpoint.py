@@ -116,6 +116,26 @@ def test_the_newest_three_stay(tmp_path):
     ]
 
 
+def test_of_a_run_that_has_ended_the_newest_state_stays_and_is_gone_on_from(tmp_path):
+    save_three(tmp_path)
+    make(tmp_path)[0].drop_older()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["ckpt-00003"]
+    checkpoints, model = make(tmp_path)
+    assert checkpoints.restore() == []
+    assert checkpoints.position == (0, 3)
+    assert all((weight == 3).all() for weight in model.get_weights())
+    assert checkpoints.save().name == "ckpt-00004"
+    make(tmp_path / "none")[0].drop_older()  # a run without any
+
+
+def test_no_state_is_dropped_for_a_damaged_one(tmp_path):
+    save_three(tmp_path)
+    flip(tmp_path / "checkpoints/ckpt-00003/state.index")
+    make(tmp_path)[0].drop_older()
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 3
+    assert "ckpt-00003" in make(tmp_path)[0].restore()[0]
+
+
 def test_a_full_disk_is_one_clear_line_and_costs_no_earlier_state(tmp_path, monkeypatch):
     save_three(tmp_path)
     checkpoints, _ = make(tmp_path)

@@ -43,6 +43,7 @@ def test_a_run_is_trained_resumed_and_read_back(tiny, data, tmp_path, capsys):
         cxr_train.train(config(data, tmp_path / "run", batch_size=6), resume=True)
     both = cxr_train.train(config(data, tmp_path / "run", epochs=2), resume=True)
     assert [row["epoch"] for row in both.epochs] == [1, 2]
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["ckpt-00002"]
     whole = cxr_train.train(config(data, tmp_path / "whole", epochs=2))
     assert [row["train"]["loss"] for row in whole.epochs] == [row["train"]["loss"] for row in both.epochs]
     predictions = cxr_train.load_run(tmp_path / "run").predictions("validation")
