@@ -16,7 +16,7 @@ from cxr_train.engine.multi_step import Batch
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import metrics
-from cxr_train.evaluation.predictions import NamedPredictions
+from cxr_train.evaluation.predictions import NamedPredictions, six_digits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,5 +139,5 @@ def name_predictions(
         ids=tuple(fields[index].id for index in predictions.index),
         groups=tuple(fields[index].group for index in predictions.index),
         labels=predictions.labels,
-        probabilities=predictions.probabilities,
+        probabilities=six_digits(predictions.probabilities),
     )

@@ -11,6 +11,7 @@ from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.forward_pass import Predictions
+from cxr_train.evaluation.predictions import six_digits
 from cxr_train.inference.files import ImageFile, read_images
 from cxr_train.inference.predicted import Row
 from cxr_train.runs.config import TrainConfig
@@ -36,8 +37,8 @@ def predict_files(
       temperature: of the softmax; 1 for the model's own probabilities.
 
     Returns:
-      A dictionary a file, in order: file; predicted, a class name; probabilities, by class name;
-      error. Where the file cannot be read, the middle two are None; else `error` is None.
+      A dictionary a file, in order: file; predicted, a class name; probabilities, by class name, see
+      `six_digits`; error. Where the file cannot be read, the middle two are None; else `error` is None.
 
     Raises:
       DataError: the run has no best model, or no copy of its data's manifest.
@@ -52,6 +53,7 @@ def predict_files(
         {"file": file.name, "predicted": None, "probabilities": None, "error": None} for file in files
     ]
     names = manifest.class_names
+    found: list[tuple[int, np.ndarray]] = []
     with progress_bar("predict", "images", len(files)) as bar:
         for read, images, failed in read_images(files, manifest.pixel_options, batch_size):
             for number, error in failed.items():
@@ -61,8 +63,10 @@ def predict_files(
                 logits = step({"image": images})[: len(read)]
                 logits = logits / np.float32(temperature)
                 said = Predictions(np.array(read), np.zeros(len(read), np.int64), logits).probabilities
-                for number, probabilities in zip(read, said, strict=True):
-                    rows[number]["predicted"] = names[int(probabilities.argmax())]
-                    rows[number]["probabilities"] = dict(zip(names, probabilities.tolist(), strict=True))
+                found.extend(zip(read, said, strict=True))
             bar.update(len(read) + len(failed))
+    rounded = six_digits(np.array([probabilities for _, probabilities in found]))
+    for (number, _), probabilities in zip(found, rounded, strict=True):
+        rows[number]["predicted"] = names[int(probabilities.argmax())]
+        rows[number]["probabilities"] = dict(zip(names, probabilities.tolist(), strict=True))
     return rows
