@@ -2,8 +2,8 @@
 
 python -m tools.front_picture --run_dir=build/demo/run
 
-The speeds are those of docs/benchmarks.md. The page is photographed by Chromium, which must be installed. Only
-give it a run on the synthetic sample: no real X-ray belongs into the project.
+The speeds are those of docs/benchmarks.md. Chromium, which must be installed, photographs the page. Only
+give it a run on the synthetic sample: no real X-ray may be in the project.
 """
 
 import base64
@@ -25,7 +25,7 @@ _RUN_DIR = flags.DEFINE_string("run_dir", None, "Run directory whose page is sho
 
 # Lengths in units of the picture.
 _WIDTH, _HEIGHT = 1000, 430
-_BAR_LEFT, _BAR_LONGEST, _BAR_TOP, _BAR_STEP = 150, 230, 96, 32
+_BAR_LEFT, _BAR_LONGEST, _BAR_TOP, _BAR_STEP = 176, 200, 84, 32
 _PAGE_LEFT, _PAGE_TOP, _PAGE_WIDTH, _PAGE_HEIGHT = 520, 60, 456, 346
 
 
@@ -42,7 +42,9 @@ def bars() -> str:
     for number, (name, ratio) in enumerate([("cxr", 1.0), *ratios().items()]):
         y = _BAR_TOP + number * _BAR_STEP
         length = _BAR_LONGEST / ratio
-        color, weight, label = ("#0072B2", "bold", "1") if number == 0 else ("#9AA5B1", "normal", f"1 / {ratio:g}")
+        own = number == 0
+        color, weight = ("#0072B2", "bold") if own else ("#9AA5B1", "normal")
+        label = "1" if own else f"1 / {ratio:g}"
         parts.append(
             f'<text x="{_BAR_LEFT - 10}" y="{y + 15}" text-anchor="end" font-weight="{weight}">'
             f"{html.escape(name)}</text>"
@@ -83,7 +85,8 @@ def picture(page: bytes) -> str:
 <text x="{_PAGE_LEFT}" y="34" font-size="18" font-weight="bold">A run on one page</text>
 <image x="{_PAGE_LEFT}" y="{_PAGE_TOP}" width="{_PAGE_WIDTH}" height="{_PAGE_HEIGHT}"
  href="data:image/jpeg;base64,{base64.b64encode(page).decode()}"/>
-<rect x="{_PAGE_LEFT}" y="{_PAGE_TOP}" width="{_PAGE_WIDTH}" height="{_PAGE_HEIGHT}" fill="none" stroke="#9AA5B1"/>
+<rect x="{_PAGE_LEFT}" y="{_PAGE_TOP}" width="{_PAGE_WIDTH}" height="{_PAGE_HEIGHT}"
+ fill="none" stroke="#9AA5B1"/>
 <text x="{_PAGE_LEFT + _PAGE_WIDTH}" y="34" text-anchor="end" fill="#52606D">drawn pictures, no X-rays</text>
 </svg>
 """

@@ -1,6 +1,6 @@
 """Shows settings on the site's page of the API as what they are: a default, and what `--help` says of them.
 
-A griffe extension, named in mkdocs.yml. Without it a field appears as its declaration, `setting(360, "Height ...")`.
+A griffe extension, named in mkdocs.yml. Without it a field appears as `setting(360, "Height ...")`.
 """
 
 import importlib
