@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run: its model, its results, and its evaluation on other images. `load_run` opens it.
+    """A run directory; see `load_run`.
 
     Attributes:
-      directory: the run directory.
+      directory: of the run.
       config: what was trained, and how.
     """
 
@@ -34,12 +34,12 @@ class Run:
 
     @property
     def manifest(self) -> Manifest:
-        """Manifest of the data that the run was trained on. Raises DataError: the run has no copy."""
+        """What says of which data it was trained on. Raises DataError: the run has no copy of it."""
         return trained_on(self.directory)
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        """One dictionary for each epoch, in order, as in `metrics.jsonl`."""
+        """A dictionary an epoch, in order, as `metrics.jsonl` holds it."""
         return epoch_rows(RunLayout(self.directory).history)[0]
 
     def model(self) -> "keras.Model":
@@ -58,10 +58,10 @@ class Run:
         return with_softmax(load_best_model(self.directory))
 
     def predictions(self, split: str) -> NamedPredictions:
-        """Return the stored predictions of the best model on a split of the run's data.
+        """Return what the best model said of a split of the run's own data when it was evaluated.
 
         Raises:
-          DataError: the best model has not been evaluated on this split since it was last changed.
+          DataError: it was not yet, or not in its present state.
         """
         found = stored.stored_predictions(self.directory, split)
         if found is None:
@@ -80,14 +80,14 @@ class Run:
         xla: str = "auto",
         read: ReadOptions | None = None,
     ) -> dict[str, Any]:
-        """Evaluate the best model on a split, every image once, and write the results.
+        """Evaluate the best model on a split, every image once, and write what came out.
 
-        If the validation split of the run was not evaluated yet, it is evaluated first, for the temperature.
+        The run's validation split is evaluated first where it was not yet, for the temperature.
 
         Args:
           split: such as `test`.
           data: folder of shards; the run's own by default.
-          options: what to compute. Its splits are ignored; those of the run are taken.
+          options: what is computed; its splits are the run's, whatever it says of them.
           output: folder to write to; the run's by default, and one below it for other data.
           compare: directory of another run, evaluated on the same images.
           batch_size: images in a step; the run's own by default.

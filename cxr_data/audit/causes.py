@@ -8,8 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cxr_data.audit.findings import SHORTCUT, STRONG
-from cxr_data.audit.shortcut_features import PROBE
+from cxr_data.audit.findings import PROBE, SHORTCUT, STRONG
+
+CAUTION = (
+    "Each number says how well the class can be told, not why: what looks like a shortcut may be anatomy, "
+    "and what was not found may still be there."
+)
 
 SOURCE, ASSUMED, BORDERS, MARKS, LOOK = "source", "assumptions", "borders", "marks", "look"
 SPLITS, COPIES, LABELS, PATIENTS = "splits", "copies", "labels", "patients"

@@ -17,6 +17,9 @@ KINDS = {
 }
 """What a finding can be, and what `--fail_on` can name."""
 
+PROBE = "pixel probe"
+"""Name of the classifier on the frame of the thumbnails, beside the features."""
+
 STRONG = 0.9
 """AUROC from which on a shortcut is ranked above everything but leakage."""
 

@@ -9,9 +9,6 @@ from cxr_data.audit.pictures import Pictures
 from cxr_data.images.assumed import assumed_words
 from cxr_data.images.measure import CORNERS, modes_of
 
-PROBE = "pixel probe"
-"""Name of the classifier on the frame of the thumbnails, beside the features."""
-
 _FREQUENT = 5  # a value that every fifth picture has is worth naming
 _HIGH = 90  # percentile: where the median is the same in all classes, the upper tenth may differ
 

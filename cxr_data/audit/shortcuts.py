@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cxr_data.audit.findings import SHORTCUT, Finding
+from cxr_data.audit.findings import PROBE, SHORTCUT, Finding
 from cxr_data.audit.pictures import Pictures
-from cxr_data.audit.shortcut_features import PROBE, Feature, features_of, in_words
+from cxr_data.audit.shortcut_features import Feature, features_of, in_words
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.images.measure import THUMBNAIL, lung_block
 from cxr_data.sources.splits import place_groups

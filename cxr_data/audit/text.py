@@ -3,18 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cxr_data.audit.causes import ADVICE, Cause, causes_of
+from cxr_data.audit.causes import ADVICE, CAUTION, Cause, causes_of
 from cxr_data.audit.document import read_document
 from cxr_data.audit.repair import absolute, before_and_after, explained_flags, repair_command, shown
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, one_line
 from cxr_data.core.wording import counted, wrapped
 from cxr_data.records.layout import AUDIT_NAME
-
-CAUTION = (
-    "Each number says how well the class can be told, not why: what looks like a shortcut may be anatomy, "
-    "and what was not found may still be there."
-)
 
 
 def audit_as_text(directory: str, document: Mapping[str, Any], most_cases: int) -> str:

@@ -6,6 +6,8 @@ import textwrap
 WIDEST = 100
 """Columns of a line where there is no terminal, and the most that one has."""
 
+_UNBROKEN = "\0"  # no blank for textwrap
+
 
 def terminal_width() -> int:
     """Return the columns that a line may have: those of the terminal, at most `WIDEST`."""
@@ -16,12 +18,14 @@ def wrapped(text: str, first: str = "", rest: str | None = None) -> str:
     """Break a text at blanks into lines of the terminal's width; a longer word stays whole.
 
     Args:
-      text: one paragraph.
+      text: one paragraph. A command at its end, from `python -m` on, stays whole, so that it can be pasted.
       first: what the first line begins with.
       rest: what each further line begins with; as many blanks as `first` has by default.
     """
     rest = " " * len(first) if rest is None else rest
     width = max(terminal_width(), len(rest) + 20)
+    before, command, after = text.partition("python -m ")
+    text = before + (command + after).replace(" ", _UNBROKEN)
     lines = textwrap.wrap(
         text,
         width,
@@ -30,7 +34,7 @@ def wrapped(text: str, first: str = "", rest: str | None = None) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return "\n".join(lines) or first.rstrip()
+    return "\n".join(lines).replace(_UNBROKEN, " ") or first.rstrip()
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

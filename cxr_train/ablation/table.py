@@ -7,6 +7,7 @@
     baseline      a configuration; each run is compared with its run of the same seed
     comparisons   how many tests `holm_p` is adjusted for
     without_patient  images of no known patient, each of which counts as a patient of its own
+    audit         what shortcuts alone reach beside these runs, and leakage: sentences of `beside_audit`
     rows          a run each: name, seed, directory, flags (those that differ), status, epochs;
                   accuracy, sensitivity, specificity, auroc: value and 95 % interval (the latter
                   three are means over the classes), null where it is not finished;
@@ -28,8 +29,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core import storage
+from cxr_data.core.wording import wrapped
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.ablation.runner import GridRun
+from cxr_train.evaluation.beside_audit import beside_runs
 from cxr_train.evaluation.compare import compare_models
 from cxr_train.evaluation.predictions import NamedPredictions
 from cxr_train.evaluation.significance import holm
@@ -90,6 +93,7 @@ def make_table(
                 "against_baseline": _against(said, reference, resamples) if said and reference else None,
             }
         )
+    evaluated = [_summary(run, split) for run, said in zip(runs, predictions, strict=True) if said]
     tests = [row["against_baseline"] for row in rows if row["against_baseline"]]
     for test, adjusted in zip(tests, holm([test["mcnemar_exact_p"] for test in tests]), strict=True):
         test["holm_p"] = adjusted
@@ -100,13 +104,19 @@ def make_table(
         "baseline": baseline,
         "comparisons": len(tests),
         "without_patient": max((said.without_patient for said in predictions if said), default=0),
+        "audit": beside_runs(evaluated),
         "rows": rows,
         "seeds": _over_seeds(rows),
     }
 
 
+def _summary(run: GridRun, split: str) -> Row:
+    summary: Row = json.loads(RunLayout(run.directory).metrics(split).read_text())
+    return summary
+
+
 def _numbers(run: GridRun, split: str) -> Row:
-    summary = json.loads(RunLayout(run.directory).metrics(split).read_text())
+    summary = _summary(run, split)
     intervals = summary["intervals"]
 
     def entry(name: str) -> Row:
@@ -188,7 +198,8 @@ def to_text(table: Mapping[str, Any]) -> str:
             if found[metric]["mean"] is not None
         )
         lines.append(f"{name}, mean and standard deviation over {found['seeds']} seeds: {', '.join(means)}")
-    return "\n".join([*lines, *_notes(table)])
+    audit = (wrapped(line, rest="  ") for line in table["audit"])
+    return "\n".join([*lines, *_notes(table), *audit])
 
 
 def _test_cells(row: Row, baseline: str) -> str:

@@ -21,6 +21,7 @@
                       temperature and calibrated also where none is the best (`fit_temperature`)
     thresholds        null, or at_sensitivity, chosen_on (a split), and `thresholds.report_thresholds`
     comparison        null, or see `compare.compare_models`
+    audit             what the audit of the data says beside it: see the head of `beside_audit`
     probe             null where it was left out, or what remains without the lungs: see the head of `probe`
 
 With `own_data` and `fitted_on` or `chosen_on` the split itself, these numbers are of the very images
@@ -43,6 +44,7 @@ from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import calibration, intervals, metrics, thresholds
+from cxr_train.evaluation.beside_audit import audit_beside
 from cxr_train.evaluation.class_map import class_map_for
 from cxr_train.evaluation.compare import compare_models
 from cxr_train.evaluation.forward_pass import name_predictions, predict_split
@@ -202,6 +204,7 @@ def evaluate_split(
         "initial_statistics_share": initial_statistics_share(run_dir),
         "dropped": dropped,
         **analyse(named, options, validation=validation, other=other),
+        "audit": audit_beside(manifest.directory, split, options.class_map),
         "probe": probed
         and measure_probe(
             probed,

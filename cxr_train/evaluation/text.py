@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
+from cxr_data.core.wording import wrapped
+from cxr_train.evaluation.beside_audit import beside_result
+
 _ROWS = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -66,7 +69,8 @@ def evaluation_table(summary: dict[str, Any]) -> str:
     )
     more = [*_notes(summary), _calibration(summary), *_thresholds(summary), *comparison(summary)]
     more += probe(summary)
-    return "\n".join([*lines, *more])
+    audit = (wrapped(line, rest="  ") for line in beside_result(summary, summary.get("data", "DIR")))
+    return "\n".join([*lines, *more, *audit])
 
 
 def _cell(value: float | None, interval: list[float] | None, digits: int = 4) -> str:

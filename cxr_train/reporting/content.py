@@ -8,6 +8,7 @@ from typing import Any
 from cxr_data.records.manifest import joined_splits
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.reporting import charts
+from cxr_train.reporting.beside_audit import shortcut_charts
 from cxr_train.reporting.changed_flags import changed_flags
 from cxr_train.reporting.checklists import Item, claim, selection, tripod_ai
 from cxr_train.reporting.dataset import audit_content, data_content, versions_in_words
@@ -43,6 +44,7 @@ def report_content(record: RunRecord) -> dict[str, Any]:
         "external": external_results(record),
         "external_notes": external_notes(record),
         "audit": audit_content(record),
+        "shortcut_charts": shortcut_charts(record, main),
         "errors": errors(record, main) if main else None,
         "run": _run(record),
         "curves": charts.curves(record.epochs, (record.best_epoch or {}).get("epoch"))

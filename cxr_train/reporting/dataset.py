@@ -4,8 +4,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from cxr_data.audit.causes import CAUTION
 from cxr_data.audit.findings import KINDS
-from cxr_data.audit.text import CAUTION
 from cxr_data.records.layout import AUDIT_FOLDER, HISTOGRAMS_NAME, PAIRS_NAME
 from cxr_train.reporting.charts import Picture, embed
 from cxr_train.reporting.record import Document, RunRecord

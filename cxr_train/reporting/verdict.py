@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from cxr_train.reporting.beside_audit import audited
 from cxr_train.reporting.galleries import VERDICTS
 from cxr_train.reporting.record import RunRecord, SplitRecord
 from cxr_train.reporting.results import FAMILIAR, familiarity
@@ -16,7 +17,7 @@ def verdict(record: RunRecord, main: SplitRecord | None) -> list[Line]:
     Args:
       main: the split whose numbers are at the top; None where none was evaluated.
     """
-    return [*_reached(record, main), *_audited(record), *_explained(record), *_completed(record)]
+    return [*_reached(record, main), *audited(record, main), *_explained(record), *_completed(record)]
 
 
 def _reached(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
@@ -38,18 +39,6 @@ def _reached(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
         yield "bad", f"{told}. These numbers flatter: {known}."
     else:
         yield "open", f"{told}, which it did not see in training."
-
-
-def _audited(record: RunRecord) -> Iterator[Line]:
-    if record.audit is None:
-        yield "bad", "The data were not audited: leakage and shortcuts may have made these numbers."
-        return
-    found = record.audit["findings"]
-    if not found:
-        yield "good", "The audit found no leakage, no copies and no shortcut. It cannot rule them out."
-        return
-    count = f"{len(found)} finding{'' if len(found) == 1 else 's'}"
-    yield "bad", f"The audit of the data has {count}. The worst: {found[0]['text']}"
 
 
 def _explained(record: RunRecord) -> Iterator[Line]:

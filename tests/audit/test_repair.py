@@ -11,9 +11,10 @@ from sharder_fixtures import save
 
 from cxr_data.audit import audit, shortcuts
 from cxr_data.audit.causes import causes_of
+from cxr_data.audit.findings import PROBE
 from cxr_data.audit.leakage import Pair, find_leakage
 from cxr_data.audit.repair import Conversion, before_and_after, remedies_for, repair_command
-from cxr_data.audit.shortcut_features import PROBE, features_of, in_words
+from cxr_data.audit.shortcut_features import features_of, in_words
 from cxr_data.audit.text import audit_as_text
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.conversion import conversion_of
@@ -171,6 +172,8 @@ def test_lines_are_as_wide_as_the_terminal(monkeypatch):
         assert max(map(len, lines)) <= min(columns, 100)
         assert max(map(len, lines)) > min(columns, 100) - 20
     long = "x" * 120
+    command = f"python -m tools.audit_dataset --data={'y' * 80}"
+    assert wrapped(f"look with {command}", rest="  ").splitlines() == ["look with", f"  {command}"]
     assert wrapped(f"a {long} b", "- ").splitlines() == ["- a", f"  {long}", "  b"]
 
 

@@ -29,7 +29,7 @@ from cxr_train.runs.config import TrainConfig
 
 EVIL = "<script>alert('x')</script>&\"$_"
 CLASSES = ("covid", EVIL, "_pneumonia$")
-PICTURES = 20
+PICTURES = 21
 
 
 def row(epoch: int) -> dict:
@@ -103,13 +103,29 @@ def write_run(run_dir: pathlib.Path) -> pathlib.Path:
     environment = {"started": "2026-01-01T00:00:00+00:00", "versions": {"keras": "3"}, "commit": "abc"}
     environment |= {"platform": "Linux", "cpus": 2, "gpus": [], "choices": ["xla: off"]}
     (run_dir / "environment.json").write_text(json.dumps(environment))
-    leakage = {"kind": "leakage", "text": "2 patients are in two splits.", "advice": "Split again."}
-    shortcut = {"kind": "shortcut", "text": f"the size names {EVIL} 124 of 124 times.", "advice": "Crop."}
+    leakage = {
+        "kind": "leakage",
+        "name": "patients_in_two_splits",
+        "evidence": [],
+        "text": "2 patients are in two splits.",
+        "advice": "Split again.",
+    }
+    shortcut = {
+        "kind": "shortcut",
+        "name": "size",
+        "evidence": [],
+        "text": f"the size names {EVIL} 124 of 124 times.",
+        "advice": "Crop.",
+    }
     audit = {
         "schema": "cxr.audit/1",
         "pictures": 1234,
         "patients": 56,
-        "shortcuts": [],
+        "alpha": 0.01,
+        "shortcuts": [
+            {"feature": "size", "label": EVIL, "auroc": 1.0, "low": 0.99, "high": 1.0, "p": 0.005},
+            {"feature": "size", "label": "covid", "auroc": 0.6, "low": 0.5, "high": 0.7, "p": 0.5},
+        ],
         "notes": ["one note"],
     }
     (data / "audit.json").write_text(json.dumps({**audit, "findings": [leakage, shortcut]}))
@@ -157,7 +173,7 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
     assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= {*page.ids}
     # Six charts of two splits, three curves, two of throughput, three of explanations.
-    assert len(page.alts) == PICTURES == 6 * 2 + 3 + 2 + 3
+    assert len(page.alts) == PICTURES == 6 * 2 + 1 + 3 + 2 + 3
     assert all(page.alts)
     (probed, _) = [alt for alt in page.alts if "frame alone covid" in alt]
     assert "lungs alone covid 0.750 (0.500-1.000)" in probed

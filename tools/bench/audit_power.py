@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 import cv2
 import numpy as np
 
+from cxr_data.audit.findings import PROBE
 from cxr_data.audit.pictures import Pictures
-from cxr_data.audit.shortcut_features import PROBE
 from cxr_data.audit.shortcuts import find_shortcuts
 from cxr_data.core.child_process import begin_worker
 from cxr_data.core.runtime import cores
