@@ -13,7 +13,6 @@ import pathlib
 import shlex
 from collections.abc import Sequence
 
-import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
 
@@ -24,7 +23,6 @@ from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_choice, check_folder, check_local, setting, settings_of
 from cxr_data.records.manifest import Manifest
 from cxr_data.stats import bootstrap
-from cxr_train import main as trainer
 from cxr_train.ablation import table
 from cxr_train.ablation.cost import cost_lines, seconds_to_go
 from cxr_train.ablation.grid import (
@@ -40,6 +38,7 @@ from cxr_train.ablation.grid import (
 )
 from cxr_train.ablation.runner import GridRun, Runner, refuse_same_runs
 from cxr_train.flags.own_flags import flags_text, own_flags
+from cxr_train.flags.training import config_from_flags, define_training_flags
 from cxr_train.runs.child_commands import locked
 from cxr_train.runs.layout import GridLayout
 from cxr_train.runs.notice import NOTICE
@@ -167,7 +166,7 @@ def _checked(name: str, values: dict[str, str], manifest: Manifest) -> GridRun:
     with flagsaver.flagsaver():
         try:
             flags.FLAGS(line)
-            run = GridRun(name, values, trainer.config_from_flags())
+            run = GridRun(name, values, config_from_flags())
             images = manifest.count(run.config.train_split)
             if images < run.config.batch_size and values.get("batch_size") != "auto":
                 raise UsageError(f"--batch_size={run.config.batch_size}: there are {images} training images")
@@ -196,8 +195,6 @@ def main() -> int:
     options, values = from_flags(GridOptions), flags.FLAGS
     check_local("run_dir", values.run_dir)  # while that of one run may be remote
     check_folder("run_dir", values.run_dir)
-    # This process computes nothing on a GPU, and must leave the memory of all to its runs.
-    tf.config.set_visible_devices([], "GPU")
     runs, data, varied = _plan(options)
     split = held_out_split(next(iter(data.values())), values.train_split, options.split)
     for line in cost_lines(runs, list(data.values()), options.tflops):
@@ -236,6 +233,7 @@ def main() -> int:
 
 def console_main() -> None:
     """Run the command."""
+    define_training_flags()
     define_flags(GridOptions)
     flags.mark_flags_as_required(["data", "run_dir"])
     command.run(main)

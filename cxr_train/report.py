@@ -6,14 +6,18 @@ python -m cxr_train.report --run_dir=RUN_DIR
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_train.flags.run_directory import RunOptions, with_local_run
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.mirror import published
 
 
 def main() -> int:
     """Make the report of a run directory from flags."""
-    from cxr_train.reporting.page import write_report  # Matplotlib is not needed to say what is wrong
+    run_dir = from_flags(RunOptions).run_dir
+    TrainConfig.load(RunLayout(run_dir).config)  # what is wrong is said before Matplotlib is loaded
+    from cxr_train.reporting.page import write_report
 
-    print(f"report: {published(str(write_report(from_flags(RunOptions).run_dir)))}")
+    print(f"report: {published(str(write_report(run_dir)))}")
     return 0
 
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run directory; see `load_run`.
+    """A run: its model, its results, and its evaluation on other images. `load_run` opens it.
 
     Attributes:
-      directory: of the run.
+      directory: the run directory.
       config: what was trained, and how.
     """
 
@@ -34,12 +34,12 @@ class Run:
 
     @property
     def manifest(self) -> Manifest:
-        """What says of which data it was trained on. Raises DataError: the run has no copy of it."""
+        """Manifest of the data that the run was trained on. Raises DataError: the run has no copy."""
         return trained_on(self.directory)
 
     @property
     def epochs(self) -> list[dict[str, Any]]:
-        """A dictionary an epoch, in order, as `metrics.jsonl` holds it."""
+        """One dictionary for each epoch, in order, as in `metrics.jsonl`."""
         return epoch_rows(RunLayout(self.directory).history)[0]
 
     def model(self) -> "keras.Model":
@@ -58,10 +58,10 @@ class Run:
         return with_softmax(load_best_model(self.directory))
 
     def predictions(self, split: str) -> NamedPredictions:
-        """Return what the best model said of a split of the run's own data when it was evaluated.
+        """Return the stored predictions of the best model on a split of the run's data.
 
         Raises:
-          DataError: it was not yet, or not in its present state.
+          DataError: the best model has not been evaluated on this split since it was last changed.
         """
         found = stored.stored_predictions(self.directory, split)
         if found is None:
@@ -80,14 +80,14 @@ class Run:
         xla: str = "auto",
         read: ReadOptions | None = None,
     ) -> dict[str, Any]:
-        """Evaluate the best model on a split, every image once, and write what came out.
+        """Evaluate the best model on a split, every image once, and write the results.
 
-        The run's validation split is evaluated first where it was not yet, for the temperature.
+        If the validation split of the run was not evaluated yet, it is evaluated first, for the temperature.
 
         Args:
           split: such as `test`.
           data: folder of shards; the run's own by default.
-          options: what is computed; its splits are the run's, whatever it says of them.
+          options: what to compute. Its splits are ignored; those of the run are taken.
           output: folder to write to; the run's by default, and one below it for other data.
           compare: directory of another run, evaluated on the same images.
           batch_size: images in a step; the run's own by default.

@@ -49,22 +49,21 @@ logger = logging.getLogger(__name__)
 def train(config: TrainConfig, *, resume: bool = False, explain: bool = False) -> Run:
     """Train, evaluate the best model on every split that was held out, and make the run's page.
 
-    It is what `python -m cxr_train.main` does, but for what that does around it: no batch is tried, and
-    compiled steps are kept only where the program says so to TensorFlow. In the main thread SIGTERM and
-    Ctrl-C save the state and raise Stopped, and a second one ends the process; the handlers found are put
-    back.
+    `python -m cxr_train.main` does the same, and two things more: it tries the batch, and keeps compiled
+    steps. In the main thread, SIGTERM and Ctrl-C save the state and raise Stopped; a second one ends the
+    process. The signal handlers of the program are restored at the end.
 
     Args:
-      config: of the run; `data` must be there, and `run_dir`, a local folder, hold no run unless it is
-        resumed.
-      resume: whether to go on with the run in `config.run_dir`.
-      explain: whether to explain the best model for the page, which takes minutes.
+      config: what to train, and how. `data` must exist. `run_dir` must be a local folder, without a run
+        unless `resume`.
+      resume: whether to continue the run in `config.run_dir`.
+      explain: whether to add heat maps of the best model to the page, which takes minutes.
 
     Raises:
-      UsageError, DataError: the run cannot be begun, or not be resumed with this configuration.
+      UsageError, DataError: the run cannot begin, or cannot be resumed with this configuration.
       OutOfMemoryError: the device has too little memory. TensorFlow may abort a process that goes on.
-      CxrError: the loss is not finite; the last saved state stays.
-      Stopped: it was asked to stop, and the state is saved.
+      CxrError: the loss is not finite. The last saved state is kept.
+      Stopped: a signal asked the run to stop, and its state is saved.
     """
     check_local("run_dir", config.run_dir)
     before = open_run_dir(pathlib.Path(config.run_dir), resume=resume)

@@ -31,7 +31,7 @@ from cxr_data.sources.left_out import LeftOut
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """What to audit. `quiet` has no flag: no progress on stderr."""
+    """What to audit. `quiet`, which has no flag, turns off the progress on stderr."""
 
     data: str = required("Folder of shards.", path=True)
     source: str = setting(

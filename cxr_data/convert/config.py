@@ -26,9 +26,9 @@ def parse_share(text: str) -> float:
 
 @dataclass(frozen=True)
 class SharderConfig:
-    """What to convert, and how: the help of each field says what it is.
+    """What to convert, and how.
 
-    `quiet` has no flag: no progress on stderr.
+    `quiet`, which has no flag, turns off the progress on stderr.
 
     Raises:
       UsageError: a value that no conversion could use, or values that do not go together.

@@ -40,7 +40,15 @@ _MOST_SHOWN = 20
 
 
 def make_tfrecords(config: SharderConfig) -> manifest.Manifest:
-    """Convert a source; see the head of this file.
+    """Convert a folder or CSV of images to TFRecord shards, and audit them.
+
+    A conversion that was stopped is continued, and its output is the same, byte for byte.
+
+    Args:
+      config: the source, the output, and how to convert.
+
+    Returns:
+      What the output's `manifest.json` holds: classes, counts and shards.
 
     Raises:
       UsageError: a flag or the source is wrong.

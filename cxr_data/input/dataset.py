@@ -26,7 +26,7 @@ class Dataset:
     """The records of one data directory; `read_dataset` opens it.
 
     Attributes:
-      manifest: what the directory says of itself.
+      manifest: what `manifest.json` of the directory holds.
     """
 
     def __init__(self, manifest: Manifest, options: ReadOptions) -> None:
@@ -62,11 +62,11 @@ class Dataset:
 
         Args:
           split: such as `train`, or several joined by `+`.
-          batch_size: examples in a batch; the odd rest of an epoch is left out of it.
+          batch_size: examples in a batch; an epoch leaves out what does not fill one.
           seed: the same seed gives the same order of examples.
           epoch: the first epoch, from 0; each has its own order.
-          first_step: how many batches of it to skip, to go on after a stop.
-          epochs: how many epochs follow each other.
+          first_step: number of its batches to skip, to continue after a stop.
+          epochs: number of epochs, one after the other.
 
         Returns:
           Dictionaries: `image` float32 [B, S, S, 3] in [0, 1], `label` int32 [B], `weight` float32 [B], 1,
@@ -85,8 +85,7 @@ class Dataset:
     def all_batches(self, split: str, batch_size: int) -> tf.data.Dataset:
         """Return every image of `split` once, in the order of the records, for an evaluation.
 
-        The last batch is filled up with black images of `weight` 0, label 0 and `index` -1. For the rest, see
-        `batches`.
+        Black images of `weight` 0, label 0 and `index` -1 fill the last batch. For the keys see `batches`.
         """
         return _expanded(self._pipeline.evaluation_dataset(split, batch_size=batch_size))
 

@@ -13,7 +13,6 @@ several steps in a host call: an accelerator does not wait for Python's interpre
 """
 
 import dataclasses
-import math
 
 import tensorflow as tf
 
@@ -57,22 +56,6 @@ class Utilisation:
             f"accelerator utilisation {self.accelerator_utilisation:.1%} at {1e3 * self.step_seconds:.1f} ms "
             f"a step: {self.images_per_second:.0f} images/s, input wait {self.waited / self.seconds:.1%}"
         )
-
-
-def step_seconds(step_ms: float | None, images_per_second: float | None, batch_size: int) -> float | None:
-    """Return the emulated step time from the two flags that can give it; None if neither does.
-
-    Raises:
-      UsageError: both are given, or one is not above 0 or infinite.
-    """
-    if step_ms is not None and images_per_second is not None:
-        raise UsageError("--emulate_step_ms and --emulate_images_per_second: give one of them")
-    for flag, value in (("emulate_step_ms", step_ms), ("emulate_images_per_second", images_per_second)):
-        if value is not None and not 0 < value < math.inf:
-            raise UsageError(f"--{flag}={value}: must be above 0 and finite")
-    if step_ms is not None:
-        return step_ms / 1e3
-    return None if images_per_second is None else batch_size / images_per_second
 
 
 def emulate_accelerator(batches: tf.data.Dataset, *, batch_size: int, step_seconds: float) -> Utilisation:

@@ -1,24 +1,17 @@
 """What a grid costs, before it is run: images, floating-point operations, and time.
 
-The operations are those of `flops`, counted in the graph of the forward pass, which is built
-without values. A training step takes three times as many (each convolution and product has two
-gradients of its own size), less the gradient of the image, which nothing needs. Time is
-operations over a rate: a stated one, or that of finished runs.
+The operations are those of `models.network_flops`. Time is operations over a rate: a stated one, or that
+of finished runs.
 """
 
 import dataclasses
-import functools
 import json
 import statistics
 from collections.abc import Iterator, Sequence
 
-import keras
-import tensorflow as tf
-
 from cxr_data.records.manifest import Manifest
 from cxr_train.ablation.runner import GridRun
-from cxr_train.models.classifier import build_model
-from cxr_train.models.flops import count_flops, flops_of
+from cxr_train.models.network_flops import flops_per_image
 from cxr_train.runs.config import TrainConfig
 
 
@@ -36,19 +29,6 @@ class Cost:
     evaluated_images: int
     flops_per_image: int
     flops: int
-
-
-@functools.cache
-def flops_per_image(backbone: str, image_size: int, head: tuple[int, ...], classes: int) -> tuple[int, int]:
-    """Return the floating-point operations an image: of the forward pass, and of a training step."""
-    with keras.StatelessScope():
-        model = build_model(backbone, classes=classes, image_size=image_size, head=head)
-        graph = tf.Graph()
-        with graph.as_default():
-            model(tf.compat.v1.placeholder(tf.float32, [1, image_size, image_size, 3]))
-    forward = count_flops(graph)
-    of_image = next(flops for operation in graph.get_operations() if (flops := flops_of(operation)))
-    return forward, 3 * forward - of_image
 
 
 def cost_of(config: TrainConfig, manifest: Manifest) -> Cost:

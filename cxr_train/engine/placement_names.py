@@ -7,6 +7,8 @@ from cxr_data.core.settings import setting
 STRATEGIES = ("auto", "one", "mirrored", "multiworker")
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 XLA = ("auto", "on", "off")
+# Memory of a device that does not say how much it has, in GB.
+UNKNOWN_GB = 12.0
 
 
 @dataclasses.dataclass(frozen=True)

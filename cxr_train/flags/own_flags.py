@@ -2,12 +2,15 @@
 
 import zlib
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cxr_data.commands.command import own_flags
 from cxr_data.core.errors import UsageError
-from cxr_train.engine.strategy import Placement
+
+if TYPE_CHECKING:
+    from cxr_train.engine.strategy import Placement
 
 # A machine may have mounted them under another name.
 _PLACES = ("run_dir", "cache_dir", "compilation_cache")
@@ -31,7 +34,7 @@ def flags_text(*, leave_out: Collection[str], resolved: Mapping[str, str]) -> st
     return "\n".join(line for line in lines if line) + "\n"
 
 
-def refuse_other_flags(placement: Placement) -> None:
+def refuse_other_flags(placement: "Placement") -> None:
     """Check that all workers of a cluster have the same flags; all must call it at the same point.
 
     Raises:

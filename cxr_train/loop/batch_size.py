@@ -1,6 +1,5 @@
 """Which batch fits a device: `--batch_size=auto`, and the table of `--plan`."""
 
-import math
 from collections.abc import Iterator
 
 import keras
@@ -15,7 +14,6 @@ from cxr_train.models.memory import Network, Setting, estimate, read_graph, trac
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.config import TrainConfig
 
-UNKNOWN_GB = 12.0
 # Published batch sizes of the study (Pal and Paul, 2021), at 360 px on a card of 11 GB.
 STUDY_BATCHES = {
     "mobilenet_v2": 32,
@@ -39,16 +37,6 @@ def device_memory_gb() -> float | None:
     if not tf.config.list_physical_devices("GPU"):
         return None
     return min((limit / 1e9 for limit in memory_limits("GPU")), default=None)
-
-
-def check_memory_gb(memory_gb: float | None, *, used: bool) -> None:
-    """Raise UsageError for a `--memory_gb` that no device has, or that nothing asks for."""
-    if memory_gb is None:
-        return
-    if not 0 < memory_gb < math.inf:
-        raise UsageError(f"--memory_gb={memory_gb}: must be above 0 and finite")
-    if not used:
-        raise UsageError(f"--memory_gb={memory_gb}: is for --batch_size=auto, --plan and a GPU")
 
 
 def state_slots(recipe: Recipe) -> int:

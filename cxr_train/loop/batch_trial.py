@@ -24,6 +24,7 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_train.engine.memory_errors import bytes_asked, is_out_of_memory
 from cxr_train.engine.multi_step import Batch
+from cxr_train.engine.placement_names import UNKNOWN_GB
 from cxr_train.engine.strategy import (
     Placement,
     choose_placement,
@@ -33,7 +34,7 @@ from cxr_train.engine.strategy import (
 )
 from cxr_train.engine.xla import go_on_uncompiled
 from cxr_train.loop.assemble import Training, assemble_training
-from cxr_train.loop.batch_size import UNKNOWN_GB, choose_batch_size, device_memory_gb, setting_of, trace_of
+from cxr_train.loop.batch_size import choose_batch_size, device_memory_gb, setting_of, trace_of
 from cxr_train.loop.throughput import peak_memory
 from cxr_train.runs.config import TrainConfig
 

@@ -22,7 +22,7 @@ _SAME_REQUEST_SECONDS = 1.0
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and it is at a place where it can."""
+    """A run that was asked to stop has come to a place where it can."""
 
 
 class StopRequest:

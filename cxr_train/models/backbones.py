@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cxr_data.core.errors import UsageError
+from cxr_data.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     import keras
@@ -102,6 +102,19 @@ _ALL = (
 )
 
 BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in _ALL}
+
+
+def check_image_size(name: str, image_size: int) -> None:
+    """Raise UsageError for images, of `image_size` pixels each way, that are too small for a backbone."""
+    smallest = find_backbone(name).smallest_image
+    if image_size < smallest:
+        raise UsageError(f"--image_size={image_size}: {name} needs at least {smallest}x{smallest} pixels")
+
+
+def check_weights_file(weights: str) -> None:
+    """Raise DataError where `--weights` names a file that is not there."""
+    if weights not in ("none", "imagenet") and not pathlib.Path(weights).is_file():
+        raise DataError(f"--weights={weights}: no such file")
 
 
 def find_backbone(name: str) -> Backbone:

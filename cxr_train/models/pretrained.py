@@ -8,8 +8,14 @@ import h5py
 import keras
 import numpy as np
 
-from cxr_data.core.errors import DataError, UsageError
-from cxr_train.models.backbones import TRAINED_ON, Backbone, find_backbone
+from cxr_data.core.errors import DataError
+from cxr_train.models.backbones import (
+    TRAINED_ON,
+    Backbone,
+    check_image_size,
+    check_weights_file,
+    find_backbone,
+)
 
 # keras.applications' preprocess_input, for pixels in [0, 1] instead of [0, 255].
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
@@ -36,11 +42,8 @@ def build_backbone(name: str, image_size: int, weights: str, input_range: str = 
       DataError: the weights cannot be had, or are another network's.
     """
     backbone = find_backbone(name)
-    if image_size < backbone.smallest_image:
-        raise UsageError(
-            f"--image_size={image_size}: {name} needs at least {backbone.smallest_image}x"
-            f"{backbone.smallest_image} pixels"
-        )
+    check_image_size(name, image_size)
+    check_weights_file(weights)
     images = keras.Input((image_size, image_size, 3), name="image")
     pixels = images if input_range == "unit" else to_trained_range(images, backbone.trained_on)
     network = backbone.build(include_top=False, weights=None, input_tensor=pixels)
@@ -94,8 +97,6 @@ def _imagenet_file(backbone: Backbone) -> pathlib.Path:
 
 
 def _load_weights(network: keras.Model, name: str, path: pathlib.Path) -> None:
-    if not path.is_file():
-        raise DataError(f"--weights={path}: no such file")
     try:
         with warnings.catch_warnings():
             # Keras warns of parts that the file lacks and goes on; what counts is

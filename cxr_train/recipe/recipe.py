@@ -20,7 +20,7 @@ _RANGES = ", ".join(f"{name}:{value:g}" for name, value in DEFAULT_RANGES.items(
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The training recipe; the default is the study's: Adam at a constant rate and nothing else.
+    """How the weights change. The default is the recipe of the study: Adam at a constant rate.
 
     Raises:
       UsageError: a value that no run could use, or values that do not go together.

@@ -10,8 +10,6 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_train.runs.layout import RunLayout
@@ -30,6 +28,8 @@ def describe_environment(choices: Sequence[Choice] = ()) -> dict[str, Any]:
       commit of the source (null outside of a git checkout, with `+changes` where files differ
       from it), platform, cpus, gpus, and the choices as text.
     """
+    import tensorflow as tf  # here, since a run directory is opened before it is loaded
+
     gpus = tf.config.list_physical_devices("GPU")
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -9,9 +9,9 @@ from shards import random_images, write_shards
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.records.manifest import write_manifest
-from cxr_train.ablation.cost import flops_per_image
 from cxr_train.ablation.grid import FlagSet, find_data, override, read_grid, study_grid, varied_flags
 from cxr_train.ablation.runner import GridRun
+from cxr_train.models.network_flops import flops_per_image
 from cxr_train.runs.config import TrainConfig
 
 # FACTS of the study: backbone, size, head, dropout rate and what it follows.

@@ -23,7 +23,7 @@ from cxr_train.evaluate import TargetOptions
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.explanation.options import ExplainOptions
 from cxr_train.export import ExportOptions
-from cxr_train.main import StartOptions
+from cxr_train.flags.training import StartOptions
 from cxr_train.predict import PredictOptions
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.config import TrainConfig

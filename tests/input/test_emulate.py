@@ -10,9 +10,10 @@ from cxr_data.core.errors import UsageError
 from cxr_data.core.tensorflow_private import sleep_before_each
 from cxr_data.input import bottleneck
 from cxr_data.input.bottleneck import InputRates, measure_input
-from cxr_data.input.emulate import Utilisation, emulate_accelerator, step_seconds
+from cxr_data.input.emulate import Utilisation, emulate_accelerator
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
+from cxr_train.flags.training import emulated_step_seconds
 
 
 def slow_input(batches: int, seconds: float) -> tf.data.Dataset:
@@ -51,16 +52,16 @@ def test_a_real_pipeline_feeds_a_slow_accelerator(tmp_path):
 
 
 def test_one_flag_or_the_other_gives_the_step_time():
-    assert step_seconds(None, None, 32) is None
-    assert step_seconds(20.0, None, 32) == pytest.approx(0.02)
-    assert step_seconds(None, 640.0, 32) == pytest.approx(0.05)
+    assert emulated_step_seconds(None, None, 32) is None
+    assert emulated_step_seconds(20.0, None, 32) == pytest.approx(0.02)
+    assert emulated_step_seconds(None, 640.0, 32) == pytest.approx(0.05)
     with pytest.raises(UsageError, match="--emulate_step_ms .*--emulate_images_per_second"):
-        step_seconds(1.0, 1.0, 32)
+        emulated_step_seconds(1.0, 1.0, 32)
     for value in (math.nan, math.inf):
         with pytest.raises(UsageError, match=f"--emulate_step_ms={value}: "):
-            step_seconds(value, None, 4)
+            emulated_step_seconds(value, None, 4)
     with pytest.raises(UsageError, match="--emulate_step_ms=0: "):
-        step_seconds(0, None, 32)
+        emulated_step_seconds(0, None, 32)
     with pytest.raises(UsageError, match="--emulate_.*--batch_size"):
         emulate_accelerator(slow_input(1, 0.001), batch_size=4, step_seconds=0.001)
 

@@ -11,8 +11,8 @@ from project import HELPERS, ROOT
 
 from cxr_data.core.errors import UsageError
 from cxr_train.engine.strategy import choose_placement
+from cxr_train.flags.training import check_memory_gb
 from cxr_train.loop.batch_size import (
-    check_memory_gb,
     choose_batch_size,
     largest_batch,
     planned_memory,

@@ -1,9 +1,12 @@
 """What README.md, BUILD.md and the pages of docs/ name and link to is there."""
 
+import html
 import re
 
 import pytest
 from project import ROOT
+
+from tools import front_picture
 
 DOCUMENTS = [path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
 
@@ -29,3 +32,20 @@ def test_every_file_of_the_code_that_is_named_exists(document):
     text = (ROOT / document).read_text()
     named = re.findall(r"(?:cxr_data|cxr_train|tools|tests)/[\w/]+\.(?:py|jinja)", text)
     assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_benchmarks():
+    results = (ROOT / "README.md").read_text().partition("## Results")[2].partition("\n*The study*")[0]
+    measured = set(re.findall(r"[\d.,]*\d", (ROOT / "docs/benchmarks.md").read_text()))
+    numbers = re.findall(r"[\d.,]*\d", results)
+    assert len(numbers) > 20
+    assert [number for number in numbers if number not in measured] == []
+
+
+def test_the_picture_has_the_ratios_of_the_benchmarks():
+    drawn = html.unescape(front_picture.PICTURE.read_text())
+    ratios = front_picture.ratios()
+    assert len(ratios) >= 9
+    for name, ratio in ratios.items():
+        assert f">{name}<" in drawn
+        assert f">1 / {ratio:g}<" in drawn, "python -m tools.front_picture draws it"

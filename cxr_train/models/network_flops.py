@@ -1,0 +1,120 @@
+"""The floating-point operations of a backbone and its head, by image size, without building the network.
+
+All convolutions whose output has the same size take a fixed number of operations for each pixel of it.
+Strides, kernels and padding make of an image of S pixels each way an output of (S + offset) // divisor
+pixels, so a few numbers say what a network costs at any size. They are of the networks in
+`backbones.BACKBONES`, counted as `flops` counts a graph; the tests compare the two.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkFlops:
+    """What a backbone takes.
+
+    Attributes:
+      features: channels of its output.
+      first: operations for each output pixel of the first convolution, which is one of the first stage.
+      stages: (offset, divisor, operations for each output pixel) of all convolutions of one output size.
+      pooled: operations of the convolutions of pooled features, whatever the size of the image.
+    """
+
+    features: int
+    first: int
+    stages: tuple[tuple[int, int, int], ...]
+    pooled: int = 0
+
+
+NETWORK_FLOPS = {
+    "mobilenet_v2": NetworkFlops(
+        1280, 1_728, ((1, 2, 6_400), (3, 4, 29_664), (7, 8, 80_160), (15, 16, 1_047_168), (31, 32, 3_216_128))
+    ),
+    "vgg16": NetworkFlops(
+        512,
+        3_456,
+        ((0, 1, 77_184), (0, 2, 442_368), (0, 4, 2_949_120), (0, 8, 11_796_480), (0, 16, 14_155_776)),
+    ),
+    "densenet201": NetworkFlops(
+        1920,
+        18_816,
+        ((1, 2, 18_816), (3, 4, 729_088), (3, 8, 2_080_768), (3, 16, 19_136_512), (3, 32, 13_762_560)),
+    ),
+    "xception": NetworkFlops(
+        2048,
+        1_728,
+        (
+            (-1, 2, 1_728),
+            (-5, 2, 89_472),
+            (-3, 4, 219_904),
+            (1, 8, 1_515_952),
+            (9, 16, 28_703_584),
+            (25, 32, 10_974_208),
+        ),
+    ),
+    "inception_resnet_v2": NetworkFlops(
+        1536,
+        1_728,
+        (
+            (-1, 2, 1_728),
+            (-5, 2, 55_296),
+            (-7, 4, 10_240),
+            (-15, 4, 276_480),
+            (-19, 8, 4_325_376),
+            (-27, 16, 51_953_664),
+            (-43, 32, 51_777_536),
+        ),
+    ),
+    "resnet152_v2": NetworkFlops(
+        2048,
+        18_816,
+        ((1, 2, 18_816), (3, 4, 319_488), (7, 8, 4_333_568), (15, 16, 79_724_544), (31, 32, 31_588_352)),
+    ),
+    "nasnet_large": NetworkFlops(
+        4032,
+        5_184,
+        ((-1, 2, 13_248), (1, 4, 132_900), (5, 8, 8_576_400), (13, 16, 36_732_864), (29, 32, 123_591_552)),
+    ),
+    "inception_v3": NetworkFlops(
+        2048,
+        1_728,
+        (
+            (-1, 2, 1_728),
+            (-5, 2, 55_296),
+            (-7, 4, 10_240),
+            (-15, 4, 276_480),
+            (-19, 8, 1_778_688),
+            (-27, 16, 17_393_664),
+            (-43, 32, 23_986_176),
+        ),
+    ),
+    "efficientnet_b1": NetworkFlops(
+        1280,
+        1_728,
+        ((1, 2, 7_200), (3, 4, 46_080), (7, 8, 138_720), (15, 16, 1_892_256), (31, 32, 8_572_736)),
+        pooled=2_216_960,
+    ),
+    "efficientnet_b7": NetworkFlops(
+        2560,
+        3_456,
+        ((1, 2, 28_864), (3, 4, 412_416), (7, 8, 1_202_880), (15, 16, 18_677_568), (31, 32, 82_684_544)),
+        pooled=23_799_808,
+    ),
+}
+
+
+def flops_per_image(backbone: str, image_size: int, head: Sequence[int], classes: int) -> tuple[int, int]:
+    """Return the floating-point operations an image: of the forward pass, and of a training step.
+
+    A training step takes three forward passes, since each convolution and product has two gradients of its
+    own size, less the gradient of the image, which nothing needs.
+    """
+    network = NETWORK_FLOPS[backbone]
+    pixels = [((image_size + offset) // divisor) ** 2 for offset, divisor, _ in network.stages]
+    convolutions = sum(count * each for count, (_, _, each) in zip(pixels, network.stages, strict=True))
+    widths = [network.features, *head, classes]
+    products = sum(2 * before * after for before, after in itertools.pairwise(widths))
+    forward = convolutions + network.pooled + products
+    return forward, 3 * forward - pixels[0] * network.first
