@@ -102,6 +102,17 @@ def throughput_charts(rows: Sequence[dict[str, Any]]) -> list[Picture]:
     return pictures
 
 
+def panel(size: tuple[float, float]) -> Figure:
+    """Return an empty figure of `size` inches, with margins that hold numbers, a title and labels.
+
+    Matplotlib's own layouts measure every label, which takes as long as to draw them.
+    """
+    width, height = size
+    figure = Figure(figsize=size)
+    figure.subplots_adjust(0.62 / width, 0.5 / height, 1 - 0.12 / width, 1 - 0.32 / height, hspace=0.12)
+    return figure
+
+
 def _by_epoch(
     title: str,
     epochs: Sequence[int],
@@ -112,7 +123,7 @@ def _by_epoch(
 ) -> Picture:
     """Return one panel of lines over epochs, from 0 to `top`, or as the values need where it is None."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 3.0), layout="constrained")
+        figure = panel((4.6, 3.0))
         axis = figure.subplots()
         for number, (label, values) in enumerate(lines.items()):
             # A single epoch is a point, which a line alone would not show.

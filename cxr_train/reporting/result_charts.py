@@ -5,14 +5,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import scipy.special
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
 from cxr_data.stats.auroc import Ranking
 from cxr_train.evaluation.text import HOW_TO_READ_THE_PROBE, PROBE_WAYS, probe_title
-from cxr_train.reporting.charts import COLORS, STYLE, Picture, legend_name, line_style, svg
+from cxr_train.reporting.charts import COLORS, STYLE, Picture, legend_name, line_style, panel, svg
 
 _RATES = {
     "sensitivity": "sensitivity",
@@ -130,7 +129,7 @@ def roc(
     """
     areas = []
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = panel(_SIZE)
         axis = figure.subplots()
         for index, positive in _two_sided(labels, len(names)):
             areas.append(_area(names[index], metrics, "auroc"))
@@ -153,7 +152,7 @@ def precision_recall(
     """Return the precision-recall curves of each class, with the working points; the arguments of `roc`."""
     areas = []
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = panel(_SIZE)
         axis = figure.subplots()
         for index, positive in _two_sided(labels, len(names)):
             areas.append(_area(names[index], metrics, "auprc"))
@@ -204,7 +203,7 @@ def reliability_chart(labels: np.ndarray, probabilities: np.ndarray, error: floa
     shares = np.array([is_right[inside].mean() for inside in bins])
     reach = np.array([_binomial_interval(int(is_right[inside].sum()), len(inside)) for inside in bins])
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = panel(_SIZE)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         upper.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=":")
         lengths = np.abs(reach.T - shares)
@@ -260,6 +259,8 @@ def _area(name: str, metrics: Mapping[str, Any], metric: str) -> str:
 
 def _binomial_interval(right: int, images: int) -> tuple[float, float]:
     """Return the exact 95 % interval of a share (Clopper and Pearson, 1934)."""
+    import scipy.special
+
     wrong, tail = images - right, 0.025
     low = scipy.special.betaincinv(right, wrong + 1, tail) if right else 0.0
     high = scipy.special.betaincinv(right + 1, wrong, 1 - tail) if wrong else 1.0
