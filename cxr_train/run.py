@@ -1,7 +1,7 @@
 """From a folder of chest X-rays to a page of results, in one command.
 
     python -m cxr_train.run xrays/
-    python -m cxr_train.run xrays/ --output=runs/second -- --epochs=20 --exclude_folders=masks
+    python -m cxr_train.run xrays/ --output=runs/second --epochs=20 --exclude_folders=masks
 
 It converts the images to shards, audits them, trains a network, evaluates it, explains it, and says which
 page to open. `xrays/` has a folder per class (`xrays/covid/*`, `xrays/normal/*`), or train/, validation/ and
@@ -9,7 +9,7 @@ test/ above the classes. Nothing is written there.
 
 Each step is one of the other commands, and is printed as it is run, so that it can be pasted, changed and
 run again. What nobody has given follows the number of images and the machine, and is printed with its
-reason. Flags behind `--` go to make_tfrecords or to cxr_train.main, whichever has them.
+reason. All other flags go to make_tfrecords or to cxr_train.main, whichever has them.
 
 Stopped at any moment, by kill -9 too, the same command goes on: finished steps are not repeated. SIGTERM
 and Ctrl-C are passed on to the step at work, and its exit code is that of this command.
@@ -85,10 +85,14 @@ def run_workflow(options: WorkflowOptions, arguments: Sequence[str]) -> int:
     Raises:
       UsageError, DataError: images, flags and output do not fit together; nothing was begun.
     """
-    if not arguments or arguments[0].startswith("-"):
-        raise UsageError("name the folder of images, as: cxr-run xrays/ (--help says more)")
-    check_local("source", arguments[0])
-    source, passed_on = os.path.normpath(arguments[0]), PassedOn(arguments[1:])
+    passed_on = PassedOn(arguments)
+    if len(passed_on.names) != 1:
+        named = (
+            f"not {len(passed_on.names)} ({', '.join(passed_on.names)})" if passed_on.names else "as xrays/"
+        )
+        raise UsageError(f"name one folder of images, {named} (--help says more)")
+    check_local("source", passed_on.names[0])
+    source = os.path.normpath(passed_on.names[0])
     layout = WorkflowLayout(pathlib.Path(options.output or pathlib.Path("runs", _name_of(source))))
     _check_places(source, layout)
     found, counts = _find_images(source, layout, passed_on)
@@ -247,7 +251,7 @@ def _wrapped(text: str) -> str:
 def console_main() -> None:
     """Run the command."""
     define_flags(WorkflowOptions)
-    command.run_with_arguments(main)
+    command.run_with_arguments(main, passes_on=True)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,10 @@ def own_flags() -> dict[str, flags.Flag]:
 
 
 def _parse_flags(
-    argv: Sequence[str], main: Callable[..., int | None], takes_arguments: bool = False
+    argv: Sequence[str],
+    main: Callable[..., int | None],
+    takes_arguments: bool = False,
+    passes_on: bool = False,
 ) -> list[str]:
     """Parse `argv` into absl FLAGS and return the other arguments; `--help` prints and exit with 0."""
     if _wants_help(argv):
@@ -44,7 +47,7 @@ def _parse_flags(
         except SystemExit:
             sys.exit(0)
     try:
-        rest = flags.FLAGS(list(argv))
+        rest = flags.FLAGS(list(argv), known_only=passes_on)
     except flags.Error as error:
         # absl: "flag --data=None: Flag --data must have a value other than None."
         missing = ", ".join(
@@ -105,11 +108,15 @@ def run_with_arguments(
     argv: Sequence[str] | None = None,
     *,
     info_to: str = "stdout",
+    passes_on: bool = False,
 ) -> None:
-    """Do as `run`, for a command that takes file names beside its flags: `main` is given them."""
+    """Do as `run`, for a command that takes file names beside its flags: `main` is given them.
+
+    With `passes_on`, `main` is given the flags too that this command does not have.
+    """
     argv = list(sys.argv if argv is None else argv)
     app.define_help_flags()
-    arguments = _parse_flags(argv, main, takes_arguments=True)
+    arguments = _parse_flags(argv, main, takes_arguments=True, passes_on=passes_on)
     _exit_with(lambda: main(arguments), argv, info_to)
 
 

@@ -19,12 +19,13 @@ _OF_MAIN = ("batch_size", "try_batch", "memory_gb", "image_size", "compilation_c
 
 
 class PassedOn:
-    """What was written behind `--`.
+    """The arguments that are no flags of the command itself.
 
     Args:
-      arguments: flags, as `["--epochs=20"]`.
+      arguments: as `["xrays/", "--epochs=20"]`.
 
     Attributes:
+      names: the arguments that are no flags.
       conversion: what is given to `make_tfrecords`, by flag, as text.
       training: what is given to `cxr_train.main`.
 
@@ -39,15 +40,14 @@ class PassedOn:
         flags.DEFINE_alias("train_on", "train_split", flag_values=self._training)
         for name in _OF_MAIN:
             flags.DEFINE_string(name, None, "", flag_values=self._training)
+        words = [word for word in arguments if word != "--"]  # behind which flags may be written too
         try:
-            unknown = self._conversion(["run", *arguments], known_only=True)
-            rest = self._training(unknown)
+            of_training = self._conversion(["run", *words], known_only=True)
+            self.names = self._training(of_training)[1:]
         except flags.Error as error:
             raise UsageError(
-                f"{error} (behind -- come flags of make_tfrecords and of cxr_train.main)"
+                f"{error} (--help lists the flags, and names the commands with others)"
             ) from error
-        if len(rest) > 1:
-            raise UsageError(f"unexpected argument {rest[1]!r}: name one folder, and flags as --epochs=20")
         self.conversion = _given(self._conversion)
         self.training = _given(self._training)
 

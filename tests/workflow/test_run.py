@@ -1,5 +1,6 @@
 """`python -m cxr_train.run`: what it chooses, runs, goes on with and refuses. The steps are not run here."""
 
+import functools
 import json
 import os
 import pathlib
@@ -10,8 +11,10 @@ import sys
 import pytest
 from project import ROOT
 from sharder_fixtures import make_source, save
+from waiting import SECONDS, wait_until
 
 from cxr_data.core.errors import CxrError, DataError, UsageError
+from cxr_data.synthetic.sample import SampleConfig, make_sample
 from cxr_train import run
 from cxr_train.run import WorkflowOptions, run_workflow
 from cxr_train.workflow.machine import Machine
@@ -249,7 +252,7 @@ def test_splits_of_the_source_are_kept(fakes, tmp_path, folders, splits, explain
 
 
 def test_flags_are_passed_on_to_the_step_that_has_them(fakes):
-    assert go("xrays", "--epochs=3", "--exclude_folders", "covid", "--augment_flip", "--seed=4") == 0
+    assert go("--epochs", "3", "xrays", "--exclude_folders", "covid", "--augment_flip", "--seed=4") == 0
     conversion, training = fakes.commands[0][1], fakes.commands[2][1]
     assert conversion["exclude_folders"] == "covid"
     assert "seed" not in conversion
@@ -328,7 +331,7 @@ def test_it_starts_without_tensorflow(tmp_path):
     make_source(tmp_path / "xrays")
     program = (
         "import sys, runpy\n"
-        "sys.argv = ['run', 'xrays', '--dry_run', '--weights=none']\n"
+        "sys.argv = ['run', '--epochs=7', 'xrays', '--dry_run', '--weights=none', '--', '--seed=3']\n"
         "try: runpy.run_module('cxr_train.run', run_name='__main__')\n"
         "finally: print('tensorflow' in sys.modules)"
     )
@@ -339,3 +342,27 @@ def test_it_starts_without_tensorflow(tmp_path):
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines()[-1] == "False"
     assert "python -m cxr_data.commands.make_tfrecords --source=xrays" in ended.stdout
+    assert "--epochs=7 --seed=3" in ended.stdout
+
+
+@pytest.mark.ci
+def test_the_whole_is_killed_and_run_again(tmp_path):
+    make_sample(SampleConfig(output=tmp_path / "xrays", images=18, sizes=(512,)))
+    flags = ["--weights=none", "--size=64", "--epochs=1", "--batch_size=4"]
+    line = [sys.executable, "-m", "cxr_train.run", "xrays", *flags]
+    start = functools.partial(
+        subprocess.Popen, line, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    first = start()
+    made = tmp_path / "runs/xrays"
+    wait_until((made / "run/config.json").exists, first)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    second = start()
+    said, _ = second.communicate(timeout=SECONDS)
+    assert second.returncode == 0, said
+    assert "[1/6] convert: done" in said
+    assert "--resume" in said.partition("[3/6] train\n")[2].partition("\n\n")[0]
+    assert (made / "run/report/index.html").is_file()
+    assert said.splitlines()[-1].endswith((made / "run/report/index.html").as_uri())
