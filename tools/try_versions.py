@@ -86,8 +86,9 @@ def pins() -> list[str]:
 
     def lines_of(text: str) -> Iterator[str]:
         for line in map(str.strip, text.splitlines()):
-            if own := re.fullmatch(r"cxr\[(\w+)\]", line):
-                yield from lines_of(config["options.extras_require"][own[1]])
+            if own := re.fullmatch(r"cxr\[([\w,]+)\]", line):
+                for extra in own[1].split(","):
+                    yield from lines_of(config["options.extras_require"][extra])
             elif line and not line.startswith("#"):
                 yield line
 

@@ -215,7 +215,7 @@ def test_the_verdict_comes_first_and_what_is_for_later_is_folded(tmp_path):
     assert levels[0] == 1
     assert all(level <= before + 1 for before, level in itertools.pairwise(levels))
     assert page.tags.count("table") == page.tags.count("caption")
-    for folded in ("best epoch was picked on them", "Grad-CAM from the first", "before training", "Crop."):
+    for folded in ("best epoch was picked", "Grad-CAM from the first", "before training", "Crop."):
         assert (folded in page.folded) is (folded != "Crop."), folded
     for open_again in ("undecided", "passed"):
         shutil.rmtree(tmp_path / "run/explain")
@@ -292,7 +292,7 @@ def test_the_working_points_are_where_the_rates_are():
     assert "Diamond" not in result_charts.working_points(summary)
     summary["thresholds"] = {"at_sensitivity": 0.9, "chosen_on": "validation"}
     summary["thresholds"]["per_class"] = {"a": {"threshold": 0.35}, "b": {"threshold": None}}
-    assert "validation split for a sensitivity of 0.9" in result_charts.working_points(summary)
+    assert "sensitivity of 0.9" in result_charts.working_points(summary)
     assert "a 0.833" in result_charts.roc(labels, probabilities, ("a", "b"), summary).alt
     assert "b 0.917" in result_charts.precision_recall(labels, probabilities, ("a", "b"), summary).alt
     assert result_charts.roc(np.zeros(5, np.int64), probabilities, ("a", "b"), summary) is None
