@@ -12,6 +12,7 @@ from cxr_data.commands.setting_flags import from_flags
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import keep_large_allocations
+from cxr_data.core.wording import wrapped
 from cxr_data.input import emulate
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
@@ -123,7 +124,7 @@ def _place_and_run(options: StartOptions, config: TrainConfig) -> None:
     xla = config.xla
     if config.deterministic:
         xla, deterministic = make_deterministic(xla)
-        print(deterministic)
+        print(wrapped(str(deterministic), rest="  "))
     placement = choose_placement(config.strategy, config.precision, xla)
     check_logical_devices(options.logical_devices, placement)
     with clear_cluster_errors(placement.cluster), only_the_chief_speaks(placement.cluster):
@@ -136,7 +137,7 @@ def _run(options: StartOptions, config: TrainConfig, placement: Placement, tried
     """Do this worker's part of a run, or all of it."""
     config, pipeline, choices = _open_run(options, config, placement, tried)
     for choice in choices:
-        print(choice, flush=True)
+        print(wrapped(str(choice), rest="  "), flush=True)
     # Of --batch_size=auto a run keeps what it came to. On a CPU that is all that --memory_gb was for.
     left_out = {"resume", "train_on", "try_batch"}
     if not tf.config.list_physical_devices("GPU"):

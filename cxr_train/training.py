@@ -12,6 +12,7 @@ from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import check_local
+from cxr_data.core.wording import wrapped
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import joined_splits, read_manifest
 from cxr_train.engine.cluster import clear_cluster_errors
@@ -26,21 +27,19 @@ from cxr_train.evaluation.probe import probe_split
 from cxr_train.explanation.explainer import Explainer
 from cxr_train.explanation.options import ExplainOptions
 from cxr_train.loop import throughput
+from cxr_train.loop.advice import advice
 from cxr_train.loop.stop import StopRequest
 from cxr_train.loop.trainer import Trainer
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import (
-    BEST_NAME,
-    CHECKPOINTS_NAME,
-    HISTORY_NAME,
-    LAST_NAME,
     TENSORBOARD_NAME,
 )
 from cxr_train.runs.mirror import published
 from cxr_train.runs.notice import NOTICE
 from cxr_train.runs.run_dir import check_resumed, check_shared, keep_run, open_run_dir
 from cxr_train.runs.run_model import load_best_model
+from cxr_train.runs.saved_run import epoch_rows
 from cxr_train.trained_run import Run, load_run
 
 logger = logging.getLogger(__name__)
@@ -120,9 +119,8 @@ def run_training(
                     keep_run(config, flags, choices)
                 else:
                     check_shared(config)
-            logger.info("%s", trainer.describe())
-            if resume:
-                logger.info("%s", "\n".join(trainer.resume()))
+            for line in [*trainer.describe().splitlines(), *(trainer.resume() if resume else [])]:
+                logger.info("%s", wrapped(line, rest="  "))
             trainer.run(stop)
             evaluate_best(config, pipeline, trainer.placement, stop)
         if placement.cluster.is_chief:
@@ -141,7 +139,8 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
     if not held_out:
         logger.info("nothing is evaluated: --train_on=%s holds no split out", config.train_split)
     # Validation first: the temperature of the others is fitted on it.
-    for split in sorted(held_out, key=lambda split: split != config.validation_split):
+    ordered = sorted(held_out, key=lambda split: split != config.validation_split)
+    for split in ordered:
         if not placement.cluster.is_chief:
             step = PredictStep(best, placement)
             predicted = predict_split(
@@ -169,7 +168,11 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
             options=options,
             check_stop=stop.check,
         )
-        logger.info("\n%s split, best epoch\n%s", split, text.evaluation_table(summary))
+        # What the last split shows, a test split where there is one, is what counts.
+        table = text.evaluation_in_brief(summary, notes=split == ordered[-1])
+        if split == config.validation_split:
+            table = f"{table}\n{text.confusion_matrix(summary)}"
+        logger.info("\n%s split, best epoch\n%s", split, table)
 
 
 def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
@@ -184,13 +187,12 @@ def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
     layout = config.layout
     storage.replace(layout.throughput, (json.dumps(summary, indent=2) + "\n").encode())
     run_dir = published(config.run_dir)
-    logger.info(
-        "%s",
-        f"\n{throughput.lines(summary)}\n"
-        f"\nrun directory {run_dir}: {BEST_NAME}, {LAST_NAME}, {HISTORY_NAME}, "
-        f"{layout.predictions('*').name}, {layout.metrics('*').name}, {CHECKPOINTS_NAME}/, "
-        f"{TENSORBOARD_NAME}/ (tensorboard --logdir={run_dir}/{TENSORBOARD_NAME})",
-    )
+    place = f"run directory {run_dir}; curves: tensorboard --logdir={run_dir}/{TENSORBOARD_NAME}"
+    logger.info("\n%s\n%s", throughput.lines(summary), wrapped(place, rest="  "))
+    images = read_manifest(config.data, check_shards=False).class_counts(config.train_split)
+    for line in advice(config, images, epoch_rows(layout.history)[0]):
+        # A command stays on one line, to be pasted.
+        logger.info("%s", line if line.startswith("  ") else wrapped(line, rest="  "))
     if explain:
         _explain(config)
     logger.info("report: %s", published(str(write_report(config.layout.directory))))

@@ -1,14 +1,14 @@
 """Progress of work that takes long: a bar on a terminal, a line a minute where there is none."""
 
-import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tqdm import tqdm
 
+from cxr_data.core.wording import terminal_width
+
 LINE_SECONDS = 60.0
-MOST_COLUMNS = 100
 
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 _LINE = "{desc}: {n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left{postfix}"
@@ -57,8 +57,7 @@ class _Bar(tqdm):
     def __init__(self, pieces: Iterable[Any] | None, *, total: int | None, **options: Any) -> None:
         # Without a total, tqdm's own format says how many and how fast.
         options = {"bar_format": _BAR if total else None, "leave": False, **options}
-        columns = min(shutil.get_terminal_size().columns, MOST_COLUMNS)
-        super().__init__(pieces, total=total, file=sys.stderr, ncols=columns, **options)
+        super().__init__(pieces, total=total, file=sys.stderr, ncols=terminal_width(), **options)
 
     def __iter__(self) -> Iterator[Any]:
         try:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from cxr_data.core.wording import wrapped
+from cxr_data.core.wording import WIDEST, wrapped
 from cxr_train.evaluation.beside_audit import beside_result
 
 _ROWS = {
@@ -15,7 +15,10 @@ _ROWS = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
 }
-_WIDTH = 23
+# What the log of a training run has of them.
+_BRIEF = ("sensitivity", "specificity", "auroc")
+_LABEL = 15
+_COLUMN = 21  # of an estimate with its interval
 # Below, intervals of a clustered bootstrap cover less than they say (Cameron, Gelbach and Miller, 2008).
 _FEW_PATIENTS = 30
 # Above it, the statistics of random weights have cost validation accuracy, see docs/design.md.
@@ -41,36 +44,102 @@ HOW_TO_READ_THE_PROBE = (
     "an AUROC that stays high without the lungs (frame alone) comes from something else than the lungs",
     "a low AUROC proves nothing: the model was not trained on pictures with a grey part",
 )
-_PROBE_WIDTH = 21
 
 
 def evaluation_table(summary: dict[str, Any]) -> str:
     """Render `metrics_{split}.json`: a column a class with 95 % intervals, and what else there is to say."""
     intervals = summary["intervals"]
-    columns = [
-        (name, row, row["images"], intervals["per_class"][name]) for name, row in summary["per_class"].items()
-    ]
-    columns.append(("macro", summary["macro"], summary["images"], intervals["macro"]))
-    width = max(_WIDTH, *(len(name) + 2 for name in summary["per_class"]))
+    columns = _columns(summary)
+    width = max(_COLUMN, *(len(name) + 1 for name in summary["per_class"]))
 
     def line(name: str, cells: Iterable[str]) -> str:
-        return f"{name:14}" + "".join(f"{cell:>{width}}" for cell in cells)
+        return f"{name:{_LABEL}}" + "".join(f"{cell:>{width}}" for cell in cells)
 
-    lines = [line("", (name for name, *_ in columns))]
-    lines.append(line("images", (str(images) for _, _, images, _ in columns)))
-    for metric, label in _ROWS.items():
-        cells = (_cell(values[metric], of_column[metric]) for _, values, _, of_column in columns)
-        lines.append(line(label, cells))
+    lines = []
+    at_once = max((WIDEST - _LABEL) // width, 1)  # more classes go below
+    for some in (columns[at : at + at_once] for at in range(0, len(columns), at_once)):
+        lines.append(line("", (name for name, *_ in some)))
+        lines.append(line("images", (str(images) for _, _, images, _ in some)))
+        for metric, label in _ROWS.items():
+            cells = (_cell(values[metric], of_column[metric], digits=3) for _, values, _, of_column in some)
+            lines.append(line(label, cells))
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
     lines.append(f"accuracy {accuracy}, loss {summary['loss']:.4f}")
-    lines.append(
+    of_intervals = (
         f"[95 % intervals: {intervals['method']}, {intervals['resamples']:,} resamples of "
         f"{intervals['patients']:,} patients]"
     )
-    more = [*_notes(summary), _calibration(summary), *_thresholds(summary), *comparison(summary)]
-    more += probe(summary)
-    audit = (wrapped(line, rest="  ") for line in beside_result(summary, summary.get("data", "DIR")))
-    return "\n".join([*lines, *more, *audit])
+    more = [
+        of_intervals,
+        *_notes(summary),
+        _calibration(summary),
+        *_thresholds(summary),
+        *comparison(summary),
+    ]
+    lines += [_wrapped(line) for line in more]
+    return "\n".join([*lines, *probe(summary), *_beside_audit(summary)])
+
+
+def evaluation_in_brief(summary: dict[str, Any], *, notes: bool) -> str:
+    """Render the three rates that matter most, a row a class, for the log of a training run.
+
+    Args:
+      summary: as for `evaluation_table`, which has the other metrics.
+      notes: whether to add what a reader must know, the probe and the audit.
+    """
+    intervals = summary["intervals"]
+    rows = _columns(summary)
+    label = max(_LABEL, *(len(name) for name, *_ in rows))
+    titles = "".join(f"{_ROWS[metric]:>{_COLUMN}}" for metric in _BRIEF)
+    lines = [f"{'':{label}}  images{titles}"]
+    for name, values, images, of_row in rows:
+        cells = (_cell(values[metric], of_row[metric], digits=3) for metric in _BRIEF)
+        lines.append(f"{name:{label}}{images:>8,}" + "".join(f"{cell:>{_COLUMN}}" for cell in cells))
+    accuracy = _cell(summary["accuracy"], intervals["accuracy"])
+    lines.append(f"accuracy {accuracy}, loss {summary['loss']:.4f}; [95 % intervals]")
+    if not notes:
+        return "\n".join(lines)
+    known = ["the model was trained on these images"] if summary["seen_in_training"] else []
+    known += [*initial_statistics(summary.get("initial_statistics_share")), *patients(summary)]
+    return "\n".join([*lines, *map(_wrapped, known), *probe(summary), *_beside_audit(summary)])
+
+
+def _columns(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any], int, dict[str, Any]]]:
+    """Return name, rates, images and intervals of each class, and of their mean."""
+    per_class, intervals = summary["per_class"], summary["intervals"]
+    columns = [(name, row, row["images"], intervals["per_class"][name]) for name, row in per_class.items()]
+    return [*columns, ("macro", summary["macro"], summary["images"], intervals["macro"])]
+
+
+def _beside_audit(summary: dict[str, Any]) -> list[str]:
+    return [wrapped(line, rest="  ") for line in beside_result(summary, summary.get("data", "DIR"))]
+
+
+def _wrapped(line: str) -> str:
+    text = line.lstrip()
+    indent = line[: len(line) - len(text)]
+    return wrapped(text, indent, indent + "  ")
+
+
+def confusion_matrix(summary: dict[str, Any]) -> str:
+    """Render the confusion matrix of `metrics_{split}.json`: a row a true class, a column a predicted one.
+
+    Where the names are too long for the columns of a terminal, numbers stand for them.
+    """
+    names, matrix = list(summary["per_class"]), summary["confusion_matrix"]
+    titles, labels = names, names
+    label = max(map(len, labels))
+    digits = max(len(f"{count:,}") for row in matrix for count in row)
+    width = max(digits, *map(len, titles)) + 2
+    if label + len(titles) * width > WIDEST:
+        titles = [str(number) for number in range(1, len(names) + 1)]
+        labels = [f"{number} {name}" for number, name in zip(titles, names, strict=True)]
+        label = max(map(len, labels))
+        width = max(digits, *map(len, titles)) + 1
+    counts = [[f"{count:,}" for count in row] for row in matrix]
+    rows = [("", titles), *zip(labels, counts, strict=True)]
+    lines = [f"{name:{label}}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows]
+    return "\n".join(["confusion matrix: a row a true class, a column what the model calls it", *lines])
 
 
 def _cell(value: float | None, interval: list[float] | None, digits: int = 4) -> str:
@@ -216,13 +285,13 @@ def probe(summary: dict[str, Any]) -> list[str]:
     found = summary.get("probe")
     if not found:
         return []
-    columns = "".join(f"{name:>{_PROBE_WIDTH}}" for name in PROBE_WAYS.values())
+    columns = "".join(f"{name:>{_COLUMN}}" for name in PROBE_WAYS.values())
     lines = [f"{probe_title(found)}:", f"{'':15}{columns}"]
     for name, row in found["per_class"].items():
         cells = (_cell(row[way]["auroc"], row[way]["interval"], digits=3) for way in PROBE_WAYS)
         # A long name has a line of its own, so that no line is wider than a terminal.
         lines += [name] if len(name) > 14 else []
-        lines.append(f"{name if len(name) <= 14 else '':15}" + "".join(f"{c:>{_PROBE_WIDTH}}" for c in cells))
+        lines.append(f"{name if len(name) <= 14 else '':15}" + "".join(f"{c:>{_COLUMN}}" for c in cells))
         lines += [f"  {name}: {row['undefined']}"] if row["undefined"] else []
     return [*lines, *HOW_TO_READ_THE_PROBE]
 

@@ -183,6 +183,12 @@ def _parameter_groups(
     )
 
 
+def learning_rate_at(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Return the learning rate of the head at a step of the run, from 0."""
+    rate = _rate(config, 1.0, 0, steps_per_epoch)
+    return float(rate(tf.constant(step))) if isinstance(rate, Schedule) else rate
+
+
 def _rate(config: TrainConfig, factor: float, start: int, steps_per_epoch: int) -> float | Schedule:
     """Return a number where it never changes, as in the study; epochs become steps here and only here."""
     recipe = config.recipe

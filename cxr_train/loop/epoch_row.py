@@ -1,4 +1,4 @@
-"""What an epoch gave: its row in `metrics.jsonl`, the same for TensorBoard, and in one line."""
+"""What an epoch gave: its row in `metrics.jsonl`, and the same for TensorBoard."""
 
 from typing import Any
 
@@ -17,14 +17,17 @@ def make(
     *,
     skipped_steps: int,
     initial_share: float | None,
+    learning_rate: float,
+    epoch_seconds: float,
 ) -> dict[str, Any]:
     """Return the row, ready for JSON; null is what was not measured.
 
     `train` has the mean loss (nats; with label smoothing and class weights), the share of right answers and
     the images of the epoch; of the steps that this process took, images a second, the share of the time in
     which the device was idle for want of a batch, and the seconds of the first call, which compiles;
-    `skipped_steps`; and `initial_statistics_share`, null where BatchNorm is not evaluated with moving
-    statistics.
+    `skipped_steps`; `initial_statistics_share`, null where BatchNorm is not evaluated with moving
+    statistics; `learning_rate`, that of the head at the epoch's last step; and `epoch_seconds`, how long the
+    steps that this process took and the validation lasted, without the first call.
     `validation` has `loss` and what `metrics.summarize` returns; null without a validation split.
 
     Args:
@@ -33,6 +36,8 @@ def make(
       clock: of its steps that were taken in this process.
       validation: a summary of `evaluate.Predictions`; None without a validation split.
       skipped_steps: of the run so far, those not applied because a gradient was not finite.
+      learning_rate: of the head, at its last step.
+      epoch_seconds: its duration in this process, without compilation.
       initial_share: of BatchNorm's moving statistics, see `EvaluatedState.initial_share`.
     """
     loss, correct, examples = sums.tolist()
@@ -47,6 +52,8 @@ def make(
             "compile_seconds": clock.compile_seconds,
             "skipped_steps": skipped_steps,
             "initial_statistics_share": initial_share,
+            "learning_rate": learning_rate,
+            "epoch_seconds": epoch_seconds,
         },
         "validation": validation,
     }
@@ -64,33 +71,3 @@ def write_summaries(row: dict[str, Any], summaries: tf.summary.SummaryWriter) ->
             if value is not None:
                 tf.summary.scalar(name, value)
     summaries.flush()
-
-
-def line(row: dict[str, Any]) -> str:
-    """Return the row for the terminal."""
-    train = row["train"]
-    speed = train["images_per_second"]
-    wait = train["input_wait_share"]
-    skipped = train["skipped_steps"]
-    return (
-        f"epoch {row['epoch']}: train loss {train['loss']:.4f} accuracy {train['accuracy']:.4f} | "
-        f"{_validated(row['validation'])} | "
-        + (f"{speed:.1f} images/s" if speed else "no timed step: no speed measured")
-        + (f", input wait {wait:.1%}" if wait is not None else "")
-        + (f" | {skipped:,} steps skipped so far: gradients not finite" if skipped else "")
-    )
-
-
-def _validated(validation: dict[str, Any] | None) -> str:
-    if validation is None:
-        return "no validation"
-    return (
-        f"validation loss {validation['loss']:.4f} accuracy {validation['accuracy']:.4f} "
-        f"macro sensitivity {_rate(validation, 'sensitivity')} "
-        f"specificity {_rate(validation, 'specificity')}"
-    )
-
-
-def _rate(validation: dict[str, Any], name: str) -> str:
-    value = validation["macro"][name]
-    return "undefined" if value is None else f"{value:.4f}"

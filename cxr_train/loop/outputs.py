@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -12,12 +11,9 @@ import tensorflow as tf
 
 from cxr_data.core import local_store, storage
 from cxr_data.core.errors import CxrError
-from cxr_train.evaluation.text import initial_statistics
 from cxr_train.loop import epoch_row
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.run_model import link_model, save_model
-
-logger = logging.getLogger(__name__)
 
 
 class Outputs:
@@ -53,14 +49,12 @@ class Outputs:
                 link_model(self._layout.last_model, self._layout.best_model)
 
     def add_row(self, row: dict[str, Any]) -> None:
-        """Write the row of an epoch, see `epoch_row`, as JSON, for TensorBoard and for the terminal."""
+        """Write the row of an epoch, see `epoch_row`, as JSON and for TensorBoard."""
         if not self._writes:
             return
         with self._clear_errors():
             self._history.append(row)
             epoch_row.write_summaries(row, self._summaries)
-        for line in (epoch_row.line(row), *initial_statistics(row["train"]["initial_statistics_share"])):
-            logger.info("%s", line)
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:

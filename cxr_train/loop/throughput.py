@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cxr_data.core.wording import wrapped
 from cxr_data.input.bottleneck import InputRates, verdict
 from cxr_data.stats.undefined import json_number
 from cxr_train.engine.multi_step import StepRecords
@@ -142,9 +143,9 @@ def lines(summary: dict[str, Any]) -> str:
         f"the step by itself is estimated at {summary['planned_memory_bytes'] / 1e9:.2f} GB)"
     )
     if summary["images_per_second"] is None:
-        return f"{memory}\n{summary['verdict']}"
+        return _wrapped(f"{memory}\n{summary['verdict']}")
     step = summary["step_seconds"]
-    return (
+    return _wrapped(
         f"{summary['images_per_second']:.1f} images/s over {summary['timed_steps']:,} steps, "
         f"step p50 {step['p50'] * 1e3:.1f} ms, p95 {step['p95'] * 1e3:.1f} ms, "
         f"input wait {summary['input_wait_share']:.1%}; "
@@ -153,3 +154,7 @@ def lines(summary: dict[str, Any]) -> str:
         f"({summary['flops_per_image'] / 1e9:.3f} GFLOP an image, forward and backward), {memory}\n"
         f"{summary['verdict']}"
     )
+
+
+def _wrapped(text: str) -> str:
+    return "\n".join(wrapped(line, rest="  ") for line in text.splitlines())

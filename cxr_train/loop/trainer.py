@@ -21,9 +21,10 @@ from cxr_train.engine.strategy import Placement
 from cxr_train.engine.xla import go_on_uncompiled
 from cxr_train.evaluation.forward_pass import predict_split
 from cxr_train.loop import diverged, epoch_row, throughput
-from cxr_train.loop.assemble import assemble_training
+from cxr_train.loop.assemble import assemble_training, learning_rate_at
 from cxr_train.loop.batch_size import planned_memory
 from cxr_train.loop.checkpoint import Checkpoints
+from cxr_train.loop.epoch_table import EpochTable
 from cxr_train.loop.evaluated import EvaluatedState
 from cxr_train.loop.outputs import Outputs
 from cxr_train.loop.stop import Stopped, StopRequest
@@ -93,6 +94,8 @@ class Trainer:
         profiled = parse_steps(config.profile_steps, of=config.epochs * self._steps_per_epoch)
         self._profiler = StepProfiler(profiled, layout.tensorboard, writes=writes)
         self._outputs = Outputs(self._run_dir, writes=writes)
+        validates = config.held_out_validation is not None
+        self._table = EpochTable(config.monitor, config.epochs, validates=validates)
         self._unfrozen = False
         self.clock = Clock()
         self._compiled = False
@@ -161,7 +164,8 @@ class Trainer:
         try:
             while not self._is_complete():
                 self._unfreeze_if_due()
-                clock = Clock()
+                clock, begun = Clock(), time.monotonic()
+                _, done = self.checkpoints.position
                 try:
                     with clear_data_errors(self._manifest), self._profiler:
                         self._train_epoch(iterator, clock, stop)
@@ -171,7 +175,7 @@ class Trainer:
                     iterator = self.batches()
                     continue
                 self.training.replica_values.average()
-                self._end_epoch(clock, stop)
+                self._end_epoch(clock, stop, begun, self._steps_per_epoch - done)
         except Stopped:
             if not self.checkpoints.is_saved:
                 self._save()
@@ -268,8 +272,7 @@ class Trainer:
         """Make one host call of `steps` training steps, entered in the clocks and in the state."""
         if not self._compiled:
             logger.info(
-                "first step: TensorFlow traces and compiles the network, which may take minutes; no speed or "
-                "remaining time below has it in it"
+                "first step: TensorFlow traces and compiles the network; rates and times below leave it out"
             )
         start = time.perf_counter()
         records = self.train_step(iterator, steps, self._first_step())
@@ -319,24 +322,39 @@ class Trainer:
         self.checkpoints.save()
         self._saved_at = time.monotonic()
 
-    def _end_epoch(self, clock: Clock, stop: StopRequest) -> None:
-        """Evaluate, keep the best model, write the epoch's row, and save."""
+    def _end_epoch(self, clock: Clock, stop: StopRequest, begun: float, steps: int) -> None:
+        """Evaluate, keep the best model, write the epoch's row, and save.
+
+        Args:
+          clock: of its steps in this process.
+          stop: asked while it is evaluated.
+          begun: when the first of these steps was, `time.monotonic`.
+          steps: how many there were.
+        """
         epoch, _ = self.checkpoints.position
         with self._evaluated.in_place(epoch, stop.check):
             validation = self._validate(stop)
             self._keep_model(epoch + 1, validation)
         skipped = int(self.training.loss_scale.skipped_steps.numpy())
         sums = self.checkpoints.sums.numpy()
-        self._outputs.add_row(
-            epoch_row.make(
-                epoch + 1,
-                sums,
-                clock,
-                validation,
-                skipped_steps=skipped,
-                initial_share=self._evaluated.initial_share(epoch + 1),
-            )
+        seconds = time.monotonic() - begun - clock.compile_seconds
+        row = epoch_row.make(
+            epoch + 1,
+            sums,
+            clock,
+            validation,
+            skipped_steps=skipped,
+            initial_share=self._evaluated.initial_share(epoch + 1),
+            learning_rate=learning_rate_at(
+                self._config, (epoch + 1) * self._steps_per_epoch - 1, self._steps_per_epoch
+            ),
+            epoch_seconds=seconds,
         )
+        self._outputs.add_row(row)
+        is_best = validation is not None and int(self.checkpoints.best_epoch.numpy()) == epoch + 1
+        whole = seconds * self._steps_per_epoch / steps
+        for line in self._table.lines(row, is_best=is_best, epoch_seconds=whole):
+            logger.info("%s", line)
         self.checkpoints.epoch.assign(epoch + 1)
         self.checkpoints.step.assign(0)
         self.checkpoints.sums.assign(np.zeros(3))

@@ -47,7 +47,54 @@ def test_the_table_fits_a_terminal_and_has_a_column_a_class():
     assert lines[0].split() == ["covid", "normal", "pneumonia", "macro"]
     assert lines[1].split() == ["images", "30", "30", "30", "90"]
     assert [line[:14].strip() for line in lines[2:]][-2:] == ["AUROC", "AUPRC"]
-    assert max(map(len, lines)) <= 110
+
+
+def test_no_line_is_wider_than_a_terminal_and_more_classes_go_below():
+    few = text.evaluation_table(summary_of([f"p{n % 5}" for n in range(90)], at_sensitivity=0.9))
+    assert "fewer than 30 patients" in few
+    names = tuple(f"finding_{number}" for number in range(9))
+    labels = np.arange(90) % 9
+    scores = np.random.default_rng(0).dirichlet(np.ones(9), 90)
+    ids = tuple(map(str, range(90)))
+    said = NamedPredictions("run", names, ids, ids, labels, scores)
+    found = analyse(said, EvaluationOptions(resamples=100))
+    found = {**found, "dropped": {}, "seen_in_training": False, "own_data": True, "split": "test"}
+    table = text.evaluation_table(found).splitlines()
+    assert [line.split() for line in table if line.startswith(" ")][:3] == [
+        list(names[:4]),
+        list(names[4:8]),
+        [names[8], "macro"],
+    ]
+    matrix = text.confusion_matrix(found).splitlines()
+    for lines in (few.splitlines(), table, matrix):
+        assert max(map(len, lines)) <= 100
+
+
+def test_the_brief_form_has_a_row_a_class_and_fits_a_terminal():
+    summary = summary_of([f"p{n % 5}" for n in range(90)])
+    header, *lines = text.evaluation_in_brief(summary, notes=False).splitlines()
+    assert header.split() == ["images", "sensitivity", "specificity", "AUROC"]
+    assert [line.split()[:2] for line in lines[:4]] == [
+        ["covid", "30"],
+        ["normal", "30"],
+        ["pneumonia", "30"],
+        ["macro", "90"],
+    ]
+    assert lines[4].startswith("accuracy ")
+    whole = text.evaluation_in_brief(summary, notes=True)
+    assert "fewer than 30 patients" in whole
+    assert max(map(len, whole.splitlines())) <= 100
+
+
+def test_a_confusion_matrix_has_a_row_a_true_class():
+    summary = {"per_class": {"covid": {}, "normal": {}}, "confusion_matrix": [[1200, 34], [5, 6]]}
+    _, header, *rows = text.confusion_matrix(summary).splitlines()
+    assert header.split() == ["covid", "normal"]
+    assert [line.split() for line in rows] == [["covid", "1,200", "34"], ["normal", "5", "6"]]
+    long = {f"a_long_name_of_a_finding_{number}": {} for number in range(8)}
+    wide = text.confusion_matrix({"per_class": long, "confusion_matrix": [[7] * 8] * 8}).splitlines()
+    assert wide[1].split() == [str(number) for number in range(1, 9)]
+    assert max(map(len, wide)) <= 100
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ def test_rates_times_and_memory_of_a_run():
     assert summary["flops_per_second"] == pytest.approx(2e9 * 20 * 8 / 3.0)
     assert summary["verdict"].startswith("copy-bound: the accelerator is idle 6.7% of the time")
 
-    text = throughput.lines(summary)
+    lines = throughput.lines(summary).splitlines()
+    assert max(map(len, lines)) <= 100
+    text = " ".join(map(str.strip, lines))
     assert "53.3 images/s over 20 steps, step p50 100.0 ms" in text
     assert "input wait 6.7%; compilation 12.5 s, apart" in text
     assert "106.7 GFLOP/s (2.000 GFLOP an image, " in text

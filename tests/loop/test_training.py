@@ -1,5 +1,7 @@
 """What programs import of the trainer: a run is trained, resumed, read back and evaluated elsewhere."""
 
+import contextlib
+import io
 import json
 import logging
 import signal
@@ -16,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 from tiny import StopAfter
 
 import cxr_train
+from cxr_data.commands.messages import shown_messages
 from cxr_data.core.errors import DataError, UsageError
 from cxr_train import training
 from cxr_train.loop import trainer
@@ -135,3 +138,23 @@ def test_a_run_directory_is_local_and_an_option_is_not_lost(tiny, data, tmp_path
 def test_importing_it_costs_no_tensorflow_and_every_name_is_there():
     program = "import sys, cxr_train; assert 'tensorflow' not in sys.modules; from cxr_train import *; Run"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
+
+
+def test_the_log_of_ten_epochs_is_short_and_fits_a_terminal(tiny, data, tmp_path):
+    log = io.StringIO()
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), shown_messages():
+        cxr_train.train(config(data, tmp_path / "run", epochs=10, learning_rate=1e-2))
+    lines = log.getvalue().splitlines()
+    assert len(lines) <= 60
+    assert max(map(len, (line for line in lines if str(tmp_path) not in line))) <= 100
+    (header,) = (number for number, line in enumerate(lines) if line.split()[:2] == ["epoch", "train"])
+    table = [line.split() for line in lines[header + 1 : header + 11]]
+    assert [row[0] for row in table] == [str(epoch) for epoch in range(1, 11)]
+    history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["validation"]["loss"] for row in history]
+    best = [loss == min(losses[:epoch]) for epoch, loss in enumerate(losses, 1)]
+    assert [row[-1] == "*" for row in table] == best
+    assert {row["train"]["learning_rate"] for row in history} == {1e-2}
+    assert all(row["train"]["epoch_seconds"] > 0 for row in history)
+    (matrix,) = (number for number, line in enumerate(lines) if line.startswith("confusion matrix"))
+    assert lines[matrix + 1].split() == ["covid", "normal", "pneumonia"]
