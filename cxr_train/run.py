@@ -106,7 +106,7 @@ def run_workflow(options: WorkflowOptions, arguments: Sequence[str]) -> int:
         for choice in (*plan.conversion, *plan.training):
             print(_wrapped(str(choice)))
     else:
-        print(f"goes on in {layout.directory}")
+        print(_wrapped(f"goes on in {layout.directory}, with the settings in {layout.plan}"))
     steps = steps_of(plan, source, layout)
     if options.dry_run:
         print("\n".join(f"\n{_head(steps, step)}\n{step.text()}" for step in steps if not step.is_finished()))

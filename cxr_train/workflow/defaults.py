@@ -51,7 +51,7 @@ def conversion_defaults(source: Source, machine: Machine) -> list[Choice]:
     """Return how the images are converted, by the flags of `make_tfrecords`."""
     size = Choice("size", str(_GPU_PIXELS), "as the study")
     if not machine.gpus:
-        size = Choice("size", str(_CPU_PIXELS), f"for a CPU: {_GPU_PIXELS} has 2.6 times the pixels")
+        size = Choice("size", str(_CPU_PIXELS), f"there is no GPU; {_GPU_PIXELS} has 2.6 times the pixels")
     return [
         size,
         Choice("dtype", "uint8", "the images have 8 bits"),
@@ -63,7 +63,7 @@ def conversion_defaults(source: Source, machine: Machine) -> list[Choice]:
 def _splits(source: Source) -> Choice:
     named = " and ".join(sorted(source.images))
     if not source.has_splits:
-        return Choice("splits", DRAWN_SPLITS, "by patient, since there are no folders train and test")
+        return Choice("splits", DRAWN_SPLITS, "by patient; there are no folders train/ and test/")
     if "validation" in source.images:
         return Choice("splits", "folders", f"the source has {named}")
     return Choice("splits", _KEPT_SPLITS, f"the source has {named}, but no validation")
@@ -73,7 +73,7 @@ def choose_backbone(machine: Machine) -> Choice:
     """Return the network."""
     if machine.gpus:
         return Choice("backbone", "xception", "one of the study's best, and fast on a GPU")
-    return Choice("backbone", "mobilenet_v2", "the fastest, since there is no GPU")
+    return Choice("backbone", "mobilenet_v2", "the fastest network; there is no GPU")
 
 
 def choose_weights(images: int, at_hand: bool, where: str) -> Choice:
@@ -86,7 +86,11 @@ def choose_weights(images: int, at_hand: bool, where: str) -> Choice:
     """
     if at_hand:
         return Choice("weights", "imagenet", where)
-    return Choice("weights", "none", f"ImageNet's are {where}: expect little of {images:,} images")
+    return Choice(
+        "weights",
+        "none",
+        f"ImageNet's are {where}; without them a network learns little from {images:,} images",
+    )
 
 
 def training_defaults(
@@ -103,20 +107,22 @@ def training_defaults(
     if pretrained:
         chosen.append(Choice("input_range", "imagenet", "the pixels that the weights were trained on"))
     if pretrained and not machine.gpus:
-        chosen.append(Choice("freeze", "backbone", "on a CPU, only the head is trained"))
+        chosen.append(Choice("freeze", "backbone", "only the head is trained; there is no GPU"))
     frozen = (given.get("freeze") or ("backbone" if len(chosen) > 1 else "none")) == "backbone"
     if frozen and "unfreeze_at_epoch" not in given:
         chosen.append(Choice("learning_rate", "0.001", "a new head alone takes larger steps"))
     seen = _SEEN_ON_GPU if machine.gpus else _SEEN_FROZEN if frozen else _SEEN_ON_CPU
     images = max(source.training_images, 1)
     epochs = min(max(round(seen / images), _LEAST_EPOCHS), _MOST_EPOCHS)
-    why = f"about {epochs * images:,} images in all, of {images:,} to train on"
-    patience = [Choice("early_stopping", str(_PATIENCE), "epochs without a better one end the training")]
+    why = f"{epochs * images:,} images are trained on in all"
+    patience = [
+        Choice("early_stopping", str(_PATIENCE), "so many epochs without a better one end the training")
+    ]
     if "train_split" in given:  # maybe of the validation split too, which says which epoch is better
         patience = []
     return [
         *chosen,
-        Choice("batch_size", str(_batch_size(images)), f"by {images:,} images to train on"),
+        Choice("batch_size", str(_batch_size(images)), f"there are about {images:,} training images"),
         Choice("epochs", str(epochs), why),
         *patience,
     ]
