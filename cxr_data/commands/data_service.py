@@ -14,6 +14,7 @@ import signal
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.errors import UsageError
+from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import setting
 
 
@@ -33,13 +34,12 @@ class ServiceOptions:
 
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C."""
-    from cxr_data.core.runtime import keep_large_allocations
-    from cxr_data.input.data_service import DataService
-
     options = from_flags(ServiceOptions)
     workers = len(os.sched_getaffinity(0)) if options.workers < 0 else options.workers
     if options.dispatcher and (options.port or not workers):
         raise UsageError("--dispatcher starts only workers: give --workers and no --port")
+    from cxr_data.input.data_service import DataService  # which needs TensorFlow
+
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopping.append(received))
