@@ -17,6 +17,10 @@ from cxr_data.records.layout import HISTOGRAMS_NAME, PAIRS_NAME
 _MOST_PAIRS = 12
 _MOST_VALUES = 8
 _BINS = 30
+_PANELS_IN_ROW = 2
+_PANEL_INCHES = 3.6
+_COLOR = "#0072B2"
+_LARGE = 1e5  # from which on a number on an axis is written as 2M
 
 
 def draw_figures(directory: str, audit: Audit) -> list[str]:
@@ -65,33 +69,43 @@ def _draw_pairs(path: str, audit: Audit) -> str:
 
 
 def _draw_features(path: str, audit: Audit, features: Sequence[Feature]) -> str:
+    """Draw a panel a feature, and in it a strip a class, all of one scale."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 2.4 * len(features)), layout="constrained")
-    axes = figure.subplots(len(features), 1, squeeze=False)[:, 0]
-    classes = [(k, name) for k, name in enumerate(audit.own.class_names) if np.any(audit.own.labels == k)]
-    for axis, feature in zip(axes, features, strict=True):
-        distinct = np.unique(feature.values)
-        few = len(distinct) <= _MOST_VALUES
-        edges = (
-            np.arange(len(distinct) + 1) - 0.5 if few else np.linspace(distinct[0], distinct[-1], _BINS + 1)
-        )
-        values = np.searchsorted(distinct, feature.values) if few else feature.values
-        for k, name in classes:
-            of_class = values[audit.own.labels == k]
-            axis.hist(
-                of_class,
-                edges,
-                weights=np.full(len(of_class), 1 / len(of_class)),
-                alpha=0.5,
-                label=_plain(name),
-            )
-        if few:
-            axis.set_xticks(range(len(distinct)), [feature.show(value) for value in distinct], fontsize=7)
-        axis.set_title(feature.name, fontsize=9)
-        axis.set_ylabel("share of class", fontsize=7)
-    axes[0].legend(fontsize=7)
+    own = audit.own
+    classes = [(k, name) for k, name in enumerate(own.class_names) if np.any(own.labels == k)]
+    rows = -(-len(features) // _PANELS_IN_ROW)
+    height = 0.5 * len(classes) + 0.7
+    figure = Figure(figsize=(_PANEL_INCHES * _PANELS_IN_ROW, height * rows), layout="constrained")
+    panels = figure.subfigures(rows, _PANELS_IN_ROW, squeeze=False).ravel()
+    for panel, feature in zip(panels, features, strict=False):
+        strips = panel.subplots(len(classes), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        _draw_strips(strips, feature, own.labels, classes)
+        panel.suptitle(_plain(feature.name), fontsize=10, weight="bold")
     return _save(figure, path)
+
+
+def _draw_strips(
+    strips: Sequence[Any], feature: Feature, labels: np.ndarray, classes: Sequence[tuple[int, str]]
+) -> None:
+    """Draw the share of each class that has each value of a feature, a histogram a class."""
+    from matplotlib.ticker import EngFormatter
+
+    distinct = np.unique(feature.values)
+    few = len(distinct) <= _MOST_VALUES
+    edges = np.arange(len(distinct) + 1) - 0.5 if few else np.linspace(distinct[0], distinct[-1], _BINS + 1)
+    values = np.searchsorted(distinct, feature.values) if few else feature.values
+    for strip, (k, name) in zip(strips, classes, strict=True):
+        of_class = values[labels == k]
+        strip.hist(of_class, edges, weights=np.full(len(of_class), 1 / len(of_class)), color=_COLOR)
+        strip.set_ylabel(_plain(name), fontsize=8, rotation=0, ha="right", va="center")
+        strip.set_yticks([])
+        strip.spines[["top", "right", "left"]].set_visible(False)
+        strip.tick_params(labelsize=8)
+    if few:
+        strips[-1].set_xticks(range(len(distinct)), [feature.show(value) for value in distinct])
+    elif distinct[-1] >= _LARGE:
+        strips[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _plain(name: str) -> str:

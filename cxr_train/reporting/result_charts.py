@@ -84,7 +84,7 @@ def _forest(groups: Sequence[tuple[str, Sequence[_Row]]]) -> Picture:
     count = sum(len(rows) + 1 for _, rows in groups)
     words = []
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, _ROW_INCHES * count + 0.5), layout="constrained")
+        figure = Figure(figsize=(4.6, _ROW_INCHES * count + 0.5), layout="constrained")
         axis = figure.subplots()
         beside = blended_transform_factory(axis.transAxes, axis.transData)
         places, labels, place = [], [], 0

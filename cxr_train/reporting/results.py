@@ -224,7 +224,7 @@ def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Grid:
     """Return the confusion matrix [C, C] of classes `names`, each cell tinted by its share of the row."""
     rows = []
     for name, counts in zip(names, matrix, strict=True):
-        row: list[str | Shaded] = [f"{name} (true)"]
+        row: list[str | Shaded] = [name]
         for count in counts:
             share = count / (sum(counts) or 1)
             row.append(Shaded(f"{count:,} ({share:.0%})", _DARKEST * share))
