@@ -10,6 +10,7 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
@@ -18,11 +19,11 @@ from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import setting
 from cxr_train.engine.placement_names import XLA, CompilationOptions
-from cxr_train.evaluation.stored import fitted_temperature
+from cxr_train.evaluation.stored import fitted_temperature, stored_thresholds
 from cxr_train.flags.compiled import kept_by_flags
 from cxr_train.flags.output_place import prepare_output
 from cxr_train.flags.run_directory import RunOptions, with_local_run
-from cxr_train.inference.files import find_files
+from cxr_train.inference.files import ImageFile, find_files
 from cxr_train.inference.predicted import SUBMISSION_CLASSES, to_csv, to_json, to_submission
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
@@ -41,7 +42,10 @@ class PredictOptions(RunOptions):
         choices=("csv", "json"),
     )
     panels: str | None = setting(
-        None, "Folder for a picture of each image with its probabilities.", path=True, local=True
+        None,
+        "Folder for a picture of each image with heat map and probabilities.",
+        path=True,
+        local=True,
     )
     submission: str | None = setting(
         None, "File for the predictions in the format of the Chest XR COVID-19 challenge.", path=True
@@ -89,14 +93,28 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.buffer.write(content)
         sys.stdout.flush()
     if options.panels:
-        from cxr_train.inference.panels import write_panels  # matplotlib is needed for nothing else
-
-        write_panels(pathlib.Path(options.panels), files, rows, trained_on(run_dir))
+        _write_panels(pathlib.Path(options.panels), files, rows, options)
     if options.submission:
         storage.replace(options.submission, to_submission(rows))
     failed = sum(row["error"] is not None for row in rows)
     print(f"{len(rows) - failed:,} of {len(rows):,} files predicted. {NOTICE}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _write_panels(
+    directory: pathlib.Path,
+    files: Sequence[ImageFile],
+    rows: Sequence[dict[str, Any]],
+    options: PredictOptions,
+) -> None:
+    from cxr_train.explanation.last_map import check_of_maps, last_map
+    from cxr_train.inference.panels import PanelParts, write_panels  # matplotlib is needed for nothing else
+
+    run_dir = options.run_dir
+    # Thresholds are of the probabilities before any temperature.
+    thresholds = {} if options.calibrated else stored_thresholds(run_dir)
+    parts = PanelParts(last_map(run_dir), check_of_maps(run_dir), thresholds)
+    write_panels(directory, files, rows, trained_on(run_dir), parts)
 
 
 def console_main() -> None:

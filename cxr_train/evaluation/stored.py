@@ -115,6 +115,21 @@ def fitted_temperature(run_dir: pathlib.Path, validation_split: str | None) -> f
     return temperature
 
 
+def stored_thresholds(run_dir: pathlib.Path) -> dict[str, float]:
+    """Return by class name the thresholds that an evaluation of the run's best model has chosen; empty where
+    none has.
+    """
+    layout, model = RunLayout(run_dir), model_sha256(run_dir)
+    for split in sorted(layout.splits()):
+        if not layout.metrics(split).exists() or _model_of(run_dir, split) != model:
+            continue
+        found = json.loads(layout.metrics(split).read_text()).get("thresholds")
+        if found:
+            rows = found["per_class"].items()
+            return {name: row["threshold"] for name, row in rows if row["threshold"] is not None}
+    return {}
+
+
 def other_predictions(place: pathlib.Path, split: str) -> NamedPredictions:
     """Read another run's predictions, for `--compare`.
 

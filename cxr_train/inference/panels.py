@@ -1,11 +1,15 @@
-"""A picture a prediction: the image as the model saw it, and how sure the model is of each class."""
+"""A picture a prediction: the image as the model saw it, where the evidence lies, and the probabilities."""
 
+import dataclasses
 import pathlib
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cxr_data.core import storage
 from cxr_data.core.figures import figure_bytes, plain
@@ -14,10 +18,31 @@ from cxr_train.inference.files import ImageFile, read_image
 
 # A file's name has at most 255 bytes, a character up to four.
 _LONGEST_STEM = 60
+_CHARACTERS_IN_LINE = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class PanelParts:
+    """What a panel shows beside the image and the probabilities.
+
+    Attributes:
+      draw_map: lays the evidence for a class over an image, as `explanation.last_map.last_map` returns it;
+        None for no map.
+      check: verdict of the occlusion check of the maps.
+      thresholds: by class name, the probability from which on the class is called.
+    """
+
+    draw_map: Callable[[np.ndarray, int], np.ndarray] | None = None
+    check: str = "not made"
+    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def write_panels(
-    directory: pathlib.Path, files: Sequence[ImageFile], rows: Sequence[dict[str, Any]], manifest: Manifest
+    directory: pathlib.Path,
+    files: Sequence[ImageFile],
+    rows: Sequence[dict[str, Any]],
+    manifest: Manifest,
+    parts: PanelParts,
 ) -> None:
     """Write `NUMBER_NAME.png` for every file that was predicted; rows as of `predict.predict_files`."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -25,26 +50,51 @@ def write_panels(
     for number, (file, row) in enumerate(zip(files, rows, strict=True)):
         if row["probabilities"] is None:
             continue
-        picture = figure_bytes(panel(read_image(file.path, options), row), format="png")
+        picture = figure_bytes(panel(read_image(file.path, options), row, parts), format="png")
         target = directory / f"{number:05d}_{pathlib.PurePath(file.name).stem[:_LONGEST_STEM]}.png"
         storage.replace(target, picture)
 
 
-def panel(image: np.ndarray, row: dict[str, Any]) -> Figure:
+def panel(image: np.ndarray, row: dict[str, Any], parts: PanelParts) -> Figure:
     """Return one figure from an image [S, S, 1 or 3] as stored and its row."""
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    pixels = np.asarray(image, np.float32).squeeze() / (255 if image.dtype == np.uint8 else 1)
-    left.imshow(pixels, cmap="gray", vmin=0, vmax=1)  # and not stretched to what this image has
-    left.set_axis_off()
+    pixels = np.asarray(image, np.float32) / (255 if image.dtype == np.uint8 else 1)
+    pixels = np.broadcast_to(pixels, [*pixels.shape[:2], 3])
+    shown = [("as the model sees it", "", pixels)]
+    if parts.draw_map:
+        said = list(row["probabilities"].values())
+        index = int(np.argmax(said))
+        name = list(row["probabilities"])[index]
+        drawn = parts.draw_map(pixels, index)
+        note = "no evidence: the map is 0\n" if np.array_equal(drawn, pixels) else ""
+        shown.append((f"evidence for {name}", f"{note}occlusion check: {parts.check}", drawn))
+    figure = Figure(figsize=(3.2 * len(shown) + 3.6, 4.1), layout=ConstrainedLayoutEngine(h_pad=0.1))
+    *pictures, bars = figure.subplots(1, len(shown) + 1)
+    for axis, (title, note, content) in zip(pictures, shown, strict=True):
+        axis.imshow(np.clip(content, 0, 1))
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_title(plain(title), fontsize=9)
+        axis.set_xlabel(note, fontsize=8)
     # A name that is not UTF-8 is no text for matplotlib.
-    left.set_title(plain(row["file"].encode("utf-8", "replace").decode()[-48:]), fontsize=8)
-    names = list(row["probabilities"])
-    places = range(len(names))
-    bars = right.barh(places, [row["probabilities"][name] for name in names])
-    right.set_yticks(places, [plain(name) for name in names])
-    right.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
-    right.set_xlim(0, 1.15)
-    right.invert_yaxis()
-    right.set_xlabel("probability; research only, not a diagnosis", fontsize=8)
+    name = row["file"].encode("utf-8", "replace").decode()
+    figure.suptitle(plain("\n".join(textwrap.wrap(name, _CHARACTERS_IN_LINE)) or name), fontsize=10)
+    _draw_probabilities(bars, row["probabilities"], parts.thresholds)
     return figure
+
+
+def _draw_probabilities(
+    axis: Axes, probabilities: Mapping[str, float], thresholds: Mapping[str, float]
+) -> None:
+    """Draw a bar a class, and a line at its threshold."""
+    places = range(len(probabilities))
+    bars = axis.barh(places, list(probabilities.values()))
+    axis.set_yticks(places, [plain(name) for name in probabilities])
+    axis.bar_label(bars, fmt="%.3f", padding=2, fontsize=8)
+    axis.set_xlim(0, 1.15)
+    axis.invert_yaxis()
+    label = "probability; research only, not a diagnosis"
+    for place, name in enumerate(probabilities):
+        if name in thresholds:
+            axis.plot([thresholds[name]] * 2, [place - 0.45, place + 0.45], color="black", linewidth=2)
+            label = "probability (line: the class's threshold);\nresearch only, not a diagnosis"
+    axis.set_xlabel(label, fontsize=8)

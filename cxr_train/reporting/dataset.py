@@ -4,8 +4,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from cxr_data.audit.causes import CAUTION
-from cxr_data.audit.findings import KINDS
+from cxr_data.audit.causes import ADVICE, CAUTION, Cause, causes_of
+from cxr_data.audit.repair import explained_flags, repair_command
+from cxr_data.core.wording import counted
 from cxr_data.records.layout import AUDIT_FOLDER, HISTOGRAMS_NAME, PAIRS_NAME
 from cxr_train.reporting.charts import Picture, embed
 from cxr_train.reporting.record import Document, RunRecord
@@ -47,30 +48,39 @@ def data_content(record: RunRecord) -> dict[str, Any]:
 
 
 def audit_content(record: RunRecord) -> dict[str, Any] | None:
-    """Return the audit's findings, worst first as it ranked them, with what to do, its notes and pictures."""
+    """Return the audit's findings by cause, the worst first, what to do, its notes and pictures."""
     audit = record.audit
     if audit is None:
         return None
-    found = audit["findings"]
-    kinds = [finding["kind"] for finding in found]
-    before = [None, *(finding["advice"] for finding in found)]
+    kinds = [finding["kind"] for finding in audit["findings"]]
     named = [f"{kinds.count(kind)} {kind.replace('_', ' ')}" for kind in dict.fromkeys(kinds)]
+    causes = causes_of(audit)
     return {
         "scope": f"{audit['pictures']:,} pictures, {audit['patients']:,} known patients, "
         f"{len(audit['shortcuts']):,} scores of single features",
+        "count": f"{counted(len(kinds), 'finding')} of {counted(len(causes), 'cause')}",
         "summary": ", ".join(named),
-        "findings": [
-            {
-                "kind": finding["kind"].replace("_", " "),
-                "meaning": KINDS[finding["kind"]],
-                "text": finding["text"],
-                "advice": "the same." if finding["advice"] == last else finding["advice"],
-            }
-            for finding, last in zip(found, before, strict=False)
-        ],
+        "causes": [_cause(cause, record.class_names) for cause in causes],
+        "repair": "\n".join(repair_command(record.config.data, audit)),
+        "repair_notes": list(explained_flags(audit)),
         "notes": audit["notes"],
         "caution": CAUTION,
         "pictures": _audit_pictures(record.config.data),
+    }
+
+
+def _cause(cause: Cause, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return what findings come from, what the worst says, what the others say, and what to do."""
+    worst, *others = [finding["text"] for finding in cause.findings]
+    # A title that begins with the name of a class keeps it as it is.
+    is_of_class = cause.title.startswith(tuple(class_names))
+    return {
+        "title": cause.title if is_of_class else f"{cause.title[:1].upper()}{cause.title[1:]}",
+        "worst": worst,
+        "others": others,
+        "others_count": counted(len(others), "more finding"),
+        # What an audit of an older version advised stands with its findings.
+        "advice": ADVICE.get(cause.name) or cause.findings[0]["advice"],
     }
 
 

@@ -8,7 +8,7 @@ from sharder_fixtures import encoded, make_source, picture, save
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_train.inference.files import find_files
-from cxr_train.inference.panels import panel, write_panels
+from cxr_train.inference.panels import PanelParts, panel, write_panels
 
 
 @pytest.mark.parametrize("name", [200 * "\u00e9" + ".png", "1.2.840.113619.$^$.dcm", 'a,"\u80ba"\n\r.png'])
@@ -20,12 +20,34 @@ def test_a_panel_has_a_name_that_a_file_can_have(tmp_path, name):
     save(tmp_path / "in" / name, encoded(picture(1), "PNG"))
     (file,) = find_files([str(tmp_path / "in")])
     row = {"file": file.name, "probabilities": {"covid": 0.25, "$^$": 0.75}}
-    write_panels(tmp_path / "panels", [file], [row], manifest)
+    write_panels(tmp_path / "panels", [file], [row], manifest, PanelParts())
     (made,) = (tmp_path / "panels").iterdir()
     assert made.name.startswith("00000_")
     assert Image.open(made).size[0] > 300
 
 
-def test_a_class_is_called_by_its_name():
-    axes = panel(np.zeros([4, 4, 1], np.float32), {"file": "x", "probabilities": {"a": 0.1, "$b$": 0.9}}).axes
-    assert [label.get_text() for label in axes[1].get_yticklabels()] == ["a", r"\$b\$"]
+def test_a_panel_shows_the_whole_name_the_map_and_the_thresholds():
+    name = "folder/" + 150 * "x" + ".png"
+    row = {"file": name, "probabilities": {"a": 0.1, "$b$": 0.9}}
+    asked = []
+
+    def draw_map(image, index):
+        asked.append((image.shape, index))
+        return image
+
+    figure = panel(np.zeros([4, 4, 1], np.uint8), row, PanelParts(draw_map, "failed", {"$b$": 0.25}))
+    assert figure.get_suptitle().replace("\n", "") == name
+    assert asked == [((4, 4, 3), 1)]
+    _, evidence, bars = figure.axes
+    assert r"\$b\$" in evidence.get_title()
+    assert "the map is 0" in evidence.get_xlabel()
+    assert "failed" in evidence.get_xlabel()
+    (line,) = bars.lines
+    assert list(line.get_xdata()) == [0.25, 0.25]
+    assert np.mean(line.get_ydata()) == 1
+    assert [label.get_text() for label in bars.get_yticklabels()] == ["a", r"\$b\$"]
+
+
+def test_a_panel_can_be_without_a_map():
+    row = {"file": "x", "probabilities": {"a": 0.1, "b": 0.9}}
+    assert len(panel(np.zeros([4, 4, 1], np.float32), row, PanelParts()).axes) == 2

@@ -117,6 +117,8 @@ def write_run(run_dir: pathlib.Path) -> pathlib.Path:
         "text": f"the size names {EVIL} 124 of 124 times.",
         "advice": "Crop.",
     }
+    more = {**shortcut, "name": "format", "text": "the format tells it."}
+    own = {**shortcut, "name": "of an old version", "text": "It tells it."}
     audit = {
         "schema": "cxr.audit/1",
         "pictures": 1234,
@@ -128,7 +130,7 @@ def write_run(run_dir: pathlib.Path) -> pathlib.Path:
         ],
         "notes": ["one note"],
     }
-    (data / "audit.json").write_text(json.dumps({**audit, "findings": [leakage, shortcut]}))
+    (data / "audit.json").write_text(json.dumps({**audit, "findings": [leakage, shortcut, more, own]}))
     for split in ("validation", "test"):
         write_split(run_dir, split)
     write_explanation(run_dir, "validation")
@@ -191,7 +193,7 @@ def test_the_page_holds_everything_and_asks_for_nothing(tmp_path):
         "accelerator-bound: fine",
         f"the size names {EVIL} 124 of 124 times.",
         "1,234 pictures, 56 known patients",
-        "2 findings (1 leakage, 1 shortcut), the worst first",
+        "4 findings of 3 causes (1 leakage, 3 shortcut), the worst first",
         "What to do: Crop.",
         "may be anatomy",
         "One note.",
@@ -215,12 +217,17 @@ def test_the_verdict_comes_first_and_what_is_for_later_is_folded(tmp_path):
     assert levels[0] == 1
     assert all(level <= before + 1 for before, level in itertools.pairwise(levels))
     assert page.tags.count("table") == page.tags.count("caption")
-    for folded in ("best epoch was picked", "Grad-CAM from the first", "before training", "Crop."):
+    for folded in (
+        "best epoch was picked",
+        "Grad-CAM from the first",
+        "before training",
+        "the format tells it",
+        "Crop.",
+    ):
         assert (folded in page.folded) is (folded != "Crop."), folded
-    for open_again in ("undecided", "passed"):
-        shutil.rmtree(tmp_path / "run/explain")
-        write_explanation(tmp_path / "run", "validation", open_again)
-        assert "Grad-CAM from the first" not in read_page(tmp_path / "run").folded
+    shutil.rmtree(tmp_path / "run/explain")
+    write_explanation(tmp_path / "run", "validation", "undecided")
+    assert "Grad-CAM from the first" not in read_page(tmp_path / "run").folded
     flags = "--seed=0\n--epochs=7\n--run_dir=there\n--nodeterministic\n--head=128-32\n--cache=disk\n"
     assert changed_flags(flags) == ["--epochs=7", "--run_dir=there", "--cache=disk"]
 
