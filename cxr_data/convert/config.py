@@ -63,7 +63,11 @@ class SharderConfig:
         "Regular expression whose first group is the patient in a path; auto knows the public datasets; "
         "none: every image is a patient of its own.",
     )
-    shard_mb: float = setting(100, "Largest size of a shard, in millions of bytes.")
+    shard_mb: float = setting(
+        100,
+        "Smallest size of a shard, in millions of bytes; a split that has less is one shard. One worker at a "
+        "time writes a shard.",
+    )
     workers: int = setting(-1, "Worker processes; -1: one a core; 0: all work in this process.", at_least=-1)
     seed: int = setting(0, "Seed of the splits and of the order of the images.")
     duplicates: str = setting("exclude", "Treatment of files with the same bytes.", choices=POLICIES)

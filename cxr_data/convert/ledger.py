@@ -44,7 +44,9 @@ class Header:
             return "; ".join(
                 f"{n} was {self.config.get(n)!r} and is now {other.config.get(n)!r}" for n in names
             )
-        return "" if self.plan == other.plan else "the source has other files, labels or groups now"
+        if self.plan == other.plan:
+            return ""
+        return "the source has other files, labels or groups now, or another version of cxr cut the shards"
 
 
 def read_ledger(directory: str) -> tuple[Header, dict[str, ShardResult]] | None:

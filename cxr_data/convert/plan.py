@@ -17,8 +17,6 @@ from cxr_data.records.layout import shard_name
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES
 from cxr_data.sources.item import Item
 
-MIN_SHARD_RECORDS = 16
-MANY_SHARDS = 16
 SHA256_DIGITS = 64
 
 
@@ -100,8 +98,7 @@ def make_plan(
 ) -> Plan:
     """Shuffle each split by the seed and cut it into shards of nearly equal length.
 
-    A shard holds at most `shard_bytes` (but at least one record). Small splits are cut finer, into
-    up to `MANY_SHARDS` shards of `MIN_SHARD_RECORDS` or more, so that all cores have work.
+    A shard holds at least `shard_bytes`, and at most about twice as much. A split that has less is one shard.
     """
     label_of = {name: index for index, name in enumerate(class_names)}
     by_split: dict[str, list[Entry]] = {split: [] for split in splits}
@@ -111,9 +108,9 @@ def make_plan(
     shards: list[ShardPlan] = []
     for split, entries in by_split.items():
         entries.sort(key=lambda entry: seeded_hash(seed, "order", entry.id))
-        largest = max((record_bytes(entry, dtype, payload_bytes) for entry in entries), default=1)
-        by_bytes = -(-len(entries) // max(shard_bytes // largest, 1))
-        count = max(by_bytes, min(MANY_SHARDS, len(entries) // MIN_SHARD_RECORDS), min(len(entries), 1))
+        smallest = min((record_bytes(entry, dtype, payload_bytes) for entry in entries), default=1)
+        least = max(-(-shard_bytes // smallest), 1)  # records
+        count = max(len(entries) // least, min(len(entries), 1))
         for index in range(count):
             first, last = len(entries) * index // count, len(entries) * (index + 1) // count
             name = shard_name(split, index, count)

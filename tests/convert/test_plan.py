@@ -48,14 +48,19 @@ def test_the_seed_decides():
     assert whole_plan(items, groups, seed=1) != whole_plan(items, groups, seed=2)
 
 
-def test_shards_keep_to_their_size_and_are_even():
-    items = [Item(f"a/{i}", "", "a", 1, 0) for i in range(1000)]
+@pytest.mark.parametrize("count", [1, 17, 18, 35, 36, 1000])
+def test_shards_have_at_least_their_size_and_are_even(count):
+    items = [Item(f"a/{i}", "", "a", 1, 0) for i in range(count)]
     groups = {item.id: item.id for item in items}
     made = whole_plan(items, groups, {"train": 1.0}, shard_bytes=20_000)
     lengths = [len(shard.entries) for shard in made.shards]
     assert max(lengths) - min(lengths) <= 1
-    for shard in made.shards:
-        assert sum(plan.record_bytes(e, "uint8", 1000) for e in shard.entries) <= 20_000
+    sizes = [sum(plan.record_bytes(e, "uint8", 1000) for e in shard.entries) for shard in made.shards]
+    assert sum(lengths) == count
+    if sum(sizes) < 40_000:
+        assert len(sizes) == 1
+    else:
+        assert 20_000 <= min(sizes) <= max(sizes) < 42_000
     assert made.shards[0].name == f"train-00000-of-{len(made.shards):05d}.tfrecord"
 
 
