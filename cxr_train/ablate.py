@@ -224,7 +224,10 @@ def main() -> int:
         resamples=options.resamples,
     )
     table.write_table(directory, result)
-    print(f"\n{table.to_text(result)}\nwritten: {layout.table('json')}, .csv, .txt")
+    from cxr_train.reporting.grid_page import write_grid_page  # matplotlib is needed for nothing else
+
+    write_grid_page(directory, result, [*table.notes_of(result), *result["audit"]])
+    print(f"\n{table.to_text(result)}\nwritten: {layout.table('json')}, .csv, .txt, .html")
     print(NOTICE)
     if statuses:
         print(f"{len(statuses)} of {len(runs)} runs are not finished; try them again with: {again}")

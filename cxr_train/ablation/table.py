@@ -199,7 +199,7 @@ def to_text(table: Mapping[str, Any]) -> str:
         )
         lines.append(f"{name}, mean and standard deviation over {found['seeds']} seeds: {', '.join(means)}")
     audit = (wrapped(line, rest="  ") for line in table["audit"])
-    return "\n".join([*lines, *_notes(table), *audit])
+    return "\n".join([*lines, *notes_of(table), *audit])
 
 
 def _test_cells(row: Row, baseline: str) -> str:
@@ -211,7 +211,8 @@ def _test_cells(row: Row, baseline: str) -> str:
     return f"{difference:>28}{alone:>13}{test['mcnemar_exact_p']:>11.2g}{test['holm_p']:>9.2g}"
 
 
-def _notes(table: Mapping[str, Any]) -> list[str]:
+def notes_of(table: Mapping[str, Any]) -> list[str]:
+    """Return what a reader of the table's numbers must know."""
     notes = [
         f"{table['split']} split; [95 % intervals: bootstrap over patients]; sensitivity, specificity and "
         "auroc are means over the classes; right alone: images that this run has right and the baseline "

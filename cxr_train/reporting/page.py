@@ -2,6 +2,8 @@
 
 import pathlib
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -27,13 +29,18 @@ def write_report(run_dir: pathlib.Path) -> pathlib.Path:
       DataError: it is no run directory.
     """
     content = report_content(RunRecord.read(run_dir))
+    path = RunLayout(run_dir).report
+    path.parent.mkdir(exist_ok=True)
+    write_page(path, "report.html.jinja", content)
+    return path
+
+
+def write_page(path: pathlib.Path, template: str, content: Mapping[str, Any]) -> None:
+    """Write what a template of this wing makes of its content."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("cxr_train.reporting"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["breakable"] = breakable
-    page = environment.get_template("report.html.jinja").render(content)
-    path = RunLayout(run_dir).report
-    path.parent.mkdir(exist_ok=True)
+    page = environment.get_template(template).render(content)
     # The names of files may hold bytes that are no UTF-8; the page must not.
     storage.replace(path, page.encode("utf-8", errors="replace"))
-    return path

@@ -16,7 +16,7 @@ sample/, sample_tfrecords/                the embedded sample, where no data was
 
 GRID_DIR/
 flags.txt, lock
-ablation.json, ablation.csv, ablation.txt
+ablation.json, ablation.csv, ablation.txt, ablation.html
 NAME-seedN/                               a run directory each
 
 WORKFLOW_DIR/                             what cxr_train.run makes
@@ -179,7 +179,7 @@ class GridLayout:
         return self.directory / "lock"
 
     def table(self, suffix: str) -> pathlib.Path:
-        """Return the file of the table as `json`, `csv` or `txt`."""
+        """Return the file of the table as `json`, `csv`, `txt` or `html`."""
         return self.directory / f"ablation.{suffix}"
 
 

@@ -1,0 +1,116 @@
+"""The page of a grid of runs: GRID_DIR/ablation.html, its curves laid over each other and its table."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.ticker import MaxNLocator
+
+from cxr_train.reporting.charts import STYLE, Picture, legend_name, line_style, panel, svg
+from cxr_train.reporting.page import write_page
+from cxr_train.reporting.results import Grid
+from cxr_train.runs.layout import GridLayout, RunLayout
+from cxr_train.runs.saved_run import epoch_rows
+
+_METRICS = {
+    "accuracy": "accuracy",
+    "sensitivity": "mean sensitivity",
+    "specificity": "mean specificity",
+    "auroc": "mean AUROC",
+}
+# Of a row of `metrics.jsonl`: the title of the chart and where its values stand.
+_CURVES = {
+    "loss of training": ("train", "loss"),
+    "loss of validation": ("validation", "loss"),
+    "accuracy of validation": ("validation", "accuracy"),
+}
+
+
+def write_grid_page(directory: pathlib.Path, table: Mapping[str, Any], notes: Sequence[str]) -> pathlib.Path:
+    """Write the page of a grid and return its path.
+
+    Args:
+      directory: of the grid.
+      table: content of `ablation.json`.
+      notes: what a reader of its numbers must know.
+    """
+    rows = table["rows"]
+    labels = [f"{row['name']}, seed {row['seed']}" for row in rows]
+    histories = [epoch_rows(RunLayout(pathlib.Path(row["directory"])).history)[0] for row in rows]
+    pictures = (_overlaid(title, place, labels, histories) for title, place in _CURVES.items())
+    path = GridLayout(directory).table("html")
+    content = {
+        "title": f"Ablation: {len(rows)} runs",
+        "subtitle": f"{table['split']} split; the baseline is {table['baseline']}",
+        "results": _results(table, labels),
+        "differences": _differences(table, labels),
+        "curves": [picture for picture in pictures if picture],
+        "notes": [f"{note[:1].upper()}{note[1:]}." for note in notes],
+        "directory": str(directory),
+    }
+    write_page(path, "ablation.html.jinja", content)
+    return path
+
+
+def _overlaid(
+    title: str,
+    place: tuple[str, str],
+    labels: Sequence[str],
+    histories: Sequence[Sequence[Mapping[str, Any]]],
+) -> Picture | None:
+    """Return the curve of every run in one chart; None where no run has such a value."""
+    part, name = place
+    ends = []
+    with matplotlib.rc_context(STYLE):
+        figure = panel((4.6, 3.6))
+        axis = figure.subplots()
+        for number, (label, rows) in enumerate(zip(labels, histories, strict=True)):
+            points = [(row["epoch"], (row.get(part) or {}).get(name)) for row in rows if "epoch" in row]
+            points = [point for point in points if point[1] is not None]
+            if points:
+                epochs, values = zip(*points, strict=True)
+                marker = "." if len(points) < 30 else ""
+                axis.plot(epochs, values, label=legend_name(label), marker=marker, **line_style(number))
+                ends.append(f"{label} {values[0]:.3f} to {values[-1]:.3f}")
+        if not ends:
+            return None
+        axis.set_title(title)
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.legend(fontsize=8)
+        return svg(figure, f"{title} by epoch, first to last: {'; '.join(ends)}.")
+
+
+def _results(table: Mapping[str, Any], labels: Sequence[str]) -> Grid:
+    rows = []
+    for label, row in zip(labels, table["rows"], strict=True):
+        flags = [str(value) if value is not None else "" for value in row["flags"].values()]
+        numbers = [_cell(row[metric], ".3f") for metric in _METRICS]
+        rows.append([label, *flags, row["status"], *numbers])
+    flags = [f"--{name}" for name in table["rows"][0]["flags"]]
+    caption = f"Results on the {table['split']} split, with 95 % intervals"
+    return Grid(caption, ["run", *flags, "status", *_METRICS.values()], rows)
+
+
+def _differences(table: Mapping[str, Any], labels: Sequence[str]) -> Grid | None:
+    """Return by how much each run is above the baseline of its seed; None where nothing is compared."""
+    rows = []
+    for label, row in zip(labels, table["rows"], strict=True):
+        test = row["against_baseline"]
+        if test:
+            numbers = [_cell(test["differences"][metric], "+.3f") for metric in _METRICS]
+            rows.append([label, *numbers, f"{test['holm_p']:.2g}"])
+    if not rows:
+        return None
+    caption = f"Each run minus {table['baseline']} of its seed, with 95 % intervals"
+    return Grid(caption, ["run", *_METRICS.values(), "Holm p"], rows)
+
+
+def _cell(entry: Mapping[str, Any] | None, form: str) -> str:
+    if entry is None:
+        return ""
+    if entry["value"] is None:
+        return "undefined"
+    reach = entry["interval"]
+    return f"{entry['value']:{form}}" + (f"\n({reach[0]:{form}} to {reach[1]:{form}})" if reach else "")
