@@ -32,8 +32,8 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import check_folder, check_local, setting
 from cxr_data.sources.discover import Found, discover_images
 from cxr_data.sources.left_out import LeftOut
-from cxr_train.flags.passed_on import PassedOn
-from cxr_train.models.backbones import BACKBONES
+from cxr_train.flags.passed_on import PassedOn, check_training
+from cxr_train.models.backbones import BACKBONES, check_image_size, check_weights_file
 from cxr_train.runs.child_commands import ChildCommands, exit_reason, locked
 from cxr_train.runs.layout import WorkflowLayout
 from cxr_train.workflow import defaults
@@ -208,14 +208,13 @@ def _make_plan(
     weights = given.get("weights", "auto")
     if weights not in ("auto", "imagenet", "none") and "backbone" not in given:
         raise UsageError(f"--weights={weights}: say by --backbone of which network they are")
-    if weights not in ("auto", "imagenet", "none") and not os.path.isfile(weights):
-        raise UsageError(f"--weights={weights}: no such file")
     backbone = (
         Choice("backbone", given["backbone"]) if "backbone" in given else defaults.choose_backbone(machine)
     )
     begun_with = Choice("weights", weights)
     if weights == "auto":
         begun_with = defaults.choose_weights(len(found.items), *pretrained_weights(backbone.value))
+    check_weights_file(begun_with.value)
     training = [
         backbone,
         begun_with,
@@ -234,7 +233,8 @@ def _make_plan(
         _with_given(conversion, settings | passed_on.conversion),
         _with_given(training, passed_on.training),
     )
-    passed_on.check_training({choice.flag: choice.value for choice in plan.training})
+    check_image_size(backbone.value, int(next(c.value for c in plan.conversion if c.flag == "size")))
+    check_training({choice.flag: choice.value for choice in plan.training})
     return plan
 
 

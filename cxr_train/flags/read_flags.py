@@ -2,18 +2,20 @@
 
 from typing import Any
 
+from absl import flags
+
 from cxr_data.commands.setting_flags import from_flags
 from cxr_data.core.errors import UsageError
 from cxr_data.input.options import ReadOptions
 
 
-def read_options_from_flags(**given: Any) -> ReadOptions:
+def read_options_from_flags(flag_values: flags.FlagValues = flags.FLAGS, **given: Any) -> ReadOptions:
     """Make the options of the parsed flags, but for the fields that are given.
 
     Raises:
       UsageError: a value is not known, or another one makes it meaningless.
     """
-    options = from_flags(ReadOptions, **given)
+    options = from_flags(ReadOptions, flag_values=flag_values, **given)
     refuse_without_effect(options)
     return options
 

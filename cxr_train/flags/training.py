@@ -74,19 +74,19 @@ class StartOptions:
     )
 
 
-def define_training_flags() -> None:
-    """Define the flags of `cxr_train.main`."""
-    define_flags(StartOptions, TrainConfig, Recipe, ReadOptions, CompilationOptions)
-    flags.DEFINE_alias("train_on", "train_split")
+def define_training_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Define the flags of `cxr_train.main`, those of the command line by default."""
+    define_flags(StartOptions, TrainConfig, Recipe, ReadOptions, CompilationOptions, flag_values=flag_values)
+    flags.DEFINE_alias("train_on", "train_split", flag_values=flag_values)
 
 
-def config_from_flags() -> TrainConfig:
-    """Make the checked configuration of a run from the parsed flags.
+def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> TrainConfig:
+    """Make the checked configuration of a run from the parsed flags, those of the command line by default.
 
     Raises:
       UsageError: a flag has a value that no run could use.
     """
-    options = from_flags(StartOptions)
+    options = from_flags(StartOptions, flag_values=flag_values)
     if options.resume and not options.run_dir:
         raise UsageError("--resume: say by --run_dir which run is to go on")
     name = f"{options.backbone}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
@@ -96,13 +96,14 @@ def config_from_flags() -> TrainConfig:
         weights = "imagenet" if options.data else "none"
     return from_flags(
         TrainConfig,
+        flag_values=flag_values,
         backbone=options.backbone,
         data=options.data or str(RunLayout(run_dir).sample_shards),
         run_dir=str(run_dir),
         batch_size=_parse_batch_size(options.batch_size),
         weights=weights,
-        recipe=from_flags(Recipe),
-        read=read_options_from_flags(),
+        recipe=from_flags(Recipe, flag_values=flag_values),
+        read=read_options_from_flags(flag_values),
     )
 
 

@@ -260,6 +260,13 @@ def test_flags_are_passed_on_to_the_step_that_has_them(fakes):
     assert "epochs" not in conversion
 
 
+def test_a_run_on_validation_too_has_nothing_to_stop_early_by(fakes):
+    assert go("xrays", "--train_on=train+validation") == 0
+    training = fakes.commands[2][1]
+    assert training["train_split"] == "train+validation"
+    assert not {"train_on", "early_stopping"} & set(training)
+
+
 def test_a_size_for_the_trainer_is_that_of_the_shards(fakes):
     assert go("xrays", "--image_size=96") == 0
     assert (fakes.commands[0][1]["size"], fakes.commands[2][1]["image_size"]) == ("96", "96")
@@ -286,7 +293,10 @@ def test_a_dry_run_makes_nothing(fakes, capsys):
         (["xrays"], {"output": "one"}, UsageError, "--output=one"),
         (["xrays"], {"output": "file"}, UsageError, "--output=file"),
         (["xrays"], {"weights": "file"}, UsageError, "--backbone"),
-        (["xrays"], {"weights": "nowhere.h5", "backbone": "vgg16"}, UsageError, "nowhere.h5"),
+        (["xrays"], {"weights": "nowhere.h5", "backbone": "vgg16"}, DataError, "nowhere.h5"),
+        (["xrays", "--size=64"], {"backbone": "xception"}, UsageError, "64"),
+        (["xrays", "--data=shards"], {}, UsageError, "--data"),
+        (["xrays", "--max_bad_records=7"], {}, UsageError, "--max_bad_records=7"),
         (["xrays", "--depth=3"], {}, UsageError, "depth"),
         (["xrays", "other"], {}, UsageError, "other"),
         (["xrays", "--dropout=1.5"], {}, UsageError, "--dropout=1.5"),
