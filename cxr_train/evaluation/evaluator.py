@@ -30,6 +30,7 @@ that temperature or thresholds were chosen on, and flatter.
 
 import dataclasses
 import json
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -47,13 +48,15 @@ from cxr_train.evaluation import calibration, intervals, metrics, thresholds
 from cxr_train.evaluation.beside_audit import audit_beside
 from cxr_train.evaluation.class_map import class_map_for
 from cxr_train.evaluation.compare import compare_models
-from cxr_train.evaluation.forward_pass import name_predictions, predict_split
+from cxr_train.evaluation.forward_pass import known_predictions, name_predictions, predict_split
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions, write_predictions
 from cxr_train.evaluation.probe import measure_probe, probe_split
 from cxr_train.evaluation.stored import other_predictions, stored_predictions
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.saved_run import initial_statistics_share, is_own_data, model_sha256
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = "cxr.metrics/1"
 
@@ -169,15 +172,22 @@ def evaluate_split(
     mapped = class_map_for(run_dir, manifest, options.class_map)
     other = None if options.compare is None else other_predictions(options.compare, split)
     predict = PredictStep(model, placement)
-    predicted = predict_split(
-        pipeline, split, predict, placement, batch_size=batch_size, check_stop=check_stop
-    )
+    known = None if options.compare is None else known_predictions(run_dir, pipeline, split)
+    if known:
+        predicted, stored = known
+        logger.info("%s is of this model and these images, and is not computed again", stored.source)
+    else:
+        predicted = predict_split(
+            pipeline, split, predict, placement, batch_size=batch_size, check_stop=check_stop
+        )
     dropped = mapped.dropped(predicted.labels)
     labels, kept = mapped.labels(predicted.labels)
     predicted = dataclasses.replace(predicted, labels=labels).rows(kept)
     if not len(predicted.labels):
         raise DataError(f"--class_map leaves out every image of the {split} split of {manifest.directory}")
     named = name_predictions(predicted, manifest, split, mapped.ours, f"this run ({run_dir})")
+    if known:
+        named = dataclasses.replace(named, probabilities=stored.probabilities[kept])
     probed = probe_split(
         pipeline,
         split,

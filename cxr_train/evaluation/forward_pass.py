@@ -1,6 +1,7 @@
 """A model says something of every image of a split, each exactly once."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import metrics
 from cxr_train.evaluation.predictions import NamedPredictions, six_digits
+from cxr_train.evaluation.stored import stored_predictions
+from cxr_train.runs.saved_run import is_own_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +129,27 @@ def columns_of_split(
     whole = [np.concatenate(placement.gather(np.concatenate(column))) for column in zip(*parts, strict=True)]
     order = np.argsort(whole[0])[np.count_nonzero(whole[0] == PADDING) :]
     return [column[order] for column in whole]
+
+
+def known_predictions(
+    run_dir: pathlib.Path, pipeline: Pipeline, split: str
+) -> tuple[Predictions, NamedPredictions] | None:
+    """Return what the run's best model said of the images of `split` when they were evaluated.
+
+    Returns:
+      The same predictions in both forms, in the order of the images; None where the model or the images are
+      others now, or were not evaluated yet.
+    """
+    stored = stored_predictions(run_dir, split)
+    if stored is None or not is_own_data(run_dir, pipeline.manifest):
+        return None
+    fields = read_split_fields(pipeline.manifest, split)
+    position_of = {fields[position].id: position for position in pipeline.positions(split)}
+    if set(stored.ids) != position_of.keys():
+        return None
+    index = np.array([position_of[name] for name in stored.ids])
+    logits = np.log(np.maximum(stored.probabilities, np.finfo(np.float64).tiny))
+    return Predictions(index, stored.labels, logits), stored
 
 
 def name_predictions(

@@ -25,8 +25,7 @@ from cxr_data.records.example import Fields
 from cxr_data.records.index import read_split_fields
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation.forward_pass import Predictions, predict_split
-from cxr_train.evaluation.stored import stored_predictions
+from cxr_train.evaluation.forward_pass import Predictions, known_predictions, predict_split
 from cxr_train.explanation.cases import Case, pick_cases
 from cxr_train.explanation.filters import excite, liveliest_channels
 from cxr_train.explanation.gradcam import GradCam, Maps
@@ -44,7 +43,7 @@ from cxr_train.runs.layout import (
     case_picture_name,
 )
 from cxr_train.runs.run_model import build_run_model, load_best_model
-from cxr_train.runs.saved_run import is_own_data, model_sha256
+from cxr_train.runs.saved_run import model_sha256
 
 # The depths are shown for a few images of different classes; more rows do not fit on a page.
 _DEPTH_ROWS = 4
@@ -130,11 +129,13 @@ class Explainer:
 
     def _cases(self) -> tuple[list[Case], list[Case]]:
         """Pick the cases of the galleries, and those whose depths are shown."""
-        predictions = self._stored_predictions() or self._predict_split()
+        known = known_predictions(pathlib.Path(self._config.run_dir), self._pipeline, self._options.split)
+        predictions = known[0] if known else self._predict_split()
+        probabilities = known[1].probabilities if known else predictions.probabilities
         cases = pick_cases(
             predictions.index,
             predictions.labels,
-            predictions.probabilities,
+            probabilities,
             self._classes,
             each=self._options.gallery_size,
         )
@@ -145,27 +146,11 @@ class Explainer:
         rows = []
         for position in self._asked:
             row = int(np.flatnonzero(predictions.index == position)[0])
-            label, scores = int(predictions.labels[row]), predictions.probabilities[row]
+            label, scores = int(predictions.labels[row]), probabilities[row]
             predicted = int(scores.argmax())
             sure = float(scores[predicted])
             rows.append(Case("asked", (predicted,), position, label, predicted, sure, float(scores[label])))
         return cases, rows
-
-    def _stored_predictions(self) -> Predictions | None:
-        """Return what the evaluation of the run has written; None where it is of other images or another
-        model.
-        """
-        run_dir, split = pathlib.Path(self._config.run_dir), self._options.split
-        stored = stored_predictions(run_dir, split)
-        if stored is None or not is_own_data(run_dir, self._pipeline.manifest):
-            return None
-        position_of = {field.id: position for position, field in enumerate(self._fields)}
-        read = {self._fields[position].id for position in self._pipeline.positions(split)}
-        if set(stored.ids) != read:
-            return None
-        index = np.array([position_of[name] for name in stored.ids])
-        logits = np.log(np.maximum(stored.probabilities, np.finfo(np.float64).tiny))
-        return Predictions(index, stored.labels, logits)
 
     def _predict_split(self) -> Predictions:
         placement = choose_placement("one", "float32", "off")

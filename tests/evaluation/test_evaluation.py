@@ -163,6 +163,21 @@ def test_predictions_of_an_earlier_model_are_not_compared_with(manifest, tmp_pat
         evaluate(tmp_path / "one", manifest, ours, "test", compare=tmp_path / "two")
 
 
+def test_a_comparison_reads_what_the_same_model_has_said(manifest, tmp_path):
+    ours, theirs = (make_run(tmp_path / name, manifest, seed) for seed, name in enumerate(("one", "two")))
+    evaluate(tmp_path / "two", manifest, theirs, "test")
+    first = evaluate(tmp_path / "one", manifest, ours, "test")
+    written = (tmp_path / "one" / "predictions_test.csv").read_bytes()
+    compared = {"compare": tmp_path / "two"}
+    found = evaluate(tmp_path / "one", manifest, theirs, "test", **compared)  # which is not asked
+    assert (tmp_path / "one" / "predictions_test.csv").read_bytes() == written
+    assert {**found, "comparison": None} == first
+    assert found["comparison"]["differences"]["macro auroc"]["value"] != 0
+    theirs.save(tmp_path / "one" / "best.keras")
+    found = evaluate(tmp_path / "one", manifest, theirs, "test", **compared)
+    assert found["comparison"]["differences"]["macro auroc"]["value"] == 0
+
+
 def test_predictions_of_another_model_are_not_used(manifest, tmp_path):
     run_dir = tmp_path / "run"
     model = make_run(run_dir, manifest)
