@@ -12,7 +12,7 @@ from cxr_train.runs.layout import RunLayout
 
 VERDICTS = {"passed": "good", "failed": "bad", "undecided": "open"}
 """The look of a line, by the verdict of the occlusion check."""
-_WORST = 20
+_MOST_LISTED = 100
 
 
 def errors(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _surest_errors(record: RunRecord, split: SplitRecord) -> Grid | None:
             f"{names[predicted[row]]}, {highest[row]:.3f}",
             f"{probabilities[row, split.labels[row]]:.3f}",
         ]
-        for row in order[:_WORST]
+        for row in order[:_MOST_LISTED]
     ]
     shown = f"the {len(rows)} surest" if len(rows) < len(order) else "the surest first"
     caption = f"{len(order):,} of {len(split.labels):,} images are called wrongly, {shown}"

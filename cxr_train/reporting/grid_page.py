@@ -86,7 +86,7 @@ def _results(table: Mapping[str, Any], labels: Sequence[str]) -> Grid:
     rows = []
     for label, row in zip(labels, table["rows"], strict=True):
         flags = [str(value) if value is not None else "" for value in row["flags"].values()]
-        numbers = [_cell(row[metric], ".3f") for metric in _METRICS]
+        numbers = [_cell(row[metric], ".3f", "-") for metric in _METRICS]
         rows.append([label, *flags, row["status"], *numbers])
     flags = [f"--{name}" for name in table["rows"][0]["flags"]]
     caption = f"Results on the {table['split']} split, with 95 % intervals"
@@ -99,7 +99,7 @@ def _differences(table: Mapping[str, Any], labels: Sequence[str]) -> Grid | None
     for label, row in zip(labels, table["rows"], strict=True):
         test = row["against_baseline"]
         if test:
-            numbers = [_cell(test["differences"][metric], "+.3f") for metric in _METRICS]
+            numbers = [_cell(test["differences"][metric], "+.3f", " to ") for metric in _METRICS]
             rows.append([label, *numbers, f"{test['holm_p']:.2g}"])
     if not rows:
         return None
@@ -107,10 +107,10 @@ def _differences(table: Mapping[str, Any], labels: Sequence[str]) -> Grid | None
     return Grid(caption, ["run", *_METRICS.values(), "Holm p"], rows)
 
 
-def _cell(entry: Mapping[str, Any] | None, form: str) -> str:
+def _cell(entry: Mapping[str, Any] | None, form: str, between: str) -> str:
     if entry is None:
         return ""
     if entry["value"] is None:
         return "undefined"
     reach = entry["interval"]
-    return f"{entry['value']:{form}}" + (f"\n({reach[0]:{form}} to {reach[1]:{form}})" if reach else "")
+    return f"{entry['value']:{form}}" + (f"\n({reach[0]:{form}}{between}{reach[1]:{form}})" if reach else "")

@@ -24,7 +24,7 @@ def test_the_page_lays_the_curves_of_the_runs_over_each_other(tmp_path):
     assert shown == "ablation.html"
     assert "<script" not in page
     assert "<b>," not in page
-    for part in ("plain, seed 0 1.000 to 0.500; &lt;b&gt;, seed 0 1.000 to 0.250", "0.750\n(0.500 to 0.875)"):
+    for part in ("plain, seed 0 1.000 to 0.500; &lt;b&gt;, seed 0 1.000 to 0.250", "0.750\n(0.500-0.875)"):
         assert part in page
     assert "0.12" in page
     assert "One note." in page
