@@ -14,8 +14,8 @@ from sklearn.preprocessing import TargetEncoder
 
 from cxr_data.audit import shortcuts
 from cxr_data.audit.audit import audit_pictures
-from cxr_data.audit.findings import SHORTCUT
-from cxr_data.audit.shortcut_features import PROBE, features_of
+from cxr_data.audit.findings import PROBE, SHORTCUT
+from cxr_data.audit.shortcut_features import features_of
 from tools.bench.audit_power import CLASS_NAMES, SHORTCUTS, clean, has_alarm, scores_of
 
 
