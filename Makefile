@@ -34,7 +34,7 @@ demo: install
 	$(RUN) -m cxr_train.main --backbone=xception --data=$(DEMO)/tfrecords --run_dir=$(DEMO)/run \
 	  --weights=none --epochs=6 --batch_size=8 --learning_rate=5e-4
 
-# Its text on its own future is not ours to fix.
+# The variable leaves out the theme's note on its own future, which is not a warning of ours.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
