@@ -45,6 +45,7 @@ def write_grid_page(directory: pathlib.Path, table: Mapping[str, Any], notes: Se
         "subtitle": f"{table['split']} split; the baseline is {table['baseline']}",
         "results": _results(table, labels),
         "differences": _differences(table, labels),
+        "audit": table.get("audit", []),
         "curves": [picture for picture in pictures if picture],
         "notes": [f"{note[:1].upper()}{note[1:]}." for note in notes],
         "directory": str(directory),

@@ -31,6 +31,7 @@ def make_run(directory, name: str, seed: int, draw: int | None) -> GridRun:
         (run_dir / "best.keras").write_bytes(f"{name}{seed}".encode())
         write_predictions(run_dir / "predictions_test.csv", said)
         summary = {"model_sha256": model_sha256(run_dir), **analyse(said, EvaluationOptions(resamples=200))}
+        summary |= {"audit": None, "data": "shards"}
         (run_dir / "metrics_test.json").write_text(json.dumps(summary))
         (run_dir / "metrics.jsonl").write_text("{}\n{}\n")
     return GridRun(name, {"head": name}, config)
@@ -94,6 +95,7 @@ def test_the_files_say_the_same(tmp_path):
     assert "adjusted for 1 comparison(s)" in text
     assert "the numbers flatter" in text
     assert "the seed's" in text
+    assert text.splitlines()[-1].endswith("python -m tools.audit_dataset --data=shards")
 
 
 def test_without_a_baseline_there_are_no_tests(tmp_path):

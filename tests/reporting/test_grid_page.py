@@ -18,7 +18,7 @@ def test_the_page_lays_the_curves_of_the_runs_over_each_other(tmp_path):
         row = {"name": name, "seed": 0, "directory": str(run), "flags": {"head": None}, "status": "finished"}
         rows.append({**row, **metrics, "against_baseline": None})
     rows[1]["against_baseline"] = {"holm_p": 0.125, "differences": {**metrics, **rows[1]}}
-    table = {"rows": rows, "split": "test", "baseline": "plain"}
+    table = {"rows": rows, "split": "test", "baseline": "plain", "audit": ["covid: the size"]}
     page = write_grid_page(tmp_path, table, ["one note"]).read_text()
     (shown,) = [path.name for path in tmp_path.iterdir() if path.is_file()]
     assert shown == "ablation.html"
@@ -28,5 +28,6 @@ def test_the_page_lays_the_curves_of_the_runs_over_each_other(tmp_path):
         assert part in page
     assert "0.12" in page
     assert "One note." in page
+    assert '<li class="verdict bad">covid: the size</li>' in page
     assert "accuracy of validation by epoch" not in page
     assert page.count("<img") == 2
