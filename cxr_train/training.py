@@ -168,11 +168,12 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
             options=options,
             check_stop=stop.check,
         )
-        # What the last split shows, a test split where there is one, is what counts.
-        table = text.evaluation_in_brief(summary, notes=split == ordered[-1])
+        # Where there is a test split it is what counts; the table of the epochs has the validation split.
+        is_enough = split == config.validation_split and len(ordered) > 1
+        said = [] if is_enough else [text.evaluation_in_brief(summary)]
         if split == config.validation_split:
-            table = f"{table}\n{text.confusion_matrix(summary)}"
-        logger.info("\n%s split, best epoch\n%s", split, table)
+            said.append(text.confusion_matrix(summary))
+        logger.info("\n%s", "\n".join(said))
 
 
 def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:

@@ -80,25 +80,21 @@ def evaluation_table(summary: dict[str, Any]) -> str:
     return "\n".join([*lines, *probe(summary), *_beside_audit(summary)])
 
 
-def evaluation_in_brief(summary: dict[str, Any], *, notes: bool) -> str:
-    """Render the three rates that matter most, a row a class, for the log of a training run.
+def evaluation_in_brief(summary: dict[str, Any]) -> str:
+    """Render what the log of a training run has of `metrics_{split}.json`: three rates, a row a class.
 
-    Args:
-      summary: as for `evaluation_table`, which has the other metrics.
-      notes: whether to add what a reader must know, the probe and the audit.
+    Below are what a reader must know, the probe and the audit; `evaluation_table` has the rest.
     """
     intervals = summary["intervals"]
     rows = _columns(summary)
-    label = max(_LABEL, *(len(name) for name, *_ in rows))
+    label = max(_LABEL, len(summary["split"]), *(len(name) for name, *_ in rows))
     titles = "".join(f"{_ROWS[metric]:>{_COLUMN}}" for metric in _BRIEF)
-    lines = [f"{'':{label}}  images{titles}"]
+    lines = [f"{summary['split']:{label}}  images{titles}"]
     for name, values, images, of_row in rows:
         cells = (_cell(values[metric], of_row[metric], digits=3) for metric in _BRIEF)
         lines.append(f"{name:{label}}{images:>8,}" + "".join(f"{cell:>{_COLUMN}}" for cell in cells))
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
-    lines.append(f"accuracy {accuracy}, loss {summary['loss']:.4f}; [95 % intervals]")
-    if not notes:
-        return "\n".join(lines)
+    lines.append(f"accuracy {accuracy}, loss {summary['loss']:.4f}; best epoch, [95 % intervals]")
     known = ["the model was trained on these images"] if summary["seen_in_training"] else []
     known += [*initial_statistics(summary.get("initial_statistics_share")), *patients(summary)]
     return "\n".join([*lines, *map(_wrapped, known), *probe(summary), *_beside_audit(summary)])
@@ -139,7 +135,8 @@ def confusion_matrix(summary: dict[str, Any]) -> str:
     counts = [[f"{count:,}" for count in row] for row in matrix]
     rows = [("", titles), *zip(labels, counts, strict=True)]
     lines = [f"{name:{label}}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in rows]
-    return "\n".join(["confusion matrix: a row a true class, a column what the model calls it", *lines])
+    title = f"confusion matrix of {summary['split']}: a row a true class, a column what the model calls it"
+    return "\n".join([title, *lines])
 
 
 def _cell(value: float | None, interval: list[float] | None, digits: int = 4) -> str:

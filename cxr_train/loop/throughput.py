@@ -137,21 +137,21 @@ def summarize_throughput(
 
 
 def lines(summary: dict[str, Any]) -> str:
-    """Return the summary for the terminal."""
+    """Return the summary for the terminal; `throughput.json` has the sources of its numbers."""
     memory = (
-        f"peak memory {summary['peak_memory_bytes'] / 1e9:.2f} GB ({summary['peak_memory_source']}; "
-        f"the step by itself is estimated at {summary['planned_memory_bytes'] / 1e9:.2f} GB)"
+        f"peak memory {summary['peak_memory_bytes'] / 1e9:.2f} GB, of which a step is estimated at "
+        f"{summary['planned_memory_bytes'] / 1e9:.2f} GB"
     )
     if summary["images_per_second"] is None:
         return _wrapped(f"{memory}\n{summary['verdict']}")
     step = summary["step_seconds"]
     return _wrapped(
-        f"{summary['images_per_second']:.1f} images/s over {summary['timed_steps']:,} steps, "
-        f"step p50 {step['p50'] * 1e3:.1f} ms, p95 {step['p95'] * 1e3:.1f} ms, "
-        f"input wait {summary['input_wait_share']:.1%}; "
-        f"compilation {summary['compile_seconds']:.1f} s, apart\n"
+        f"{summary['images_per_second']:.1f} images/s over {summary['timed_steps']:,} steps "
+        f"(p50 {step['p50'] * 1e3:.1f} ms, p95 {step['p95'] * 1e3:.1f} ms), "
+        f"input wait {summary['input_wait_share']:.1%}, "
+        f"compilation {summary['compile_seconds']:.1f} s\n"
         f"{summary['flops_per_second'] / 1e9:,.1f} GFLOP/s "
-        f"({summary['flops_per_image'] / 1e9:.3f} GFLOP an image, forward and backward), {memory}\n"
+        f"({summary['flops_per_image'] / 1e9:.3f} GFLOP an image), {memory}\n"
         f"{summary['verdict']}"
     )
 

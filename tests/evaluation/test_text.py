@@ -72,8 +72,8 @@ def test_no_line_is_wider_than_a_terminal_and_more_classes_go_below():
 
 def test_the_brief_form_has_a_row_a_class_and_fits_a_terminal():
     summary = summary_of([f"p{n % 5}" for n in range(90)])
-    header, *lines = text.evaluation_in_brief(summary, notes=False).splitlines()
-    assert header.split() == ["images", "sensitivity", "specificity", "AUROC"]
+    header, *lines = text.evaluation_in_brief(summary).splitlines()
+    assert header.split() == ["test", "images", "sensitivity", "specificity", "AUROC"]
     assert [line.split()[:2] for line in lines[:4]] == [
         ["covid", "30"],
         ["normal", "30"],
@@ -81,18 +81,20 @@ def test_the_brief_form_has_a_row_a_class_and_fits_a_terminal():
         ["macro", "90"],
     ]
     assert lines[4].startswith("accuracy ")
-    whole = text.evaluation_in_brief(summary, notes=True)
+    whole = text.evaluation_in_brief(summary)
     assert "fewer than 30 patients" in whole
     assert max(map(len, whole.splitlines())) <= 100
 
 
 def test_a_confusion_matrix_has_a_row_a_true_class():
-    summary = {"per_class": {"covid": {}, "normal": {}}, "confusion_matrix": [[1200, 34], [5, 6]]}
-    _, header, *rows = text.confusion_matrix(summary).splitlines()
+    classes = {"covid": {}, "normal": {}}
+    few = {"split": "test", "per_class": classes, "confusion_matrix": [[1200, 34], [5, 6]]}
+    _, header, *rows = text.confusion_matrix(few).splitlines()
     assert header.split() == ["covid", "normal"]
     assert [line.split() for line in rows] == [["covid", "1,200", "34"], ["normal", "5", "6"]]
     long = {f"a_long_name_of_a_finding_{number}": {} for number in range(8)}
-    wide = text.confusion_matrix({"per_class": long, "confusion_matrix": [[7] * 8] * 8}).splitlines()
+    many = {"split": "test", "per_class": long, "confusion_matrix": [[7] * 8] * 8}
+    wide = text.confusion_matrix(many).splitlines()
     assert wide[1].split() == [str(number) for number in range(1, 9)]
     assert max(map(len, wide)) <= 100
 
