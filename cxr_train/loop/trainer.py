@@ -352,7 +352,7 @@ class Trainer:
         )
         self._outputs.add_row(row)
         is_best = validation is not None and int(self.checkpoints.best_epoch.numpy()) == epoch + 1
-        whole = seconds * self._steps_per_epoch / steps
+        whole = seconds * self._steps_per_epoch / steps if steps else None  # resumed after its last step
         for line in self._table.lines(row, is_best=is_best, epoch_seconds=whole):
             logger.info("%s", line)
         self.checkpoints.epoch.assign(epoch + 1)

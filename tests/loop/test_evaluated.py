@@ -226,4 +226,4 @@ def test_a_short_run_from_random_weights_validates_as_it_trains_or_says_why_not(
         assert validated > trained - 0.1
         assert not said
     else:
-        assert len(said) == 3
+        assert len(said) == 1  # below the first row
