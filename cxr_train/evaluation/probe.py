@@ -46,7 +46,7 @@ from cxr_train.evaluation.metrics import Counts
 
 SCHEMA = "cxr.probe/1"
 
-_ROUNDS = 4  # what is clipped in one round is a tenth of the pixels or less, and made up for in the next
+_ROUNDS = 4  # each makes up for what was clipped in the one before it
 
 Change = Callable[[tf.Tensor], tf.Tensor]
 
