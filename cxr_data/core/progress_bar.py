@@ -22,6 +22,7 @@ def progress_bar(
     *,
     initial: int = 0,
     shown: bool = True,
+    has_begun: bool = False,
 ) -> "tqdm[Any]":
     """Return the progress of some work on stderr, which goes away when the work ends.
 
@@ -36,6 +37,7 @@ def progress_bar(
       pieces: what to iterate over. Without them, the caller calls `update` of what is returned.
       initial: how many were done before.
       shown: whether there is any progress to be seen.
+      has_begun: whether the first piece is like the others, since what is done only once is done.
     """
     kind = _Bar if sys.stderr.isatty() else _Lines
     in_bytes = unit == "B"
@@ -47,14 +49,16 @@ def progress_bar(
         unit=unit if in_bytes else f" {unit}",
         unit_scale=in_bytes,
         disable=not shown,
+        has_begun=has_begun,
     )
     return bar
 
 
 class _Bar(tqdm):
-    _has_begun = False
-
-    def __init__(self, pieces: Iterable[Any] | None, *, total: int | None, **options: Any) -> None:
+    def __init__(
+        self, pieces: Iterable[Any] | None, *, total: int | None, has_begun: bool, **options: Any
+    ) -> None:
+        self._has_begun = has_begun
         # Without a total, tqdm's own format says how many and how fast.
         options = {"bar_format": _BAR if total else None, "leave": False, **options}
         super().__init__(pieces, total=total, file=sys.stderr, ncols=terminal_width(), **options)

@@ -161,10 +161,10 @@ def probe_split(
         "lungs_alone": lungs_alone,
         "one_mean": lambda pictures: at_mean(pictures, mean),
     }
-    on_replicas = [_on_replicas(change, placement) for change in changes.values()]
+    on_replicas = _on_replicas(list(changes.values()), placement)
 
     def columns(batch: Batch) -> Sequence[np.ndarray]:
-        return [predict({"image": change(batch["image"])}) for change in on_replicas]
+        return [predict({"image": changed}) for changed in on_replicas(batch["image"])]
 
     _, *logits = columns_of_split(
         pipeline,
@@ -181,12 +181,19 @@ def probe_split(
     return Probed(rows, mean, {"whole": sample, **dict(zip(changes, changed, strict=True))})
 
 
-def _on_replicas(change: Change, placement: Placement) -> Change:
-    """Return the change of a distributed batch's stored pictures, where they are."""
-    return tf.function(
-        lambda images: placement.strategy.run(lambda part: as_stored(change, part), args=(images,)),
-        autograph=False,
+def _on_replicas(changes: Sequence[Change], placement: Placement) -> Callable[[Any], Sequence[Any]]:
+    """Return what makes every change of a distributed batch's stored pictures, where they are.
+
+    One function for all: TensorFlow warns where one line of a program makes many.
+    """
+
+    def change_all(part: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return tuple(as_stored(change, part) for change in changes)
+
+    changed: Callable[[Any], Sequence[Any]] = tf.function(
+        lambda images: placement.strategy.run(change_all, args=(images,)), autograph=False
     )
+    return changed
 
 
 # -- results -----------------------------------------------------------------------------------

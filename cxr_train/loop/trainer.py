@@ -248,6 +248,7 @@ class Trainer:
             self._steps_per_epoch * batch_size,
             initial=done * batch_size,
             shown=self.placement.cluster.is_chief,
+            has_begun=self._compiled,
         ) as bar:
             while done < self._steps_per_epoch:
                 stop.check()

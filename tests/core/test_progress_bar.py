@@ -56,6 +56,14 @@ def test_what_is_done_once_counts_neither_in_the_rate_nor_in_the_remaining_time(
         assert 250 < rate <= 500
 
 
+def test_a_first_piece_that_is_like_the_others_counts(on_terminal):
+    with on_terminal as terminal, progress_bar("train", "images", 100, has_begun=True) as bar:
+        time.sleep(0.2)
+        bar.update(100)
+        drawn = terminal.drawn()[-1]
+    assert 100 < float(drawn.split(", ")[1].split()[0]) <= 500
+
+
 def test_an_iterable_is_counted_and_passed_on_whole(on_terminal):
     with on_terminal:
         assert list(progress_bar("read", "batches", 3, iter("abc"))) == ["a", "b", "c"]
