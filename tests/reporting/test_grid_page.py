@@ -29,5 +29,5 @@ def test_the_page_lays_the_curves_of_the_runs_over_each_other(tmp_path):
     assert "0.12" in page
     assert "One note." in page
     assert '<li class="verdict bad">covid: the size</li>' in page
-    assert "accuracy of validation by epoch" not in page
+    assert "accuracy of validation" not in page
     assert page.count("<img") == 2

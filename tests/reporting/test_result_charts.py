@@ -1,0 +1,42 @@
+"""Dates in words, and the charts of a split: bins of reliability, marks of the working points."""
+
+import numpy as np
+import pytest
+
+from cxr_train.evaluation import metrics
+from cxr_train.reporting import result_charts
+from cxr_train.reporting.dates import date_in_words
+
+
+@pytest.mark.parametrize(
+    ("stamp", "said"),
+    [
+        ("2026-11-27T16:40:09+00:00", "27 November 2026, 16:40 UTC"),
+        ("2026-01-02T03:04:05", "2 January 2026, 03:04"),
+        ("at night", "at night"),
+    ],
+)
+def test_dates_are_as_people_write_them(stamp, said):
+    assert date_in_words(stamp) == said
+
+
+def test_the_reliability_diagram_has_as_many_bins_as_the_images_allow():
+    rng = np.random.default_rng(0)
+    for images, bins in ((5, 1), (47, 4), (1000, 15)):
+        scores = rng.dirichlet(np.ones(3), images)
+        picture = result_charts.reliability_chart(np.zeros(images, np.int64), scores, 0.5)
+        assert f"in {bins} bins" in picture.alt
+
+
+def test_the_working_points_are_where_the_rates_are():
+    labels = np.array([0, 0, 1, 1, 1])
+    scores = np.array([0.9, 0.4, 0.6, 0.3, 0.1])
+    probabilities = np.stack([scores, 1 - scores], axis=1)
+    summary = metrics.summarize(labels, probabilities, ("a", "b"))
+    assert "Diamond" not in result_charts.working_points(summary)
+    summary["thresholds"] = {"at_sensitivity": 0.9, "chosen_on": "validation"}
+    summary["thresholds"]["per_class"] = {"a": {"threshold": 0.35}, "b": {"threshold": None}}
+    assert "sensitivity of 0.9" in result_charts.working_points(summary)
+    assert "a 0.833" in result_charts.roc(labels, probabilities, ("a", "b"), summary).alt
+    assert "b 0.917" in result_charts.precision_recall(labels, probabilities, ("a", "b"), summary).alt
+    assert result_charts.roc(np.zeros(5, np.int64), probabilities, ("a", "b"), summary) is None
