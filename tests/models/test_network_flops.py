@@ -1,6 +1,5 @@
 """What each backbone takes by its table, against the graph of the network itself."""
 
-import keras
 import pytest
 import tensorflow as tf
 
@@ -13,12 +12,10 @@ HEAD, CLASSES = (16, 8), 3
 
 
 def traced(backbone: str, size: int) -> tuple[int, int]:
-    """The operations of the forward pass, and of its first convolution, in a graph without values."""
-    with keras.StatelessScope():
-        model = build_model(backbone, classes=CLASSES, image_size=size, head=HEAD)
-        graph = tf.Graph()
-        with graph.as_default():
-            model(tf.compat.v1.placeholder(tf.float32, [1, size, size, 3]))
+    """The operations of the forward pass, and of its first convolution, in the graph of the network."""
+    model = build_model(backbone, classes=CLASSES, image_size=size, head=HEAD)
+    image = tf.TensorSpec([1, size, size, 3], tf.float32)
+    graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(image).graph
     first = next(flops for operation in graph.get_operations() if (flops := flops_of(operation)))
     return count_flops(graph), first
 
@@ -38,7 +35,7 @@ def test_the_table_is_the_graph(backbone, size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [96, 111, 360, 500])
+@pytest.mark.parametrize("size", [111, 360])
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_table_is_the_graph_of_every_backbone(backbone, size):
     assert_is_as_traced(backbone, size)
