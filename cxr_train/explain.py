@@ -8,6 +8,7 @@ import dataclasses
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.runtime import keep_large_allocations
+from cxr_data.core.wording import wrapped
 from cxr_data.input.options import ReadOptions
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.evaluation.class_map import refuse_other_classes
@@ -49,8 +50,8 @@ def _explain(config: TrainConfig, manifest: Manifest, read: ReadOptions, options
     with clear_memory_errors(_TOO_LARGE):
         explainer = Explainer(config, Pipeline(manifest, read), options)
         document = explainer.explain()
-    print(f"layers: {', '.join(document['layers'])}")
-    print(document["occlusion"]["text"])
+    print(wrapped(f"layers: {', '.join(document['layers'])}", rest="  "))
+    print(wrapped(document["occlusion"]["text"], rest="  "))
     place = published(str(explainer.directory))
     print(f"written: {place}/{EXPLANATION_NAME}, {len(document['cases'])} cases, pictures")
     run_dir = config.layout.directory

@@ -208,4 +208,5 @@ def _explain(config: TrainConfig) -> None:
     options = ExplainOptions(split=config.held_out_validation, overwrite=True)
     manifest = read_manifest(config.data, check_shards=config.read.on_bad_record == "fail")
     whole = Pipeline(manifest, config.read)  # not this worker's part of it
-    logger.info("%s", Explainer(config, whole, options).explain()["occlusion"]["text"])
+    text_of_check = Explainer(config, whole, options).explain()["occlusion"]["text"]
+    logger.info("%s", wrapped(text_of_check, rest="  "))
