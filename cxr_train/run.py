@@ -21,7 +21,6 @@ import os
 import pathlib
 import shlex
 import sys
-import textwrap
 from collections.abc import Sequence
 
 from cxr_data.commands import command
@@ -30,6 +29,7 @@ from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import check_folder, check_local, setting
+from cxr_data.core.wording import wrapped
 from cxr_data.sources.discover import Found, discover_images
 from cxr_data.sources.left_out import LeftOut
 from cxr_train.flags.passed_on import PassedOn, check_training
@@ -41,8 +41,6 @@ from cxr_train.workflow.defaults import Source
 from cxr_train.workflow.machine import find_machine, pretrained_weights
 from cxr_train.workflow.plan import Plan, find_plan
 from cxr_train.workflow.steps import Step, as_flags, steps_of
-
-_WIDTH = 99
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +97,14 @@ def run_workflow(options: WorkflowOptions, arguments: Sequence[str]) -> int:
     own = {name: getattr(options, name) for name in ("backbone", "weights")}
     given = {name: value for name, value in own.items() if value != "auto"}
     flags = as_flags([Choice(*flag) for flag in (given | passed_on.conversion | passed_on.training).items()])
-    print(_wrapped(f"{source}: {_counts_text(found)}"))
+    print(wrapped(f"{source}: {_counts_text(found)}", rest="  "))
     plan = find_plan(layout, source, found.discovered, flags)
     if plan is None:
         plan = _make_plan(Source(counts, source), found, given, flags, passed_on)
         for choice in (*plan.conversion, *plan.training):
-            print(_wrapped(str(choice)))
+            print(wrapped(str(choice), rest="  "))
     else:
-        print(_wrapped(f"goes on in {layout.directory}, with the settings in {layout.plan}"))
+        print(wrapped(f"goes on in {layout.directory}, with the settings in {layout.plan}", rest="  "))
     steps = steps_of(plan, source, layout)
     if options.dry_run:
         print("\n".join(f"\n{_head(steps, step)}\n{step.text()}" for step in steps if not step.is_finished()))
@@ -204,7 +202,7 @@ def _make_plan(
 ) -> Plan:
     """Return the settings: those that were given, and defaults for the rest. Raises UsageError."""
     machine = find_machine()
-    print(_wrapped(f"machine: {machine}"), flush=True)
+    print(wrapped(f"machine: {machine}", rest="  "), flush=True)
     weights = given.get("weights", "auto")
     if weights not in ("auto", "imagenet", "none") and "backbone" not in given:
         raise UsageError(f"--weights={weights}: say by --backbone of which network they are")
@@ -242,10 +240,6 @@ def _with_given(choices: Sequence[Choice], given: dict[str, str]) -> tuple[Choic
     """Return the settings with what was given in the place of defaults."""
     kept = [choice for choice in choices if choice.flag not in given]
     return (*kept, *(Choice(*flag) for flag in given.items()))
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def console_main() -> None:
