@@ -15,13 +15,15 @@ import tempfile
 from pathlib import Path
 
 import cv2
-from absl import app, flags
+from absl import flags
+
+from cxr_data.commands import command
+from cxr_data.commands.setting_flags import define_path_flag
+from cxr_data.core.errors import DataError, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "docs/benchmarks.md"
 PICTURE = ROOT / "docs/front.svg"
-
-_RUN_DIR = flags.DEFINE_string("run_dir", None, "Run directory whose page is shown.", required=True)
 
 # Lengths in units of the picture.
 _WIDTH, _HEIGHT = 1000, 430
@@ -59,7 +61,7 @@ def photograph(page: Path) -> bytes:
     """Return the top of a page as a JPEG, twice as large as it is shown."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
-        raise app.UsageError("Chromium is not installed: it photographs the page")
+        raise DataError("Chromium is not installed: install it, it photographs the page")
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "page.png"
         size = f"--window-size={_PAGE_WIDTH * 2},{_PAGE_HEIGHT * 2}"
@@ -92,15 +94,17 @@ def picture(page: bytes) -> str:
 """
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Write the picture."""
-    if len(argv) > 1:
-        raise app.UsageError(f"{argv[1]}: this command takes flags only")
-    page = Path(_RUN_DIR.value) / "report/index.html"
+    run_dir = flags.FLAGS.run_dir
+    if not run_dir:
+        raise UsageError("--run_dir is missing (--help lists the flags)")
+    page = Path(run_dir) / "report/index.html"
     if not page.is_file():
-        raise app.UsageError(f"--run_dir={_RUN_DIR.value}: it has no report/index.html")
+        raise UsageError(f"--run_dir={run_dir}: it has no report/index.html")
     PICTURE.write_text(picture(photograph(page)))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    define_path_flag("run_dir", None, "Run directory whose page is shown.")
+    command.run(main)

@@ -70,7 +70,7 @@ def panel(image: np.ndarray, row: dict[str, Any], parts: PanelParts) -> Figure:
     figure = Figure(figsize=(3.2 * len(shown) + 3.6, 4.1), layout=ConstrainedLayoutEngine(h_pad=0.1))
     *pictures, bars = figure.subplots(1, len(shown) + 1)
     for axis, (title, note, content) in zip(pictures, shown, strict=True):
-        axis.imshow(np.clip(content, 0, 1))
+        axis.imshow(np.clip(content, 0, 1), vmin=0, vmax=1)
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_title(plain(title), fontsize=9)

@@ -22,7 +22,7 @@ from cxr_data.records.index import read_split_fields
 from cxr_train.evaluation.calibration import apply_temperature
 from cxr_train.inference import predicted, predictor
 from cxr_train.inference.files import ImageFile, find_files, read_image
-from cxr_train.inference.panels import panel
+from cxr_train.inference.panels import PanelParts, panel
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,8 @@ def test_a_submission_without_a_class_for_every_case_is_refused():
 def test_a_panel_shows_the_grey_levels_of_the_image(dtype, channels):
     gray = np.full([4, 4, channels], 51 if dtype is np.uint8 else 0.2, dtype)
     gray[0] *= 2
-    shown = panel(gray, {"file": "a.png", "probabilities": {"covid": 0.25, "normal": 0.75}}).axes[0].images[0]
+    row = {"file": "a.png", "probabilities": {"covid": 0.25, "normal": 0.75}}
+    shown = panel(gray, row, PanelParts()).axes[0].images[0]
     np.testing.assert_allclose(np.unique(np.asarray(shown.get_array())), [0.2, 0.4], atol=1e-3)
     assert shown.get_clim() == (0, 1)
 
