@@ -12,7 +12,8 @@ run again. What nobody has given follows the number of images and the machine, a
 reason. All other flags go to make_tfrecords or to cxr_train.main, whichever has them.
 
 Stopped at any moment, by kill -9 too, the same command goes on: finished steps are not repeated. SIGTERM
-and Ctrl-C are passed on to the step at work, and its exit code is that of this command.
+and Ctrl-C are passed on to the step at work. The exit code is 0 only when the page is made; else it is
+that of the step, or 143 after SIGTERM and 130 after Ctrl-C where the step has saved its state.
 """
 
 import collections
@@ -78,7 +79,7 @@ def run_workflow(options: WorkflowOptions, arguments: Sequence[str]) -> int:
       arguments: the folder of images, and the flags that are passed on to the steps.
 
     Returns:
-      The exit code: that of the step that did not end well, else 0.
+      The exit code: 0 if the page is made.
 
     Raises:
       UsageError, DataError: images, flags and output do not fit together; nothing was begun.
@@ -136,7 +137,10 @@ def _run(steps: Sequence[Step], commands: ChildCommands) -> int | None:
             again = shlex.join([*_program(), *sys.argv[1:]])
             how = exit_reason(code) if code and not commands.stopped else "stopped"
             print(f"\n{step.name}: {how}; go on with: {again}", file=sys.stderr)
-            return code if code >= 0 else 128 - code
+            if code:
+                return code if code > 0 else 128 - code
+            # A trainer that has saved its state exits with 0; the page is not there yet.
+            return 128 + commands.stopped if commands.stopped else 1
     return None
 
 
@@ -223,12 +227,13 @@ def _make_plan(
     conversion = defaults.conversion_defaults(source, machine)
     size = passed_on.training.get("image_size")
     settings = {"size": size} if size else {}
+    settled = _with_given(conversion, settings | passed_on.conversion)
     plan = Plan(
         os.path.abspath(source.place),
         found.discovered,
         tuple(flags),
-        source.explained_split,
-        _with_given(conversion, settings | passed_on.conversion),
+        source.explained_split(next(choice.value for choice in settled if choice.flag == "splits")),
+        settled,
         _with_given(training, passed_on.training),
     )
     check_image_size(backbone.value, int(next(c.value for c in plan.conversion if c.flag == "size")))

@@ -51,11 +51,11 @@ def main() -> int:
     made = audit.audit_dataset(config, conversion_of_ledger(config.data))
     print(audit_as_text(config.data, audit.as_document(made), options.cases))
     try:
-        print(f"written: {audit.write_audit(output, made)}")
         folder = storage.join(output, AUDIT_FOLDER)
         figures.remove_figures(folder)
         for path in figures.draw_figures(folder, made) if options.pictures else ():
             print(f"written: {path}")
+        print(f"written: {audit.write_audit(output, made)}")  # last: it says that all is there
     except OSError as error:
         raise DataError(f"cannot write in --output={output}: {error.strerror or error}") from error
     if findings.SHORTCUT in options.fail_on and not made.scores:

@@ -40,5 +40,5 @@ class _Watch(importlib.abc.MetaPathFinder):
         return None
 
     def end(self) -> None:
-        with contextlib.suppress(ValueError):  # it has ended
-            sys.meta_path.remove(self)
+        # Another list, since Python may be reading this one.
+        sys.meta_path = [finder for finder in sys.meta_path if finder is not self]

@@ -76,9 +76,14 @@ def summarized(
             _is_across(split, [part.rpartition(" ")[0] for part in case["splits"].split(", ")])
             for case in _cases(document, "patients_in_two_splits")
         ),
-        "pictures": sum(
-            _is_across(split, [case["in"], case["and"]])
-            for case in _cases(document, "pictures_in_two_splits")
+        "pictures": len(
+            {
+                name
+                for case in _cases(document, "pictures_in_two_splits")
+                if _is_across(split, [case["in"], case["and"]])
+                for name, side in ((case["first"], case["in"]), (case["second"], case["and"]))
+                if side in joined_splits(split)
+            }
         ),
         "shortcuts": shortcuts,
     }

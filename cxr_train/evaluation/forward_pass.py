@@ -148,6 +148,8 @@ def known_predictions(
     if set(stored.ids) != position_of.keys():
         return None
     index = np.array([position_of[name] for name in stored.ids])
+    if (np.diff(index) < 0).any():  # somebody has sorted the file
+        return None
     logits = np.log(np.maximum(stored.probabilities, np.finfo(np.float64).tiny))
     return Predictions(index, stored.labels, logits), stored
 

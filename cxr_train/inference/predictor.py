@@ -11,7 +11,6 @@ from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.forward_pass import Predictions
-from cxr_train.evaluation.predictions import six_digits
 from cxr_train.inference.files import ImageFile, read_images
 from cxr_train.inference.predicted import Row
 from cxr_train.runs.config import TrainConfig
@@ -37,8 +36,8 @@ def predict_files(
       temperature: of the softmax; 1 for the model's own probabilities.
 
     Returns:
-      A dictionary a file, in order: file; predicted, a class name; probabilities, by class name, see
-      `six_digits`; error. Where the file cannot be read, the middle two are None; else `error` is None.
+      A dictionary a file, in order: file; predicted, a class name; probabilities, by class name, in six
+      significant digits; error. Where the file cannot be read, the middle two are None; else `error` is None.
 
     Raises:
       DataError: the run has no best model, or no copy of its data's manifest.
@@ -65,8 +64,10 @@ def predict_files(
                 said = Predictions(np.array(read), np.zeros(len(read), np.int64), logits).probabilities
                 found.extend(zip(read, said, strict=True))
             bar.update(len(read) + len(failed))
-    rounded = six_digits(np.array([probabilities for _, probabilities in found]))
-    for (number, _), probabilities in zip(found, rounded, strict=True):
+    for number, probabilities in found:
         rows[number]["predicted"] = names[int(probabilities.argmax())]
-        rows[number]["probabilities"] = dict(zip(names, probabilities.tolist(), strict=True))
+        # Six digits, whatever other files are predicted with this one.
+        rows[number]["probabilities"] = {
+            name: float(f"{p:.6g}") for name, p in zip(names, probabilities.tolist(), strict=True)
+        }
     return rows

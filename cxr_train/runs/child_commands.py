@@ -54,13 +54,13 @@ class ChildCommands:
       lock: what `locked` gave.
 
     Attributes:
-      stopped: whether such a signal came.
+      stopped: number of such a signal that came; 0 for none.
     """
 
     def __init__(self, lock: int) -> None:
         self._lock = lock
         self._process: subprocess.Popen[bytes] | None = None
-        self.stopped = False
+        self.stopped = 0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Self]:
@@ -85,7 +85,7 @@ class ChildCommands:
         return code
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = True
+        self.stopped = number
         if self._process is not None and not (number == signal.SIGINT and _is_in_foreground()):
             self._process.send_signal(number)
 

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from cxr_data.core.choice import Choice
+from cxr_data.core.errors import UsageError
+from cxr_data.sources.splits import fractions_of
 from cxr_train.workflow.machine import Machine
 
 DRAWN_SPLITS = "train:0.7,validation:0.15,test:0.15"
@@ -41,10 +43,25 @@ class Source:
             return round(self.images[""] * _DRAWN_SHARE)
         return self.images.get("train", 0)
 
-    @property
-    def explained_split(self) -> str:
-        """The split that is evaluated in the end."""
-        return "validation" if self.has_splits and "test" not in self.images else "test"
+    def explained_split(self, splits: str) -> str:
+        """Return the split that is evaluated in the end: test, or validation where there is no test.
+
+        Args:
+          splits: as the conversion is given it, `--splits`.
+
+        Raises:
+          UsageError: it makes no train split, or neither of the others.
+        """
+        fractions = fractions_of(splits, self.has_splits)
+        own = set(self.images) if self.has_splits else set()
+        if fractions is None and not own:
+            raise UsageError(f"--splits={splits}: {self.place} has no folders train/ and test/")
+        made = own if fractions is None or own & fractions.keys() else set()
+        made = made | set(fractions or ())
+        for name in ("test", "validation"):
+            if name in made and "train" in made:
+                return name
+        raise UsageError(f"--splits={splits}: name train, and validation or test, as {DRAWN_SPLITS}")
 
 
 def conversion_defaults(source: Source, machine: Machine) -> list[Choice]:
@@ -54,7 +71,7 @@ def conversion_defaults(source: Source, machine: Machine) -> list[Choice]:
         size = Choice("size", str(_CPU_PIXELS), f"there is no GPU; {_GPU_PIXELS} has 2.6 times the pixels")
     return [
         size,
-        Choice("dtype", "uint8", "the images have 8 bits"),
+        Choice("dtype", "uint8", "pixels are brought to 8 bits"),
         Choice("channels", "1", "an X-ray is gray; with uint8, a twelfth of the default's bytes"),
         _splits(source),
     ]
@@ -122,13 +139,14 @@ def training_defaults(
         patience = []
     return [
         *chosen,
-        Choice("batch_size", str(_batch_size(images)), f"there are about {images:,} training images"),
+        _batch_size(images, max(machine.gpus, 1)),
         Choice("epochs", str(epochs), why),
         *patience,
     ]
 
 
-def _batch_size(images: int) -> int:
-    """Return the largest batch of which an epoch has enough steps, or the smallest of all."""
+def _batch_size(images: int, gpus: int) -> Choice:
+    """Return the largest batch of which an epoch has enough steps, or the smallest of all, for all GPUs."""
     batches = (batch for batch in _BATCHES if batch * _STEPS_OF_AN_EPOCH <= images)
-    return min(next(batches, _LEAST_BATCH), images)
+    batch = -(-next(batches, _LEAST_BATCH) // gpus) * gpus
+    return Choice("batch_size", str(min(batch, images)), f"there are about {images:,} training images")

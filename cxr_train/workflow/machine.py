@@ -4,6 +4,7 @@ Nothing here imports TensorFlow.
 """
 
 import dataclasses
+import http.client
 import os
 import shutil
 import subprocess
@@ -66,5 +67,5 @@ def pretrained_weights(backbone: str) -> tuple[bool, str]:
     try:
         with urllib.request.urlopen(request, timeout=_REACHED_SECONDS):
             return True, f"downloaded once from {host}"
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False, f"neither in {os.path.dirname(found.cached_weights)} nor reachable at {host}"

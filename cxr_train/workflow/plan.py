@@ -51,7 +51,7 @@ class Plan:
 
 
 def find_plan(layout: WorkflowLayout, source: str, images: int, given: Sequence[str]) -> Plan | None:
-    """Return the plan of an earlier command of the same settings; None where there is none.
+    """Return the plan of an earlier command of the same settings; None where it has converted nothing yet.
 
     Args:
       layout: of the output.
@@ -64,8 +64,8 @@ def find_plan(layout: WorkflowLayout, source: str, images: int, given: Sequence[
       DataError: the source has changed since.
     """
     output = layout.directory
-    if not layout.plan.exists():
-        if output.is_file() or (output.exists() and {*output.iterdir()} - {layout.lock}):
+    if not layout.plan.exists() or not layout.shards.exists():
+        if output.is_file() or (output.exists() and {*output.iterdir()} - {layout.lock, layout.plan}):
             raise UsageError(f"--output={output}: is there already, and not of this command: choose another")
         return None
     plan = Plan.load(layout.plan)

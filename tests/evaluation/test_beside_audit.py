@@ -46,12 +46,15 @@ def test_the_best_named_shortcut_of_each_class_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("split", "patients", "pictures"), [("test", 1, 1), ("train", 2, 1), ("train+test", 1, 0)]
+    ("split", "patients", "pictures"), [("test", 1, 1), ("train", 2, 2), ("train+test", 1, 0)]
 )
 def test_leakage_counts_what_is_in_this_split_and_another(split, patients, pictures):
     found = document(
         patients_in_two_splits=[{"splits": "test 1, train 2"}, {"splits": "train 3, validation 1"}],
-        pictures_in_two_splits=[{"in": "test", "and": "train"}],
+        pictures_in_two_splits=[
+            {"first": "a.png", "in": "test", "second": "b.png", "and": "train"},
+            {"first": "c.png", "in": "train", "second": "a.png", "and": "test"},
+        ],
     )
     kept = summarized(found, split)
     assert (kept["patients"], kept["pictures"]) == (patients, pictures)

@@ -1,5 +1,6 @@
 """`python -m cxr_train.run`: what it chooses, runs, goes on with and refuses. The steps are not run here."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -82,7 +83,7 @@ def fakes(monkeypatch, tmp_path):
     class Commands(run.ChildCommands):
         def run(self, command: list[str]) -> int:
             code = fakes.end(command)
-            self.stopped = self.stopped or fakes.names[-1] in fakes.signals
+            self.stopped = signal.SIGTERM if fakes.names[-1] in fakes.signals else self.stopped
             return code
 
     monkeypatch.setattr(run, "ChildCommands", Commands)
@@ -138,8 +139,8 @@ def test_the_same_command_goes_on_at_the_step_that_was_killed(fakes, name):
 
 
 def test_training_that_has_begun_is_resumed_on_the_same_data(fakes, tmp_path):
-    fakes.ends["main"] = 0  # as after SIGTERM
-    assert go("xrays") == 0
+    fakes.ends["main"] = 0  # as after SIGTERM to it alone
+    assert go("xrays") == 1
     assert fakes.names[-1] == "main"
     save(tmp_path / "runs/xrays/run/config.json", b"{}")
     fakes.ends.clear()
@@ -170,9 +171,9 @@ def test_a_page_that_is_older_than_the_maps_is_made_again(fakes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "exit_code"), [(0, 0), (1, 1), (130, 130), (-signal.SIGTERM, 143), (-signal.SIGINT, 130)]
+    ("code", "exit_code"), [(0, 143), (1, 1), (130, 130), (-signal.SIGTERM, 143), (-signal.SIGINT, 130)]
 )
-def test_the_exit_code_is_that_of_the_step_that_a_signal_ended(fakes, capsys, code, exit_code):
+def test_a_workflow_that_a_signal_ended_never_exits_with_0(fakes, capsys, code, exit_code):
     fakes.ends["main"], fakes.signals = code, {"main"}
     assert go("xrays") == exit_code
     assert fakes.names[-1] == "main"
@@ -181,16 +182,17 @@ def test_the_exit_code_is_that_of_the_step_that_a_signal_ended(fakes, capsys, co
 
 def test_a_signal_between_two_steps_begins_no_other(fakes):
     fakes.signals = {"audit_dataset"}
-    assert go("xrays") == 0
+    assert go("xrays") == 143
     assert fakes.names == STEPS[:2]
     fakes.signals = set()
     assert go("xrays") == 0
     assert fakes.names == STEPS
 
 
-def test_the_settings_of_the_first_command_hold_for_the_second(fakes, monkeypatch):
+def test_the_settings_of_the_first_command_hold_for_the_second(fakes, monkeypatch, tmp_path):
     fakes.ends["make_tfrecords"] = 1
     assert go("xrays") == 1
+    save(tmp_path / "runs/xrays/tfrecords/ledger.jsonl", b"")  # it had begun
     monkeypatch.setattr(run, "find_machine", lambda: GPU)
     assert go("xrays") == 1
     assert fakes.commands[0] == fakes.commands[1]
@@ -249,6 +251,44 @@ def test_splits_of_the_source_are_kept(fakes, tmp_path, folders, splits, explain
     assert go("split") == 0
     assert fakes.commands[0][1]["splits"] == splits
     assert fakes.commands[-1][1]["split"] == explained
+
+
+@pytest.mark.parametrize(
+    ("splits", "explained"),
+    [("train:0.8,validation:0.2", "validation"), ("train:0.8,test:0.2", "test"), ("auto", "test")],
+)
+def test_the_split_that_is_explained_is_one_that_is_made(fakes, splits, explained):
+    assert go("xrays", f"--splits={splits}") == 0
+    assert [flags["split"] for name, flags in fakes.commands if name == "explain"] == [explained]
+
+
+def test_a_split_that_is_drawn_takes_the_place_of_the_folders(fakes, tmp_path):
+    for folder in ("train", "val"):
+        make_source(tmp_path / "split" / folder)
+    assert go("split", "--splits=train:0.6,validation:0.2,test:0.2") == 0
+    assert fakes.commands[-1][1]["split"] == "test"
+
+
+@pytest.mark.parametrize("splits", ["train:0.8,other:0.2", "validation:0.5,test:0.5", "folders"])
+def test_splits_without_one_to_evaluate_are_refused_before_anything_is_made(fakes, splits):
+    with pytest.raises(UsageError, match="--splits"):
+        go("xrays", f"--splits={splits}")
+    assert not fakes.commands
+
+
+def test_flags_that_stopped_the_conversion_may_be_corrected(fakes):
+    fakes.ends["make_tfrecords"] = 2
+    assert go("xrays", "--balance=source") == 2
+    fakes.ends.clear()
+    assert go("xrays") == 0
+    first, second = [flags for name, flags in fakes.commands if name == "make_tfrecords"]
+    assert "balance" in first
+    assert "balance" not in second
+
+
+def test_the_batch_is_divided_evenly_among_the_gpus(fakes, monkeypatch):
+    monkeypatch.setattr(run, "find_machine", lambda: dataclasses.replace(GPU, gpus=3))
+    assert int(settings(fakes)["batch_size"]) % 3 == 0
 
 
 def test_flags_are_passed_on_to_the_step_that_has_them(fakes):
