@@ -1,7 +1,7 @@
 """The audit in pictures: pairs that show the same, side by side, and the features of each class."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,14 @@ from cxr_data.audit.shortcut_features import Feature, features_of
 from cxr_data.core import storage
 from cxr_data.core.errors import one_line
 from cxr_data.core.figures import figure_bytes, plain
-from cxr_data.records.layout import HISTOGRAMS_NAME, PAIRS_NAME
+from cxr_data.core.page import Picture, embed
+from cxr_data.records.layout import HISTOGRAMS_NAME, PAGE_NAME, PAIRS_NAME
+
+CAPTIONS = {
+    HISTOGRAMS_NAME: "What the classes can be told by: the share of each class that has each value.",
+    PAIRS_NAME: "Pairs of pictures that show the same.",
+}
+"""What each picture shows, by its name, in the order of a page."""
 
 _MOST_PAIRS = 12
 _MOST_VALUES = 8
@@ -40,9 +47,19 @@ def draw_figures(directory: str, audit: Audit) -> list[str]:
 
 
 def remove_figures(directory: str) -> None:
-    """Remove the pictures of an earlier audit, which would be taken for those of the next."""
-    for name in (PAIRS_NAME, HISTOGRAMS_NAME):
+    """Remove the pictures and the page of an earlier audit, which would be taken for those of the next."""
+    for name in (*CAPTIONS, PAGE_NAME):
         storage.remove(storage.join(directory, name))
+
+
+def embedded(paths: Iterable[str]) -> list[tuple[Picture, str]]:
+    """Return pictures that `draw_figures` has written, for a page, each with its caption."""
+    by_name = {os.path.basename(path): path for path in paths}
+    return [
+        (embed(storage.read_bytes(by_name[name]), "image/png", caption), caption)
+        for name, caption in CAPTIONS.items()
+        if name in by_name
+    ]
 
 
 def _draw_pairs(path: str, audit: Audit) -> str:

@@ -46,13 +46,14 @@ def _cause(number: int, cause: Cause, most_cases: int) -> Iterator[str]:
     for finding in cause.findings:
         yield wrapped(one_line(finding["text"]), "   - ")
         for case in finding["evidence"][:most_cases]:
-            yield wrapped(one_line(_case(case)), "     ", "       ")
+            yield wrapped(one_line(case_in_words(case)), "     ", "       ")
         if 0 < most_cases < len(finding["evidence"]):
             yield f"     ... and {len(finding['evidence']) - most_cases:,} more in {AUDIT_NAME}"
     yield wrapped(ADVICE[cause.name], "   -> ")
 
 
-def _case(case: Mapping[str, Any]) -> str:
+def case_in_words(case: Mapping[str, Any]) -> str:
+    """Return a case of a finding's evidence: each name and its value."""
     return "  ".join(
         f"{key} {', '.join(value) if isinstance(value, list) else value}" for key, value in case.items()
     )

@@ -2,15 +2,16 @@
 
     python -m tools.audit_dataset --data=DIR
 
-Prints the findings, and writes audit.json and pictures of them. Exit code 1 if there is a finding that
---fail_on names.
+Prints the findings, and writes audit.json and pictures of them; with --html, a page too. Exit code 1 if
+there is a finding that --fail_on names.
 """
 
 import dataclasses
+import datetime
 import sys
 from collections.abc import Mapping
 
-from cxr_data.audit import audit, figures, findings
+from cxr_data.audit import audit, figures, findings, page
 from cxr_data.audit.text import audit_as_text
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
@@ -19,6 +20,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import check_folder, setting
 from cxr_data.records.layout import AUDIT_FOLDER
+from cxr_data.records.manifest import read_manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +35,13 @@ class FindingsOptions:
         parse=findings.parse_fail_on,
     )
     output: str = setting(
-        "", "Folder for audit.json and the pictures in audit/; --data by default.", path=True
+        "",
+        "Folder for audit.json, and for the pictures and the page in audit/; --data by default.",
+        path=True,
     )
-    cases: int = setting(10, "Cases that are shown of each finding; audit.json has all.", at_least=0)
+    cases: int = setting(10, "Cases that are printed of each finding; audit.json has all.", at_least=0)
     pictures: bool = setting(True, "Whether to draw pairs and distributions.")
+    html: bool = setting(False, "Whether to write a page of the data set, audit/index.html.")
 
 
 def main() -> int:
@@ -53,8 +58,12 @@ def main() -> int:
     try:
         folder = storage.join(output, AUDIT_FOLDER)
         figures.remove_figures(folder)
-        for path in figures.draw_figures(folder, made) if options.pictures else ():
+        drawn = figures.draw_figures(folder, made) if options.pictures else []
+        for path in drawn:
             print(f"written: {path}")
+        if options.html:
+            now = datetime.datetime.now(datetime.UTC).isoformat()
+            print(f"written: {page.write_page(folder, made, read_manifest(config.data), drawn, now)}")
         print(f"written: {audit.write_audit(output, made)}")  # last: it says that all is there
     except OSError as error:
         raise DataError(f"cannot write in --output={output}: {error.strerror or error}") from error

@@ -1,7 +1,8 @@
-"""Lines for a terminal: of its width, and with the right plural."""
+"""Words for people: lines of the terminal's width, the right plural, a capital letter."""
 
 import shutil
 import textwrap
+from collections.abc import Sequence
 
 WIDEST = 100
 """Columns of a line where there is no terminal, and the most that one has."""
@@ -40,3 +41,8 @@ def wrapped(text: str, first: str = "", rest: str | None = None) -> str:
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Return a number and its noun: `1 picture`, `2,000 pictures`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def capitalized(text: str, kept: Sequence[str] = ()) -> str:
+    """Return a sentence with a capital at its head, unless it begins with a name that is `kept` as it is."""
+    return text if text.startswith(tuple(kept)) else f"{text[:1].upper()}{text[1:]}"

@@ -10,8 +10,8 @@ LEDGER_NAME = "ledger.jsonl"
 AUDIT_NAME = "audit.json"
 
 AUDIT_FOLDER = "audit"
-"""The folder of the audit's pictures, which have these names:"""
-PAIRS_NAME, HISTOGRAMS_NAME = "pairs.png", "features.png"
+"""The folder of the audit's pictures and page, which have these names:"""
+PAIRS_NAME, HISTOGRAMS_NAME, PAGE_NAME = "pairs.png", "features.png", "index.html"
 
 SHARD_SUFFIX = ".tfrecord"
 DONE_SUFFIX = ".done"

@@ -6,8 +6,9 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from cxr_data.core.page import Picture
 from cxr_train.evaluation.beside_audit import beside_result, in_words, summarized
-from cxr_train.reporting.charts import COLORS, STYLE, Picture, legend_name, svg
+from cxr_train.reporting.charts import COLORS, STYLE, legend_name, svg
 from cxr_train.reporting.record import RunRecord, SplitRecord
 
 _BAR_INCHES = 0.62

@@ -1,7 +1,5 @@
 """The charts of a run's epochs, and what all charts of a page share: colours, style, words."""
 
-import base64
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cxr_data.core.figures import figure_bytes, plain
+from cxr_data.core.page import Picture, embed
 
 # Okabe and Ito's colours, told apart by the colour-blind too; the dashes do it in print.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,24 +27,6 @@ STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cxr",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A picture for an `img` element.
-
-    Attributes:
-      source: a data URI; nothing is loaded from anywhere.
-      alt: what it shows, in words.
-    """
-
-    source: str
-    alt: str
-
-
-def embed(content: bytes, media_type: str, alt: str) -> Picture:
-    """Put a picture's bytes into a data URI."""
-    return Picture(f"data:{media_type};base64,{base64.b64encode(content).decode()}", alt)
 
 
 def curves(rows: Sequence[dict[str, Any]], kept: int | None) -> list[Picture]:

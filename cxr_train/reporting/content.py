@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+from cxr_data.core.dates import date_in_words
+from cxr_data.records.in_words import versions_in_words
 from cxr_data.records.manifest import joined_splits
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.reporting import charts
 from cxr_train.reporting.beside_audit import shortcut_charts
 from cxr_train.reporting.changed_flags import changed_flags
 from cxr_train.reporting.checklists import Item, claim, selection, tripod_ai
-from cxr_train.reporting.dataset import audit_content, data_content, versions_in_words
-from cxr_train.reporting.dates import date_in_words
+from cxr_train.reporting.dataset import audit_content, data_content
 from cxr_train.reporting.galleries import errors, explanation
 from cxr_train.reporting.record import RunRecord
 from cxr_train.reporting.results import (

@@ -5,17 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from cxr_data.audit.causes import ADVICE, CAUTION, Cause, causes_of
+from cxr_data.audit.figures import CAPTIONS, embedded
 from cxr_data.audit.repair import explained_flags, repair_command
-from cxr_data.core.wording import counted
-from cxr_data.records.layout import AUDIT_FOLDER, HISTOGRAMS_NAME, PAIRS_NAME
-from cxr_train.reporting.charts import Picture, embed
-from cxr_train.reporting.record import Document, RunRecord
-from cxr_train.reporting.results import Grid
-
-_PICTURES = {
-    HISTOGRAMS_NAME: "What the classes can be told by: the share of each class that has each value.",
-    PAIRS_NAME: "Pairs of pictures that show the same.",
-}
+from cxr_data.core.page import Picture
+from cxr_data.core.wording import capitalized, counted
+from cxr_data.records.in_words import counts_table, stored_facts
+from cxr_data.records.layout import AUDIT_FOLDER
+from cxr_train.reporting.record import RunRecord
 
 
 def data_content(record: RunRecord) -> dict[str, Any]:
@@ -27,23 +23,8 @@ def data_content(record: RunRecord) -> dict[str, Any]:
         "directory": record.config.data,
     }
     if manifest:
-        names = manifest["class_names"]
-        rows = [
-            [split, *(f"{counts[name]:,}" for name in names), f"{sum(counts.values()):,}"]
-            for split, counts in manifest["counts"].items()
-        ]
-        content["tables"] = [Grid("Images of each split and class", ["split", *names, "all"], rows)]
-        content["facts"] = [
-            ("files", ", ".join(f"{name} {count:,}" for name, count in manifest["source_counts"].items())),
-            ("image", f"{manifest['size']} x {manifest['size']} px, {manifest['channels']} channel(s)"),
-            ("stored as", manifest["dtype"]),
-            ("colour", manifest["color"]),
-            ("resized by", manifest["kernel"]),
-            ("mean, standard deviation", f"{_list(manifest['mean'])}; {_list(manifest['std'])}"),
-            ("seed of the plan", str(manifest["seed"])),
-            ("hash of the inputs", manifest["inputs_hash"]),
-            ("made with", versions_in_words(manifest["versions"])),
-        ]
+        content["tables"] = [counts_table(manifest)]
+        content["facts"] = stored_facts(manifest)
     return content
 
 
@@ -72,10 +53,8 @@ def audit_content(record: RunRecord) -> dict[str, Any] | None:
 def _cause(cause: Cause, class_names: Sequence[str]) -> dict[str, Any]:
     """Return what findings come from, what the worst says, what the others say, and what to do."""
     worst, *others = [finding["text"] for finding in cause.findings]
-    # A title that begins with the name of a class keeps it as it is.
-    is_of_class = cause.title.startswith(tuple(class_names))
     return {
-        "title": cause.title if is_of_class else f"{cause.title[:1].upper()}{cause.title[1:]}",
+        "title": capitalized(cause.title, class_names),
         "worst": worst,
         "others": others,
         "others_count": counted(len(others), "more finding"),
@@ -88,18 +67,5 @@ def _audit_pictures(data: str) -> list[tuple[Picture, str]]:
     """Return the pictures that the audit drew beside the data, each with its caption; none where it drew
     none.
     """
-    pictures = []
-    for name, alt in _PICTURES.items():
-        path = pathlib.Path(data) / AUDIT_FOLDER / name
-        if path.is_file():
-            pictures.append((embed(path.read_bytes(), "image/png", alt), alt))
-    return pictures
-
-
-def versions_in_words(versions: Document) -> str:
-    """Return the packages that are there, each with its version."""
-    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-
-
-def _list(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.4f}" for value in values)
+    paths = [pathlib.Path(data) / AUDIT_FOLDER / name for name in CAPTIONS]
+    return embedded(str(path) for path in paths if path.is_file())

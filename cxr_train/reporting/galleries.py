@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from cxr_train.reporting.charts import Picture, embed
+from cxr_data.core.page import Grid, Picture, embed
 from cxr_train.reporting.record import Document, RunRecord, SplitRecord
-from cxr_train.reporting.results import Grid, confusion
+from cxr_train.reporting.results import confusion
 from cxr_train.runs.layout import RunLayout
 
 VERDICTS = {"passed": "good", "failed": "bad", "undecided": "open"}

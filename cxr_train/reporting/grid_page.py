@@ -7,9 +7,9 @@ from typing import Any
 import matplotlib
 from matplotlib.ticker import MaxNLocator
 
-from cxr_train.reporting.charts import STYLE, Picture, legend_name, line_style, panel, svg
+from cxr_data.core.page import Grid, Picture
+from cxr_train.reporting.charts import STYLE, legend_name, line_style, panel, svg
 from cxr_train.reporting.page import write_page
-from cxr_train.reporting.results import Grid
 from cxr_train.runs.layout import GridLayout, RunLayout
 from cxr_train.runs.saved_run import epoch_rows
 

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
+from cxr_data.core.page import Picture
 from cxr_data.stats.auroc import Ranking
 from cxr_train.evaluation.text import HOW_TO_READ_THE_PROBE, PROBE_WAYS, probe_title
-from cxr_train.reporting.charts import COLORS, STYLE, Picture, legend_name, line_style, panel, svg
+from cxr_train.reporting.charts import COLORS, STYLE, legend_name, line_style, panel, svg
 
 _RATES = {
     "sensitivity": "sensitivity",

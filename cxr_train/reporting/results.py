@@ -1,16 +1,16 @@
 """What the page of a run says of one split: its numbers, with intervals, in tables, notes and charts."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from cxr_data.core.page import Grid, Picture, Shaded
 from cxr_data.records.manifest import joined_splits
 from cxr_train.evaluation import text
 from cxr_train.evaluation.calibration import measure_calibration
 from cxr_train.evaluation.text import no_temperature, optimistic
 from cxr_train.evaluation.thresholds import REPORTED
 from cxr_train.reporting import result_charts
-from cxr_train.reporting.charts import COLORS, Picture
+from cxr_train.reporting.charts import COLORS
 from cxr_train.reporting.record import Document, RunRecord, SplitRecord
 
 _METRICS = {
@@ -27,23 +27,6 @@ FAMILIAR = ("", "the best epoch was picked on them", "the model was trained on t
 _UNDEFINED = "undefined"
 _OF_EXTERNAL = ("sensitivity", "specificity", "auroc")
 _OF_CLASS = ("auroc", "sensitivity", "specificity")
-
-
-@dataclasses.dataclass(frozen=True)
-class Shaded:
-    """A cell of a table on a tint from 0 (white) to `_DARKEST`."""
-
-    text: str
-    shade: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """A table: the first cell of each row names it."""
-
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str | Shaded]]
 
 
 def main_split(record: RunRecord) -> SplitRecord | None:

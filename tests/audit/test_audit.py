@@ -227,7 +227,7 @@ def test_findings_are_ranked_and_fail():
 
 
 def test_the_command(data, tmp_path):
-    done = command(f"--data={data}", f"--output={tmp_path}", "--fail_on=leakage,shortcut:0.9")
+    done = command(f"--data={data}", f"--output={tmp_path}", "--fail_on=leakage,shortcut:0.9", "--html")
     assert done.returncode == 1, done.stderr
     assert "--fail_on=leakage: 1 pair of pictures" in done.stderr
     assert "size alone (of the file) separates covid perfectly" in done.stdout
@@ -235,8 +235,11 @@ def test_the_command(data, tmp_path):
     for name in ("pairs", "features"):
         with Image.open(tmp_path / f"audit/{name}.png") as image:
             assert image.size[0] > 500
+    assert f"written: {tmp_path}/audit/index.html" in done.stdout
+    assert (tmp_path / "audit/index.html").read_text().count("data:image/png;base64") == 2
     fine = command(f"--data={data}", f"--output={tmp_path}", "--fail_on=repeats", "--nopictures")
     assert fine.returncode == 0
+    assert not list((tmp_path / "audit").iterdir())
     wrong = command(f"--data={data}", "--fail_on=all")
     assert (wrong.returncode, len(wrong.stderr.strip().splitlines())) == (2, 1)
 

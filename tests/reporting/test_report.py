@@ -17,7 +17,7 @@ from cxr_data.core.errors import DataError
 from cxr_train.reporting.changed_flags import changed_flags
 from cxr_train.reporting.checklists import claim, tripod_ai
 from cxr_train.reporting.content import report_content
-from cxr_train.reporting.page import breakable, write_report
+from cxr_train.reporting.page import write_report
 from cxr_train.reporting.record import RunRecord
 from cxr_train.runs.config import TrainConfig
 
@@ -300,11 +300,6 @@ def test_other_data_are_shown_beside_the_runs_own(tmp_path):
     assert record.external == ()
     (problem,) = (one for one in record.problems if "external/hospital <b>" in one)
     assert "earlier best.keras" in problem
-
-
-def test_a_long_name_breaks_behind_its_separators_only():
-    assert breakable("a/b_c-1.png") == "a/<wbr>b_<wbr>c-<wbr>1.<wbr>png"
-    assert breakable("<i>.png") == "&lt;i&gt;.<wbr>png"
 
 
 def test_a_class_without_images_is_a_limit_of_its_own(tmp_path):

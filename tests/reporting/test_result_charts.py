@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from cxr_data.core.dates import date_in_words
 from cxr_train.evaluation import metrics
 from cxr_train.reporting import result_charts
-from cxr_train.reporting.dates import date_in_words
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""A manifest in words: a table of its images, and how they are stored."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr_data.core.page import Grid
+
+
+def counts_table(manifest: Mapping[str, Any], patients: Mapping[str, int] | None = None) -> Grid:
+    """Return the images of each split and class.
+
+    Args:
+      manifest: the content of `manifest.json`.
+      patients: the known patients of each split, a column of their own where they are given.
+    """
+    names = manifest["class_names"]
+    rows = []
+    for split, counts in manifest["counts"].items():
+        row = [split, *(f"{counts[name]:,}" for name in names), f"{sum(counts.values()):,}"]
+        rows.append(row if patients is None else [*row, f"{patients.get(split, 0):,}"])
+    header = ["split", *names, "all", *([] if patients is None else ["known patients"])]
+    return Grid("Images of each split and class", header, rows)
+
+
+def stored_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return how the images of a dataset are stored and what made them: each fact and its value."""
+    return [
+        ("files", ", ".join(f"{name} {count:,}" for name, count in manifest["source_counts"].items())),
+        ("image", f"{manifest['size']} x {manifest['size']} px, {manifest['channels']} channel(s)"),
+        ("stored as", manifest["dtype"]),
+        ("colour", manifest["color"]),
+        ("resized by", manifest["kernel"]),
+        ("mean, standard deviation", f"{_list(manifest['mean'])}; {_list(manifest['std'])}"),
+        ("seed of the plan", str(manifest["seed"])),
+        ("hash of the inputs", manifest["inputs_hash"]),
+        ("made with", versions_in_words(manifest["versions"])),
+    ]
+
+
+def versions_in_words(versions: Mapping[str, Any]) -> str:
+    """Return the packages that are there, each with its version."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+
+
+def _list(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values)
