@@ -6,6 +6,7 @@ from typing import Any
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.wording import tool
 from cxr_data.records.layout import AUDIT_NAME
 
 SCHEMA = "cxr.audit/1"
@@ -28,7 +29,7 @@ def has_audit(directory: str) -> bool:
 def read_document(path: str) -> Mapping[str, Any]:
     """Read an `audit.json`. Raises DataError if it is missing, damaged or of another schema."""
     if storage.size(path) is None:
-        raise DataError(f"{path} is not there: python -m tools.audit_dataset makes it")
+        raise DataError(f"{path} is not there: python -m {tool('audit_dataset')} makes it")
     try:
         document: dict[str, Any] = json.loads(storage.read_bytes(path))
         if document["schema"] != SCHEMA:
@@ -38,6 +39,6 @@ def read_document(path: str) -> Mapping[str, Any]:
                 raise ValueError(f"it has no {name!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} is damaged ({error}): python -m tools.audit_dataset makes it again"
+            f"{path} is damaged ({error}): python -m {tool('audit_dataset')} makes it again"
         ) from error
     return document

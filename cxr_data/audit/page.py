@@ -9,7 +9,7 @@ from cxr_data.audit.audit import Audit, as_document
 from cxr_data.audit.causes import ADVICE, CAUTION, Cause, causes_of
 from cxr_data.audit.figures import embedded
 from cxr_data.audit.repair import absolute, explained_flags, repair_command
-from cxr_data.audit.text import case_in_words
+from cxr_data.audit.text import case_parts
 from cxr_data.core import storage
 from cxr_data.core.dates import date_in_words
 from cxr_data.core.errors import one_line
@@ -51,10 +51,10 @@ def _content(audit: Audit, made: Manifest, audited: str) -> dict[str, Any]:
         "subtitle": f"{counted(document['pictures'], 'picture')}, "
         f"{counted(document['patients'], 'known patient')}, audited on {date_in_words(audited)}",
         "counts": counts_table(manifest, _patients_by_split(audit)),
+        "source": one_line(known.source) if known else "",
         "facts_of_shards": [
             ("shards in", one_line(directory)),
-            ("made from", one_line(known.source) if known and known.source else "not known"),
-            ("made with the flags", one_line(_flags(known.flags)) if known and known.flags else "none known"),
+            ("flags", one_line(_flags(known.flags)) if known and known.flags else "none known"),
             *stored_facts(manifest),
         ],
         "notes_of_shards": [one_line(note) for note in made.notes],
@@ -95,7 +95,9 @@ def _finding(finding: Mapping[str, Any]) -> dict[str, Any]:
     cases = finding["evidence"]
     return {
         "text": one_line(capitalized(finding["text"])),
-        "cases": [one_line(case_in_words(case)) for case in cases[:_MOST_CASES]],
+        "cases": [
+            [(key, one_line(value)) for key, value in case_parts(case)] for case in cases[:_MOST_CASES]
+        ],
         "cases_count": counted(len(cases), "case"),
         "more": max(len(cases) - _MOST_CASES, 0),
     }

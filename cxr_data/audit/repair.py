@@ -14,6 +14,7 @@ import numpy as np
 from cxr_data.audit.causes import BORDERS, COPIES, LABELS, MARKS, SOURCE, SPLITS, cause_of
 from cxr_data.audit.pictures import Pictures
 from cxr_data.core import storage
+from cxr_data.core.wording import tool
 from cxr_data.images.harmonize import AUTO, NONE
 from cxr_data.records.layout import AUDIT_NAME, MANIFEST_NAME
 
@@ -134,7 +135,11 @@ def repair_command(directory: str, document: Mapping[str, Any]) -> list[str]:
         flags["exclude_findings"] = storage.join(absolute(directory), AUDIT_NAME)
     places = {"source": conversion["source"] or _UNKNOWN_SOURCE, "output": _new_output(absolute(directory))}
     words = [f"--{name}={shlex.quote(shown(value))}" for name, value in {**places, **given, **flags}.items()]
-    return ["python -m tools.make_tfrecords \\", *(f"  {word} \\" for word in words[:-1]), f"  {words[-1]}"]
+    return [
+        f"python -m {tool('make_tfrecords')} \\",
+        *(f"  {word} \\" for word in words[:-1]),
+        f"  {words[-1]}",
+    ]
 
 
 def explained_flags(document: Mapping[str, Any]) -> Iterator[str]:

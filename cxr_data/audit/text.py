@@ -8,7 +8,7 @@ from cxr_data.audit.document import read_document
 from cxr_data.audit.repair import absolute, before_and_after, explained_flags, repair_command, shown
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, one_line
-from cxr_data.core.wording import counted, wrapped
+from cxr_data.core.wording import counted, tool, wrapped
 from cxr_data.records.layout import AUDIT_NAME
 
 
@@ -36,7 +36,7 @@ def audit_as_text(directory: str, document: Mapping[str, Any], most_cases: int) 
     lines += [wrapped(one_line(note), "note: ", "  ") for note in document["notes"]]
     lines += [*_repair(directory, document), *_compared(directory, document)]
     if document["findings"] and not most_cases:
-        lines.append(f"cases and pictures: python -m tools.audit_dataset --data={directory}")
+        lines.append(f"cases and pictures: python -m {tool('audit_dataset')} --data={directory}")
     return "\n".join(lines)
 
 
@@ -46,17 +46,19 @@ def _cause(number: int, cause: Cause, most_cases: int) -> Iterator[str]:
     for finding in cause.findings:
         yield wrapped(one_line(finding["text"]), "   - ")
         for case in finding["evidence"][:most_cases]:
-            yield wrapped(one_line(case_in_words(case)), "     ", "       ")
+            yield wrapped(one_line(_case(case)), "     ", "       ")
         if 0 < most_cases < len(finding["evidence"]):
             yield f"     ... and {len(finding['evidence']) - most_cases:,} more in {AUDIT_NAME}"
     yield wrapped(ADVICE[cause.name], "   -> ")
 
 
-def case_in_words(case: Mapping[str, Any]) -> str:
-    """Return a case of a finding's evidence: each name and its value."""
-    return "  ".join(
-        f"{key} {', '.join(value) if isinstance(value, list) else value}" for key, value in case.items()
-    )
+def _case(case: Mapping[str, Any]) -> str:
+    return "  ".join(f"{name} {value}" for name, value in case_parts(case))
+
+
+def case_parts(case: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the parts of a case of a finding's evidence: each name and its value, in words."""
+    return [(key, ", ".join(value) if isinstance(value, list) else str(value)) for key, value in case.items()]
 
 
 def _repair(directory: str, document: Mapping[str, Any]) -> Iterator[str]:

@@ -28,6 +28,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import cores
 from cxr_data.core.settings import check_folder
+from cxr_data.core.wording import tool
 from cxr_data.images import assumed, measure
 from cxr_data.records import manifest
 from cxr_data.records.index import read_features
@@ -143,7 +144,7 @@ def _require_own_ledger(config: SharderConfig, prepared: Prepared) -> None:
     if not has_locks and not ledger.belongs_to(config.output, prepared.header):
         raise DataError(
             f"another run, of other flags or inputs, has begun in {config.output}: stopped; give each its "
-            "own --output, and check what the other one made with python -m tools.verify_tfrecords"
+            f"own --output, and check what the other one made with python -m {tool('verify_tfrecords')}"
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.seeded import seeded_hash
+from cxr_data.core.wording import tool
 from cxr_data.sources.duplicates import tie_groups
 from cxr_data.sources.item import Item
 from cxr_data.sources.quarantine import Quarantined
@@ -90,7 +91,7 @@ def _pairs(path: str, found: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str,
         if finding["cases"] > len(finding["evidence"]):
             raise DataError(
                 f"{path} names only {len(finding['evidence'])} of {finding['cases']} {finding['name']}: "
-                "python -m tools.audit_dataset names all"
+                f"python -m {tool('audit_dataset')} names all"
             )
         for case in finding["evidence"]:
             yield finding["name"], case

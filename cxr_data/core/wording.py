@@ -1,5 +1,6 @@
 """Words for people: lines of the terminal's width, the right plural, a capital letter."""
 
+import pathlib
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -46,3 +47,14 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 def capitalized(text: str, kept: Sequence[str] = ()) -> str:
     """Return a sentence with a capital at its head, unless it begins with a name that is `kept` as it is."""
     return text if text.startswith(tuple(kept)) else f"{text[:1].upper()}{text[1:]}"
+
+
+def tool(name: str) -> str:
+    """Return the module of a command of the data engine, for `python -m`.
+
+    Args:
+      name: as `make_tfrecords`. In a checkout it is a module of `tools`, which is not installed.
+    """
+    checkout = pathlib.Path(__file__).parents[2]
+    in_checkout = checkout.resolve() == pathlib.Path.cwd() and (checkout / "tools" / f"{name}.py").is_file()
+    return f"tools.{name}" if in_checkout else f"cxr_data.commands.{name}"

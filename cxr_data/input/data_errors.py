@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.wording import tool
 from cxr_data.records.manifest import Manifest
 
 _STORE_ERRORS = (
@@ -35,7 +36,7 @@ def clear_data_errors(manifest: Manifest) -> Iterator[None]:
         if not reason:
             raise
         raise DataError(
-            f"{reason}; `python -m tools.verify_tfrecords --data={manifest.directory}` lists all damage, "
+            f"{reason}; `python -m {tool('verify_tfrecords')} --data={manifest.directory}` lists all damage, "
             "--on_bad_record=skip goes on without these records"
         ) from error
 

@@ -17,6 +17,7 @@ from cxr_data.core import object_store, runtime
 from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import CxrError, UsageError
 from cxr_data.core.tensorflow_private import workers_of
+from cxr_data.core.wording import tool
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ def target_of(address: str) -> str:
         connect(address)
     except OSError as error:
         raise UsageError(
-            f"--data_service={address}: {error.strerror or error}; start python -m tools.data_service there"
+            f"--data_service={address}: {error.strerror or error}; start "
+            f"python -m {tool('data_service')} there"
         ) from error
     return f"grpc://{host}:{port}"
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.local_store import sha256_of
+from cxr_data.core.wording import tool
 from cxr_data.images.decode import sniff
 from cxr_data.records import manifest
 from cxr_data.records.example import Example, Fields
@@ -251,7 +252,7 @@ def _check_form(record: Example, data: memoryview, stored: Stored) -> None:
     if encoded:
         raise ValueError(
             f"feature 'image' is a {encoded} file, and must be its pixels: decode it before it is written, "
-            "or convert the image files with python -m tools.make_tfrecords"
+            f"or convert the image files with python -m {tool('make_tfrecords')}"
         )
     wanted = "a FloatList" if must_be_floats else "one bytes value"
     raise ValueError(

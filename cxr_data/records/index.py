@@ -13,6 +13,7 @@ from crc32c import crc32c
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.wording import tool
 from cxr_data.images.measure import FEATURES_DTYPE
 from cxr_data.records.example import Example, Fields, parse_example
 from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME, MANIFEST_NAME
@@ -184,7 +185,7 @@ def check_first_records(manifest: Manifest) -> None:
                 raise DataError(
                     f"{path}: record {number}: {error}; an early scan has taken it: mend it, delete "
                     f"{MANIFEST_NAME} and {INDEX_NAME} in {manifest.directory}, and run "
-                    "python -m tools.index_tfrecords"
+                    f"python -m {tool('index_tfrecords')}"
                 ) from error
 
 

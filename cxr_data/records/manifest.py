@@ -14,6 +14,7 @@ import numpy as np
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.wording import tool
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.records.example import DTYPES
 from cxr_data.records.layout import MANIFEST_NAME
@@ -202,7 +203,7 @@ def read_manifest(directory: str, *, check_shards: bool = True) -> Manifest:
     if storage.size(path) is None:
         raise DataError(
             f"{directory} has no {MANIFEST_NAME}: not a finished dataset; "
-            f"make it with python -m tools.make_tfrecords --output={directory}"
+            f"make it with python -m {tool('make_tfrecords')} --output={directory}"
         )
     try:
         document = json.loads(storage.read_bytes(path))

@@ -17,7 +17,7 @@ from cxr_data.audit.causes import named_scores
 from cxr_data.audit.document import has_audit, read_audit
 from cxr_data.audit.findings import STRONG
 from cxr_data.core.errors import DataError
-from cxr_data.core.wording import counted
+from cxr_data.core.wording import counted, tool
 from cxr_data.records.manifest import joined_splits
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def _sentences(
     if audit is None:
         return [
             "no audit: nobody looked for shortcuts and leakage, which may have made these numbers; look with "
-            f"python -m tools.audit_dataset --data={directory}"
+            f"python -m {tool('audit_dataset')} --data={directory}"
         ]
     found = audit["shortcuts"]
     lines = [

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.wording import tool
 from cxr_data.records.manifest import Manifest
 from cxr_train.evaluation.metrics import Counts
 from cxr_train.runs.saved_run import trained_on
@@ -113,7 +114,7 @@ def class_map_for(
     if manifest.size != expected.size:
         raise DataError(
             f"{manifest.directory} has images of {manifest.size} px, the run {run_dir} was trained on "
-            f"{expected.size}: convert with python -m tools.make_tfrecords --size={expected.size}"
+            f"{expected.size}: convert with python -m {tool('make_tfrecords')} --size={expected.size}"
         )
     for name in ("kernel", "color", "crop_border", "equalize_to"):
         if getattr(manifest, name) != getattr(expected, name):

@@ -11,6 +11,7 @@ from absl import flags
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import setting
+from cxr_data.core.wording import tool
 from cxr_data.input.options import ReadOptions
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.engine.placement_names import UNKNOWN_GB, CompilationOptions
@@ -155,7 +156,7 @@ def read_run_data(options: StartOptions, config: TrainConfig) -> Manifest:
     if options.image_size not in (None, manifest.size):
         raise UsageError(
             f"--image_size={options.image_size}: {config.data} holds {manifest.size} px images; "
-            f"convert again with python -m tools.make_tfrecords --size={options.image_size}"
+            f"convert again with python -m {tool('make_tfrecords')} --size={options.image_size}"
         )
     return manifest
 

@@ -10,8 +10,8 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 
-import cxr_data
 from cxr_data.core.choice import Choice
+from cxr_data.core.wording import tool
 from cxr_data.records.layout import AUDIT_NAME, MANIFEST_NAME
 from cxr_train.runs.layout import EXPLANATION_NAME, WorkflowLayout
 from cxr_train.runs.saved_run import model_sha256
@@ -84,7 +84,8 @@ def steps_of(plan: Plan, source: str, layout: WorkflowLayout) -> list[Step]:
             data / MANIFEST_NAME,
             (data / MANIFEST_NAME).exists,
             lambda: [
-                *_tool("make_tfrecords"),
+                "-m",
+                tool("make_tfrecords"),
                 f"--source={source}",
                 f"--output={data}",
                 *as_flags(plan.conversion),
@@ -95,7 +96,7 @@ def steps_of(plan: Plan, source: str, layout: WorkflowLayout) -> list[Step]:
             "audit",
             data / AUDIT_NAME,
             (data / AUDIT_NAME).exists,
-            lambda: [*_tool("audit_dataset"), f"--data={data}"],
+            lambda: ["-m", tool("audit_dataset"), f"--data={data}"],
         ),
         Step("train", run_dir, lambda: run.config.exists() and run.throughput.exists(), train),
         Step(
@@ -130,13 +131,6 @@ def _is_of_model(document: pathlib.Path, *, run_dir: pathlib.Path) -> bool:
 
 def _is_older(path: pathlib.Path, other: pathlib.Path) -> bool:
     return path.exists() and path.stat().st_mtime_ns <= other.stat().st_mtime_ns
-
-
-def _tool(name: str) -> list[str]:
-    """Return how a command of the data engine is called from here: `tools` is not installed."""
-    checkout = pathlib.Path(cxr_data.__file__).parents[1]
-    is_here = checkout.resolve() == pathlib.Path.cwd() and (checkout / "tools" / f"{name}.py").is_file()
-    return ["-m", f"tools.{name}" if is_here else f"cxr_data.commands.{name}"]
 
 
 def _python() -> str:

@@ -84,7 +84,8 @@ def test_the_page_has_the_data_the_findings_and_the_repair(hostile):
     assert page.inside["h1"] == "Data set in<i>: <b>x / normal / pneumonia"
     assert "audited on 27 November 2026, 16:40 UTC" in page.text
     assert "1,000" in page.inside["table"]
-    assert "/data/a<u>b" in page.inside["table"]
+    assert page.inside["code"] == "/data/a<u>b"
+    assert "--size=96" in page.inside["table"]
     kinds = {finding["kind"] for finding in document["findings"]}
     assert {"leakage", "shortcut"} <= kinds
     for finding in document["findings"]:
@@ -137,7 +138,7 @@ def test_what_is_not_known_is_said(tmp_path):
     assert len(document["notes"]) == 3
     for note in document["notes"]:
         assert capitalized(note) in page.inside["li"]
-    assert "not known" in page.inside["table"]
+    assert "made from is not known" in page.text
 
 
 def test_the_page_of_an_earlier_audit_goes_with_its_pictures(tmp_path):
