@@ -52,6 +52,7 @@ def _content(audit: Audit, made: Manifest, audited: str) -> dict[str, Any]:
         f"{counted(document['patients'], 'known patient')}, audited on {date_in_words(audited)}",
         "counts": counts_table(manifest, _patients_by_split(audit)),
         "source": one_line(known.source) if known else "",
+        "against": one_line(document["second_dataset"] or ""),
         "facts_of_shards": [
             ("shards in", one_line(directory)),
             ("flags", one_line(_flags(known.flags)) if known and known.flags else "none known"),

@@ -56,8 +56,8 @@ def shards(tmp_path, classes=CLASSES):
     )
 
 
-def page_of(tmp_path, own, made, conversion=None):
-    audited = audit.audit_pictures(own, None, conversion, quiet=True)
+def page_of(tmp_path, own, made, conversion=None, other=None):
+    audited = audit.audit_pictures(own, other, conversion, quiet=True)
     drawn = figures.draw_figures(str(tmp_path / "audit"), audited)
     path = write_page(str(tmp_path / "audit"), audited, made, drawn, DATE)
     with open(path, encoding="utf-8") as file:
@@ -139,6 +139,14 @@ def test_what_is_not_known_is_said(tmp_path):
     for note in document["notes"]:
         assert capitalized(note) in page.inside["li"]
     assert "made from is not known" in page.text
+
+
+def test_a_second_data_set_is_named(tmp_path):
+    own = synthetic(0, images=12)
+    other = dataclasses.replace(synthetic(1, images=12), where="/data/other<b>")
+    page = Page(page_of(tmp_path, own, shards(tmp_path), other=other)[1])
+    assert page.inside["code"] == "/data/other<b>"
+    assert "--against" not in page.text
 
 
 def test_the_page_of_an_earlier_audit_goes_with_its_pictures(tmp_path):
