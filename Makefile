@@ -19,7 +19,7 @@ help:
 
 install: $(VENV)/installed
 
-# Installed anew only when the pins change.
+# Installed again only when the pins change.
 $(VENV)/installed: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11, 3.12 or 3.13 with venv: install one (on Debian python3.13" \
 	  "and python3.13-venv), or name yours with make PYTHON=/path/to/python" >&2; exit 1; }
