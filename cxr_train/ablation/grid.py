@@ -15,7 +15,6 @@ from cxr_data.core.errors import UsageError
 from cxr_data.records.manifest import Manifest, joined_splits, read_manifest
 
 STUDY = "study"
-STUDY_BASELINE = "inception_v3-360-128-32"
 STUDY_SIZES = (360, 500)
 _STUDY_BACKBONES = ("inception_v3", "vgg16")
 _STUDY_HEADS = ("128-32", "1024-1024")

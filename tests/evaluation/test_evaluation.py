@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from project import ROOT
-from runs import make_run, probabilities_of
+from runs import evaluated, make_run, probabilities_of
 from shards import labels_of, random_images, write_shards
 
 from cxr_data.core.errors import DataError, UsageError
@@ -39,15 +39,7 @@ def manifest(tmp_path_factory):
 
 
 def evaluate(run_dir, manifest, model, split, **options):
-    return evaluate_split(
-        run_dir,
-        Pipeline(manifest),
-        split,
-        model,
-        choose_placement("one", "float32", "off"),
-        batch_size=4,
-        options=EvaluationOptions(resamples=100, probe_images=0, **options),
-    )
+    return evaluated(run_dir, manifest, model, split, probe_images=0, **options)
 
 
 def test_what_is_written_is_what_the_model_says(manifest, tmp_path):

@@ -1,12 +1,13 @@
 """What a model makes of pictures without the lungs: the pictures, the sample, the numbers, the words."""
 
+import functools
 import json
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from runs import make_run, probabilities_of
+from runs import evaluated, make_run, probabilities_of
 from shards import labels_of, random_images, write_shards
 from sklearn.metrics import roc_auc_score
 
@@ -17,12 +18,12 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import probe, text
-from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.forward_pass import predict_split
-from cxr_train.evaluation.options import EvaluationOptions
 
 SIZE = 16
 WAYS = ("whole", "frame_alone", "lungs_alone", "one_mean")
+
+evaluate = functools.partial(evaluated, batch_size=32, validation_split=None)
 
 
 def slowly(way: str, picture: np.ndarray, mean: float) -> np.ndarray:
@@ -167,23 +168,11 @@ def planted(tmp_path_factory):
     return write_shards(tmp_path_factory.mktemp("planted"), splits)
 
 
-def evaluated(run_dir, manifest, model, split, **options):
-    return evaluate_split(
-        run_dir,
-        Pipeline(manifest),
-        split,
-        model,
-        choose_placement("one", "float32", "off"),
-        batch_size=32,
-        options=EvaluationOptions(resamples=100, validation_split=None, **options),
-    )
-
-
 def test_what_is_left_without_the_lungs_says_where_the_model_looks(planted, tmp_path):
     make_run(tmp_path / "run", planted)
 
     def aurocs(model, split):
-        found = evaluated(tmp_path / "run", planted, model, split)["probe"]["per_class"]["covid"]
+        found = evaluate(tmp_path / "run", planted, model, split)["probe"]["per_class"]["covid"]
         return {way: found[way]["auroc"] for way in WAYS}
 
     chance = pytest.approx(0.5, abs=0.2)
@@ -198,7 +187,7 @@ def test_what_is_left_without_the_lungs_says_where_the_model_looks(planted, tmp_
 def test_the_numbers_are_of_the_sample_and_have_intervals(planted, tmp_path):
     make_run(tmp_path / "run", planted)
     weak = looks_at(single(0, 8) + 0.7 * single(4, 4) + 0.7 * single(5, 5))
-    found = evaluated(tmp_path / "run", planted, weak, "marked", probe_images=40, seed=2)
+    found = evaluate(tmp_path / "run", planted, weak, "marked", probe_images=40, seed=2)
     probed = found["probe"]
     assert json.loads((tmp_path / "run" / "metrics_marked.json").read_text())["probe"] == probed
     assert probed["schema"] == "cxr.probe/1"
@@ -222,7 +211,7 @@ def test_the_numbers_are_of_the_sample_and_have_intervals(planted, tmp_path):
 def test_a_class_without_an_image_has_no_auroc_and_says_why(planted, tmp_path):
     make_run(tmp_path / "run", planted)
     model = looks_at(single(0, 8))
-    found = evaluated(tmp_path / "run", planted, model, "marked", class_map={"pneumonia": "-"})
+    found = evaluate(tmp_path / "run", planted, model, "marked", class_map={"pneumonia": "-"})
     absent = found["probe"]["per_class"]["pneumonia"]
     assert absent["images"] == 0
     assert "no image" in absent["undefined"]
@@ -233,7 +222,7 @@ def test_a_class_without_an_image_has_no_auroc_and_says_why(planted, tmp_path):
 
 def test_no_probe_is_made_of_no_images(planted, tmp_path):
     make_run(tmp_path / "run", planted)
-    found = evaluated(tmp_path / "run", planted, looks_at(single(0, 8)), "marked", probe_images=0)
+    found = evaluate(tmp_path / "run", planted, looks_at(single(0, 8)), "marked", probe_images=0)
     assert found["probe"] is None
     assert text.probe(found) == text.probe({}) == []
 

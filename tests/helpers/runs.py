@@ -2,12 +2,17 @@
 
 import pathlib
 import shutil
+from typing import Any
 
 import keras
 import numpy as np
 
+from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_data.records.manifest import Manifest
+from cxr_train.engine.strategy import choose_placement
+from cxr_train.evaluation.evaluator import evaluate_split
+from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_model import save_model
 
@@ -43,3 +48,24 @@ def probabilities_of(model: keras.Model, images: np.ndarray) -> np.ndarray:
     logits = model.predict(images, verbose=0).astype(np.float64)
     likelihoods = np.exp(logits - logits.max(axis=1, keepdims=True))
     return likelihoods / likelihoods.sum(axis=1, keepdims=True)
+
+
+def evaluated(
+    run_dir: pathlib.Path,
+    manifest: Manifest,
+    model: keras.Model,
+    split: str,
+    *,
+    batch_size: int = 4,
+    **options: Any,
+) -> dict[str, Any]:
+    """Evaluates on one device, with few resamples; `options` are those of `EvaluationOptions`."""
+    return evaluate_split(
+        run_dir,
+        Pipeline(manifest),
+        split,
+        model,
+        choose_placement("one", "float32", "off"),
+        batch_size=batch_size,
+        options=EvaluationOptions(resamples=100, **options),
+    )
