@@ -21,6 +21,9 @@ DTYPES = ("float32", "float16", "uint8")
 """How pixels are stored: float32 as a FloatList in [0, 1]; float16 in [0, 1] and uint8 in
 [0, 255] as one bytes value. All row-major [size, size, channels], little-endian."""
 
+PRESENT, ABSENT, UNCERTAIN, UNKNOWN = 1, 0, -1, -2
+"""What is known of a finding in a picture."""
+
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 _KINDS = {_BYTES_LIST: "bytes", _FLOAT_LIST: "floats", _INT64_LIST: "int64"}
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5

@@ -27,9 +27,9 @@ class Sums(NamedTuple):
     """Sums over the examples of a step, on the device.
 
     Attributes:
-      loss: float32 [], of the per-example loss.
+      loss: float32 [], of the per-example loss; of findings, the mean over labels for each example.
       examples: float32 [], of the weights: the number of examples.
-      correct: float32 [], of the right predictions.
+      correct: float32 [], of the right predictions; of findings, their share of the labels for each example.
     """
 
     loss: tf.Tensor

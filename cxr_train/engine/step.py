@@ -10,6 +10,7 @@ for the condition of one, and launches what follows only then.
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -25,7 +26,7 @@ from cxr_train.models.flops import count_flops
 from cxr_train.recipe.augment import change_images, draw
 from cxr_train.recipe.augmentation import Augmentation
 from cxr_train.recipe.ema import WeightAverage
-from cxr_train.recipe.loss import Objective
+from cxr_train.recipe.loss import ExampleSums, FindingsObjective, Objective
 from cxr_train.recipe.loss_scale import LossScale, all_finite
 from cxr_train.recipe.optimizers import ParameterGroups
 
@@ -48,8 +49,8 @@ class TrainStep:
       strategy: where the step runs.
       compile: whether XLA compiles it.
       global_batch: examples in a training batch over all replicas; the loss is the
-        mean over them.
-      objective: what is minimised; plain cross-entropy by default.
+        mean over them, or over the labels that count in all of it.
+      objective: what is minimised; plain cross-entropy of one class a picture by default.
       accumulation: into how many micro-batches a replica splits its part of the batch. Their
         gradients are summed, so that the step is that of the whole batch; BatchNorm alone sees
         micro-batches. Must divide the replica's part.
@@ -76,7 +77,7 @@ class TrainStep:
         *,
         compile: bool,
         global_batch: int,
-        objective: Objective | None = None,
+        objective: Objective | FindingsObjective | None = None,
         accumulation: int = 1,
         clip_norm: float | None = None,
         augmentation: Augmentation | None = None,
@@ -90,6 +91,7 @@ class TrainStep:
         self._strategy = strategy
         self._global_batch = global_batch
         self._objective = objective or Objective()
+        self._labels_differ = self._objective.labels_per_example is None
         self._accumulation = accumulation
         self._clip_norm = clip_norm
         self._augmentation = augmentation or Augmentation()
@@ -192,8 +194,7 @@ class TrainStep:
         return sums
 
     def _step_on_one_device(self, batch: Batch, draws: tf.Tensor | None) -> Sums:
-        gradients, sums = self._scaled_gradients(batch, draws)
-        gradients = self.loss_scale.unscale(gradients)
+        gradients, sums = self._means(*self._scaled_gradients(batch, draws))
         finite = all_finite(gradients)
         counts = self._counts(sums.loss)
         apply_if = self._apply_selected_if if self._compiled else self._apply_if
@@ -213,13 +214,28 @@ class TrainStep:
         if draws is not None:
             parts = tf.reshape(draws, [replica.num_replicas_in_sync, -1, draws.shape[1]])
             draws = parts[replica.replica_id_in_sync_group]
-        gradients, sums = self._compiled_gradients(batch, draws)
-        gradients, sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, (gradients, sums))
-        gradients = self.loss_scale.unscale(gradients)
+        gradients, totals = self._compiled_gradients(batch, draws)
+        gradients, totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, (gradients, totals))
+        gradients, sums = self._means(gradients, totals)
         return gradients, all_finite(gradients), sums
 
-    def _scaled_gradients(self, batch: Batch, draws: tf.Tensor | None) -> tuple[Gradients, Sums]:
-        """Return one replica's gradients of the scaled loss, not yet reduced, and its sums.
+    def _means(self, gradients: Gradients, totals: "_Totals") -> tuple[Gradients, Sums]:
+        """Return the gradients of the mean loss of the global batch, unscaled, and its sums.
+
+        Where examples have different numbers of labels, the mean is over all labels of the batch; its loss
+        and its right answers then count for each of its examples.
+        """
+        gradients = self.loss_scale.unscale(gradients)
+        if not self._labels_differ:
+            return gradients, Sums(totals.loss, totals.examples, totals.correct)
+        labels = tf.maximum(totals.labels, 1.0)  # a batch without any has a loss of 0
+        share = totals.examples / labels
+        return [gradient * (self._global_batch / labels) for gradient in gradients], Sums(
+            totals.loss * share, totals.examples, totals.correct * share
+        )
+
+    def _scaled_gradients(self, batch: Batch, draws: tf.Tensor | None) -> tuple[Gradients, "_Totals"]:
+        """Return one replica's gradients of the scaled loss, not yet reduced, and its totals.
 
         Args:
           batch: the replica's part of the global batch.
@@ -231,21 +247,23 @@ class TrainStep:
         if self._accumulation == 1:
             return self._gradients_of(batch)
         gradients = [tf.zeros(variable.shape, variable.dtype) for variable in self._variables]
-        sums = _no_examples()
+        totals = _no_examples()
         micro_batches = {key: self._split(value) for key, value in batch.items()}
         # A loop in the graph: the network is compiled once, and the activations of one
         # micro-batch are freed before the next.
         for number in tf.range(self._accumulation):
-            part, part_sums = self._gradients_of({key: value[number] for key, value in micro_batches.items()})
+            part, part_totals = self._gradients_of(
+                {key: value[number] for key, value in micro_batches.items()}
+            )
             gradients = [total + gradient for total, gradient in zip(gradients, part, strict=True)]
-            sums = _add(sums, part_sums)
-        return gradients, sums
+            totals = _add(totals, part_totals)
+        return gradients, totals
 
     def _split(self, value: tf.Tensor) -> tf.Tensor:
         """Return [B, ...] -> [accumulation, B / accumulation, ...], in order."""
         return tf.reshape(value, [self._accumulation, -1, *value.shape[1:]])
 
-    def _gradients_of(self, batch: Batch) -> tuple[Gradients, Sums]:
+    def _gradients_of(self, batch: Batch) -> tuple[Gradients, "_Totals"]:
         """Gradient of the scaled loss of a batch, as its share of the global batch."""
         images = batch["image"]
         self._pass = tf.compat.v1.get_default_graph(), images.shape[0]
@@ -256,13 +274,12 @@ class TrainStep:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(values)
             logits = self._model(expand_image(images), training=True)
-            loss = tf.reduce_sum(self._objective(batch["label"], logits) * batch["weight"])
+            of_examples = self._objective(batch["label"], logits, batch.get("index"))
+            of_batch = ExampleSums(*(tf.reduce_sum(value * batch["weight"]) for value in of_examples))
             # Divided by the global batch, so that the sum over replicas is the mean.
-            scaled = loss / self._global_batch * self.loss_scale.scale
+            scaled = of_batch.loss / self._global_batch * self.loss_scale.scale
         gradients = tape.gradient(scaled, values)
-        right = tf.equal(tf.argmax(logits, axis=-1, output_type=batch["label"].dtype), batch["label"])
-        correct = tf.reduce_sum(tf.cast(right, tf.float32) * batch["weight"])
-        return gradients, Sums(loss, tf.reduce_sum(batch["weight"]), correct)
+        return gradients, _Totals(examples=tf.reduce_sum(batch["weight"]), **of_batch._asdict())
 
     def _apply(self, gradients: Gradients) -> None:
         """Clip and applies reduced, finite gradients."""
@@ -342,9 +359,18 @@ class PredictStep:
         )
 
 
-def _no_examples() -> Sums:
-    return Sums(tf.zeros([]), tf.zeros([]), tf.zeros([]))
+class _Totals(NamedTuple):
+    """Totals of some examples, float32 [] each: `ExampleSums` of all of them, and their weights."""
+
+    loss: tf.Tensor
+    examples: tf.Tensor
+    correct: tf.Tensor
+    labels: tf.Tensor
 
 
-def _add(left: Sums, right: Sums) -> Sums:
-    return Sums(*(a + b for a, b in zip(left, right, strict=True)))
+def _no_examples() -> _Totals:
+    return _Totals(*(tf.zeros([]) for _ in _Totals._fields))
+
+
+def _add(left: _Totals, right: _Totals) -> _Totals:
+    return _Totals(*(a + b for a, b in zip(left, right, strict=True)))

@@ -210,8 +210,8 @@ def test_the_objective_equals_keras_with_smoothing_and_weights():
         np.eye(3)[labels], logits, from_logits=True, label_smoothing=0.2
     )
     weights = np.array([1.0, 2.0, 0.5])
-    np.testing.assert_allclose(Objective(0.2)(labels, logits), expected, rtol=1e-5)
-    weighted = Objective(0.2, tuple(weights))(labels, logits)
+    np.testing.assert_allclose(Objective(0.2)(labels, logits).loss, expected, rtol=1e-5)
+    weighted = Objective(0.2, tuple(weights))(labels, logits).loss
     np.testing.assert_allclose(weighted, expected * weights[labels], rtol=1e-5)
 
 
