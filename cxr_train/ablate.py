@@ -224,7 +224,7 @@ def main() -> int:
         resamples=options.resamples,
     )
     table.write_table(directory, result)
-    from cxr_train.reporting.grid_page import write_grid_page  # matplotlib is needed for nothing else
+    from cxr_train.reporting.grid_page import write_grid_page
 
     write_grid_page(directory, result, [*table.notes_of(result), *result["audit"]])
     print(f"\n{table.to_text(result)}\nwritten: {layout.table('json')}, .csv, .txt, .html")

@@ -14,7 +14,7 @@ from cxr_train.runs.mirror import published
 def main() -> int:
     """Make the report of a run directory from flags."""
     run_dir = from_flags(RunOptions).run_dir
-    TrainConfig.load(RunLayout(run_dir).config)  # what is wrong is said before Matplotlib is loaded
+    TrainConfig.load(RunLayout(run_dir).config)
     from cxr_train.reporting.page import write_report
 
     print(f"report: {published(str(write_report(run_dir)))}")

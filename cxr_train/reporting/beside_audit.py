@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from cxr_data.core.page import Picture
 from cxr_train.evaluation.beside_audit import beside_result, in_words, summarized
-from cxr_train.reporting.charts import COLORS, STYLE, legend_name, svg
+from cxr_train.reporting.drawing import CHANCE, COLORS, INK, SHARE, Drawing, Stroke, text_width
 from cxr_train.reporting.record import RunRecord, SplitRecord
 
-_BAR_INCHES = 0.62
+_CLASS, _BAR = 50, 20  # units of height
+_ACROSS = 300  # units from 0 to 1 of an AUROC
 
 
 def audited(record: RunRecord, main: SplitRecord | None) -> Iterator[tuple[str, str]]:
@@ -65,38 +63,49 @@ _Row = tuple[str, Mapping[str, Any], float | None, Sequence[float] | None]
 
 
 def _bars(rows: Sequence[_Row]) -> Picture:
+    left = 18 + max(text_width(name) for name, *_ in rows)
+    drawing = Drawing(left + _ACROSS + 140)
+    bottom = 22 + _CLASS * len(rows)
+    drawing.height = bottom + 40
+    for tick in SHARE.ticks():
+        place = left + tick * _ACROSS
+        drawing.line((place, place), (20, bottom), Stroke(INK), opacity=0.15)
+        drawing.text(place, bottom + 16, f"{tick:g}", anchor="middle", size=12)
+    chance = left + 0.5 * _ACROSS
+    drawing.line((chance, chance), (20, bottom), CHANCE)
+    drawing.text(chance, 14, "chance", anchor="middle", size=12)
+    drawing.text(chance, bottom + 34, "AUROC", anchor="middle")
     words = []
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, _BAR_INCHES * len(rows) + 0.9), layout="constrained")
-        axis = figure.subplots()
-        for place, (name, shortcut, auroc, interval) in enumerate(rows):
-            feature = in_words(shortcut["feature"])
-            reach = (shortcut["low"], shortcut["high"])
-            pale = 0.55 if shortcut["above_chance"] else 0.15
-            told = _bar(axis, place - 0.2, shortcut["auroc"], reach, COLORS[1], pale)
-            axis.text(0.02, place - 0.24, legend_name(f"{feature} alone"), va="center", size=8)
-            words.append(f"{name}: {feature} alone {told}")
-            if auroc is not None:
-                told = _bar(axis, place + 0.2, auroc, interval, COLORS[0], 0.55)
-                axis.text(0.02, place + 0.16, "the model", va="center", size=8)
-                words.append(f"{name}: model {told}")
-        axis.axvline(0.5, color="0.3", linewidth=1, linestyle=":")
-        axis.text(0.5, -0.55, "chance", ha="center", va="bottom", size=8)
-        axis.set_yticks(range(len(rows)), [legend_name(name) for name, *_ in rows])
-        axis.tick_params(axis="y", length=0)
-        axis.grid(visible=False, axis="y")
-        axis.set_xlim(0, 1.02)
-        axis.set_ylim(len(rows) - 0.5, -0.55)
-        axis.set_xlabel("AUROC")
-        return svg(figure, f"What a shortcut alone reaches, and the model: {'; '.join(words)}.")
+    for number, (name, shortcut, auroc, interval) in enumerate(rows):
+        top = 24 + _CLASS * number
+        drawing.text(left - 10, top + _CLASS / 2, name, anchor="end")
+        feature = in_words(shortcut["feature"])
+        reach = (shortcut["low"], shortcut["high"])
+        opacity = 0.55 if shortcut["above_chance"] else 0.15
+        told = _bar(drawing, left, top, f"{feature} alone", shortcut["auroc"], reach, COLORS[1], opacity)
+        words.append(f"{name}: {feature} alone {told}")
+        if auroc is not None:
+            told = _bar(drawing, left, top + _BAR + 2, "the model", auroc, interval, COLORS[0], 0.55)
+            words.append(f"{name}: model {told}")
+    return drawing.picture(f"What a shortcut alone reaches, and the model: {'; '.join(words)}.")
 
 
 def _bar(
-    axis: Any, place: float, value: float, interval: Sequence[float] | None, color: str, alpha: float
+    drawing: Drawing,
+    left: float,
+    top: float,
+    name: str,
+    value: float,
+    interval: Sequence[float] | None,
+    color: str,
+    opacity: float,
 ) -> str:
-    axis.barh(place, value, height=0.36, color=color, alpha=alpha)
+    """Draw a bar with its name in it and its interval below the name, and return its numbers."""
+    drawing.bar((left, left + _ACROSS * value), (top, top + _BAR), color, opacity)
     if interval:
-        axis.plot(interval, [place + 0.12] * 2, color="black", linewidth=1.5)  # below the words
+        low, high = (left + _ACROSS * end for end in interval)
+        drawing.line((low, high), (top + _BAR - 4, top + _BAR - 4), Stroke(INK), 2)
     numbers = f"{value:.3f}" + (f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval else "")
-    axis.text(1.04, place, numbers, va="center", size=8.5, clip_on=False)
+    drawing.text(left + 6, top + 13, name, size=12)
+    drawing.text(left + _ACROSS + 14, top + 14, numbers, size=12)
     return numbers

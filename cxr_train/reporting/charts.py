@@ -1,32 +1,12 @@
-"""The charts of a run's epochs, and what all charts of a page share: colours, style, words."""
+"""The charts of a run's epochs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from cxr_data.core.page import Picture
+from cxr_train.reporting.drawing import CHANCE, Axis, Drawing, Plot, stroke
 
-from cxr_data.core.figures import figure_bytes, plain
-from cxr_data.core.page import Picture, embed
-
-# Okabe and Ito's colours, told apart by the colour-blind too; the dashes do it in print.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", "--", "-.", ":")
-STYLE: Any = {
-    "font.size": 10,
-    "text.color": "#1c2430",
-    "axes.labelcolor": "#1c2430",
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    # Text stays text, in a font of the reader's browser, which knows more scripts.
-    "svg.fonttype": "none",
-    "svg.hashsalt": "cxr",
-}
+_MOST_DOTS = 30  # epochs, above which a line alone shows them
 
 
 def curves(rows: Sequence[dict[str, Any]], kept: int | None) -> list[Picture]:
@@ -83,44 +63,53 @@ def throughput_charts(rows: Sequence[dict[str, Any]]) -> list[Picture]:
     return pictures
 
 
-def panel(size: tuple[float, float]) -> Figure:
-    """Return an empty figure of `size` inches, with margins that hold numbers, a title and labels.
-
-    Matplotlib's own layouts measure every label, which takes as long as to draw them.
-    """
-    width, height = size
-    figure = Figure(figsize=size)
-    figure.subplots_adjust(0.62 / width, 0.5 / height, 1 - 0.12 / width, 1 - 0.32 / height, hspace=0.12)
-    return figure
-
-
 def _by_epoch(
     title: str,
     epochs: Sequence[int],
-    lines: dict[str, list[float]],
+    lines: Mapping[str, Sequence[float]],
     alt: str,
     top: float | None,
     marked: int | None = None,
 ) -> Picture:
-    """Return one panel of lines over epochs, from 0 to `top`, or as the values need where it is None."""
-    with matplotlib.rc_context(STYLE):
-        figure = panel((4.6, 3.0))
-        axis = figure.subplots()
-        for number, (label, values) in enumerate(lines.items()):
-            # A single epoch is a point, which a line alone would not show.
-            axis.plot(
-                epochs, values, label=label, marker="." if len(epochs) < 30 else "", **line_style(number)
-            )
-        if marked is not None:
-            axis.axvline(marked, color="0.5", linewidth=1, linestyle=":")
-        axis.set_title(title)
-        axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if top is not None:
-            axis.set_ylim(0, top)
-        if len(lines) > 1:
-            axis.legend()
-        return svg(figure, alt)
+    """Return one panel of lines over the same epochs, each with its name; see `epoch_chart`."""
+    named = [(name, epochs, values) for name, values in lines.items()]
+    return epoch_chart(title, named, alt, top=top, marked=marked)
+
+
+def epoch_chart(
+    title: str,
+    lines: Sequence[tuple[str, Sequence[int], Sequence[float]]],
+    alt: str,
+    *,
+    top: float | None = None,
+    marked: int | None = None,
+    height: float = 210,
+) -> Picture:
+    """Return a chart of lines over epochs.
+
+    Args:
+      title: above it.
+      lines: the name, epochs and values of each; NaN is a gap.
+      alt: what the chart shows, in words.
+      top: the upper end of the axis, which then begins at 0; None for an axis around the values.
+      marked: an epoch to mark.
+      height: of its inside, in units.
+    """
+    across = Axis.around([epoch for _, epochs, _ in lines for epoch in epochs], "epoch", is_whole=True)
+    values = [value for _, _, values in lines for value in values]
+    up = Axis.around(values) if top is None else Axis(0, top)
+    drawing = Drawing()
+    plot = Plot(drawing, 30, height, across, up, title)
+    if marked is not None:
+        plot.upright(marked, (up.low, up.high), CHANCE, 1)
+    for number, (_, x, y) in enumerate(lines):
+        plot.curve(x, y, stroke(number))
+        # A single epoch is a point, which a line alone would not show.
+        if len(x) < _MOST_DOTS:
+            plot.dots(x, y, stroke(number).color)
+    if len(lines) > 1:
+        drawing.legend(plot.below, Plot.LEFT, [(name, stroke(n)) for n, (name, *_) in enumerate(lines)])
+    return drawing.picture(alt)
 
 
 def _of(rows: Sequence[dict[str, Any]], part: str, name: str) -> list[float]:
@@ -130,21 +119,3 @@ def _of(rows: Sequence[dict[str, Any]], part: str, name: str) -> list[float]:
 def _number(value: float | None) -> float:
     """Return the number, or NaN for an undefined one (null), which is a gap in a line."""
     return float("nan") if value is None else value
-
-
-def line_style(number: int) -> dict[str, Any]:
-    """Return the colour and dashes of the line of a number, by which it is told from its neighbours."""
-    return {"color": COLORS[number % len(COLORS)], "linestyle": _DASHES[number % len(_DASHES)]}
-
-
-def legend_name(text: str) -> str:
-    """Return a name as a legend shows it: one that begins with _ would be hidden."""
-    return f"\u200b{plain(text)}" if text.startswith("_") else plain(text)
-
-
-def svg(figure: Figure, alt: str) -> Picture:
-    """Return a figure as a picture for the page."""
-    # Without a date, the same run gives the same page.
-    content = figure_bytes(figure, format="svg", metadata={"Date": None, "Creator": None})
-    # The document type names an address; nothing would load it, and nothing shall look like it.
-    return embed(content[content.index(b"<svg") :], "image/svg+xml", alt)

@@ -4,11 +4,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-from matplotlib.ticker import MaxNLocator
-
 from cxr_data.core.page import Grid, Picture
-from cxr_train.reporting.charts import STYLE, legend_name, line_style, panel, svg
+from cxr_train.reporting.charts import epoch_chart
 from cxr_train.reporting.page import write_page
 from cxr_train.runs.layout import GridLayout, RunLayout
 from cxr_train.runs.saved_run import epoch_rows
@@ -62,25 +59,16 @@ def _overlaid(
 ) -> Picture | None:
     """Return the curve of every run in one chart; None where no run has such a value."""
     part, name = place
-    ends = []
-    with matplotlib.rc_context(STYLE):
-        figure = panel((4.6, 3.6))
-        axis = figure.subplots()
-        for number, (label, rows) in enumerate(zip(labels, histories, strict=True)):
-            points = [(row["epoch"], (row.get(part) or {}).get(name)) for row in rows if "epoch" in row]
-            points = [point for point in points if point[1] is not None]
-            if points:
-                epochs, values = zip(*points, strict=True)
-                marker = "." if len(points) < 30 else ""
-                axis.plot(epochs, values, label=legend_name(label), marker=marker, **line_style(number))
-                ends.append(f"{label} {values[0]:.3f} to {values[-1]:.3f}")
-        if not ends:
-            return None
-        axis.set_title(title)
-        axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.legend(fontsize=8)
-        return svg(figure, f"{title} by epoch, first to last: {'; '.join(ends)}.")
+    lines = []
+    for label, rows in zip(labels, histories, strict=True):
+        values = {row["epoch"]: (row.get(part) or {}).get(name) for row in rows if "epoch" in row}
+        known = {epoch: float(value) for epoch, value in values.items() if value is not None}
+        if known:
+            lines.append((label, list(known), list(known.values())))
+    if not lines:
+        return None
+    ends = "; ".join(f"{label} {values[0]:.3f} to {values[-1]:.3f}" for label, _, values in lines)
+    return epoch_chart(title, lines, f"{title} by epoch, first to last: {ends}.", height=250)
 
 
 def _results(table: Mapping[str, Any], labels: Sequence[str]) -> Grid:

@@ -1,18 +1,27 @@
 """The charts of a model on a split: metrics with intervals, ROC, precision-recall and reliability."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.transforms import blended_transform_factory
 
 from cxr_data.core.page import Picture
 from cxr_data.stats.auroc import Ranking
 from cxr_train.evaluation.text import HOW_TO_READ_THE_PROBE, PROBE_WAYS, probe_title
-from cxr_train.reporting.charts import COLORS, STYLE, legend_name, line_style, panel, svg
+from cxr_train.reporting.drawing import (
+    CHANCE,
+    COLORS,
+    INK,
+    SHARE,
+    Axis,
+    Drawing,
+    Plot,
+    Stroke,
+    stroke,
+    text_width,
+)
 
 _RATES = {
     "sensitivity": "sensitivity",
@@ -25,10 +34,11 @@ _AREAS = {
     "auprc": "AUPRC",
     "one_vs_rest_accuracy": "one-vs-rest accuracy",
 }
-_ROW_INCHES = 0.2
 _FEWEST_IN_BIN = 10
 _MOST_BINS = 15
-_SIZE = (4.6, 4.4)
+_ROW = 20  # units of height
+_ACROSS = 210  # units from 0 to 1 of a metric
+_SQUARE = 390  # units of the inside of a ROC
 
 
 def forests(metrics: Mapping[str, Any]) -> list[tuple[Picture, str]]:
@@ -82,36 +92,54 @@ def _grouped(metrics: Mapping[str, Any], shown: Mapping[str, str]) -> list[tuple
 
 def _forest(groups: Sequence[tuple[str, Sequence[_Row]]]) -> Picture:
     """Draw a point and its interval a row, under the title of its group, with the numbers to the right."""
-    count = sum(len(rows) + 1 for _, rows in groups)
-    words = []
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, _ROW_INCHES * count + 0.5), layout="constrained")
-        axis = figure.subplots()
-        beside = blended_transform_factory(axis.transAxes, axis.transData)
-        places, labels, place = [], [], 0
-        for title, rows in groups:
-            shown = legend_name(title)
-            axis.text(-0.02, place, shown, transform=beside, ha="right", va="center", weight="bold", size=9)
-            for name, value, interval, number in rows:
-                place += 1
-                places.append(place)
-                labels.append(legend_name(name))
-                told = "undefined" if value is None else f"{value:.3f}"
-                told += f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval and value is not None else ""
-                words.append(f"{name} {title} {told}")
-                axis.text(1.02, place, told, transform=beside, va="center", size=8.5)
-                if value is not None:
-                    color = "black" if number is None else COLORS[number % len(COLORS)]
-                    axis.plot(interval or [value] * 2, [place] * 2, color=color, linewidth=2)
-                    axis.plot(value, place, color=color, marker="D" if number is None else "o", markersize=5)
-            place += 1
-        axis.set_yticks(places, labels, size=9)
-        axis.tick_params(axis="y", length=0)
-        axis.set_xlim(-0.02, 1.02)
-        axis.set_ylim(place - 0.4, -0.7)
-        axis.grid(visible=False, axis="y")
-        axis.spines["left"].set_visible(False)
-        return svg(figure, f"Metrics with 95 % intervals: {'; '.join(words)}.")
+    names = [name for title, rows in groups for name in (title, *(name for name, *_ in rows))]
+    left = 14 + max(map(text_width, names))
+    drawing = Drawing(left + _ACROSS + 140)
+    bottom = 24 + _ROW * sum(len(rows) + 1 for _, rows in groups)
+    drawing.height = bottom + 24
+    for tick in SHARE.ticks():
+        place = left + tick * _ACROSS
+        drawing.line((place, place), (8, bottom), Stroke(INK), opacity=0.15)
+        drawing.text(place, bottom + 16, f"{tick:g}", anchor="middle", size=12)
+    words, y = [], 24
+    for title, rows in groups:
+        drawing.text(left - 8, y, title, anchor="end", bold=True)
+        for name, value, interval, number in rows:
+            y += _ROW
+            told = "undefined" if value is None else f"{value:.3f}"
+            told += f" ({interval[0]:.3f}-{interval[1]:.3f})" if interval and value is not None else ""
+            words.append(f"{name} {title} {told}")
+            drawing.text(left - 8, y, name, anchor="end")
+            drawing.text(left + _ACROSS + 10, y, told, size=12)
+            if value is not None:
+                color = INK if number is None else COLORS[number % len(COLORS)]
+                low, high = (left + _ACROSS * end for end in interval or (value, value))
+                drawing.line((low, high), (y - 4, y - 4), Stroke(color), 2.5)
+                drawing.mark(left + _ACROSS * value, y - 4, color, radius=4.5, is_diamond=number is None)
+        y += _ROW
+    return drawing.picture(f"Metrics with 95 % intervals: {'; '.join(words)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Curve:
+    """What one curve a class shows.
+
+    Attributes:
+      title: for the description.
+      area: the metric that is the area below it, and what that is called.
+      x, y: what the axes are.
+      points: of members (bool [N]) and scores [N]: x [K] and y [K] of the curve.
+      working_point: of members and what is called so (bool [N]): x and y of its mark.
+      in_steps: whether y changes at the point before.
+    """
+
+    title: str
+    area: tuple[str, str]
+    x: str
+    y: str
+    points: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    working_point: Callable[[np.ndarray, np.ndarray], tuple[float, float]]
+    in_steps: bool = False
 
 
 def roc(
@@ -128,50 +156,64 @@ def roc(
     Returns:
       None where no class has both sides.
     """
-    areas = []
-    with matplotlib.rc_context(STYLE):
-        figure = panel(_SIZE)
-        axis = figure.subplots()
-        for index, positive in _two_sided(labels, len(names)):
-            areas.append(_area(names[index], metrics, "auroc"))
-            wrong, found = Ranking.of(positive, probabilities[:, index]).curve()
-            axis.plot(wrong, found, label=legend_name(areas[-1]), **line_style(index))
-            for marker, chosen in _decisions(index, names[index], probabilities, metrics):
-                point = (chosen[~positive].mean(), chosen[positive].mean())
-                axis.plot(*point, **_working_point(index, marker))
-        if not areas:
-            return None
-        axis.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=":")
-        _unit_square(axis, "1 - specificity", "sensitivity")
-        axis.legend(loc="lower right", title="area under the curve", fontsize=9)
-        return svg(figure, f"ROC curves, each class against the rest. Areas: {', '.join(areas)}.")
+    curve = _Curve(
+        "ROC",
+        ("auroc", "area under the curve:"),
+        "1 - specificity",
+        "sensitivity",
+        lambda positive, scores: Ranking.of(positive, scores).curve(),
+        lambda positive, chosen: (chosen[~positive].mean(), chosen[positive].mean()),
+    )
+    return _curves(curve, labels, probabilities, names, metrics)
 
 
 def precision_recall(
     labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str], metrics: Mapping[str, Any]
 ) -> Picture | None:
     """Return the precision-recall curves of each class, with the working points; the arguments of `roc`."""
-    areas = []
-    with matplotlib.rc_context(STYLE):
-        figure = panel(_SIZE)
-        axis = figure.subplots()
-        for index, positive in _two_sided(labels, len(names)):
-            areas.append(_area(names[index], metrics, "auprc"))
-            recall, precision = _precision_at_recall(positive, probabilities[:, index])
-            style = line_style(index)
-            # Average precision sums these steps.
-            axis.plot(recall, precision, label=legend_name(areas[-1]), drawstyle="steps-pre", **style)
-            axis.axhline(positive.mean(), color=style["color"], linewidth=1, linestyle=":", alpha=0.7)
-            for marker, chosen in _decisions(index, names[index], probabilities, metrics):
-                if chosen.any():
-                    point = (chosen[positive].mean(), positive[chosen].mean())
-                    axis.plot(*point, **_working_point(index, marker))
-        if not areas:
-            return None
-        _unit_square(axis, "sensitivity (recall)", "precision")
-        axis.legend(loc="lower left", title="average precision", fontsize=9)
-        alt = f"Precision-recall curves, each class against the rest. Areas: {', '.join(areas)}."
-        return svg(figure, alt)
+    curve = _Curve(
+        "Precision-recall",
+        ("auprc", "average precision:"),
+        "sensitivity (recall)",
+        "precision",
+        _precision_at_recall,
+        lambda positive, chosen: (chosen[positive].mean(), positive[chosen].mean()),
+        in_steps=True,  # which average precision sums
+    )
+    return _curves(curve, labels, probabilities, names, metrics)
+
+
+def _curves(
+    curve: _Curve,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    names: Sequence[str],
+    metrics: Mapping[str, Any],
+) -> Picture | None:
+    """Draw the curve and working points of each class that some images have and some have not."""
+    two_sided = _two_sided(labels, len(names))
+    if not two_sided:
+        return None
+    metric, title = curve.area
+    drawing = Drawing()
+    x, y = (dataclasses.replace(SHARE, label=label) for label in (curve.x, curve.y))
+    plot = Plot(drawing, 12, _SQUARE, x, y)
+    if not curve.in_steps:
+        plot.curve([0, 1], [0, 1], CHANCE)
+    for index, positive in two_sided:
+        if curve.in_steps:
+            plot.level(positive.mean(), Stroke(stroke(index).color, CHANCE.dashes), 0.7)
+        points = curve.points(positive, probabilities[:, index])
+        plot.curve(*points, stroke(index), in_steps=curve.in_steps)
+    for index, positive in two_sided:  # above all curves
+        for is_diamond, chosen in _decisions(index, names[index], probabilities, metrics):
+            if chosen.any() or not curve.in_steps:
+                point = curve.working_point(positive, chosen)
+                plot.mark(*point, stroke(index).color, is_diamond=is_diamond)
+    areas = [(_area(names[index], metrics, metric), stroke(index)) for index, _ in two_sided]
+    drawing.legend(plot.below, Plot.LEFT, areas, title)
+    told = ", ".join(area for area, _ in areas)
+    return drawing.picture(f"{curve.title} curves, each class against the rest. Areas: {told}.")
 
 
 def working_points(metrics: Mapping[str, Any]) -> str:
@@ -202,23 +244,27 @@ def reliability_chart(labels: np.ndarray, probabilities: np.ndarray, error: floa
     is_right = probabilities.argmax(axis=1) == labels
     means = np.array([confidence[inside].mean() for inside in bins])
     shares = np.array([is_right[inside].mean() for inside in bins])
-    reach = np.array([_binomial_interval(int(is_right[inside].sum()), len(inside)) for inside in bins])
-    with matplotlib.rc_context(STYLE):
-        figure = panel(_SIZE)
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-        upper.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=":")
-        lengths = np.abs(reach.T - shares)
-        upper.errorbar(means, shares, lengths, marker="o", capsize=3, **line_style(0))
-        _unit_square(upper, "", "share that is right")
-        lower.hist(confidence, np.linspace(0, 1, 21), color=COLORS[0], rwidth=0.9)
-        lower.set_xlabel("probability of the predicted class")
-        lower.set_ylabel("images")
-        points = ", ".join(f"{share:.2f} at {mean:.2f}" for mean, share in zip(means, shares, strict=True))
-        return svg(
-            figure,
-            f"Reliability diagram of {len(labels):,} images in {len(bins)} bins: right {points}. "
-            f"Expected calibration error {error:.3f}.",
-        )
+    reach = [_wilson_interval(float(share), len(inside)) for share, inside in zip(shares, bins, strict=True)]
+    drawing = Drawing()
+    upper = Plot(
+        drawing, 12, 300, SHARE, dataclasses.replace(SHARE, label="share that is right"), has_ticks=False
+    )
+    upper.curve([0, 1], [0, 1], CHANCE)
+    for mean, ends in zip(means, reach, strict=True):
+        upper.upright(mean, ends, stroke(0))
+    upper.curve(means, shares, stroke(0))
+    upper.dots(means, shares, stroke(0).color)
+    edges = np.linspace(0, 1, 21)
+    counts, _ = np.histogram(confidence, edges)
+    across = dataclasses.replace(SHARE, label="probability of the predicted class")
+    lower = Plot(drawing, 328, 74, across, Axis(0, 1.1 * counts.max(), "images", is_whole=True))
+    for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
+        lower.column((low, high), count, COLORS[0])
+    points = ", ".join(f"{share:.2f} at {mean:.2f}" for mean, share in zip(means, shares, strict=True))
+    return drawing.picture(
+        f"Reliability diagram of {len(labels):,} images in {len(bins)} bins: right {points}. "
+        f"Expected calibration error {error:.3f}."
+    )
 
 
 def _two_sided(labels: np.ndarray, classes: int) -> list[tuple[int, np.ndarray]]:
@@ -238,19 +284,15 @@ def _precision_at_recall(positive: np.ndarray, scores: np.ndarray) -> tuple[np.n
 
 def _decisions(
     index: int, name: str, probabilities: np.ndarray, metrics: Mapping[str, Any]
-) -> list[tuple[str, np.ndarray]]:
-    """Return by marker which images are called a class, bool [N]: the most probable, and by threshold."""
-    decisions = [("o", probabilities.argmax(axis=1) == index)]
+) -> list[tuple[bool, np.ndarray]]:
+    """Return which images are called a class, bool [N]: where it is the most probable (False), by threshold
+    (True).
+    """
+    decisions = [(False, probabilities.argmax(axis=1) == index)]
     row = ((metrics.get("thresholds") or {}).get("per_class") or {}).get(name) or {}
     if row.get("threshold") is not None:
-        decisions.append(("D", probabilities[:, index] >= row["threshold"]))
+        decisions.append((True, probabilities[:, index] >= row["threshold"]))
     return decisions
-
-
-def _working_point(index: int, marker: str) -> dict[str, Any]:
-    size = 8 if marker == "o" else 7
-    color = line_style(index)["color"]
-    return {"marker": marker, "color": color, "markersize": size, "markeredgecolor": "white", "zorder": 3}
 
 
 def _area(name: str, metrics: Mapping[str, Any], metric: str) -> str:
@@ -258,18 +300,9 @@ def _area(name: str, metrics: Mapping[str, Any], metric: str) -> str:
     return name if value is None else f"{name} {value:.3f}"
 
 
-def _binomial_interval(right: int, images: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a share (Clopper and Pearson, 1934)."""
-    import scipy.special
-
-    wrong, tail = images - right, 0.025
-    low = scipy.special.betaincinv(right, wrong + 1, tail) if right else 0.0
-    high = scipy.special.betaincinv(right + 1, wrong, 1 - tail) if wrong else 1.0
-    return float(low), float(high)
-
-
-def _unit_square(axis: Axes, x: str, y: str) -> None:
-    axis.set_xlim(-0.02, 1.02)
-    axis.set_ylim(-0.02, 1.02)
-    axis.set_xlabel(x)
-    axis.set_ylabel(y)
+def _wilson_interval(share: float, images: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of independent images (Wilson, 1927)."""
+    z = 1.959964
+    center = (share + z**2 / (2 * images)) / (1 + z**2 / images)
+    reach = z / (1 + z**2 / images) * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
+    return max(center - reach, 0.0), min(center + reach, 1.0)

@@ -10,7 +10,7 @@ from cxr_train.evaluation.calibration import measure_calibration
 from cxr_train.evaluation.text import no_temperature, optimistic
 from cxr_train.evaluation.thresholds import REPORTED
 from cxr_train.reporting import result_charts
-from cxr_train.reporting.charts import COLORS
+from cxr_train.reporting.drawing import COLORS
 from cxr_train.reporting.record import Document, RunRecord, SplitRecord
 
 _METRICS = {

@@ -348,12 +348,14 @@ def test_a_folder_that_is_no_run_is_named(tmp_path):
         write_report(tmp_path)
 
 
-def test_the_command_prints_where_the_page_is(tmp_path):
+def test_the_command_prints_where_the_page_is_and_loads_nothing_slow(tmp_path):
     run_dir = write_run(tmp_path / "run")
-    line = [sys.executable, "-m", "cxr_train.report", f"--run_dir={run_dir}"]
+    line = [sys.executable, "-X", "importtime", "-m", "cxr_train.report", f"--run_dir={run_dir}"]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == f"report: {run_dir}/report/index.html"
+    assert "cxr_train.reporting.page" in result.stderr
+    assert not re.findall(r"\b(matplotlib|scipy|tensorflow|sklearn|pandas)$", result.stderr, re.MULTILINE)
 
 
 # Folds are opened: what they hide must not stick out either.

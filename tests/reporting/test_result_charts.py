@@ -1,5 +1,8 @@
 """Dates in words, and the charts of a split: bins of reliability, marks of the working points."""
 
+import base64
+import re
+
 import numpy as np
 import pytest
 
@@ -26,6 +29,17 @@ def test_the_reliability_diagram_has_as_many_bins_as_the_images_allow():
         scores = rng.dirichlet(np.ones(3), images)
         picture = result_charts.reliability_chart(np.zeros(images, np.int64), scores, 0.5)
         assert f"in {bins} bins" in picture.alt
+
+
+def test_the_interval_of_a_share_is_wilsons():
+    labels, scores = np.array([0, 0, 1]), np.array([[0.8, 0.2]] * 3)  # 2 of 3 are right
+    picture = result_charts.reliability_chart(labels, scores, 0.5)
+    content = base64.b64decode(picture.source.partition(",")[2]).decode()
+    top, height = 12, 300  # of the plot, whose axis goes from -0.02 to 1.02
+    ends = [top + height * (1.02 - share) / 1.04 for share in (0.2077, 0.9385)]
+    bar = r'M365\.5 ([0-9.]+)L365\.5 ([0-9.]+)" fill="none" stroke="#0072B2"'
+    (low, high) = re.search(bar, content).groups()
+    assert (float(low), float(high)) == pytest.approx(ends, abs=0.1)
 
 
 def test_the_working_points_are_where_the_rates_are():
