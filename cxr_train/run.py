@@ -99,25 +99,37 @@ def run_workflow(options: WorkflowOptions, arguments: Sequence[str]) -> int:
     given = {name: value for name, value in own.items() if value != "auto"}
     flags = as_flags([Choice(*flag) for flag in (given | passed_on.conversion | passed_on.training).items()])
     print(wrapped(f"{source}: {_counts_text(found)}", rest="  "))
-    plan = find_plan(layout, source, found.discovered, flags)
-    if plan is None:
-        plan = _make_plan(Source(counts, source), found, given, flags, passed_on)
-        for choice in (*plan.conversion, *plan.training):
-            print(wrapped(str(choice), rest="  "))
-    else:
-        print(wrapped(f"goes on in {layout.directory}, with the settings in {layout.plan}", rest="  "))
-    steps = steps_of(plan, source, layout)
+
+    def find() -> Plan | None:
+        return find_plan(layout, source, found.discovered, flags)
+
+    plan = find()
+    made = plan or _make_plan(Source(counts, source), found, given, flags, passed_on)
     if options.dry_run:
+        _print_settings(layout, plan, made)
+        steps = steps_of(made, source, layout)
         print("\n".join(f"\n{_head(steps, step)}\n{step.text()}" for step in steps if not step.is_finished()))
         return 0
     layout.directory.mkdir(parents=True, exist_ok=True)
     with locked(layout.lock) as lock:
-        plan.save(layout.plan)
+        plan = find()  # again: another command may have begun here since
+        made = plan or made
+        _print_settings(layout, plan, made)
+        made.save(layout.plan)
+        steps = steps_of(made, source, layout)
         code = _run(steps, ChildCommands(lock))
     if code is not None:
         return code
     print(f"\npage: {layout.run.report}\nopen it in a browser: {layout.run.report.resolve().as_uri()}")
     return 0
+
+
+def _print_settings(layout: WorkflowLayout, found: Plan | None, made: Plan) -> None:
+    if found:
+        print(wrapped(f"goes on in {layout.directory}, with the settings in {layout.plan}", rest="  "))
+        return
+    for choice in (*made.conversion, *made.training):
+        print(wrapped(str(choice), rest="  "))
 
 
 def _run(steps: Sequence[Step], commands: ChildCommands) -> int | None:

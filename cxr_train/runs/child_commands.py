@@ -7,7 +7,6 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from types import FrameType
@@ -18,6 +17,10 @@ from cxr_data.core.chatter import unfiltered
 logger = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_AWAITED = (*_SIGNALS, signal.SIGCHLD)
+_SENT_BY_KERNEL = 0x80  # SI_KERNEL: by the terminal, to all processes in its foreground
+# SIGCHLD ends the wait at once, unless a thread of this process was given it.
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 @contextlib.contextmanager
@@ -50,6 +53,9 @@ def locked(lock: pathlib.Path) -> Iterator[int]:
 class ChildCommands:
     """Runs one process after the other, and passes SIGTERM and SIGINT on to the one at work.
 
+    Ctrl-C on a terminal reaches the child by itself, since it is in the same process group. It is not sent a
+    second time.
+
     Args:
       lock: what `locked` gave.
 
@@ -74,28 +80,33 @@ class ChildCommands:
 
     def run(self, command: list[str]) -> int:
         """Run a command, which writes where this process does, and return its exit code."""
-        self._process = subprocess.Popen(command, pass_fds=[self._lock], **unfiltered())
-        holder = f"process {os.getpid()} or its run, process {self._process.pid}"
+        process = subprocess.Popen(command, pass_fds=[self._lock], **unfiltered())
+        holder = f"process {os.getpid()} or its run, process {process.pid}"
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, holder.encode(), 0)
-        if self.stopped:
-            self._process.terminate()  # the signal came while it was started
-        code = self._process.wait()
-        self._process = None
-        return code
+        # A handler cannot know who sent a signal. Signals that are held back say it when they are fetched.
+        # They are held back only now, for the child would inherit that.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+        try:
+            if self.stopped:
+                process.terminate()  # the signal came while it was started
+            self._process = process
+            while process.poll() is None:
+                came = signal.sigtimedwait(_AWAITED, _SECONDS_BETWEEN_LOOKS)
+                if came is not None and came.si_signo in _SIGNALS:
+                    self.stopped = came.si_signo
+                    if came.si_code != _SENT_BY_KERNEL:
+                        process.send_signal(came.si_signo)
+        finally:
+            self._process = None
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return process.returncode
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal that came between two commands, or to another thread of this process."""
         self.stopped = number
-        if self._process is not None and not (number == signal.SIGINT and _is_in_foreground()):
+        if self._process is not None:
             self._process.send_signal(number)
-
-
-def _is_in_foreground() -> bool:
-    """Return whether a terminal's Ctrl-C reaches this process, and with it the child."""
-    try:
-        return os.tcgetpgrp(sys.__stdin__.fileno()) == os.getpgrp() if sys.__stdin__ else False
-    except (OSError, ValueError):
-        return False
 
 
 def exit_reason(code: int) -> str:

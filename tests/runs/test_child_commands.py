@@ -1,7 +1,9 @@
 """Running commands one after the other: real ones, with real signals."""
 
+import contextlib
 import os
 import pathlib
+import pty
 import signal
 import subprocess
 import sys
@@ -22,7 +24,8 @@ RUN = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 print("at work", flush=True)
-time.sleep(60)
+for _ in range(600):
+    time.sleep(0.1)  # a signal that comes just before a sleep is seen after it
 """
 directory = pathlib.Path(sys.argv[1])
 with shown_messages(), locked(directory / "lock") as lock:
@@ -62,6 +65,48 @@ def test_a_run_that_outlives_its_grid_keeps_others_out(tmp_path):
     # The run answers SIGINT as Python does, with a traceback that is not ours.
     second.communicate(timeout=SECONDS)
     assert second.returncode == 0
+
+
+# Runs a run that counts how often it is asked to stop, on a terminal of its own.
+ON_A_TERMINAL = """
+import pathlib, sys
+from cxr_train.runs.child_commands import ChildCommands, locked
+
+RUN = '''
+import signal, time
+came = []
+signal.signal(signal.SIGINT, lambda *_: came.append(1))
+print("at work", flush=True)
+while not came:
+    time.sleep(0.01)
+time.sleep(0.5)
+print("asked", len(came), flush=True)
+'''
+with locked(pathlib.Path(sys.argv[1], "lock")) as lock, ChildCommands(lock).listening() as runner:
+    code = runner.run([sys.executable, "-c", RUN])
+print("ended with", code, runner.stopped, flush=True)
+"""
+
+
+@pytest.mark.parametrize("way", ["kill of the parent", "Ctrl-C"])
+def test_on_a_terminal_a_run_is_asked_to_stop_once(tmp_path, way):
+    parent, terminal = pty.fork()
+    if parent == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "-c", ON_A_TERMINAL, str(tmp_path)])
+    said = b""
+    while b"at work" not in said:
+        said += os.read(terminal, 1000)
+    if way == "Ctrl-C":
+        os.write(terminal, b"\x03")
+    else:
+        os.kill(parent, signal.SIGINT)
+    with contextlib.suppress(OSError):  # so a terminal ends
+        while more := os.read(terminal, 1000):
+            said += more
+    os.close(terminal)
+    assert os.waitpid(parent, 0)[1] == 0
+    assert said.split()[-5:] == [b"1", b"ended", b"with", b"0", b"2"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`python -m cxr_train.run`: what it chooses, runs, goes on with and refuses. The steps are not run here."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -375,6 +376,26 @@ def test_an_output_of_other_settings_is_refused(fakes, tmp_path, arguments, opti
         go(*arguments, **options)
     assert raised.type is error
     assert named in str(raised.value)
+
+
+def test_of_two_commands_at_once_the_second_sees_what_the_first_has_begun(fakes, monkeypatch, tmp_path):
+    locked = run.locked
+
+    @contextlib.contextmanager
+    def while_another_begins(lock):
+        monkeypatch.setattr(run, "locked", locked)
+        assert go("xrays", "--epochs=3") == 0
+        with locked(lock) as descriptor:
+            yield descriptor
+
+    monkeypatch.setattr(run, "locked", while_another_begins)
+    with pytest.raises(UsageError, match="--epochs=3"):
+        go("xrays", "--epochs=4")
+    plan = tmp_path / "runs/xrays/plan.json"
+    first = plan.read_bytes()
+    monkeypatch.setattr(run, "locked", while_another_begins)
+    assert go("xrays", "--epochs=3") == 0
+    assert (fakes.names, plan.read_bytes()) == (STEPS, first)
 
 
 def test_it_starts_without_tensorflow(tmp_path):
