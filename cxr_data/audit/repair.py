@@ -1,5 +1,7 @@
 """What a conversion can do about an audit's findings: the flags that apply, and the whole command."""
 
+import csv
+import io
 import os
 import re
 import shlex
@@ -131,8 +133,9 @@ def repair_command(directory: str, document: Mapping[str, Any]) -> list[str]:
     conversion = document.get("conversion") or {"source": "", "flags": {}}
     given = dict(conversion["flags"])
     flags = {remedy["flag"]: remedy["value"] for remedy in remedies}
-    if has_pairs or "exclude_findings" not in given:  # else what an earlier audit left out stays out
-        flags["exclude_findings"] = storage.join(absolute(directory), AUDIT_NAME)
+    # What earlier audits left out stays out.
+    audits = [*earlier_audits(document), storage.join(absolute(directory), AUDIT_NAME)]
+    flags["exclude_findings"] = joined(map(shown, dict.fromkeys(audits)))
     places = {"source": conversion["source"] or _UNKNOWN_SOURCE, "output": _new_output(absolute(directory))}
     words = [f"--{name}={shlex.quote(shown(value))}" for name, value in {**places, **given, **flags}.items()]
     return [
@@ -153,6 +156,19 @@ def explained_flags(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"Replace {_UNKNOWN_SOURCE}, and add the flags of the first conversion: neither is known here."
     elif not conversion["source"]:
         yield f"Replace {_UNKNOWN_SOURCE} by what these shards were made from, which is not known here."
+
+
+def earlier_audits(document: Mapping[str, Any]) -> list[str]:
+    """Return the audits whose findings the conversion has left out, the last one at the end."""
+    given = ((document.get("conversion") or {}).get("flags") or {}).get("exclude_findings", "")
+    return next(csv.reader([given]), [])
+
+
+def joined(paths: Iterable[str]) -> str:
+    """Return paths as one flag takes them: separated by commas, a path with a comma in quotes."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(list(paths))
+    return line.getvalue()
 
 
 def _has_pairs(document: Mapping[str, Any]) -> bool:

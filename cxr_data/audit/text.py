@@ -5,7 +5,14 @@ from typing import Any
 
 from cxr_data.audit.causes import ADVICE, CAUTION, Cause, causes_of
 from cxr_data.audit.document import read_document
-from cxr_data.audit.repair import absolute, before_and_after, explained_flags, repair_command, shown
+from cxr_data.audit.repair import (
+    absolute,
+    before_and_after,
+    earlier_audits,
+    explained_flags,
+    repair_command,
+    shown,
+)
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, one_line
 from cxr_data.core.wording import counted, tool, wrapped
@@ -75,7 +82,7 @@ def _repair(directory: str, document: Mapping[str, Any]) -> Iterator[str]:
 
 def _compared(directory: str, document: Mapping[str, Any]) -> Iterator[str]:
     """Yield a table of the findings before and after, where these shards repair others."""
-    place = ((document.get("conversion") or {}).get("flags") or {}).get("exclude_findings")
+    place = next(reversed(earlier_audits(document)), None)
     if not place or place == storage.join(absolute(directory), AUDIT_NAME):
         return
     try:

@@ -91,10 +91,10 @@ class SharderConfig:
         path=True,
         local=True,
     )
-    exclude_findings: str = setting(
-        "",
-        "Audit file (audit.json) whose repeated and leaking images are left out; the new audit is compared "
-        "with it.",
+    exclude_findings: tuple[str, ...] = setting(
+        (),
+        "Audit files (audit.json), separated by commas, whose repeated and leaking images are left out; the "
+        "new audit is compared with the last one.",
         path=True,
     )
     balance: str = setting(

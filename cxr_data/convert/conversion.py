@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from cxr_data.audit.repair import Conversion, absolute
+from cxr_data.audit.repair import Conversion, absolute, joined
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.ledger import read_ledger
 from cxr_data.core.errors import DataError
@@ -31,7 +31,8 @@ def conversion_of(config: SharderConfig) -> Conversion:
     for field, declared in settings_of(config):
         value = getattr(config, field.name)
         if field.name not in ("source", *_OF_THE_RUN) and value != getattr(_DEFAULTS, field.name):
-            flags[field.name] = absolute(value) if declared.path else _as_typed(value)
+            places = value if isinstance(value, tuple) else (value,)
+            flags[field.name] = joined(map(absolute, places)) if declared.path else _as_typed(value)
     return Conversion(absolute(config.source), flags)
 
 

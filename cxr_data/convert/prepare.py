@@ -94,7 +94,9 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
 
 def _excluded(config: SharderConfig, items: Sequence[Item]) -> dict[str, Quarantined]:
     """Return what --exclude and --exclude_findings name."""
-    found = exclude.read_findings(config.exclude_findings, items) if config.exclude_findings else {}
+    found: dict[str, Quarantined] = {}
+    for path in reversed(config.exclude_findings):  # the first audit that named a picture says why
+        found |= exclude.read_findings(path, items)
     return found | (exclude.read_exclusions(config.exclude, items) if config.exclude else {})
 
 

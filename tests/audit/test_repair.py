@@ -6,6 +6,7 @@ import shlex
 
 import numpy as np
 import pytest
+from absl import flags as flags_module
 from audit_fixtures import synthetic
 from sharder_fixtures import save
 
@@ -16,6 +17,7 @@ from cxr_data.audit.leakage import Pair, find_leakage
 from cxr_data.audit.repair import Conversion, before_and_after, remedies_for, repair_command
 from cxr_data.audit.shortcut_features import features_of, in_words
 from cxr_data.audit.text import audit_as_text
+from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.conversion import conversion_of
 from cxr_data.core.wording import counted, wrapped
@@ -131,13 +133,20 @@ def test_the_command_is_whole_and_can_be_parsed(tmp_path):
     assert repair_command(f"{tmp_path}/out", document_of({"mean": {"covid": 0.7}})) == []
 
 
-def test_what_an_earlier_audit_left_out_stays_out(tmp_path):
-    conversion = dataclasses.asdict(Conversion("in", {"exclude_findings": "/first/audit.json"}))
+@pytest.mark.parametrize("first", ["/first/audit.json", "/fir,st/audit.json"])
+def test_what_an_earlier_audit_left_out_stays_out(tmp_path, first):
+    made = SharderConfig("in", "out", exclude_findings=(first,))
     repair = [{"flag": "crop_border", "value": "0.1", "does": "x"}]
+    conversion = dataclasses.asdict(conversion_of(made))
     document = document_of({"text top left": {"a": 0.8}}, repair=repair, conversion=conversion)
-    assert repair_command(str(tmp_path), document)[-2:][0].endswith("--exclude_findings=/first/audit.json \\")
-    document["findings"].append({"kind": "repeats", "name": "repeated_pictures", "value": 1})
-    assert any(f"={tmp_path}/audit.json" in line for line in repair_command(str(tmp_path), document))
+    for second in (f"{tmp_path}/audit.json", first):
+        command = repair_command(second.removesuffix("/audit.json"), document)
+        values = flags_module.FlagValues()
+        define_flags(SharderConfig, flag_values=values)
+        values(shlex.split("\n".join(command).replace("\\\n", " "))[2:])
+        config = from_flags(SharderConfig, flag_values=values)
+        assert config.exclude_findings == tuple(dict.fromkeys([first, second]))
+        assert config.crop_border == "0.1"
 
 
 def test_before_and_after_of_each_finding(tmp_path):

@@ -71,7 +71,7 @@ def test_a_wrong_list_is_one_line(source, tmp_path, content, message):
     with pytest.raises(UsageError, match=f"--exclude={tmp_path}/none"):
         run(source, tmp_path / "out", exclude=str(tmp_path / "none"))
     with pytest.raises(DataError, match=rf"{listed} .*(audit\.json|UTF-8)"):
-        run(source, tmp_path / "out", exclude_findings=str(listed))
+        run(source, tmp_path / "out", exclude_findings=(str(listed),))
 
 
 def test_what_an_audit_found_is_left_out_and_then_not_found_again(tmp_path):
@@ -86,17 +86,24 @@ def test_what_an_audit_found_is_left_out_and_then_not_found_again(tmp_path):
     found = {f["name"] for f in audit.read_audit(first.directory)["findings"]}
     assert found == {"pictures_in_two_splits", "pictures_in_two_classes", "repeated_pictures"}
     path = tmp_path / "first/audit.json"
-    second = run(source, tmp_path / "second", audit=True, exclude_findings=str(path))
+    second = run(source, tmp_path / "second", audit=True, exclude_findings=(str(path),))
     gone = {name: reason for name, (reason, _) in reasons(second).items()}
     assert gone.pop("train/a/again.png", None) or gone.pop("train/a/10.png")
     assert gone == dict.fromkeys(["train/a/of_test.png", "train/b/of_a.png", "train/a/08.png"], "excluded")
     assert audit.read_audit(second.directory)["findings"] == []
     document = json.loads(path.read_text())
+    case = {"first": "train/a/12.png", "second": "train/a/14.png", "in": "train", "and": "train"}
+    later = {**document, "findings": [{"name": "repeated_pictures", "cases": 1, "evidence": [case]}]}
+    places = (str(path), str(save(tmp_path / "later.json", json.dumps(later).encode())))
+    assert set(reasons(run(source, tmp_path / "both", exclude_findings=places))) == {
+        *reasons(second),
+        "train/a/14.png",
+    }
     for finding in document["findings"]:
         finding["cases"] = 5000
     path.write_text(json.dumps(document))
     with pytest.raises(DataError, match=rf"{path} .*1 of 5000"):
-        run(source, tmp_path / "third", exclude_findings=str(path))
+        run(source, tmp_path / "third", exclude_findings=(str(path),))
 
 
 # -- balance -----------------------------------------------------------------------------------
