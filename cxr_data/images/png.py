@@ -7,19 +7,24 @@ does in X-rays), from a PNG in which the same bytes are stored uncompressed.
 """
 
 import contextlib
+import io
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from kornia_rs.io import decode_image_png_u8
+from PIL import Image
 
 from cxr_data.images.undecodable import Undecodable
 
-inflater: Any = zlib  # the same bytes, more slowly, where ISA-L has no wheel
+# The same bytes and pixels, more slowly, where these have no wheel.
+inflater: Any = zlib
 with contextlib.suppress(ImportError):
     from isal import isal_zlib as inflater
+kornia_io: Any = None
+with contextlib.suppress(ImportError):
+    from kornia_rs import io as kornia_io
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _IHDR = struct.Struct(">IIBBBBB")
@@ -54,7 +59,11 @@ def decode_plain_gray(data: bytes, max_pixels: int) -> np.ndarray | None:
     filters = np.frombuffer(raw, np.uint8)[:: width + 1]
     if filters.max(initial=0) > 4:
         raise Undecodable("damaged", "a row of the PNG has an unknown filter")
-    image: np.ndarray = decode_image_png_u8(_stored_png(data[:33], raw), (height, width), "mono")
+    stored = _stored_png(data[:33], raw)
+    if kornia_io is None:
+        with Image.open(io.BytesIO(stored), formats=["PNG"]) as opened:
+            return np.asarray(opened)
+    image: np.ndarray = kornia_io.decode_image_png_u8(stored, (height, width), "mono")
     return image[..., 0]
 
 

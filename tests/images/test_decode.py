@@ -1,6 +1,7 @@
 """Every format to 8-bit pixels, and every damage to a reason."""
 
 import gzip
+import importlib.util
 import struct
 import subprocess
 import sys
@@ -103,11 +104,38 @@ def without_filters(rows: np.ndarray) -> np.ndarray:
     return pixels[1:, 1:].astype(np.uint8)
 
 
+@pytest.fixture(scope="module")
+def slow_png():
+    """The module as it is where neither ISA-L nor kornia-rs has a wheel."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("isal", "kornia_rs", "kornia_rs.io"):
+            patched.setitem(sys.modules, name, None)
+        spec = importlib.util.spec_from_file_location("cxr_data.images.slow_png", png.__file__)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    assert module.inflater is zlib
+    assert module.kornia_io is None
+    return module
+
+
 @given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(2, 30))), st.data())
-def test_every_row_filter_is_undone(rows, draw):
+def test_every_row_filter_is_undone(slow_png, rows, draw):
     rows[:, 0] = draw.draw(arrays(np.uint8, len(rows), elements=st.integers(0, 4)))
     data = png_of(rows.shape[1] - 1, len(rows), rows.tobytes())
     np.testing.assert_array_equal(png.decode_plain_gray(data, MAX), without_filters(rows))
+    np.testing.assert_array_equal(slow_png.decode_plain_gray(data, MAX), without_filters(rows))
+
+
+def test_a_large_png_is_the_same_without_the_fast_decoders(slow_png):
+    data = encoded(np.random.default_rng(0).integers(0, 256, (700, 900), np.uint8))
+    np.testing.assert_array_equal(slow_png.decode_plain_gray(data, MAX), png.decode_plain_gray(data, MAX))
+    for broken in (data[:-30], data.replace(b"IDAT", b"IDAX", 1), data[:60] + b"x" + data[61:]):
+        reasons = []
+        for decode in (png.decode_plain_gray, slow_png.decode_plain_gray):
+            with pytest.raises(Undecodable) as raised:
+                decode(broken, MAX)
+            reasons.append(str(raised.value))
+        assert len(set(reasons)) == 1
 
 
 def test_colours_are_kept_or_weighted():
