@@ -5,6 +5,8 @@
     python -m cxr_train.main --data_service=grpc://HOST:5050 ...
 
 The workers must see the shards under the path that the trainer gives, or as the same s3:// or gs://.
+
+The service has no passwords: whoever reaches its ports can read the files that its user can read.
 """
 
 import dataclasses
@@ -27,6 +29,11 @@ class ServiceOptions:
     )
     workers: int = setting(-1, "Worker processes; -1: one a core.", at_least=-1)
     host: str = setting("localhost", "Name under which other machines reach this one.")
+    listen: str = setting(
+        "host",
+        "Addresses at which the ports answer: `host`, those of --host; `all`, all of this machine.",
+        choices=("host", "all"),
+    )
     dispatcher: str = setting(
         "", "HOST:PORT of a dispatcher on another machine; without it, one is started here."
     )
@@ -44,9 +51,11 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: stopping.append(received))
     keep_large_allocations()
-    with DataService(options.port, workers, options.host, options.dispatcher) as service:
+    with DataService(options.port, workers, options.host, options.dispatcher, options.listen) as service:
         service.wait_until_ready()
         _say(f"data service: --data_service=grpc://{service.address}, {workers} workers")
+        _say(f"open: ports {service.open_ports()}")
+        _say("no password: whoever reaches these ports can read every file that this user can read")
         service.run(lambda: bool(stopping))
     _say("data service: stopped")
     return 0

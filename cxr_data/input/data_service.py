@@ -6,14 +6,15 @@ They read for a trainer's `served.ServedReader`.
 import contextlib
 import logging
 import multiprocessing
+import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import tensorflow as tf
 
-from cxr_data.core import object_store, runtime
+from cxr_data.core import object_store, open_ports, runtime
 from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import CxrError, UsageError
 from cxr_data.core.tensorflow_private import workers_of
@@ -21,6 +22,7 @@ from cxr_data.core.wording import tool
 
 logger = logging.getLogger(__name__)
 
+_SPAWN = multiprocessing.get_context("spawn")
 _CONNECT_SECONDS = 5.0
 _HEARTBEAT_MS = 1000
 _POLL_SECONDS = 0.5
@@ -60,24 +62,34 @@ class DataService:
       workers: processes; 0 for none.
       host: under which other machines reach this one.
       dispatcher: `HOST:PORT` of another machine's, to which the workers here belong; "" for an own one.
+      listen: `host`, to answer at the loopback and the addresses that `host` stands for only; `all`, at all
+        of this machine.
+
+    Raises:
+      UsageError: the dispatcher does not answer, its port is taken, or this machine cannot keep the ports
+        to the addresses of `host`.
     """
 
-    def __init__(self, port: int, workers: int, host: str, dispatcher: str = "") -> None:
+    def __init__(
+        self, port: int, workers: int, host: str, dispatcher: str = "", listen: str = "host"
+    ) -> None:
         self._host = host
+        self._answers_at = open_ports.addresses_of(host) if listen == "host" else None
         self._server: Any = None
         if dispatcher:
             self.address = target_of(dispatcher).removeprefix("grpc://")
         else:
-            self._server = _dispatch_server(port)
-            self.address = f"{host}:{self._server.target.rpartition(':')[2]}"
+            self._server = _dispatch_server(port, self._answers_at)
+            self.address = f"{host}:{_port_of(self._server)}"
         self._ports = [_free_port() for _ in range(workers)]
+        self._opened = [_SPAWN.Event() for _ in self._ports]
         self._workers: list[Any] = []
         self._started: list[float] = []
         self._quick_deaths = [0] * workers
 
     def __enter__(self) -> "DataService":
-        for port in self._ports:
-            self._workers.append(self._start(port))
+        for number in range(len(self._ports)):
+            self._workers.append(self._start(number))
             self._started.append(time.monotonic())
         return self
 
@@ -94,9 +106,25 @@ class DataService:
         """How many workers, of any machine, have reported to the dispatcher of this one."""
         return workers_of(self._server)
 
+    def open_ports(self) -> str:
+        """Return in words at which ports and addresses this machine answers."""
+        listening = open_ports.listening_at([os.getpid(), *(process.pid for process in self._workers)])
+        ports = ", ".join(map(str, listening))
+        if self._answers_at is None:
+            return f"{ports} at all addresses of this machine"
+        addresses = ", ".join(sorted(map(str, self._answers_at | open_ports.LOOPBACK)))
+        return f"{ports} at {addresses}, and at no other address"
+
     def wait_until_ready(self) -> None:
-        """Wait until every worker has reported to the dispatcher. Raises CxrError if one cannot."""
-        while self._server is not None and self.workers_reported < len(self._ports):
+        """Wait until every worker has reported to the dispatcher of this machine, and its port is kept to
+        the addresses of `host`. Raises CxrError if one cannot.
+        """
+
+        def is_ready() -> bool:
+            has_reported = self._server is None or self.workers_reported >= len(self._ports)
+            return has_reported and all(event.is_set() for event in self._opened)
+
+        while not is_ready():
             self.look()
             time.sleep(_POLL_SECONDS)
 
@@ -117,23 +145,30 @@ class DataService:
             if self._quick_deaths[number] == _MOST_QUICK_DEATHS:
                 raise CxrError(f"{what}, {_MOST_QUICK_DEATHS} times within {_QUICK_SECONDS:.0f} s each")
             logger.info("%s after %.0f s; it is started again", what, lived)
-            self._workers[number] = self._start(self._ports[number])
+            self._workers[number] = self._start(number)
             self._started[number] = time.monotonic()
 
-    def _start(self, port: int) -> Any:
-        process = multiprocessing.get_context("spawn").Process(
-            target=_serve, args=(self.address, self._host, port), daemon=True
-        )
+    def _start(self, number: int) -> Any:
+        port = self._ports[number]
+        arguments = (self.address, self._host, port, self._answers_at, self._opened[number])
+        process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
         process.start()
         return process
 
 
-def _dispatch_server(port: int) -> Any:
+def _dispatch_server(port: int, answers_at: Collection[open_ports.Address] | None) -> Any:
     service = tf.data.experimental.service
     try:
-        return service.DispatchServer(service.DispatcherConfig(port=port))
+        server = service.DispatchServer(service.DispatcherConfig(port=port))
     except tf.errors.OpError as error:
         raise UsageError(f"--port={port}: {error.message.splitlines()[0][:200]}") from error
+    if answers_at is not None:
+        open_ports.keep_to(_port_of(server), answers_at)
+    return server
+
+
+def _port_of(dispatch_server: Any) -> int:
+    return int(dispatch_server.target.rpartition(":")[2])
 
 
 def _free_port() -> int:
@@ -142,8 +177,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _serve(dispatcher: str, host: str, port: int) -> None:
-    """Work as an input worker, until the parent ends."""
+def _serve(
+    dispatcher: str,
+    host: str,
+    port: int,
+    answers_at: Collection[open_ports.Address] | None,
+    opened: Any,
+) -> None:
+    """Work as an input worker, until the parent ends; set the event `opened` when the port is as it stays."""
     begin_worker()
     runtime.keep_large_allocations()
     object_store.register_where_possible()  # the graph of a dataset may name remote shards
@@ -154,20 +195,30 @@ def _serve(dispatcher: str, host: str, port: int) -> None:
         port=port,
         heartbeat_interval_ms=_HEARTBEAT_MS,
     )
-    service.WorkerServer(config).join()
+    server = service.WorkerServer(config)
+    if answers_at is not None:
+        open_ports.keep_to(port, answers_at)
+    opened.set()
+    server.join()
 
 
 @contextlib.contextmanager
 def served_here(workers: int) -> Iterator[str]:
     """Run a service whose workers are threads of this process, for tests and trials; yield its target."""
     service = tf.data.experimental.service
-    dispatcher = _dispatch_server(0)
+    answers_at = open_ports.addresses_of("localhost")
+    dispatcher = _dispatch_server(0, answers_at)
     address = dispatcher.target.removeprefix("grpc://")
-    servers = [
-        service.WorkerServer(
-            service.WorkerConfig(dispatcher_address=address, heartbeat_interval_ms=_HEARTBEAT_MS)
+    servers = []
+    for _ in range(workers):
+        port = _free_port()
+        config = service.WorkerConfig(
+            dispatcher_address=address,
+            worker_address=f"localhost:{port}",
+            port=port,
+            heartbeat_interval_ms=_HEARTBEAT_MS,
         )
-        for _ in range(workers)
-    ]
+        servers.append(service.WorkerServer(config))
+        open_ports.keep_to(port, answers_at)
     yield dispatcher.target
     del servers

@@ -19,6 +19,7 @@ from project import ROOT
 from shards import labels_of, random_images, write_shards
 from waiting import SECONDS, children_of, is_running, wait_until
 
+from cxr_data.core import open_ports
 from cxr_data.core.errors import UsageError
 from cxr_data.input import data_service, served
 from cxr_data.input.options import ReadOptions
@@ -66,6 +67,30 @@ def test_every_example_of_an_epoch_comes_once(data, workers):
         np.testing.assert_array_equal(batch["image"], IMAGES[batch["index"]])
         np.testing.assert_array_equal(batch["label"], labels_of(67)[batch["index"]])
         assert batch["weight"].tolist() == [1.0] * BATCH
+
+
+def test_a_service_answers_at_the_addresses_of_its_host_only(data):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("203.0.113.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine is on no network")
+        outside = probe.getsockname()[0]
+
+    def answers(address, port):
+        with socket.socket() as client:
+            return client.connect_ex((address, port)) == 0
+
+    before = set(open_ports.listening_at([os.getpid()]))
+    with data_service.served_here(1):
+        ports = set(open_ports.listening_at([os.getpid()])) - before
+        assert len(ports) == 2
+        assert {(port, answers("127.0.0.1", port), answers(outside, port)) for port in ports} == {
+            (port, True, False) for port in ports
+        }
+    with data_service.DataService(0, 0, outside) as service:
+        assert answers(outside, int(service.address.rpartition(":")[2]))
+        assert f" {outside}, " in service.open_ports()
 
 
 def test_the_end_of_an_epoch_does_not_end_a_step_that_is_under_way(data):
