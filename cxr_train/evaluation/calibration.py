@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxr_train.evaluation.metrics import Counts, Floats
+from cxr_data.stats.undefined import json_number, ratio
+from cxr_train.evaluation.decisions import Counts, Decisions, Floats
 
 BINS = 15
 # Searched for the temperature.
@@ -57,12 +58,17 @@ def expected_calibration_error(rows: list[dict[str, Any]]) -> float:
 
 
 def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS) -> dict[str, Any]:
-    """Return how well probabilities [N, C] fit the labels [N]; ready for JSON.
+    """Return how well probabilities [N, C] fit the labels [N], or [N, C] of findings; ready for JSON.
 
     Returns:
       ece: of the predicted class's probability; negative_log_likelihood: mean, in nats; brier: the
       mean of the squared distance to the one-hot label, in [0, 2]; bins: see `reliability`.
+      Of findings, all of it is over the known labels: bins hold the probability that a finding is present and
+      the share in which it is, brier is in [0, 1], ece is the mean over the findings, and per_class, in their
+      order, has ece and brier of each; null for one without known labels.
     """
+    if labels.ndim == 2:
+        return _measure_findings(labels, probabilities, bins)
     every = np.arange(len(labels))
     predicted = probabilities.argmax(axis=1)
     rows = reliability(predicted == labels, probabilities[every, predicted], bins)
@@ -75,15 +81,35 @@ def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS)
     }
 
 
+def _measure_findings(labels: Counts, probabilities: Floats, bins: int) -> dict[str, Any]:
+    decisions = Decisions.of(labels, probabilities)
+    distance = (probabilities - decisions.is_class) ** 2
+    per_class = []
+    for index, known in enumerate(decisions.known.T):
+        rows = reliability(decisions.is_class[known, index], probabilities[known, index], bins)
+        ece = expected_calibration_error(rows) if known.any() else None
+        per_class.append({"ece": ece, "brier": json_number(ratio(distance[known, index].sum(), known.sum()))})
+    known = decisions.known
+    defined = [row["ece"] for row in per_class if row["ece"] is not None]
+    of_label = np.where(decisions.is_class, probabilities, 1 - probabilities)
+    return {
+        "ece": json_number(ratio(sum(defined), len(defined))),
+        "negative_log_likelihood": json_number(ratio(-_log(of_label)[known].sum(), known.sum())),
+        "brier": json_number(ratio(distance[known].sum(), known.sum())),
+        "bins": reliability(decisions.is_class[known], probabilities[known], bins),
+        "per_class": per_class,
+    }
+
+
 def fit_temperature(labels: Counts, probabilities: Floats) -> float | None:
-    """Return the temperature T that makes softmax(logits / T) the most likely.
+    """Return the temperature T that makes softmax(logits / T) the most likely; of findings, the sigmoid.
 
     The mean negative log-likelihood is convex in 1/T, and its derivative there is the mean of
     (expected logit - logit of the true class): Brent's method finds its zero. Minimising the likelihood
     itself would give half of the digits.
 
     Args:
-      labels: int64 [N]; probabilities: float64 [N, C] at T = 1.
+      labels: int64 [N], or [N, C] of findings; probabilities: float64 [N, C] at T = 1.
 
     Returns:
       T, above 1 for a model that is too sure of itself. None where the best lies at an end of
@@ -91,6 +117,12 @@ def fit_temperature(labels: Counts, probabilities: Floats) -> float | None:
     """
     import scipy.optimize
 
+    if labels.ndim == 2:
+        # Each known label is a choice between two classes, with the logits 0 and z.
+        decisions = Decisions.of(labels, probabilities)
+        of_present = probabilities[decisions.known]
+        labels = decisions.is_class[decisions.known].astype(np.int64)
+        probabilities = np.stack([1 - of_present, of_present], axis=1)
     logits = _log(probabilities)
     of_label = logits[np.arange(len(labels)), labels]
 
@@ -100,18 +132,75 @@ def fit_temperature(labels: Counts, probabilities: Floats) -> float | None:
 
     coldest, hottest = _TEMPERATURES
     # It falls with T. Without a change of sign, the likelihood grows up to an end, or nowhere.
-    if not slope(coldest) > 0 > slope(hottest):
+    if not len(labels) or not slope(coldest) > 0 > slope(hottest):
         return None
     digits = 4 * np.finfo(np.float64).eps  # the least that SciPy takes
     temperature = float(scipy.optimize.brentq(slope, coldest, hottest, xtol=digits * coldest, rtol=digits))
     return temperature if 1.001 * coldest < temperature < hottest / 1.001 else None
 
 
-def apply_temperature(probabilities: Floats, temperature: float) -> Floats:
-    """Return softmax(logits / temperature) from the probabilities [N, C] at temperature 1."""
+def apply_temperature(probabilities: Floats, temperature: float, *, of_findings: bool = False) -> Floats:
+    """Return softmax(logits / temperature) from the probabilities [N, C] at temperature 1.
+
+    Args:
+      of_findings: whether each column is a probability of its own, sigmoid(logit / temperature).
+    """
+    if of_findings:
+        pairs = np.stack([1 - probabilities, probabilities], axis=-1).reshape(-1, 2)
+        return apply_temperature(pairs, temperature)[:, 1].reshape(probabilities.shape)
     logits = _log(probabilities) / temperature
     likelihoods = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(likelihoods / likelihoods.sum(axis=1, keepdims=True))
+
+
+def fit_platt(labels: Counts, probabilities: Floats) -> list[tuple[float, float] | None]:
+    """Return for each finding the slope a and the offset b of the most likely sigmoid(a * logit + b).
+
+    With Platt's targets (N+ + 1) / (N+ + 2) and 1 / (N- + 2), which keep it finite where the finding is told
+    without a fault ("Probabilistic outputs for support vector machines", 1999).
+
+    Args:
+      labels: int64 [N, C] of findings; probabilities: float64 [N, C].
+
+    Returns:
+      (a, b); None for a finding that `Decisions.too_few` names.
+    """
+    import scipy.optimize
+
+    decisions = Decisions.of(labels, probabilities)
+    fitted: list[tuple[float, float] | None] = []
+    for index, (known, few) in enumerate(zip(decisions.known.T, decisions.too_few(), strict=True)):
+        if few:
+            fitted.append(None)
+            continue
+        positive = decisions.is_class[known, index]
+        logits = _logits(probabilities[known, index])
+        targets = np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
+
+        def loss(line: Floats, logits: Floats = logits, targets: Floats = targets) -> tuple[float, Floats]:
+            moved = line[0] * logits + line[1]
+            error = scipy.special.expit(moved) - targets
+            value = (np.logaddexp(0, moved) - targets * moved).mean()
+            return float(value), np.array([(error * logits).mean(), error.mean()])
+
+        found = scipy.optimize.minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS")
+        fitted.append((float(found.x[0]), float(found.x[1])))
+    return fitted
+
+
+def apply_platt(probabilities: Floats, lines: list[tuple[float, float] | None]) -> Floats:
+    """Return sigmoid(a * logit + b) of probabilities [N, C] of findings; unchanged where there is no line."""
+    import scipy.special
+
+    columns = [
+        column if line is None else scipy.special.expit(line[0] * _logits(column) + line[1])
+        for column, line in zip(probabilities.T, lines, strict=True)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _logits(probabilities: Floats) -> Floats:
+    return _log(probabilities) - _log(1 - probabilities)
 
 
 def _log(probabilities: Floats) -> Floats:

@@ -14,8 +14,9 @@ import numpy as np
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.wording import tool
+from cxr_data.records.example import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 from cxr_data.records.manifest import Manifest
-from cxr_train.evaluation.metrics import Counts
+from cxr_train.evaluation.decisions import Counts
 from cxr_train.runs.saved_run import trained_on
 
 DROP = "-"
@@ -36,14 +37,31 @@ class ClassMap:
     ours: tuple[str, ...]
 
     def labels(self, labels: Counts) -> tuple[Counts, np.ndarray]:
-        """Return our labels int64 [N], and which images are kept, bool [N]; -1 for the others."""
+        """Return our labels int64 [N], and which images are kept, bool [N]; -1 for the others.
+
+        Of findings, [N, theirs] become [N, ours], and every image is kept: a finding of ours is present where
+        one that stands for it is, and unknown where none stands for it.
+        """
+        if labels.ndim == 2:
+            columns = [_joined(labels[:, self.index_of == index]) for index in range(len(self.ours))]
+            return np.stack(columns, axis=1), np.ones(len(labels), bool)
         mapped = self.index_of[labels]
         return mapped, mapped != _DROPPED
 
     def dropped(self, labels: Counts) -> dict[str, int]:
-        """Return how many images of each of their classes are left out, by name."""
+        """Return how many images of each of their classes, or findings, are left out, by name."""
         names = (name for name, index in zip(self.theirs, self.index_of, strict=True) if index == _DROPPED)
+        if labels.ndim == 2:
+            return {name: int((labels[:, self.theirs.index(name)] == PRESENT).sum()) for name in names}
         return {name: int((labels == self.theirs.index(name)).sum()) for name in names}
+
+
+def _joined(labels: Counts) -> Counts:
+    """Return one label [N] of several findings [N, K]: present, else uncertain, else unknown, else absent."""
+    joined = np.full(len(labels), UNKNOWN if not labels.shape[1] else ABSENT)
+    for value in (UNKNOWN, UNCERTAIN, PRESENT):
+        joined[(labels == value).any(axis=1)] = value
+    return joined
 
 
 def parse_class_map(entries: Sequence[str]) -> dict[str, str]:

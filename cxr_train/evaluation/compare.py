@@ -15,9 +15,10 @@ from cxr_data.core.errors import DataError
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_data.stats.undefined import json_number
 from cxr_train.evaluation import intervals, metrics
+from cxr_train.evaluation.decisions import Decisions
 from cxr_train.evaluation.intervals import IntervalNotes
 from cxr_train.evaluation.predictions import NamedPredictions
-from cxr_train.evaluation.significance import agreement
+from cxr_train.evaluation.significance import agreement, holm
 
 
 def align(first: NamedPredictions, second: NamedPredictions) -> NamedPredictions:
@@ -46,14 +47,22 @@ def align(first: NamedPredictions, second: NamedPredictions) -> NamedPredictions
         )
     rows = np.array([row_of[name] for name in first.ids])
     columns = np.array([second.class_names.index(name) for name in first.class_names])
-    # From their index to ours: the inverse of the order of the columns.
-    labels = np.argsort(columns)[second.labels[rows]]
-    differing = np.flatnonzero(labels != first.labels)
+    if first.labels.ndim != second.labels.ndim:
+        raise DataError(
+            f"{first.source} and {second.source} are not comparable: one is of classes, one of findings"
+        )
+    if first.labels.ndim == 2:
+        labels = second.labels[np.ix_(rows, columns)]
+        differing = np.flatnonzero((labels != first.labels).any(axis=1))
+    else:
+        # From their index to ours: the inverse of the order of the columns.
+        labels = np.argsort(columns)[second.labels[rows]]
+        differing = np.flatnonzero(labels != first.labels)
     if len(differing):
         row = differing[0]
         raise DataError(
             f"{first.source} and {second.source} disagree about the label of {len(differing)} images, as "
-            f"{first.ids[row]}: {first.class_names[first.labels[row]]} and {first.class_names[labels[row]]}"
+            f"{first.ids[row]}: {_in_words(first, first.labels[row])} and {_in_words(first, labels[row])}"
         )
     return NamedPredictions(
         source=second.source,
@@ -63,6 +72,13 @@ def align(first: NamedPredictions, second: NamedPredictions) -> NamedPredictions
         labels=labels,
         probabilities=second.probabilities[np.ix_(rows, columns)],
     )
+
+
+def _in_words(predictions: NamedPredictions, label: npt.NDArray[np.int64]) -> str:
+    names = predictions.class_names
+    if label.ndim == 0:
+        return names[label]
+    return ", ".join(f"{name} {value}" for name, value in zip(names, label, strict=True))
 
 
 def compare_models(
@@ -77,14 +93,15 @@ def compare_models(
     Returns:
       other: its source; the keys of `agreement`; differences: by metric ("accuracy", "macro auroc",
       "covid sensitivity", ...) this minus the other as value and interval (patient-clustered, 95 %,
-      null where undefined); and the notes of `intervals.IntervalNotes`.
+      null where undefined); and the notes of `intervals.IntervalNotes`. Of findings, the numbers of
+      `agreement` are known labels, mcnemar_exact_p is null, since labels of one image depend on each other,
+      and per_finding has `agreement` of each finding with holm_p, its p-value adjusted for all findings.
 
     Raises:
       DataError: as `align`.
     """
     other = align(this, other)
     pair = (this, other)
-    right = [one.probabilities.argmax(axis=1) == one.labels for one in pair]
     values = [metrics.all_metrics(one.labels, one.probabilities) for one in pair]
     resampled = [intervals.resample_metrics(bootstrap, one.labels, one.probabilities) for one in pair]
     notes = IntervalNotes()
@@ -94,7 +111,8 @@ def compare_models(
         interval = intervals.percentile_interval(value, replicates, name, notes)
         differences[name] = {"value": json_number(value), "interval": interval}
 
-    enter("accuracy", float(right[0].mean() - right[1].mean()), resampled[0].accuracy - resampled[1].accuracy)
+    accuracy = [float(metrics.accuracy_of(one.labels, one.probabilities)) for one in pair]
+    enter("accuracy", accuracy[0] - accuracy[1], resampled[0].accuracy - resampled[1].accuracy)
     for metric in values[0]:
         of_classes = values[0][metric] - values[1][metric]
         defined = ~np.isnan(of_classes)
@@ -103,4 +121,22 @@ def compare_models(
         for index, name in enumerate(this.class_names):
             replicates = resampled[0].per_class[metric] - resampled[1].per_class[metric]
             enter(f"{name} {metric}", float(of_classes[index]), replicates[:, index])
-    return {"other": other.source, **agreement(*right), "differences": differences, **vars(notes)}
+    return {"other": other.source, **_agreements(*pair), "differences": differences, **vars(notes)}
+
+
+def _agreements(this: NamedPredictions, other: NamedPredictions) -> dict[str, Any]:
+    """Return `agreement` of two models; of findings, over the known labels and for each finding."""
+    decisions = [Decisions.of(one.labels, one.probabilities) for one in (this, other)]
+    right = [one.is_class == one.is_given for one in decisions]
+    if this.labels.ndim == 1:
+        return agreement(*(of_classes.all(axis=1) for of_classes in right))
+    known = decisions[0].known
+    findings = {
+        name: agreement(*(of_findings[known[:, index], index] for of_findings in right))
+        for index, name in enumerate(this.class_names)
+    }
+    adjusted = holm([row["mcnemar_exact_p"] for row in findings.values()])
+    for row, p in zip(findings.values(), adjusted, strict=True):
+        row["holm_p"] = p
+    together = agreement(*(of_findings[known] for of_findings in right))
+    return together | {"mcnemar_exact_p": None, "per_finding": findings}

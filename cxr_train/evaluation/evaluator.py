@@ -11,15 +11,17 @@
                       of the moving statistics of the model's BatchNorm, what is still their start, in [0, 1];
                       null where it holds precise ones, or this is not known
     dropped           images left out by --class_map, by their class
-    loss              mean cross-entropy, in nats
+    loss              mean cross-entropy, in nats; of findings, over the known labels
     images, class_names, confusion_matrix, accuracy, macro, per_class, left_out
                       see `metrics.summarize`
     intervals         see `intervals.metric_intervals`; without_patient: images of no known patient, each
                       resampled as a patient of its own
     calibration       uncalibrated: see `calibration.measure_calibration`; temperature, fitted_on (a split),
                       calibrated: the same at that temperature; all three null without validation data,
-                      temperature and calibrated also where none is the best (`fit_temperature`)
-    thresholds        null, or at_sensitivity, chosen_on (a split), and `thresholds.report_thresholds`
+                      temperature and calibrated also where none is the best (`fit_temperature`). Of findings,
+                      `platt`: lines, by finding slope and offset of `fit_platt`, and calibrated by them
+    thresholds        null, or at_sensitivity, chosen_on (a split), and `thresholds.report_thresholds`; of
+                      findings, with at_sensitivity null, the thresholds of Youden's index
     comparison        null, or see `compare.compare_models`
     audit             what the audit of the data says beside it: see the head of `beside_audit`
     probe             null where it was left out, or what remains without the lungs: see the head of `probe`
@@ -48,6 +50,7 @@ from cxr_train.evaluation import calibration, intervals, metrics, thresholds
 from cxr_train.evaluation.beside_audit import audit_beside
 from cxr_train.evaluation.class_map import class_map_for
 from cxr_train.evaluation.compare import compare_models
+from cxr_train.evaluation.decisions import Floats
 from cxr_train.evaluation.forward_pass import known_predictions, name_predictions, predict_split
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions, write_predictions
@@ -83,10 +86,10 @@ def analyse(
     labels, probabilities = predictions.labels, predictions.probabilities
     names = predictions.class_names
     bootstrap = PatientBootstrap.of_names(predictions.groups, resamples=options.resamples, seed=options.seed)
-    uncalibrated = calibration.measure_calibration(labels, probabilities)
+    uncalibrated = _measured(predictions, probabilities)
     return {
         "loss": uncalibrated["negative_log_likelihood"],
-        **metrics.summarize(labels, probabilities, names),
+        **metrics.summarize(labels, probabilities, names, hide_few=True),
         "intervals": {
             **intervals.metric_intervals(labels, probabilities, names, bootstrap),
             "without_patient": predictions.without_patient,
@@ -102,15 +105,28 @@ def _calibrated(
 ) -> dict[str, Any]:
     if validation is None:
         return {"temperature": None, "fitted_on": None, "calibrated": None}
+    found: dict[str, Any] = {"temperature": None, "fitted_on": options.validation_split, "calibrated": None}
+    of_findings = predictions.labels.ndim == 2
+    if of_findings:
+        lines = calibration.fit_platt(validation.labels, validation.probabilities)
+        moved = calibration.apply_platt(predictions.probabilities, lines)
+        found["platt"] = {
+            "lines": dict(zip(predictions.class_names, lines, strict=True)),
+            "calibrated": _measured(predictions, moved),
+        }
     temperature = calibration.fit_temperature(validation.labels, validation.probabilities)
     if temperature is None:
-        return {"temperature": None, "fitted_on": options.validation_split, "calibrated": None}
-    cooled = calibration.apply_temperature(predictions.probabilities, temperature)
-    return {
-        "temperature": temperature,
-        "fitted_on": options.validation_split,
-        "calibrated": calibration.measure_calibration(predictions.labels, cooled),
-    }
+        return found
+    cooled = calibration.apply_temperature(predictions.probabilities, temperature, of_findings=of_findings)
+    return found | {"temperature": temperature, "calibrated": _measured(predictions, cooled)}
+
+
+def _measured(predictions: NamedPredictions, probabilities: Floats) -> dict[str, Any]:
+    """Return `calibration.measure_calibration` of probabilities of these images, findings by name."""
+    found = calibration.measure_calibration(predictions.labels, probabilities)
+    if "per_class" in found:
+        found["per_class"] = dict(zip(predictions.class_names, found["per_class"], strict=True))
+    return found
 
 
 def _thresholds(
@@ -119,7 +135,8 @@ def _thresholds(
     validation: NamedPredictions | None,
     bootstrap: PatientBootstrap,
 ) -> dict[str, Any] | None:
-    if options.at_sensitivity is None:
+    of_findings = predictions.labels.ndim == 2
+    if options.at_sensitivity is None and not (of_findings and validation):
         return None
     if validation is None:
         raise UsageError(

@@ -11,8 +11,10 @@ from cxr_data.core.progress_bar import progress_bar
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.order import PADDING
 from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.example import ABSENT, PRESENT
 from cxr_data.records.index import read_split_fields
 from cxr_data.records.manifest import Manifest
+from cxr_data.stats.undefined import json_number, ratio
 from cxr_train.engine.multi_step import Batch
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
@@ -28,7 +30,7 @@ class Predictions:
 
     Attributes:
       index: int64 [N], the images' numbers within their split.
-      labels: int64 [N], true classes.
+      labels: int64 [N], true classes; or [N, C], of findings.
       logits: float32 [N, C].
     """
 
@@ -41,24 +43,39 @@ class Predictions:
         return Predictions(self.index[chosen], self.labels[chosen], self.logits[chosen])
 
     @property
+    def of_findings(self) -> bool:
+        """Whether an image has a label for each finding, and not one class."""
+        return self.labels.ndim == 2
+
+    @property
     def log_probabilities(self) -> np.ndarray:
-        """float64 [N, C], the log-softmax of the logits."""
-        shifted = self.logits.astype(np.float64) - self.logits.max(axis=1, keepdims=True)
+        """float64 [N, C], the log-softmax of the logits; of findings, the log-sigmoid."""
+        logits = self.logits.astype(np.float64)
+        if self.of_findings:
+            return -np.logaddexp(0, -logits)
+        shifted = logits - logits.max(axis=1, keepdims=True)
         return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
     @property
     def probabilities(self) -> np.ndarray:
-        """float64 [N, C] in [0, 1], rows sum to 1."""
+        """float64 [N, C] in [0, 1]; rows sum to 1, unless they are of findings."""
         return np.exp(self.log_probabilities)
 
     @property
     def loss(self) -> float:
-        """The mean cross-entropy, in nats."""
+        """The mean cross-entropy, in nats; of findings, the mean over the known labels, NaN without any."""
+        if self.of_findings:
+            known = self.labels >= ABSENT
+            signed = np.where(self.labels == PRESENT, -1, 1) * self.logits.astype(np.float64)
+            return float(ratio(np.logaddexp(0, signed)[known].sum(), known.sum()))
         return float(-self.log_probabilities[np.arange(len(self.labels)), self.labels].mean())
 
     def summarize(self, class_names: tuple[str, ...]) -> dict[str, Any]:
         """Return `metrics.summarize` with the loss; ready for JSON."""
-        return {"loss": self.loss, **metrics.summarize(self.labels, self.probabilities, class_names)}
+        return {
+            "loss": json_number(self.loss),
+            **metrics.summarize(self.labels, self.probabilities, class_names),
+        }
 
 
 def predict_split(
@@ -150,7 +167,10 @@ def known_predictions(
     index = np.array([position_of[name] for name in stored.ids])
     if (np.diff(index) < 0).any():  # somebody has sorted the file
         return None
-    logits = np.log(np.maximum(stored.probabilities, np.finfo(np.float64).tiny))
+    smallest = np.finfo(np.float64).tiny
+    logits = np.log(np.maximum(stored.probabilities, smallest))
+    if stored.labels.ndim == 2:
+        logits -= np.log(np.maximum(1 - stored.probabilities, smallest))
     return Predictions(index, stored.labels, logits), stored
 
 

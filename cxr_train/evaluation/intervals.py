@@ -25,7 +25,8 @@ from cxr_data.stats.auroc import Ranking
 from cxr_data.stats.bootstrap import CONFIDENCE, PatientBootstrap, percentiles
 from cxr_data.stats.undefined import ratio
 from cxr_train.evaluation import metrics
-from cxr_train.evaluation.metrics import Counts, Floats, OneVsRest
+from cxr_train.evaluation.decisions import Counts, Decisions, Floats
+from cxr_train.evaluation.metrics import OneVsRest
 from cxr_train.runs.metric_names import RATES
 
 METHOD = "percentile bootstrap over patients"
@@ -56,36 +57,42 @@ def resample_metrics(bootstrap: PatientBootstrap, labels: Counts, probabilities:
 
     Args:
       bootstrap: of the N images.
-      labels: int64 [N] in [0, C).
+      labels: int64 [N] in [0, C), or [N, C] of findings.
       probabilities: float64 [N, C].
     """
-    classes = probabilities.shape[1]
-    identity = np.eye(classes, dtype=bool)
-    counts = resample_one_vs_rest(bootstrap, identity[labels], identity[probabilities.argmax(axis=1)])
-    auroc, auprc = resample_areas(bootstrap, labels, probabilities)
+    decisions = Decisions.of(labels, probabilities)
+    counts = resample_one_vs_rest(bootstrap, decisions)
+    auroc, auprc = resample_areas(bootstrap, decisions, probabilities)
+    right = counts.true_positives
+    if labels.ndim == 2:
+        right = right + counts.true_negatives
     images = counts.true_positives + counts.false_positives + counts.false_negatives + counts.true_negatives
+    # The share of images that is given its class; of findings, that of known labels.
+    of = images.sum(axis=1) if labels.ndim == 2 else images[:, 0]
     return Replicates(
-        accuracy=ratio(counts.true_positives.sum(axis=1), images[:, 0]),
+        accuracy=ratio(right.sum(axis=1), of),
         per_class={name: getattr(counts, name) for name in RATES} | {"auroc": auroc, "auprc": auprc},
     )
 
 
-def resample_one_vs_rest(
-    bootstrap: PatientBootstrap, is_class: npt.ArrayLike, is_given: npt.ArrayLike
-) -> OneVsRest:
-    """Return the resampled counts [R, C] of what images are and were given, bool [N, C] each."""
-    sums = bootstrap.sums(np.concatenate(metrics.outcomes(is_class, is_given), axis=1)).astype(np.int64)
+def resample_one_vs_rest(bootstrap: PatientBootstrap, decisions: Decisions) -> OneVsRest:
+    """Return the resampled counts [R, C] of what images are and were given."""
+    sums = bootstrap.sums(np.concatenate(decisions.outcomes, axis=1)).astype(np.int64)
     return OneVsRest(*np.split(sums, 4, axis=1))
 
 
 def resample_areas(
-    bootstrap: PatientBootstrap, labels: Counts, probabilities: Floats
+    bootstrap: PatientBootstrap, decisions: Decisions, probabilities: Floats
 ) -> tuple[Floats, Floats]:
     """Return the resampled AUROC and AUPRC of each class, [R, C] each, as `metrics.auroc` and `auprc`."""
-    rankings = [Ranking.of(labels == index, scores) for index, scores in enumerate(probabilities.T)]
+    rankings = []
+    for index, scores in enumerate(probabilities.T):
+        known = np.flatnonzero(decisions.known[:, index])
+        ranking = Ranking.of(decisions.is_class[known, index], scores[known])
+        rankings.append((ranking, bootstrap.patient_of[known[ranking.images]]))
     blocks = []
     for times in bootstrap.times_drawn():
-        areas = [ranking.areas(times[:, bootstrap.patient_of[ranking.images]]) for ranking in rankings]
+        areas = [ranking.areas(times[:, patients]) for ranking, patients in rankings]
         blocks.append(np.stack(areas, axis=-1))
     auroc, auprc = np.concatenate(blocks, axis=1)
     return auroc, auprc
@@ -154,7 +161,8 @@ def metric_intervals(
     """Return the 95 % intervals of everything in `metrics.summarize`; ready for JSON.
 
     Args:
-      labels: int [N] in [0, C).
+      labels: int [N] in [0, C), or [N, C] of findings; a finding that `Decisions.too_few` names has no
+        interval.
       probabilities: float [N, C].
       class_names: [C].
       bootstrap: of the N images.
@@ -168,8 +176,11 @@ def metric_intervals(
     true, scores = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
     replicates = resample_metrics(bootstrap, true, scores)
     values = metrics.all_metrics(true, scores)
-    trials = _patients_counted(bootstrap, true, scores.argmax(axis=1), len(class_names))
+    decisions = Decisions.of(true, scores)
+    trials = patients_counted(bootstrap, decisions)
     notes = IntervalNotes()
+    if true.ndim == 2:
+        values = {metric: np.where(decisions.too_few(), np.nan, found) for metric, found in values.items()}
     per_class: dict[str, dict[str, Any]] = {name: {} for name in class_names}
     macro = {}
     for metric, of_classes in values.items():
@@ -186,7 +197,7 @@ def metric_intervals(
         macro[metric] = percentile_interval(
             float(metrics.macro(of_classes)), resampled, f"macro {metric}", notes
         )
-    right = float(ratio((scores.argmax(axis=1) == true).sum(), len(true)))
+    right = float(metrics.accuracy_of(true, scores))
     return {
         "method": METHOD,
         "confidence": CONFIDENCE,
@@ -203,16 +214,13 @@ def metric_intervals(
     }
 
 
-def _patients_counted(
-    bootstrap: PatientBootstrap, labels: Counts, predicted: Counts, classes: int
-) -> dict[str, Counts]:
+def patients_counted(bootstrap: PatientBootstrap, decisions: Decisions) -> dict[str, Counts]:
     """Return by rate, how many patients [C] have an image in its denominator."""
-    is_class, is_given = (np.eye(classes, dtype=bool)[index] for index in (labels, predicted))
     denominators = {
-        "one_vs_rest_accuracy": np.ones_like(is_class),
-        "sensitivity": is_class,
-        "specificity": ~is_class,
-        "precision": is_given,
+        "one_vs_rest_accuracy": decisions.known,
+        "sensitivity": decisions.positives,
+        "specificity": decisions.negatives,
+        "precision": decisions.is_given & decisions.known,
     }
     return {rate: patients_with(bootstrap, images) for rate, images in denominators.items()}
 

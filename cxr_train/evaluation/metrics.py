@@ -1,6 +1,8 @@
 """Classification metrics: from a confusion matrix, and from probabilities.
 
-labels, probabilities -> confusion matrix -> one-vs-rest counts -> rates -> summary
+labels, probabilities -> decisions, class by class -> one-vs-rest counts -> rates -> summary
+
+Labels are those of one class an image, [N], or of C findings, [N, C]: see `decisions`.
 
 A metric whose denominator is zero (the sensitivity of a class without images, the
 precision of a class that is never predicted) is undefined: it is NaN here and null
@@ -17,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_data.core.errors import CxrError
+from cxr_data.records.example import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 from cxr_data.stats.undefined import json_number, ratio
+from cxr_train.evaluation.decisions import Counts, Decisions, Floats
 from cxr_train.runs.metric_names import RATES
-
-Floats = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
 
 
 def confusion_matrix(labels: npt.ArrayLike, predictions: npt.ArrayLike, classes: int) -> Counts:
@@ -90,9 +91,16 @@ class OneVsRest:
         return cls(hits, given_class - hits, of_class - hits, images - of_class - given_class + hits)
 
     @classmethod
-    def from_decisions(cls, is_class: npt.ArrayLike, is_given: npt.ArrayLike) -> "OneVsRest":
-        """Count [C] from bool [N, C] each; unlike in a matrix, an image may be given several classes."""
-        return cls(*(cell.sum(axis=0) for cell in outcomes(is_class, is_given)))
+    def from_decisions(cls, decisions: "Decisions") -> "OneVsRest":
+        """Count [C]; unlike in a matrix, an image may be given several classes."""
+        return cls(*(cell.sum(axis=0) for cell in decisions.outcomes))
+
+    @property
+    def micro(self) -> "OneVsRest":
+        """The counts [..., 1] of all classes together."""
+        return OneVsRest(
+            *(getattr(self, f.name).sum(axis=-1, keepdims=True) for f in dataclasses.fields(self))
+        )
 
     @property
     def one_vs_rest_accuracy(self) -> Floats:
@@ -137,12 +145,6 @@ class OneVsRest:
         )
 
 
-def outcomes(is_class: npt.ArrayLike, is_given: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], ...]:
-    """Return the true and false positives, false and true negatives: bool, in the shape of the arguments."""
-    is_class, is_given = np.asarray(is_class, bool), np.asarray(is_given, bool)
-    return is_class & is_given, ~is_class & is_given, is_class & ~is_given, ~is_class & ~is_given
-
-
 def macro(values: npt.ArrayLike) -> Floats:
     """Average over the classes, each with the same weight.
 
@@ -170,7 +172,7 @@ def auroc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
     of another class, a tie counting one half.
 
     Args:
-      labels: true class indices, integers [N] in [0, C).
+      labels: true class indices, integers [N] in [0, C); or of findings, see `decisions`.
       probabilities: float [N, C]; only their order within a column matters.
 
     Returns:
@@ -190,7 +192,7 @@ def auprc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
     share of the class in the data, not one half.
 
     Args:
-      labels: true class indices, integers [N] in [0, C).
+      labels: true class indices, integers [N] in [0, C); or of findings, see `decisions`.
       probabilities: float [N, C]; only their order within a column matters.
 
     Returns:
@@ -205,34 +207,42 @@ def auprc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
 def all_metrics(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[str, Floats]:
     """Return each of `RATES` and `RANKINGS` by name, float64 [C]; the arguments as for `summarize`."""
     true, scores = _labels_and_scores(labels, probabilities)
-    one_vs_rest = OneVsRest.from_matrix(confusion_matrix(true, scores.argmax(axis=1), scores.shape[1]))
+    one_vs_rest = OneVsRest.from_decisions(Decisions.of(true, scores))
     metrics = {name: getattr(one_vs_rest, name) for name in RATES}
     return metrics | {"auroc": auroc(true, scores), "auprc": auprc(true, scores)}
 
 
 def summarize(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, class_names: Sequence[str]
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    class_names: Sequence[str],
+    *,
+    hide_few: bool = False,
 ) -> dict[str, Any]:
     """Evaluate predicted probabilities; the result goes to JSON as it is.
 
-    The predicted class is the most probable one, the lower index in a tie.
+    The predicted class is the most probable one, the lower index in a tie. A finding is predicted where its
+    probability is at least 0.5.
 
     Args:
-      labels: true class indices, integers [N] in [0, C).
+      labels: true class indices, integers [N] in [0, C); or of findings, see `decisions`.
       probabilities: finite float [N, C], one row an image.
       class_names: C distinct names in index order.
+      hide_few: whether the metrics of a finding are undefined where `Decisions.too_few` says so.
 
     Returns:
       A dictionary of plain Python values, undefined metrics being None (null):
         images: N.
         class_names: as given.
-        confusion_matrix: C lists of C counts, [true][predicted].
-        accuracy: plain accuracy.
+        confusion_matrix: C lists of C counts, [true][predicted]; null for findings.
+        accuracy: plain accuracy; of findings, the share of the known labels that is right.
         macro: the average over the classes of each of `RATES` and `RANKINGS`.
         per_class: by class name, `images` (of that true class) and each of
-          `RATES` and `RANKINGS`.
+          `RATES` and `RANKINGS`; of findings also `negatives`, `unknown` and `uncertain` images.
         left_out: by metric, the names of the classes for which it is undefined
           and which its macro average therefore leaves out; {} in the usual case.
+        micro: of findings alone, `RATES` and `RANKINGS` over all known labels together.
+        too_few: of findings alone, the names whose metrics `hide_few` has left out.
 
     Raises:
       ValueError: shapes, lengths or class indices that do not fit together.
@@ -245,21 +255,54 @@ def summarize(
     if scores.shape[1] != len(names):
         raise ValueError(f"probabilities of {scores.shape[1]} classes but {len(names)} class names")
 
-    matrix = confusion_matrix(true, scores.argmax(axis=1), len(names))
+    decisions = Decisions.of(true, scores)
+    of_findings = true.ndim == 2
     metrics = all_metrics(true, scores)
-    return {
-        "images": int(matrix.sum()),
+    hidden = decisions.too_few() if of_findings and hide_few else np.zeros(len(names), bool)
+    metrics = {metric: np.where(hidden, np.nan, values) for metric, values in metrics.items()}
+    counts: dict[str, list[int]] = {"images": decisions.positives.sum(axis=0).tolist()}
+    if of_findings:
+        counts["negatives"] = decisions.negatives.sum(axis=0).tolist()
+        counts["uncertain"] = (true == UNCERTAIN).sum(axis=0).tolist()
+        counts["unknown"] = (true == UNKNOWN).sum(axis=0).tolist()
+    summary: dict[str, Any] = {
+        "images": len(true),
         "class_names": names,
-        "confusion_matrix": matrix.tolist(),
-        "accuracy": json_number(accuracy(matrix)),
+        "confusion_matrix": None,
+        "accuracy": json_number(accuracy_of(true, scores)),
         "macro": {metric: json_number(macro(values)) for metric, values in metrics.items()},
         "per_class": {
-            name: {"images": int(matrix[index].sum())}
+            name: {key: counted[index] for key, counted in counts.items()}
             | {metric: json_number(values[index]) for metric, values in metrics.items()}
             for index, name in enumerate(names)
         },
         "left_out": _undefined_classes(metrics, names),
     }
+    if not of_findings:
+        matrix = confusion_matrix(true, scores.argmax(axis=1), len(names))
+        return summary | {"confusion_matrix": matrix.tolist()}
+    return summary | {
+        "micro": _micro(true, scores, decisions),
+        "too_few": [name for name, few in zip(names, hidden, strict=True) if few],
+    }
+
+
+def accuracy_of(labels: Counts, probabilities: Floats) -> Floats:
+    """Return the share [] of images given their true class; of findings, of known labels that are right."""
+    if labels.ndim == 1:
+        return ratio((probabilities.argmax(axis=1) == labels).sum(), len(labels))
+    decisions = Decisions.of(labels, probabilities)
+    right = (decisions.is_class == decisions.is_given) & decisions.known
+    return ratio(right.sum(), decisions.known.sum())
+
+
+def _micro(labels: Counts, probabilities: Floats, decisions: Decisions) -> dict[str, float | None]:
+    """Return `RATES` and `RANKINGS` over all known labels, as if they were of one finding."""
+    counts = OneVsRest.from_decisions(decisions).micro
+    pooled = labels.reshape(-1, 1), probabilities.reshape(-1, 1)
+    values = {name: getattr(counts, name)[0] for name in RATES}
+    values |= {"auroc": auroc(*pooled)[0], "auprc": auprc(*pooled)[0]}
+    return {metric: json_number(value) for metric, value in values.items()}
 
 
 def _class_indices(values: npt.ArrayLike, classes: int, what: str) -> Counts:
@@ -277,12 +320,25 @@ def _class_indices(values: npt.ArrayLike, classes: int, what: str) -> Counts:
     return array.astype(np.int64)
 
 
+def _finding_labels(labels: npt.NDArray[Any], findings: int) -> Counts:
+    """Return labels as int64 [N, C] after checking that each is of `decisions`."""
+    if labels.shape[1] != findings:
+        raise ValueError(f"labels of {labels.shape[1]} findings but probabilities of {findings}")
+    if not np.isin(labels, (PRESENT, ABSENT, UNCERTAIN, UNKNOWN)).all():
+        raise ValueError("labels of findings are none of 1, 0, -1 and -2")
+    return labels.astype(np.int64)
+
+
 def _labels_and_scores(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> tuple[Counts, Floats]:
     """Return int64 [N] and float64 [N, C] after checking that they fit together."""
     scores = np.asarray(probabilities, dtype=np.float64)
     if scores.ndim != 2:
         raise ValueError(f"probabilities have shape {list(scores.shape)}, not [N, C]")
-    true = _class_indices(labels, scores.shape[1], "labels")
+    true = np.asarray(labels)
+    if true.ndim == 2:
+        true = _finding_labels(true, scores.shape[1])
+    else:
+        true = _class_indices(labels, scores.shape[1], "labels")
     if len(true) != len(scores):
         raise ValueError(f"{len(true)} labels but {len(scores)} rows of probabilities")
     lost = len(scores) - int(np.isfinite(scores).all(axis=1).sum())
@@ -299,12 +355,14 @@ def _per_class(metric: str, labels: npt.ArrayLike, probabilities: npt.ArrayLike)
     import sklearn.metrics  # here: it takes a second, and most of this module does without it
 
     true, scores = _labels_and_scores(labels, probabilities)
+    decisions = Decisions.of(true, scores)
     result = np.full(scores.shape[1], np.nan)
     for index in range(scores.shape[1]):
-        positive = true == index
+        known = decisions.known[:, index]
+        positive = decisions.is_class[known, index]
         # A ranking needs both sides; scikit-learn warns and answers NaN, 0 or 1 by metric.
         if positive.any() and not positive.all():
-            result[index] = getattr(sklearn.metrics, metric)(positive, scores[:, index])
+            result[index] = getattr(sklearn.metrics, metric)(positive, scores[known, index])
     return result
 
 

@@ -1,4 +1,10 @@
-"""What a model said of every image of a split, as `predictions_{split}.csv` holds it."""
+"""What a model said of every image of a split, as `predictions_{split}.csv` holds it.
+
+    one class an image: id, group, label, predicted, p_CLASS...
+    findings:           id, group, y_FINDING..., p_FINDING...
+
+`label` and `predicted` are names of classes; y is 1 present, 0 absent, -1 uncertain, -2 unknown.
+"""
 
 import csv
 import dataclasses
@@ -14,7 +20,8 @@ from cxr_data.core.errors import DataError
 from cxr_data.records.example import is_known_patient, patient_of
 
 _COLUMNS = ("id", "group", "label", "predicted")
-_PROBABILITY = "p_"
+_OF_FINDINGS = ("id", "group")
+_LABEL, _PROBABILITY = "y_", "p_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +33,7 @@ class NamedPredictions:
       class_names: C names in index order.
       ids: [N], the records' ids, which are distinct.
       groups: [N], their patients; the id where none is known.
-      labels: int64 [N] in [0, C).
+      labels: int64 [N] in [0, C); or [N, C] of findings, see `decisions`.
       probabilities: float64 [N, C] in [0, 1], see `six_digits`.
     """
 
@@ -70,18 +77,22 @@ def six_digits(probabilities: np.ndarray) -> np.ndarray:
 
 
 def write_predictions(path: pathlib.Path, predictions: NamedPredictions) -> None:
-    """Write one line an image: id, group, label, predicted class and a probability a class.
+    """Write one line an image, see the head of this file.
 
     The probabilities are written with all the digits that they have, so that reading them gives them back.
     """
     names = predictions.class_names
-    rows = [[*_COLUMNS, *(f"{_PROBABILITY}{name}" for name in names)]]
+    of_findings = predictions.labels.ndim == 2
+    first = [*_OF_FINDINGS, *(f"{_LABEL}{name}" for name in names)] if of_findings else [*_COLUMNS]
+    rows = [[*first, *(f"{_PROBABILITY}{name}" for name in names)]]
     columns = zip(
         predictions.ids, predictions.groups, predictions.labels, predictions.probabilities, strict=True
     )
     for image_id, group, label, probabilities in columns:
-        row = [image_id, group, names[label], names[int(probabilities.argmax())]]
-        rows.append([*row, *(repr(float(probability)) for probability in probabilities)])
+        said = (
+            [str(value) for value in label] if of_findings else [names[label], names[probabilities.argmax()]]
+        )
+        rows.append([image_id, group, *said, *(repr(float(probability)) for probability in probabilities)])
     storage.replace(path, csv_bytes(rows))
 
 
@@ -106,30 +117,40 @@ def read_predictions(path: pathlib.Path) -> NamedPredictions:
     text = storage.read_bytes(str(path)).decode("utf-8", "surrogateescape")
     rows = csv.reader(io.StringIO(text, newline=""))
     header = next(rows, [])
-    class_names = tuple(name.removeprefix(_PROBABILITY) for name in header[len(_COLUMNS) :])
-    if tuple(header[: len(_COLUMNS)]) != _COLUMNS or not class_names:
+    class_names = tuple(n.removeprefix(_PROBABILITY) for n in header if n.startswith(_PROBABILITY))
+    of_findings = tuple(header[:2]) == _OF_FINDINGS and tuple(header[: len(_COLUMNS)]) != _COLUMNS
+    first = (*_OF_FINDINGS, *(_LABEL + name for name in class_names)) if of_findings else _COLUMNS
+    if not class_names or tuple(header) != (*first, *(_PROBABILITY + name for name in class_names)):
         raise DataError(f"{path} is not a file of predictions: its first line is {','.join(header)[:80]!r}")
     number = {name: index for index, name in enumerate(class_names)}
     columns: tuple[list[Any], ...] = ([], [], [], [])
     for line, row in enumerate(rows, start=2):
         try:
-            image_id, group, label, _, *probabilities = row
-            values = [float(value) for value in probabilities]
+            image_id, group, *said = row[: len(first)]
+            values = [float(value) for value in row[len(first) :]]
             if len(values) != len(class_names):
                 raise ValueError(f"{len(values)} probabilities of {len(class_names)} classes")
+            label = [_label_of_finding(text) for text in said] if of_findings else number[said[0]]
             # Early files of shards of other programs have neither.
             name = image_id or f"line {line}"
-            entries = (name, patient_of(name, group), number[label], values)
+            entries = (name, patient_of(name, group), label, values)
         except (ValueError, KeyError) as error:
             raise DataError(f"{path} line {line} is damaged ({error}): evaluate the run again") from error
         for column, entry in zip(columns, entries, strict=True):
             column.append(entry)
     ids, groups, labels, values = columns
+    shape = (len(ids), len(class_names))
     return NamedPredictions(
         source=str(path),
         class_names=class_names,
         ids=tuple(ids),
         groups=tuple(groups),
-        labels=np.array(labels, np.int64),
-        probabilities=np.array(values, np.float64).reshape(len(ids), len(class_names)),
+        labels=np.array(labels, np.int64).reshape(shape if of_findings else shape[:1]),
+        probabilities=np.array(values, np.float64).reshape(shape),
     )
+
+
+def _label_of_finding(text: str) -> int:
+    if text not in ("1", "0", "-1", "-2"):
+        raise ValueError(f"a label {text!r}, which is none of 1, 0, -1 and -2")
+    return int(text)

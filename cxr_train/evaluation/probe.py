@@ -34,15 +34,16 @@ import tensorflow as tf
 
 from cxr_data.images.measure import lung_block
 from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.example import PRESENT
 from cxr_data.stats.bootstrap import CONFIDENCE, PatientBootstrap
 from cxr_data.stats.undefined import json_number
 from cxr_train.engine.multi_step import Batch
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import intervals, metrics
+from cxr_train.evaluation.decisions import Counts, Decisions
 from cxr_train.evaluation.forward_pass import Predictions, columns_of_split
 from cxr_train.evaluation.intervals import IntervalNotes
-from cxr_train.evaluation.metrics import Counts
 
 SCHEMA = "cxr.probe/1"
 
@@ -113,12 +114,18 @@ def as_stored(change: Change, images: tf.Tensor) -> tf.Tensor:
 
 
 def choose_sample(labels: Counts, images: int, seed: int) -> Counts:
-    """Return which of the images with labels [N] are in the sample: int64, ascending, at most `images`.
+    """Return which of the images are in the sample: int64, ascending, at most `images`.
 
     Every class has the same share, or all of its images where that is less: an AUROC is no better than
-    its rarer side.
+    its rarer side. An image of several findings counts for the rarest of them.
 
+    Args:
+      labels: int64 [N], or [N, C] of findings.
     """
+    if labels.ndim == 2:  # of findings: by the rarest that an image has
+        present = labels == PRESENT
+        images_with = np.where(present, present.sum(axis=0), len(labels) + 1)
+        labels = np.where(present.any(axis=1), images_with.argmin(axis=1), -1)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     turn = np.empty(len(labels), np.int64)  # of each shuffled image within its class
     for label in np.unique(labels):
@@ -214,14 +221,16 @@ def measure_probe(
     patients = [groups[row] for row in probed.rows]
     bootstrap = PatientBootstrap.of_names(patients, resamples=resamples, seed=seed)
     notes = IntervalNotes()
-    counts = np.bincount(labels, minlength=len(class_names)).tolist()
+    decisions = Decisions.of(labels, probed.predictions["whole"].probabilities)
+    counts = decisions.positives.sum(axis=0).tolist()
+    known = decisions.known.sum(axis=0).tolist()
     per_class: dict[str, dict[str, Any]] = {
-        name: {"images": count, "undefined": _why_undefined(count, len(labels))}
-        for name, count in zip(class_names, counts, strict=True)
+        name: {"images": count, "undefined": _why_undefined(count, images)}
+        for name, count, images in zip(class_names, counts, known, strict=True)
     }
     for way, said in probed.predictions.items():
         values = metrics.auroc(labels, said.probabilities)
-        resampled, _ = intervals.resample_areas(bootstrap, labels, said.probabilities)
+        resampled, _ = intervals.resample_areas(bootstrap, decisions, said.probabilities)
         for index, name in enumerate(class_names):
             interval = intervals.percentile_interval(
                 values[index], resampled[:, index], f"{name} {way}", notes

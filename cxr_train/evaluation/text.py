@@ -5,6 +5,7 @@ from typing import Any
 
 from cxr_data.core.wording import WIDEST, wrapped
 from cxr_train.evaluation.beside_audit import beside_result
+from cxr_train.evaluation.decisions import FEW
 
 _ROWS = {
     "sensitivity": "sensitivity",
@@ -64,7 +65,7 @@ def evaluation_table(summary: dict[str, Any]) -> str:
             cells = (_cell(values[metric], of_column[metric], digits=3) for _, values, _, of_column in some)
             lines.append(line(label, cells))
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
-    lines.append(f"accuracy {accuracy}, loss {summary['loss']:.4f}")
+    lines.append(f"{_accuracy_name(summary)} {accuracy}, loss {_number(summary['loss'])}")
     of_intervals = (
         f"[95 % intervals: {intervals['method']}, {intervals['resamples']:,} resamples of "
         f"{intervals['patients']:,} patients]"
@@ -94,7 +95,8 @@ def evaluation_in_brief(summary: dict[str, Any]) -> str:
         cells = (_cell(values[metric], of_row[metric], digits=3) for metric in _BRIEF)
         lines.append(f"{name:{label}}{images:>8,}" + "".join(f"{cell:>{_COLUMN}}" for cell in cells))
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
-    lines.append(f"accuracy {accuracy}, loss {summary['loss']:.4f}; best epoch, [95 % intervals]")
+    loss = _number(summary["loss"])
+    lines.append(f"{_accuracy_name(summary)} {accuracy}, loss {loss}; best epoch, [95 % intervals]")
     known = ["the model was trained on these images"] if summary["seen_in_training"] else []
     known += [*initial_statistics(summary.get("initial_statistics_share")), *patients(summary)]
     return "\n".join([*lines, *map(_wrapped, known), *probe(summary), *_beside_audit(summary)])
@@ -139,6 +141,14 @@ def confusion_matrix(summary: dict[str, Any]) -> str:
     return "\n".join([title, *lines])
 
 
+def _accuracy_name(summary: dict[str, Any]) -> str:
+    return "share of known labels that is right at p >= 0.5" if "too_few" in summary else "accuracy"
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"
+
+
 def _cell(value: float | None, interval: list[float] | None, digits: int = 4) -> str:
     if value is None:
         return "undefined"
@@ -151,6 +161,11 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     notes = [f"left out: {count:,} images of {name}" for name, count in summary["dropped"].items()]
     for metric, classes in summary["left_out"].items():
         notes.append(f"macro {metric} is without {', '.join(classes)}, for which it is undefined")
+    if summary.get("too_few"):
+        notes.append(
+            f"too few: {', '.join(summary['too_few'])}: fewer than {FEW} images with or without it, so "
+            "that no number is given"
+        )
     if summary["seen_in_training"]:
         notes.append("the model was trained on these images: this says nothing about new ones")
     notes += initial_statistics(summary.get("initial_statistics_share"))
@@ -208,11 +223,13 @@ def patients(summary: dict[str, Any]) -> list[str]:
 
 def _calibration(summary: dict[str, Any]) -> str:
     found = summary["calibration"]
-    before = f"calibration: ECE {found['uncalibrated']['ece']:.4f}"
+    before = f"calibration: ECE {_number(found['uncalibrated']['ece'])}"
     if found["temperature"] is None:
         return f"{before}; {no_temperature(found)}"
+    platt = found.get("platt")
+    by_finding = f", {_number(platt['calibrated']['ece'])} with a line a finding (Platt)" if platt else ""
     return (
-        f"{before}, {found['calibrated']['ece']:.4f} at temperature {found['temperature']:.3f} "
+        f"{before}, {found['calibrated']['ece']:.4f} at temperature {found['temperature']:.3f}{by_finding} "
         f"(fitted on {found['fitted_on']}{optimistic(summary, found['fitted_on'])})"
     )
 
@@ -231,8 +248,11 @@ def _thresholds(summary: dict[str, Any]) -> list[str]:
     found = summary["thresholds"]
     if found is None:
         return []
+    rule = "of the largest sensitivity + specificity (Youden)"
+    if found["at_sensitivity"] is not None:
+        rule = f"for a sensitivity of {found['at_sensitivity']:g}"
     lines = [
-        f"thresholds for a sensitivity of {found['at_sensitivity']:g}, chosen on {found['chosen_on']}"
+        f"thresholds {rule}, chosen on {found['chosen_on']}"
         f"{optimistic(summary, found['chosen_on'])} (of probabilities before any temperature):"
     ]
     for name, row in found["per_class"].items():
@@ -263,11 +283,19 @@ def comparison(summary: dict[str, Any]) -> list[str]:
     found = summary.get("comparison")
     if not found:
         return []
-    lines = [
-        f"against {found['other']}: {found['only_this']} images only this run has right, "
-        f"{found['only_other']} only the other: exact McNemar p = {found['mcnemar_exact_p']:.2g} (takes "
-        "images for independent; the intervals of the differences do not)"
-    ]
+    if "per_finding" in found:
+        lines = [f"against {found['other']}, exact McNemar p adjusted by Holm for all findings:"]
+        lines += [
+            f"  {name}: {row['only_this']} only this run has right, {row['only_other']} only the other, "
+            f"p = {row['holm_p']:.2g}"
+            for name, row in found["per_finding"].items()
+        ]
+    else:
+        lines = [
+            f"against {found['other']}: {found['only_this']} images only this run has right, "
+            f"{found['only_other']} only the other: exact McNemar p = {found['mcnemar_exact_p']:.2g} (takes "
+            "images for independent; the intervals of the differences do not)"
+        ]
     for metric in ("accuracy", "macro sensitivity", "macro auroc"):
         difference = found["differences"][metric]
         if difference["value"] is not None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from cxr_data.stats.auroc import Ranking
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_data.stats.undefined import json_number
 from cxr_train.evaluation import intervals
+from cxr_train.evaluation.decisions import Counts, Decisions, Floats
 from cxr_train.evaluation.intervals import IntervalNotes
-from cxr_train.evaluation.metrics import Counts, Floats, OneVsRest
+from cxr_train.evaluation.metrics import OneVsRest
 
 REPORTED = ("sensitivity", "specificity", "precision")
 
@@ -37,10 +39,46 @@ def threshold_at_sensitivity(positive: np.ndarray, scores: np.ndarray, sensitivi
     return float(found[max(needed, 1) - 1])
 
 
-def choose_thresholds(labels: Counts, probabilities: Floats, sensitivity: float) -> Floats:
-    """Return the threshold of each class against the rest, float64 [C]; NaN for a class without images."""
-    every = range(probabilities.shape[1])
-    return np.array([threshold_at_sensitivity(labels == c, probabilities[:, c], sensitivity) for c in every])
+def youden_threshold(positive: np.ndarray, scores: np.ndarray) -> float:
+    """Return the threshold t at which `scores >= t` has the largest sensitivity + specificity - 1.
+
+    Youden, "Index for rating diagnostic tests", 1950. Of several, the highest.
+
+    Args:
+      positive: bool [N].
+      scores: float [N].
+
+    Returns:
+      One of the scores; NaN where there is no positive or no negative.
+    """
+    if not positive.any() or positive.all():
+        return float("nan")
+    ranking = Ranking.of(positive, scores)
+    last = np.append(ranking.starts[1:], len(scores)) - 1  # of each run of equal scores
+    found, wrong = np.cumsum(ranking.positive)[last], np.cumsum(~ranking.positive)[last]
+    # In whole numbers: two thresholds that are equally good must be equal.
+    index = found * int(wrong[-1]) - wrong * int(found[-1])
+    return float(scores[ranking.images[last[np.argmax(index)]]])
+
+
+def choose_thresholds(labels: Counts, probabilities: Floats, sensitivity: float | None) -> Floats:
+    """Return the threshold of each class, float64 [C]; NaN for a class without known images.
+
+    Args:
+      labels: int64 [N] in [0, C), or [N, C] of findings.
+      probabilities: float64 [N, C].
+      sensitivity: that is reached; None for the threshold of Youden's index.
+    """
+    decisions = Decisions.of(labels, probabilities)
+    chosen = []
+    for index, scores in enumerate(probabilities.T):
+        known = decisions.known[:, index]
+        positive = decisions.is_class[known, index]
+        if sensitivity is None:
+            chosen.append(youden_threshold(positive, scores[known]))
+        else:
+            chosen.append(threshold_at_sensitivity(positive, scores[known], sensitivity))
+    return np.array(chosen)
 
 
 def report_thresholds(
@@ -56,16 +94,15 @@ def report_thresholds(
       per_class: by class name, the threshold, each of `REPORTED`, and under `intervals` their
       patient-clustered 95 % intervals; with the notes of `intervals.IntervalNotes`.
     """
-    is_class = np.eye(len(class_names), dtype=bool)[labels]
-    is_given = probabilities >= thresholds  # never, where the threshold is NaN
-    counts = OneVsRest.from_decisions(is_class, is_given)
-    resampled = intervals.resample_one_vs_rest(bootstrap, is_class, is_given)
-    counted = {"sensitivity": is_class, "specificity": ~is_class, "precision": is_given}
-    trials = {rate: intervals.patients_with(bootstrap, images) for rate, images in counted.items()}
+    decisions = Decisions.of(labels, probabilities, thresholds)
+    counts = OneVsRest.from_decisions(decisions)
+    resampled = intervals.resample_one_vs_rest(bootstrap, decisions)
+    trials = intervals.patients_counted(bootstrap, decisions)
+    hidden = decisions.too_few() if labels.ndim == 2 else np.zeros(len(class_names), bool)
     notes = IntervalNotes()
     per_class: dict[str, Any] = {}
     for index, name in enumerate(class_names):
-        chosen = not np.isnan(thresholds[index])
+        chosen = not np.isnan(thresholds[index]) and not hidden[index]
         values = {rate: float(getattr(counts, rate)[index]) if chosen else float("nan") for rate in REPORTED}
         per_class[name] = {
             "threshold": json_number(thresholds[index]),

@@ -1,0 +1,75 @@
+"""What images are, and what a model says of them, class by class.
+
+Labels are integers [N], one class an image; or integers [N, C], a value for each of C findings: 1 present,
+0 absent, -1 uncertain, -2 unknown. Uncertain and unknown labels are masked: no metric counts them.
+"""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from cxr_data.records.example import ABSENT, PRESENT
+
+Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+FEW = 10
+"""Of a finding with fewer positives or fewer negatives no metric is reported: an interval of a sensitivity
+would be wider than 0.5."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decisions:
+    """What images are and what they were given, as C binary problems.
+
+    Attributes:
+      is_class: bool [N, C], whether an image is of a class or has a finding.
+      is_given: bool [N, C], whether the model says so.
+      known: bool [N, C], whether `is_class` is known.
+    """
+
+    is_class: npt.NDArray[np.bool_]
+    is_given: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, labels: Counts, probabilities: Floats, thresholds: Floats | None = None) -> "Decisions":
+        """Return the decisions of a model.
+
+        Args:
+          labels: see the head of this file.
+          probabilities: float64 [N, C].
+          thresholds: float [C], above or at which a class is given, NaN for never; by default the most
+            probable class of one class an image, and 0.5 for findings.
+        """
+        identity = np.eye(probabilities.shape[1], dtype=bool)
+        if labels.ndim == 2:
+            is_class, known = labels == PRESENT, labels >= ABSENT
+            is_given = probabilities >= (np.array(0.5) if thresholds is None else thresholds)
+            return cls(is_class, is_given, known)
+        is_class = identity[labels]
+        is_given = (
+            identity[probabilities.argmax(axis=1)] if thresholds is None else probabilities >= thresholds
+        )
+        return cls(is_class, is_given, np.ones_like(is_class))
+
+    @property
+    def positives(self) -> npt.NDArray[np.bool_]:
+        """Bool [N, C], images that are known to be of a class."""
+        return self.is_class & self.known
+
+    @property
+    def negatives(self) -> npt.NDArray[np.bool_]:
+        """Bool [N, C], images that are known not to be of a class."""
+        return ~self.is_class & self.known
+
+    @property
+    def outcomes(self) -> tuple[npt.NDArray[np.bool_], ...]:
+        """True and false positives, false and true negatives, bool [N, C] each."""
+        positives, negatives, is_given = self.positives, self.negatives, self.is_given
+        return positives & is_given, negatives & is_given, positives & ~is_given, negatives & ~is_given
+
+    def too_few(self) -> npt.NDArray[np.bool_]:
+        """Return bool [C]: fewer than `FEW` images of a class, or fewer that are not of it."""
+        return np.minimum(self.positives.sum(axis=0), self.negatives.sum(axis=0)) < FEW

@@ -1,0 +1,204 @@
+"""Metrics of findings with unknown labels: against scikit-learn, label by label, and against one class."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import scipy.special
+import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cxr_data.core.errors import DataError
+from cxr_data.stats.bootstrap import PatientBootstrap
+from cxr_train.evaluation import calibration, intervals, metrics, text, thresholds
+from cxr_train.evaluation.class_map import map_classes
+from cxr_train.evaluation.compare import compare_models
+from cxr_train.evaluation.evaluator import analyse
+from cxr_train.evaluation.options import EvaluationOptions
+from cxr_train.evaluation.predictions import NamedPredictions, read_predictions, write_predictions
+
+NAMES = ("atelectasis", "effusion", "nodule")
+
+
+def drawn(seed: int, images: int = 200, *, known: float = 0.8) -> NamedPredictions:
+    """Predictions that know something of three findings, the last of which is in five images."""
+    random = np.random.default_rng(seed)
+    present = random.random([images, 3]) < [0.3, 0.5, 0]
+    present[random.permutation(images)[:5], 2] = True
+    logits = random.normal(2 * present - 1, 1.5)
+    labels = np.where(random.random([images, 3]) < known, present, random.choice([-1, -2], [images, 3]))
+    labels[:, 2] = present[:, 2]
+    return NamedPredictions(
+        source="drawn",
+        class_names=NAMES,
+        ids=tuple(f"{number}.png" for number in range(images)),
+        groups=tuple(f"patient {number // 2}" for number in range(images)),
+        labels=labels.astype(np.int64),
+        probabilities=scipy.special.expit(logits),
+    )
+
+
+def known_of(predictions: NamedPredictions, index: int) -> tuple[np.ndarray, np.ndarray]:
+    known = predictions.labels[:, index] >= 0
+    return predictions.labels[known, index], predictions.probabilities[known, index]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), known=st.floats(0.1, 1))
+def test_every_metric_is_that_of_scikit_learn_on_the_known_labels(seed, known):
+    predictions = drawn(seed, known=known)
+    summary = metrics.summarize(predictions.labels, predictions.probabilities, NAMES)
+    for index, name in enumerate(NAMES[:2]):
+        labels, scores = known_of(predictions, index)
+        row, given_ = summary["per_class"][name], scores >= 0.5
+        if not 0 < labels.sum() < len(labels):
+            continue
+        assert row["auroc"] == pytest.approx(sklearn.metrics.roc_auc_score(labels, scores), abs=1e-12)
+        expected = sklearn.metrics.average_precision_score(labels, scores)
+        assert row["auprc"] == pytest.approx(expected, abs=1e-12)
+        expected = sklearn.metrics.recall_score(labels, given_)
+        assert row["sensitivity"] == pytest.approx(expected, abs=1e-12)
+        expected = sklearn.metrics.recall_score(1 - labels, ~given_)
+        assert row["specificity"] == pytest.approx(expected, abs=1e-12)
+        assert row["f1"] == pytest.approx(sklearn.metrics.f1_score(labels, given_), abs=1e-12)
+        assert row["images"] + row["negatives"] + row["uncertain"] + row["unknown"] == 200
+        measured = calibration.measure_calibration(predictions.labels, predictions.probabilities)
+        expected = sklearn.metrics.brier_score_loss(labels, scores)
+        assert measured["per_class"][index]["brier"] == pytest.approx(expected, abs=1e-12)
+    mask = predictions.labels >= 0
+    pooled = predictions.labels[mask], predictions.probabilities[mask]
+    assert summary["micro"]["auroc"] == pytest.approx(sklearn.metrics.roc_auc_score(*pooled), abs=1e-12)
+    measured = calibration.measure_calibration(predictions.labels, predictions.probabilities)
+    expected = sklearn.metrics.log_loss(*pooled)
+    assert measured["negative_log_likelihood"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_two_findings_that_exclude_each_other_have_the_numbers_of_two_classes():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 100)
+    of_second = scipy.special.expit(random.normal(2 * labels - 1, 2))
+    probabilities = np.stack([1 - of_second, of_second], axis=1)
+    of_findings = np.eye(2, dtype=np.int64)[labels]
+    one, many = (metrics.all_metrics(either, probabilities) for either in (labels, of_findings))
+    for metric, values in one.items():
+        np.testing.assert_array_equal(many[metric], values)
+    bootstrap = PatientBootstrap(np.arange(100), resamples=100)
+    one, many = (
+        intervals.resample_metrics(bootstrap, either, probabilities) for either in (labels, of_findings)
+    )
+    np.testing.assert_array_equal(one.accuracy, many.accuracy)
+    for metric, values in one.per_class.items():
+        np.testing.assert_array_equal(many.per_class[metric], values)
+    assert calibration.fit_temperature(labels, probabilities) == pytest.approx(
+        calibration.fit_temperature(of_findings, probabilities), rel=1e-12
+    )
+
+
+def test_unknown_and_uncertain_labels_change_no_number():
+    predictions = drawn(1)
+    options = EvaluationOptions(resamples=100)
+    summary = analyse(predictions, options, validation=predictions, other=predictions)
+    moved = predictions.probabilities.copy()
+    moved[predictions.labels < 0] = 0.123
+    other = dataclasses.replace(predictions, probabilities=moved)
+    assert analyse(other, options, validation=other, other=other) == summary
+
+
+def test_a_finding_with_too_few_images_says_so_and_has_no_number():
+    predictions = drawn(2)
+    summary = analyse(predictions, EvaluationOptions(resamples=100), validation=predictions)
+    assert summary["too_few"] == ["nodule"]
+    row = summary["per_class"]["nodule"]
+    assert row["images"] == 5
+    assert {row[metric] for metric in ("auroc", "auprc", "sensitivity", "specificity")} == {None}
+    assert set(summary["intervals"]["per_class"]["nodule"].values()) == {None}
+    assert summary["thresholds"]["per_class"]["nodule"]["sensitivity"] is None
+    assert summary["calibration"]["platt"]["lines"]["nodule"] is None
+    assert summary["macro"]["auroc"] == pytest.approx(
+        np.mean([summary["per_class"][name]["auroc"] for name in NAMES[:2]])
+    )
+    json.dumps(summary, allow_nan=False)
+    probe = {"probe": None, "audit": None, "dropped": {}, "seen_in_training": False}
+    page = text.evaluation_table(summary | probe | {"own_data": True, "split": "test"})
+    assert "too few: nodule" in page
+    assert max(map(len, page.splitlines())) <= 100
+
+
+def test_the_threshold_of_youden_is_the_best_of_all():
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        positive = random.random(40) < 0.3
+        scores = np.round(random.random(40), 1)  # with ties
+        found = thresholds.youden_threshold(positive, scores)
+
+        def youden(threshold, positive=positive, scores=scores):
+            given_ = scores >= threshold
+            return (given_ & positive).sum() / positive.sum() - (given_ & ~positive).sum() / (~positive).sum()
+
+        best = max(map(youden, scores))
+        assert youden(found) == pytest.approx(best, abs=1e-12)
+        assert found == max(score for score in scores if youden(score) == pytest.approx(best, abs=1e-12))
+    assert np.isnan(thresholds.youden_threshold(np.ones(3, bool), np.ones(3)))
+
+
+def test_platt_recovers_the_line_by_which_probabilities_are_wrong():
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 2, [20_000, 2])
+    labels = (random.random([20_000, 2]) < scipy.special.expit(logits)).astype(np.int64)
+    wrong = scipy.special.expit((logits - 1) / 0.5)
+    for slope, offset in calibration.fit_platt(labels, wrong):
+        assert slope == pytest.approx(0.5, abs=0.03)
+        assert offset == pytest.approx(1, abs=0.06)
+    right = calibration.apply_platt(wrong, calibration.fit_platt(labels, wrong))
+    before, after = (calibration.measure_calibration(labels, p)["ece"] for p in (wrong, right))
+    assert before > 0.1 > 0.02 > after
+    temperature = calibration.fit_temperature(labels, scipy.special.expit(3 * logits))
+    assert temperature == pytest.approx(3, abs=0.1)
+
+
+def test_two_models_are_compared_finding_by_finding_with_holm():
+    first, second = drawn(3), drawn(3)
+    worse = second.probabilities.copy()
+    worse[:, 0] = 1 - worse[:, 0]
+    second = dataclasses.replace(second, probabilities=worse)
+    found = compare_models(first, second, PatientBootstrap.of_names(first.groups, resamples=100))
+    rows = found["per_finding"]
+    assert rows["atelectasis"]["holm_p"] == pytest.approx(3 * rows["atelectasis"]["mcnemar_exact_p"])
+    assert rows["atelectasis"]["holm_p"] < 1e-6
+    assert rows["effusion"]["only_this"] == 0
+    assert found["differences"]["atelectasis auroc"]["value"] > 0.5
+    assert found["differences"]["effusion auroc"]["value"] == 0
+    other = dataclasses.replace(second, labels=np.where(second.labels == 1, 0, second.labels))
+    with pytest.raises(DataError, match="disagree about the label"):
+        compare_models(first, other, PatientBootstrap.of_names(first.groups, resamples=100))
+
+
+def test_predictions_are_read_back_as_they_were_written(tmp_path):
+    predictions = drawn(4)
+    path = tmp_path / "predictions_test.csv"
+    write_predictions(path, predictions)
+    found = read_predictions(path)
+    assert dataclasses.replace(found, source="drawn", labels=None, probabilities=None) == dataclasses.replace(
+        predictions, labels=None, probabilities=None
+    )
+    np.testing.assert_array_equal(found.labels, predictions.labels)
+    np.testing.assert_array_equal(found.probabilities, predictions.probabilities)
+    path.write_text(path.read_text().replace(",1,", ",5,", 1))
+    with pytest.raises(DataError, match=r"predictions_test.csv line \d+ .*'5'"):
+        read_predictions(path)
+
+
+def test_findings_of_another_hospital_are_joined_or_unknown():
+    mapped = map_classes(
+        ("fluid", "pleural fluid", "nodule", "hernia"),
+        ("nodule", "effusion", "edema"),
+        {"fluid": "effusion", "pleural fluid": "effusion", "hernia": "-"},
+    )
+    theirs = np.array([[1, 0, 1, 1], [0, 0, 0, 1], [0, -1, -2, 0], [-2, 0, 0, 0], [-2, -1, 0, 0]])
+    labels, kept = mapped.labels(theirs)
+    expected = [[1, 1, -2], [0, 0, -2], [-2, -1, -2], [0, -2, -2], [0, -1, -2]]
+    np.testing.assert_array_equal(labels, expected)
+    assert kept.all()
+    assert mapped.dropped(theirs) == {"hernia": 2}
