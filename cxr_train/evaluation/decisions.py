@@ -19,6 +19,32 @@ FEW = 10
 would be wider than 0.5."""
 
 
+def rounded(probability: float) -> float:
+    """Return a probability in six significant digits, as `predict` writes and thresholds compare it."""
+    return float(f"{probability:.6g}")
+
+
+def is_given(probabilities: Floats, thresholds: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Return where a class is given: the probability is at least the threshold, in six significant digits.
+
+    Whoever compares what `predict` writes with a threshold decides the same.
+
+    Args:
+      probabilities: float64 [..., C] in [0, 1].
+      thresholds: float [C], or one number; nothing reaches NaN.
+
+    Returns:
+      bool [..., C].
+    """
+    limits = np.broadcast_to(np.asarray(thresholds, np.float64), probabilities.shape)
+    given: npt.NDArray[np.bool_] = probabilities >= limits
+    # Rounding moves a number by at most 5e-6 of it. Only what is close can be decided otherwise.
+    for place in np.argwhere(np.isclose(probabilities, limits, rtol=2e-5, atol=0)):
+        at = tuple(place)
+        given[at] = rounded(probabilities[at]) >= rounded(limits[at])
+    return given
+
+
 @dataclasses.dataclass(frozen=True)
 class Decisions:
     """What images are and what they were given, as C binary problems.
@@ -46,13 +72,15 @@ class Decisions:
         identity = np.eye(probabilities.shape[1], dtype=bool)
         if labels.ndim == 2:
             is_class, known = labels == PRESENT, labels >= ABSENT
-            is_given = probabilities >= (np.array(0.5) if thresholds is None else thresholds)
-            return cls(is_class, is_given, known)
+            given = is_given(probabilities, 0.5 if thresholds is None else thresholds)
+            return cls(is_class, given, known)
         is_class = identity[labels]
-        is_given = (
-            identity[probabilities.argmax(axis=1)] if thresholds is None else probabilities >= thresholds
+        given = (
+            identity[probabilities.argmax(axis=1)]
+            if thresholds is None
+            else is_given(probabilities, thresholds)
         )
-        return cls(is_class, is_given, np.ones_like(is_class))
+        return cls(is_class, given, np.ones_like(is_class))
 
     @property
     def positives(self) -> npt.NDArray[np.bool_]:

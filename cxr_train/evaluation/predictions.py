@@ -72,8 +72,8 @@ def six_digits(probabilities: np.ndarray) -> np.ndarray:
         values, counts = np.unique(short, return_counts=True)
         tied = np.isin(short, values[counts > 1])
         digits += 1
-    rounded: np.ndarray = short[place].reshape(probabilities.shape)
-    return rounded
+    shortened: np.ndarray = short[place].reshape(probabilities.shape)
+    return shortened
 
 
 def write_predictions(path: pathlib.Path, predictions: NamedPredictions) -> None:

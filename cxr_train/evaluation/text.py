@@ -265,10 +265,10 @@ def _thresholds(summary: dict[str, Any]) -> list[str]:
 
 
 def threshold(value: float | None) -> str:
-    """Return a threshold in (0, 1] with as many digits as tell it from 0 and from 1."""
+    """Return a threshold in (0, 1] in six significant digits, or more where these are 1."""
     if value is None:
         return "none"
-    short = f"{value:.4g}"
+    short = f"{value:.6g}"
     return f"1 - {1 - value:.2g}" if short == "1" and value < 1 else short
 
 

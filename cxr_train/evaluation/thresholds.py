@@ -13,7 +13,7 @@ from cxr_data.stats.auroc import Ranking
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_data.stats.undefined import json_number
 from cxr_train.evaluation import intervals
-from cxr_train.evaluation.decisions import Counts, Decisions, Floats
+from cxr_train.evaluation.decisions import Counts, Decisions, Floats, rounded
 from cxr_train.evaluation.intervals import IntervalNotes
 from cxr_train.evaluation.metrics import OneVsRest
 
@@ -64,6 +64,9 @@ def youden_threshold(positive: np.ndarray, scores: np.ndarray) -> float:
 def choose_thresholds(labels: Counts, probabilities: Floats, sensitivity: float | None) -> Floats:
     """Return the threshold of each class, float64 [C]; NaN for a class without known images.
 
+    It has six significant digits, as it is compared. Rounding gives a class to at least as many images as
+    the exact threshold does, so that the sensitivity is reached.
+
     Args:
       labels: int64 [N] in [0, C), or [N, C] of findings.
       probabilities: float64 [N, C].
@@ -78,7 +81,7 @@ def choose_thresholds(labels: Counts, probabilities: Floats, sensitivity: float 
             chosen.append(youden_threshold(positive, scores[known]))
         else:
             chosen.append(threshold_at_sensitivity(positive, scores[known], sensitivity))
-    return np.array(chosen)
+    return np.array([rounded(threshold) for threshold in chosen])
 
 
 def report_thresholds(

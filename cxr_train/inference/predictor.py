@@ -10,6 +10,7 @@ from cxr_data.core.progress_bar import progress_bar
 from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
+from cxr_train.evaluation.decisions import rounded
 from cxr_train.evaluation.forward_pass import Predictions
 from cxr_train.inference.files import ImageFile, read_images
 from cxr_train.inference.predicted import Row
@@ -68,6 +69,6 @@ def predict_files(
         rows[number]["predicted"] = names[int(probabilities.argmax())]
         # Six digits, whatever other files are predicted with this one.
         rows[number]["probabilities"] = {
-            name: float(f"{p:.6g}") for name, p in zip(names, probabilities.tolist(), strict=True)
+            name: rounded(p) for name, p in zip(names, probabilities.tolist(), strict=True)
         }
     return rows

@@ -9,6 +9,7 @@ import numpy as np
 
 from cxr_data.core.page import Picture
 from cxr_data.stats.auroc import Ranking
+from cxr_train.evaluation.decisions import is_given
 from cxr_train.evaluation.text import HOW_TO_READ_THE_PROBE, PROBE_WAYS, probe_title
 from cxr_train.reporting.drawing import (
     CHANCE,
@@ -291,7 +292,7 @@ def _decisions(
     decisions = [(False, probabilities.argmax(axis=1) == index)]
     row = ((metrics.get("thresholds") or {}).get("per_class") or {}).get(name) or {}
     if row.get("threshold") is not None:
-        decisions.append((True, probabilities[:, index] >= row["threshold"]))
+        decisions.append((True, is_given(probabilities[:, index], row["threshold"])))
     return decisions
 
 

@@ -8,7 +8,9 @@ from scipy.optimize import minimize_scalar
 
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.evaluation import calibration, thresholds
+from cxr_train.evaluation.decisions import is_given
 from cxr_train.evaluation.forward_pass import Predictions
+from cxr_train.evaluation.predictions import six_digits
 
 
 def scored(images: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -130,6 +132,27 @@ def test_the_threshold_is_the_highest_that_reaches_the_sensitivity(seed, images,
 def test_095_of_20_is_19():
     scores = np.arange(20) / 20
     assert thresholds.threshold_at_sensitivity(np.ones(20, bool), scores, 0.95) == scores[1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    p=st.lists(
+        st.sampled_from([0.1234564, 0.1234565, 0.12345651, 0.123457, 0.9999994, 0.9999996, 1.0]), min_size=1
+    ),
+    sensitivity=st.sampled_from([0.3, 0.95, 1]),
+    seed=st.integers(0, 99),
+)
+def test_what_is_counted_is_what_is_decided_by_the_digits_that_are_written(p, sensitivity, seed):
+    scores = six_digits(np.array(p))
+    positive = np.random.default_rng(seed).random(len(scores)) < 0.5
+    both = np.stack([scores, 1 - scores], axis=1)
+    threshold = thresholds.choose_thresholds(np.where(positive, 0, 1), both, sensitivity)[0]
+    written = [float(f"{score:.6g}") for score in scores]
+    called = is_given(scores, threshold)
+    assert called.tolist() == [score >= threshold for score in written]
+    assert is_given(both, [threshold, np.nan]).tolist() == [[c, False] for c in called]
+    if positive.any():
+        assert called[positive].mean() >= sensitivity - 1e-12
 
 
 def test_thresholds_are_reported_on_other_images():

@@ -101,14 +101,14 @@ def test_a_confusion_matrix_has_a_row_a_true_class():
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(None, "none"), (0.125, "0.125"), (0.98765, "0.9877"), (1.0, "1"), (1.3e-5, "1.3e-05")],
+    [(None, "none"), (0.125, "0.125"), (0.9876543, "0.987654"), (1.0, "1"), (1.3e-5, "1.3e-05")],
 )
 def test_a_threshold_is_shown_with_the_digits_that_it_has(value, shown):
     assert threshold(value) == shown
 
 
 def test_a_threshold_near_one_is_not_shown_as_one():
-    assert threshold(0.999998) == "1 - 2e-06"
+    assert threshold(0.9999998) == "1 - 2e-07"
 
 
 def test_thresholds_and_differences_say_what_they_are_of():
