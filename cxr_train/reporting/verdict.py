@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 from typing import Any
 
+from cxr_data.core.wording import counted
 from cxr_train.reporting.beside_audit import audited
 from cxr_train.reporting.galleries import VERDICTS
 from cxr_train.reporting.record import RunRecord, SplitRecord
 from cxr_train.reporting.results import FAMILIAR, familiarity
+from cxr_train.runs.mirror import published
 
 Line = tuple[str, str]
+
+_CHANCE = 0.5  # the AUROC of a guess
 
 
 def verdict(record: RunRecord, main: SplitRecord | None) -> list[Line]:
@@ -17,7 +21,13 @@ def verdict(record: RunRecord, main: SplitRecord | None) -> list[Line]:
     Args:
       main: the split whose numbers are at the top; None where none was evaluated.
     """
-    return [*_reached(record, main), *audited(record, main), *_explained(record), *_completed(record)]
+    return [
+        *_reached(record, main),
+        *audited(record, main),
+        *_probed(record, main),
+        *_explained(record),
+        *_completed(record),
+    ]
 
 
 def _reached(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
@@ -32,13 +42,46 @@ def _reached(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
         numbers.append(f"a mean AUROC of {auroc:.3f}{_reach((intervals.get('macro') or {}).get('auroc'))}")
     numbers.append(f"an accuracy of {accuracy:.3f}{_reach(intervals.get('accuracy'))}")
     known = FAMILIAR[familiarity(record, main)]
-    told = (
-        f"The model reaches {' and '.join(numbers)} on {metrics['images']:,} images of the {main.name} split"
-    )
+    images = f"{counted(metrics['images'], 'image')} of the {main.name} split"
+    told = f"The model reaches {' and '.join(numbers)} on {images}"
     if known:
         yield "bad", f"{told}. These numbers flatter: {known}."
     else:
         yield "open", f"{told}, which it did not see in training."
+
+
+def _probed(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
+    """Yield what the model reaches without the lungs: of the class that it still tells best."""
+    if main is None or main.metrics is None:
+        return
+    found = main.metrics.get("probe")
+    if not found:
+        command = f"python -m cxr_train.evaluate --run_dir={published(str(record.directory))}"
+        yield (
+            "open",
+            "What the model reaches without the lungs was not measured: "
+            f"{command} --split={main.name} --probe_images=256 does it.",
+        )
+        return
+    known = {n: row for n, row in found["per_class"].items() if row["frame_alone"]["auroc"] is not None}
+    if not known:
+        yield "open", "What the model reaches without the lungs is undefined: no class has an AUROC there."
+        return
+    name, row = max(known.items(), key=lambda one: float(one[1]["frame_alone"]["auroc"]))
+    alone, whole = row["frame_alone"], row["whole"]
+    interval = alone["interval"]
+    is_above = interval is not None and interval[0] > _CHANCE
+    meaning = (
+        "so it knows something that is not in the lungs"
+        if is_above
+        else "which may be chance, and proves nothing"
+    )
+    yield (
+        "bad" if is_above else "open",
+        f"Without the lungs the model tells {name} best, with an AUROC of {alone['auroc']:.3f}"
+        f"{_reach(interval)}, and with them {whole['auroc']:.3f}{_reach(whole['interval'])}, on "
+        f"{found['images']:,} of {counted(found['of'], 'image')}: {meaning}.",
+    )
 
 
 def _explained(record: RunRecord) -> Iterator[Line]:
@@ -52,7 +95,7 @@ def _explained(record: RunRecord) -> Iterator[Line]:
 def _completed(record: RunRecord) -> Iterator[Line]:
     done, asked = len(record.epochs), record.config.epochs
     if record.throughput is None and done < asked:
-        yield "bad", f"The run was stopped after {done} of {asked} epochs."
+        yield "bad", f"The run was stopped after {done} of {counted(asked, 'epoch')}."
 
 
 def _reach(interval: list[float] | None) -> str:
