@@ -21,6 +21,7 @@ from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_choice, check_folder, check_local, setting, settings_of
+from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Manifest
 from cxr_data.stats import bootstrap
 from cxr_train.ablation import table
@@ -230,7 +231,7 @@ def main() -> int:
     print(f"\n{table.to_text(result)}\nwritten: {layout.table('json')}, .csv, .txt, .html")
     print(NOTICE)
     if statuses:
-        print(f"{len(statuses)} of {len(runs)} runs are not finished; try them again with: {again}")
+        print(f"not finished: {len(statuses)} of {counted(len(runs), 'run')}; try again with: {again}")
     return 1 if statuses else 0
 
 

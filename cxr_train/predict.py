@@ -18,6 +18,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import setting
+from cxr_data.core.wording import counted
 from cxr_train.engine.placement_names import XLA, CompilationOptions
 from cxr_train.evaluation.stored import fitted_temperature, stored_thresholds
 from cxr_train.flags.compiled import kept_by_flags
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.submission:
         storage.replace(options.submission, to_submission(rows))
     failed = sum(row["error"] is not None for row in rows)
-    print(f"{len(rows) - failed:,} of {len(rows):,} files predicted. {NOTICE}", file=sys.stderr)
+    print(f"{len(rows) - failed:,} of {counted(len(rows), 'file')} predicted. {NOTICE}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -30,7 +30,7 @@ from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import check_folder, check_local, setting
-from cxr_data.core.wording import wrapped
+from cxr_data.core.wording import counted, wrapped
 from cxr_data.sources.discover import Found, discover_images
 from cxr_data.sources.left_out import LeftOut
 from cxr_train.flags.passed_on import PassedOn, check_training
@@ -209,8 +209,8 @@ def _find_images(
 def _counts_text(found: Found) -> str:
     classes = collections.Counter(item.label for item in found.items)
     splits = collections.Counter(item.split for item in found.items if item.split)
-    counted = [", ".join(f"{name} {n:,}" for name, n in sorted(c.items())) for c in (classes, splits) if c]
-    return f"{len(found.items):,} images ({'; '.join(counted)})"
+    numbers = [", ".join(f"{name} {n:,}" for name, n in sorted(c.items())) for c in (classes, splits) if c]
+    return f"{counted(len(found.items), 'image')} ({'; '.join(numbers)})"
 
 
 def _make_plan(

@@ -16,6 +16,7 @@ from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import DataError
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.runtime import cores
+from cxr_data.core.wording import counted
 from cxr_data.images import measure
 from cxr_data.images.preprocess import PixelOptions, small_image_with_facts
 from cxr_data.images.source_file import read_source
@@ -177,8 +178,8 @@ def with_files(
     missing = [name for name in pictures.ids if name not in items]
     if missing:
         raise DataError(
-            f"--source={source} lacks {len(missing)} of {len(pictures)} pictures, as {missing[0]}: "
-            "give the folder or CSV that the shards were made from"
+            f"--source={source} lacks {len(missing)} of {counted(len(pictures), 'picture')}, "
+            f"as {missing[0]}: give the folder or CSV that the shards were made from"
         )
     rows = []
     for name, row in zip(
@@ -205,7 +206,7 @@ def pictures_of_files(source: str, like: Manifest, quiet: bool = False, **places
     rows = list(_measured(items, like.pixel_options, quiet))
     kept = [(item, row) for item, row in zip(items, rows, strict=True) if not isinstance(row, str)]
     if not kept:
-        raise DataError(f"{source}: not one of {len(items)} files can be decoded")
+        raise DataError(f"{source}: not one of {counted(len(items), 'file')} can be decoded")
     groups = find_groups([item for item, _ in kept], AUTO, {}).of
     class_names = sorted({item.label for item, _ in kept})
     return Pictures(

@@ -14,6 +14,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.settings import required, setting
+from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Shard, read_manifest
 from cxr_data.records.verify import verify_dataset
 
@@ -45,10 +46,11 @@ def main() -> int:
     if len(result.problems) > _MOST_SHOWN:
         print(f"... and {len(result.problems) - _MOST_SHOWN} more", file=sys.stderr)
     seconds = time.monotonic() - started
-    verdict = f"{len(result.problems)} problems" if result.problems else "everything is as the manifest says"
+    problems = counted(len(result.problems), "problem")
     print(
-        f"{options.data}: {result.records:,} records, {result.bytes / 1e9:.2f} GB in {seconds:.1f} s "
-        f"({result.bytes / 1e6 / seconds:.0f} MB/s): {verdict}"
+        f"{options.data}: {counted(result.records, 'record')}, {result.bytes / 1e9:.2f} GB "
+        f"in {seconds:.1f} s ({result.bytes / 1e6 / seconds:.0f} MB/s): "
+        f"{problems if result.problems else 'everything is as the manifest says'}"
     )
     return 1 if result.problems else 0
 

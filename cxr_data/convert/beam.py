@@ -25,6 +25,7 @@ from cxr_data.convert.shard_writer import ShardResult, remove_attempts, write_sh
 from cxr_data.convert.workers import Counters
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.wording import counted
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.records.layout import MANIFEST_NAME
 
@@ -179,8 +180,9 @@ class BeamJob:
         if isinstance(self._failure, ValueError) and "runner" in text:
             raise UsageError(f"--beam_runner: {reason}")
         raise DataError(
-            f"the Beam pipeline ended without {len(missing)} shards, the first {missing[0]} ({reason}); "
-            "the same command goes on; with --runner=local a file that ends its worker is named and left out"
+            f"the Beam pipeline ended without {counted(len(missing), 'shard')}, the first "
+            f"{missing[0]} ({reason}); the same command goes on; with --runner=local a file that ends its "
+            "worker is named and left out"
         ) from self._failure
 
 

@@ -28,7 +28,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import cores
 from cxr_data.core.settings import check_folder
-from cxr_data.core.wording import tool
+from cxr_data.core.wording import counted, tool
 from cxr_data.images import assumed, measure
 from cxr_data.records import manifest
 from cxr_data.records.index import read_features
@@ -223,7 +223,7 @@ def _report(
     rows.append(("shards", f"{len(made.shards)} of {size / 1e9:.2f} GB in {made.directory}"))
     if new:
         speed = f"{images / seconds:.0f} img/s, {sum(r.bytes for r in new) / 1e6 / seconds:.0f} MB/s"
-        rows.append(("speed", f"{images:,} images in {seconds:.1f} s: {speed}"))
+        rows.append(("speed", f"{counted(images, 'image')} in {seconds:.1f} s: {speed}"))
     else:
         rows.append(("speed", "nothing to do: the output was complete, and is checked"))
     progress.finish(rows)

@@ -15,6 +15,7 @@ from cxr_data.convert.prepare import Prepared, versions
 from cxr_data.convert.shard_writer import ShardResult
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.wording import counted
 from cxr_data.images import measure, resize
 from cxr_data.records import example, manifest
 from cxr_data.records.index import INDEX_DTYPE, write_features, write_index
@@ -32,7 +33,7 @@ def finish_dataset(
     if not any(result.records for result in ordered):
         entry = next(entry for result in ordered for entry in result.quarantined)
         raise DataError(
-            f"not one of {prepared.found.discovered} files can be used: {entry.id}: {entry.detail}"
+            f"not one of {counted(prepared.found.discovered, 'file')} can be used: {entry.id}: {entry.detail}"
         )
     split_of = {shard.name: shard.split for shard in prepared.plan.shards}
     written = [result for result in ordered if result.records]

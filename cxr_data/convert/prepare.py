@@ -13,6 +13,7 @@ from cxr_data.convert.plan import Plan
 from cxr_data.convert.progress import Progress
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import cores
+from cxr_data.core.wording import counted
 from cxr_data.images import resize
 from cxr_data.records import manifest
 from cxr_data.sources import duplicates, patients, splits
@@ -129,13 +130,14 @@ def _plan(
         own = sorted({item.split or "" for item in items})
         progress.say(
             f"splits: those of the source ({', '.join(own)}) are put together, and "
-            f"{', '.join(fractions)} are drawn from all {len(items):,} images"
+            f"{', '.join(fractions)} are drawn from all {counted(len(items), 'image')}"
         )
     if fractions and kept:
         drawn = sum(item.split not in kept for item in items)
         progress.say(
-            f"splits: {' and '.join(sorted(kept))} of the source stay, {len(items) - drawn:,} images; "
-            f"{', '.join(fractions)} are drawn from the other {drawn:,} images"
+            f"splits: {' and '.join(sorted(kept))} of the source stay, "
+            f"{counted(len(items) - drawn, 'image')}; {', '.join(fractions)} are "
+            f"drawn from the other {counted(drawn, 'image')}"
         )
     return plan.make_plan(
         items,

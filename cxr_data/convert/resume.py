@@ -15,6 +15,7 @@ from cxr_data.convert.shard_writer import ShardResult
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.core.runtime import cores
+from cxr_data.core.wording import counted
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records.layout import (
@@ -49,7 +50,7 @@ def reusable(config: SharderConfig, prepared: Prepared, progress: Progress) -> d
     with ThreadPoolExecutor(cores()) as pool:
         whole = list(pool.map(lambda pair: _is_whole(config, *pair), candidates))
     reused = {result.name: result for (_, result), good in zip(candidates, whole, strict=True) if good}
-    progress.say(f"found {len(reused)} of {len(by_name)} shards whole and checked")
+    progress.say(f"found {len(reused)} of {counted(len(by_name), 'shard')} whole and checked")
     return reused
 
 

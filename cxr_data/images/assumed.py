@@ -6,6 +6,8 @@ docs/assumed.md has a table of what each means.
 from collections import Counter
 from collections.abc import Iterable
 
+from cxr_data.core.wording import counted
+
 RANGE = "R"
 TABLE = "L"
 WINDOW = "W"
@@ -32,4 +34,5 @@ def assumed_summary(files: Iterable[str]) -> str:
       files: the letters of each file.
     """
     counts = Counter(letter for letters in files for letter in letters)
-    return "; ".join(f"{WORDS[letter]}: {counts[letter]:,} files" for letter in WORDS if counts[letter])
+    named = (letter for letter in WORDS if counts[letter])
+    return "; ".join(f"{WORDS[letter]}: {counted(counts[letter], 'file')}" for letter in named)

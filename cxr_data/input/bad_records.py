@@ -15,6 +15,7 @@ from crc32c import crc32c
 
 from cxr_data.core import exact_read
 from cxr_data.core.errors import DataError
+from cxr_data.core.wording import counted
 from cxr_data.records.index import rows_by_shard
 from cxr_data.records.manifest import Manifest
 
@@ -63,7 +64,8 @@ def refuse_too_many(bad: list[BadRecord], *, most: int) -> None:
     """
     if len(bad) > most:
         raise DataError(
-            f"{len(bad)} records are damaged, more than --max_bad_records={most}; the first is {bad[0]}"
+            f"{counted(len(bad), 'damaged record')}, more than --max_bad_records={most}; "
+            f"the first is {bad[0]}"
         )
 
 

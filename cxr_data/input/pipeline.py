@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import UsageError
+from cxr_data.core.wording import counted
 from cxr_data.input import bad_records, order
 from cxr_data.input.batch import expand_image
 from cxr_data.input.cache import MemoryCache, cache_on_disk, choose_cache, free_memory
@@ -70,7 +71,8 @@ class Pipeline:
         count = len(self.positions(split))
         if count < batch_size:
             raise UsageError(
-                f"--batch_size={batch_size}: split {split!r} has only {count} images; choose at most {count}"
+                f"--batch_size={batch_size}: split {split!r} has only {counted(count, 'image')}; "
+                f"choose at most {count}"
             )
         return count // batch_size
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.page import Grid
+from cxr_data.core.wording import counted
 
 
 def counts_table(manifest: Mapping[str, Any], patients: Mapping[str, int] | None = None) -> Grid:
@@ -26,7 +27,7 @@ def stored_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return how the images of a dataset are stored and what made them: each fact and its value."""
     return [
         ("files", ", ".join(f"{name} {count:,}" for name, count in manifest["source_counts"].items())),
-        ("image", f"{manifest['size']} x {manifest['size']} px, {manifest['channels']} channel(s)"),
+        ("image", f"{manifest['size']} x {manifest['size']} px, {counted(manifest['channels'], 'channel')}"),
         ("stored as", manifest["dtype"]),
         ("colour", manifest["color"]),
         ("resized by", manifest["kernel"]),

@@ -13,7 +13,7 @@ from crc32c import crc32c
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
-from cxr_data.core.wording import tool
+from cxr_data.core.wording import counted, tool
 from cxr_data.images.measure import FEATURES_DTYPE
 from cxr_data.records.example import Example, Fields, parse_example
 from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME, MANIFEST_NAME
@@ -102,7 +102,8 @@ def read_index(manifest: Manifest) -> np.ndarray:
     expected = np.repeat(np.arange(len(manifest.shards)), [shard.records for shard in manifest.shards])
     if index.dtype != INDEX_DTYPE or not np.array_equal(index["shard"], expected):
         raise DataError(
-            f"{path} does not fit the manifest ({len(index)} rows, {manifest.records} records): {_REMEDY}"
+            f"{path} does not fit the manifest ({counted(len(index), 'row')}, "
+            f"{counted(manifest.records, 'record')}): {_REMEDY}"
         )
     return index
 

@@ -13,6 +13,7 @@ from crc32c import crc32c
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.wording import counted
 from cxr_data.records import example
 from cxr_data.records.index import rows_by_shard
 from cxr_data.records.layout import INDEX_NAME, QUARANTINE_NAME
@@ -88,7 +89,7 @@ def _check_shard(made: Manifest, shard: Shard, rows: np.ndarray) -> _ShardCheck:
     except DataError as error:
         return _ShardCheck((*problems, str(error)), tuple(fields))
     if len(fields) != shard.records:
-        problems.append(f"{path}: {len(fields)} records, the manifest says {shard.records}")
+        problems.append(f"{path}: {counted(len(fields), 'record')}, the manifest says {shard.records}")
     if digest.hexdigest() != shard.sha256:
         problems.append(f"{path}: SHA-256 differs from the manifest")
     return _ShardCheck(tuple(problems), tuple(fields))

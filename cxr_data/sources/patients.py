@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.wording import counted
 from cxr_data.images import decode, dicom_header
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
@@ -106,7 +107,7 @@ def _assumption(
     return (
         f"{len(twice):,} of the numbers that {name} gives persons are in two splits or classes, as {group} "
         f"in {first} and {second}: so each is taken for a person of its split and class only, "
-        f"{len({of[item.id] for item in items}):,} persons of {len(items):,} images; "
+        f"{counted(len({of[item.id] for item in items}), 'person')} of {len(items):,} images; "
         r"--group_regex='(person\d+)_' takes equal numbers for one person everywhere, --group_regex=none "
         "each image for a patient of its own"
     )
@@ -152,7 +153,8 @@ def _refuse_two_ways(groups: Iterable[str]) -> None:
 def _summary(of: Mapping[str, str], how: Counter[str]) -> str:
     named = [f"{count:,} by {source}" for source, count in how.items() if source]
     alone = [f"{how['']:,} stand alone"] if how[""] else []
-    return f"patients: {len(set(of.values())):,} groups of {len(of):,} images ({', '.join(named + alone)})"
+    groups = counted(len(set(of.values())), "group")
+    return f"patients: {groups} of {counted(len(of), 'image')} ({', '.join(named + alone)})"
 
 
 def _warning(of: Mapping[str, str], how: Counter[str], group_regex: str) -> str:

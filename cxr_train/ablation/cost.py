@@ -9,6 +9,7 @@ import json
 import statistics
 from collections.abc import Iterator, Sequence
 
+from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Manifest
 from cxr_train.ablation.runner import GridRun
 from cxr_train.models.network_flops import flops_per_image
@@ -108,7 +109,7 @@ def cost_lines(runs: Sequence[GridRun], data: Sequence[Manifest], tflops: float 
         )
     total = seconds_to_go(runs, data, tflops)
     yield (
-        f"{sum(run.is_finished for run in runs)} of {len(runs)} runs finished; all of them "
+        f"{sum(run.is_finished for run in runs)} of {counted(len(runs), 'run')} finished; all of them "
         f"{sum(cost.flops for cost in costs) / 1e15:,.3g} PFLOP (convolutions and products, forward and "
         f"backward, all layers trained); {_time(total, tflops)}"
     )
@@ -117,7 +118,9 @@ def cost_lines(runs: Sequence[GridRun], data: Sequence[Manifest], tflops: float 
 def _state(run: GridRun) -> str:
     if run.is_finished:
         return "finished"
-    return f"after {run.epochs_done} of {run.config.epochs} epochs" if run.is_begun else "not begun"
+    return (
+        f"after {run.epochs_done} of {counted(run.config.epochs, 'epoch')}" if run.is_begun else "not begun"
+    )
 
 
 def _time(seconds: float | None, tflops: float | None) -> str:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from cxr_data.core.errors import UsageError
+from cxr_data.core.wording import counted
 from cxr_train.runs.child_commands import ChildCommands, exit_reason
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
@@ -130,7 +131,7 @@ class Runner(ChildCommands):
                     continue
                 # A run that was itself asked to stop ends with 0.
                 reason = f"failed, {exit_reason(code)}" if code else "stopped"
-                statuses[run.label] = f"{reason} after {run.epochs_done} epochs"
+                statuses[run.label] = f"{reason} after {counted(run.epochs_done, 'epoch')}"
                 logger.info("%s: %s; goes on with the next", run.label, statuses[run.label])
         return statuses
 

@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core import storage
-from cxr_data.core.wording import wrapped
+from cxr_data.core.wording import counted, wrapped
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.ablation.runner import GridRun
 from cxr_train.evaluation.beside_audit import beside_runs
@@ -217,7 +217,7 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
         f"{table['split']} split; [95 % intervals: bootstrap over patients]; sensitivity, specificity and "
         "auroc are means over the classes; right alone: images that this run has right and the baseline "
         "wrong / the reverse; Holm p: McNemar's exact test, which takes images for independent, adjusted for "
-        f"{table['comparisons']} comparison(s)"
+        f"{counted(table['comparisons'], 'comparison')}"
     ]
     if table["comparisons"] > 1:
         notes.append(
@@ -226,8 +226,8 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
         )
     if table["without_patient"]:
         notes.append(
-            f"{table['without_patient']:,} images have no known patient, and each counts as a patient of its "
-            "own: where a patient has several, the intervals are too narrow"
+            f"{counted(table['without_patient'], 'image has', 'images have')} no known patient, and each "
+            "counts as a patient of its own: where a patient has several, the intervals are too narrow"
         )
     if table["picked_on"]:
         notes.append("each run's best epoch was picked on these very images: the numbers flatter")

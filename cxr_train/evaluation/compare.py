@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_data.core.errors import DataError
+from cxr_data.core.wording import counted
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_data.stats.undefined import json_number
 from cxr_train.evaluation import intervals, metrics
@@ -61,8 +62,9 @@ def align(first: NamedPredictions, second: NamedPredictions) -> NamedPredictions
     if len(differing):
         row = differing[0]
         raise DataError(
-            f"{first.source} and {second.source} disagree about the label of {len(differing)} images, as "
-            f"{first.ids[row]}: {_in_words(first, first.labels[row])} and {_in_words(first, labels[row])}"
+            f"{first.source} and {second.source} disagree about the label of "
+            f"{counted(len(differing), 'image')}, as {first.ids[row]}: "
+            f"{_in_words(first, first.labels[row])} and {_in_words(first, labels[row])}"
         )
     return NamedPredictions(
         source=second.source,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from cxr_data.core.wording import WIDEST, wrapped
+from cxr_data.core.wording import WIDEST, counted, wrapped
 from cxr_train.evaluation.beside_audit import beside_result
 from cxr_train.evaluation.decisions import FEW
 
@@ -68,7 +68,7 @@ def evaluation_table(summary: dict[str, Any]) -> str:
     lines.append(f"{_accuracy_name(summary)} {accuracy}, loss {_number(summary['loss'])}")
     of_intervals = (
         f"[95 % intervals: {intervals['method']}, {intervals['resamples']:,} resamples of "
-        f"{intervals['patients']:,} patients]"
+        f"{counted(intervals['patients'], 'patient')}]"
     )
     more = [
         of_intervals,
@@ -158,7 +158,7 @@ def _cell(value: float | None, interval: list[float] | None, digits: int = 4) ->
 def _notes(summary: dict[str, Any]) -> list[str]:
     """Return what a reader of the table must know."""
     intervals = summary["intervals"]
-    notes = [f"left out: {count:,} images of {name}" for name, count in summary["dropped"].items()]
+    notes = [f"left out: {counted(count, 'image')} of {name}" for name, count in summary["dropped"].items()]
     for metric, classes in summary["left_out"].items():
         notes.append(f"macro {metric} is without {', '.join(classes)}, for which it is undefined")
     if summary.get("too_few"):
@@ -204,9 +204,8 @@ def patients(summary: dict[str, Any]) -> list[str]:
     alone = intervals.get("without_patient", 0)
     notes = []
     if alone:
-        whose = (
-            "no patient is known" if alone == summary["images"] else f"{alone:,} images have no known patient"
-        )
+        some = f"{counted(alone, 'image has', 'images have')} no known patient"
+        whose = "no patient is known" if alone == summary["images"] else some
         notes.append(
             f"{whose}: each such image counts as a patient of its own; where a patient has several, the "
             "intervals are too narrow"
@@ -292,7 +291,7 @@ def comparison(summary: dict[str, Any]) -> list[str]:
         ]
     else:
         lines = [
-            f"against {found['other']}: {found['only_this']} images only this run has right, "
+            f"against {found['other']}: {counted(found['only_this'], 'image')} only this run has right, "
             f"{found['only_other']} only the other: exact McNemar p = {found['mcnemar_exact_p']:.2g} (takes "
             "images for independent; the intervals of the differences do not)"
         ]
@@ -325,5 +324,5 @@ def probe_title(found: dict[str, Any]) -> str:
     """Return what the numbers of a probe are of."""
     return (
         f"AUROC (95 % interval) without the lungs, and at one brightness: {found['images']:,} of "
-        f"{found['of']:,} images"
+        f"{counted(found['of'], 'image')}"
     )

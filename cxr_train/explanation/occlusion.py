@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cxr_data.core.progress_bar import progress_bar
+from cxr_data.core.wording import counted
 from cxr_data.stats.bootstrap import CONFIDENCE, PatientBootstrap, percentiles
 from cxr_train.explanation.gradcam import GradCam, enlarge, hottest
 
@@ -67,16 +68,16 @@ class OcclusionCheck:
             "undecided": f"fewer than {_FEWEST_GROUPS} patients, no conclusion",
         }[self.verdict]
         low, high = self.interval
-        flat = f"; {self.flat_maps} maps were flat" if self.flat_maps else ""
-        patients = f"{self.groups} patients"
+        flat = f"; {counted(self.flat_maps, 'map was', 'maps were')} flat" if self.flat_maps else ""
+        patients = counted(self.groups, "patient")
         if self.without_patient:
-            known = self.groups - self.without_patient
-            patients = f"{known} known patients, {self.without_patient} images counting as one of their own"
+            known = counted(self.groups - self.without_patient, "known patient")
+            patients = f"{known}, {counted(self.without_patient, 'image')} counting as one of their own"
         return (
             f"occlusion check {self.verdict.upper()}: {meaning}. Blanking the hottest {SHARE:.0%} lowers the "
             f"logit of the predicted class by {self.hot_drop:.3g}, a random {SHARE:.0%} by "
             f"{self.random_drop:.3g}; difference {self.difference:.3g} (95 % interval {low:.3g} to "
-            f"{high:.3g}, p = {self.p_value:.2g}, {self.images} images of {patients}, "
+            f"{high:.3g}, p = {self.p_value:.2g}, {counted(self.images, 'image')} of {patients}, "
             f"map of {self.layer}{flat})"
         )
 

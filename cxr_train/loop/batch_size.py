@@ -8,6 +8,7 @@ import tensorflow as tf
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import UsageError
 from cxr_data.core.tensorflow_private import memory_limits
+from cxr_data.core.wording import counted
 from cxr_train.engine.strategy import GPU_BATCHES_AHEAD, Placement
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.models.memory import Network, Setting, estimate, read_graph, trace
@@ -124,12 +125,13 @@ def choose_batch_size(
     parts = replicas * accumulation
     if images is not None and batch * parts > images >= parts:
         batch = images // parts
-        return Choice("batch_size", str(batch * parts), f"the training split has {images} images")
+        return Choice("batch_size", str(batch * parts), f"the training split has {counted(images, 'image')}")
     needed = estimate(network, batch, setting).total / 1e9
     return Choice(
         "batch_size",
         str(batch * parts),
-        f"{batch} images at once need {needed:.1f} of {memory_gb:.1f} GB, a tenth of which is left free",
+        f"{counted(batch, 'image needs', 'images at once need')} {needed:.1f} of {memory_gb:.1f} GB, "
+        "a tenth of which is left free",
     )
 
 

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import CxrError, UsageError
+from cxr_data.core.wording import counted
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_train.engine.memory_errors import bytes_asked, is_out_of_memory
@@ -70,7 +71,7 @@ class Trial:
 
     def __str__(self) -> str:
         known = "" if self.needed is None else f", {self.needed / 1e9:.1f} of {self.limit / 1e9:.1f} GB"
-        return f"{self.images} images at once: {'fits' if self.fits else 'out of memory'}{known}"
+        return f"{counted(self.images, 'image')} at once: {'fits' if self.fits else 'out of memory'}{known}"
 
     @property
     def scaled(self) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cxr_data.core.wording import wrapped
+from cxr_data.core.wording import counted, wrapped
 from cxr_train.evaluation.text import initial_statistics
 from cxr_train.runs.monitor import Monitor
 
@@ -46,7 +46,8 @@ class EpochTable:
         train = row["train"]
         if train["skipped_steps"] > self._skipped:
             self._skipped = train["skipped_steps"]
-            lines.append(f"  {self._skipped:,} steps were skipped so far: gradients were not finite")
+            skipped = counted(self._skipped, "step was", "steps were")
+            lines.append(f"  {skipped} skipped so far: gradients were not finite")
         if not self._is_begun:
             notes = initial_statistics(train["initial_statistics_share"])
             lines += [wrapped(note, "  ") for note in notes]

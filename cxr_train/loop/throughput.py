@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cxr_data.core.wording import wrapped
+from cxr_data.core.wording import counted, wrapped
 from cxr_data.input.bottleneck import InputRates, verdict
 from cxr_data.stats.undefined import json_number
 from cxr_train.engine.multi_step import StepRecords
@@ -146,7 +146,7 @@ def lines(summary: dict[str, Any]) -> str:
         return _wrapped(f"{memory}\n{summary['verdict']}")
     step = summary["step_seconds"]
     return _wrapped(
-        f"{summary['images_per_second']:.1f} images/s over {summary['timed_steps']:,} steps "
+        f"{summary['images_per_second']:.1f} images/s over {counted(summary['timed_steps'], 'step')} "
         f"(p50 {step['p50'] * 1e3:.1f} ms, p95 {step['p95'] * 1e3:.1f} ms), "
         f"input wait {summary['input_wait_share']:.1%}, "
         f"compilation {summary['compile_seconds']:.1f} s\n"

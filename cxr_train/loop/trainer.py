@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from cxr_data.core.errors import DataError
 from cxr_data.core.progress_bar import progress_bar
+from cxr_data.core.wording import counted
 from cxr_data.input.bottleneck import measure_input
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
@@ -110,8 +111,8 @@ class Trainer:
             f"{self._config.backbone}: {self.model.count_params():,} parameters "
             f"({trainable:,} trainable), {self._manifest.count(self._config.train_split):,} "
             f"training images of {self._manifest.size} px, "
-            f"{self._steps_per_epoch:,} steps of {self._config.batch_size} an epoch, "
-            f"{self.placement.replicas} replica(s)"
+            f"{counted(self._steps_per_epoch, 'step')} of {self._config.batch_size} an epoch, "
+            f"{counted(self.placement.replicas, 'replica')}"
         )
         notes = list(self.training.notes)
         if self._config.held_out_validation is None:
@@ -142,8 +143,10 @@ class Trainer:
         if self.checkpoints.newest is None:
             return ["resume: no checkpoint yet, starting at the first step"]
         if epoch >= self._config.epochs:
-            return [*warnings, f"resume: {epoch} epochs are trained, and --epochs={self._config.epochs}"]
-        lines = [*warnings, f"resume: epoch {epoch + 1}, after {step} of {self._steps_per_epoch} steps"]
+            done = counted(epoch, "epoch is", "epochs are")
+            return [*warnings, f"resume: {done} trained, and --epochs={self._config.epochs}"]
+        steps = counted(self._steps_per_epoch, "step")
+        lines = [*warnings, f"resume: epoch {epoch + 1}, after {step} of {steps}"]
         if self._profiler.is_past(self._first_step()):
             lines.append(f"nothing is profiled: --profile_steps={self._config.profile_steps} were before")
         return lines

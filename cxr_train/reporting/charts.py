@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.page import Picture
+from cxr_data.core.wording import counted
 from cxr_train.reporting.drawing import CHANCE, Axis, Drawing, Plot, stroke
 
 _MOST_DOTS = 30  # epochs, above which a line alone shows them
@@ -29,7 +30,8 @@ def curves(rows: Sequence[dict[str, Any]], kept: int | None) -> list[Picture]:
     pictures = []
     for title, lines in panels.items():
         ends = ", ".join(f"{name} {values[0]:.3f} to {values[-1]:.3f}" for name, values in lines.items())
-        alt = f"{title} over {len(rows)} epochs, first to last: {ends}. Epoch {kept or 'none'} is kept."
+        epochs = counted(len(rows), "epoch")
+        alt = f"{title} over {epochs}, first to last: {ends}. Epoch {kept or 'none'} is kept."
         top = None if title == "loss" else 1.02
         pictures.append(_by_epoch(title, [row["epoch"] for row in rows], lines, alt, top, kept))
     return pictures
@@ -41,7 +43,7 @@ def _training_curves(rows: Sequence[dict[str, Any]]) -> list[Picture]:
     pictures = []
     for title, top in (("loss", None), ("accuracy", 1.02)):
         values = _of(rows, "train", title)
-        alt = f"{title} of training over {len(rows)} epochs: {values[0]:.3f} to {values[-1]:.3f}."
+        alt = f"{title} of training over {counted(len(rows), 'epoch')}: {values[0]:.3f} to {values[-1]:.3f}."
         pictures.append(_by_epoch(title, epochs, {"train": values}, alt, top, last))
     return pictures
 

@@ -8,6 +8,7 @@ to be: it is the longer part.
 
 import dataclasses
 
+from cxr_data.core.wording import counted
 from cxr_train.reporting.record import RunRecord
 
 _RANGES = {"unit": "fed as pixels in [0, 1]", "imagenet": "fed in the range of the pretrained weights"}
@@ -142,7 +143,7 @@ def _source(record: RunRecord) -> str | None:
     if not record.manifest:
         return None
     total = sum(sum(counts.values()) for counts in record.manifest["counts"].values())
-    return f"{total:,} images of {record.config.data}; where they come from is the authors' to say"
+    return f"{counted(total, 'image')} of {record.config.data}; where they come from is the authors' to say"
 
 
 def _preparation(record: RunRecord) -> str | None:
@@ -188,9 +189,9 @@ def _training(record: RunRecord) -> str:
     config, recipe = record.config, record.config.recipe
     frozen = "all layers trained" if recipe.freeze == "none" else f"frozen: {recipe.freeze}"
     return (
-        f"{len(record.epochs)} of {config.epochs} epochs, batches of {config.batch_size}, {recipe.optimizer} "
-        f"at {config.learning_rate:g}, cross-entropy, {frozen}, augmentation {recipe.augment}, "
-        f"seed {config.seed}; nothing was tuned by this run itself"
+        f"{len(record.epochs)} of {counted(config.epochs, 'epoch')}, batches of {config.batch_size}, "
+        f"{recipe.optimizer} at {config.learning_rate:g}, cross-entropy, {frozen}, "
+        f"augmentation {recipe.augment}, seed {config.seed}; nothing was tuned by this run itself"
     )
 
 
@@ -252,8 +253,8 @@ def _counts(record: RunRecord) -> str | None:
     for split in record.splits:
         if split.metrics:
             classes = ", ".join(f"{name} {row['images']}" for name, row in split.metrics["per_class"].items())
-            patients = f" of {split.groups} patients" if split.groups else ""
-            told.append(f"{split.name}: {split.metrics['images']:,} images{patients} ({classes})")
+            patients = f" of {counted(split.groups, 'patient')}" if split.groups else ""
+            told.append(f"{split.name}: {counted(split.metrics['images'], 'image')}{patients} ({classes})")
     return "; ".join(told) or None
 
 
@@ -271,7 +272,7 @@ def _external(record: RunRecord) -> str | None:
     told = []
     for place, split, metrics in record.external:
         accuracy = metrics["accuracy"]
-        told.append(f"{place}, {split} split: {metrics['images']:,} images, accuracy {accuracy:.3f}")
+        told.append(f"{place}, {split} split: {counted(metrics['images'], 'image')}, accuracy {accuracy:.3f}")
     return "; ".join(told) + "; where they come from is the authors' to say" if told else None
 
 

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 from cxr_data.core.dates import date_in_words
+from cxr_data.core.wording import counted
 from cxr_data.records.in_words import versions_in_words
 from cxr_data.records.manifest import joined_splits
 from cxr_train.recipe.recipe import Recipe
@@ -74,7 +75,7 @@ def _subtitle(record: RunRecord) -> str:
     started = (record.environment or {}).get("started")
     told = f"started on {date_in_words(started)}" if started else "started at an unknown time"
     name = PurePath(published(str(record.directory))).name
-    return f"Run {name}, {told}, {len(record.epochs)} of {record.config.epochs} epochs completed"
+    return f"Run {name}, {told}, {len(record.epochs)} of {counted(record.config.epochs, 'epoch')} completed"
 
 
 def _run(record: RunRecord) -> Facts:
@@ -117,7 +118,7 @@ def _images_of(record: RunRecord, split: str) -> str:
     if not counts:
         return f"{split} split"
     classes = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    return f"{split} split, {sum(counts.values()):,} images ({classes})"
+    return f"{split} split, {counted(sum(counts.values()), 'image')} ({classes})"
 
 
 def _throughput(record: RunRecord) -> dict[str, Any]:
@@ -154,7 +155,8 @@ def _limits(record: RunRecord) -> list[str]:
             "No split was held out of the choice of the best epoch: the validation numbers are too good."
         )
     if record.config.epochs > len(record.epochs):
-        limits.append(f"The run is not complete: {len(record.epochs)} of {record.config.epochs} epochs.")
+        asked = counted(record.config.epochs, "epoch")
+        limits.append(f"The run is not complete: {len(record.epochs)} of {asked}.")
     if record.audit is None:
         limits.append("The data were not audited for leakage, duplicates and shortcuts.")
     for split in record.splits:
@@ -167,7 +169,8 @@ def _limits(record: RunRecord) -> list[str]:
         smallest = min((count for count in images.values() if count), default=100)
         if smallest < 100:
             limits.append(
-                f"The {split.name} split has only {smallest} images of its rarest class: intervals are wide."
+                f"The {split.name} split has only {counted(smallest, 'image')} of its rarest class: "
+                "intervals are wide."
             )
     return limits
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cxr_data.core.page import Grid, Picture, embed
+from cxr_data.core.wording import counted
 from cxr_train.reporting.record import Document, RunRecord, SplitRecord
 from cxr_train.reporting.results import confusion
 from cxr_train.runs.layout import RunLayout
@@ -129,5 +130,5 @@ def _surest_errors(record: RunRecord, split: SplitRecord) -> Grid | None:
         for row in order[:_MOST_LISTED]
     ]
     shown = f"the {len(rows)} surest" if len(rows) < len(order) else "the surest first"
-    caption = f"{len(order):,} of {len(split.labels):,} images are called wrongly, {shown}"
+    caption = f"Called wrongly: {len(order):,} of {counted(len(split.labels), 'image')}, {shown}"
     return Grid(caption, ["image", "true", "called, probability", "probability of the true class"], rows)

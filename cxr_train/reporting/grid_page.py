@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.page import Grid, Picture
+from cxr_data.core.wording import counted
 from cxr_train.reporting.charts import epoch_chart
 from cxr_train.reporting.page import write_page
 from cxr_train.runs.layout import GridLayout, RunLayout
@@ -38,7 +39,7 @@ def write_grid_page(directory: pathlib.Path, table: Mapping[str, Any], notes: Se
     pictures = (_overlaid(title, place, labels, histories) for title, place in _CURVES.items())
     path = GridLayout(directory).table("html")
     content = {
-        "title": f"Ablation: {len(rows)} runs",
+        "title": f"Ablation: {counted(len(rows), 'run')}",
         "subtitle": f"{table['split']} split; the baseline is {table['baseline']}",
         "results": _results(table, labels),
         "differences": _differences(table, labels),

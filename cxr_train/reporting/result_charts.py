@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cxr_data.core.page import Picture
+from cxr_data.core.wording import counted
 from cxr_data.stats.auroc import Ranking
 from cxr_train.evaluation.decisions import is_given
 from cxr_train.evaluation.text import HOW_TO_READ_THE_PROBE, PROBE_WAYS, probe_title
@@ -263,8 +264,8 @@ def reliability_chart(labels: np.ndarray, probabilities: np.ndarray, error: floa
         lower.column((low, high), count, COLORS[0])
     points = ", ".join(f"{share:.2f} at {mean:.2f}" for mean, share in zip(means, shares, strict=True))
     return drawing.picture(
-        f"Reliability diagram of {len(labels):,} images in {len(bins)} bins: right {points}. "
-        f"Expected calibration error {error:.3f}."
+        f"Reliability diagram of {counted(len(labels), 'image')} in {counted(len(bins), 'bin')}: "
+        f"right {points}. Expected calibration error {error:.3f}."
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cxr_data.core.page import Grid, Picture, Shaded
+from cxr_data.core.wording import counted
 from cxr_data.records.manifest import joined_splits
 from cxr_train.evaluation import text
 from cxr_train.evaluation.calibration import measure_calibration
@@ -45,7 +46,7 @@ def key_numbers(record: RunRecord, split: SplitRecord) -> list[tuple[str, str, s
         numbers.append((f"{_METRICS[name]}, mean", macro[name], macro_intervals.get(name)))
     shown = [(name, _number(value), _interval(interval)) for name, value, interval in numbers]
     told = FAMILIAR[familiarity(record, split)]
-    note = f"{metrics['images']:,} images" + (f"; {told}" if told else "")
+    note = counted(metrics["images"], "image") + (f"; {told}" if told else "")
     return [("split", split.name, note), *shown]
 
 
@@ -56,7 +57,7 @@ def class_tiles(metrics: Document) -> list[dict[str, Any]]:
         {
             "name": name,
             "color": COLORS[number % len(COLORS)],
-            "images": f"{row['images']:,} image{'' if row['images'] == 1 else 's'}",
+            "images": counted(row["images"], "image"),
             "metrics": [
                 {
                     "name": _METRICS[metric],
@@ -83,13 +84,13 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
     notes = [*statistics, *about]
     if split.labels is None:
         notes.append("There are no predictions to draw curves from.")
-    patients = f" of {split.groups:,} patients" if split.groups else ""
+    patients = f" of {counted(split.groups, 'patient')}" if split.groups else ""
     told = FAMILIAR[familiarity(record, split)]
     warning = f" These images flatter: {told}." if told else ""
     accuracy = _with_interval(metrics["accuracy"], (metrics.get("intervals") or {}).get("accuracy"))
     return {
         "name": split.name,
-        "summary": f"{metrics['images']:,} images{patients}. Accuracy {accuracy}, "
+        "summary": f"{counted(metrics['images'], 'image')}{patients}. Accuracy {accuracy}, "
         f"loss {_number(metrics.get('loss'))}.{warning}",
         "classes": class_tiles(metrics),
         "metrics": _metrics_table(metrics),

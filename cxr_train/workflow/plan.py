@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.wording import counted
 from cxr_train.runs.layout import WorkflowLayout
 
 
@@ -78,7 +79,7 @@ def find_plan(layout: WorkflowLayout, source: str, images: int, given: Sequence[
         )
     if plan.images != images:
         raise DataError(
-            f"{source} has {images:,} images now, and had {plan.images:,} when {output} was begun: choose "
-            "another --output"
+            f"{source} has {counted(images, 'image')} now, and had {plan.images:,} when {output} was "
+            "begun: choose another --output"
         )
     return plan

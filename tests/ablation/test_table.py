@@ -92,7 +92,7 @@ def test_the_files_say_the_same(tmp_path):
     text = (tmp_path / "ablation.txt").read_text()
     assert "same seed 0      not begun" in text
     assert f"{better['accuracy']['value']:.4f}" in text
-    assert "adjusted for 1 comparison(s)" in text
+    assert "adjusted for 1 comparison\n" in text
     assert "the numbers flatter" in text
     assert "the seed's" in text
     assert text.splitlines()[-1].endswith("python -m tools.audit_dataset --data=shards")

@@ -34,6 +34,15 @@ def test_images_of_no_known_patient_are_not_called_patients():
     assert patients(summary_of([f"p{number}" for number in range(90)])) == []
 
 
+def test_a_number_has_its_noun():
+    found = summary_of([f"p{number}" for number in range(60)])
+    found["comparison"] |= {"only_this": 1, "only_other": 0}
+    assert ": 1 image only this run has right, 0 only the other" in text.comparison(found)[0]
+    found["comparison"]["only_this"] = 1_234
+    assert ": 1,234 images only this run" in text.comparison(found)[0]
+    assert text.patients({"intervals": {"without_patient": 1}, "images": 2})[0].startswith("1 image has no ")
+
+
 def test_few_patients_make_no_interval_that_can_be_believed():
     # Of the normal images (1, 4, 7, ...) all are of two patients.
     (note,) = patients(summary_of([f"p{n % 2 if n % 3 == 1 else n}" for n in range(90)]))

@@ -28,7 +28,7 @@ def test_the_reliability_diagram_has_as_many_bins_as_the_images_allow():
     for images, bins in ((5, 1), (47, 4), (1000, 15)):
         scores = rng.dirichlet(np.ones(3), images)
         picture = result_charts.reliability_chart(np.zeros(images, np.int64), scores, 0.5)
-        assert f"in {bins} bins" in picture.alt
+        assert f"in {bins} bin" in picture.alt
 
 
 def test_the_interval_of_a_share_is_wilsons():
