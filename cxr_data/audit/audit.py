@@ -197,7 +197,8 @@ def as_document(audit: Audit) -> dict[str, Any]:
       be looked at; findings, ranked: `findings.Finding`, their `cause` and `advice` (see `causes`), and
       `cases`, the number of cases in `evidence`; shortcuts: `shortcuts.Score` of every feature and class;
       repair: `repair.Remedy` of each flag that does something about the findings; conversion:
-      `repair.Conversion`, or null.
+      `repair.Conversion`, or null. Only second_dataset and conversion say where data lay: the rest is the
+      same for the same pictures elsewhere.
     """
     return {
         "schema": SCHEMA,

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,20 @@ def test_any_number_of_workers_gives_the_same_bytes(source, dataset, tmp_path):
     for workers in (1, 3):
         run(source, tmp_path / str(workers), workers=workers)
         assert content_of(tmp_path / str(workers)) == expected
+
+
+def test_the_same_pictures_elsewhere_give_the_same_bytes_but_for_the_place_in_the_audit(
+    source, dataset, tmp_path
+):
+    moved = shutil.copytree(source, tmp_path / "moved")
+    run(moved, tmp_path / "out")
+    here, there = content_of(Path(dataset.directory)), content_of(tmp_path / "out")
+    audits = [json.loads(content.pop("audit.json")) for content in (here, there)]
+    assert here == there
+    places = [audit["conversion"].pop("source") for audit in audits]
+    assert places == [str(source), str(moved)]
+    assert audits[0] == audits[1]
+    assert not any(str(source.parent).encode() in content for content in here.values())
 
 
 def test_again_does_nothing_and_a_lost_shard_is_made_anew(source, tmp_path):
