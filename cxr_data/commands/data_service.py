@@ -69,3 +69,7 @@ def console_main() -> None:
     """Entry point of the command."""
     define_flags(ServiceOptions)
     command.run(main, info_to="stderr")  # on stdout are its addresses
+
+
+if __name__ == "__main__":
+    console_main()

@@ -68,3 +68,7 @@ def console_main() -> None:
     """Entry point of the command."""
     define_flags(IndexOptions)
     command.run(main)
+
+
+if __name__ == "__main__":
+    console_main()

@@ -8,6 +8,7 @@ import sys
 import pytest
 from project import ROOT
 
+from cxr_data.core.wording import tool
 from cxr_train.runs.config import TrainConfig
 
 SLOW = ("tensorflow", "tensorflow_io", "keras", "sklearn", "scipy", "matplotlib", "pandas", "pydicom")
@@ -54,6 +55,17 @@ def test_help_and_a_wrong_flag_import_nothing_slow(module):
     assert "Try --helpfull" in said
     code, said, imported = start(module, "--no_such_flag")
     assert (code, imported) == (2, [])
+    assert "no_such_flag" in said
+
+
+@pytest.mark.parametrize("name", [name[6:] for name in COMMANDS if name.startswith("tools.")])
+def test_a_command_starts_by_the_name_that_messages_give_it_outside_of_a_checkout(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert tool(name) == f"cxr_data.commands.{name}"
+    code, said, _ = start(tool(name), "--no_such_flag", folder=tmp_path)
+    assert code == 2
     assert "no_such_flag" in said
 
 
