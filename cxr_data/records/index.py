@@ -6,13 +6,14 @@ Their rows are in manifest order: the shards as in `Manifest.shards`, the record
 import hashlib
 import io
 import os
+import tokenize
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from crc32c import crc32c
 
 from cxr_data.core import storage
-from cxr_data.core.errors import DataError
+from cxr_data.core.errors import DataError, one_line
 from cxr_data.core.wording import counted, tool
 from cxr_data.images.measure import FEATURES_DTYPE
 from cxr_data.records.example import Example, Fields, parse_example
@@ -34,6 +35,12 @@ INDEX_DTYPE = np.dtype(
 """One row per record: where it lies and how to check it. Offsets are signed, because numpy makes
 float64 of an unsigned 64-bit integer plus a Python integer."""
 
+_READ_HEADER = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+# What numpy's reader raises for a header that somebody made up.
+_NO_HEADER = (ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 _REMEDY = "run the same make_tfrecords command again with --overwrite"
 
 
@@ -99,13 +106,20 @@ def read_index(manifest: Manifest) -> np.ndarray:
     """
     path = storage.join(manifest.directory, INDEX_NAME)
     index = _read_rows(path, manifest.index_sha256)
-    expected = np.repeat(np.arange(len(manifest.shards)), [shard.records for shard in manifest.shards])
-    if index.dtype != INDEX_DTYPE or not np.array_equal(index["shard"], expected):
+    # The manifest may claim any number of records, and the file holds as many rows as it has bytes for.
+    if index.dtype != INDEX_DTYPE or len(index) != manifest.records or not _is_in_order(manifest, index):
         raise DataError(
             f"{path} does not fit the manifest ({counted(len(index), 'row')}, "
             f"{counted(manifest.records, 'record')}): {_REMEDY}"
         )
+    _check_rows(manifest, index, path)
     return index
+
+
+def _is_in_order(manifest: Manifest, index: np.ndarray) -> bool:
+    """Return whether the rows name the shards one after the other, each as often as it has records."""
+    expected = np.repeat(np.arange(len(manifest.shards)), [shard.records for shard in manifest.shards])
+    return np.array_equal(index["shard"], expected)
 
 
 def rows_by_shard(manifest: Manifest, split: str = "") -> Iterator[tuple[Shard, np.ndarray]]:
@@ -213,7 +227,14 @@ def read_features(manifest: Manifest) -> np.ndarray | None:
     """
     if not manifest.features_sha256:
         return None
-    return _read_rows(storage.join(manifest.directory, FEATURES_NAME), manifest.features_sha256)
+    path = storage.join(manifest.directory, FEATURES_NAME)
+    rows = _read_rows(path, manifest.features_sha256)
+    if rows.dtype != FEATURES_DTYPE or len(rows) != manifest.records:
+        raise DataError(
+            f"{path} does not fit the manifest ({counted(len(rows), 'row')}, "
+            f"{counted(manifest.records, 'record')}): {_REMEDY}"
+        )
+    return rows
 
 
 def _write_rows(path: str, rows: np.ndarray) -> str:
@@ -228,5 +249,62 @@ def _read_rows(path: str, sha256: str) -> np.ndarray:
     content = storage.read_bytes(path)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(f"{path} is damaged or of another run (SHA-256 differs from the manifest): {_REMEDY}")
-    rows: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
-    return rows
+    try:
+        return _rows_of(content)
+    except _NO_HEADER as error:
+        reason = one_line(str(error).partition("\n")[0][:200])
+        raise DataError(f"{path} is damaged ({reason or 'its header'}): {_REMEDY}") from error
+
+
+def _rows_of(content: bytes) -> np.ndarray:
+    """Return the rows of an .npy file: `np.load` would make room for as many as the header claims, before it
+    reads one. Raises ValueError, or what numpy raises for a header that is none.
+    """
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    if version not in _READ_HEADER:
+        raise ValueError(f"an .npy file of version {version}")
+    shape, _, dtype = _READ_HEADER[version](file)
+    left = len(content) - file.tell()
+    if dtype.hasobject or len(shape) != 1 or not dtype.itemsize or shape[0] * dtype.itemsize != left:
+        raise ValueError(f"its header claims {shape} of {str(dtype)[:60]}, and {left} bytes follow")
+    return np.frombuffer(content, dtype, offset=file.tell()).copy()
+
+
+def _check_rows(manifest: Manifest, index: np.ndarray, path: str) -> None:
+    """Check that every row has a class of the manifest, and that its record and pixels lie in its shard.
+
+    Raises:
+      DataError: one does not, naming the row and the field.
+    """
+    classes = len(manifest.class_names)
+    ends = np.repeat([shard.bytes for shard in manifest.shards], [shard.records for shard in manifest.shards])
+    label, record, payload = index["label"], index["record"], index["payload"]
+    length = index["length"].astype(np.int64)
+    # One after the other: the later sums do not overflow where the earlier checks pass.
+    for field, find_wrong, expected in (
+        ("label", lambda: (label < 0) | (label >= classes), f"one of {classes} classes, from 0"),
+        (
+            "record",
+            lambda: (record < 0) | (record > ends - length - FRAME_HEADER_BYTES - FRAME_FOOTER_BYTES),
+            "in its shard",
+        ),
+        (
+            "payload",
+            lambda: (
+                (payload < record + FRAME_HEADER_BYTES)
+                | (payload > record + FRAME_HEADER_BYTES + length - manifest.payload_bytes)
+            ),
+            "in its record",
+        ),
+    ):
+        if (wrong := find_wrong()).any():
+            row = int(np.argmax(wrong))
+            way_out = (
+                f"delete {MANIFEST_NAME} and {INDEX_NAME}, and run python -m {tool('index_tfrecords')}"
+                if manifest.notes
+                else _REMEDY
+            )
+            raise DataError(
+                f"{path}: row {row}: {field} is {index[field][row]}, and must be {expected}: {way_out}"
+            )

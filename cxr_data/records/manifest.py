@@ -7,31 +7,47 @@ stands the index, one row of `index.INDEX_DTYPE` per record in manifest order
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
 
 import numpy as np
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.schema import (
+    Count,
+    FieldError,
+    FileName,
+    Items,
+    OneOf,
+    Range,
+    Sha256,
+    Text,
+    checked,
+    parse_json,
+    unchecked_keys,
+)
 from cxr_data.core.wording import tool
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.records.example import DTYPES
 from cxr_data.records.layout import MANIFEST_NAME
+from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES
 from cxr_data.records.value_range import UNIT, VALUE_RANGES
 
 SCHEMA = "cxr.tfrecord/1"
+
+_LARGEST_SIZE = 1 << 14
 
 
 @dataclass(frozen=True)
 class Shard:
     """One TFRecord file."""
 
-    name: str
-    split: str
-    records: int
-    bytes: int
-    sha256: str
+    name: FileName
+    split: FileName
+    records: Count
+    bytes: Count
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -66,27 +82,27 @@ class Manifest:
 
     directory: str
     schema: str
-    class_names: tuple[str, ...]
-    size: int
-    channels: int
-    dtype: str
+    class_names: Annotated[tuple[Text, ...], Items(1)]
+    size: Annotated[int, Range(1, _LARGEST_SIZE)]
+    channels: Annotated[int, OneOf((1, 3))]
+    dtype: Annotated[str, OneOf(DTYPES)]
     kernel: str
     color: str
-    shards: tuple[Shard, ...]
-    counts: Mapping[str, Mapping[str, int]]
+    shards: Annotated[tuple[Shard, ...], Items(1)]
+    counts: Mapping[str, Mapping[str, Count]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     seed: int
     config_hash: str
     inputs_hash: str
-    source_counts: Mapping[str, int]
+    source_counts: Mapping[str, Count]
     versions: Mapping[str, str]
-    index_sha256: str
+    index_sha256: Sha256
     features_sha256: str = ""
     crop_border: str = "none"
-    equalize_to: int = 0
+    equalize_to: Count = 0
     notes: tuple[str, ...] = field(default=())
-    value_range: tuple[float, float] = UNIT
+    value_range: Annotated[tuple[float, float], OneOf(VALUE_RANGES.values())] = UNIT
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -206,12 +222,13 @@ def read_manifest(directory: str, *, check_shards: bool = True) -> Manifest:
             f"make it with python -m {tool('make_tfrecords')} --output={directory}"
         )
     try:
-        document = json.loads(storage.read_bytes(path))
-        if not isinstance(document, dict):
-            raise TypeError("not an object")
-        _refuse_schema(path, document.get("schema"))
-        manifest = _from_document(directory, document)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        document = parse_json(storage.read_bytes(path))
+        if isinstance(document, dict):
+            _refuse_schema(path, document.get("schema"))
+            document["directory"] = str(directory).rstrip("/") or "/"
+        manifest = checked(Manifest, unchecked_keys(Manifest, document))
+        _check_together(manifest)
+    except ValueError as error:
         raise DataError(f"{path} is damaged ({error}): make the dataset again with --overwrite") from error
     for shard in manifest.shards if check_shards else ():
         _check_shard(manifest, shard)
@@ -221,28 +238,32 @@ def read_manifest(directory: str, *, check_shards: bool = True) -> Manifest:
 def _refuse_schema(path: str, schema: object) -> None:
     if schema != SCHEMA:
         raise DataError(
-            f"{path} has schema {schema!r}, this program reads {SCHEMA!r}: make the dataset again"
+            f"{path} has schema {str(schema)[:60]!r}, this program reads {SCHEMA!r}: make the dataset again"
         )
 
 
-def _from_document(directory: str, document: dict[str, Any]) -> Manifest:
-    known = {f.name for f in fields(Manifest)}
-    values = {key: value for key, value in document.items() if key in known}
-    values["shards"] = tuple(Shard(**shard) for shard in document["shards"])
-    for name in ("class_names", "mean", "std", "notes"):
-        values[name] = tuple(document[name])
-    values["value_range"] = tuple(document.get("value_range", UNIT))
-    manifest = Manifest(**{**values, "directory": str(directory).rstrip("/") or "/"})
-    if manifest.dtype not in DTYPES or manifest.channels not in (1, 3):
-        raise ValueError(f"dtype {manifest.dtype!r}, channels {manifest.channels!r}")
-    if manifest.value_range not in VALUE_RANGES.values():
-        raise ValueError(f"value_range {manifest.value_range!r}")
-    if any("/" in shard.name for shard in manifest.shards):
-        raise ValueError("a shard's name leads out of the directory")
+def _check_together(manifest: Manifest) -> None:
+    """Refuse fields that contradict each other. Raises FieldError."""
     written = sum(sum(by_class.values()) for by_class in manifest.counts.values())
     if written != manifest.records:
-        raise ValueError(f"counts say {written} images, shards say {manifest.records}")
-    return manifest
+        raise FieldError(f"counts say {written} images, shards say {manifest.records}")
+    names = {*manifest.class_names}
+    if len(names) < len(manifest.class_names):
+        raise FieldError("class_names: a class is named twice")
+    for split in manifest.splits:
+        if names != {*manifest.counts.get(split, ())}:
+            raise FieldError(f"counts.{split}: must have the classes of class_names, no more and no less")
+    if len(manifest.mean) not in (0, 1, 3):
+        raise FieldError("mean: must have one number, or one for each channel")
+    if len({shard.name for shard in manifest.shards}) < len(manifest.shards):
+        raise FieldError("shards: a file is named twice")
+    least = FRAME_HEADER_BYTES + manifest.payload_bytes + FRAME_FOOTER_BYTES
+    for number, shard in enumerate(manifest.shards):
+        if shard.records * least > shard.bytes:
+            raise FieldError(
+                f"shards[{number}].records: {shard.records} images of {manifest.payload_bytes} bytes are not "
+                f"in {shard.bytes} bytes"
+            )
 
 
 def _check_shard(manifest: Manifest, shard: Shard) -> None:

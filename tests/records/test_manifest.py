@@ -10,23 +10,27 @@ from cxr_data.records import manifest as m
 from cxr_data.records.index import INDEX_DTYPE, read_index, write_index
 from cxr_data.records.layout import INDEX_NAME, MANIFEST_NAME
 
+RECORD_BYTES = 12 + 20 + 4
+
 
 def make_dataset(directory, records=(3, 2)):
     shards = tuple(
-        m.Shard(f"{split}-00000-of-00001.tfrecord", split, n, n * 10, "00" * 32)
+        m.Shard(f"{split}-00000-of-00001.tfrecord", split, n, n * RECORD_BYTES, "00" * 32)
         for split, n in zip(("train", "test"), records, strict=True)
     )
     index = np.zeros(sum(records), INDEX_DTYPE)
     index["shard"] = np.repeat([0, 1], records)
+    index["record"] = np.concatenate([np.arange(n) for n in records]) * RECORD_BYTES
+    index["length"], index["payload"] = RECORD_BYTES - 16, index["record"] + 12
     for shard in shards:
         (directory / shard.name).write_bytes(b"x" * shard.bytes)
     made = m.Manifest(
         directory=str(directory),
         schema=m.SCHEMA,
         class_names=("a", "b"),
-        size=360,
+        size=2,
         channels=3,
-        dtype="float32",
+        dtype="uint8",
         kernel="k",
         color="gray",
         shards=shards,
@@ -96,8 +100,8 @@ def test_shard_name_cannot_lead_out(tmp_path):
 def test_missing_and_truncated_shard(tmp_path):
     made = make_dataset(tmp_path)
     path = tmp_path / made.shards[1].name
-    path.write_bytes(b"x" * 19)
-    with pytest.raises(DataError, match=r"test-00000-of-00001\.tfrecord .*19 .*20"):
+    path.write_bytes(b"x" * 71)
+    with pytest.raises(DataError, match=r"test-00000-of-00001\.tfrecord .*71 .*72"):
         m.read_manifest(str(tmp_path))
     path.unlink()
     with pytest.raises(DataError, match=r"test-00000-of-00001\.tfrecord .*missing"):

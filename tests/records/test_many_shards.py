@@ -86,12 +86,13 @@ def test_its_index_is_cut_by_shard(tmp_path):
     records = 20
     index = np.zeros(SHARDS * records, INDEX_DTYPE)
     index["shard"] = np.repeat(np.arange(SHARDS), records)
-    index["payload"] = np.arange(len(index))
-    made = made_up_manifest(tmp_path, records, dict.fromkeys(LABELS, 1), dict.fromkeys(LABELS, ""), index)
+    index["length"], index["payload"] = len(index), 12 + np.arange(len(index))
+    sizes = dict.fromkeys(LABELS, 2 * len(index))
+    made = made_up_manifest(tmp_path, records, sizes, dict.fromkeys(LABELS, ""), index)
     for number, (shard, rows) in enumerate(rows_by_shard(made)):
         assert shard is made.shards[number]
         assert len(rows) == records
-        assert rows["payload"][0] == number * records
+        assert rows["payload"][0] == 12 + number * records
     assert number == SHARDS - 1
     found = read_split_index(made, "validation")
     np.testing.assert_array_equal(found, index[len(index) // 2 :])
