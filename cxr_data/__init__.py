@@ -9,6 +9,12 @@ seconds.
 
 from typing import TYPE_CHECKING
 
+# ruff: noqa: E402
+from cxr_data.core.interrupts import end_at_interrupt
+
+# Before anything that takes time is imported.
+end_at_interrupt()
+
 from cxr_data.core.chatter import leave_out_chatter
 from cxr_data.core.lazy_names import importer
 

@@ -29,7 +29,7 @@ from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.core.settings import check_folder, check_local, setting
+from cxr_data.core.settings import check_folder, setting
 from cxr_data.core.wording import counted, wrapped
 from cxr_data.sources.discover import Found, discover_images
 from cxr_data.sources.left_out import LeftOut
@@ -90,8 +90,10 @@ def run_workflow(options: WorkflowOptions, arguments: Sequence[str]) -> int:
             f"not {len(passed_on.names)} ({', '.join(passed_on.names)})" if passed_on.names else "as xrays/"
         )
         raise UsageError(f"name one folder of images, {named} (--help says more)")
-    check_local("source", passed_on.names[0])
-    source = os.path.normpath(passed_on.names[0])
+    (named,) = passed_on.names
+    if not storage.store_of(named).is_local:
+        raise UsageError(f"{named}: must be a local path; copy the images from the object store")
+    source = os.path.normpath(named)
     layout = WorkflowLayout(pathlib.Path(options.output or pathlib.Path("runs", _name_of(source))))
     _check_places(source, layout)
     found, counts = _find_images(source, layout, passed_on)
@@ -189,7 +191,7 @@ def _find_images(
     """
     config = passed_on.sharder_config(source, str(layout.shards))
     left_out = LeftOut(config.exclude_folders, config.exclude_files)
-    found = discover_images(source, "source", left_out=left_out, follow_links=config.follow_links)
+    found = discover_images(source, "", left_out=left_out, follow_links=config.follow_links)
     classes = {item.label for item in found.items}
     if len(classes) == 1:
         (name,) = classes

@@ -72,7 +72,8 @@ def _reported(module: ModuleType) -> Callable[[], None]:
 def console_main() -> None:
     """Entry point of the command: the first word is the benchmark, flags follow."""
     if sys.argv[1:] in (["--help"], ["-h"]):
-        print(__doc__)
+        with command.ending_as_a_program(sys.argv):
+            print(__doc__)
         return
     try:
         name = _choose(sys.argv)

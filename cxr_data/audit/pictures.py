@@ -202,7 +202,7 @@ def pictures_of_files(source: str, like: Manifest, quiet: bool = False, **places
     Raises:
       UsageError, DataError: there is no such source, or nothing in it can be decoded.
     """
-    items = discover_images(source, "against", **places).items
+    items = discover_images(source, "--against=", **places).items
     rows = list(_measured(items, like.pixel_options, quiet))
     kept = [(item, row) for item, row in zip(items, rows, strict=True) if not isinstance(row, str)]
     if not kept:

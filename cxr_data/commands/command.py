@@ -2,13 +2,17 @@
 
 absl's own `app.run` answers a bad flag with exit code 1 and a page of help, and
 shows a traceback for any exception. Users get one line instead: exit code 2 for
-a wrong command line, 1 for a failure, 130 after Ctrl-C.
+a wrong command line, 1 for a failure, 130 after Ctrl-C, 141 where nobody reads
+what it prints any more, as in `| head`.
 """
 
+import contextlib
 import os
 import re
+import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from absl import app, flags
@@ -98,9 +102,10 @@ def run(
       info_to: where messages go, `stdout` or `stderr`; see `messages.shown_messages`.
     """
     argv = list(sys.argv if argv is None else argv)
-    app.define_help_flags()
-    _parse_flags(argv, main)
-    _exit_with(main, argv, info_to)
+    with ending_as_a_program(argv):
+        app.define_help_flags()
+        _parse_flags(argv, main)
+        _exit_with(main, argv, info_to)
 
 
 def run_with_arguments(
@@ -115,9 +120,10 @@ def run_with_arguments(
     With `passes_on`, `main` is given the flags too that this command does not have.
     """
     argv = list(sys.argv if argv is None else argv)
-    app.define_help_flags()
-    arguments = _parse_flags(argv, main, takes_arguments=True, passes_on=passes_on)
-    _exit_with(lambda: main(arguments), argv, info_to)
+    with ending_as_a_program(argv):
+        app.define_help_flags()
+        arguments = _parse_flags(argv, main, takes_arguments=True, passes_on=passes_on)
+        _exit_with(lambda: main(arguments), argv, info_to)
 
 
 def _exit_with(main: Callable[[], int | None], argv: Sequence[str], info_to: str) -> NoReturn:
@@ -131,6 +137,46 @@ def _exit_with(main: Callable[[], int | None], argv: Sequence[str], info_to: str
         os._exit(error.exit_code)
     except CxrError as error:
         _fail(argv, error, error.exit_code)
+    sys.exit(code or 0)
+
+
+@contextlib.contextmanager
+def ending_as_a_program(argv: Sequence[str]) -> Iterator[None]:
+    """Exit with 130 after Ctrl-C in the block, and with 141 where nobody reads what it prints any more.
+
+    Args:
+      argv: the command line, program name first.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_DFL:  # by `interrupts.end_at_interrupt`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        try:
+            yield
+        finally:
+            # Here, since the interpreter would show a traceback for what it cannot write as it ends.
+            sys.stdout.flush()
     except KeyboardInterrupt:
         _fail(argv, "interrupted", exit_code=130)
-    sys.exit(code or 0)
+    except BrokenPipeError:
+        if not _discard_unread():
+            raise
+        sys.exit(128 + signal.SIGPIPE)
+    finally:
+        if before is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, before)  # also while the interpreter ends
+
+
+def _discard_unread() -> bool:
+    """Let what is still printed to a pipe without a reader go nowhere. Return whether there is one."""
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # it is none of the system's files
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)
+            if any(event & select.POLLERR for _, event in poll.poll(0)):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
+                found = True
+    return found

@@ -24,7 +24,6 @@ from typing import Any
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _ALL, _ERRORS, _FATAL = "0", "2", "3"
-_COMMANDS = "cxr-"
 _VERBOSE = re.compile(r"--?v(?:erbosity)?[= ]\d")
 _CHATTER = re.compile(
     rb"""
@@ -51,9 +50,11 @@ def leave_out_chatter() -> None:
     A program that uses the packages as a library keeps its standard error as it is, and sees of TensorFlow's
     log only what ends the process, unless it says otherwise.
     """
+    from cxr_data.core.interrupts import is_command  # here, since this file is run as a program too
+
     if _LEVEL in os.environ:  # the user's choice, or this process was started by a command
         return
-    if not _is_command(sys.argv[0]):
+    if not is_command(sys.argv[0]):
         os.environ[_LEVEL] = _FATAL
     elif _VERBOSE.search(" ".join(sys.argv[1:])):
         os.environ[_LEVEL] = _ALL
@@ -115,11 +116,6 @@ def unfiltered() -> dict[str, Any]:
         return {}
     environment = {name: value for name, value in os.environ.items() if name != _LEVEL}
     return {"stderr": _filter.terminal, "env": environment}
-
-
-def _is_command(program: str) -> bool:
-    # `python -m` imports the packages above a module before it knows the module's path.
-    return program == "-m" or os.path.basename(program).startswith(_COMMANDS)
 
 
 def without_chatter(lines: Iterable[bytes]) -> Iterator[bytes]:

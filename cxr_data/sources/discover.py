@@ -49,13 +49,13 @@ class Found:
 
 
 def discover_images(
-    source: str, flag: str = "source", *, left_out: LeftOut | None = None, follow_links: str = ""
+    source: str, flag: str = "--source=", *, left_out: LeftOut | None = None, follow_links: str = ""
 ) -> Found:
     """List the inputs of a folder or CSV, local or remote.
 
     Args:
       source: the folder or CSV.
-      flag: that named it.
+      flag: what stands before it on the command line: "" where it is an argument.
       left_out: folders and files that are left out.
       follow_links: a folder: links to files and folders below it are followed; "" for none.
 
@@ -65,7 +65,7 @@ def discover_images(
     """
     from_csv = source.lower().endswith(".csv")
     if not (storage.size(source) is not None if from_csv else storage.store_of(source).has_directory(source)):
-        raise UsageError(f"--{flag}={source}: no such folder or CSV file")
+        raise UsageError(f"{flag}{source}: no such folder or CSV file")
     if follow_links and not Path(follow_links).is_dir():
         raise UsageError(f"--follow_links={follow_links}: no such folder")
     linked = Path(follow_links).resolve() if follow_links else None

@@ -114,10 +114,10 @@ def _refuse_splits_as_classes(
         if split_of(item.label):
             raise UsageError(
                 f"{source}: the folder {item.label!r} of {item.id} is named as a split and used as a class: "
-                "expected are the folders SPLIT/CLASS; give --source the folder above the splits"
+                "expected are the folders SPLIT/CLASS; name the folder above the splits"
             )
         if split_of(item.source):
-            above = f"if the classes lie in it, give --source={source.rstrip('/')}/{item.label}; else "
+            above = f"if the classes lie in it, name {source.rstrip('/')}/{item.label}; else "
             raise UsageError(
                 f"{source}: the folder {item.source!r} of {item.id} is named as a split and would not be one "
                 f"below the class {item.label!r}: expected are the folders SPLIT/CLASS; "

@@ -1,9 +1,13 @@
 """The door of every command: exit codes, one clear line, tracebacks for our own defects only."""
 
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from cxr_data.commands import command
 
 PROGRAM = """
 import sys
@@ -64,6 +68,56 @@ def test_a_defect_of_ours_keeps_its_traceback():
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert "ValueError: a defect" in result.stderr
+
+
+IMPORTING = """
+import importlib.abc, os, signal, sys
+sys.argv = ["/bin/cxr-run", *sys.argv[1:]]
+class Interrupts(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+from cxr_train.run import console_main
+console_main()
+"""
+
+
+@pytest.mark.parametrize("at", ["absl", "cxr_train.run"])
+def test_ctrl_c_during_the_imports_shows_nothing(at):
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORTING, at], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("lost", ["stdout", "stderr"])
+def test_a_command_whose_reader_has_gone_ends_quietly(lost):
+    reading, writing = os.pipe()
+    os.close(reading)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, lost: writing}
+    program = PROGRAM.replace("match flags", "print('x' * 100_000)\n    match flags")
+    count = {"stdout": 1, "stderr": 2}[lost]  # where the work ends well, and where an error is shown
+    process = subprocess.Popen([sys.executable, "-c", program, f"--count={count}"], **streams, text=True)
+    os.close(writing)
+    said = process.communicate()
+    assert process.returncode == 141
+    assert "Error" not in "".join(filter(None, said))  # as of a traceback
+
+
+def test_help_into_head_ends_quietly():
+    line = f"{sys.executable} -m cxr_train.main --help | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "ends"), [(BrokenPipeError, BrokenPipeError), (KeyboardInterrupt, SystemExit)]
+)
+def test_what_ends_a_command_here(error, ends):
+    # The pipe may be any of the program's own.
+    with pytest.raises(ends), command.ending_as_a_program(["x"]):
+        raise error
 
 
 MODULE = "import sys; sys.argv[0] = 'installed'; from {0} import console_main; console_main()"

@@ -71,7 +71,7 @@ def test_split_folders_in_any_combination_are_splits(tmp_path, names, splits):
         ),
         (
             ("a/train/1.png", "a/test/2.png", "a/stray.png", "b/train/3.png"),
-            "'test' of a/test/2.png .*--source=.*/a; .*--exclude_folders=test",
+            "'test' of a/test/2.png .*name /.*/a; .*--exclude_folders=test",
         ),
         (("train/a/1.png", "train/a/val/2.png"), "'val' of train/a/val/2.png .*split"),
         (("val/a/1.png", "Validation/a/2.png"), "'Validation' and 'val' .*the split"),

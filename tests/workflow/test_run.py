@@ -355,6 +355,7 @@ def test_what_cannot_be_begun_is_refused(fakes, tmp_path, arguments, options, er
     with pytest.raises(error) as raised:
         go(*arguments, **options)
     assert named in str(raised.value)
+    assert "--source" not in str(raised.value)
     assert set(tmp_path.rglob("*")) == before
 
 
