@@ -8,6 +8,7 @@ ARG EXTRA=""
 
 WORKDIR /opt/cxr
 COPY setup.cfg pyproject.toml MANIFEST.in README.md LICENSE ./
+COPY docs/package.md docs/
 COPY cxr_data cxr_data
 COPY cxr_train cxr_train
 # The pins are in setup.cfg. Not root: what a run writes in the mounted folder belongs to a user.

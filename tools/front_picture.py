@@ -39,14 +39,14 @@ def ratios() -> dict[str, float]:
 
 
 def bars() -> str:
-    """Return the bars: speed as a share of this project's, with the ratio in words."""
+    """Return the bars: speed as a share of this project's, each with its number."""
     parts = []
     for number, (name, ratio) in enumerate([("cxr", 1.0), *ratios().items()]):
         y = _BAR_TOP + number * _BAR_STEP
         length = _BAR_LONGEST / ratio
         own = number == 0
         color, weight = ("#0072B2", "bold") if own else ("#9AA5B1", "normal")
-        label = "1" if own else f"1 / {ratio:g}"
+        label = f"{1 / ratio:.2g}"
         parts.append(
             f'<text x="{_BAR_LEFT - 10}" y="{y + 15}" text-anchor="end" font-weight="{weight}">'
             f"{html.escape(name)}</text>"
@@ -82,7 +82,7 @@ def picture(page: bytes) -> str:
 <title>Speed of reading against other loaders, and the page of a run</title>
 <rect width="{_WIDTH}" height="{_HEIGHT}" rx="8" fill="#FFFFFF"/>
 <text x="24" y="34" font-size="18" font-weight="bold">Images read a second</text>
-<text x="24" y="56" fill="#52606D">float32, 360x360x3, 2 cores, no GPU; as a share of cxr's</text>
+<text x="24" y="56" fill="#52606D">float32, 360x360x3; cxr = 1; 2 cores (processor not noted), no GPU</text>
 {bars()}
 <text x="{_PAGE_LEFT}" y="34" font-size="18" font-weight="bold">A run on one page</text>
 <image x="{_PAGE_LEFT}" y="{_PAGE_TOP}" width="{_PAGE_WIDTH}" height="{_PAGE_HEIGHT}"

@@ -1,5 +1,6 @@
 """What README.md, BUILD.md and the pages of docs/ name and link to is there."""
 
+import configparser
 import html
 import re
 
@@ -27,6 +28,21 @@ def test_every_link_leads_somewhere(document):
         assert not anchor or anchor in anchors(target.read_text()), f"{place}#{anchor}"
 
 
+def test_the_description_of_the_package_has_no_link_that_is_dead_on_a_package_index():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    (name,) = re.findall(r"^file: (\S+)$", settings["metadata"]["long_description"])
+    text = (ROOT / name).read_text()
+    assert "not a medical device" in " ".join(text.split())
+    assert not re.search(r"\]\((?!https://)", text)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_no_line_of_prose_or_of_a_command_is_longer_than_110_columns(document):
+    lines = (ROOT / document).read_text().splitlines()
+    assert [line for line in lines if len(line) > 110 and not line.startswith("|")] == []
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_of_the_code_that_is_named_exists(document):
     text = (ROOT / document).read_text()
@@ -48,4 +64,4 @@ def test_the_picture_has_the_ratios_of_the_benchmarks():
     assert len(ratios) >= 9
     for name, ratio in ratios.items():
         assert f">{name}<" in drawn
-        assert f">1 / {ratio:g}<" in drawn, "python -m tools.front_picture draws it"
+        assert f">{1 / ratio:.2g}<" in drawn, "python -m tools.front_picture draws it"
