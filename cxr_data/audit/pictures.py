@@ -1,9 +1,6 @@
 """What the audit looks at: a row a picture, from shards, their records, or the files themselves."""
 
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -12,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from cxr_data.core import storage
-from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import DataError
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.runtime import cores
 from cxr_data.core.wording import counted
 from cxr_data.images import measure
-from cxr_data.images.preprocess import PixelOptions, small_image_with_facts
-from cxr_data.images.source_file import read_source
+from cxr_data.images.guarded import Limits, SourceFile, read_each, read_one, read_picture
+from cxr_data.images.preprocess import PixelOptions
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
 from cxr_data.records.index import read_features, read_fields, read_index, rows_by_shard
@@ -187,7 +183,7 @@ def with_files(
         _measured([items[name] for name in pictures.ids], made.pixel_options, quiet),
         strict=True,
     ):
-        if isinstance(row, str):
+        if isinstance(row, Undecodable):
             raise DataError(f"--source={source}: {name}: {row}")
         rows.append(row)
     return replace(pictures, rows=np.array(rows, measure.FEATURES_DTYPE), has_files=True)
@@ -204,7 +200,7 @@ def pictures_of_files(source: str, like: Manifest, quiet: bool = False, **places
     """
     items = discover_images(source, "--against=", **places).items
     rows = list(_measured(items, like.pixel_options, quiet))
-    kept = [(item, row) for item, row in zip(items, rows, strict=True) if not isinstance(row, str)]
+    kept = [(item, row) for item, row in zip(items, rows, strict=True) if not isinstance(row, Undecodable)]
     if not kept:
         raise DataError(f"{source}: not one of {counted(len(items), 'file')} can be decoded")
     groups = find_groups([item for item, _ in kept], AUTO, {}).of
@@ -224,31 +220,25 @@ def pictures_of_files(source: str, like: Manifest, quiet: bool = False, **places
 
 
 def _decoded_at(paths: Sequence[str], options: PixelOptions, position: int) -> np.ndarray:
-    return small_image_with_facts(read_source(paths[position], options.max_pixels), options)[0]
+    limits = Limits()
+    read = partial(read_picture, options=options, limits=limits)
+    return read_one(read, SourceFile(paths[position]), limits).pixels
 
 
 def _form(made: Manifest) -> tuple[object, ...]:
     return made.size, made.kernel, made.color, made.crop_border, made.equalize_to
 
 
-def _measured(items: Sequence[Item], options: PixelOptions, quiet: bool) -> Iterator[Any]:
+def _measured(
+    items: Sequence[Item], options: PixelOptions, quiet: bool
+) -> Iterator[np.ndarray | Undecodable]:
     """Yield a row of each file, or the reason why there is none."""
-    files = [(item.path, item.bytes) for item in items]
-    # Processes, as for the sharder: decoding holds the interpreter lock too often.
-    with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn"), begin_worker) as pool:
-        rows: Iterable[Any] = pool.map(partial(_measure, options=options), files, chunksize=8)
-        try:
-            yield from progress_bar("read files", "images", len(files), rows, shown=not quiet)
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a file ended the process that decoded it: make_tfrecords names such files and leaves them "
-                "out; give the shards that it makes"
-            ) from error
+    files = [SourceFile(item.path, item.bytes) for item in items]
+    limits = Limits()
+    rows = read_each(partial(_measure, options=options, limits=limits), files, limits, cores())
+    yield from progress_bar("read files", "images", len(files), rows, shown=not quiet)
 
 
-def _measure(file: tuple[str, int], options: PixelOptions) -> np.ndarray | str:
-    try:
-        content = read_source(file[0], options.max_pixels, file[1])
-        return measure.row_of(*small_image_with_facts(content, options))
-    except Undecodable as error:
-        return str(error)
+def _measure(file: SourceFile, options: PixelOptions, limits: Limits) -> np.ndarray:
+    picture = read_picture(file, options, limits)
+    return measure.row_of(picture.pixels, picture.facts)

@@ -11,11 +11,11 @@ All workers and the driver must see the output under the same path, or as the sa
 """
 
 import contextlib
-import functools
 import shlex
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from cxr_data.convert import ledger
@@ -26,6 +26,7 @@ from cxr_data.convert.workers import Counters
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.wording import counted
+from cxr_data.images.guarded import Limits, read_one, read_picture
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.records.layout import MANIFEST_NAME
 
@@ -48,7 +49,9 @@ class _Unwatched:
         pass
 
 
-def write_shard_beside(plan: ShardPlan, directory: str, options: PixelOptions, header: Header) -> str:
+def write_shard_beside(
+    plan: ShardPlan, directory: str, options: PixelOptions, limits: Limits, header: Header
+) -> str:
     """Run in a Beam worker: writes a shard and, beside it, its result; return its name.
 
     Raises:
@@ -66,7 +69,8 @@ def write_shard_beside(plan: ShardPlan, directory: str, options: PixelOptions, h
         manifest = storage.join(directory, MANIFEST_NAME)
         return ledger.belongs_to(directory, header) and storage.size(manifest) is None
 
-    result = write_shard(plan, directory, options, _Unwatched(), may_go_on=is_wanted)
+    read = partial(read_one, partial(read_picture, options=options, limits=limits), limits=limits)
+    result = write_shard(plan, directory, options, read, _Unwatched(), may_go_on=is_wanted)
     ledger.write_beside(directory, header, result)
     return plan.name
 
@@ -80,6 +84,7 @@ class BeamJob:
       workers: processes of the DirectRunner, unless `flags` say otherwise.
       directory: the output, under the same path on every machine.
       options: how images become records.
+      limits: of one file.
       header: of the run's ledger, which has been begun.
 
     Raises:
@@ -87,7 +92,14 @@ class BeamJob:
     """
 
     def __init__(
-        self, runner: str, flags: str, workers: int, directory: str, options: PixelOptions, header: Header
+        self,
+        runner: str,
+        flags: str,
+        workers: int,
+        directory: str,
+        options: PixelOptions,
+        limits: Limits,
+        header: Header,
     ) -> None:
         try:
             from apache_beam.options.pipeline_options import PipelineOptions
@@ -104,10 +116,11 @@ class BeamJob:
             self._options = PipelineOptions(ours + words)
         except SystemExit as error:  # argparse has said on stderr what is wrong
             raise UsageError(f"--beam_options={flags}: Beam refuses them") from error
-        self._write = functools.partial(
+        self._write = partial(
             write_shard_beside,
             directory=storage.place(directory),
             options=options,
+            limits=limits,
             header=header,
         )
         self._directory, self._header = directory, header
@@ -181,8 +194,7 @@ class BeamJob:
             raise UsageError(f"--beam_runner: {reason}")
         raise DataError(
             f"the Beam pipeline ended without {counted(len(missing), 'shard')}, the first "
-            f"{missing[0]} ({reason}); the same command goes on; with --runner=local a file that ends its "
-            "worker is named and left out"
+            f"{missing[0]} ({reason}); the same command goes on"
         ) from self._failure
 
 

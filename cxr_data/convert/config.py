@@ -8,6 +8,7 @@ from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_settings, required, setting
 from cxr_data.images import harmonize
 from cxr_data.images.decode import COLORS
+from cxr_data.images.guarded import Limits
 from cxr_data.images.preprocess import MAX_PIXELS, PixelOptions
 from cxr_data.records.example import DTYPES
 from cxr_data.sources import patients
@@ -68,7 +69,9 @@ class SharderConfig:
         "Smallest size of a shard, in millions of bytes; a split that has less is one shard. One worker at a "
         "time writes a shard.",
     )
-    workers: int = setting(-1, "Worker processes; -1: one a core; 0: all work in this process.", at_least=-1)
+    workers: int = setting(
+        -1, "Worker processes; -1: one a core; 0: this process writes, and another one reads.", at_least=-1
+    )
     seed: int = setting(0, "Seed of the splits and of the order of the images.")
     duplicates: str = setting("exclude", "Treatment of files with the same bytes.", choices=POLICIES)
     exclude: str = setting(
@@ -121,6 +124,10 @@ class SharderConfig:
         parse=parse_share,
     )
     image_timeout: float = setting(120, "Seconds that an image may take; a slower one is quarantined.")
+    image_memory_gb: float = setting(
+        Limits().memory_gb,
+        "Memory that an image may take, in billions of bytes; one that needs more is quarantined.",
+    )
     audit: bool = setting(
         True, "Whether to look for leakage and shortcuts at the end, and to write audit.json."
     )
@@ -151,12 +158,18 @@ class SharderConfig:
             raise UsageError("--equalize_to makes images gray: it needs --color=gray")
         if self.equalize_to and not 16 <= self.equalize_to <= 4096:
             raise UsageError(f"--equalize_to={self.equalize_to}: choose from 16 to 4096, or 0 for no")
-        if not all(0 < x < math.inf for x in (self.shard_mb, self.max_pixels, self.image_timeout)):
-            raise UsageError("--shard_mb, --max_pixels and --image_timeout must be above 0, and finite")
+        for name in ("shard_mb", "max_pixels", "image_timeout", "image_memory_gb"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"--{name}={getattr(self, name)}: must be above 0, and finite")
         if not 0 <= self.max_bad <= 1:
             raise UsageError(f"--max_bad={self.max_bad:.0%}: choose from 0% to 100%")
         if self.beam_options and self.runner != "beam":
             raise UsageError("--beam_options needs --runner=beam")
+
+    @property
+    def limits(self) -> Limits:
+        """What one file may take."""
+        return Limits(self.image_timeout, self.image_memory_gb)
 
     @property
     def pixel_options(self) -> PixelOptions:

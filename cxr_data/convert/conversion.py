@@ -15,6 +15,7 @@ _OF_THE_RUN = (
     "workers",
     "max_bad",
     "image_timeout",
+    "image_memory_gb",
     "audit",
     "overwrite",
     "retry_quarantined",

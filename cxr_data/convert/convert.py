@@ -151,13 +151,14 @@ def _require_own_ledger(config: SharderConfig, prepared: Prepared) -> None:
 def _pool(config: SharderConfig, prepared: Prepared, progress: Progress) -> Pool | BeamJob:
     count = cores() if config.workers < 0 else config.workers
     if config.runner == "local":
-        return Pool(count, config.output, config.pixel_options, config.image_timeout, progress.say)
+        return Pool(count, config.output, config.pixel_options, config.limits, progress.say)
     return BeamJob(
         config.beam_runner,
         config.beam_options,
         max(count, 1),
         config.output,
         config.pixel_options,
+        config.limits,
         prepared.header,
     )
 

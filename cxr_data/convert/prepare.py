@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -68,10 +68,14 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
     kept = duplicates.apply_policy(wanted, copies, config.duplicates)
     dropped = _dropped(config, found, kept.items)
     items = [item for item in kept.items if item.id not in dropped]
+    patient_of, lost = patients.patients_in_headers(items, config.max_pixels, config.limits, threads)
+    found = _without(found, lost)
+    items = [item for item in items if item.id not in lost]
     excluded = (*kept.excluded, *named.values(), *dropped.values())
     if not items:
-        raise DataError(f"{config.source}: all {found.discovered} files are excluded ({excluded[0].detail})")
-    groups = patients.find_groups(items, config.group_regex, patients.patients_in_headers(items, threads))
+        why = (*excluded, *found.quarantined)[0].detail
+        raise DataError(f"{config.source}: all {found.discovered} files are excluded ({why})")
+    groups = patients.find_groups(items, config.group_regex, patient_of)
     progress.say(groups.summary)
     if groups.assumed:
         progress.say(f"ASSUMED: {groups.assumed}")
@@ -91,6 +95,12 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
         assumed=groups.assumed,
     )
     return Prepared(found, made, header, excluded)
+
+
+def _without(found: Found, lost: Mapping[str, Quarantined]) -> Found:
+    """Return the inputs, those that are lost being quarantined."""
+    items = tuple(item for item in found.items if item.id not in lost)
+    return replace(found, items=items, quarantined=tuple(sorted((*found.quarantined, *lost.values()))))
 
 
 def _excluded(config: SharderConfig, items: Sequence[Item]) -> dict[str, Quarantined]:

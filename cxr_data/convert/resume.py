@@ -1,6 +1,5 @@
 """What an earlier run left: re-used where it is whole and of the same plan, refused where it is not."""
 
-import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +15,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.core.runtime import cores
 from cxr_data.core.wording import counted
-from cxr_data.images.source_file import read_source
+from cxr_data.images.source_file import digest_of
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records.layout import (
     AUDIT_FOLDER,
@@ -104,7 +103,7 @@ def _is_unchanged(entry: plan.Entry, size: int, sha256: str, converted_ns: int, 
         return True
     # Touched after it was converted, perhaps only copied or renamed: the content decides.
     try:
-        return hashlib.sha256(read_source(entry.path, max_pixels)).hexdigest() == sha256
+        return digest_of(entry.path, max_pixels) == sha256
     except Undecodable:
         return False
 

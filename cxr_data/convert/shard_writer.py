@@ -1,4 +1,4 @@
-"""Writes one planned shard: read -> decode -> resize -> encode -> append, then fsync and rename.
+"""Writes one planned shard: read, decode and resize -> encode -> append, then fsync and rename.
 
 A shard has its final name only when it is whole. Nothing here depends on how many
 workers there are, and nothing here imports TensorFlow.
@@ -18,8 +18,8 @@ from crc32c import crc32c
 from cxr_data.convert.plan import ShardPlan
 from cxr_data.core import storage
 from cxr_data.images import measure
-from cxr_data.images.preprocess import PixelOptions, encode, small_image_with_facts
-from cxr_data.images.source_file import read_source
+from cxr_data.images.guarded import Picture, SourceFile
+from cxr_data.images.preprocess import PixelOptions, encode
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
 from cxr_data.records.layout import SHARD_SUFFIX
@@ -121,6 +121,7 @@ def write_shard(
     plan: ShardPlan,
     directory: str,
     options: PixelOptions,
+    read: Callable[[SourceFile], Picture],
     watcher: Watcher,
     condemned: Mapping[int, Quarantined] | None = None,
     may_go_on: Callable[[], bool] = lambda: True,
@@ -131,6 +132,7 @@ def write_shard(
       plan: the shard.
       directory: where it is to appear.
       options: how images become records.
+      read: reads a file, as `guarded.read_picture` does; it may raise Undecodable.
       watcher: is told of every image.
       condemned: positions that are not to be tried, because they ended a worker before.
       may_go_on: asked before every image, and before the shard is given its name.
@@ -152,21 +154,18 @@ def write_shard(
                 quarantined.append(condemned[position])
                 watcher.done(0, 0, True)
                 continue
-            data, digest = b"", ""
             try:
-                data = read_source(entry.path, options.max_pixels, entry.bytes)
-                digest = hashlib.sha256(data).hexdigest()
-                image, facts = small_image_with_facts(data, options)
+                picture = read(SourceFile(entry.path, entry.bytes))
             except Undecodable as error:
-                quarantined.append(Quarantined(entry.id, error.reason, error.detail, digest))
-                watcher.done(len(data), 0, True)
+                quarantined.append(Quarantined(entry.id, error.reason, error.detail, error.sha256))
+                watcher.done(entry.bytes if error.sha256 else 0, 0, True)
                 continue
-            fields = example.Fields(entry.label, entry.id, digest, entry.group)
-            written = out.append(fields, encode(image, options))
-            sources.append((entry.id, len(data), digest))
-            rows.append(measure.row_of(image, facts))
-            _add_statistics(image, sums, squares)
-            watcher.done(len(data), written, False)
+            fields = example.Fields(entry.label, entry.id, picture.sha256, entry.group)
+            written = out.append(fields, encode(picture.pixels, options))
+            sources.append((entry.id, picture.bytes, picture.sha256))
+            rows.append(measure.row_of(picture.pixels, picture.facts))
+            _add_statistics(picture.pixels, sums, squares)
+            watcher.done(picture.bytes, written, False)
         _require(may_go_on())
         watcher.begin(NOTHING)  # an upload may take longer than an image may
         out.finish()

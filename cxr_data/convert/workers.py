@@ -16,6 +16,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -23,10 +24,14 @@ from cxr_data.convert.plan import ShardPlan
 from cxr_data.convert.shard_writer import NOTHING, ShardResult, remove_attempts, write_shard
 from cxr_data.core import child_process
 from cxr_data.core.errors import DataError
+from cxr_data.core.isolated import TIMEOUT
+from cxr_data.images.guarded import Limits, lost_file, read_one, read_picture
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.sources.quarantine import Quarantined
 
 _POLL_SECONDS = 0.1
+# Of workers at one shard: a cause outside of the images would end any number of them.
+_MOST_ENDS_BETWEEN_IMAGES = 3
 # Fields of a worker's slot in shared memory.
 _POSITION, _DONE, _QUARANTINED, _READ, _WRITTEN, _FIELDS = range(6)
 
@@ -57,17 +62,20 @@ class _SlotWatcher:
         self.slot[_WRITTEN] += written
 
 
-def serve(connection: Connection, slot: Any, directory: str, options: PixelOptions) -> None:
+def serve(connection: Connection, slot: Any, directory: str, options: PixelOptions, limits: Limits) -> None:
     """Work as a process of its own: take shards and what to skip, give results or errors."""
     # Ctrl-C goes to the whole process group; the parent decides what becomes of the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     watcher = _SlotWatcher(slot)
+    read = partial(read_picture, options=options, limits=limits)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             plan, condemned = connection.recv()
             answer: ShardResult | OSError | DataError | str
             try:
-                answer = write_shard(plan, directory, options, watcher, condemned, child_process.parent_lives)
+                answer = write_shard(
+                    plan, directory, options, read, watcher, condemned, child_process.parent_lives
+                )
             except OSError as error:
                 answer = OSError(error.errno, error.strerror, error.filename)
             except DataError as error:  # of an object store, which stayed away
@@ -101,10 +109,10 @@ class Pool:
     """Converts planned shards in worker processes.
 
     Args:
-      count: number of processes; 0 converts in this one.
+      count: number of processes; with 0 this one writes, and another one reads.
       directory: where shards appear.
       options: how images become records.
-      image_timeout: seconds after which an image is taken for one that hangs its decoder.
+      limits: of one file; one that takes longer is taken for one that hangs its decoder.
       note: is given one line for everything a user should know.
     """
 
@@ -113,13 +121,13 @@ class Pool:
         count: int,
         directory: str,
         options: PixelOptions,
-        image_timeout: float,
+        limits: Limits,
         note: Callable[[str], None],
     ) -> None:
         self._count = count
         self._directory = directory
         self._options = options
-        self._image_timeout = image_timeout
+        self._limits = limits
         self._note = note
         self._workers: list[_Worker] = []
         self._deaths: Counter[tuple[str, int]] = Counter()
@@ -137,7 +145,8 @@ class Pool:
 
         Raises:
           OSError: a worker cannot write.
-          DataError: workers die without an image in hand, or an object store does not answer.
+          DataError: workers die without an image in hand, again and again at one shard, or an object store
+            does not answer.
         """
         try:
             if self._count == 0:
@@ -160,8 +169,10 @@ class Pool:
                 super().done(read, written, quarantined)
                 tick(Counters(*slot[_DONE:]))
 
+        reading = partial(read_picture, options=self._options, limits=self._limits)
+        read = partial(read_one, reading, limits=self._limits)
         for plan in shards:
-            yield write_shard(plan, self._directory, self._options, Ticking(slot))
+            yield write_shard(plan, self._directory, self._options, read, Ticking(slot))
 
     def _convert_there(
         self, waiting: deque[ShardPlan], tick: Callable[[Counters], None]
@@ -182,7 +193,7 @@ class Pool:
                     else:
                         yield result
                 elif self._hangs(worker):
-                    waiting.appendleft(self._bury(worker, "timeout"))
+                    waiting.appendleft(self._bury(worker, TIMEOUT))
             tick(self._counters())
 
     def _start(self) -> _Worker:
@@ -191,7 +202,7 @@ class Pool:
         slot = context.RawArray("q", _FIELDS)
         slot[_POSITION] = NOTHING
         process = context.Process(
-            target=serve, args=(theirs, slot, self._directory, self._options), daemon=True
+            target=serve, args=(theirs, slot, self._directory, self._options, self._limits), daemon=True
         )
         with _worker_environment():
             process.start()
@@ -220,33 +231,40 @@ class Pool:
 
     def _cause_of_death(self, worker: _Worker) -> str:
         worker.process.join()
-        code = worker.process.exitcode
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return child_process.cause_of_end(worker.process.exitcode)
 
     def _hangs(self, worker: _Worker) -> bool:
         position = worker.in_hand()
         if position != worker.position:
             worker.position, worker.since = position, time.monotonic()
-        return position >= 0 and time.monotonic() - worker.since > self._image_timeout
+        return position >= 0 and time.monotonic() - worker.since > self._limits.seconds
 
     def _bury(self, worker: _Worker, cause: str) -> ShardPlan:
         """Replace a worker that died or hangs; return its shard, to be done again."""
         plan, position = worker.plan, worker.in_hand()
         assert plan is not None
         self._retire(worker)
+        self._workers.append(self._start())
         if position < 0:
-            raise DataError(f"a worker process ended ({cause}) with no image in hand, while at {plan.name}")
+            self._note_end_between_images(plan, cause)
+            return plan
         entry = plan.entries[position]
         self._deaths[plan.name, position] += 1
         again = self._deaths[plan.name, position] > 1
         verdict = "it is quarantined" if again else "it gets a second try"
         self._note(f"a worker process ended ({cause}) with {entry.id} in hand: {verdict}")
         if again:
-            reason = "timeout" if cause == "timeout" else "decoder_crashed"
-            quarantined = Quarantined(entry.id, reason, f"{cause}, twice")
+            lost = lost_file(cause)
+            quarantined = Quarantined(entry.id, lost.reason, lost.detail)
             self._condemned.setdefault(plan.name, {})[position] = quarantined
-        self._workers.append(self._start())
         return plan
+
+    def _note_end_between_images(self, plan: ShardPlan, cause: str) -> None:
+        self._deaths[plan.name, NOTHING] += 1
+        what = f"a worker process ended ({cause}) with no image in hand, while at {plan.name}"
+        if self._deaths[plan.name, NOTHING] == _MOST_ENDS_BETWEEN_IMAGES:
+            raise DataError(f"{what}, {_MOST_ENDS_BETWEEN_IMAGES} times; try fewer --workers")
+        self._note(f"{what}: another one does it")
 
     def _retire(self, worker: _Worker) -> None:
         worker.stop()
@@ -270,24 +288,11 @@ def _plus(counters: Counters, slot: Any) -> Counters:
     )
 
 
-_WORKER_ENVIRONMENT = {
-    # One core is one worker: threads inside of it would only fight.
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    # Every image needs the same few buffers of a megabyte. Left to itself glibc gives them back to
-    # the system and takes them again, page fault by page fault: a tenth of the whole time.
-    "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
-    "MALLOC_TOP_PAD_": str(64 << 20),
-}
-
-
 @contextlib.contextmanager
 def _worker_environment() -> Iterator[None]:
     """Set what processes that are started meanwhile read at their start."""
-    before = {name: os.environ.get(name) for name in _WORKER_ENVIRONMENT}
-    os.environ.update(_WORKER_ENVIRONMENT)
+    before = {name: os.environ.get(name) for name in child_process.WORKER_ENVIRONMENT}
+    os.environ.update(child_process.WORKER_ENVIRONMENT)
     try:
         yield
     finally:

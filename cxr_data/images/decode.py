@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 
 from cxr_data.images import assumed, png
 from cxr_data.images.codestream import read_codestream
-from cxr_data.images.undecodable import Undecodable
+from cxr_data.images.undecodable import Undecodable, too_much_memory
 from cxr_data.images.value_range import high_8_bits, mapped, to_8_bits, usual_depth
 
 COLORS = ("gray", "keep")
@@ -135,8 +135,8 @@ def _not_converted(data: bytes) -> Undecodable:
 def _reason_for(error: Exception, kind: str) -> Undecodable:
     """Return the verdict on a file whose decoder failed, in words of our own."""
     text = str(error).lower()
-    if isinstance(error, MemoryError):
-        return Undecodable("too_large", f"{kind}: more memory than there is")
+    if isinstance(error, MemoryError) or "insufficient memory" in text or "out of memory" in text:
+        return too_much_memory()
     if any(word in text for word in ("truncated", "end of file", "not enough")):
         return Undecodable("truncated", f"{kind}: the file ends before its pixels do")
     if any(word in text for word in ("unsupported", "not supported", "unknown pixel mode")):

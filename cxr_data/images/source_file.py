@@ -1,28 +1,80 @@
 """The bytes of one input file, read safely: what was listed may since have become anything."""
 
+import contextlib
+import hashlib
 import os
 import stat
+import sys
+from collections.abc import Iterator
 
 from cxr_data.core import exact_read, storage
 from cxr_data.images.undecodable import Undecodable
 
+HEAD_BYTES = 132
+"""Bytes that tell the format of a file."""
 
-def read_source(path: str, max_pixels: int, listed_bytes: int | None = None) -> bytes:
+_PART = 1 << 20
+
+
+def read_source(
+    path: str, max_pixels: int, listed_bytes: int | None = None, memory: int | None = None
+) -> bytes:
     """Return the bytes of an input, at most as many as an image of `max_pixels` can have.
 
     Args:
       path: local or remote.
       max_pixels: of an image.
       listed_bytes: size of the file as it was found: an object is fetched whole, however large it is.
+      memory: bytes that the file may take in memory.
 
     Raises:
       Undecodable: it cannot be read, is no regular file any more, or is too large.
     """
-    limit = 64 * (1 << 20) + 8 * max_pixels
-    if listed_bytes is not None and listed_bytes > limit:
-        raise Undecodable("too_large", f"{listed_bytes} bytes")
+    limit = _largest(max_pixels, memory)
+    _check_size(listed_bytes or 0, limit)
     if not storage.store_of(path).is_local:
         return storage.read_bytes(path, listed_bytes)
+    with _opened(path, limit) as (file, size):
+        return exact_read.read_at(file, size, 0)
+
+
+def read_head(path: str, listed_bytes: int) -> bytes:
+    """Return the first bytes of an input, as `decode.sniff` takes them. Raises Undecodable."""
+    if not storage.store_of(path).is_local:
+        return storage.read_bytes(path, listed_bytes)[:HEAD_BYTES]
+    with _opened(path, sys.maxsize) as (file, size):
+        return exact_read.read_at(file, min(size, HEAD_BYTES), 0)
+
+
+def digest_of(path: str, max_pixels: int, listed_bytes: int | None = None) -> str:
+    """Return the SHA-256 of an input, of which a local one is never in memory whole.
+
+    Args and raises as of `read_source`.
+    """
+    if not storage.store_of(path).is_local:
+        return hashlib.sha256(read_source(path, max_pixels, listed_bytes)).hexdigest()
+    limit = _largest(max_pixels)
+    _check_size(listed_bytes or 0, limit)
+    digest = hashlib.sha256()
+    with _opened(path, limit) as (file, size):
+        for offset in range(0, size, _PART):
+            digest.update(exact_read.read_at(file, min(_PART, size - offset), offset))
+    return digest.hexdigest()
+
+
+def _largest(max_pixels: int, memory: int | None = None) -> int:
+    size = 64 * (1 << 20) + 8 * max_pixels
+    return size if memory is None else min(size, memory)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise Undecodable("too_large", f"{size} bytes")
+
+
+@contextlib.contextmanager
+def _opened(path: str, limit: int) -> Iterator[tuple[int, int]]:
+    """Open a local input; give its descriptor and its size, at most `limit`."""
     try:
         # Links were resolved when the file was found: one that is there now was put there since.
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -30,9 +82,8 @@ def read_source(path: str, max_pixels: int, listed_bytes: int | None = None) -> 
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
                 raise Undecodable("special_file", "not a regular file any more")
-            if status.st_size > limit:
-                raise Undecodable("too_large", f"{status.st_size} bytes")
-            return exact_read.read_at(file, status.st_size, 0)
+            _check_size(status.st_size, limit)
+            yield file, status.st_size
         finally:
             os.close(file)
     except EOFError as error:

@@ -3,10 +3,31 @@
 import hashlib
 import hmac
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-from cxr_data.images.dicom_header import Header
+from cxr_data.images.dicom_header import Header, read_header
+from cxr_data.images.guarded import Limits, SourceFile, guarded
+from cxr_data.images.source_file import read_source
 from cxr_data.sources.names import is_nobody
+
+
+class Identity(NamedTuple):
+    """What a file says of its patient, see `patient_of` and `identity_of`."""
+
+    patient: str
+    identity: str
+
+
+def read_patient(file: SourceFile, max_pixels: int, limits: Limits) -> Identity:
+    """Read the header of a file; for a process that may end of it.
+
+    Raises:
+      Undecodable: it cannot be read, takes more than it may, or is no DICOM file.
+    """
+    data = read_source(file.path, max_pixels, file.bytes, limits.memory)
+    with guarded(limits, len(data)):
+        header = read_header(data)
+        return Identity(patient_of(header), identity_of(header))
 
 
 def patient_of(header: Header) -> str:

@@ -3,14 +3,13 @@
 Only files of the same size can be the same, so only those are read for it.
 """
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cxr_data.core.errors import DataError
-from cxr_data.images.source_file import read_source
+from cxr_data.images.source_file import digest_of
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.sources.item import Item
 from cxr_data.sources.quarantine import Quarantined
@@ -36,7 +35,7 @@ def find_duplicates(items: Iterable[Item], max_pixels: int, threads: int) -> dic
 
     def digest(item: Item) -> str:
         try:
-            return hashlib.sha256(read_source(item.path, max_pixels, item.bytes)).hexdigest()
+            return digest_of(item.path, max_pixels, item.bytes)
         except Undecodable:
             return ""  # it will be quarantined with its reason when it is converted
 

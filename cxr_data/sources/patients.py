@@ -3,18 +3,20 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.wording import counted
-from cxr_data.images import decode, dicom_header
-from cxr_data.images.source_file import read_source
+from cxr_data.images import decode
+from cxr_data.images.guarded import LOST, Limits, SourceFile, read_each
+from cxr_data.images.source_file import read_head
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.sources import dicom_patient
 from cxr_data.sources.item import Item
 from cxr_data.sources.names import is_nobody
+from cxr_data.sources.quarantine import Quarantined
 
 AUTO, NONE = "auto", "none"
 
@@ -172,42 +174,42 @@ def _warning(of: Mapping[str, str], how: Counter[str], group_regex: str) -> str:
 # -- DICOM headers -----------------------------------------------------------------------------
 
 
-def patients_in_headers(items: Sequence[Item], threads: int) -> dict[str, str]:
-    """Read the patients of DICOM files.
+def patients_in_headers(
+    items: Sequence[Item], max_pixels: int, limits: Limits, count: int
+) -> tuple[dict[str, str], dict[str, Quarantined]]:
+    """Read the patients of DICOM files, in worker processes.
 
     Args:
       items: the inputs, of any format.
-      threads: headers read at once.
+      max_pixels: of an image.
+      limits: of one file.
+      count: of the processes.
 
     Returns:
-      {id: pseudonym} of the DICOM files that state a patient.
+      {id: pseudonym} of the DICOM files that state a patient, and {id: why} of those that end their reader:
+      nobody knows whose they are, and they would be lost in the conversion. What is damaged otherwise gets
+      its line there.
     """
-    heads = ((item, _head(item)) for item in items)
-    files = [item for item, head in heads if decode.sniff(head) == "DICOM"]
-
-    def identify(item: Item) -> tuple[str, str]:
-        try:
-            header = dicom_header.read_header(read_source(item.path, 1 << 28, item.bytes))
-        except Undecodable:
-            return "", ""  # it will be quarantined when it is converted
-        return dicom_patient.patient_of(header), dicom_patient.identity_of(header)
-
-    with ThreadPoolExecutor(threads) as pool:
-        identities = list(pool.map(identify, files))
-    salt = dicom_patient.salt_of(identity for _, identity in identities)
-    pairs = zip(files, identities, strict=True)
-    return {item.id: dicom_patient.pseudonym(patient, salt) for item, (patient, _) in pairs if patient}
+    files = [item for item in items if _is_dicom(item)]
+    read = partial(dicom_patient.read_patient, max_pixels=max_pixels, limits=limits)
+    found = list(read_each(read, (SourceFile(item.path, item.bytes) for item in files), limits, count))
+    salt = dicom_patient.salt_of("" if isinstance(one, Undecodable) else one.identity for one in found)
+    patients: dict[str, str] = {}
+    lost: dict[str, Quarantined] = {}
+    for item, one in zip(files, found, strict=True):
+        if not isinstance(one, Undecodable):
+            if one.patient:
+                patients[item.id] = dicom_patient.pseudonym(one.patient, salt)
+        elif one.reason in LOST:
+            lost[item.id] = Quarantined(item.id, one.reason, one.detail)
+    return patients, lost
 
 
-def _head(item: Item) -> bytes:
-    if not storage.store_of(item.path).is_local:  # where a whole object is read for its first bytes
-        return (
-            storage.read_bytes(item.path, item.bytes)[:132]
-            if item.path.lower().endswith((".dcm", ".dicom"))
-            else b""
-        )
+def _is_dicom(item: Item) -> bool:
+    # Of an object, the whole is read for its first bytes.
+    if not storage.store_of(item.path).is_local and not item.path.lower().endswith((".dcm", ".dicom")):
+        return False
     try:
-        with open(item.path, "rb", buffering=0) as file:
-            return file.read(132)
-    except OSError:
-        return b""  # it will be quarantined when it is converted
+        return decode.sniff(read_head(item.path, item.bytes)) == "DICOM"
+    except Undecodable:
+        return False  # it will be quarantined when it is converted

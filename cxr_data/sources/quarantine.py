@@ -11,7 +11,7 @@ REASONS = {
     "damaged": "the decoder or a checksum refuses the content",
     "unsupported": "an image of a kind that is not converted; its line says which",
     "no_decoder": "an image in a compression without a decoder here",
-    "too_large": "more pixels than --max_pixels, or a file too large to hold so few",
+    "too_large": "more pixels than --max_pixels, more memory than --image_memory_gb, or too large a file",
     "zero_variance": "every pixel is the same",
     "unreadable": "the operating system refuses to read it",
     "directory": "a directory with the name of an image",

@@ -1,5 +1,6 @@
 """A run's best model exported, and checked to say the same as the Keras model."""
 
+import functools
 import io
 import logging
 import pathlib
@@ -13,8 +14,9 @@ from PIL import Image
 from cxr_data.core import storage
 from cxr_data.core.errors import CxrError, DataError, UsageError
 from cxr_data.core.local_store import publish, temporary_of
+from cxr_data.images.guarded import Limits, decode_picture, read_one
 from cxr_data.images.harmonize import NONE
-from cxr_data.images.preprocess import encode, small_image
+from cxr_data.images.preprocess import encode
 from cxr_data.input.batch import expand_image
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import Manifest, read_manifest
@@ -61,11 +63,12 @@ def pixels_of(images: Sequence[bytes], manifest: Manifest) -> np.ndarray:
     Raises:
       DataError: one cannot be decoded, and which.
     """
-    options = manifest.pixel_options
+    options, limits = manifest.pixel_options, Limits()
+    decode = functools.partial(decode_picture, options=options, limits=limits)
     decoded = []
     for number, data in enumerate(images):
         try:
-            decoded.append(small_image(data, options))
+            decoded.append(read_one(decode, data, limits).pixels)
         except CxrError as error:
             raise DataError(f"image {number + 1} of {len(images)} to check with: {error}") from error
     stored = np.stack([encode(image, options) for image in decoded])

@@ -4,13 +4,15 @@ import collections
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cxr_data.core.errors import UsageError
-from cxr_data.images.preprocess import PixelOptions, encode, small_image
-from cxr_data.images.source_file import read_source
+from cxr_data.core.runtime import cores
+from cxr_data.images.guarded import Limits, SourceFile, read_each, read_one, read_picture
+from cxr_data.images.preprocess import PixelOptions, encode
 from cxr_data.images.undecodable import Undecodable
 
 
@@ -75,30 +77,42 @@ def _below(folder: Path) -> list[Path]:
 def read_image(path: str, options: PixelOptions) -> np.ndarray:
     """Return the pixels that the sharder would store of a file: [S, S, C] of `options.dtype`.
 
+    It is read in a worker process.
+
     Raises:
       Undecodable: with the reason that the quarantine would have.
     """
-    data = read_source(os.path.realpath(path), options.max_pixels)
-    return encode(small_image(data, options), options)
+    limits = Limits()
+    file = SourceFile(os.path.realpath(path))
+    return encode(
+        read_one(partial(read_picture, options=options, limits=limits), file, limits).pixels, options
+    )
 
 
 def read_images(
     files: Sequence[ImageFile], options: PixelOptions, batch_size: int
 ) -> Iterator[tuple[list[int], np.ndarray, dict[int, Undecodable]]]:
-    """Read the files in batches.
+    """Read the files in batches, in worker processes.
 
     Yields:
       The numbers of the files that could be read, their images [B, S, S, C] padded with black to
       `batch_size`, and why the others could not.
     """
+    limits = Limits()
+    found = read_each(
+        partial(read_picture, options=options, limits=limits),
+        (SourceFile(os.path.realpath(file.path)) for file in files),
+        limits,
+        cores(),
+    )
     for start in range(0, len(files), batch_size):
         read: list[int] = []
         failed: dict[int, Undecodable] = {}
         images = np.zeros((batch_size, options.size, options.size, options.channels), options.dtype)
-        for number in range(start, min(start + batch_size, len(files))):
-            try:
-                images[len(read)] = read_image(files[number].path, options)
+        for number, one in zip(range(start, min(start + batch_size, len(files))), found, strict=False):
+            if isinstance(one, Undecodable):
+                failed[number] = one
+            else:
+                images[len(read)] = encode(one.pixels, options)
                 read.append(number)
-            except Undecodable as error:
-                failed[number] = error
         yield read, images, failed

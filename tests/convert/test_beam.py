@@ -22,6 +22,7 @@ from cxr_data.convert.ledger import Header
 from cxr_data.convert.plan import Entry, ShardPlan
 from cxr_data.convert.shard_writer import write_shard
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.images.guarded import Limits
 from cxr_data.images.preprocess import PixelOptions
 
 PIXELS = PixelOptions(16, 1, "uint8", "gray", 10**8)
@@ -144,7 +145,7 @@ def test_a_failure_without_words_is_one_line_too(plan, failure, tmp_path, monkey
         return mock.Mock()
 
     monkeypatch.setattr(apache_beam.Pipeline, "run", run)
-    job = beam.BeamJob("DirectRunner", "", 1, str(tmp_path), PIXELS, HEADER)
+    job = beam.BeamJob("DirectRunner", "", 1, str(tmp_path), PIXELS, Limits(), HEADER)
     reason = type(failure).__name__ if failure else "it ended"
     with pytest.raises(DataError, match=rf"{plan.name} \({reason}\)"):
         list(job.convert([plan], lambda counters: None))
@@ -153,10 +154,14 @@ def test_a_failure_without_words_is_one_line_too(plan, failure, tmp_path, monkey
 def test_attempts_at_once_leave_one_whole_shard(plan, tmp_path):
     ledger.write_ledger(str(tmp_path), HEADER, [])
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: beam.write_shard_beside(plan, str(tmp_path), PIXELS, HEADER), range(8)))
+        list(
+            pool.map(
+                lambda _: beam.write_shard_beside(plan, str(tmp_path), PIXELS, Limits(), HEADER), range(8)
+            )
+        )
     content = content_of(tmp_path)
     assert sorted(content) == ["ledger.jsonl", plan.name, plan.name + ".done"]
-    beam.write_shard_beside(plan, str(tmp_path), PIXELS, HEADER)
+    beam.write_shard_beside(plan, str(tmp_path), PIXELS, Limits(), HEADER)
     assert content_of(tmp_path) == content
     (result,) = ledger.take_beside(str(tmp_path), HEADER, [plan.name])
     assert (result.records, result.bytes) == (12, len(content[plan.name]))
@@ -171,14 +176,14 @@ def test_an_attempt_that_dies_leaves_nothing_under_a_final_name(plan, tmp_path, 
 
     monkeypatch.setattr("cxr_data.core.local_store.publish", die)
     with pytest.raises(KeyboardInterrupt):
-        beam.write_shard_beside(plan, str(tmp_path), PIXELS, HEADER)
+        beam.write_shard_beside(plan, str(tmp_path), PIXELS, Limits(), HEADER)
     assert sorted(content_of(tmp_path)) == ["ledger.jsonl"]
 
 
 def test_a_worker_of_an_earlier_run_writes_nothing(plan, tmp_path):
     ledger.write_ledger(str(tmp_path), Header({"size": 32}, "plan"), [])
     with pytest.raises(OSError, match=rf"Errno {errno.ECANCELED}\b"):
-        beam.write_shard_beside(plan, str(tmp_path), PIXELS, HEADER)
+        beam.write_shard_beside(plan, str(tmp_path), PIXELS, Limits(), HEADER)
     assert sorted(content_of(tmp_path)) == ["ledger.jsonl"]
 
 

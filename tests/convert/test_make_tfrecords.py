@@ -331,7 +331,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(flags, message):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, -1])
-@pytest.mark.parametrize("name", ["shard_mb", "max_pixels", "image_timeout"])
+@pytest.mark.parametrize("name", ["shard_mb", "max_pixels", "image_timeout", "image_memory_gb"])
 def test_what_is_no_positive_number_is_refused(name, value):
     with pytest.raises(UsageError, match=f"--{name}"):
         SharderConfig("in", "out", **{name: value})

@@ -13,6 +13,7 @@ from cxr_data.convert import workers
 from cxr_data.convert.plan import Entry, ShardPlan
 from cxr_data.convert.workers import Pool
 from cxr_data.core.errors import DataError
+from cxr_data.images.guarded import Limits
 from cxr_data.images.preprocess import PixelOptions
 
 OPTIONS = PixelOptions(32, 1, "uint8", "gray", 10**8)
@@ -36,7 +37,7 @@ def serve_disturbed(connection, slot, directory, *rest):
     """A worker's life, which a signal disturbs at a certain picture, while files say so (see `Disturbed`)."""
     write_shard = workers.write_shard
 
-    def write_disturbed(plan, directory, options, watcher, *rest):
+    def write_disturbed(plan, directory, options, read, watcher, *rest):
         class Disturbing:
             done = watcher.done
 
@@ -48,7 +49,7 @@ def serve_disturbed(connection, slot, directory, *rest):
                         order.unlink()
                         os.kill(os.getpid(), int(number))
 
-        return write_shard(plan, directory, options, Disturbing(), *rest)
+        return write_shard(plan, directory, options, read, Disturbing(), *rest)
 
     workers.write_shard = write_disturbed
     workers.serve(connection, slot, directory, *rest)
@@ -62,7 +63,7 @@ class Disturbed:
         self.notes = []
         for order in range(times):
             Path(f"{directory}.order{order}").write_text(f"{name} {int(number)}")
-        pool = Pool(2, str(directory), OPTIONS, timeout, self.notes.append)
+        pool = Pool(2, str(directory), OPTIONS, Limits(timeout), self.notes.append)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(workers, "serve", serve_disturbed)
             self.results = {result.name: result for result in pool.convert(plans, lambda counters: None)}
@@ -101,10 +102,31 @@ def test_a_worker_that_hangs_is_replaced(tmp_path, plans, expected):
     assert bytes_of(tmp_path / "out") == expected
 
 
-def test_workers_that_cannot_even_begin(tmp_path, plans, monkeypatch):
+def serve_between_images(connection, slot, directory, *rest):
+    """A worker's life that ends once, with a shard and no picture in hand."""
+    mark = Path(f"{directory}.ended")
+    if not mark.exists():
+        connection.recv()
+        mark.touch()
+        os._exit(3)
+    workers.serve(connection, slot, directory, *rest)
+
+
+def test_a_worker_that_ends_with_no_picture_in_hand_is_started_again(tmp_path, plans, expected, monkeypatch):
+    notes = []
+    monkeypatch.setattr(workers, "serve", serve_between_images)
+    (tmp_path / "out").mkdir()
+    results = list(Pool(1, str(tmp_path / "out"), OPTIONS, Limits(60), notes.append).convert(plans, print))
+    assert bytes_of(tmp_path / "out") == expected
+    assert not any(result.quarantined for result in results)
+    (note,) = notes
+    assert re.search(rf"exit code 3.*{plans[0].name}", note)
+
+
+def test_workers_that_cannot_even_begin_are_not_started_for_ever(tmp_path, plans, monkeypatch):
     monkeypatch.setattr("cxr_data.convert.workers.serve", _die)
     (tmp_path / "out").mkdir()
-    pool = Pool(1, str(tmp_path / "out"), OPTIONS, 60, lambda line: None)
+    pool = Pool(1, str(tmp_path / "out"), OPTIONS, Limits(60), lambda line: None)
     with pytest.raises(DataError, match=rf"exit code 3.*{plans[0].name}"):
         list(pool.convert(plans, lambda counters: None))
 
@@ -116,7 +138,7 @@ def _die(*_):
 def test_counters_reach_the_total(tmp_path, plans):
     seen = []
     (tmp_path / "out").mkdir()
-    results = list(Pool(2, str(tmp_path / "out"), OPTIONS, 60, print).convert(plans, seen.append))
+    results = list(Pool(2, str(tmp_path / "out"), OPTIONS, Limits(60), print).convert(plans, seen.append))
     assert sum(result.records for result in results) == 4
     assert seen[-1].images == 4
     assert seen[-1].written == sum(result.bytes for result in results)

@@ -1,0 +1,155 @@
+"""The one place where the content of an input file is looked at: header and pixels, for every command.
+
+A function that reads files runs here in a worker process, within the limits of `Limits`, and whatever it
+meets becomes an `Undecodable`, the line of that file in a ledger.
+"""
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from cxr_data.core import isolated
+from cxr_data.core.memory_limit import memory_limit
+from cxr_data.images.decode import Facts
+from cxr_data.images.preprocess import PixelOptions, small_image_with_facts
+from cxr_data.images.source_file import read_source
+from cxr_data.images.undecodable import Undecodable, too_much_memory
+
+Input = TypeVar("Input")
+Result = TypeVar("Result")
+
+LOST = ("timeout", "decoder_crashed")
+"""The reasons of files that end their worker."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one file may take.
+
+    Attributes:
+      seconds: of time.
+      memory_gb: of memory, in 10**9 bytes, beside the 0.1 that a worker has before its first file.
+    """
+
+    seconds: float = 120.0
+    memory_gb: float = 2.0
+
+    @property
+    def memory(self) -> int:
+        """Return the bytes of memory."""
+        return int(self.memory_gb * 1e9)
+
+
+class SourceFile(NamedTuple):
+    """A file to read.
+
+    Attributes:
+      path: local or remote, links resolved.
+      bytes: its size as it was found, None where it is not known.
+    """
+
+    path: str
+    bytes: int | None = None
+
+
+class Picture(NamedTuple):
+    """What is made of a file.
+
+    Attributes:
+      pixels: uint8, [S, S] or [S, S, 3].
+      facts: what the file says beside them.
+      bytes: of the file.
+      sha256: of these.
+    """
+
+    pixels: np.ndarray
+    facts: Facts
+    bytes: int
+    sha256: str
+
+
+# -- in a worker -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def guarded(limits: Limits, held: int = 0) -> Iterator[None]:
+    """Bound the memory of a block that looks at a file, and make whatever it raises an `Undecodable`.
+
+    Args:
+      limits: of one file.
+      held: bytes of the file, which are in memory.
+    """
+    try:
+        with memory_limit(limits.memory, held):
+            yield
+    except Undecodable:
+        raise
+    except MemoryError:
+        raise too_much_memory() from None
+    except Exception as error:  # decoders raise anything on damaged bytes
+        raise Undecodable("damaged", f"reading it raises {type(error).__name__}") from error
+
+
+def read_picture(file: SourceFile, options: PixelOptions, limits: Limits) -> Picture:
+    """Read, decode and resize a file; for a process that may end of it.
+
+    Raises:
+      Undecodable: with the reason for the quarantine, and the checksum of what was read.
+    """
+    data = read_source(file.path, options.max_pixels, file.bytes, limits.memory)
+    return decode_picture(data, options, limits)
+
+
+def decode_picture(data: bytes, options: PixelOptions, limits: Limits) -> Picture:
+    """Decode and resize the bytes of a file, as `read_picture` does."""
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        with guarded(limits, len(data)):
+            return Picture(*small_image_with_facts(data, options), len(data), digest)
+    except Undecodable as error:
+        error.sha256 = digest
+        raise
+
+
+# -- of a worker -------------------------------------------------------------------------------
+
+
+def read_each(
+    function: Callable[[Input], Result], files: Iterable[Input], limits: Limits, count: int = 1
+) -> Iterator[Result | Undecodable]:
+    """Yield `function(file)` of each file in their order, or why there is none; it runs in worker processes.
+
+    Args:
+      function: as `isolated.call_each` takes it; it may raise Undecodable.
+      files: paths or contents.
+      limits: of one file.
+      count: of the processes.
+    """
+    reading = functools.partial(_result_or_reason, function)
+    for found in isolated.call_each(reading, files, seconds=limits.seconds, count=count):
+        yield lost_file(found.cause) if isinstance(found, isolated.Lost) else found
+
+
+def read_one(function: Callable[[Input], Result], file: Input, limits: Limits) -> Result:
+    """Return `function(file)`, computed in a worker process. Raises Undecodable."""
+    (found,) = read_each(function, [file], limits)
+    if isinstance(found, Undecodable):
+        raise found
+    return found
+
+
+def lost_file(cause: str) -> Undecodable:
+    """Return the verdict on a file that ended its worker at each try; `cause` as in `isolated.Lost`."""
+    return Undecodable(LOST[cause != isolated.TIMEOUT], f"{cause}, twice")
+
+
+def _result_or_reason(function: Callable[[Input], Result], file: Input) -> Result | Undecodable:
+    try:
+        return function(file)
+    except Undecodable as error:
+        return error

@@ -1,0 +1,79 @@
+"""Files that are made to end a conversion: each becomes a record or a line, and the conversion goes on."""
+
+import json
+
+import pydicom
+import pytest
+from dicom_files import make_dicom
+from malformed_dicom import malformed_dicoms
+from sharder_fixtures import encoded, picture, save
+
+from cxr_data.convert.config import SharderConfig
+from cxr_data.convert.convert import make_tfrecords
+from cxr_data.core import isolated
+from cxr_data.core.errors import DataError
+
+
+def convert(source, output, **options):
+    options = {"workers": 0, "audit": False} | options
+    return make_tfrecords(SharderConfig(str(source), str(output), size=16, quiet=True, **options))
+
+
+def reasons(output):
+    lines = (output / "quarantine.jsonl").read_text().splitlines()
+    return {entry["id"]: entry["reason"] for entry in map(json.loads, lines)}
+
+
+@pytest.fixture
+def no_reading_here(monkeypatch):
+    """This process must not look into a file: nothing that ends a reader may end it."""
+
+    def refuse(*_, **__):
+        raise SystemExit("a DICOM header is read in the main process")
+
+    monkeypatch.setattr(pydicom, "dcmread", refuse)
+    monkeypatch.setattr("cxr_data.images.decode.decode_with_facts", refuse)
+    monkeypatch.setattr("cxr_data.images.preprocess.decode_with_facts", refuse)
+
+
+def test_no_malformed_dicom_ends_the_run_and_each_is_accounted_for(tmp_path, no_reading_here):
+    names = set()
+    for number, (name, data) in enumerate(malformed_dicoms()):
+        names.add(f"{'ab'[number % 2]}/{name}.dcm")
+        save(tmp_path / f"in/{'ab'[number % 2]}/{name}.dcm", data)
+    assert len(names) > 300
+    made = convert(tmp_path / "in", tmp_path / "out")
+    counts = made.source_counts
+    assert counts["discovered"] == len(names) == counts["written"] + counts["quarantined"]
+    assert set(reasons(tmp_path / "out")) <= names
+    assert min(counts["written"], counts["quarantined"]) > 50
+
+
+@pytest.fixture
+def deadly(tmp_path, monkeypatch):
+    """A class with pictures and a DICOM file at whose header every worker process ends."""
+    save(
+        tmp_path / "patch/sitecustomize.py",
+        b"import pydicom, os\n"
+        b"read = pydicom.dcmread\n"
+        b"def deadly(file, **options):\n"
+        b"    os.abort() if b'DEADLY' in file.getvalue() else None\n"
+        b"    return read(file, **options)\n"
+        b"pydicom.dcmread = deadly\n",
+    )
+    monkeypatch.syspath_prepend(tmp_path / "patch")
+    isolated.stop_idle()  # it has not imported this
+    for number in range(4):
+        save(tmp_path / f"in/a/{number}.png", encoded(picture(number)))
+    save(tmp_path / "in/a/good.dcm", make_dicom(picture(8), bits=8, patient="P1"))
+    save(tmp_path / "in/a/deadly.dcm", make_dicom(picture(9), bits=8, patient="DEADLY"))
+    yield tmp_path / "in"
+    isolated.stop_idle()
+
+
+def test_a_header_that_ends_its_reader_is_a_line(deadly, tmp_path):
+    made = convert(deadly, tmp_path / "out", splits="train:1")
+    assert reasons(tmp_path / "out") == {"a/deadly.dcm": "decoder_crashed"}
+    assert (made.source_counts["discovered"], made.source_counts["written"]) == (6, 5)
+    with pytest.raises(DataError, match="--max_bad"):
+        convert(deadly, tmp_path / "strict", splits="train:1", max_bad=0.1)
