@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.page import Picture
+from cxr_data.core.wording import capitalized
 from cxr_train.evaluation.beside_audit import beside_result, in_words, summarized
 from cxr_train.reporting.drawing import CHANCE, COLORS, INK, SHARE, Drawing, Stroke, text_width
 from cxr_train.reporting.record import RunRecord, SplitRecord
@@ -26,7 +27,9 @@ def audited(record: RunRecord, main: SplitRecord | None) -> Iterator[tuple[str, 
         is_good = audit is not None and line.startswith("audit: ")
         # A line that begins with the name of a class keeps it as it is.
         is_of_class = line.partition(":")[0] in main.metrics["per_class"]
-        yield ("good" if is_good else "bad"), line if is_of_class else f"{line[:1].upper()}{line[1:]}"
+        text = line if is_of_class else capitalized(line)
+        # A command ends without a full stop, so that it can be pasted.
+        yield ("good" if is_good else "bad"), text if "python -m" in text else f"{text}."
 
 
 def shortcut_charts(record: RunRecord, main: SplitRecord | None) -> list[tuple[Picture, str]]:

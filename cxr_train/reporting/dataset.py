@@ -34,7 +34,7 @@ def audit_content(record: RunRecord) -> dict[str, Any] | None:
     if audit is None:
         return None
     kinds = [finding["kind"] for finding in audit["findings"]]
-    named = [f"{kinds.count(kind)} {kind.replace('_', ' ')}" for kind in dict.fromkeys(kinds)]
+    named = [f"{kind.replace('_', ' ')}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds)]
     causes = causes_of(audit)
     return {
         "scope": f"{counted(audit['pictures'], 'picture')}, {counted(audit['patients'], 'known patient')}, "
@@ -55,7 +55,7 @@ def _cause(cause: Cause, class_names: Sequence[str]) -> dict[str, Any]:
     worst, *others = [finding["text"] for finding in cause.findings]
     return {
         "title": capitalized(cause.title, class_names),
-        "worst": worst,
+        "worst": f"{capitalized(worst, class_names)}{'' if worst.endswith('.') else '.'}",
         "others": others,
         "others_count": counted(len(others), "more finding"),
         # What an audit of an older version advised stands with its findings.

@@ -39,6 +39,7 @@ _AREAS = {
 _FEWEST_IN_BIN = 10
 _MOST_BINS = 15
 _ROW = 20  # units of height
+_NAMES = 112  # units for names at least, so that charts next to each other have one scale
 _ACROSS = 210  # units from 0 to 1 of a metric
 _SQUARE = 390  # units of the inside of a ROC
 
@@ -94,8 +95,8 @@ def _grouped(metrics: Mapping[str, Any], shown: Mapping[str, str]) -> list[tuple
 
 def _forest(groups: Sequence[tuple[str, Sequence[_Row]]]) -> Picture:
     """Draw a point and its interval a row, under the title of its group, with the numbers to the right."""
-    names = [name for title, rows in groups for name in (title, *(name for name, *_ in rows))]
-    left = 14 + max(map(text_width, names))
+    names = [name for _, rows in groups for name, *_ in rows]
+    left = max(_NAMES, *(14 + text_width(name) for name in names))
     drawing = Drawing(left + _ACROSS + 140)
     bottom = 24 + _ROW * sum(len(rows) + 1 for _, rows in groups)
     drawing.height = bottom + 24
@@ -105,7 +106,7 @@ def _forest(groups: Sequence[tuple[str, Sequence[_Row]]]) -> Picture:
         drawing.text(place, bottom + 16, f"{tick:g}", anchor="middle", size=12)
     words, y = [], 24
     for title, rows in groups:
-        drawing.text(left - 8, y, title, anchor="end", bold=True)
+        drawing.text(4, y, title, bold=True)  # may reach into the empty row of the plot
         for name, value, interval, number in rows:
             y += _ROW
             told = "undefined" if value is None else f"{value:.3f}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cxr_data.core.wording import counted
+from cxr_data.core.wording import capitalized, counted
 from cxr_train.reporting.beside_audit import audited
 from cxr_train.reporting.galleries import VERDICTS
 from cxr_train.reporting.record import RunRecord, SplitRecord
@@ -85,11 +85,14 @@ def _probed(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
 
 
 def _explained(record: RunRecord) -> Iterator[Line]:
+    splits: dict[Line, list[str]] = {}
     for split in record.splits:
         if split.explanation:
             check = split.explanation["occlusion"]
             meaning = check["text"].split(". ")[0]  # its numbers are in the section of the maps
-            yield VERDICTS[check["verdict"]], f"{meaning[:1].upper()}{meaning[1:]}."
+            splits.setdefault((VERDICTS[check["verdict"]], capitalized(meaning)), []).append(split.name)
+    for (look, meaning), names in splits.items():
+        yield look, f"{meaning} ({' and '.join(names)} split{'s' if len(names) > 1 else ''})."
 
 
 def _completed(record: RunRecord) -> Iterator[Line]:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from written_run import CLASSES, write_run
+from written_run import CLASSES, write_explanation, write_run
 
 from cxr_train.reporting.record import RunRecord
 from cxr_train.reporting.results import main_split
@@ -52,3 +52,12 @@ def test_a_probe_without_any_auroc_claims_nothing(tmp_path):
     look, text = without_lungs(write_run(tmp_path / "run"), change)
     assert look == "open"
     assert "undefined" in text
+
+
+def test_splits_whose_maps_fail_alike_share_a_line(tmp_path):
+    run_dir = write_run(tmp_path / "run")
+    write_explanation(run_dir, "test")
+    record = RunRecord.read(run_dir)
+    (line,) = [line for line in verdict(record, main_split(record)) if "cclusion" in line[1]]
+    assert line[0] == "bad"
+    assert "(validation and test splits)" in line[1]
