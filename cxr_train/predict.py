@@ -91,8 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.output:
         storage.replace(options.output, content)
     else:
-        sys.stdout.buffer.write(content)
-        sys.stdout.flush()
+        _to_stdout(content)
     if options.panels:
         _write_panels(pathlib.Path(options.panels), files, rows, options)
     if options.submission:
@@ -100,6 +99,14 @@ def main(arguments: Sequence[str]) -> int:
     failed = sum(row["error"] is not None for row in rows)
     print(f"{len(rows) - failed:,} of {counted(len(rows), 'file')} predicted. {NOTICE}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _to_stdout(content: bytes) -> None:
+    if sys.stdout.isatty():
+        sys.stdout.write(content.decode("utf-8", "surrogateescape"))  # without control characters
+    else:
+        sys.stdout.buffer.write(content)
+    sys.stdout.flush()
 
 
 def _write_panels(

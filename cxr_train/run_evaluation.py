@@ -66,7 +66,8 @@ def evaluate_run(
     summary: dict[str, Any] = evaluate(
         pipeline=Pipeline(plan.manifest, read), split=plan.split, options=plan.options, output=plan.output
     )
-    logger.info("%s split of %s\n%s", plan.split, plan.manifest.directory, text.evaluation_table(summary))
+    logger.info("%s split of %s", plan.split, plan.manifest.directory)
+    logger.info(text.evaluation_table(summary))
     layout = RunLayout(plan.output)
     names = f"{layout.metrics(plan.split).name}, {layout.predictions(plan.split).name}"
     logger.info("written: %s/%s", published(str(plan.output)), names)

@@ -120,7 +120,7 @@ def run_training(
                 else:
                     check_shared(config)
             for line in [*trainer.describe().splitlines(), *(trainer.resume() if resume else [])]:
-                logger.info("%s", wrapped(line, rest="  "))
+                logger.info(wrapped(line, rest="  "))
             trainer.run(stop)
             evaluate_best(config, pipeline, trainer.placement, stop)
         if placement.cluster.is_chief:
@@ -173,7 +173,7 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
         said = [] if is_enough else [text.evaluation_in_brief(summary)]
         if split == config.validation_split:
             said.append(text.confusion_matrix(summary))
-        logger.info("\n%s", "\n".join(said))
+        logger.info("\n".join(["", *said]))
 
 
 def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
@@ -189,11 +189,11 @@ def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
     storage.replace(layout.throughput, (json.dumps(summary, indent=2) + "\n").encode())
     run_dir = published(config.run_dir)
     place = f"run directory {run_dir}; curves: tensorboard --logdir={run_dir}/{TENSORBOARD_NAME}"
-    logger.info("\n%s\n%s", throughput.lines(summary), wrapped(place, rest="  "))
+    logger.info("\n".join(["", throughput.lines(summary), wrapped(place, rest="  ")]))
     images = read_manifest(config.data, check_shards=False).class_counts(config.train_split)
     for line in advice(config, images, epoch_rows(layout.history)[0]):
         # A command stays on one line, to be pasted.
-        logger.info("%s", line if line.startswith("  ") else wrapped(line, rest="  "))
+        logger.info(line if line.startswith("  ") else wrapped(line, rest="  "))
     if explain:
         _explain(config)
     logger.info("report: %s", published(str(write_report(config.layout.directory))))
@@ -209,4 +209,4 @@ def _explain(config: TrainConfig) -> None:
     manifest = read_manifest(config.data, check_shards=config.read.on_bad_record == "fail")
     whole = Pipeline(manifest, config.read)  # not this worker's part of it
     text_of_check = Explainer(config, whole, options).explain()["occlusion"]["text"]
-    logger.info("%s", wrapped(text_of_check, rest="  "))
+    logger.info(wrapped(text_of_check, rest="  "))

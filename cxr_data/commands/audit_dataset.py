@@ -19,6 +19,7 @@ from cxr_data.convert.conversion import conversion_of_ledger
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import check_folder, setting
+from cxr_data.core.shown import one_line
 from cxr_data.records.layout import AUDIT_FOLDER
 from cxr_data.records.manifest import read_manifest
 
@@ -71,7 +72,7 @@ def main() -> int:
         print("--fail_on=shortcut: no shortcut could be looked for, see the notes", file=sys.stderr)
     failed = findings.failing(made.found, options.fail_on)
     for finding in failed:
-        print(f"--fail_on={finding.kind}: {finding.text}", file=sys.stderr)
+        print(f"--fail_on={finding.kind}: {one_line(finding.text)}", file=sys.stderr)
     return 1 if failed else 0
 
 

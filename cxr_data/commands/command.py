@@ -22,6 +22,7 @@ from cxr_data.commands.messages import shown_messages
 from cxr_data.core.chatter import wait_until_copied
 from cxr_data.core.errors import CxrError, OutOfMemoryError
 from cxr_data.core.releases import check_releases
+from cxr_data.core.shown import shown_streams, without_keys
 
 
 def own_flags() -> dict[str, flags.Flag]:
@@ -60,7 +61,20 @@ def _parse_flags(
         _fail(argv, f"{missing or error} (--help lists the flags)", exit_code=2)
     if len(rest) > 1 and not takes_arguments:
         _fail(argv, f"unexpected argument {rest[1]!r} (--help lists the flags)", exit_code=2)
+    _refuse_keys(argv, rest[1:])
     return list(rest[1:])
+
+
+def _refuse_keys(argv: Sequence[str], arguments: Sequence[str]) -> None:
+    """Fail if a key or password is in a flag or argument: flags are written into files, and shown to all."""
+    given = {f"--{name}": str(flag.value) for name, flag in own_flags().items() if flag.present}
+    for name, text in [*given.items(), *((word.partition("=")[0], word) for word in arguments)]:
+        if without_keys(text) != text:
+            message = (
+                f"{name}: holds a key or a password, which a run's files would repeat; give it as "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or in ~/.aws/credentials"
+            )
+            _fail(argv, message, exit_code=2)
 
 
 def _describe_to_absl(main: Callable[..., int | None]) -> None:
@@ -102,7 +116,7 @@ def run(
       info_to: where messages go, `stdout` or `stderr`; see `messages.shown_messages`.
     """
     argv = list(sys.argv if argv is None else argv)
-    with ending_as_a_program(argv):
+    with shown_streams(), ending_as_a_program(argv):
         app.define_help_flags()
         _parse_flags(argv, main)
         _exit_with(main, argv, info_to)
@@ -120,7 +134,7 @@ def run_with_arguments(
     With `passes_on`, `main` is given the flags too that this command does not have.
     """
     argv = list(sys.argv if argv is None else argv)
-    with ending_as_a_program(argv):
+    with shown_streams(), ending_as_a_program(argv):
         app.define_help_flags()
         arguments = _parse_flags(argv, main, takes_arguments=True, passes_on=passes_on)
         _exit_with(lambda: main(arguments), argv, info_to)

@@ -6,6 +6,9 @@ Library code of this project never prints. It logs, through the standard library
     logger.info("cache: copying %d shards", count)  # a user sees: cache: copying 3 shards
     logger.warning("%s; tried again later", error)  # a user sees: warning: ...; tried again later
 
+A name that breaks the line, as of a hostile file, is escaped where it is an argument; text of several lines
+is the message itself.
+
 Only a command shows these lines, by `shown_messages`, which `command.run` enters. A worker process and a
 program that uses the packages as a library do not: there, messages go where that program's own logging
 sends them. A module that is a command itself (`python -m cxr_train.main`) prints its own results.
@@ -13,8 +16,12 @@ sends them. A module that is a command itself (`python -m cxr_train.main`) print
 
 import contextlib
 import logging
+import numbers
 import sys
 from collections.abc import Iterator
+from typing import Any
+
+from cxr_data.core.shown import one_line
 
 _PACKAGES = ("cxr_data", "cxr_train", "tools")
 
@@ -51,6 +58,12 @@ class _Lines(logging.Handler):
         super().__init__()
         self._info_to = info_to
 
+    def format(self, record: logging.LogRecord) -> str:
+        if not isinstance(record.args, tuple) or not record.args:
+            return super().format(record)
+        arguments = tuple(map(_in_one_line, record.args))
+        return super().format(logging.makeLogRecord(vars(record) | {"args": arguments}))
+
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm  # here, so that a command that says nothing starts without it
 
@@ -59,3 +72,7 @@ class _Lines(logging.Handler):
         stream = getattr(sys, "stderr" if is_warning else self._info_to)
         tqdm.write(level + self.format(record), file=stream)
         stream.flush()
+
+
+def _in_one_line(argument: Any) -> Any:
+    return argument if isinstance(argument, numbers.Number) else one_line(str(argument))

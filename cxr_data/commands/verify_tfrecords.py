@@ -14,6 +14,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.settings import required, setting
+from cxr_data.core.shown import one_line
 from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Shard, read_manifest
 from cxr_data.records.verify import verify_dataset
@@ -42,7 +43,7 @@ def main() -> int:
 
         result = verify_dataset(options.data, threads, tick)
     for problem in result.problems[:_MOST_SHOWN]:
-        print(problem, file=sys.stderr)
+        print(one_line(problem), file=sys.stderr)
     if len(result.problems) > _MOST_SHOWN:
         print(f"... and {len(result.problems) - _MOST_SHOWN} more", file=sys.stderr)
     seconds = time.monotonic() - started

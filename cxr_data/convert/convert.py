@@ -232,11 +232,13 @@ def _report(
         progress.say(f"WARNING: {line}, since its files are quarantined")
     _warn_of_small(made, progress)
     if storage.size(storage.join(made.directory, AUDIT_NAME)) is not None:
-        progress.say(audit.audit_summary(made.directory))
+        for line in audit.audit_summary(made.directory).split("\n"):
+            progress.say(line)
     left_out = read_quarantine(made.directory)
     if left_out:
         progress.say(f"left out, by reason ({storage.join(made.directory, QUARANTINE_NAME)} names each):")
-        progress.say(quarantine.reasons_table(left_out))
+        for line in quarantine.reasons_table(left_out).split("\n"):
+            progress.say(line)
     progress.event(
         "done",
         seconds_run=round(seconds, 3),

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from cxr_data.convert.workers import Counters
 from cxr_data.core.errors import UsageError
 from cxr_data.core.progress_bar import progress_bar
+from cxr_data.core.shown import one_line
 
 
 class Progress:
@@ -52,7 +53,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Show a line, above the bar if there is one."""
         if not self._quiet:
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(one_line(line), file=sys.stderr)
 
     def event(self, name: str, **values: object) -> None:
         """Log an event for machines."""

@@ -9,20 +9,23 @@ seen. Python's `sys.stderr`, with the messages and progress bars, goes to the te
 that the command starts inherit descriptor 2, and are as quiet.
 
 `--verbosity=0` (absl's flag; 1 for more) leaves out nothing, and neither does a TF_CPP_MIN_LOG_LEVEL of the
-user's own.
+user's own. Control characters and keys are never copied, see `shown`.
 """
 
 import atexit
 import dataclasses
+import importlib
 import os
 import re
 import select
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_FILTERED = "CXR_STDERR_IS_FILTERED"  # set for the processes that a command starts
+_EVERYTHING = "everything"
 _ALL, _ERRORS, _FATAL = "0", "2", "3"
 _VERBOSE = re.compile(r"--?v(?:erbosity)?[= ]\d")
 _CHATTER = re.compile(
@@ -52,12 +55,13 @@ def leave_out_chatter() -> None:
     """
     from cxr_data.core.interrupts import is_command  # here, since this file is run as a program too
 
-    if _LEVEL in os.environ:  # the user's choice, or this process was started by a command
+    if _FILTERED in os.environ:  # this process was started by a command
         return
     if not is_command(sys.argv[0]):
-        os.environ[_LEVEL] = _FATAL
-    elif _VERBOSE.search(" ".join(sys.argv[1:])):
-        os.environ[_LEVEL] = _ALL
+        os.environ.setdefault(_LEVEL, _FATAL)
+    elif _LEVEL in os.environ or _VERBOSE.search(" ".join(sys.argv[1:])):
+        os.environ.setdefault(_LEVEL, _ALL)
+        filter_stderr(_EVERYTHING)
     else:
         os.environ[_LEVEL] = _ERRORS
         filter_stderr()
@@ -69,13 +73,18 @@ class _Filter:
 
     process: subprocess.Popen[bytes]
     terminal: int
+    everything: bool
 
 
 _filter: _Filter | None = None
 
 
-def filter_stderr() -> None:
-    """Let a process copy what is written to descriptor 2, without the chatter, until its last writer ends."""
+def filter_stderr(*what: str) -> None:
+    """Let a process copy what is written to descriptor 2, without the chatter, until its last writer ends.
+
+    Args:
+      *what: `everything`, for the chatter too.
+    """
     global _filter
     try:
         terminal = os.dup(2)
@@ -83,7 +92,7 @@ def filter_stderr() -> None:
         return
     reading, writing = os.pipe()
     # In a session of its own: Ctrl-C is for the command.
-    line = [sys.executable, "-I", "-S", __file__]
+    line = [sys.executable, "-I", "-S", __file__, *what]
     process = subprocess.Popen(line, stdin=reading, stdout=subprocess.PIPE, start_new_session=True)
     os.close(reading)
     os.dup2(writing, 2)
@@ -92,7 +101,8 @@ def filter_stderr() -> None:
     sys.stderr = open(  # noqa: SIM115  (open to the end)
         terminal, "w", buffering=1, encoding=before.encoding, errors=before.errors, closefd=False
     )
-    _filter = _Filter(process, terminal)
+    _filter = _Filter(process, terminal, everything=bool(what))
+    os.environ[_FILTERED] = "1"
     process.returncode = 0  # nobody waits for it: it ends with its last writer, maybe after this process
     atexit.register(wait_until_copied)
 
@@ -114,7 +124,8 @@ def unfiltered() -> dict[str, Any]:
     """
     if _filter is None:
         return {}
-    environment = {name: value for name, value in os.environ.items() if name != _LEVEL}
+    ours = {_FILTERED} if _filter.everything else {_FILTERED, _LEVEL}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
     return {"stderr": _filter.terminal, "env": environment}
 
 
@@ -133,18 +144,19 @@ def _lines() -> Iterator[bytes]:
     while True:
         readable, _, _ = select.select([0], [], [], _LINE_SECONDS if rest else None)
         more = os.read(0, 1 << 16) if readable else b""
-        *lines, rest = re.split(rb"(?<=[\r\n])", rest + more) if more else (rest, b"")
+        *lines, rest = re.split(rb"(?<=\n)", rest + more) if more else (rest, b"")
         yield from filter(None, lines)
         if readable and not more:
             return
 
 
-def _copy() -> None:
-    for line in without_chatter(_lines()):
-        os.write(2, line.removesuffix(_COPIED))
+def _copy(everything: bool, shown: Callable[[str], str]) -> None:
+    for line in _lines() if everything else without_chatter(_lines()):
+        os.write(2, shown(line.removesuffix(_COPIED).decode(errors="surrogateescape")).encode())
         if line.endswith(_COPIED):
             os.write(1, _COPIED)
 
 
 if __name__ == "__main__":
-    _copy()
+    sys.path.append(os.path.dirname(__file__))  # the module beside this one, and not the whole project
+    _copy(_EVERYTHING in sys.argv, importlib.import_module("shown").shown)

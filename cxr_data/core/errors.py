@@ -5,6 +5,8 @@ stderr and the exit code. Anything else that escapes is a defect of ours and
 keeps its traceback.
 """
 
+from cxr_data.core.shown import one_line as one_line  # for those that quote a name in an error
+
 
 class CxrError(Exception):
     """A failure that the user can act on: bad data, a full disk, a lost file.
@@ -30,11 +32,3 @@ class OutOfMemoryError(CxrError):
 
     TensorFlow may abort a process that ends in order after it, so that a command ends at once.
     """
-
-
-def one_line(text: str) -> str:
-    """Escape every character of a text that is not visible, such as those of the name of a file.
-
-    These may be line breaks, the controls of a terminal, and bytes that are not UTF-8.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from cxr_data.core.shown import one_line, raw_stream
 from cxr_data.core.wording import terminal_width
 
 LINE_SECONDS = 60.0
@@ -45,7 +46,7 @@ def progress_bar(
         pieces,
         total=total,
         initial=initial,
-        desc=work,
+        desc=one_line(work),
         unit=unit if in_bytes else f" {unit}",
         unit_scale=in_bytes,
         disable=not shown,
@@ -61,7 +62,7 @@ class _Bar(tqdm):
         self._has_begun = has_begun
         # Without a total, tqdm's own format says how many and how fast.
         options = {"bar_format": _BAR if total else None, "leave": False, **options}
-        super().__init__(pieces, total=total, file=sys.stderr, ncols=terminal_width(), **options)
+        super().__init__(pieces, total=total, file=raw_stream(sys.stderr), ncols=terminal_width(), **options)
 
     def __iter__(self) -> Iterator[Any]:
         try:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from cxr_data.core.shown import one_line, visible_names
 from cxr_data.core.wording import WIDEST, counted, wrapped
 from cxr_train.evaluation.beside_audit import beside_result
 from cxr_train.evaluation.decisions import FEW
@@ -49,6 +50,7 @@ HOW_TO_READ_THE_PROBE = (
 
 def evaluation_table(summary: dict[str, Any]) -> str:
     """Render `metrics_{split}.json`: a column a class with 95 % intervals, and what else there is to say."""
+    summary = visible_names(summary)
     intervals = summary["intervals"]
     columns = _columns(summary)
     width = max(_COLUMN, *(len(name) + 1 for name in summary["per_class"]))
@@ -86,6 +88,7 @@ def evaluation_in_brief(summary: dict[str, Any]) -> str:
 
     Below are what a reader must know, the probe and the audit; `evaluation_table` has the rest.
     """
+    summary = visible_names(summary)
     intervals = summary["intervals"]
     rows = _columns(summary)
     label = max(_LABEL, len(summary["split"]), *(len(name) for name, *_ in rows))
@@ -124,7 +127,7 @@ def confusion_matrix(summary: dict[str, Any]) -> str:
 
     Where the names are too long for the columns of a terminal, numbers stand for them.
     """
-    names, matrix = list(summary["per_class"]), summary["confusion_matrix"]
+    names, matrix = list(map(one_line, summary["per_class"])), summary["confusion_matrix"]
     titles, labels = names, names
     label = max(map(len, labels))
     digits = max(len(f"{count:,}") for row in matrix for count in row)

@@ -358,7 +358,7 @@ class Trainer:
         is_best = validation is not None and int(self.checkpoints.best_epoch.numpy()) == epoch + 1
         whole = seconds * self._steps_per_epoch / steps if steps else None  # resumed after its last step
         for line in self._table.lines(row, is_best=is_best, epoch_seconds=whole):
-            logger.info("%s", line)
+            logger.info(line)
         self.checkpoints.epoch.assign(epoch + 1)
         self.checkpoints.step.assign(0)
         self.checkpoints.sums.assign(np.zeros(3))
