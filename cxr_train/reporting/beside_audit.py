@@ -10,7 +10,7 @@ from cxr_train.reporting.drawing import CHANCE, COLORS, INK, SHARE, Drawing, Str
 from cxr_train.reporting.record import RunRecord, SplitRecord
 
 _CLASS, _BAR = 50, 20  # units of height
-_ACROSS = 300  # units from 0 to 1 of an AUROC
+_ACROSS = 240  # units from 0 to 1 of an AUROC
 
 
 def audited(record: RunRecord, main: SplitRecord | None) -> Iterator[tuple[str, str]]:
