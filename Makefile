@@ -6,7 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := build/demo
 
-.PHONY: help install demo docs lint test test-all clean
+.PHONY: help install demo docs lint test test-all chaos clean
 
 help:
 	@echo "make demo      make a sample, convert it, train an Xception on it and evaluate it"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint      ruff, mypy and the order of imports"
 	@echo "make test      lint and the fast tests"
 	@echo "make test-all  the slow tests too: more than an hour"
+	@echo "make chaos     random kills, damage and full disks, for MINUTES=30"
 	@echo "make clean     remove what was built, and runs/; $(VENV) stays"
 
 install: $(VENV)/installed
@@ -51,6 +52,11 @@ test: lint
 # The long ones too: more than an hour on two cores, half of it all backbones through XLA.
 test-all: test
 	$(RUN) -m pytest -m "slow or ci" --numprocesses=2 --dist=loadfile
+
+# No test: what it does is random, and it never ends by itself before its tries or its minutes do.
+MINUTES ?= 30
+chaos: install
+	$(RUN) -m tools.chaos --minutes=$(MINUTES)
 
 clean:
 	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -63,6 +63,9 @@ def _reason(error: tf.errors.OpError) -> str:
     for line in lines:
         if marker in line:  # raised by a reader inside of tf.data
             return line.split(marker, 1)[1]
+    if "dataset was expected to contain" in error.message:
+        # No record is damaged: a shard was cut between two, is empty, or was replaced.
+        return "a shard holds fewer or more records than the manifest says"
     told = next((line[:160] for line in lines if "record" in line), lines[0][:160])
     if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
         return f"a record is damaged or missing ({told})"

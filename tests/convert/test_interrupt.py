@@ -1,12 +1,10 @@
 """Killed at any moment, the same command makes the same bytes."""
 
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from project import ROOT
@@ -17,7 +15,6 @@ from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.convert.ledger import Header, belongs_to, write_ledger
 from cxr_data.core.errors import DataError
-from cxr_data.records.verify import verify_dataset
 
 OPTIONS = {"size": 48, "shard_mb": 0.1, "quiet": True}
 
@@ -121,42 +118,6 @@ def start(source, output, workers):
         [sys.executable, "-m", "tools.make_tfrecords", *flags],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-
-
-def kill_at_random_moments(source, output, undisturbed, kills, seed):
-    rng = random.Random(seed)
-    began = time.monotonic()
-    assert start(source, output, 2).wait() == 0
-    whole_run = time.monotonic() - began
-    assert content_of(output) == undisturbed
-    for path in output.iterdir():
-        path.unlink()
-    for _ in range(kills):
-        process = start(source, output, rng.choice([1, 2, 3]))
-        time.sleep(rng.uniform(0.1, whole_run))
-        # Only the main process, in half of the cases: the workers must notice by themselves.
-        if rng.random() < 0.5:
-            process.kill()
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if (output / "manifest.json").exists():  # it was finished already: from the start again
-            assert content_of(output) == undisturbed
-            for path in output.iterdir():
-                path.unlink()
-    assert start(source, output, 2).wait() == 0
-    assert verify_dataset(str(output), 2).problems == ()
-    assert content_of(output) == undisturbed
-
-
-def test_killed_at_random_moments(source, undisturbed, tmp_path):
-    kill_at_random_moments(source, tmp_path / "out", undisturbed, kills=5, seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_at_many_random_moments(source, undisturbed, tmp_path, seed):
-    kill_at_random_moments(source, tmp_path / "out", undisturbed, kills=25, seed=seed)
 
 
 def test_a_torn_or_damaged_ledger_line_is_only_work_to_do_again(source, undisturbed, tmp_path):

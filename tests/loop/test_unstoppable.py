@@ -1,6 +1,5 @@
 """A run stopped by any signal and resumed ends as the run that was never stopped, bit for bit."""
 
-import json
 import os
 import pathlib
 import signal
@@ -11,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from project import RECORDED_TRAINING, ROOT
+from recorded_results import evaluated_of, state_of
 from shards import random_images, write_shards
 from tiny import results
 from waiting import SECONDS, wait_until
@@ -60,20 +59,10 @@ class Run:
         return results(self.directory / "run")
 
     def evaluated(self) -> tuple[str, dict]:
-        """The predictions and metrics of the best model, but for the hash of its file, which holds times."""
-        directory = self.directory / "run"
-        metrics = json.loads((directory / "metrics_validation.json").read_text())
-        assert len(metrics.pop("model_sha256")) == 64
-        return (directory / "predictions_validation.csv").read_text(), metrics
+        return evaluated_of(self.directory / "run")
 
     def state(self) -> dict[str, np.ndarray]:
-        """Every array of the last checkpoint: weights, optimizer, generators, position, best."""
-        newest = newest_checkpoint(self.directory / "run/checkpoints")
-        reader = tf.train.load_checkpoint(str(newest / "state"))
-        names = [
-            name for name in reader.get_variable_to_shape_map() if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
-        ]
-        return {name: reader.get_tensor(name) for name in names}
+        return state_of(self.directory / "run")
 
 
 def finish(process: subprocess.Popen) -> str:
