@@ -1,7 +1,6 @@
 """A source that is a CSV: columns path,label[,group][,split][,source], paths relative to the CSV."""
 
 import csv
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cxr_data.core import storage
+from cxr_data.core.csv_table import csv_rows
 from cxr_data.core.errors import DataError
 from cxr_data.sources.item import Item, Lost, Places, by_id, local_item
 from cxr_data.sources.left_out import LeftOut
@@ -62,21 +62,22 @@ def _csv_rows(source: str) -> Iterator[tuple[int, dict[str, str]]]:
         text = storage.read_bytes(source).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{source} is not UTF-8 text: {error}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
-    columns = [name.strip().lower() for name in reader.fieldnames or ()]
-    reader.fieldnames = columns
-    if not {"path", "label"} <= set(columns):
-        raise DataError(
-            f"{source}: the first line must name the columns path,label[,group][,split], not {columns}"
-        )
+    number, rows = 1, csv_rows(text, skips_blanks=True)
     try:
-        for row in reader:
-            clean: dict[str, str] = {k: (v or "").strip() for k, v in row.items() if isinstance(k, str)}
+        columns = [name.strip().lower() for name in next(rows, (1, []))[1]]
+        if not {"path", "label"} <= set(columns):
+            raise DataError(
+                f"{source}: the first line must name the columns path,label[,group][,split], not {columns}"
+            )
+        for number, row in rows:
+            if not row:  # an empty line
+                continue
+            clean = dict.fromkeys(columns, "") | {k: v.strip() for k, v in zip(columns, row, strict=False)}
             if not clean["path"] or not clean["label"]:
-                raise DataError(f"{source} line {reader.line_num}: path or label is empty")
-            yield reader.line_num, clean
+                raise DataError(f"{source} line {number}: path or label is empty")
+            yield number, clean
     except csv.Error as error:
-        raise DataError(f"{source} line {reader.line_num}: {error}") from error
+        raise DataError(f"{source} line {number + 1}: {error}") from error
 
 
 def _csv_entry(source: str, row: dict[str, str], linked: Path | None) -> Item | Quarantined:

@@ -19,8 +19,6 @@ Intervals are patient-clustered bootstraps, see `intervals`; those of difference
 number of comparisons, the p-values of McNemar's test are (`significance.holm`).
 """
 
-import csv
-import io
 import json
 import math
 import pathlib
@@ -29,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core import storage
+from cxr_data.core.csv_table import csv_bytes
 from cxr_data.core.wording import counted, wrapped
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.ablation.runner import GridRun
@@ -152,7 +151,7 @@ def _over_seeds(rows: Sequence[Row]) -> dict[str, Row]:
     return summary
 
 
-def table_to_csv(table: Mapping[str, Any]) -> str:
+def table_to_csv(table: Mapping[str, Any]) -> bytes:
     """Return one line a run, with the numbers of `ablation.json` in columns."""
     rows = table["rows"]
     flags = list(rows[0]["flags"])
@@ -162,9 +161,7 @@ def table_to_csv(table: Mapping[str, Any]) -> str:
     for metric in METRICS:
         columns += [f"{metric}_difference", f"{metric}_difference_low", f"{metric}_difference_high"]
     columns += ["only_this", "only_baseline", "mcnemar_p", "holm_p"]
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    lines: list[list[object]] = [list(columns)]
     for row in rows:
         cells = [row["name"], row["seed"], *(row["flags"][flag] for flag in flags)]
         cells += [row["status"], row["epochs"]]
@@ -174,8 +171,8 @@ def table_to_csv(table: Mapping[str, Any]) -> str:
                 entry = source.get(metric) or {"value": None, "interval": None}
                 cells += [entry["value"], *(entry["interval"] or (None, None))]
         keys = ("only_this", "only_other", "mcnemar_exact_p", "holm_p")
-        writer.writerow(["" if cell is None else cell for cell in (*cells, *(test.get(key) for key in keys))])
-    return text.getvalue()
+        lines.append([*cells, *(test.get(key) for key in keys)])
+    return csv_bytes(lines)
 
 
 def to_text(table: Mapping[str, Any]) -> str:
@@ -248,9 +245,9 @@ def _cell(entry: Row, form: str = ".4f") -> str:
 def write_table(directory: pathlib.Path, table: Mapping[str, Any]) -> None:
     """Write `ablation.json`, `ablation.csv` and `ablation.txt`."""
     contents = {
-        "json": json.dumps(table, indent=2) + "\n",
+        "json": (json.dumps(table, indent=2) + "\n").encode(),
         "csv": table_to_csv(table),
-        "txt": to_text(table) + "\n",
+        "txt": (to_text(table) + "\n").encode(),
     }
     for suffix, content in contents.items():
-        storage.replace(GridLayout(directory).table(suffix), content.encode())
+        storage.replace(GridLayout(directory).table(suffix), content)

@@ -6,16 +6,14 @@
 `label` and `predicted` are names of classes; y is 1 present, 0 absent, -1 uncertain, -2 unknown.
 """
 
-import csv
 import dataclasses
-import io
 import pathlib
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from cxr_data.core import storage
+from cxr_data.core.csv_table import csv_bytes, csv_rows
 from cxr_data.core.errors import DataError
 from cxr_data.records.example import is_known_patient, patient_of
 
@@ -96,18 +94,6 @@ def write_predictions(path: pathlib.Path, predictions: NamedPredictions) -> None
     storage.replace(path, csv_bytes(rows))
 
 
-def csv_bytes(rows: Iterable[Sequence[str]], line_end: str = "\n") -> bytes:
-    """Return the rows as CSV that gives back the same cells, whatever is in the names of files."""
-    text = io.StringIO(newline="")
-    plain = csv.writer(text, lineterminator=line_end)
-    quoted = csv.writer(text, lineterminator=line_end, quoting=csv.QUOTE_ALL)
-    for row in rows:
-        # Python's writer does not quote a carriage return, and its reader takes one for the end of a line.
-        (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
-    # File names that are not UTF-8 are surrogates in Python; the bytes go out as they came in.
-    return text.getvalue().encode("utf-8", "surrogateescape")
-
-
 def read_predictions(path: pathlib.Path) -> NamedPredictions:
     """Read what `write_predictions` wrote.
 
@@ -115,8 +101,8 @@ def read_predictions(path: pathlib.Path) -> NamedPredictions:
       DataError: it is not there, or not such a file; names the line.
     """
     text = storage.read_bytes(str(path)).decode("utf-8", "surrogateescape")
-    rows = csv.reader(io.StringIO(text, newline=""))
-    header = next(rows, [])
+    rows = csv_rows(text)
+    _, header = next(rows, (1, []))
     class_names = tuple(n.removeprefix(_PROBABILITY) for n in header if n.startswith(_PROBABILITY))
     of_findings = tuple(header[:2]) == _OF_FINDINGS and tuple(header[: len(_COLUMNS)]) != _COLUMNS
     first = (*_OF_FINDINGS, *(_LABEL + name for name in class_names)) if of_findings else _COLUMNS
@@ -124,7 +110,7 @@ def read_predictions(path: pathlib.Path) -> NamedPredictions:
         raise DataError(f"{path} is not a file of predictions: its first line is {','.join(header)[:80]!r}")
     number = {name: index for index, name in enumerate(class_names)}
     columns: tuple[list[Any], ...] = ([], [], [], [])
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         try:
             image_id, group, *said = row[: len(first)]
             values = [float(value) for value in row[len(first) :]]

@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from cxr_data.core.csv_table import csv_bytes
 from cxr_data.core.errors import DataError
-from cxr_train.evaluation.predictions import csv_bytes
 from cxr_train.runs.notice import NOTICE
 
 # The challenge's numbers, whatever the order of a model's classes.
