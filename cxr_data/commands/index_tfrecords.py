@@ -3,8 +3,9 @@
     python -m tools.index_tfrecords --data=DIR --classes=covid,normal,pneumonia
 
 The name of each file holds its split (train-00000-of-00012.tfrecord, chest_val.tfrecord); each record is a
-tf.train.Example with `image` and `label`, and `id` and `group` (the patient) if it has them. Every value is
-read, nothing is changed. `index.npy` and `manifest.json` appear beside the files.
+tf.train.Example with `image` and `label` (with --task=findings `labels`, an int64 for each finding), and
+`id`, `group` (the patient) and `source` (the hospital) if it has them. Every value is read, nothing is
+changed. `index.npy` and `manifest.json` appear beside the files.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from cxr_data.core.settings import check_settings, required, setting
 from cxr_data.core.shown import one_line
 from cxr_data.records.example import DTYPES
 from cxr_data.records.foreign import adopt
+from cxr_data.records.manifest import CLASSES, TASKS
 from cxr_data.records.value_range import VALUE_RANGES
 
 
@@ -26,7 +28,16 @@ class IndexOptions:
     """What the records hold, since TFRecords do not say it."""
 
     data: str = required("Folder of TFRecord files with the split in their names.", path=True, local=True)
-    classes: tuple[str, ...] = required("Class names in the order of the label values.")
+    classes: tuple[str, ...] = required(
+        "Class names in the order of the label values; with --task=findings, the findings in the order of "
+        "labels."
+    )
+    task: str = setting(
+        CLASSES,
+        "What a record says: classes: its feature label is the number of its one class; findings: its "
+        "feature labels has a number for each finding, 1 present, 0 absent, -1 uncertain, -2 unknown.",
+        choices=TASKS,
+    )
     size: int = setting(360, "Height and width of the stored images, in pixels.", at_least=1)
     channels: int = setting(3, "Channels of the stored images: 3 or 1.", choices=(3, 1))
     dtype: str = setting(
@@ -58,6 +69,7 @@ def main() -> None:
             channels=options.channels,
             dtype=options.dtype,
             value_range=VALUE_RANGES[options.value_range],
+            task=options.task,
             threads=len(os.sched_getaffinity(0)),
             tick=lambda _: bar.update(),
         )

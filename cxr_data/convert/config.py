@@ -59,6 +59,11 @@ class SharderConfig:
     classes: tuple[str, ...] = setting(
         (), "Class names in the order of their index; alphabetical by default."
     )
+    source_name: str = setting(
+        "",
+        "Name of the hospital or data set that the images come from, where neither a folder CLASS/SOURCE/ "
+        "nor a column source says it.",
+    )
     group_regex: str = setting(
         patients.AUTO,
         "Regular expression whose first group is the patient in a path; auto knows the public datasets; "

@@ -1,7 +1,6 @@
 """After the last shard: index, quarantine, ledger and, last of all, the manifest."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from cxr_data.audit.pictures import pictures_of_shards
 from cxr_data.convert import ledger
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.conversion import conversion_of
+from cxr_data.convert.plan import Plan
 from cxr_data.convert.prepare import Prepared, versions
 from cxr_data.convert.shard_writer import ShardResult
 from cxr_data.core import storage
@@ -18,7 +18,7 @@ from cxr_data.core.errors import DataError
 from cxr_data.core.wording import counted
 from cxr_data.images import measure, resize
 from cxr_data.records import example, manifest
-from cxr_data.records.index import INDEX_DTYPE, write_features, write_index
+from cxr_data.records.index import index_dtype, write_features, write_index
 from cxr_data.records.layout import AUDIT_NAME
 from cxr_data.records.quarantine_file import write_quarantine
 from cxr_data.sources import quarantine
@@ -38,7 +38,8 @@ def finish_dataset(
     split_of = {shard.name: shard.split for shard in prepared.plan.shards}
     written = [result for result in ordered if result.records]
     left_out = [*prepared.found.quarantined, *prepared.excluded, *(q for r in ordered for q in r.quarantined)]
-    index = _index_of(written)
+    fields = _fields_of(prepared, written)
+    index = _index_of(prepared.plan, written, fields)
     mean, std = _statistics(config, written, split_of)
     ledger.write_ledger(config.output, prepared.header, ordered)
     ledger.forget_beside(config.output)
@@ -54,7 +55,7 @@ def finish_dataset(
         kernel=resize.KERNEL,
         color=config.color,
         shards=tuple(shards),
-        counts=_counts(prepared.plan.class_names, written, split_of),
+        counts=_counts(shards, prepared.plan.class_names, fields),
         mean=mean,
         std=std,
         seed=config.seed,
@@ -66,21 +67,19 @@ def finish_dataset(
         features_sha256=write_features(config.output, _features_of(written)),
         crop_border=config.crop_border,
         equalize_to=config.equalize_to,
+        task=prepared.plan.task,
+        sources=prepared.plan.sources,
     )
     if config.audit and storage.size(storage.join(config.output, AUDIT_NAME)) is None:
-        _audit(config, made, _fields_of(prepared, written))  # before the manifest: it says that all is there
+        _audit(config, made, fields)  # before the manifest: it says that all is there
     manifest.write_manifest(made)
     return made
 
 
 def _fields_of(prepared: Prepared, written: Sequence[ShardResult]) -> list[example.Fields]:
     """Return what the records hold beside the pixels, in the order of the index."""
-    group_of = {entry.id: entry.group for shard in prepared.plan.shards for entry in shard.entries}
-    return [
-        example.Fields(row[0], name, sha256, group_of[name])
-        for result in written
-        for row, (name, _, sha256) in zip(result.rows, result.sources, strict=True)
-    ]
+    entries = {entry.id: entry for shard in prepared.plan.shards for entry in shard.entries}
+    return [entries[name].fields(sha256) for result in written for name, _, sha256 in result.sources]
 
 
 def _audit(config: SharderConfig, made: manifest.Manifest, fields: Sequence[example.Fields]) -> None:
@@ -88,9 +87,17 @@ def _audit(config: SharderConfig, made: manifest.Manifest, fields: Sequence[exam
     write_audit(made.directory, audit_pictures(own, conversion=conversion_of(config), quiet=config.quiet))
 
 
-def _index_of(written: Sequence[ShardResult]) -> np.ndarray:
+def _index_of(plan: Plan, written: Sequence[ShardResult], fields: Sequence[example.Fields]) -> np.ndarray:
+    number_of = {source: number for number, source in enumerate(plan.sources)}
     rows = [(number, *row) for number, result in enumerate(written) for row in result.rows]
-    return np.array(rows, INDEX_DTYPE)
+    has_findings = plan.task == manifest.FINDINGS
+    return np.array(
+        [
+            (*row, number_of[one.source], *([one.labels] if has_findings else []))
+            for row, one in zip(rows, fields, strict=True)
+        ],
+        index_dtype(len(plan.class_names) if has_findings else 0),
+    )
 
 
 def _features_of(written: Sequence[ShardResult]) -> np.ndarray:
@@ -98,15 +105,14 @@ def _features_of(written: Sequence[ShardResult]) -> np.ndarray:
 
 
 def _counts(
-    class_names: Sequence[str], written: Sequence[ShardResult], split_of: Mapping[str, str]
+    shards: Sequence[manifest.Shard], class_names: Sequence[str], fields: Sequence[example.Fields]
 ) -> dict[str, dict[str, int]]:
-    counts: dict[str, Counter[int]] = {}
-    for result in written:
-        counts.setdefault(split_of[result.name], Counter()).update(row[0] for row in result.rows)
-    return {
-        split: {name: labels[index] for index, name in enumerate(class_names)}
-        for split, labels in counts.items()
-    }
+    counts = {shard.split: dict.fromkeys(class_names, 0) for shard in shards}
+    splits = (shard.split for shard in shards for _ in range(shard.records))
+    for split, one in zip(splits, fields, strict=True):
+        for name in manifest.names_of(one, class_names):
+            counts[split][name] += 1
+    return counts
 
 
 def _source_counts(prepared: Prepared, index: np.ndarray, left_out: Sequence[Quarantined]) -> dict[str, int]:

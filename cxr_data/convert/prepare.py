@@ -1,6 +1,7 @@
 """Everything before the first byte: inputs, patients, duplicates, the plan."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -16,11 +17,13 @@ from cxr_data.core.runtime import cores
 from cxr_data.core.wording import counted
 from cxr_data.images import resize
 from cxr_data.records import manifest
+from cxr_data.records.index import MOST_SOURCES
 from cxr_data.sources import duplicates, patients, splits
 from cxr_data.sources.discover import Found, discover_images
 from cxr_data.sources.item import Item
 from cxr_data.sources.left_out import LeftOut
 from cxr_data.sources.masks import check_masks
+from cxr_data.sources.origins import find_origins
 from cxr_data.sources.patients import Groups
 from cxr_data.sources.quarantine import Quarantined
 
@@ -37,8 +40,9 @@ _DECISIVE = (
     "max_pixels",
 )
 # Of these, only what is asked for is in the config: outputs from before they were there stay valid.
-_MITIGATIONS = ("balance", "crop_border", "equalize_to", "exclude_folders", "exclude_files")
+_OPTIONAL = ("balance", "crop_border", "equalize_to", "exclude_folders", "exclude_files", "source_name")
 _DEFAULTS = SharderConfig("", "")
+_MOST_SHOWN = 8  # sources
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,14 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
         raise DataError(f"{config.source}: all {found.discovered} files are excluded ({why})")
     groups = patients.find_groups(items, config.group_regex, patient_of)
     progress.say(groups.summary)
-    if groups.assumed:
-        progress.say(f"ASSUMED: {groups.assumed}")
+    origins = find_origins(items, groups.of, config.source_name, from_folders=found.has_class_folders)
+    for assumed in filter(None, (groups.assumed, origins.assumed)):
+        progress.say(f"ASSUMED: {assumed}")
     group_of = duplicates.tie_groups(groups.of, _within(kept.same, groups.of))
-    made = _plan(config, found, items, groups, group_of, progress)
-    warnings = [masks, groups.warning, *manifest.class_warnings(made.counts())]
+    made = _plan(config, found, items, groups, group_of, origins.of, progress)
+    if any(made.sources):
+        progress.say(f"sources: {_sources(made)}")
+    warnings = [masks, groups.warning, *manifest.class_warnings(made.counts(), made.task)]
     for warning in filter(None, warnings):
         progress.say(f"WARNING: {warning}")
     header = Header(_config_of(config, made.class_names, named), made.digest())
@@ -129,6 +136,7 @@ def _plan(
     items: Sequence[Item],
     groups: Groups,
     group_of: Mapping[str, str],
+    origin_of: Mapping[str, str],
     progress: Progress,
 ) -> Plan:
     fractions = splits.fractions_of(config.splits, found.has_splits)
@@ -152,8 +160,9 @@ def _plan(
     return plan.make_plan(
         items,
         group_of,
+        origin_of,
         split_of,
-        plan.class_names_of(items, config.classes),
+        found.findings or plan.class_names_of(items, config.classes),
         names,
         config.dtype,
         config.pixel_options.payload_bytes,
@@ -162,16 +171,27 @@ def _plan(
     )
 
 
+def _sources(made: Plan) -> str:
+    counts = Counter(entry.source for shard in made.shards for entry in shard.entries)
+    if len(counts) > MOST_SOURCES:
+        raise DataError(
+            f"the column source has {len(counts):,} names, and at most {MOST_SOURCES:,} can be kept: write "
+            "the hospital or the data set there, and not the patient"
+        )
+    shown = [f"{count:,} of {name or 'unknown'}" for name, count in counts.most_common(_MOST_SHOWN)]
+    return ", ".join(shown) + (f" and {len(counts) - len(shown)} more" if len(counts) > len(shown) else "")
+
+
 def _config_of(
     config: SharderConfig, class_names: Sequence[str], named: Mapping[str, Quarantined]
 ) -> dict[str, Any]:
     """Return what decides the output besides the inputs: another value needs another output."""
-    mitigations = {n: getattr(config, n) for n in _MITIGATIONS if getattr(config, n) != getattr(_DEFAULTS, n)}
+    asked = {n: getattr(config, n) for n in _OPTIONAL if getattr(config, n) != getattr(_DEFAULTS, n)}
     if named:
-        mitigations["exclude"] = hashlib.sha256(repr(sorted(named.values())).encode()).hexdigest()
+        asked["exclude"] = hashlib.sha256(repr(sorted(named.values())).encode()).hexdigest()
     return {
         **{name: getattr(config, name) for name in _DECISIVE},
-        **mitigations,
+        **asked,
         "classes": list(class_names),
         "kernel": resize.KERNEL,
         "schema": manifest.SCHEMA,

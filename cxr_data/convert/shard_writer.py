@@ -34,7 +34,8 @@ class ShardResult:
     Attributes:
       name: of the file.
       records, bytes, sha256: of the file.
-      rows: (label, record, length, payload, crc32c) of each record, as in `INDEX_DTYPE`.
+      rows: (label, record, length, payload, crc32c) of each record, as in `INDEX_DTYPE`; the plan knows the
+        rest of its row.
       sources: (id, bytes, sha256) of each record's source file.
       quarantined: the planned images that were not written.
       sums, squares: of the 8-bit pixels, one number per channel.
@@ -160,8 +161,7 @@ def write_shard(
                 quarantined.append(Quarantined(entry.id, error.reason, error.detail, error.sha256))
                 watcher.done(entry.bytes if error.sha256 else 0, 0, True)
                 continue
-            fields = example.Fields(entry.label, entry.id, picture.sha256, entry.group)
-            written = out.append(fields, encode(picture.pixels, options))
+            written = out.append(entry.fields(picture.sha256), encode(picture.pixels, options))
             sources.append((entry.id, picture.bytes, picture.sha256))
             rows.append(measure.row_of(picture.pixels, picture.facts))
             _add_statistics(picture.pixels, sums, squares)

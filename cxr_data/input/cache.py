@@ -82,7 +82,7 @@ class MemoryCache(PositionalReader):
     """
 
     def __init__(self, reader: Reader) -> None:
-        self.labels = reader.labels
+        self.labels, self.sources = reader.labels, reader.sources
         self.image_shape, self.dtype = reader.image_shape, reader.dtype
         self._reader = reader
         self._filled = np.zeros(len(self), bool)

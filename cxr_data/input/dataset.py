@@ -7,6 +7,9 @@ dataset.class_names                       # ("covid", "normal", "pneumonia")
 dataset.counts["train"]["covid"]          # 80
 for batch in dataset.batches("train", 32, seed=0, epoch=0):
     batch["image"], batch["label"]        # float32 [32, 360, 360, 3] in [0, 1], int32 [32]
+
+Where each picture has several findings, `label` is int32 [32, C]: for each finding 1 where it is present, 0
+absent, -1 uncertain, -2 unknown.
 """
 
 from collections.abc import Mapping
@@ -35,8 +38,13 @@ class Dataset:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the labels 0, 1, 2, ..."""
+        """Names of the classes, in the order of the labels 0, 1, 2, ...; or of the findings."""
         return self.manifest.class_names
+
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Hospitals or data sets that the images come from, in the order of `source` 0, 1, 2, ..."""
+        return self.manifest.sources
 
     @property
     def counts(self) -> Mapping[str, Mapping[str, int]]:
@@ -69,8 +77,8 @@ class Dataset:
           epochs: number of epochs, one after the other.
 
         Returns:
-          Dictionaries: `image` float32 [B, S, S, 3] in [0, 1], `label` int32 [B], `weight` float32 [B], 1,
-          and `index` int64 [B], the record's position in its split.
+          Dictionaries: `image` float32 [B, S, S, 3] in [0, 1], `label` int32 [B] or [B, C], `source` int32
+          [B], `weight` float32 [B], 1, and `index` int64 [B], the record's position in its split.
 
         Raises:
           UsageError: the split has not one full batch.
@@ -85,7 +93,7 @@ class Dataset:
     def all_batches(self, split: str, batch_size: int) -> tf.data.Dataset:
         """Return every image of `split` once, in the order of the records, for an evaluation.
 
-        Black images of `weight` 0, label 0 and `index` -1 fill the last batch. For the keys see `batches`.
+        Black images of `weight` 0 and `index` -1 fill the last batch. For the keys see `batches`.
         """
         return _expanded(self._pipeline.evaluation_dataset(split, batch_size=batch_size))
 
@@ -98,8 +106,12 @@ class Dataset:
         return self._pipeline.images(split, np.asarray(positions, np.int64))
 
     def labels(self, split: str) -> np.ndarray:
-        """Return the labels of all images of `split`, int32 [N], by position."""
+        """Return the labels of all images of `split`, int32 [N] or [N, C], by position."""
         return self._pipeline.reader(split).labels
+
+    def sources(self, split: str) -> np.ndarray:
+        """Return where all images of `split` come from, int32 [N], positions in `source_names`."""
+        return self._pipeline.reader(split).sources
 
     def ids_and_groups(self, split: str) -> tuple[list[str], list[str]]:
         """Return what each image was made from, and its patient, by position, as in `predictions.csv`."""

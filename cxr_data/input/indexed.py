@@ -21,7 +21,7 @@ from cxr_data.input.buffers import BatchBuffers
 from cxr_data.input.options import VERIFY
 from cxr_data.input.order import PADDING
 from cxr_data.input.reader import PositionalReader, endless, shuffled
-from cxr_data.records.index import read_split_index
+from cxr_data.records.index import labels_of, read_split_index
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.value_range import UNIT, in_unit_range
 
@@ -43,7 +43,7 @@ class IndexedReader(PositionalReader):
         if verify not in VERIFY:
             raise ValueError(f"verify={verify!r} is none of {VERIFY}")
         rows = read_split_index(manifest, split)
-        self.labels = rows["label"].astype(np.int32)
+        self.labels, self.sources = labels_of(rows), rows["source"].astype(np.int32)
         self.image_shape, self.dtype = manifest.image_shape, manifest.dtype
         self._manifest = manifest
         self._shards = rows["shard"].tolist()

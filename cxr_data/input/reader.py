@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
-from cxr_data.input.batch import as_batch
+from cxr_data.input.batch import as_batch, padding_label
 from cxr_data.input.order import PADDING, Epochs
 
 # The threads of a reader work on one batch; a second batch beside it was never faster.
@@ -27,7 +27,8 @@ class Reader(abc.ABC):
     """Reads one split.
 
     Attributes:
-      labels: int32 [N], by position.
+      labels: int32 [N] or [N, C], by position, as in a batch.
+      sources: int32 [N], by position, as in a batch.
       image_shape: [S, S, C] of a stored image.
       dtype: of the stored pixels.
       last_stage: what the whole input does last, after all that `stages` names.
@@ -35,6 +36,7 @@ class Reader(abc.ABC):
     """
 
     labels: np.ndarray
+    sources: np.ndarray
     image_shape: tuple[int, int, int]
     dtype: str
     last_stage: str
@@ -118,18 +120,21 @@ class PositionalReader(Reader):
     ) -> tf.data.Dataset:
         """Read the batches of `steps` inside of tf.data."""
 
-        def read(step: np.int64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        def read(step: np.int64) -> tuple[np.ndarray, ...]:
             positions = positions_at(int(step))
-            labels = np.where(positions == PADDING, 0, self.labels[positions])
-            return positions, self.read(positions), labels
+            labels, sources = self.labels[positions], self.sources[positions]
+            labels[positions == PADDING] = padding_label(labels.ndim)
+            sources[positions == PADDING] = PADDING
+            return positions, self.read(positions), labels, sources
 
         def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
-            types = [tf.int64, self.dtype, tf.int32]
-            index, image, label = tf.numpy_function(read, [step], types, stateful=False)
+            types = [tf.int64, self.dtype, tf.int32, tf.int32]
+            index, image, label, source = tf.numpy_function(read, [step], types, stateful=False)
             return as_batch(
                 tf.ensure_shape(index, [batch_size]),
                 tf.ensure_shape(image, [batch_size, *self.image_shape]),
-                tf.ensure_shape(label, [batch_size]),
+                tf.ensure_shape(label, [batch_size, *self.labels.shape[1:]]),
+                tf.ensure_shape(source, [batch_size]),
             )
 
         dataset = tf.data.Dataset.range(steps.start, steps.stop)

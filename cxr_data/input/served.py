@@ -79,7 +79,7 @@ class ServedReader(StreamedReader):
         return super().training_batches(epochs)
 
     def _served(self, epochs: Epochs, number: int) -> tf.data.Dataset:
-        """Return a whole epoch's batches (position, image, label)."""
+        """Return a whole epoch's batches: the columns of `as_batch`."""
 
         def examples(part: Epochs) -> tf.data.Dataset:
             return self._parsed(self._training_records(part, number), EXAMPLES_TOGETHER, drop_remainder=False)
@@ -107,7 +107,7 @@ def completed(
     """Return an epoch in which every expected example comes once, whatever becomes of the service.
 
     Args:
-      examples: (position int64 [b], image [b, S, S, C], label int32 [b]), for the workers to make.
+      examples: the columns of `as_batch`, the position first, for the workers to make.
       expected: int64 [N], the positions of the epoch.
       read: a dataset as `examples`, of positions int64 [n], that is read here.
       target: `grpc://HOST:PORT` of the service.

@@ -8,6 +8,7 @@ the stored form.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -16,7 +17,7 @@ import tensorflow as tf
 from cxr_data.input.batch import as_batch, pad_batch, padding_only
 from cxr_data.input.order import PADDING, Epochs, epoch_order
 from cxr_data.input.reader import Reader
-from cxr_data.records.index import read_split_index
+from cxr_data.records.index import labels_of, read_split_index
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.value_range import in_unit_range
 
@@ -87,8 +88,17 @@ class StreamedReader(Reader):
 
     @functools.cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]  # read from the index when they are asked for
-        """Return the labels by position, int32 [N]."""
-        return read_split_index(self._manifest, self._split)["label"].astype(np.int32)
+        """Return the labels by position, int32 [N] or [N, C]."""
+        return labels_of(self._rows)
+
+    @functools.cached_property
+    def sources(self) -> np.ndarray:  # type: ignore[override]  # as `labels`
+        """Return the sources by position, int32 [N]."""
+        return self._rows["source"].astype(np.int32)
+
+    @functools.cached_property
+    def _rows(self) -> np.ndarray:
+        return read_split_index(self._manifest, self._split)
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
@@ -107,7 +117,7 @@ class StreamedReader(Reader):
         )
         padded = examples.map(lambda *columns: pad_batch(as_batch(*columns), batch_size))
         # The last batch may have nothing for this worker but padding.
-        padding = padding_only(self.image_shape, self.dtype, batch_size)
+        padding = padding_only(self.image_shape, self.dtype, batch_size, self._manifest.findings)
         return padded.concatenate(tf.data.Dataset.from_tensors(padding)).take(steps)
 
     def stages(
@@ -194,7 +204,7 @@ class StreamedReader(Reader):
         images = np.empty((len(positions), *self.image_shape), np.dtype(self.dtype))
         place = np.argsort(positions)
         examples = self._parsed(self._records_at(np.sort(positions)), 1, drop_remainder=True)
-        for row, (_, image, _) in zip(place, examples.as_numpy_iterator(), strict=True):
+        for row, (_, image, *_) in zip(place, examples.as_numpy_iterator(), strict=True):
             images[row] = image[0]
         return images
 
@@ -205,23 +215,30 @@ class StreamedReader(Reader):
         batch's array: parsing one by one would copy each image once more.
 
         Returns:
-          A dataset of (position int64 [B], image [B, S, S, C] as stored, label int32 [B]).
+          A dataset of the columns of `as_batch`: position, image, label and source.
         """
         batches = records.batch(batch_size, drop_remainder=drop_remainder)
         return batches.map(self._parse_batch, num_parallel_calls=_BATCHES_PARSED_AT_ONCE)
 
-    def _parse_batch(
-        self, positions: tf.Tensor, serialized: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _parse_batch(self, positions: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
         shape, as_floats = self.image_shape, self.dtype == "float32"
         image = (
             tf.io.FixedLenFeature(shape, tf.float32) if as_floats else tf.io.FixedLenFeature([], tf.string)
         )
-        label = tf.io.FixedLenFeature([], tf.int64)
-        examples = tf.io.parse_example(serialized, {"image": image, "label": label})
+        findings, names = self._manifest.findings, self._manifest.sources
+        label, label_shape = ("labels", [findings]) if findings else ("label", [])
+        features = {"image": image, label: tf.io.FixedLenFeature(label_shape, tf.int64)}
+        if len(names) > 1:
+            features["source"] = tf.io.FixedLenFeature([], tf.string, default_value=b"")
+        examples = tf.io.parse_example(serialized, features)
         images = examples["image"]
         if not as_floats:
             pixels = tf.io.decode_raw(images, tf.dtypes.as_dtype(self.dtype))
             images = tf.reshape(pixels, [-1, *shape])
         images = in_unit_range(images, self._manifest.value_range)
-        return positions, images, tf.cast(examples["label"], tf.int32)
+        sources = tf.zeros_like(positions, tf.int32)
+        if len(names) > 1:
+            encoded = tf.constant([os.fsencode(name) for name in names])
+            is_source = examples["source"][:, None] == encoded[None]
+            sources = tf.argmax(is_source, axis=1, output_type=tf.int32)
+        return positions, images, tf.cast(examples[label], tf.int32), sources

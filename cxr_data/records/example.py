@@ -5,7 +5,7 @@ API (which makes 14 FloatList records a second): on the wire a packed FloatList 
 a tag, a length and the raw little-endian floats. `image` is the last feature, so
 everything else is known before the pixels are and the pixels lie in one piece:
 
-    Example = label, id, sha256, group, image     (a protobuf map: any reader, any order)
+    Example = label, labels, id, sha256, group, source, image     (a protobuf map: any reader, any order)
 
 Sources of the format: tensorflow/core/example/{example,feature}.proto,
 protobuf.dev/programming-guides/encoding.
@@ -22,7 +22,10 @@ DTYPES = ("float32", "float16", "uint8")
 [0, 255] as one bytes value. All row-major [size, size, channels], little-endian."""
 
 PRESENT, ABSENT, UNCERTAIN, UNKNOWN = 1, 0, -1, -2
-"""What is known of a finding in a picture."""
+"""What `labels` says of a finding. Uncertain: the report or its reader hesitates, and training may count it
+as either; unknown: nothing is said of the finding, and it is always masked."""
+
+FINDING_VALUES = (PRESENT, ABSENT, UNCERTAIN, UNKNOWN)
 
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 _KINDS = {_BYTES_LIST: "bytes", _FLOAT_LIST: "floats", _INT64_LIST: "int64"}
@@ -33,16 +36,22 @@ class Fields(NamedTuple):
     """Everything in a record but its pixels.
 
     Attributes:
-      label: index into `Manifest.class_names`.
+      label: index into `Manifest.class_names`; of a picture with `labels`, 1 where any finding is present,
+        else 0.
       id: path of the image relative to the source, with forward slashes.
       sha256: of the source file's bytes, 64 hexadecimal digits.
       group: the patient (or whatever must not be split); the id itself where none is known.
+      source: the hospital or data set that the picture comes from; empty where it is not known.
+      labels: one of `FINDING_VALUES` for each finding of `Manifest.class_names`; empty where each picture
+        has one class.
     """
 
     label: int
     id: str
     sha256: str
     group: str
+    source: str = ""
+    labels: tuple[int, ...] = ()
 
     @property
     def has_patient(self) -> bool:
@@ -94,16 +103,20 @@ def example_header(fields: Fields, dtype: str, payload_bytes: int) -> bytes:
     """Return the bytes of an Example up to the first pixel; the pixels are the rest of it.
 
     Args:
-      fields: label, id, sha256 and group.
+      fields: label, id, sha256, group, source, and labels where each picture has several findings.
       dtype: one of `DTYPES`.
       payload_bytes: size of the pixels that will follow.
     """
     entries = b"".join(
         [
             _delimited(1, _entry("label", _INT64_LIST, _delimited(1, _varint(fields.label)))),
+            _delimited(1, _entry("labels", _INT64_LIST, _delimited(1, _packed(fields.labels))))
+            if fields.labels
+            else b"",
             _delimited(1, _entry("id", _BYTES_LIST, _delimited(1, _encode(fields.id)))),
             _delimited(1, _entry("sha256", _BYTES_LIST, _delimited(1, fields.sha256.encode()))),
             _delimited(1, _entry("group", _BYTES_LIST, _delimited(1, _encode(fields.group)))),
+            _delimited(1, _entry("source", _BYTES_LIST, _delimited(1, _encode(fields.source)))),
         ]
     )
     # Innermost first: each wrapper is a tag and the length of all that follows.
@@ -126,6 +139,11 @@ def _varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def _packed(values: tuple[int, ...]) -> bytes:
+    """Return the bytes of a packed int64 list; a negative number is its two's complement of 64 bits."""
+    return b"".join(_varint(value & (1 << 64) - 1) for value in values)
 
 
 def _tag(field: int) -> bytes:
@@ -151,35 +169,46 @@ def _encode(text: str) -> bytes:
 def parse_example(data: memoryview | bytes) -> Example:
     """Find the fields and the pixels in the bytes of an Example, without copying the pixels.
 
-    Features may come in any order, and `id`, `sha256` and `group` may be missing (empty then),
-    so that records written by other programs to the same schema are read too. `data` may also
-    be no more than `example_header`: the sizes then speak of pixels that are not there.
+    Features may come in any order, and `id`, `sha256`, `group`, `source` and `labels` may be missing (empty
+    then), so that records written by other programs to the same schema are read too; `label` may be missing
+    where `labels` is there. `data` may also be no more than `example_header`: the sizes then speak of pixels
+    that are not there.
 
     Raises:
       ValueError: it is not an Example, lacks `image` or `label`, or a feature is not of the schema: `label`
-        is one int64, `image` one packed FloatList or one bytes value, the others one bytes value each.
+        is one int64, `image` one packed FloatList or one bytes value, `id`, `sha256` and `group` are one
+        bytes value each. A `source` or `labels` of another kind, which another program's record may have,
+        is passed over.
     """
     view = memoryview(data)
     label: int | None = None
+    labels: tuple[int, ...] = ()
+    source = ""
     text = {"id": "", "sha256": "", "group": ""}
     image: tuple[int, int, bool] | None = None
     seen: set[str] = set()
     for key, kind, start, stop in _features(view):
-        if key in seen and key in ("image", "label", *text):
+        if key in seen and key in ("image", "label", "labels", "source", *text):
             raise ValueError(f"the Example has the feature {key!r} twice")
         seen.add(key)
         if key == "image":
             image = (*_image_span(view, kind, start, stop), kind == _FLOAT_LIST)
         elif key == "label":
-            label = _int64(view, kind, start, stop)
+            label = _only_int64(view, kind, start, stop)
+        elif key == "labels" and kind == _INT64_LIST:
+            labels = tuple(_int64s(view, start, stop))
+        elif key == "source" and kind == _BYTES_LIST:
+            source = _text(view, key, kind, start, stop)
         elif key in text:
             text[key] = _text(view, key, kind, start, stop)
+    if label is None and labels:
+        label = int(PRESENT in labels)
     if image is None or label is None:
         raise ValueError(
             f"the Example has no feature {'image' if image is None else 'label'!r}, but "
             f"{', '.join(sorted(seen)) or 'none'}: a record holds `image`, its pixels, and `label`, one int64"
         )
-    return Example(Fields(label, **text), *image)
+    return Example(Fields(label, **text, source=source, labels=labels), *image)
 
 
 def _features(view: memoryview) -> Iterator[tuple[str, int, int, int]]:
@@ -246,19 +275,25 @@ def _image_span(view: memoryview, kind: int, start: int, stop: int) -> tuple[int
     return first, last - first
 
 
-def _int64(view: memoryview, kind: int, start: int, stop: int) -> int:
+def _only_int64(view: memoryview, kind: int, start: int, stop: int) -> int:
+    values = _int64s(view, start, stop) if kind == _INT64_LIST else []
+    if len(values) != 1:
+        held = f"{len(values)} values" if kind == _INT64_LIST else _KINDS.get(kind, "another kind of value")
+        raise ValueError(f"feature 'label' must be one int64, the number of the class, and holds {held}")
+    return values[0]
+
+
+def _int64s(view: memoryview, start: int, stop: int) -> list[int]:
+    """Return the values of an Int64List, packed or not."""
     values: list[int] = []
-    for field, wire, a, b in _walk(view, start, stop) if kind == _INT64_LIST else ():
+    for field, wire, a, b in _walk(view, start, stop):
         if field == 1 and wire == _VARINT:
             values.append(a)
         elif field == 1:
             while a < b:
                 value, a = _read_varint(view[:b], a)
                 values.append(value)
-    if len(values) != 1:
-        held = f"{len(values)} values" if kind == _INT64_LIST else _KINDS.get(kind, "another kind of value")
-        raise ValueError(f"feature 'label' must be one int64, the number of the class, and holds {held}")
-    return values[0] - (1 << 64) if values[0] >> 63 else values[0]
+    return [value - (1 << 64) if value >> 63 else value for value in values]
 
 
 def _text(view: memoryview, key: str, kind: int, start: int, stop: int) -> str:

@@ -21,7 +21,7 @@ from cxr_data.core.wording import tool
 from cxr_data.images.decode import sniff
 from cxr_data.records import manifest
 from cxr_data.records.example import Example, Fields
-from cxr_data.records.index import scan_shard, write_index
+from cxr_data.records.index import MOST_SOURCES, scan_shard, write_index
 from cxr_data.records.layout import FOREIGN_SHARD, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.quarantine_file import write_quarantine
@@ -91,6 +91,7 @@ def adopt(
     channels: int,
     dtype: str,
     value_range: tuple[float, float] = UNIT,
+    task: str = manifest.CLASSES,
     threads: int = 2,
     tick: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
@@ -101,8 +102,9 @@ def adopt(
     Args:
       directory: local, with TFRecord files, known by their names or their first bytes, whose names say the
         split, see `split_named`.
-      class_names: in the order of the label values.
+      class_names: in the order of the label values; or the findings, in the order of `labels`.
       size, channels, dtype, value_range: see `Stored`.
+      task: "findings" where each record has the feature `labels`, int64 [len(class_names)].
       threads: files scanned at once.
       tick: called with the name of each file that was scanned.
 
@@ -121,12 +123,19 @@ def adopt(
     if not paths:
         raise UsageError(f"{directory} has no files named SPLIT*.tfrecord: {_EXPECTED_NAME}")
     stored = Stored(size, channels, dtype, value_range)
+    findings = len(class_names) if task == manifest.FINDINGS else 0
 
     def scan(number: int) -> tuple[Shard, np.ndarray, _Scanned]:
         path = paths[number]
         seen = _Scanned()
         place = f"{splits[path]}/{path.name}"
-        rows = scan_shard(path, lambda record, data: _take(record, data, stored, class_names, place, seen))
+
+        def check(record: Example, data: memoryview) -> None:
+            if not findings:
+                _check_class(record.fields.label, class_names)
+            _take(record, data, stored, place, seen)
+
+        rows = scan_shard(path, check, findings=findings)
         rows["shard"] = number
         tick(path.name)
         return (Shard(path.name, splits[path], len(rows), path.stat().st_size, sha256_of(path)), rows, seen)
@@ -136,6 +145,7 @@ def adopt(
     index = np.concatenate(rows)
     if not len(index):
         raise DataError(f"{directory}: the files named SPLIT*.tfrecord hold no record")
+    sources = _number_sources(index, scanned)
     _check_ranges(paths, stored, scanned)
     _check_ids_and_patients(directory, shards, scanned)
     mean, std = _statistics(shards, scanned, stored)
@@ -149,7 +159,7 @@ def adopt(
         kernel="unknown",
         color="unknown",
         shards=shards,
-        counts=_counts(shards, index, class_names),
+        counts=_counts(shards, scanned, class_names),
         mean=mean,
         std=std,
         seed=0,
@@ -160,6 +170,8 @@ def adopt(
         index_sha256=write_index(str(root), index),
         notes=("indexed by a scan of records that another program wrote",),
         value_range=value_range,
+        task=task,
+        sources=sources,
     )
     write_quarantine(str(root), [])
     manifest.write_manifest(adopted)
@@ -220,16 +232,16 @@ def split_named(path: Path) -> str:
 # -- one record --------------------------------------------------------------------------------
 
 
-def _take(
-    record: Example, data: memoryview, stored: Stored, class_names: Sequence[str], place: str, seen: _Scanned
-) -> None:
-    """Check one record, and add it to what was seen. Raises ValueError: it is not what the flags say."""
-    label = record.fields.label
+def _check_class(label: int, class_names: Sequence[str]) -> None:
     if not 0 <= label < len(class_names):
         raise ValueError(
             f"it has label {label}, there are {len(class_names)} classes ({', '.join(class_names)}): the "
             "label is the position in --classes, from 0"
         )
+
+
+def _take(record: Example, data: memoryview, stored: Stored, place: str, seen: _Scanned) -> None:
+    """Check one record, and add it to what was seen. Raises ValueError: it is not what the flags say."""
     _check_form(record, data, stored)
     values = np.frombuffer(data, stored.dtype).reshape(-1, stored.channels)
     low, high = float(values.min()), float(values.max())
@@ -332,14 +344,31 @@ def _statistics(
     return tuple(mean.tolist()), tuple(np.sqrt(np.maximum(variance, 0)).tolist())
 
 
+def _number_sources(index: np.ndarray, scanned: Sequence[_Scanned]) -> tuple[str, ...]:
+    """Write the number of each record's source into the index; return the sources by number.
+
+    Raises:
+      DataError: there are more than the index can number.
+    """
+    said = [fields.source for seen in scanned for fields in seen.fields]
+    number_of = {source: number for number, source in enumerate(dict.fromkeys(said))}
+    if len(number_of) > MOST_SOURCES:
+        raise DataError(
+            f"the records come from {len(number_of):,} sources (feature source), and at most "
+            f"{MOST_SOURCES:,} can be kept: write the hospital or the data set there, and not the patient"
+        )
+    index["source"] = [number_of[source] for source in said]
+    return tuple(number_of)
+
+
 def _counts(
-    shards: Sequence[Shard], index: np.ndarray, class_names: tuple[str, ...]
+    shards: Sequence[Shard], scanned: Sequence[_Scanned], class_names: tuple[str, ...]
 ) -> dict[str, dict[str, int]]:
     counts = {shard.split: dict.fromkeys(class_names, 0) for shard in shards}
-    for number, shard in enumerate(shards):
-        labels = index["label"][index["shard"] == number]
-        for label, name in enumerate(class_names):
-            counts[shard.split][name] += int((labels == label).sum())
+    for shard, seen in zip(shards, scanned, strict=True):
+        for fields in seen.fields:
+            for name in manifest.names_of(fields, class_names):
+                counts[shard.split][name] += 1
     return counts
 
 
@@ -366,5 +395,5 @@ def _tell(adopted: Manifest, scanned: Sequence[_Scanned]) -> None:
         if alone
         else "",
     )
-    for line in manifest.class_warnings(adopted.counts):
+    for line in manifest.class_warnings(adopted.counts, adopted.task):
         logger.warning("%s", line)

@@ -8,6 +8,7 @@ import io
 import os
 import tokenize
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from crc32c import crc32c
@@ -16,7 +17,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError, one_line
 from cxr_data.core.wording import counted, tool
 from cxr_data.images.measure import FEATURES_DTYPE
-from cxr_data.records.example import Example, Fields, parse_example
+from cxr_data.records.example import FINDING_VALUES, Example, Fields, parse_example
 from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES, masked_crc, read_frames
@@ -30,6 +31,7 @@ INDEX_DTYPE = np.dtype(
         ("length", "<u4"),  # bytes of the Example, without the frame
         ("payload", "<i8"),  # file offset of the first pixel
         ("crc32c", "<u4"),  # of the pixels alone, not masked
+        ("source", "<u2"),  # position in manifest.sources
     ]
 )
 """One row per record: where it lies and how to check it. Offsets are signed, because numpy makes
@@ -41,11 +43,25 @@ _READ_HEADER = {
 }
 # What numpy's reader raises for a header that somebody made up.
 _NO_HEADER = (ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
+MOST_SOURCES = 1 << 16
+
+_FIELDS = [(name, INDEX_DTYPE[name]) for name in INDEX_DTYPE.names or ()]
+_DTYPE_WITHOUT_SOURCES = np.dtype(_FIELDS[:-1])
+"""Of data sets of schema cxr.tfrecord/1."""
+
 _REMEDY = "run the same make_tfrecords command again with --overwrite"
 
 
+def index_dtype(findings: int) -> np.dtype[Any]:
+    """Return the type of a row: `INDEX_DTYPE`, with `labels` int8 [findings] where there are any."""
+    return np.dtype([*_FIELDS, *([("labels", "i1", (findings,))] if findings else [])])
+
+
 def scan_shard(
-    path: str | os.PathLike[str], check: Callable[[Example, memoryview], None] = lambda *_: None
+    path: str | os.PathLike[str],
+    check: Callable[[Example, memoryview], None] = lambda *_: None,
+    *,
+    findings: int = 0,
 ) -> np.ndarray:
     """Make the index of one TFRecord file, ours or foreign, by reading it once.
 
@@ -53,14 +69,15 @@ def scan_shard(
       path: local.
       check: called with each record and its pixels, which are valid until it returns; raises ValueError for
         one that is not to be had.
+      findings: number of labels of each record; 0 where each has one class.
 
     Returns:
-      One row of `INDEX_DTYPE` per record, in file order, `shard` 0.
+      One row of `index_dtype(findings)` per record, in file order, `shard` and `source` 0.
 
     Raises:
       DataError: as `read_frames`, or a record is not an Example of this schema, or `check` refuses it.
     """
-    rows: list[tuple[int, ...]] = []
+    rows: list[tuple[Any, ...]] = []
     for offset, data in read_frames(path):
         try:
             example = parse_example(data)
@@ -69,11 +86,31 @@ def scan_shard(
                 raise ValueError("the pixels reach past the end of the Example")
             pixels = data[start : start + size]
             check(example, pixels)
+            labels = _labels(example, findings)
         except ValueError as error:
             raise DataError(f"{path}: record {len(rows)} at byte {offset}: {error}") from error
         payload = offset + FRAME_HEADER_BYTES + start
-        rows.append((0, example.fields.label, offset, len(data), payload, crc32c(pixels)))
-    return np.array(rows, INDEX_DTYPE)
+        rows.append((0, example.fields.label, offset, len(data), payload, crc32c(pixels), 0, *labels))
+    return np.array(rows, index_dtype(findings))
+
+
+def _labels(example: Example, findings: int) -> tuple[tuple[int, ...], ...]:
+    """Return the part of a row that holds the labels of findings. Raises ValueError: as `check_labels`."""
+    if not findings:
+        return ()
+    check_labels(example.fields.labels, findings)
+    return (example.fields.labels,)
+
+
+def check_labels(labels: tuple[int, ...], findings: int) -> None:
+    """Raise ValueError unless a record has a value for each finding."""
+    if len(labels) != findings:
+        raise ValueError(f"feature 'labels' must be {findings} int64, one a finding, and holds {len(labels)}")
+    if not {*labels} <= {*FINDING_VALUES}:
+        raise ValueError(
+            f"feature 'labels' holds {min({*labels} - {*FINDING_VALUES})}: a finding is 1 (present), 0 "
+            "(absent), -1 (uncertain) or -2 (unknown)"
+        )
 
 
 def read_fields(read_at: Callable[[int, int], bytes], row: np.void) -> Fields:
@@ -94,20 +131,23 @@ def read_fields(read_at: Callable[[int, int], bytes], row: np.void) -> Fields:
 
 
 def write_index(directory: str, index: np.ndarray) -> str:
-    """Write the index, rows of `INDEX_DTYPE` in manifest order; return its SHA-256."""
-    return _write_rows(storage.join(directory, INDEX_NAME), index.astype(INDEX_DTYPE, copy=False))
+    """Write the index, rows of `index_dtype` in manifest order; return its SHA-256."""
+    return _write_rows(storage.join(directory, INDEX_NAME), index)
 
 
 def read_index(manifest: Manifest) -> np.ndarray:
-    """Read the index: `manifest.records` rows of `INDEX_DTYPE` in manifest order.
+    """Read the index: `manifest.records` rows of `index_dtype` in manifest order.
 
     Raises:
       DataError: it is missing, or not the index that the manifest was written with.
     """
     path = storage.join(manifest.directory, INDEX_NAME)
     index = _read_rows(path, manifest.index_sha256)
+    if index.dtype == _DTYPE_WITHOUT_SOURCES and not manifest.says_sources:
+        index = _with_sources(index)
+    is_of_type = index.dtype == index_dtype(manifest.findings)
     # The manifest may claim any number of records, and the file holds as many rows as it has bytes for.
-    if index.dtype != INDEX_DTYPE or len(index) != manifest.records or not _is_in_order(manifest, index):
+    if not is_of_type or len(index) != manifest.records or not _is_in_order(manifest, index):
         raise DataError(
             f"{path} does not fit the manifest ({counted(len(index), 'row')}, "
             f"{counted(manifest.records, 'record')}): {_REMEDY}"
@@ -120,6 +160,20 @@ def _is_in_order(manifest: Manifest, index: np.ndarray) -> bool:
     """Return whether the rows name the shards one after the other, each as often as it has records."""
     expected = np.repeat(np.arange(len(manifest.shards)), [shard.records for shard in manifest.shards])
     return np.array_equal(index["shard"], expected)
+
+
+def _with_sources(index: np.ndarray) -> np.ndarray:
+    """Return the rows of an index that says no sources with `source` 0."""
+    rows = np.zeros(len(index), INDEX_DTYPE)
+    for name in index.dtype.names or ():
+        rows[name] = index[name]
+    return rows
+
+
+def labels_of(rows: np.ndarray) -> np.ndarray:
+    """Return what a network learns of each record: int32 [N], its class, or int32 [N, C], its findings."""
+    name = "labels" if "labels" in (rows.dtype.names or ()) else "label"
+    return rows[name].astype(np.int32)
 
 
 def rows_by_shard(manifest: Manifest, split: str = "") -> Iterator[tuple[Shard, np.ndarray]]:
@@ -150,7 +204,7 @@ def read_split_index(manifest: Manifest, split: str) -> np.ndarray:
 
 
 def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
-    """Read label, id, SHA-256 and group of every record of a split, without the pixels.
+    """Read the fields of every record of a split, without the pixels.
 
     Returns:
       One entry for each record, so that a batch's `index` is a position in the list. None is without an id
@@ -272,18 +326,25 @@ def _rows_of(content: bytes) -> np.ndarray:
 
 
 def _check_rows(manifest: Manifest, index: np.ndarray, path: str) -> None:
-    """Check that every row has a class of the manifest, and that its record and pixels lie in its shard.
+    """Check that every row has a class or findings and a source, and that its pixels lie in its shard.
 
     Raises:
       DataError: one does not, naming the row and the field.
     """
-    classes = len(manifest.class_names)
+    classes = 2 if manifest.findings else len(manifest.class_names)
     ends = np.repeat([shard.bytes for shard in manifest.shards], [shard.records for shard in manifest.shards])
     label, record, payload = index["label"], index["record"], index["payload"]
     length = index["length"].astype(np.int64)
+    said = FINDING_VALUES if manifest.findings else range(classes)
     # One after the other: the later sums do not overflow where the earlier checks pass.
     for field, find_wrong, expected in (
         ("label", lambda: (label < 0) | (label >= classes), f"one of {classes} classes, from 0"),
+        (
+            "labels",
+            lambda: ~np.isin(labels_of(index).reshape(len(index), -1), said).all(axis=1),
+            "1, 0, -1 or -2 for each finding",
+        ),
+        ("source", lambda: index["source"] >= len(manifest.sources), "one of the sources, from 0"),
         (
             "record",
             lambda: (record < 0) | (record > ends - length - FRAME_HEADER_BYTES - FRAME_FOOTER_BYTES),

@@ -6,7 +6,7 @@ stands the index, one row of `index.INDEX_DTYPE` per record in manifest order
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated
 
@@ -29,12 +29,18 @@ from cxr_data.core.schema import (
 )
 from cxr_data.core.wording import tool
 from cxr_data.images.preprocess import PixelOptions
-from cxr_data.records.example import DTYPES
+from cxr_data.records.example import DTYPES, PRESENT, Fields
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES
 from cxr_data.records.value_range import UNIT, VALUE_RANGES
 
-SCHEMA = "cxr.tfrecord/1"
+SCHEMA = "cxr.tfrecord/2"
+
+_SCHEMA_WITHOUT_SOURCES = "cxr.tfrecord/1"
+"""Of earlier versions: each picture has one class, and nothing says where it comes from."""
+
+CLASSES, FINDINGS = TASKS = ("classes", "findings")
+"""What the labels of a data set say: the one class of a picture, or for each finding whether it shows."""
 
 _LARGEST_SIZE = 1 << 14
 
@@ -57,14 +63,14 @@ class Manifest:
     Attributes:
       directory: where it was read from; not written.
       schema: name and version of the record schema.
-      class_names: in the order of the label values.
+      class_names: in the order of the label values; where `task` is "findings", of `labels`.
       size: height and width of every image, in pixels.
       channels: 1 or 3.
       dtype: one of `example.DTYPES`.
       kernel: how images were resized.
       color: "gray" or "keep".
       shards: in the order of `index.npy`, all shards of a split together.
-      counts: {split: {class name: images}}.
+      counts: {split: {class name: images}}; of a finding, the images in which it is present.
       mean, std: of the training pixels in [0, 1], one number per channel.
       seed: of the plan.
       config_hash: of the flags that decide the output.
@@ -78,6 +84,9 @@ class Manifest:
         `preprocess.PixelOptions`.
       notes: that another program wrote the shards; else none.
       value_range: black and white of the stored pixels where they are floats. Written where not [0, 1].
+      task: one of `TASKS`.
+      sources: hospitals or data sets, in the order of `source` in the index; an empty name stands for images
+        of which it is not known.
     """
 
     directory: str
@@ -103,6 +112,18 @@ class Manifest:
     equalize_to: Count = 0
     notes: tuple[str, ...] = field(default=())
     value_range: Annotated[tuple[float, float], OneOf(VALUE_RANGES.values())] = UNIT
+    task: Annotated[str, OneOf(TASKS)] = CLASSES
+    sources: Annotated[tuple[Text, ...], Items(1)] = ("",)
+
+    @property
+    def findings(self) -> int:
+        """Number of findings that each record has a label of; 0 where each has one class."""
+        return len(self.class_names) if self.task == FINDINGS else 0
+
+    @property
+    def says_sources(self) -> bool:
+        """Whether the records were written, or scanned, with their sources."""
+        return self.schema != _SCHEMA_WITHOUT_SOURCES
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -165,11 +186,20 @@ class Manifest:
         return storage.join(self.directory, shard.name)
 
 
-def class_warnings(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+def names_of(fields: Fields, class_names: Sequence[str]) -> list[str]:
+    """Return the class of a record, or the findings that are present in it; none for a label out of range."""
+    if fields.labels:
+        pairs = zip(class_names, fields.labels, strict=False)
+        return [name for name, value in pairs if value == PRESENT]
+    return [class_names[fields.label]] if 0 <= fields.label < len(class_names) else []
+
+
+def class_warnings(counts: Mapping[str, Mapping[str, int]], task: str = CLASSES) -> list[str]:
     """Say which classes have no image in which split, or that there is one class: no mean would show it.
 
     Args:
       counts: {split: {class name: images}}, as `Manifest.counts`.
+      task: one of `TASKS`.
 
     Returns:
       A line each.
@@ -177,11 +207,12 @@ def class_warnings(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     names = {name for by_class in counts.values() for name in by_class}
     only = (
         [f"all images are of one class, {names.pop()!r}: there is nothing to classify"]
-        if len(names) == 1
+        if len(names) == 1 and task == CLASSES
         else []
     )
+    kind = "class" if task == CLASSES else "finding"
     return only + [
-        f"class {name!r} has no image in the {split} split: it cannot be "
+        f"{kind} {name!r} has no image in the {split} split: it cannot be "
         + ("learned" if split == "train" else "measured there")
         for split, by_class in counts.items()
         for name, images in by_class.items()
@@ -236,7 +267,7 @@ def read_manifest(directory: str, *, check_shards: bool = True) -> Manifest:
 
 
 def _refuse_schema(path: str, schema: object) -> None:
-    if schema != SCHEMA:
+    if schema not in (SCHEMA, _SCHEMA_WITHOUT_SOURCES):
         raise DataError(
             f"{path} has schema {str(schema)[:60]!r}, this program reads {SCHEMA!r}: make the dataset again"
         )
@@ -245,8 +276,12 @@ def _refuse_schema(path: str, schema: object) -> None:
 def _check_together(manifest: Manifest) -> None:
     """Refuse fields that contradict each other. Raises FieldError."""
     written = sum(sum(by_class.values()) for by_class in manifest.counts.values())
-    if written != manifest.records:
+    if manifest.task == CLASSES and written != manifest.records:
         raise FieldError(f"counts say {written} images, shards say {manifest.records}")
+    if len({*manifest.sources}) < len(manifest.sources):
+        raise FieldError("sources: a source is named twice")
+    if not manifest.says_sources and (manifest.task, manifest.sources) != (CLASSES, ("",)):
+        raise FieldError(f"task, sources: are not of schema {manifest.schema}")
     names = {*manifest.class_names}
     if len(names) < len(manifest.class_names):
         raise FieldError("class_names: a class is named twice")

@@ -15,9 +15,9 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.core.wording import counted
 from cxr_data.records import example
-from cxr_data.records.index import rows_by_shard
+from cxr_data.records.index import check_labels, rows_by_shard
 from cxr_data.records.layout import INDEX_NAME, QUARANTINE_NAME
-from cxr_data.records.manifest import Manifest, Shard, read_manifest
+from cxr_data.records.manifest import Manifest, Shard, names_of, read_manifest
 from cxr_data.records.quarantine_file import read_quarantine
 from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, masked_crc, read_frames
 from cxr_data.records.value_range import UNIT
@@ -117,15 +117,40 @@ def _check_record(
         problems.append(f"{size} bytes of pixels, {expected} expected")
     else:
         problems += _check_values(made, data[start : start + size])
-    label = parsed.fields.label
-    if not 0 <= label < len(made.class_names):
-        problems.append(f"label {label} is none of {len(made.class_names)} classes")
+    problems += _check_labels(made, parsed.fields)
     if number < len(rows):
         payload = offset + FRAME_HEADER_BYTES + start
-        row = (label, offset, len(data), payload, crc32c(data[start : start + size]))
-        if row != tuple(rows[number].tolist())[1:]:
-            problems.append(f"{INDEX_NAME} says {tuple(rows[number].tolist())[1:]}, found {row}")
+        row: tuple[Any, ...] = (parsed.fields.label, offset, len(data), payload)
+        row += (crc32c(data[start : start + size]), _source_of(made, parsed.fields))
+        if made.findings:
+            row += (parsed.fields.labels,)
+        said = _plain(rows[number])[1:]
+        if row != said:
+            problems.append(f"{INDEX_NAME} says {said}, found {row}")
     return _ShardCheck(tuple(problems), (parsed.fields,))
+
+
+def _check_labels(made: Manifest, fields: example.Fields) -> list[str]:
+    if not made.findings:
+        is_class = 0 <= fields.label < len(made.class_names)
+        return [] if is_class else [f"label {fields.label} is none of {len(made.class_names)} classes"]
+    try:
+        check_labels(fields.labels, made.findings)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _source_of(made: Manifest, fields: example.Fields) -> int:
+    """Return the number of a record's source; -1, which no index holds, for one that the manifest lacks."""
+    if not made.says_sources:
+        return 0
+    return made.sources.index(fields.source) if fields.source in made.sources else -1
+
+
+def _plain(row: np.void) -> tuple[Any, ...]:
+    """Return a row of the index as Python's own numbers and tuples."""
+    return tuple(tuple(v.tolist()) if isinstance(v, np.ndarray) else v for v in row.item())
 
 
 def _check_values(made: Manifest, payload: memoryview) -> list[str]:
@@ -148,11 +173,11 @@ def _check_values(made: Manifest, payload: memoryview) -> list[str]:
 def _check_whole(made: Manifest, checks: list[_ShardCheck]) -> list[str]:
     """Return what only all shards together can show: counts, ids, groups, and the quarantine's lines."""
     problems = []
-    counts: dict[str, Counter[int]] = {split: Counter() for split in made.splits}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in made.splits}
     ids: Counter[str] = Counter()
     split_of: dict[str, str] = {}
     for shard, result in zip(made.shards, checks, strict=True):
-        counts[shard.split].update(fields.label for fields in result.fields)
+        counts[shard.split].update(name for one in result.fields for name in names_of(one, made.class_names))
         for fields in result.fields:
             ids[fields.id] += 1
             first = split_of.setdefault(fields.group, shard.split)
@@ -160,7 +185,7 @@ def _check_whole(made: Manifest, checks: list[_ShardCheck]) -> list[str]:
                 problems.append(f"group {fields.group!r} is in splits {first} and {shard.split}")
     problems += [f"id {name!r} occurs {count} times" for name, count in ids.items() if count > 1]
     for split, by_label in counts.items():
-        found = {name: by_label[label] for label, name in enumerate(made.class_names)}
+        found = {name: by_label[name] for name in made.class_names}
         if found != dict(made.counts.get(split, {})):
             problems.append(
                 f"split {split} holds {found}, the manifest says {dict(made.counts.get(split, {}))}"

@@ -34,13 +34,15 @@ class Found:
       items: the files that may become records.
       quarantined: the files that cannot, already now.
       has_splits: whether every item has a split.
-      has_class_folders: whether folders say the classes, and not a CSV.
+      has_class_folders: whether folders say the classes, and not a table.
+      findings: names, in the order of `Item.labels`; empty where each picture has one class.
     """
 
     items: tuple[Item, ...]
     quarantined: tuple[Quarantined, ...]
     has_splits: bool
     has_class_folders: bool
+    findings: tuple[str, ...] = ()
 
     @property
     def discovered(self) -> int:

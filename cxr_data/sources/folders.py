@@ -16,6 +16,9 @@ from cxr_data.sources.left_out import LeftOut
 from cxr_data.sources.names import split_of
 from cxr_data.sources.quarantine import Quarantined
 
+_OF_IMAGES = ("images", "image", "imgs", "img", "pictures")
+"""Names of folders that say no more than that images lie in them."""
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".dcm", ".dicom")
 
 
@@ -53,6 +56,7 @@ def walk_folders(source: str, linked: Path | None, left_out: LeftOut) -> tuple[l
             lost.append(Lost(Quarantined(entry.id, "no_class", f"it does not lie in a folder {expected}")))
         else:
             origin = parts[depth + 1] if len(parts) > depth + 2 else ""
+            origin = "" if origin.lower() in _OF_IMAGES else origin
             items.append(replace(entry, label=parts[depth], split=split, source=origin))
     items.sort(key=by_id)
     _refuse_splits_as_classes(source, items, lost, has_splits)

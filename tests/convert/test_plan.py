@@ -14,7 +14,10 @@ from cxr_data.sources.splits import assign_splits
 def whole_plan(items, groups, fractions=SPLITS, seed=0, shard_bytes=5000):
     split_of = assign_splits(items, groups, fractions, seed)
     names = plan.class_names_of(items, ())
-    return plan.make_plan(items, groups, split_of, names, list(fractions), "uint8", 1000, shard_bytes, seed)
+    origins = dict.fromkeys(groups, "")
+    return plan.make_plan(
+        items, groups, origins, split_of, names, list(fractions), "uint8", 1000, shard_bytes, seed
+    )
 
 
 @settings(max_examples=150, deadline=None)

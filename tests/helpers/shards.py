@@ -8,7 +8,15 @@ import numpy as np
 from cxr_data.records import example
 from cxr_data.records.index import scan_shard, write_index
 from cxr_data.records.layout import shard_name
-from cxr_data.records.manifest import SCHEMA, Manifest, Shard, write_manifest
+from cxr_data.records.manifest import (
+    CLASSES,
+    FINDINGS,
+    SCHEMA,
+    Manifest,
+    Shard,
+    names_of,
+    write_manifest,
+)
 from cxr_data.records.tfrecord import frame
 
 CLASS_NAMES = ("covid", "normal", "pneumonia")
@@ -24,35 +32,62 @@ def labels_of(count: int) -> np.ndarray:
     return np.arange(count) % len(CLASS_NAMES)
 
 
+def findings_of(count: int, findings: int) -> np.ndarray:
+    """int32 [count, findings], of 1 present, 0 absent, -1 uncertain and -2 unknown."""
+    return np.random.default_rng(1).integers(-2, 2, [count, findings], np.int32)
+
+
 def write_shards(
     directory: pathlib.Path,
     splits: dict[str, np.ndarray],
     *,
     records_per_shard: int = 4,
     dtype: str = "float32",
+    findings: int = 0,
+    sources: tuple[str, ...] = ("",),
 ) -> Manifest:
-    """Writes each split's images [N, S, S, C] in [0, 1], with `labels_of` labels, as a data directory."""
+    """Writes each split's images [N, S, S, C] in [0, 1] as a data directory.
+
+    Each has the class of `labels_of`, or `findings_of` where `findings` are given; sources take turns.
+    """
+    class_names = tuple(f"finding{number}" for number in range(findings)) or CLASS_NAMES
     directory.mkdir(parents=True, exist_ok=True)
     shards, rows, counts = [], [], {}
     for split, images in splits.items():
         labels = labels_of(len(images))
+        fields = [
+            example.Fields(
+                int(labels[i]), f"{split}/{i}.png", "0" * 64, f"{split}/{i}.png", sources[i % len(sources)]
+            )
+            for i in range(len(images))
+        ]
+        if findings:
+            several = map(tuple, findings_of(len(images), findings).tolist())
+            fields = [
+                one._replace(label=int(1 in values), labels=values)
+                for one, values in zip(fields, several, strict=True)
+            ]
         starts = range(0, len(images), records_per_shard)
         for number, start in enumerate(starts):
             name = shard_name(split, number, len(starts))
             content = bytearray()
             for i in range(start, min(start + records_per_shard, len(images))):
-                content += _frame(_stored(images[i], dtype), int(labels[i]), f"{split}/{i}.png", dtype)
+                content += _frame(_stored(images[i], dtype), fields[i], dtype)
             (directory / name).write_bytes(content)
-            index = scan_shard(directory / name)
+            index = scan_shard(directory / name, findings=findings)
             index["shard"] = len(shards)
+            index["source"] = np.arange(start, start + len(index)) % len(sources)
             rows.append(index)
             shards.append(Shard(name, split, len(index), len(content), hashlib.sha256(content).hexdigest()))
-        counts[split] = {c: int((labels == k).sum()) for k, c in enumerate(CLASS_NAMES)}
+        counts[split] = dict.fromkeys(class_names, 0)
+        for one in fields:
+            for present in names_of(one, class_names):
+                counts[split][present] += 1
     first = next(iter(splits.values()))
     manifest = Manifest(
         directory=str(directory),
         schema=SCHEMA,
-        class_names=CLASS_NAMES,
+        class_names=class_names,
         size=first.shape[1],
         channels=first.shape[3],
         dtype=dtype,
@@ -68,6 +103,8 @@ def write_shards(
         source_counts={},
         versions={},
         index_sha256=write_index(str(directory), np.concatenate(rows)),
+        task=FINDINGS if findings else CLASSES,
+        sources=sources,
     )
     write_manifest(manifest)
     return manifest
@@ -77,7 +114,6 @@ def _stored(image: np.ndarray, dtype: str) -> np.ndarray:
     return np.rint(image * 255).astype(np.uint8) if dtype == "uint8" else image.astype(dtype)
 
 
-def _frame(pixels: np.ndarray, label: int, name: str, dtype: str) -> bytes:
-    fields = example.Fields(label=label, id=name, sha256="0" * 64, group=name)
+def _frame(pixels: np.ndarray, fields: example.Fields, dtype: str) -> bytes:
     before, after = frame(example.example_header(fields, dtype, pixels.nbytes), pixels.tobytes())
     return before + pixels.tobytes() + after

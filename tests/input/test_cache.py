@@ -63,6 +63,7 @@ class Counting:
     def __init__(self, images: np.ndarray) -> None:
         self.images, self.reads = images, []
         self.labels = np.zeros(len(images), np.int32)
+        self.sources = np.zeros(len(self.labels), np.int32)
         self.image_shape, self.dtype = images.shape[1:], images.dtype.name
 
     def read(self, positions):

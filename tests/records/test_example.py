@@ -18,7 +18,9 @@ from cxr_data.records.index import read_fields, scan_shard
 from cxr_data.records.tfrecord import frame
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
-FIELDS = st.builds(Fields, st.integers(0, 2**31 - 1), TEXT, st.text("0123456789abcdef", max_size=64), TEXT)
+LABELS = st.lists(st.sampled_from(example.FINDING_VALUES), max_size=20).map(tuple)
+DIGEST = st.text("0123456789abcdef", max_size=64)
+FIELDS = st.builds(Fields, st.integers(0, 2**31 - 1), TEXT, DIGEST, TEXT, TEXT, LABELS)
 
 
 def reference_example(fields: Fields, pixels: np.ndarray) -> tf.train.Example:
@@ -36,7 +38,10 @@ def reference_example(fields: Fields, pixels: np.ndarray) -> tf.train.Example:
         "id": text(fields.id),
         "sha256": text(fields.sha256),
         "group": text(fields.group),
+        "source": text(fields.source),
     }
+    if fields.labels:
+        features["labels"] = tf.train.Feature(int64_list=tf.train.Int64List(value=fields.labels))
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 
@@ -85,7 +90,7 @@ def test_tensorflow_reads_our_file(tmp_path, dtype):
 def test_scan_finds_every_payload(tmp_path, dtype, foreign):
     path = tmp_path / "a.tfrecord"
     images = [some_pixels(dtype, size) for size in (5, 6, 20)]
-    all_fields = [Fields(i, f"x/{i}.png", "00" * 32, f"g{i}") for i in range(3)]
+    all_fields = [Fields(i, f"x/{i}.png", "00" * 32, f"g{i}", f"s{i}", (1, 0, -1, -2)) for i in range(3)]
     if foreign:
         with tf.io.TFRecordWriter(str(path)) as writer:
             for fields, pixels in zip(all_fields, images, strict=True):
@@ -93,7 +98,7 @@ def test_scan_finds_every_payload(tmp_path, dtype, foreign):
     else:
         for fields, pixels in zip(all_fields, images, strict=True):
             write_record(path, fields, pixels)
-    rows = scan_shard(path)
+    rows = scan_shard(path, findings=4)
     content = path.read_bytes()
     assert rows["label"].tolist() == [0, 1, 2]
     with path.open("rb") as file:
@@ -101,6 +106,7 @@ def test_scan_finds_every_payload(tmp_path, dtype, foreign):
             payload = content[row["payload"] : row["payload"] + pixels.nbytes]
             assert payload == pixels.tobytes()
             assert crc32c(payload) == row["crc32c"]
+            assert row["labels"].tolist() == [1, 0, -1, -2]
             assert read_fields(functools.partial(os.pread, file.fileno()), row) == fields
     assert int(rows[-1]["record"]) + 16 + int(rows[-1]["length"]) == os.path.getsize(path)
 
