@@ -20,6 +20,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
+from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import check_choice, check_folder, check_local, setting, settings_of
 from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Manifest
@@ -40,7 +41,6 @@ from cxr_train.ablation.grid import (
 from cxr_train.ablation.runner import GridRun, Runner, refuse_same_runs
 from cxr_train.flags.own_flags import flags_text, own_flags
 from cxr_train.flags.training import config_from_flags, define_training_flags
-from cxr_train.runs.child_commands import locked
 from cxr_train.runs.layout import GridLayout
 from cxr_train.runs.notice import NOTICE
 
@@ -205,7 +205,7 @@ def main() -> int:
     directory = pathlib.Path(values.run_dir)
     directory.mkdir(parents=True, exist_ok=True)
     layout = GridLayout(directory)
-    with locked(layout.lock) as lock:
+    with locked(layout.lock, waits=True) as lock:
         not_given = {name for name, flag in own_flags().items() if not flag.present}
         text = flags_text(leave_out=not_given, resolved={"run_dir": str(directory)})
         storage.replace(layout.flags, text.encode())

@@ -29,13 +29,14 @@ from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import check_folder, setting
 from cxr_data.core.wording import counted, wrapped
 from cxr_data.sources.discover import Found, discover_images
 from cxr_data.sources.left_out import LeftOut
 from cxr_train.flags.passed_on import PassedOn, check_training
 from cxr_train.models.backbones import BACKBONES, check_image_size, check_weights_file
-from cxr_train.runs.child_commands import ChildCommands, exit_reason, locked
+from cxr_train.runs.child_commands import ChildCommands, exit_reason
 from cxr_train.runs.layout import WorkflowLayout
 from cxr_train.workflow import defaults
 from cxr_train.workflow.defaults import Source
@@ -113,7 +114,7 @@ def run_workflow(options: WorkflowOptions, arguments: Sequence[str]) -> int:
         print("\n".join(f"\n{_head(steps, step)}\n{step.text()}" for step in steps if not step.is_finished()))
         return 0
     layout.directory.mkdir(parents=True, exist_ok=True)
-    with locked(layout.lock) as lock:
+    with locked(layout.lock, waits=True) as lock:
         plan = find()  # again: another command may have begun here since
         made = plan or made
         _print_settings(layout, plan, made)

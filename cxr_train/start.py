@@ -37,7 +37,7 @@ from cxr_train.loop.checkpoint import newest_checkpoint
 from cxr_train.loop.stop import Stopped
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.mirror import published
-from cxr_train.runs.run_dir import check_resumed, open_run_dir
+from cxr_train.runs.run_dir import check_resumed, held_run_dir, open_run_dir
 from cxr_train.training import run_training
 
 _EMBEDDED_IMAGE_SIZE = 96
@@ -135,7 +135,23 @@ def _place_and_run(options: StartOptions, config: TrainConfig) -> None:
 
 def _run(options: StartOptions, config: TrainConfig, placement: Placement, tried: Trial | None) -> None:
     """Do this worker's part of a run, or all of it."""
-    config, pipeline, choices = _open_run(options, config, placement, tried)
+    if placement.cluster.size > 1:
+        if options.run_dir is None:
+            raise UsageError("--run_dir: give all workers the same directory, on storage that they share")
+        refuse_other_flags(placement)
+    run_dir = pathlib.Path(config.run_dir)
+    with held_run_dir(run_dir, placement, resume=options.resume) as before:
+        _train(options, config, placement, tried, before)
+
+
+def _train(
+    options: StartOptions,
+    config: TrainConfig,
+    placement: Placement,
+    tried: Trial | None,
+    before: TrainConfig | None,
+) -> None:
+    config, pipeline, choices = _settle(options, config, placement, tried, before)
     for choice in choices:
         print(wrapped(str(choice), rest="  "), flush=True)
     # Of --batch_size=auto a run keeps what it came to. On a CPU that is all that --memory_gb was for.
@@ -158,20 +174,19 @@ def _run(options: StartOptions, config: TrainConfig, placement: Placement, tried
         print(f"stopped and saved; go on with: {_resume_command(config)}")
 
 
-def _open_run(
-    options: StartOptions, config: TrainConfig, placement: Placement, tried: Trial | None
+def _settle(
+    options: StartOptions,
+    config: TrainConfig,
+    placement: Placement,
+    tried: Trial | None,
+    before: TrainConfig | None,
 ) -> tuple[TrainConfig, Pipeline, Sequence[Choice]]:
-    """Open the run directory and the data, and settle what `auto` stands for.
+    """Open the data, and settle what `auto` stands for.
 
     Raises:
-      UsageError: the flags fit neither the data nor the run to be resumed, or differ between workers.
-      DataError: there is no such run or data.
+      UsageError: the flags fit neither the data nor `before`, the run to be resumed.
+      DataError: there is no such data.
     """
-    if placement.cluster.size > 1:
-        if options.run_dir is None:
-            raise UsageError("--run_dir: give all workers the same directory, on storage that they share")
-        refuse_other_flags(placement)
-    before = open_run_dir(pathlib.Path(config.run_dir), resume=options.resume)
     with placement.chief_first():  # which makes the embedded sample
         manifest = _read_data(options, config)
     pipeline = Pipeline(manifest, dataclasses.replace(config.read, worker=placement.cluster.input_worker))

@@ -37,7 +37,7 @@ from cxr_train.runs.layout import (
 )
 from cxr_train.runs.mirror import published
 from cxr_train.runs.notice import NOTICE
-from cxr_train.runs.run_dir import check_resumed, check_shared, keep_run, open_run_dir
+from cxr_train.runs.run_dir import check_resumed, check_shared, held_run_dir, keep_run, open_run_dir
 from cxr_train.runs.run_model import load_best_model
 from cxr_train.runs.saved_run import epoch_rows
 from cxr_train.trained_run import Run, load_run
@@ -65,11 +65,15 @@ def train(config: TrainConfig, *, resume: bool = False, explain: bool = False) -
       Stopped: a signal asked the run to stop, and its state is saved.
     """
     check_local("run_dir", config.run_dir)
-    before = open_run_dir(pathlib.Path(config.run_dir), resume=resume)
+    open_run_dir(pathlib.Path(config.run_dir), resume=resume)  # what would be refused is refused at once
     keep_large_allocations()
     xla = make_deterministic(config.xla)[0] if config.deterministic else config.xla
     placement = choose_placement(config.strategy, config.precision, xla)
-    with clear_cluster_errors(placement.cluster):
+    run_dir = pathlib.Path(config.run_dir)
+    with (
+        clear_cluster_errors(placement.cluster),
+        held_run_dir(run_dir, placement, resume=resume) as before,
+    ):
         manifest = read_manifest(config.data, check_shards=config.read.on_bad_record == "fail")
         pipeline = Pipeline(manifest, dataclasses.replace(config.read, worker=placement.cluster.input_worker))
         if before:

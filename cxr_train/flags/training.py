@@ -10,6 +10,7 @@ from absl import flags
 
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.errors import UsageError
+from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import setting
 from cxr_data.core.wording import tool
 from cxr_data.input.options import ReadOptions
@@ -135,6 +136,8 @@ def check_start(options: StartOptions, config: TrainConfig, *, emulated: bool) -
         check_weights_file(config.weights)
         if "TF_CONFIG" not in os.environ:  # workers open theirs once they know each other
             before = open_run_dir(pathlib.Path(config.run_dir), resume=options.resume)
+            with locked(config.layout.lock):
+                pass  # said at once, before TensorFlow is loaded and a GPU's memory is taken
     if not options.data:
         return
     manifest = read_run_data(options, config)

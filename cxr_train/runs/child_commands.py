@@ -1,53 +1,20 @@
 """Commands that a command runs in a directory, one process after the other, passing signals on to them."""
 
 import contextlib
-import fcntl
-import logging
-import os
-import pathlib
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Self
 
 from cxr_data.core.chatter import unfiltered
-
-logger = logging.getLogger(__name__)
+from cxr_data.core.folder_lock import name_holder, this_process
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _AWAITED = (*_SIGNALS, signal.SIGCHLD)
 _SENT_BY_KERNEL = 0x80  # SI_KERNEL: by the terminal, to all processes in its foreground
 # SIGCHLD ends the wait at once, unless a thread of this process was given it.
 _SECONDS_BETWEEN_LOOKS = 0.5
-
-
-@contextlib.contextmanager
-def locked(lock: pathlib.Path) -> Iterator[int]:
-    """Wait until no other process works in the folder of the file `lock`, and keep others out.
-
-    A child inherits the lock: where its parent was killed, it holds the lock until it has ended too.
-
-    Yields:
-      The file descriptor to pass on.
-    """
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        told = False
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    holder = os.pread(descriptor, 1000, 0).decode()
-                    logger.info("waits for %s, at work in %s", holder or "another process", lock.parent)
-                told = True
-                time.sleep(1)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 class ChildCommands:
@@ -57,7 +24,7 @@ class ChildCommands:
     second time.
 
     Args:
-      lock: what `locked` gave.
+      lock: what `folder_lock.locked` gave.
 
     Attributes:
       stopped: number of such a signal that came; 0 for none.
@@ -81,9 +48,7 @@ class ChildCommands:
     def run(self, command: list[str]) -> int:
         """Run a command, which writes where this process does, and return its exit code."""
         process = subprocess.Popen(command, pass_fds=[self._lock], **unfiltered())
-        holder = f"process {os.getpid()} or its run, process {process.pid}"
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, holder.encode(), 0)
+        name_holder(self._lock, f"{this_process()} or its run, process {process.pid}")
         # A handler cannot know who sent a signal. Signals that are held back say it when they are fetched.
         # They are held back only now, for the child would inherit that.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)

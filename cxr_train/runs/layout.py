@@ -2,6 +2,7 @@
 
 RUN_DIR/
 config.json, flags.txt, manifest.json     what was started, and the copy of its data's manifest
+lock                                      held by the process that trains
 environment.json                          on what
 metrics.jsonl, tensorboard/               what each epoch gave
 checkpoints/ckpt-00007/                   states to go on from
@@ -27,6 +28,7 @@ run/                                      a run directory
 
 import dataclasses
 import pathlib
+import re
 
 from cxr_data.records.layout import MANIFEST_NAME
 
@@ -43,6 +45,7 @@ DEPTHS_NAME = "depths.png"
 FILTERS_NAME = "filters.png"
 # What is being written begins so, or ends as `local_store` names it, and gets its own name when it is whole.
 WRITING = "writing"
+LOCK_NAME = "lock"
 # Of a checkpoint.
 SUMS_NAME = "SHA256SUMS"
 STATE_NAME = "state"
@@ -74,6 +77,11 @@ class RunLayout:
     def manifest(self) -> pathlib.Path:
         """The copy of the manifest of the run's data."""
         return self.directory / MANIFEST_NAME
+
+    @property
+    def lock(self) -> pathlib.Path:
+        """Held by the process that trains; of a cluster, by worker 0."""
+        return self.directory / LOCK_NAME
 
     @property
     def environment(self) -> pathlib.Path:
@@ -176,7 +184,7 @@ class GridLayout:
     @property
     def lock(self) -> pathlib.Path:
         """Held by the process that runs the grid, and by the run at work."""
-        return self.directory / "lock"
+        return self.directory / LOCK_NAME
 
     def table(self, suffix: str) -> pathlib.Path:
         """Return the file of the table as `json`, `csv`, `txt` or `html`."""
@@ -197,7 +205,7 @@ class WorkflowLayout:
     @property
     def lock(self) -> pathlib.Path:
         """Held by the process that runs the workflow, and by the step at work."""
-        return self.directory / "lock"
+        return self.directory / LOCK_NAME
 
     @property
     def shards(self) -> pathlib.Path:
@@ -227,6 +235,5 @@ def checkpoint_path(checkpoints: pathlib.Path, number: int) -> pathlib.Path:
 
 def checkpoint_numbers(checkpoints: pathlib.Path) -> list[int]:
     """Return the numbers of the checkpoints that are there, ascending."""
-    return sorted(
-        int(path.name.removeprefix(_CHECKPOINT)) for path in checkpoints.glob(f"{_CHECKPOINT}*[0-9]")
-    )
+    numbers = (path.name.removeprefix(_CHECKPOINT) for path in checkpoints.glob(f"{_CHECKPOINT}*"))
+    return sorted(int(number) for number in numbers if re.fullmatch("[0-9]{1,18}", number))

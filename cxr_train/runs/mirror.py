@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from cxr_data.core import storage
 from cxr_data.core.errors import CxrError, DataError
 from cxr_data.core.local_store import TEMPORARY_SUFFIX
-from cxr_train.runs.layout import CONFIG_NAME, SUMS_NAME, WRITING
+from cxr_train.runs.layout import CONFIG_NAME, LOCK_NAME, SUMS_NAME, WRITING
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,8 @@ class RunMirror:
 
 
 def _is_unfinished(name: str) -> bool:
-    return name.startswith(WRITING) or name.endswith(TEMPORARY_SUFFIX)
+    """Return whether a name is of what means something to the process at work only."""
+    return name.startswith(WRITING) or name.endswith(TEMPORARY_SUFFIX) or name == LOCK_NAME
 
 
 def _state(path: pathlib.Path) -> tuple[int, int]:

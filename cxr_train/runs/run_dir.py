@@ -4,19 +4,25 @@
 that failed before has left no run behind, and the corrected one needs no `--resume`.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from cxr_data.core import storage
 from cxr_data.core.choice import Choice
-from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.errors import CxrError, DataError, UsageError
+from cxr_data.core.folder_lock import locked
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.environment import write_environment
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.mirror import published
+
+if TYPE_CHECKING:
+    from cxr_train.engine.strategy import Placement
 
 # NFS may remember for a minute that a file was not there.
 _SECONDS_TO_SEE = 60
@@ -46,6 +52,31 @@ def open_run_dir(run_dir: pathlib.Path, *, resume: bool) -> TrainConfig | None:
     except OSError as error:
         raise UsageError(f"--run_dir={run_dir}: cannot be made: {error.strerror}") from error
     return None
+
+
+@contextlib.contextmanager
+def held_run_dir(
+    run_dir: pathlib.Path, placement: "Placement", *, resume: bool
+) -> Iterator[TrainConfig | None]:
+    """Open a run directory as `open_run_dir`, and keep other trainers out of it while the context is open.
+
+    Of a cluster worker 0 holds it; all workers must call it at the same point.
+
+    Raises:
+      UsageError, DataError: as `open_run_dir`, or another process trains there.
+    """
+    before = open_run_dir(run_dir, resume=resume)
+    with contextlib.ExitStack() as held:
+        refused = None
+        if placement.cluster.is_chief:
+            try:
+                held.enter_context(locked(RunLayout(run_dir).lock))
+                before = open_run_dir(run_dir, resume=resume)  # again: another may have begun here since
+            except CxrError as error:
+                refused = error
+        if placement.any(refused is not None):
+            raise refused or DataError(f"--run_dir={run_dir}: worker 0 cannot train there, and says why")
+        yield before
 
 
 def check_resumed(config: TrainConfig, before: TrainConfig) -> None:

@@ -4,7 +4,9 @@ import contextlib
 import io
 import json
 import logging
+import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from tiny import StopAfter
 import cxr_train
 from cxr_data.commands.messages import shown_messages
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.folder_lock import locked
 from cxr_train import training
 from cxr_train.loop import trainer
 from cxr_train.loop.checkpoint import newest_checkpoint
@@ -63,6 +66,15 @@ def test_a_run_is_trained_resumed_and_read_back(tiny, data, tmp_path, capsys):
     assert (tmp_path / "run" / "report" / "index.html").exists()
     assert not (tmp_path / "run" / "flags.txt").exists()
     assert capsys.readouterr().out == ""  # a library says nothing by itself
+
+
+def test_of_two_trainers_in_a_directory_the_second_is_named_the_first(tiny, data, tmp_path):
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run" / "lock"):
+        said = f"{tmp_path / 'run'} .*process {os.getpid()} on {socket.gethostname()}"
+        with pytest.raises(DataError, match=said):
+            cxr_train.train(config(data, tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
 
 
 @pytest.mark.ci

@@ -5,6 +5,7 @@ import os
 import pathlib
 import pty
 import signal
+import socket
 import subprocess
 import sys
 
@@ -12,13 +13,15 @@ import pytest
 from project import ROOT
 from waiting import SECONDS
 
-from cxr_train.runs.child_commands import ChildCommands, exit_reason, locked
+from cxr_data.core.folder_lock import locked
+from cxr_train.runs.child_commands import ChildCommands, exit_reason
 
 # Runs a run that ends well on SIGTERM, as `cxr_train.main` does, and then would run another.
 GRID = '''
 import pathlib, sys
 from cxr_data.commands.messages import shown_messages
-from cxr_train.runs.child_commands import ChildCommands, locked
+from cxr_data.core.folder_lock import locked
+from cxr_train.runs.child_commands import ChildCommands
 
 RUN = """
 import signal, sys, time
@@ -28,7 +31,7 @@ for _ in range(600):
     time.sleep(0.1)  # a signal that comes just before a sleep is seen after it
 """
 directory = pathlib.Path(sys.argv[1])
-with shown_messages(), locked(directory / "lock") as lock:
+with shown_messages(), locked(directory / "lock", waits=True) as lock:
     print("locked", flush=True)
     with ChildCommands(lock).listening() as runner:
         while not runner.stopped:
@@ -58,7 +61,9 @@ def test_a_run_that_outlives_its_grid_keeps_others_out(tmp_path):
     run = int((tmp_path / "lock").read_text().split()[-1])
     second = grid(tmp_path)
     told = second.stdout.readline()
-    assert told == f"waits for process {killed.pid} or its run, process {run}, at work in {tmp_path}\n"
+    host = socket.gethostname()
+    assert told.startswith(f"waits for process {killed.pid} on {host} or its run, process {run},")
+    assert told.endswith(f" {tmp_path}\n")
     os.kill(run, signal.SIGTERM)
     assert [second.stdout.readline() for _ in range(2)] == ["locked\n", "at work\n"]
     second.send_signal(signal.SIGINT)
@@ -70,7 +75,8 @@ def test_a_run_that_outlives_its_grid_keeps_others_out(tmp_path):
 # Runs a run that counts how often it is asked to stop, on a terminal of its own.
 ON_A_TERMINAL = """
 import pathlib, sys
-from cxr_train.runs.child_commands import ChildCommands, locked
+from cxr_data.core.folder_lock import locked
+from cxr_train.runs.child_commands import ChildCommands
 
 RUN = '''
 import signal, time

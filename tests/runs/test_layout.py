@@ -36,10 +36,14 @@ PATHS = {
     "report/index.html": RunLayout(AT).report,
     "sample": RunLayout(AT).sample_images,
     "sample_tfrecords": RunLayout(AT).sample_shards,
-    "lock": GridLayout(AT).lock,
+    "lock": RunLayout(AT).lock,
     "ablation.csv": GridLayout(AT).table("csv"),
     "plan.json": WorkflowLayout(AT).plan,
 }
+
+
+def test_every_directory_has_the_same_lock():
+    assert {GridLayout(AT).lock, WorkflowLayout(AT).lock} == {RunLayout(AT).lock}
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -58,6 +62,7 @@ def test_what_is_there_is_found_by_its_names(tmp_path):
         checkpoint_path(layout.checkpoints, 10) / "state.index",
         checkpoint_path(layout.checkpoints, 9) / "state.index",
         layout.checkpoints / "writing" / "state.index",
+        layout.checkpoints / "ckpt-old1" / "state.index",
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

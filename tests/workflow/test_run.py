@@ -383,10 +383,10 @@ def test_of_two_commands_at_once_the_second_sees_what_the_first_has_begun(fakes,
     locked = run.locked
 
     @contextlib.contextmanager
-    def while_another_begins(lock):
+    def while_another_begins(lock, **options):
         monkeypatch.setattr(run, "locked", locked)
         assert go("xrays", "--epochs=3") == 0
-        with locked(lock) as descriptor:
+        with locked(lock, **options) as descriptor:
             yield descriptor
 
     monkeypatch.setattr(run, "locked", while_another_begins)
