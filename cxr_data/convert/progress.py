@@ -14,6 +14,7 @@ from cxr_data.convert.workers import Counters
 from cxr_data.core.errors import UsageError
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.shown import one_line
+from cxr_data.core.wording import terminal_width, wrapped
 
 
 class Progress:
@@ -50,10 +51,12 @@ class Progress:
         if self._log is not None and self._log is not sys.stdout:
             self._log.close()
 
-    def say(self, line: str) -> None:
-        """Show a line, above the bar if there is one."""
+    def say(self, line: str, rest: str = "  ") -> None:
+        """Show a line, above the bar if there is one; what is too wide goes on below, after `rest`."""
         if not self._quiet:
-            tqdm.write(one_line(line), file=sys.stderr)
+            shown = one_line(line)
+            is_wide = len(shown) > terminal_width()
+            tqdm.write(wrapped(shown, rest=rest) if is_wide else shown, file=sys.stderr)
 
     def event(self, name: str, **values: object) -> None:
         """Log an event for machines."""
@@ -85,7 +88,7 @@ class Progress:
         self._close_bar()
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
-            self.say(f"{name:{width}}  {value}")
+            self.say(f"{name:{width}}  {value}", rest=" " * (width + 2))
 
     def _close_bar(self) -> None:
         if self._bar is not None:

@@ -265,7 +265,7 @@ def test_max_bad_stops_and_names_the_last(tmp_path):
 
 def test_a_folder_of_nothing_but_bad_files(tmp_path):
     save(tmp_path / "in/a/x.png", b"text")
-    with pytest.raises(DataError, match=r" 1 files .*a/x\.png"):
+    with pytest.raises(DataError, match=r" 1 file .*a/x\.png"):
         run(tmp_path / "in", tmp_path / "out")
 
 
