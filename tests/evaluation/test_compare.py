@@ -73,7 +73,7 @@ def test_other_images_labels_and_classes_are_refused():
             "labels": np.append(one.labels, 0),
             "probabilities": np.concatenate([one.probabilities, one.probabilities[:1]]),
         },
-        "1 images, as a/0.png: covid and normal": {"labels": np.array([1, *one.labels[1:]])},
+        "1 image, as a/0.png: covid and normal": {"labels": np.array([1, *one.labels[1:]])},
         "classes a, b, c, ": {"class_names": ("a", "b", "c")},
         f"run0 .*id {one.ids[1]} ": {"ids": (one.ids[1], *one.ids[1:])},
     }

@@ -221,7 +221,7 @@ class TestCommand:
         output = tmp_path / "sample"
         result = self.run(f"--output={output}", "--images=6", "--size=48,64", "--test_images=1", "--seed=3")
         assert (result.returncode, result.stderr) == (0, "")
-        assert f"{output}/train/covid: 1 images" in result.stdout
+        assert f"{output}/train/covid: 1 image" in result.stdout
         assert len(read_all(output)) == 6 + 1 + 1
 
     @pytest.mark.parametrize(
