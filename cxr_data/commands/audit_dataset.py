@@ -26,11 +26,11 @@ from cxr_data.records.manifest import read_manifest
 
 @dataclasses.dataclass(frozen=True)
 class FindingsOptions:
-    """What is done with the findings."""
+    """What to do with the findings."""
 
     fail_on: Mapping[str, float] = setting(
         (),
-        "Findings that give exit code 1, as leakage,shortcut:0.9: "
+        "Findings that give exit code 1, such as leakage,shortcut:0.9: "
         + "; ".join(f"{kind}: {meaning}" for kind, meaning in findings.KINDS.items())
         + ".",
         parse=findings.parse_fail_on,
@@ -40,13 +40,15 @@ class FindingsOptions:
         "Folder for audit.json, and for the pictures and the page in audit/; --data by default.",
         path=True,
     )
-    cases: int = setting(10, "Cases that are printed of each finding; audit.json has all.", at_least=0)
+    cases: int = setting(
+        10, "Number of cases to print of each finding; audit.json has all of them.", at_least=0
+    )
     pictures: bool = setting(True, "Whether to draw pairs and distributions.")
     html: bool = setting(False, "Whether to write a page of the data set, audit/index.html.")
 
 
 def main() -> int:
-    """Audit what the flags say; return the exit code."""
+    """Audit the dataset that the flags name; return the exit code."""
     config, options = from_flags(audit.AuditConfig), from_flags(FindingsOptions)
     output = options.output or config.data
     for what, read in (("source", config.source), ("second dataset", options.output and config.against)):
@@ -69,7 +71,9 @@ def main() -> int:
     except OSError as error:
         raise DataError(f"cannot write in --output={output}: {error.strerror or error}") from error
     if findings.SHORTCUT in options.fail_on and not made.scores:
-        print("--fail_on=shortcut: no shortcut could be looked for, see the notes", file=sys.stderr)
+        print(
+            "--fail_on=shortcut: the audit could not look for shortcuts; its notes say why", file=sys.stderr
+        )
     failed = findings.failing(made.found, options.fail_on)
     for finding in failed:
         print(f"--fail_on={finding.kind}: {one_line(finding.text)}", file=sys.stderr)

@@ -129,9 +129,9 @@ def run_with_arguments(
     info_to: str = "stdout",
     passes_on: bool = False,
 ) -> None:
-    """Do as `run`, for a command that takes file names beside its flags: `main` is given them.
+    """Do as `run`, for a command that takes file names besides its flags: `main` gets them.
 
-    With `passes_on`, `main` is given the flags too that this command does not have.
+    With `passes_on`, `main` also gets the flags that this command does not have.
     """
     argv = list(sys.argv if argv is None else argv)
     with shown_streams(), ending_as_a_program(argv):

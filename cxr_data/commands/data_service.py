@@ -1,4 +1,4 @@
-"""Starts input workers for training, on this machine or beside a dispatcher elsewhere.
+"""Starts input workers for training, on this machine or for a dispatcher on another one.
 
     python -m tools.data_service --port=5050 --workers=8
     python -m tools.data_service --dispatcher=HOST:5050 --workers=8    # further machines

@@ -47,7 +47,7 @@ class IndexOptions:
     )
     value_range: str = setting(
         "0..1",
-        "Range of the stored pixels where they are floats; another one than 0..1 is rescaled to 0..1 when "
+        "Range of the stored pixels where they are floats; any other than 0..1 is rescaled to 0..1 when "
         "they are read.",
         choices=tuple(VALUE_RANGES),
     )
@@ -59,7 +59,7 @@ class IndexOptions:
 
 
 def main() -> None:
-    """Scan what the flags say."""
+    """Scan the folder that the flags name."""
     options = from_flags(IndexOptions)
     with progress_bar("scan", "files", None) as bar:
         adopted = adopt(

@@ -13,7 +13,7 @@ from cxr_data.synthetic.sample import SampleConfig, make_sample
 
 
 def main() -> None:
-    """Make the sample and say what is where."""
+    """Make the sample and print the folders and their numbers of images."""
     config = from_flags(SampleConfig)
     plan = make_sample(config)
     folders = collections.Counter(pathlib.PurePosixPath(image.path).parent.as_posix() for image in plan)

@@ -12,7 +12,7 @@ from cxr_data.convert.convert import make_tfrecords
 
 
 def main() -> None:
-    """Convert what the flags say."""
+    """Convert the images that the flags name."""
     make_tfrecords(from_flags(SharderConfig))
 
 

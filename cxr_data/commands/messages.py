@@ -65,7 +65,7 @@ class _Lines(logging.Handler):
         return super().format(logging.makeLogRecord(vars(record) | {"args": arguments}))
 
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm  # here, so that a command that says nothing starts without it
+        from tqdm import tqdm  # here, so that a command that prints nothing starts without it
 
         is_warning = record.levelno >= logging.WARNING
         level = f"{record.levelname.lower()}: " if is_warning else ""

@@ -86,7 +86,10 @@ class _PathParser(flags.ArgumentParser[str]):
     def parse(self, argument: str) -> str:
         expanded = os.path.expanduser(argument)  # not by Path, which makes one slash of the two of s3://
         if expanded.startswith("~"):
-            raise ValueError(f"there is no home of {argument.split('/')[0]}: write the path out, or as ./~")
+            raise ValueError(
+                f"{argument.split('/')[0]} is not the home of a user; write the whole path, or begin it "
+                "with ./~"
+            )
         return expanded
 
 

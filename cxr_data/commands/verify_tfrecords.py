@@ -31,7 +31,7 @@ class VerifyOptions:
 
 
 def main() -> int:
-    """Verify what the flags say; return the exit code."""
+    """Verify the dataset that the flags name; return the exit code."""
     options = from_flags(VerifyOptions)
     threads = len(os.sched_getaffinity(0)) if options.workers < 0 else max(options.workers, 1)
     total = sum(shard.bytes for shard in read_manifest(options.data).shards)

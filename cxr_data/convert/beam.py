@@ -194,7 +194,7 @@ class BeamJob:
             raise UsageError(f"--beam_runner: {reason}")
         raise DataError(
             f"the Beam pipeline ended without {counted(len(missing), 'shard')}, the first "
-            f"{missing[0]} ({reason}); the same command goes on"
+            f"{missing[0]} ({reason}); run the same command again to finish the rest"
         ) from self._failure
 
 

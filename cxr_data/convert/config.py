@@ -22,7 +22,7 @@ def parse_share(text: str) -> float:
     try:
         return float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError as error:
-        raise UsageError(f"--max_bad={text}: give a share, as 1% or 0.01") from error
+        raise UsageError(f"--max_bad={text}: must be a share, such as 1% or 0.01") from error
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class SharderConfig:
     )
     splits: str = setting(
         "auto",
-        "Splits by their shares, as train:0.8,validation:0.1,test:0.1; folders: the source's own; "
+        "Splits by their shares, such as train:0.8,validation:0.1,test:0.1; folders: the source's own; "
         "auto: folders where the source has them, else these shares. Splits of the source that are not named "
         "stay: train:0.9,validation:0.1 divides its train and keeps its test.",
     )
@@ -86,11 +86,12 @@ class SharderConfig:
     )
     exclude_folders: tuple[str, ...] = setting(
         (),
-        "Names of folders to leave out, wherever they are in the source, as masks; none: no folder, even one "
-        "that seems to hold masks.",
+        "Names of folders to leave out anywhere in the source, such as masks; none: leave out no folder, "
+        "even "
+        "one that seems to hold masks.",
     )
     exclude_files: tuple[str, ...] = setting(
-        (), "Patterns of names of files to leave out, wherever they are in the source, as *_mask.png."
+        (), "Patterns of file names to leave out anywhere in the source, such as *_mask.png."
     )
     follow_links: str = setting(
         "",
@@ -113,19 +114,21 @@ class SharderConfig:
     )
     crop_border: str = setting(
         harmonize.NONE,
-        "Borders to cut off: none; auto: flat ones, such as letter-boxes; or a share of each side, as 0.05.",
+        "Borders to cut off: none; auto: flat ones, such as letter-boxes; or a share of each side, such "
+        "such as 0.05.",
     )
     equalize_to: int = setting(
         0,
-        "Size in pixels to which all images are reduced first, and one JPEG quality, so that they show no "
-        "traces of their files; at most half of the smallest image; 0: no.",
+        "Size in pixels to which all images are first reduced, then compressed with one JPEG quality, so "
+        "that "
+        "they keep no traces of their files; at most half of the smallest image; 0: leave them as they are.",
     )
     max_pixels: int = setting(
         MAX_PIXELS, "Largest number of pixels of an image; larger ones are quarantined."
     )
     max_bad: float = setting(
         "100%",
-        "Share of the files, as 1% or 0.01, that may be quarantined; more stop the run.",
+        "Largest share of the files, such as 1% or 0.01, that may be quarantined before the run stops.",
         parse=parse_share,
     )
     image_timeout: float = setting(120, "Seconds that an image may take; a slower one is quarantined.")
@@ -152,7 +155,7 @@ class SharderConfig:
     beam_runner: str = setting(
         "DirectRunner", "Name of Beam's runner: DirectRunner, FlinkRunner, SparkRunner, ..."
     )
-    beam_options: str = setting("", "Further flags for Beam, as '--flink_master=HOST:8081'.")
+    beam_options: str = setting("", "Further flags for Beam, such as '--flink_master=HOST:8081'.")
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -162,12 +165,15 @@ class SharderConfig:
         if self.equalize_to and self.color == "keep":
             raise UsageError("--equalize_to makes images gray: it needs --color=gray")
         if self.equalize_to and not 16 <= self.equalize_to <= 4096:
-            raise UsageError(f"--equalize_to={self.equalize_to}: choose from 16 to 4096, or 0 for no")
+            raise UsageError(
+                f"--equalize_to={self.equalize_to}: must be from 16 to 4096, or 0 to leave the images as "
+                "they are"
+            )
         for name in ("shard_mb", "max_pixels", "image_timeout", "image_memory_gb"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"--{name}={getattr(self, name)}: must be above 0, and finite")
         if not 0 <= self.max_bad <= 1:
-            raise UsageError(f"--max_bad={self.max_bad:.0%}: choose from 0% to 100%")
+            raise UsageError(f"--max_bad={self.max_bad:.0%}: must be from 0% to 100%")
         if self.beam_options and self.runner != "beam":
             raise UsageError("--beam_options needs --runner=beam")
 

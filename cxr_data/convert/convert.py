@@ -143,7 +143,8 @@ def _require_own_ledger(config: SharderConfig, prepared: Prepared) -> None:
     has_locks = storage.store_of(config.output).has_locks
     if not has_locks and not ledger.belongs_to(config.output, prepared.header):
         raise DataError(
-            f"another run, of other flags or inputs, has begun in {config.output}: stopped; give each its "
+            f"another run, with other flags or inputs, has begun in {config.output}, so this one stops; "
+            "give each its "
             f"own --output, and check what the other one made with python -m {tool('verify_tfrecords')}"
         )
 

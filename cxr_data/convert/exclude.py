@@ -1,4 +1,4 @@
-"""What the user leaves out: pictures by name, those that an audit found, and those that a balance takes.
+"""Which pictures are left out: those that a list names, that an audit found, and that a balance drops.
 
 Each is named in `quarantine.jsonl`, with the reason.
 """
@@ -41,7 +41,7 @@ def read_exclusions(path: str, items: Sequence[Item]) -> dict[str, Quarantined]:
             continue
         if name not in known:
             raise DataError(
-                f"{path} line {number}: {name!r} is no picture of the source: give its path, "
+                f"{path} line {number}: {name!r} is not a picture of the source: give its path, "
                 "relative to the source"
             )
         excluded[known[name]] = Quarantined(known[name], "excluded", why or f"named in {_name_of(path)}")
@@ -71,10 +71,11 @@ def read_findings(path: str, items: Sequence[Item]) -> dict[str, Quarantined]:
         cases = list(_pairs(path, document["findings"]))
         excluded = _without_pairs(cases)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no audit.json of this program ({error})") from error
+        raise DataError(f"{path} is not an audit.json of this program ({error})") from error
     if cases and not any(case["first"] in known for _, case in cases):
         raise DataError(
-            f"{path} names no picture of this source, as {cases[0][1]['first']!r}: is it of another one?"
+            f"{path} names pictures that this source lacks, such as {cases[0][1]['first']!r}: give an "
+            "audit of this source"
         )
     return {name: entry for name, entry in excluded.items() if name in known}
 
@@ -127,7 +128,7 @@ def _text(path: str, flag: str) -> str:
     try:
         return storage.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{flag}={path} is no UTF-8 text: {error}") from error
+        raise DataError(f"{flag}={path} is not UTF-8 text: {error}") from error
 
 
 def _name_of(path: str) -> str:

@@ -3,7 +3,7 @@
 `ledger.jsonl` begins with what the run was asked for; each further line is a finished
 shard and all that the manifest needs of it. A line is appended, and synced, after its
 shard has its final name. A run that was killed leaves whole lines and perhaps one torn
-one, which is dropped. When everything is finished the ledger is written anew in plan
+one, which is dropped. When everything is finished the ledger is written again in plan
 order, so that it too is the same for any number of workers.
 
 Where nothing can be appended to one file (by Beam's workers, or on an object store), a ledger
@@ -27,7 +27,7 @@ SCHEMA = "cxr.ledger/2"
 
 @dataclass(frozen=True)
 class Header:
-    """What a run was asked for.
+    """The settings and the plan of a run.
 
     Attributes:
       config: the flags that decide the output, and the versions of what decides the pixels.
@@ -38,7 +38,7 @@ class Header:
     plan: str
 
     def difference(self, other: "Header") -> str:
-        """Return what `other` asks for that this one does not; empty if both ask for the same."""
+        """Return the settings in which `other` differs; empty if both are the same."""
         names = [n for n in {**self.config, **other.config} if self.config.get(n) != other.config.get(n)]
         if names:
             return "; ".join(

@@ -91,7 +91,9 @@ def class_names_of(items: Sequence[Item], wanted: Sequence[str]) -> tuple[str, .
     if not wanted:
         return tuple(sorted(found))
     if set(wanted) != found or len(set(wanted)) != len(wanted):
-        raise UsageError(f"--classes={','.join(wanted)}: the source has {','.join(sorted(found))}")
+        raise UsageError(
+            f"--classes={','.join(wanted)}: must name the classes of the source, {','.join(sorted(found))}"
+        )
     return tuple(wanted)
 
 

@@ -143,7 +143,7 @@ def _plan(
     if fractions is None and not found.has_splits:
         raise UsageError(f"--splits=folders: {config.source} has no folders train/CLASS and no column split")
     kept = splits.kept_splits(items, fractions, found.has_splits)
-    split_of, names = splits.decide_splits(items, group_of, fractions, kept, config.seed, groups.told_by)
+    split_of, names = splits.decide_splits(items, group_of, fractions, kept, config.seed, groups.found_by)
     if fractions and found.has_splits and not kept:
         own = sorted({item.split or "" for item in items})
         progress.say(

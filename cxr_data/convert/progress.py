@@ -1,4 +1,4 @@
-"""What a user sees of a run, and what a machine does (`--log_json`)."""
+"""The progress of a conversion, for users on the terminal and for programs by `--log_json`."""
 
 import json
 import sys
@@ -59,7 +59,7 @@ class Progress:
             tqdm.write(wrapped(shown, rest=rest) if is_wide else shown, file=sys.stderr)
 
     def event(self, name: str, **values: object) -> None:
-        """Log an event for machines."""
+        """Log an event for programs."""
         if self._log is not None:
             seconds = round(time.monotonic() - self._started, 3)
             self._log.write(json.dumps({"event": name, "seconds": seconds, **values}) + "\n")
@@ -71,7 +71,7 @@ class Progress:
         self._bar = progress_bar("convert", "images", images, shown=not self._quiet)
 
     def tick(self, counters: Counters) -> None:
-        """Move the bar to what the workers have done until now."""
+        """Move the bar to the number of images that the workers have finished."""
         seconds = time.monotonic() - self._started
         if self._bar is not None:
             self._bar.set_postfix_str(

@@ -28,7 +28,7 @@ from cxr_data.records.layout import (
 
 
 def reusable(config: SharderConfig, prepared: Prepared, progress: Progress) -> dict[str, ShardResult]:
-    """Return the shards of an earlier run that are whole and of the same plan. Refuses what is of another."""
+    """Return the whole shards of an earlier run of the same plan. Refuse those of another plan."""
     earlier = _read_earlier(config)
     if earlier is None:
         return {}
@@ -109,7 +109,7 @@ def _is_unchanged(entry: plan.Entry, size: int, sha256: str, converted_ns: int, 
 
 
 def begin(output: str, prepared: Prepared, results: Mapping[str, ShardResult]) -> None:
-    """Make the output an unfinished one: no manifest, a ledger of what is whole, nothing else of ours."""
+    """Mark the output as unfinished: no manifest, a ledger of the whole shards, no other file of ours."""
     for name in (MANIFEST_NAME, AUDIT_NAME):
         storage.remove(storage.join(output, name))
     figures.remove_figures(storage.join(output, AUDIT_FOLDER))

@@ -1,4 +1,4 @@
-"""Writes one planned shard: read, decode and resize -> encode -> append, then fsync and rename.
+"""Write one planned shard: read, decode and resize -> encode -> append, then fsync and rename.
 
 A shard has its final name only when it is whole. Nothing here depends on how many
 workers there are, and nothing here imports TensorFlow.
@@ -59,10 +59,10 @@ NOTHING = -1
 
 
 class Watcher(Protocol):
-    """Is told what a worker does, cheaply and often."""
+    """Receives what a worker does, cheaply and often."""
 
     def begin(self, position: int) -> None:
-        """Note that the image at `position` of the shard is taken in hand, or `NOTHING`."""
+        """Note that the worker begins the image at `position` of the shard, or `NOTHING`."""
 
     def done(self, read: int, written: int, quarantined: bool) -> None:
         """Note that it is finished, with the bytes read and written."""
@@ -105,7 +105,7 @@ class _ShardFile:
 
 
 def remove_attempts(directory: str) -> None:
-    """Remove what attempts at shards left that were killed."""
+    """Remove the unfinished files of attempts that were killed."""
     storage.store_of(directory).remove_unfinished(directory, f"*{SHARD_SUFFIX}*")
 
 
@@ -134,7 +134,7 @@ def write_shard(
       directory: where it is to appear.
       options: how images become records.
       read: reads a file, as `guarded.read_picture` does; it may raise Undecodable.
-      watcher: is told of every image.
+      watcher: receives every image.
       condemned: positions that are not to be tried, because they ended a worker before.
       may_go_on: asked before every image, and before the shard is given its name.
 

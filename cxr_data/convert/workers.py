@@ -1,8 +1,8 @@
-"""Worker processes: one shard at a time each, watched, and never waited for in vain.
+"""Worker processes: each writes one shard at a time, is watched, and cannot make the run hang.
 
 Processes, because decoding in Python threads holds the interpreter lock too often.
 A worker is a fresh interpreter (spawn) that imports neither TensorFlow nor the
-caller's state. It tells what it has in hand through shared memory, so that a worker
+caller's state. It says through shared memory which image it is converting, so that a worker
 that dies or hangs is reported with its file; the file gets a second chance in
 another worker and is quarantined after that.
 """
@@ -38,7 +38,7 @@ _POSITION, _DONE, _QUARANTINED, _READ, _WRITTEN, _FIELDS = range(6)
 
 @dataclass(frozen=True)
 class Counters:
-    """What all workers did until now, of finished and unfinished shards."""
+    """What all workers have done so far, in finished and unfinished shards."""
 
     images: int = 0
     quarantined: int = 0
@@ -145,7 +145,7 @@ class Pool:
 
         Raises:
           OSError: a worker cannot write.
-          DataError: workers die without an image in hand, again and again at one shard, or an object store
+          DataError: workers die between two images, again and again at one shard, or an object store
             does not answer.
         """
         try:
@@ -252,7 +252,7 @@ class Pool:
         self._deaths[plan.name, position] += 1
         again = self._deaths[plan.name, position] > 1
         verdict = "it is quarantined" if again else "it gets a second try"
-        self._note(f"a worker process ended ({cause}) with {entry.id} in hand: {verdict}")
+        self._note(f"a worker process ended ({cause}) while it converted {entry.id}: {verdict}")
         if again:
             lost = lost_file(cause)
             quarantined = Quarantined(entry.id, lost.reason, lost.detail)
@@ -261,7 +261,7 @@ class Pool:
 
     def _note_end_between_images(self, plan: ShardPlan, cause: str) -> None:
         self._deaths[plan.name, NOTHING] += 1
-        what = f"a worker process ended ({cause}) with no image in hand, while at {plan.name}"
+        what = f"a worker process ended ({cause}) between two images of {plan.name}"
         if self._deaths[plan.name, NOTHING] == _MOST_ENDS_BETWEEN_IMAGES:
             raise DataError(f"{what}, {_MOST_ENDS_BETWEEN_IMAGES} times; try fewer --workers")
         self._note(f"{what}: another one does it")

@@ -48,7 +48,7 @@ _LINE_SECONDS, _END_SECONDS = 0.2, 2.0
 
 
 def leave_out_chatter() -> None:
-    """Begin to do so, if this process is a command of this project; call it before TensorFlow is imported.
+    """Begin to filter descriptor 2, if this process is a command; call it before TensorFlow is imported.
 
     A program that uses the packages as a library keeps its standard error as it is, and sees of TensorFlow's
     log only what ends the process, unless it says otherwise.
@@ -80,7 +80,7 @@ _filter: _Filter | None = None
 
 
 def filter_stderr(*what: str) -> None:
-    """Let a process copy what is written to descriptor 2, without the chatter, until its last writer ends.
+    """Start a process that copies descriptor 2 without the chatter, until its last writer ends.
 
     Args:
       *what: `everything`, for the chatter too.

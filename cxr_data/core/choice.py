@@ -1,4 +1,4 @@
-"""A setting as it is used, and why: `auto` never chooses silently."""
+"""A setting as it is used, and the reason for it: `auto` never chooses silently."""
 
 import dataclasses
 

@@ -9,9 +9,9 @@ from cxr_data.core.shown import one_line as one_line  # for those that quote a n
 
 
 class CxrError(Exception):
-    """A failure that the user can act on: bad data, a full disk, a lost file.
+    """A failure that the user can repair: bad data, a full disk, a missing file.
 
-    The message is one line that names the file, record or flag and the way out.
+    The message is one line that names the file, record or flag and says what to do.
     """
 
     exit_code = 1

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def plain(text: str) -> str:
-    """Take from a name what matplotlib would obey: a dollar sign begins a formula."""
+    """Escape in a name what matplotlib would interpret: a dollar sign begins a formula."""
     return text.replace("$", r"\$")
 
 

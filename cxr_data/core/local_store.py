@@ -181,7 +181,7 @@ def _sync(path: Path) -> None:
 
 
 def append(path: str | os.PathLike[str], content: bytes) -> None:
-    """Add bytes to the end of a file, which are on the disk when this returns."""
+    """Append bytes to a file; they are on the disk when this returns."""
     with open(path, "ab") as file:
         file.write(content)
         file.flush()

@@ -1,4 +1,4 @@
-"""Page-locked memory, from which a GPU copies while the host and its own steps go on.
+"""Page-locked memory, from which a GPU copies while the host computes and the GPU takes steps.
 
 From ordinary memory CUDA's driver copies with the calling thread, through a buffer of its own, and each step
 began only when the next batch had been copied: on an H200, MobileNetV2 took 71 ms for 128 images, 42 ms for

@@ -1,4 +1,4 @@
-"""Progress of work that takes long: a bar on a terminal, a line a minute where there is none."""
+"""The progress of long work: a bar on a terminal, one line each minute elsewhere."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ def progress_bar(
     shown: bool = True,
     has_begun: bool = False,
 ) -> "tqdm[Any]":
-    """Return the progress of some work on stderr, which goes away when the work ends.
+    """Return a progress bar on stderr, which disappears when the work ends.
 
     Its rate and its remaining time leave out the first piece, which takes what is done only once with it:
     to compile, to start processes, to open files. Where stderr is no terminal, it is a line a minute, and
@@ -73,7 +73,7 @@ class _Bar(tqdm):
             self.close()
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Count `n` more; time is measured from the first on."""
+        """Count `n` more; time is measured from the first call."""
         if self.disable or self._has_begun or not n:
             return super().update(n)
         self._has_begun = True
@@ -90,7 +90,7 @@ class _Lines(_Bar):
         super().__init__(pieces, bar_format=_LINE, mininterval=LINE_SECONDS, miniters=1, **options)
 
     def update(self, n: float | None = 1) -> bool | None:
-        """Count `n` more, and say so if the last line is a minute old."""
+        """Count `n` more, and log a line if the last one is a minute old."""
         had_begun = self._has_begun
         is_due = super().update(n)
         if had_begun and is_due:

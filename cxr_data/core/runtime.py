@@ -20,7 +20,7 @@ def cores() -> int:
 
 
 def let_open(files: int) -> int:
-    """Raise this process's limit of open files by a number of them, as far as the system lets it.
+    """Raise this process's limit of open files by a number of files, as far as the system allows.
 
     Returns:
       The descriptor from which on a file must be closed again at once, to leave some for all else.

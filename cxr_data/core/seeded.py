@@ -1,4 +1,4 @@
-"""Draws by a seed and a name: the same for any order of the names and any version of numpy."""
+"""Random draws by a seed and a name: the same for any order of the names and any version of numpy."""
 
 import hashlib
 

@@ -30,7 +30,7 @@ _KEY = "setting"
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What is declared about a field, beside its name and type.
+    """What is declared about a field, besides its name and type.
 
     Attributes:
       help: begins with what the setting is; shown by `--help`.

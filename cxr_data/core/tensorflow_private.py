@@ -1,4 +1,4 @@
-"""Names of TensorFlow and Keras that are not public, each for want of a public one.
+"""Names of TensorFlow and Keras that are not public, each used because there is no public one.
 
 Written for TensorFlow 2.17.1, tensorflow-io 0.37.1 and Keras 3.15.1. No other file uses such a name,
 and every function here has a test of its own: an upgrade fails there, and is repaired here. What is
@@ -77,7 +77,7 @@ def memory_limits(device_type: str) -> list[int]:
 
 
 def number_names_from(number: int, *, multiple_of: int) -> None:
-    """Let TensorFlow count on from at least `number`, a multiple, in the names that it makes unique.
+    """Make TensorFlow number the names that it makes unique from at least `number`, a multiple.
 
     Names of traced functions are among them, and their number is that of all tensors and functions before.
     """

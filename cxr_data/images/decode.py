@@ -29,7 +29,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 class Facts(NamedTuple):
-    """What a file says beside its picture. None of it is in a record; the audit asks what it gives away.
+    """What a file says besides its picture. None of it is in a record; the audit measures what it reveals.
 
     Attributes:
       width, height: in pixels, as stored.
@@ -86,7 +86,7 @@ def decode_with_facts(data: bytes, color: str, max_pixels: int) -> tuple[np.ndar
       max_pixels: larger images are refused by their header, before their pixels are touched.
 
     Returns:
-      uint8, [H, W] for "gray", [H, W, 3] for "keep"; and what the file says beside it.
+      uint8, [H, W] for "gray", [H, W, 3] for "keep"; and what the file says besides it.
 
     Raises:
       Undecodable: with the reason for the quarantine.

@@ -1,4 +1,4 @@
-"""A DICOM file as it is meant to be looked at, in 8 bits, white for dense.
+"""The picture of a DICOM file as its header asks to show it, in 8 bits, white for dense.
 
     header -> stored values -> modality LUT or rescale -> VOI LUT or window, or a range -> inversion
 

@@ -1,4 +1,4 @@
-"""The header of a DICOM file, read so that no value in it can do harm or come out.
+"""The header of a DICOM file, read so that no value in it can do harm or reach a log.
 
 pydicom converts a value when it is first asked for, and may raise anything then; its warnings and log lines
 quote values, which may be the names of patients. So nothing here asks it but through `Header`, and it is

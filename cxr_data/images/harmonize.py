@@ -1,4 +1,4 @@
-"""What is taken out of a decoded picture before it is resized, so that it tells less of its source.
+"""What is removed from a decoded picture before it is resized, so that it reveals less about its source.
 
     decode -> crop -> equalize -> resize
 
@@ -37,7 +37,7 @@ def parse_crop(text: str) -> float | None:
         share = -1.0
     if not 0 < share <= _LARGEST_SHARE:
         raise UsageError(
-            f"--crop_border={text}: give none, auto, or the share of each side, as 0.05, "
+            f"--crop_border={text}: give none, auto, or the share of each side, such as 0.05, "
             f"of at most {_LARGEST_SHARE}"
         )
     return share
@@ -88,7 +88,7 @@ def _varied(pixels: np.ndarray, axis: int) -> np.ndarray:
 
 
 def equalize(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Reduce a picture to one resolution and compresses it as all others.
+    """Reduce a picture to one resolution, and compress it as all others.
 
     Args:
       pixels: uint8 [H, W].

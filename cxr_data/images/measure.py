@@ -1,4 +1,4 @@
-"""What a picture could be told by without its anatomy: measured while it is converted, for the audit.
+"""What could identify the class of a picture without its anatomy: measured during conversion, for the audit.
 
 A row holds what the file said (`decode.Facts`), what the frame of the stored picture says (borders,
 sharpness, burnt-in text in its corners), and a 32x32 thumbnail. The rows stand beside
@@ -48,7 +48,7 @@ _CORNER = 6  # corners are a sixth of the height and width
 
 
 def row_of(image: np.ndarray, facts: Facts | None = None) -> np.ndarray:
-    """Measures one picture.
+    """Measure one picture.
 
     Args:
       image: uint8 [S, S] or [S, S, 3], as it is stored in the record.

@@ -54,7 +54,7 @@ def small_image(data: bytes, options: PixelOptions) -> np.ndarray:
 
 
 def small_image_with_facts(data: bytes, options: PixelOptions) -> tuple[np.ndarray, Facts]:
-    """Return the picture of `small_image`, and what its file says beside it."""
+    """Return the picture of `small_image`, and what its file says besides it."""
     pixels, facts = decode_with_facts(data, options.color, options.max_pixels)
     if options.crop_border != NONE:
         pixels = crop(pixels, options.crop_border)

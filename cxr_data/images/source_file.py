@@ -1,4 +1,4 @@
-"""The bytes of one input file, read safely: what was listed may since have become anything."""
+"""The bytes of one input file, read safely: it may have changed in any way since it was listed."""
 
 import contextlib
 import hashlib
@@ -81,7 +81,7 @@ def _opened(path: str, limit: int) -> Iterator[tuple[int, int]]:
         try:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
-                raise Undecodable("special_file", "not a regular file any more")
+                raise Undecodable("special_file", "it is no longer a regular file")
             _check_size(status.st_size, limit)
             yield file, status.st_size
         finally:

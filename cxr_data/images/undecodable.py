@@ -1,4 +1,4 @@
-"""The failure of one input: every reader and decoder of image files raises it, whatever went wrong below."""
+"""The failure of one input: every reader and decoder of image files raises it, whatever went wrong."""
 
 from typing import Any
 

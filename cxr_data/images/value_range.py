@@ -45,7 +45,7 @@ def high_8_bits(values: np.ndarray, depth: int) -> np.ndarray:
 
 
 def mapped(values: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Return `function(values)` of integers, which treats each value alone and is given them as int64.
+    """Return `function(values)` of integers; the function treats each value alone and gets int64.
 
     It is computed once for each value between the smallest and the largest, where these are fewer than
     the pixels.

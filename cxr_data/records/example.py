@@ -70,7 +70,7 @@ class Fields(NamedTuple):
 
 
 def patient_of(name: str, group: str) -> str:
-    """Return what an image counts as a part of: its patient, and itself where none is known.
+    """Return the group of an image: its patient, or the image itself where none is known.
 
     Unknown patients are not one patient: a group that names nobody stands for the image alone.
 
@@ -82,7 +82,7 @@ def patient_of(name: str, group: str) -> str:
 
 
 def is_known_patient(name: str, group: str) -> bool:
-    """Whether `group` is a patient, and not nobody or the image `name` that stands for itself."""
+    """Return whether `group` is a patient, and neither nobody nor the image `name` itself."""
     return group != name and not is_nobody(group)
 
 

@@ -39,7 +39,7 @@ _EXPECTED_NAME = (
 
 @dataclass(frozen=True)
 class Stored:
-    """What the pixels of the records are said to be.
+    """How the pixels of the records are stored, as the user says.
 
     Attributes:
       size: height and width of every image, in pixels.
@@ -117,7 +117,7 @@ def adopt(
     _check_classes(class_names)
     root = Path(directory)
     if (root / MANIFEST_NAME).exists():
-        raise UsageError(f"{directory} has a {MANIFEST_NAME} already: it needs no scan")
+        raise UsageError(f"{directory} has a {MANIFEST_NAME} already, and needs no scan")
     splits = {path: split_named(path) for path in _shard_files(root)}
     paths = sorted(splits, key=lambda path: (splits[path], path.name))
     if not paths:
@@ -211,12 +211,12 @@ def _shard_files(root: Path) -> list[Path]:
         else:
             found.append(path)
     if others and found:
-        logger.info("passed over: %d files that are no TFRecords, as %s", len(others), others[0])
+        logger.info("skipped: %d files that are not TFRecords, such as %s", len(others), others[0])
     return found
 
 
 def split_named(path: Path) -> str:
-    """Return the split that the name of a file of records says: one of its words is that of a split.
+    """Return the split that the name of a file of records contains: one of its words names a split.
 
     Raises:
       DataError: no word of the name is, or words of two splits.
@@ -326,7 +326,8 @@ def _check_ids_and_patients(directory: str, shards: Sequence[Shard], scanned: Se
     shared = sorted(group for group, splits in splits_of.items() if len(splits) > 1)
     if shared:
         raise DataError(
-            f"{directory}: {len(shared):,} patients (feature group) are in two splits, as {shared[0]!r} in "
+            f"{directory}: {len(shared):,} patients (feature group) are in two splits, such as "
+            f"{shared[0]!r} in "
             f"{' and '.join(sorted(splits_of[shared[0]]))}, and an evaluation would see patients that the "
             "model knows: write each patient into one split, and no group where it is not the patient"
         )

@@ -39,7 +39,7 @@ def stored_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def versions_in_words(versions: Mapping[str, Any]) -> str:
-    """Return the packages that are there, each with its version."""
+    """Return the installed packages, each with its version."""
     return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
 
 

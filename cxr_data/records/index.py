@@ -229,7 +229,7 @@ def _named_fields(manifest: Manifest, shard: Shard, rows: np.ndarray) -> Iterato
 
 
 def check_first_records(manifest: Manifest) -> None:
-    """Look at the first record of each shard that another program wrote, since early scans took any label.
+    """Check the first record of each shard that another program wrote, since early scans accepted any label.
 
     Records that are damaged are passed over: what becomes of them is the reader's to decide.
 
@@ -252,7 +252,7 @@ def check_first_records(manifest: Manifest) -> None:
                     check_range(float(values.min()), float(values.max()), manifest.value_range)
             except ValueError as error:
                 raise DataError(
-                    f"{path}: record {number}: {error}; an early scan has taken it: mend it, delete "
+                    f"{path}: record {number}: {error}; an early scan accepted it: repair it, delete "
                     f"{MANIFEST_NAME} and {INDEX_NAME} in {manifest.directory}, and run "
                     f"python -m {tool('index_tfrecords')}"
                 ) from error

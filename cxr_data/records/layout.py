@@ -37,5 +37,5 @@ def is_of_shard(name: str) -> bool:
 
 
 def is_of_dataset(name: str) -> bool:
-    """Return whether a name is one that a conversion gives."""
+    """Return whether a conversion gives files this name."""
     return name in _FILES or is_of_shard(name)

@@ -110,7 +110,7 @@ def read_frames(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[
                 number += 1
     except EOFError as error:
         raise DataError(
-            f"{name}: record {number} at byte {offset}: the file became shorter meanwhile"
+            f"{name}: record {number} at byte {offset}: the file became shorter while it was read"
         ) from error
     except OSError as error:
         raise DataError(f"cannot read {name}: {error.strerror}") from error

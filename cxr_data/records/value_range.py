@@ -17,7 +17,7 @@ Pixels = TypeVar("Pixels")
 
 
 def check_range(low: float, high: float, expected: tuple[float, float]) -> None:
-    """Check the smallest and the largest value of an image against the range that they are said to have.
+    """Check that the smallest and the largest value of an image lie in the declared range.
 
     Raises:
       ValueError: they are not in it, or no numbers, or plainly in a smaller one; with the way out.

@@ -1,4 +1,4 @@
-"""Finds the inputs: folders of images, or a CSV that lists them.
+"""Find the inputs: folders of images, or a CSV that lists them.
 
     DIR/class/...                a folder per class
     DIR/train/class/...          split folders above (train, validation or val, test, ...)

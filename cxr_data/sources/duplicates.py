@@ -61,15 +61,15 @@ def apply_policy(
     if duplicates and policy == "fail":
         same = next(iter(duplicates.values()))
         raise DataError(
-            f"{len(duplicates)} contents occur more than once, as {same[0].id} = {same[1].id}; "
-            "remove one of each, or let --duplicates=exclude do it"
+            f"{len(duplicates)} contents occur more than once, such as {same[0].id} = {same[1].id}; "
+            "remove one file of each pair, or pass --duplicates=exclude to leave one out"
         )
     if policy == "keep":
         for same in duplicates.values():
             if len({item.split for item in same}) > 1:
                 raise DataError(
                     f"the same image is in two splits: {same[0].id} = {same[1].id}; "
-                    "--duplicates=exclude leaves one of them out"
+                    "pass --duplicates=exclude to leave one of them out"
                 )
         return Deduplicated(
             tuple(items), (), tuple(tuple(i.id for i in same) for same in duplicates.values())

@@ -186,7 +186,7 @@ def _refuse_lost_folder(places: Places, path: Path, lost: Quarantined) -> None:
     if is_above_images and not path.name.lower().endswith(IMAGE_SUFFIXES):
         raise DataError(
             f"{lost.id} is a link that leads nowhere ({lost.detail}), and the images of a folder would be "
-            f"missing: mend it, or leave it out by --exclude_folders={path.name}"
+            f"missing: repair it, or leave it out by --exclude_folders={path.name}"
         )
 
 

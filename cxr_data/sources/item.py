@@ -38,7 +38,7 @@ class Item:
 
 @dataclass(frozen=True, order=True)
 class Lost:
-    """What cannot be used, and the class and split that it would have had, "" where nothing says them."""
+    """An input that cannot be used, and the class and split that it would have, "" where unknown."""
 
     entry: Quarantined
     label: str = ""
@@ -82,7 +82,7 @@ def by_id(item: Item) -> str:
 
 
 def local_item(places: Places, path: Path, label: str = "") -> Item | Quarantined:
-    """Look at one path under the source, without opening it."""
+    """Examine one path under the source, without opening it."""
     name = places.id_of(path)
     try:
         real = path.resolve(strict=True)

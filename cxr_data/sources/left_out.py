@@ -27,7 +27,7 @@ class LeftOut:
 
     @property
     def keeps_masks(self) -> bool:
-        """Whether what seems to be a mask is a picture."""
+        """Whether a file that seems to be a mask counts as a picture."""
         return KEEP_ALL in self.folders
 
     def apply(self, entries: Iterable[Item | Quarantined]) -> Iterator[Item | Quarantined]:
@@ -46,14 +46,18 @@ class LeftOut:
         return ""
 
     def refuse_unused(self, quarantined: Iterable[Quarantined]) -> None:
-        """Raise UsageError for a name that leaves nothing out, since it may be written wrongly."""
+        """Raise UsageError for a name that leaves nothing out, since it may be misspelled."""
         paths = [PurePosixPath(entry.id) for entry in quarantined if entry.reason == "excluded"]
         of_folders = {part for path in paths for part in path.parts} | {KEEP_ALL}
         for folder in self.folders:
             if folder not in of_folders:
                 raise UsageError(
-                    f"--exclude_folders={folder}: no folder of the source with files has this name"
+                    f"--exclude_folders={folder}: no folder of the source with files has this name; "
+                    "correct the name or leave it out"
                 )
         for pattern in self.files:
             if not any(fnmatchcase(path.name, pattern) for path in paths):
-                raise UsageError(f"--exclude_files={pattern}: no file of the source has such a name")
+                raise UsageError(
+                    f"--exclude_files={pattern}: no file of the source matches it; correct the pattern "
+                    "or leave it out"
+                )

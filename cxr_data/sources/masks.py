@@ -1,4 +1,4 @@
-"""Segmentation masks beside the pictures, as folders or as files: they must not be trained on as pictures."""
+"""Segmentation masks among the pictures, as folders or files: they must not be trained on as pictures."""
 
 import re
 from collections import defaultdict
@@ -37,7 +37,7 @@ def check_masks(items: Sequence[Item], left_out: LeftOut, *, depth: int) -> str:
     if folders:
         folder, example = min(folders.items())
         raise UsageError(
-            f"the folder {folder!r} (as of {example}) seems to hold masks, which would be trained on as "
+            f"the folder {folder!r} (such as {example}) seems to hold masks, which would be trained on as "
             f"pictures: --exclude_folders={','.join(sorted(folders))} leaves them out, "
             f"--exclude_folders={KEEP_ALL} takes them for pictures"
         )
@@ -46,7 +46,8 @@ def check_masks(items: Sequence[Item], left_out: LeftOut, *, depth: int) -> str:
         mask, (picture, _) = min(files.items())
         patterns = ",".join(sorted({f"*{word}*" for _, word in files.values()}))
         raise UsageError(
-            f"{len(files):,} files seem to hold masks, as {mask} of {picture}, which would be trained on as "
+            f"{len(files):,} files seem to hold masks, such as {mask} of {picture}, which would be "
+            "trained on as "
             f"pictures: --exclude_files='{patterns}' leaves them out, --exclude_folders={KEEP_ALL} takes "
             "them for pictures"
         )

@@ -21,7 +21,7 @@ SPLIT_FOLDERS = {
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a folder or a word names, None for any other."""
+    """Return the split that the name of a folder, or a word, stands for; None for any other."""
     return SPLIT_FOLDERS.get(name.strip().lower())
 
 
@@ -30,7 +30,7 @@ _NOBODY = _MISSING | {"na", "none", "nil", "unknown", "anonymous", "anonymized",
 
 
 def is_nobody(patient: str) -> bool:
-    """Whether what stands in the place of a patient names none: nothing, or a word for nothing, as in tables.
+    """Return whether the text in place of a patient names nobody: it is empty, or a word for nothing.
 
     All images of such a "patient" would count as one person's.
     """
@@ -38,7 +38,7 @@ def is_nobody(patient: str) -> bool:
 
 
 def check_split_names(found: Mapping[str, str]) -> None:
-    """Refuse names that can be no split, and names that are one split written in two ways.
+    """Refuse names that cannot be a split, and names that are one split written in two ways.
 
     Args:
       found: an image of each split, by the split's name.
@@ -49,14 +49,15 @@ def check_split_names(found: Mapping[str, str]) -> None:
     for name, image in found.items():
         if not re.fullmatch(r"\w[\w .-]*", name):
             raise DataError(
-                f"{name!r} is not the name of a split (as of {image}), since files are named by it: "
+                f"{name!r} cannot be the name of a split (such as of {image}), since files are named "
+                "after it: "
                 "write letters, digits, -, _ or ."
             )
     _refuse_two_ways("splits", found)
 
 
 def check_class_names(found: Mapping[str, str]) -> None:
-    """Refuse names that are no class, and names that are one class written in two ways.
+    """Refuse names that cannot be a class, and names that are one class written in two ways.
 
     Args:
       found: an image of each class, by the class's name.
@@ -67,7 +68,7 @@ def check_class_names(found: Mapping[str, str]) -> None:
     for name, image in found.items():
         reason = _not_a_class(name)
         if reason:
-            raise DataError(f"{name!r} is not the name of a class (as of {image}): {reason}")
+            raise DataError(f"{name!r} cannot be the name of a class (such as of {image}): {reason}")
     _refuse_two_ways("classes", found)
 
 
@@ -77,8 +78,8 @@ def _refuse_two_ways(what: str, found: Mapping[str, str]) -> None:
         first = first_of.setdefault(_folded(name), name)
         if first != name:
             raise DataError(
-                f"the {what} {first!r} (as {found[first]}) and {name!r} (as {image}) differ only by case, "
-                "blanks, hyphens or the way of writing: give both one name"
+                f"the {what} {first!r} (of {found[first]}) and {name!r} (of {image}) differ only by case, "
+                "blanks, hyphens or the encoding of letters: give both one name"
             )
 
 

@@ -29,9 +29,9 @@ KNOWN_PATTERNS = {
 """File names of public sets that carry the patient; `auto` looks for them. Taking each image
 of such a set for a patient of its own leaks patients between splits."""
 
-_COUNTED_ANEW = ("Kermany pediatric (person1_virus_6.jpeg)",)
-"""Of these, what numbers patients within a folder only: the same number elsewhere is another patient's. The
-others number them in the whole set."""
+_NUMBERED_WITHIN_FOLDERS = ("Kermany pediatric (person1_virus_6.jpeg)",)
+"""Those that number patients within each folder only: the same number in another folder is another patient.
+The others number them in the whole set."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Groups:
 
     Attributes:
       of: {id: group}. An image without a known patient is a group of its own, named by its id.
-      told_by: {id: what tells its patient}, "" where none is known.
+      found_by: {id: the rule that found its patient}, "" where none is known.
       summary: one line for the user.
       warning: what may be wrong, or "".
       assumed: what was assumed against the names, or "".
     """
 
     of: Mapping[str, str]
-    told_by: Mapping[str, str]
+    found_by: Mapping[str, str]
     summary: str
     warning: str = ""
     assumed: str = ""
@@ -71,23 +71,24 @@ def find_groups(items: Sequence[Item], group_regex: str, patients: Mapping[str, 
     """
     patterns = _patterns(group_regex)
     of: dict[str, str] = {}
-    told_by: dict[str, str] = {}
+    found_by: dict[str, str] = {}
     for item in items:
-        told_by[item.id], of[item.id] = _group_of(item, patterns, patients)
+        found_by[item.id], of[item.id] = _group_of(item, patterns, patients)
     _refuse_two_ways(item.group for item in items if item.group)
-    how = Counter(told_by.values())
+    how = Counter(found_by.values())
     assumed = []
-    for name in _COUNTED_ANEW:
-        own = [item for item in items if told_by[item.id] == name]
+    for name in _NUMBERED_WITHIN_FOLDERS:
+        own = [item for item in items if found_by[item.id] == name]
         twice = _in_two_places(own, of)
         if twice:
             of |= {item.id: f"{_place(item)}/{of[item.id]}" for item in own}
             assumed.append(_assumption(name, twice, own, of))
     if group_regex not in (AUTO, NONE) and not how["--group_regex"]:
         raise UsageError(
-            f"--group_regex={group_regex} matches none of {len(items)} paths, as {items[0].id!r}"
+            f"--group_regex={group_regex} matches none of {len(items)} paths, such as {items[0].id!r}; "
+            "correct it"
         )
-    return Groups(of, told_by, _summary(of, how), _warning(of, how, group_regex), "; ".join(assumed))
+    return Groups(of, found_by, _summary(of, how), _warning(of, how, group_regex), "; ".join(assumed))
 
 
 def _place(item: Item) -> str:
@@ -148,7 +149,8 @@ def _refuse_two_ways(groups: Iterable[str]) -> None:
         first = first_of.setdefault(re.sub(r"^(\d+)\.0$", r"\1", group), group)
         if first != group:
             raise DataError(
-                f"the CSV has the groups {first!r} and {group!r}: write the number of a patient in one way"
+                f"the CSV has the groups {first!r} and {group!r}: write the number of a patient in one "
+                "way only"
             )
 
 

@@ -1,4 +1,4 @@
-"""What is left out, and why: no file is lost without a line that names it."""
+"""Which files are left out, and why: no file disappears without a line that names it."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -14,7 +14,7 @@ from cxr_data.sources.item import Item
 from cxr_data.sources.names import split_of
 
 DEFAULT_SPLITS = "train:0.8,validation:0.1,test:0.1"
-# Of `patients.Groups.told_by`, what --group_regex does not change.
+# Of `patients.Groups.found_by`, what --group_regex does not change.
 _STATED = ("CSV", "DICOM PatientID")
 
 
@@ -36,7 +36,7 @@ def parse_splits(text: str) -> dict[str, float] | None:
             fraction = -1.0
         if not colon or not name.isidentifier() or not 0 < fraction <= 1 or name in fractions:
             raise UsageError(
-                f"--splits={text}: {part!r} is not NAME:FRACTION (as train:0.8,test:0.2) or folders"
+                f"--splits={text}: {part!r} must be NAME:FRACTION (such as train:0.8,test:0.2) or folders"
             )
         fractions[name] = fraction
     if abs(sum(fractions.values()) - 1) > 1e-6:
@@ -124,14 +124,14 @@ def _choose(
 
 
 def splits_of_folders(
-    items: Sequence[Item], groups: Mapping[str, str], told_by: Mapping[str, str] | None = None
+    items: Sequence[Item], groups: Mapping[str, str], found_by: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Return {group: split} as folders or CSV have it.
 
     Args:
       items: the inputs, each with a split.
       groups: {id: group}.
-      told_by: {id: what tells its group}, as `patients.Groups` has it.
+      found_by: {id: the rule that found its group}, as `patients.Groups` has it.
 
     Raises:
       DataError: a group is in two splits, with the ways out.
@@ -147,10 +147,10 @@ def splits_of_folders(
             )
     if shared:
         group, where = next(iter(shared.items()))
-        source = (told_by or {}).get(assigned[group][1], "")
+        source = (found_by or {}).get(assigned[group][1], "")
         raise DataError(
             f"{where}, "
-            + (f"as told by {source}, " if source else "")
+            + (f"according to {source}, " if source else "")
             + f"one of {len(shared):,} in two splits; --splits=train:0.8,validation:0.1,test:0.1 splits all "
             "images by patient, "
             + ("" if source in _STATED else "--group_regex=none takes each image for a patient of its own, ")
@@ -180,9 +180,9 @@ def decide_splits(
     fractions: Mapping[str, float] | None,
     kept: Collection[str],
     seed: int,
-    told_by: Mapping[str, str] | None = None,
+    found_by: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, str], list[str]]:
-    """Decide where each group goes.
+    """Decide the split of each group.
 
     Args:
       items: the inputs.
@@ -190,7 +190,7 @@ def decide_splits(
       fractions: of the splits that are drawn, None where folders or the CSV decide.
       kept: the source's own splits that stay, see `kept_splits`.
       seed: of the draw.
-      told_by: see `splits_of_folders`.
+      found_by: see `splits_of_folders`.
 
     Returns:
       {group: split}, and the names of the splits in their order.
@@ -201,7 +201,7 @@ def decide_splits(
     drawn = [item for item in items if (item.split or "") not in kept]
     pool = " and ".join(sorted({item.split or "" for item in drawn}))
     places = [item if (item.split or "") in kept else replace(item, split=pool) for item in items]
-    split_of = splits_of_folders(places, groups, told_by) if kept else {}
+    split_of = splits_of_folders(places, groups, found_by) if kept else {}
     order = {"train": 0, "validation": 1, "test": 2}
     own = sorted(kept, key=lambda split: (order.get(split, 3), split))
     if fractions is None:

@@ -1,4 +1,4 @@
-"""The embedded sample: what a run trains on when it is given no data."""
+"""The embedded sample, on which a run trains when no data is given."""
 
 import pathlib
 

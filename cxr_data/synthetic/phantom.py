@@ -1,4 +1,4 @@
-"""Draws synthetic frontal chest X-rays: a phantom for demos and tests, no medicine.
+"""Draw synthetic frontal chest X-rays: a phantom for demos and tests, no medicine.
 
 anatomy of a patient -> lungs -> bones and vessels -> lesions of a finding -> exposure
 
@@ -72,7 +72,7 @@ class Anatomy:
 def draw_finding(anatomy: Anatomy, finding: str, rng: np.random.Generator) -> Layer:
     """Draw one picture of a patient.
 
-    Position, exposure, noise and the extent of the disease are drawn anew for each
+    Position, exposure, noise and the extent of the disease are drawn again for each
     picture. The exposure is that of the same patient without lesions, and the lungs as a
     whole keep its brightness and contrast: neither the frame nor the mean of a picture
     depends on the finding, and a network has to look into the lungs.

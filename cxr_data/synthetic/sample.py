@@ -44,7 +44,7 @@ def parse_sizes(texts: Sequence[str]) -> tuple[int, ...]:
     try:
         return tuple(int(text) for text in texts)
     except ValueError as error:
-        raise UsageError(f"--size={','.join(texts)}: must be whole numbers, as 512,1024") from error
+        raise UsageError(f"--size={','.join(texts)}: must be whole numbers, such as 512,1024") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +171,7 @@ def plan_sample(config: SampleConfig) -> list[PlannedImage]:
 
     A patient has one to three pictures, all in one class of one split. Sizes, modes
     and encodings come in the same sequence in every class of a split, so that no
-    class can be told by them.
+    class can be recognised by them.
     """
     rng = np.random.default_rng([config.seed, _PLAN_STREAM])
     # More numbers than patients, so that labelled and test images never share one.

@@ -70,7 +70,7 @@ def test_names_of_any_bytes_are_a_line_each_and_draw(tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "--fail_on=shortcut: no shortcut " in done.stderr
+    assert "--fail_on=shortcut: " in done.stderr
     shown = [line for line in done.stdout.splitlines() if line.startswith("     first ")]
     assert len(shown) == len(NAMES)
     assert any("new\\n1. [leakage] line.png" in line for line in shown)

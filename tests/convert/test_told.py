@@ -39,7 +39,7 @@ def test_person_numbers_that_begin_anew_in_test_convert_with_their_own_splits(sh
 
 def test_a_patient_of_a_set_that_numbers_all_of_them_is_refused_in_two_splits(tmp_path):
     source = save_pictures(tmp_path / "in", "train/a/00000013_005.png", "test/a/00000013_006.png")
-    with pytest.raises(DataError, match="as told by NIH ChestX-ray14.*--splits=.*--group_regex=none"):
+    with pytest.raises(DataError, match="according to NIH ChestX-ray14.*--splits=.*--group_regex=none"):
         convert(source, tmp_path / "out")
     assert convert(source, tmp_path / "none", group_regex="none").records == 2
 

@@ -291,7 +291,7 @@ def test_files_of_records_are_known_by_their_bytes_and_none_is_missing(tmp_path,
     adopted = adopt(str(tmp_path), CLASS_NAMES, **options())
     assert adopted.splits == ("test", "train", "validation")
     assert adopted.records == 9
-    assert "passed over: 2 files that are no TFRecords, as events.out.tfevents.1" in caplog.text
+    assert "2 files that are not TFRecords, such as events.out.tfevents.1" in caplog.text
 
 
 def test_two_records_of_one_id_are_refused(tmp_path):

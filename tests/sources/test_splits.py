@@ -80,15 +80,15 @@ def test_a_group_in_two_split_folders_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    ("told_by", "named"), [("NIH ChestX-ray14", True), ("--group_regex", True), ("CSV", False), ("", True)]
+    ("found_by", "named"), [("NIH ChestX-ray14", True), ("--group_regex", True), ("CSV", False), ("", True)]
 )
-def test_the_ways_out_of_a_group_in_two_splits(told_by, named):
+def test_the_ways_out_of_a_group_in_two_splits(found_by, named):
     items = [Item(f"{s}/a/p1_{s}", "", "a", 1, 0, split=s) for s in ("train", "test")]
     ids = [item.id for item in items]
     with pytest.raises(DataError) as raised:
-        splits.splits_of_folders(items, dict.fromkeys(ids, "p1"), dict.fromkeys(ids, told_by))
+        splits.splits_of_folders(items, dict.fromkeys(ids, "p1"), dict.fromkeys(ids, found_by))
     assert ("--group_regex=none" in str(raised.value)) == named
-    assert f"as told by {told_by}," in str(raised.value) or not told_by
+    assert f"according to {found_by}," in str(raised.value) or not found_by
     assert "--splits=train:0.8,validation:0.1,test:0.1" in str(raised.value)
 
 
