@@ -11,8 +11,12 @@ from cxr_data.images.decode import COLORS
 from cxr_data.images.guarded import Limits
 from cxr_data.images.preprocess import MAX_PIXELS, PixelOptions
 from cxr_data.records.example import DTYPES
+from cxr_data.records.manifest import CLASSES
 from cxr_data.sources import patients
 from cxr_data.sources.duplicates import POLICIES
+from cxr_data.sources.tables.formats import FORMATS
+from cxr_data.sources.tables.row import Reading
+from cxr_data.sources.tables.table_list import TableOptions
 
 RUNNERS = ("local", "beam")
 
@@ -57,7 +61,27 @@ class SharderConfig:
         "stay: train:0.9,validation:0.1 divides its train and keeps its test.",
     )
     classes: tuple[str, ...] = setting(
-        (), "Class names in the order of their index; alphabetical by default."
+        (),
+        "Class names in the order of their index; alphabetical by default. With --labels, the findings to "
+        "keep; all of the table by default.",
+    )
+    labels: str = setting(
+        CLASSES,
+        "What says the labels: classes: the folders or the CSV of --source, one class a picture; else the "
+        "format of --table, which says several findings of each picture below --source.",
+        choices=(CLASSES, *FORMATS),
+    )
+    table: tuple[str, ...] = setting(
+        (),
+        "Tables of the findings, separated by commas, with --labels; also packed, as FILE.csv.gz.",
+        path=True,
+    )
+    views: tuple[str, ...] = setting((), "Views to keep, as PA,AP, with --labels; all by default.")
+    readers: str = setting(
+        "majority",
+        "What several readers of a picture say together, with --labels=vindr: majority, an equal number of "
+        "either being uncertain; or any.",
+        choices=("majority", "any"),
     )
     source_name: str = setting(
         "",
@@ -162,6 +186,7 @@ class SharderConfig:
         if self.color == "keep" and self.channels == 1:
             raise UsageError("--color=keep needs --channels=3")
         harmonize.parse_crop(self.crop_border)
+        self._check_tables()
         if self.equalize_to and self.color == "keep":
             raise UsageError("--equalize_to makes images gray: it needs --color=gray")
         if self.equalize_to and not 16 <= self.equalize_to <= 4096:
@@ -181,6 +206,29 @@ class SharderConfig:
     def limits(self) -> Limits:
         """What one file may take."""
         return Limits(self.image_timeout, self.image_memory_gb)
+
+    def _check_tables(self) -> None:
+        if self.labels == CLASSES:
+            for name in ("table", "views"):
+                if getattr(self, name):
+                    given = ",".join(getattr(self, name))
+                    raise UsageError(f"--{name}={given}: needs --labels, one of {', '.join(FORMATS)}")
+        elif not self.table:
+            raise UsageError(f"--labels={self.labels}: needs --table={FORMATS[self.labels].files}")
+        elif self.balance != "none":
+            raise UsageError(
+                f"--balance={self.balance}: drops pictures of classes, and with --labels={self.labels} a "
+                "picture has several findings; leave it out"
+            )
+        if self.readers != "majority" and self.labels != "vindr":
+            raise UsageError(f"--readers={self.readers}: needs --labels=vindr, which has several readers")
+
+    @property
+    def tables(self) -> TableOptions | None:
+        """Which tables say the findings; None where each picture has one class."""
+        if self.labels == CLASSES:
+            return None
+        return TableOptions(self.labels, self.table, self.views, Reading(self.classes, self.readers))
 
     @property
     def pixel_options(self) -> PixelOptions:

@@ -202,6 +202,12 @@ def _assumptions(made: manifest.Manifest) -> str:
     return assumed.assumed_summary(letters.decode() for letters in measure.modes_of(measured)[1])
 
 
+def _counts(made: manifest.Manifest, split: str) -> str:
+    """Return the images of a split in words: of each class, or all and of each finding."""
+    counts = ", ".join(f"{images:,} {name}" for name, images in made.counts[split].items())
+    return f"{counted(made.count(split), 'image')}: {counts}" if made.findings else counts
+
+
 def _report(
     made: manifest.Manifest,
     prepared: Prepared,
@@ -214,10 +220,7 @@ def _report(
     planned = prepared.plan.counts()
     images = sum(result.records for result in new)
     size = sum(shard.bytes for shard in made.shards)
-    rows = [
-        (split, ", ".join(f"{n:,} {c}" for c, n in by_class.items()))
-        for split, by_class in made.counts.items()
-    ]
+    rows = [(split, _counts(made, split)) for split in made.counts]
     rows.append(("files", ", ".join(f"{n:,} {name}" for name, n in made.source_counts.items())))
     assumptions = _assumptions(made)
     if assumptions:

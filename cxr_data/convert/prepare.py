@@ -19,7 +19,7 @@ from cxr_data.images import resize
 from cxr_data.records import manifest
 from cxr_data.records.index import MOST_SOURCES
 from cxr_data.sources import duplicates, patients, splits
-from cxr_data.sources.discover import Found, discover_images
+from cxr_data.sources.discover import Found, discover_findings, discover_images
 from cxr_data.sources.item import Item
 from cxr_data.sources.left_out import LeftOut
 from cxr_data.sources.masks import check_masks
@@ -40,7 +40,17 @@ _DECISIVE = (
     "max_pixels",
 )
 # Of these, only what is asked for is in the config: outputs from before they were there stay valid.
-_OPTIONAL = ("balance", "crop_border", "equalize_to", "exclude_folders", "exclude_files", "source_name")
+_OPTIONAL = (
+    "balance",
+    "crop_border",
+    "equalize_to",
+    "exclude_folders",
+    "exclude_files",
+    "source_name",
+    "labels",
+    "views",
+    "readers",
+)
 _DEFAULTS = SharderConfig("", "")
 _MOST_SHOWN = 8  # sources
 
@@ -62,12 +72,15 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
       UsageError, DataError: the source, a flag, or how they fit together.
     """
     left_out = LeftOut(config.exclude_folders, config.exclude_files)
-    found = discover_images(config.source, left_out=left_out, follow_links=config.follow_links)
+    found = _discover(config, left_out)
+    for note in found.notes:
+        progress.say(note)
     left_out.refuse_unused(found.quarantined)
     threads = cores()
     named = _excluded(config, found.items)
     wanted = [item for item in found.items if item.id not in named]
-    masks = check_masks(wanted, left_out, depth=1 if found.has_class_folders and found.has_splits else 0)
+    depth = 1 if found.has_class_folders and found.has_splits else 0
+    masks = "" if found.findings else check_masks(wanted, left_out, depth=depth)  # no row names a mask
     copies = duplicates.find_duplicates(wanted, config.max_pixels, threads)
     kept = duplicates.apply_policy(wanted, copies, config.duplicates)
     dropped = _dropped(config, found, kept.items)
@@ -102,6 +115,13 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
         assumed=groups.assumed,
     )
     return Prepared(found, made, header, excluded)
+
+
+def _discover(config: SharderConfig, left_out: LeftOut) -> Found:
+    tables = config.tables
+    if tables is None:
+        return discover_images(config.source, left_out=left_out, follow_links=config.follow_links)
+    return discover_findings(config.source, tables, left_out=left_out, follow_links=config.follow_links)
 
 
 def _without(found: Found, lost: Mapping[str, Quarantined]) -> Found:

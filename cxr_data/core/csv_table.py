@@ -27,17 +27,20 @@ def csv_bytes(rows: Iterable[Sequence[object]], line_end: str = "\n") -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def csv_rows(text: str, *, skips_blanks: bool = False) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(
+    text: str, *, skips_blanks: bool = False, delimiter: str = ","
+) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of the last line of each row, from 1 on, and its cells.
 
     Args:
       text: of the table, with its line ends as they are.
-      skips_blanks: whether blanks after a comma are no part of a cell.
+      skips_blanks: whether blanks after a delimiter are no part of a cell.
+      delimiter: between cells.
 
     Raises:
       csv.Error: it is no CSV.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=skips_blanks)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=skips_blanks)
     for row in reader:
         yield reader.line_num, [cell[1:] if _was_quoted(cell) else cell for cell in row]
 

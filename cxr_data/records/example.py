@@ -15,17 +15,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cxr_data.sources import finding_values
 from cxr_data.sources.names import is_nobody
 
 DTYPES = ("float32", "float16", "uint8")
 """How pixels are stored: float32 as a FloatList in [0, 1]; float16 in [0, 1] and uint8 in
 [0, 255] as one bytes value. All row-major [size, size, channels], little-endian."""
 
-PRESENT, ABSENT, UNCERTAIN, UNKNOWN = 1, 0, -1, -2
-"""What `labels` says of a finding. Uncertain: the report or its reader hesitates, and training may count it
-as either; unknown: nothing is said of the finding, and it is always masked."""
-
-FINDING_VALUES = (PRESENT, ABSENT, UNCERTAIN, UNKNOWN)
+FINDING_VALUES = finding_values.FINDING_VALUES
+PRESENT, ABSENT, UNCERTAIN, UNKNOWN = FINDING_VALUES
+"""What `labels` says of a finding, see `finding_values`."""
 
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 _KINDS = {_BYTES_LIST: "bytes", _FLOAT_LIST: "floats", _INT64_LIST: "int64"}

@@ -1,4 +1,4 @@
-"""Find the inputs: folders of images, or a CSV that lists them.
+"""Find the inputs: folders of images, a CSV that lists them, or a folder and the tables of its findings.
 
     DIR/class/...                a folder per class
     DIR/train/class/...          split folders above (train, validation or val, test, ...)
@@ -16,11 +16,12 @@ from pathlib import Path
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.sources.csv_list import list_csv
-from cxr_data.sources.folders import walk_folders
+from cxr_data.sources.folders import list_files, walk_folders
 from cxr_data.sources.item import Item, Lost
 from cxr_data.sources.left_out import LeftOut
 from cxr_data.sources.names import check_class_names, check_split_names
 from cxr_data.sources.quarantine import Quarantined
+from cxr_data.sources.tables.table_list import TableOptions, list_tables
 
 # Reasons of entries that belong to no class, so that no class is lost with them.
 _OF_NO_CLASS = ("excluded", "no_class", "directory", "listed_twice")
@@ -36,6 +37,7 @@ class Found:
       has_splits: whether every item has a split.
       has_class_folders: whether folders say the classes, and not a table.
       findings: names, in the order of `Item.labels`; empty where each picture has one class.
+      notes: what a user should know, a line each.
     """
 
     items: tuple[Item, ...]
@@ -43,6 +45,7 @@ class Found:
     has_splits: bool
     has_class_folders: bool
     findings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def discovered(self) -> int:
@@ -68,9 +71,7 @@ def discover_images(
     from_csv = source.lower().endswith(".csv")
     if not (storage.size(source) is not None if from_csv else storage.store_of(source).has_directory(source)):
         raise UsageError(f"{flag}{source}: no such folder or CSV file")
-    if follow_links and not Path(follow_links).is_dir():
-        raise UsageError(f"--follow_links={follow_links}: no such folder")
-    linked = Path(follow_links).resolve() if follow_links else None
+    linked = _linked(follow_links)
     list_source = list_csv if from_csv else walk_folders
     items, lost, has_splits = list_source(source, linked, left_out or LeftOut())
     if not items:
@@ -84,6 +85,41 @@ def discover_images(
     check_split_names({item.split: item.id for item in items if item.split})
     quarantined = sorted(one.entry for one in lost)
     return Found(tuple(items), tuple(quarantined), has_splits, not from_csv)
+
+
+def discover_findings(
+    source: str, options: TableOptions, *, left_out: LeftOut | None = None, follow_links: str = ""
+) -> Found:
+    """List the pictures of a folder, local or remote, whose findings stand in tables.
+
+    Args:
+      source: the folder.
+      options: the tables.
+      left_out: folders and files that are left out.
+      follow_links: as of `discover_images`.
+
+    Raises:
+      UsageError: there is no such folder or table, or a flag does not fit the table.
+      DataError: a table is malformed, or names no file of the folder.
+    """
+    if not storage.store_of(source).has_directory(source):
+        raise UsageError(f"--source={source}: no such folder; give the folder of the pictures of the table")
+    entries = list_files(source, _linked(follow_links), left_out or LeftOut())
+    listed = list_tables(entries, options)
+    if not listed.items:
+        example = f", as {listed.lost[0].id}: {listed.lost[0].detail}" if listed.lost else ""
+        raise DataError(f"{source}: no picture has a row in {', '.join(options.tables)}{example}")
+    check_class_names(dict.fromkeys(listed.findings, options.tables[0]))
+    check_split_names({item.split: item.id for item in listed.items if item.split})
+    return Found(
+        listed.items, tuple(sorted(listed.lost)), listed.has_splits, False, listed.findings, listed.notes
+    )
+
+
+def _linked(follow_links: str) -> Path | None:
+    if follow_links and not Path(follow_links).is_dir():
+        raise UsageError(f"--follow_links={follow_links}: no such folder")
+    return Path(follow_links).resolve() if follow_links else None
 
 
 def _refuse_lost_classes(source: str, items: Sequence[Item], lost: Sequence[Lost]) -> None:

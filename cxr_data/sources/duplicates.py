@@ -78,8 +78,8 @@ def apply_policy(
     excluded: dict[str, Quarantined] = {}
     for sha256, same in duplicates.items():
         ordered = sorted(same, key=lambda item: (in_split[item.split], item.id))
-        if len({item.label for item in same}) > 1:
-            text = " and ".join(f"{item.id} ({item.label})" for item in ordered)
+        if len({item.truth for item in same}) > 1:
+            text = " and ".join(f"{item.id} ({item.label or 'other findings'})" for item in ordered)
             excluded.update({i.id: Quarantined(i.id, "conflicting_labels", text, sha256) for i in ordered})
         else:
             detail = f"same bytes as {ordered[0].id}"

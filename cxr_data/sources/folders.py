@@ -36,11 +36,7 @@ def walk_folders(source: str, linked: Path | None, left_out: LeftOut) -> tuple[l
     Raises:
       UsageError, DataError: folders or links are not what is expected, with the ways out.
     """
-    if storage.store_of(source).is_local:
-        walked = _walk_local(Places(Path(source).resolve(), linked, left_out.folders))
-    else:
-        walked = _walk_remote(source)
-    entries = list(left_out.apply(walked))
+    entries = list_files(source, linked, left_out)
     has_splits = _has_split_folders(source, [entry for entry in entries if isinstance(entry, Item)])
     depth = 1 if has_splits else 0
     items: list[Item] = []
@@ -61,6 +57,19 @@ def walk_folders(source: str, linked: Path | None, left_out: LeftOut) -> tuple[l
     items.sort(key=by_id)
     _refuse_splits_as_classes(source, items, lost, has_splits)
     return items, lost, has_splits
+
+
+def list_files(source: str, linked: Path | None, left_out: LeftOut) -> list[Item | Quarantined]:
+    """List every file of a folder, whatever its folders are named; the arguments are as of `walk_folders`.
+
+    Raises:
+      UsageError, DataError: a link or a folder would lose images, with the ways out.
+    """
+    if storage.store_of(source).is_local:
+        walked = _walk_local(Places(Path(source).resolve(), linked, left_out.folders))
+    else:
+        walked = _walk_remote(source)
+    return list(left_out.apply(walked))
 
 
 def _has_split_folders(source: str, files: Sequence[Item]) -> bool:

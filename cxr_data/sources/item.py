@@ -16,7 +16,7 @@ class Item:
     Attributes:
       id: path relative to the source, with forward slashes; names the record.
       path: what to open, links resolved.
-      label: class name.
+      label: class name; empty where there are `labels`.
       bytes: size of the file.
       changed_ns: when it was last changed (ctime), 0 if unknown.
       split: where folders or CSV decide it.
@@ -34,6 +34,11 @@ class Item:
     group: str | None = None
     source: str = ""
     labels: tuple[int, ...] = ()
+
+    @property
+    def truth(self) -> str | tuple[int, ...]:
+        """What is said of the picture: its class, or its findings."""
+        return self.labels or self.label
 
 
 @dataclass(frozen=True, order=True)

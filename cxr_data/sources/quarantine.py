@@ -20,8 +20,12 @@ REASONS = {
     "link_to_directory": "a link to a directory that leads back to it, or in place of a file",
     "special_file": "a pipe, socket or device",
     "no_class": "an image outside of the class folders",
-    "missing": "listed in the CSV, but not there",
-    "listed_twice": "a second line of the CSV for the same file",
+    "missing": "listed in the CSV or the table, but not there",
+    "listed_twice": "a second line of the CSV or the table for the same file",
+    "no_row": "a file that no row of the table names",
+    "other_view": "a picture of a view that --views leaves out",
+    "ambiguous": "one of several files that a row of the table may mean",
+    "conflicting_rows": "rows of the table that contradict each other on one picture",
     "conflicting_labels": "the same bytes under two labels",
     "duplicate": "the same bytes as another file, which was written",
     "excluded": "named by --exclude, --exclude_folders, --exclude_files or the audit of --exclude_findings",
@@ -31,10 +35,10 @@ REASONS = {
 }
 """Every reason there is. "duplicate" and `EXCLUDED` are exclusions, all others are quarantine."""
 
-EXCLUDED = ("excluded", "balanced")
+EXCLUDED = ("excluded", "balanced", "other_view")
 """Left out because the user wished it."""
 
-NOT_BAD = ("no_class", "listed_twice", "duplicate", *EXCLUDED)
+NOT_BAD = ("no_class", "no_row", "listed_twice", "duplicate", *EXCLUDED)
 """Reasons that say nothing against the file, and do not count for --max_bad."""
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.seeded import seeded_fraction, seeded_hash
+from cxr_data.sources.finding_values import PRESENT
 from cxr_data.sources.item import Item
 from cxr_data.sources.names import split_of
 
@@ -76,8 +77,14 @@ def assign_splits(
     """
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
-        sizes[groups[item.id]][item.label] += 1
+        sizes[groups[item.id]].update(_strata(item))
     return place_groups(sizes, fractions, seed)
+
+
+def _strata(item: Item) -> list[str]:
+    """Return what an item counts for: its class; or every picture, and each finding that is present."""
+    present = [str(number) for number, value in enumerate(item.labels) if value == PRESENT]
+    return ["", *present] if item.labels else [item.label]
 
 
 def place_groups(
