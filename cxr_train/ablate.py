@@ -22,6 +22,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import check_choice, check_folder, check_local, setting, settings_of
+from cxr_data.core.shown import say
 from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Manifest
 from cxr_data.stats import bootstrap
@@ -213,7 +214,7 @@ def main() -> int:
         statuses = runner.run_all(runs, lambda: seconds_to_go(runs, list(data.values()), options.tflops))
     again = f"python -m cxr_train.ablate --flagfile={shlex.quote(str(layout.flags))}"
     if runner.stopped:
-        print(f"stopped; go on with: {again}")
+        say(f"stopped; go on with: {again}")
         return 0
     result = table.make_table(
         runs,
@@ -228,10 +229,11 @@ def main() -> int:
     from cxr_train.reporting.grid_page import write_grid_page
 
     write_grid_page(directory, result, [*table.notes_of(result), *result["audit"]])
-    print(f"\n{table.to_text(result)}\nwritten: {layout.table('json')}, .csv, .txt, .html")
+    print(f"\n{table.to_text(result)}")
+    say(f"written: {layout.table('json')}, .csv, .txt, .html")
     print(NOTICE)
     if statuses:
-        print(f"not finished: {len(statuses)} of {counted(len(runs), 'run')}; try again with: {again}")
+        say(f"not finished: {len(statuses)} of {counted(len(runs), 'run')}; try again with: {again}")
     return 1 if statuses else 0
 
 

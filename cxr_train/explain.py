@@ -8,6 +8,7 @@ import dataclasses
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.runtime import keep_large_allocations
+from cxr_data.core.shown import say
 from cxr_data.core.wording import counted, wrapped
 from cxr_data.input.options import ReadOptions
 from cxr_data.records.manifest import Manifest, read_manifest
@@ -53,10 +54,10 @@ def _explain(config: TrainConfig, manifest: Manifest, read: ReadOptions, options
     print(wrapped(f"layers: {', '.join(document['layers'])}", rest="  "))
     print(wrapped(document["occlusion"]["text"], rest="  "))
     place = published(str(explainer.directory))
-    print(f"written: {place}/{EXPLANATION_NAME}, {counted(len(document['cases']), 'case')}, pictures")
+    say(f"written: {place}/{EXPLANATION_NAME}, {counted(len(document['cases']), 'case')}, pictures")
     run_dir = config.layout.directory
     if explainer.directory.parent.parent == run_dir:
-        print(f"report: {published(str(write_report(run_dir)))}")
+        say(f"report: {published(str(write_report(run_dir)))}")
     print("Research software: a map shows what the network used, not where a disease is.")
 
 

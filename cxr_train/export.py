@@ -17,6 +17,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import required, setting
+from cxr_data.core.shown import say
 from cxr_train.flags.output_place import prepare_output
 from cxr_train.flags.run_directory import RunOptions, with_local_run
 from cxr_train.inference.export_names import FORMATS, is_export, refuse_missing_extra
@@ -55,7 +56,8 @@ def main() -> int:
     export_model(config, options.run_dir, options.format, output, options.images)
     if options.format == "savedmodel":
         print("it takes JPEG and 8-bit PNG, and refuses CMYK, other depths and what is to be turned")
-    print(f"written: {output}\n{NOTICE}")
+    say(f"written: {output}")
+    say(NOTICE)
     return 0
 
 

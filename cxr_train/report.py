@@ -5,6 +5,7 @@ python -m cxr_train.report --run_dir=RUN_DIR
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.core.shown import say
 from cxr_train.flags.run_directory import RunOptions, with_local_run
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
@@ -17,7 +18,7 @@ def main() -> int:
     TrainConfig.load(RunLayout(run_dir).config)
     from cxr_train.reporting.page import write_report
 
-    print(f"report: {published(str(write_report(run_dir)))}")
+    say(f"report: {published(str(write_report(run_dir)))}")
     return 0
 
 

@@ -31,6 +31,7 @@ from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import check_folder, setting
+from cxr_data.core.shown import say
 from cxr_data.core.wording import counted, wrapped
 from cxr_data.sources.discover import Found, discover_images
 from cxr_data.sources.left_out import LeftOut
@@ -123,7 +124,9 @@ def run_workflow(options: WorkflowOptions, arguments: Sequence[str]) -> int:
         code = _run(steps, ChildCommands(lock))
     if code is not None:
         return code
-    print(f"\npage: {layout.run.report}\nopen it in a browser: {layout.run.report.resolve().as_uri()}")
+    print()
+    say(f"page: {layout.run.report}")
+    say(f"open it in a browser: {layout.run.report.resolve().as_uri()}")
     return 0
 
 
@@ -141,7 +144,8 @@ def _run(steps: Sequence[Step], commands: ChildCommands) -> int | None:
     with commands.listening():
         for step in steps:
             if step.is_finished():
-                print("\n" * has_run + f"{_head(steps, step)}: done, see {step.output}", flush=True)
+                print("\n" * has_run, end="")
+                say(f"{_head(steps, step)}: done, see {step.output}")
                 has_run = False
                 continue
             print(f"\n{_head(steps, step)}\n{step.text()}\n", flush=True)
@@ -151,7 +155,8 @@ def _run(steps: Sequence[Step], commands: ChildCommands) -> int | None:
                 continue
             again = shlex.join([*_program(), *sys.argv[1:]])
             how = exit_reason(code) if code and not commands.stopped else "stopped"
-            print(f"\n{step.name}: {how}; go on with: {again}", file=sys.stderr)
+            print(file=sys.stderr)
+            say(f"{step.name}: {how}; go on with: {again}", sys.stderr)
             if code:
                 return code if code > 0 else 128 - code
             # A trainer that has saved its state exits with 0; the page is not there yet.

@@ -12,6 +12,7 @@ from cxr_data.commands.setting_flags import from_flags
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import keep_large_allocations
+from cxr_data.core.shown import say
 from cxr_data.core.wording import wrapped
 from cxr_data.input import emulate
 from cxr_data.input.data_errors import clear_data_errors
@@ -171,7 +172,7 @@ def _train(
             last_words=lambda: _last_words(config),
         )
     except Stopped:
-        print(f"stopped and saved; go on with: {_resume_command(config)}")
+        say(f"stopped and saved; go on with: {_resume_command(config)}")
 
 
 def _settle(

@@ -19,7 +19,7 @@ from cxr_data.convert.conversion import conversion_of_ledger
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import check_folder, setting
-from cxr_data.core.shown import one_line
+from cxr_data.core.shown import say
 from cxr_data.records.layout import AUDIT_FOLDER
 from cxr_data.records.manifest import read_manifest
 
@@ -63,11 +63,11 @@ def main() -> int:
         figures.remove_figures(folder)
         drawn = figures.draw_figures(folder, made) if options.pictures else []
         for path in drawn:
-            print(f"written: {path}")
+            say(f"written: {path}")
         if options.html:
             now = datetime.datetime.now(datetime.UTC).isoformat()
-            print(f"written: {page.write_page(folder, made, read_manifest(config.data), drawn, now)}")
-        print(f"written: {audit.write_audit(output, made)}")  # last: it says that all is there
+            say(f"written: {page.write_page(folder, made, read_manifest(config.data), drawn, now)}")
+        say(f"written: {audit.write_audit(output, made)}")  # last: it says that all is there
     except OSError as error:
         raise DataError(f"cannot write in --output={output}: {error.strerror or error}") from error
     if findings.SHORTCUT in options.fail_on and not made.scores:
@@ -76,7 +76,7 @@ def main() -> int:
         )
     failed = findings.failing(made.found, options.fail_on)
     for finding in failed:
-        print(f"--fail_on={finding.kind}: {one_line(finding.text)}", file=sys.stderr)
+        say(f"--fail_on={finding.kind}: {finding.text}", sys.stderr)
     return 1 if failed else 0
 
 

@@ -16,7 +16,7 @@ from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.errors import UsageError
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.settings import check_settings, required, setting
-from cxr_data.core.shown import one_line
+from cxr_data.core.shown import say
 from cxr_data.records.example import DTYPES
 from cxr_data.records.foreign import adopt
 from cxr_data.records.manifest import CLASSES, TASKS
@@ -74,7 +74,7 @@ def main() -> None:
             tick=lambda _: bar.update(),
         )
     for split, counts in adopted.counts.items():
-        print(one_line(f"{split:12}" + ", ".join(f"{count:,} {name}" for name, count in counts.items())))
+        say(f"{split:12}" + ", ".join(f"{count:,} {name}" for name, count in counts.items()))
 
 
 def console_main() -> None:

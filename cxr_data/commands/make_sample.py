@@ -8,6 +8,7 @@ import pathlib
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.core.shown import say
 from cxr_data.core.wording import counted
 from cxr_data.synthetic.sample import SampleConfig, make_sample
 
@@ -18,7 +19,7 @@ def main() -> None:
     plan = make_sample(config)
     folders = collections.Counter(pathlib.PurePosixPath(image.path).parent.as_posix() for image in plan)
     for folder, images in folders.items():
-        print(f"{config.output / folder}: {counted(images, 'image')}")
+        say(f"{config.output / folder}: {counted(images, 'image')}")
 
 
 def console_main() -> None:

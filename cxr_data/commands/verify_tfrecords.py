@@ -14,7 +14,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.settings import required, setting
-from cxr_data.core.shown import one_line
+from cxr_data.core.shown import say
 from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Shard, read_manifest
 from cxr_data.records.verify import verify_dataset
@@ -43,12 +43,12 @@ def main() -> int:
 
         result = verify_dataset(options.data, threads, tick)
     for problem in result.problems[:_MOST_SHOWN]:
-        print(one_line(problem), file=sys.stderr)
+        say(problem, sys.stderr)
     if len(result.problems) > _MOST_SHOWN:
         print(f"... and {len(result.problems) - _MOST_SHOWN} more", file=sys.stderr)
     seconds = time.monotonic() - started
     problems = counted(len(result.problems), "problem")
-    print(
+    say(
         f"{options.data}: {counted(result.records, 'record')}, {result.bytes / 1e9:.2f} GB "
         f"in {seconds:.1f} s ({result.bytes / 1e6 / seconds:.0f} MB/s): "
         f"{problems if result.problems else 'everything is as the manifest says'}"

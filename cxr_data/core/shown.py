@@ -41,6 +41,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def say(line: str, stream: Any = None) -> None:
+    """Print a line in which there may be names, and no other line break; to stdout by default."""
+    print(one_line(line), file=stream, flush=True)
+
+
 def visible(text: str) -> str:
     """Do as `one_line`, but keep line breaks and tabs."""
     return "".join(part if part in "\n\t" else one_line(part) for part in re.split(r"([\n\t])", text))

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cxr_data.core.choice import Choice
+from cxr_data.core.shown import one_line
 from cxr_data.core.wording import tool
 from cxr_data.records.layout import AUDIT_NAME, MANIFEST_NAME
 from cxr_train.runs.layout import EXPLANATION_NAME, WorkflowLayout
@@ -42,7 +43,7 @@ class Step:
 
     def text(self) -> str:
         """Return the same for a shell, in lines of a terminal's width."""
-        words = [shlex.quote(word) for word in (_python(), *self.arguments())]
+        words = [one_line(shlex.quote(word)) for word in (_python(), *self.arguments())]
         words[:3] = [" ".join(words[:3])]
         lines = [words[0]]
         for word in words[1:]:
