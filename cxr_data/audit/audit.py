@@ -2,7 +2,7 @@
 
     shards (and their features, or their files) -> pairs -> leakage  |  scores -> shortcuts  ->  findings
 
-It says what can be told from what, in numbers. It says nothing about causes: a border may be the
+It says in numbers what predicts what. It says nothing about causes: a border may be the
 mark of a hospital, and it may be how a bedridden patient is imaged.
 """
 
@@ -57,7 +57,7 @@ class AuditConfig:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was looked at and what was found.
+    """What was audited and what was found.
 
     Attributes:
       own, other: the pictures; `other` of the second dataset.

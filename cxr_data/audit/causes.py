@@ -1,4 +1,4 @@
-"""What findings come from: those of one cause stand together, and have one answer.
+"""The causes of findings: those of one cause stand together, and have one remedy.
 
 Where covid comes from another hospital, its files differ in size, aspect, format, mode and quality: five
 findings, and one cause.
@@ -11,8 +11,8 @@ from typing import Any
 from cxr_data.audit.findings import PROBE, SHORTCUT, STRONG
 
 CAUTION = (
-    "Each number says how well the class can be told, not why: what looks like a shortcut may be anatomy, "
-    "and what was not found may still be there."
+    "Each number says how well a property predicts the class, not why: what looks like a shortcut may be "
+    "anatomy, and what was not found may still be there."
 )
 
 SOURCE, ASSUMED, BORDERS, MARKS, LOOK = "source", "assumptions", "borders", "marks", "look"
@@ -31,11 +31,11 @@ _CAUSE_OF = {
 
 _TITLES = {
     ASSUMED: "some files leave out what others state, and their greys differ for it",
-    BORDERS: "flat borders tell the class",
-    MARKS: "letters or marks in the corners tell the class",
-    LOOK: "the look of the whole picture tells the class",
-    SPLITS: "the evaluation sees patients that the training knows",
-    COPIES: "some pictures are there more than once",
+    BORDERS: "flat borders predict the class",
+    MARKS: "letters or marks in the corners predict the class",
+    LOOK: "the look of the whole picture predicts the class",
+    SPLITS: "the evaluation has patients that were trained on",
+    COPIES: "some pictures occur more than once",
     LABELS: "one picture has two labels",
     PATIENTS: "some patients are in two classes",
 }
@@ -68,7 +68,7 @@ ADVICE = {
 
 
 def cause_of(name: str) -> str:
-    """Return the cause of a finding of that name; its name itself where it has none in common."""
+    """Return the cause of a finding of that name; the name itself where no other finding shares its cause."""
     return _CAUSE_OF.get(name) or _CAUSE_OF.get(name.split()[0], name)
 
 

@@ -29,7 +29,7 @@ def has_audit(directory: str) -> bool:
 def read_document(path: str) -> Mapping[str, Any]:
     """Read an `audit.json`. Raises DataError if it is missing, damaged or of another schema."""
     if storage.size(path) is None:
-        raise DataError(f"{path} is not there: python -m {tool('audit_dataset')} makes it")
+        raise DataError(f"{path} is missing: python -m {tool('audit_dataset')} writes it")
     try:
         document: dict[str, Any] = json.loads(storage.read_bytes(path))
         if document["schema"] != SCHEMA:
@@ -39,6 +39,6 @@ def read_document(path: str) -> Mapping[str, Any]:
                 raise ValueError(f"it has no {name!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} is damaged ({error}): python -m {tool('audit_dataset')} makes it again"
+            f"{path} is damaged ({error}): python -m {tool('audit_dataset')} writes it again"
         ) from error
     return document

@@ -16,7 +16,7 @@ from cxr_data.core.page import Picture, embed
 from cxr_data.records.layout import HISTOGRAMS_NAME, PAGE_NAME, PAIRS_NAME
 
 CAPTIONS = {
-    HISTOGRAMS_NAME: "What the classes can be told by: the share of each class that has each value.",
+    HISTOGRAMS_NAME: "What distinguishes the classes: the share of each class that has each value.",
     PAIRS_NAME: "Pairs of pictures that show the same.",
 }
 """What each picture shows, by its name, in the order of a page."""
@@ -47,7 +47,7 @@ def draw_figures(directory: str, audit: Audit) -> list[str]:
 
 
 def remove_figures(directory: str) -> None:
-    """Remove the pictures and the page of an earlier audit, which would be taken for those of the next."""
+    """Remove the pictures and the page of an earlier audit, so that nobody takes them for new ones."""
     for name in (*CAPTIONS, PAGE_NAME):
         storage.remove(storage.join(directory, name))
 

@@ -11,14 +11,14 @@ LEAKAGE, SHORTCUT, TWO_CLASSES, REPEATS = "leakage", "shortcut", "two_classes", 
 
 KINDS = {
     LEAKAGE: "a patient or picture on both sides of an evaluation, or one picture under two labels",
-    SHORTCUT: "the class can be told without the chest",
+    SHORTCUT: "a property that predicts the class without the chest",
     TWO_CLASSES: "a patient in two classes",
     REPEATS: "one picture several times on the same side",
 }
 """What a finding can be, and what `--fail_on` can name."""
 
 PROBE = "pixel probe"
-"""Name of the classifier on the frame of the thumbnails, beside the features."""
+"""Name of the classifier on the frame of the thumbnails, besides the features."""
 
 STRONG = 0.9
 """AUROC from which on a shortcut is ranked above everything but leakage."""

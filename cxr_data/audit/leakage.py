@@ -1,4 +1,4 @@
-"""Who and what is on both sides: patients, pictures and their copies in two splits, classes or datasets."""
+"""Leakage: patients, pictures and their copies that are in two splits, classes or datasets."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

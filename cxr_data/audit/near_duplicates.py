@@ -1,4 +1,4 @@
-"""Pictures that show the same: found among thumbnails in less than all pairs, and none missed.
+"""Pictures that show the same: found among the thumbnails without comparing all pairs, and none missed.
 
 On thumbnails of mean 0 and norm 1, |a - b|^2 = 2 - 2 NCC(a, b), and a projection on orthonormal axes
 makes no distance longer. So all pairs that correlate above a threshold lie within one radius

@@ -126,7 +126,7 @@ def _unseen(document: Mapping[str, Any]) -> list[str]:
             else ["Pictures of another data set: --against=DIR compares one."]
         ),
         "Copies that are mirrored, inverted, turned, or cropped by more than 2 % of a side.",
-        "One patient under two names: patients are told apart by what files, headers or the CSV say.",
+        "One patient under two names: patients are distinguished by what files, headers or the CSV say.",
         "Wrong labels, other than of a picture that is there twice.",
         "Shortcuts other than those in the table of all scores, and weak ones: in three classes of 100 "
         "pictures, one below an AUROC of about 0.7 stays unseen.",

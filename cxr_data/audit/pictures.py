@@ -1,4 +1,4 @@
-"""What the audit looks at: a row a picture, from shards, their records, or the files themselves."""
+"""What the audit examines: a row for each picture, from shards, their records, or the files themselves."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext

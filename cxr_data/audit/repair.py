@@ -76,8 +76,8 @@ def remedies_for(names: Iterable[str], pictures: Pictures) -> list[Remedy]:
         found.append(Remedy("crop_border", AUTO, "cuts off flat borders"))
     smallest = smallest_side(pictures)
     half = min(smallest // 2, _LARGEST_EQUALIZED)
-    is_told_by_files = SOURCE in causes or "sharpness" in names
-    if is_told_by_files and color == "gray" and half >= SMALLEST_EQUALIZED and not 0 < equalized <= half:
+    is_of_files = SOURCE in causes or "sharpness" in names
+    if is_of_files and color == "gray" and half >= SMALLEST_EQUALIZED and not 0 < equalized <= half:
         does = (
             "brings all pictures through one resolution and JPEG quality; it is half of the shorter side of "
             f"the smallest picture, {smallest} pixels"
@@ -209,7 +209,7 @@ def before_and_after(
 
     Returns:
       A row for each finding of either: its name, its number before and after (of a shortcut the AUROC of
-      the class that it told best before), and what became of it.
+      the class that it predicted best before), and what became of it.
     """
     old, new = ({finding["name"]: finding for finding in one["findings"]} for one in (before, after))
     rows = []
@@ -218,7 +218,7 @@ def before_and_after(
         if (old.get(name) or new[name])["kind"] == "shortcut":
             first, second = _score_of(name, before, after)
             if became == "still there" and cause_of(name) == SOURCE:
-                became = "stays: it is of the files"
+                became = "stays: the files have it"
             elif became == "gone":
                 became = "no longer above chance"
         else:

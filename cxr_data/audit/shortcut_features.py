@@ -1,4 +1,4 @@
-"""The features that could name the class without the chest: one number a picture each, and words for it."""
+"""The features that may predict the class without the chest: one number a picture, and words for it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

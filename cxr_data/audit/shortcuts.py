@@ -1,4 +1,4 @@
-"""How well the class is told by what is not the chest: each feature alone, and the frame of the picture.
+"""How well properties other than the chest predict the class: each feature, and the frame of the picture.
 
 A feature is cut into cells, and a cell's score is the frequency of the class in it, in the training folds;
 the pixel probe is a ridge regression on the outermost pixels of the thumbnails. Both are scored on folds that
@@ -28,7 +28,7 @@ ALPHA = 0.01
 """Chance of one false alarm or more, over all features and classes of a dataset."""
 
 FEWEST_PATIENTS = 10
-"""In a class; with fewer, nothing could be told from chance."""
+"""In a class; with fewer, nothing could be distinguished from chance."""
 
 PERMUTATIONS = 199
 RESAMPLES = 300
@@ -42,7 +42,7 @@ _PERFECT = 0.9995  # an AUROC that three decimals show as 1
 
 @dataclass(frozen=True)
 class Score:
-    """How well one feature alone tells one class from the rest.
+    """How well one feature alone distinguishes one class from the rest.
 
     Attributes:
       feature, label: names.
@@ -60,7 +60,7 @@ class Score:
 
     @property
     def is_above_chance(self) -> bool:
-        """Whether it is more than chance explains."""
+        """Whether the score is higher than chance explains."""
         return self.p <= ALPHA
 
 
@@ -109,7 +109,7 @@ def find_shortcuts(pictures: Pictures, seed: int = 0, *, quiet: bool = False) ->
     if folds is None:
         return []
     present = [name for i, name in enumerate(pictures.class_names) if np.any(pictures.labels == i)]
-    told = np.flatnonzero(_can_be_told(labels, groups))
+    scored = np.flatnonzero(_can_be_scored(labels, groups))
     one = one_of_each(labels, groups, seed)
     labelings = permuted(labels[one], PERMUTATIONS, seed)
     weights = resampled(groups, RESAMPLES, seed)
@@ -129,22 +129,22 @@ def find_shortcuts(pictures: Pictures, seed: int = 0, *, quiet: bool = False) ->
     )
     frame = frame[one] - frame[one].mean(axis=0)
     by_chance.append(_in_chunks(ridge_aurocs, frame, labelings, folds[one], len(present)))
-    p = adjusted_p(np.stack(by_chance, axis=1)[:, :, told])
+    p = adjusted_p(np.stack(by_chance, axis=1)[:, :, scored])
     return [
         Score(name, present[k], *_rounded(*values[i][:, k], p[i, column]))
         for i, name in enumerate(names)
-        for column, k in enumerate(told)
+        for column, k in enumerate(scored)
     ]
 
 
 def too_few(pictures: Pictures) -> list[str]:
-    """Return the classes that nothing is scored for: too few patients are in them, or beside them."""
-    told = _can_be_told(_only_present(pictures.labels), _numbered(pictures))
+    """Return the classes that are not scored: too few patients are in them, or in the other classes."""
+    scored = _can_be_scored(_only_present(pictures.labels), _numbered(pictures))
     present = [name for i, name in enumerate(pictures.class_names) if np.any(pictures.labels == i)]
-    return [name for name, yes in zip(present, told, strict=True) if not yes]
+    return [name for name, yes in zip(present, scored, strict=True) if not yes]
 
 
-def _can_be_told(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def _can_be_scored(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return bool [K]."""
 
     def patients(chosen: np.ndarray) -> int:
@@ -169,8 +169,8 @@ def _numbered(pictures: Pictures) -> np.ndarray:
 
 
 def folds_of(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
-    """Return the fold of each image, int [N], no patient in two; None where no class can be told."""
-    if not _can_be_told(labels, groups).any():
+    """Return the fold of each image, int [N], no patient in two; None where no class can be scored."""
+    if not _can_be_scored(labels, groups).any():
         return None
     sizes: dict[str, Counter[str]] = {}
     for label, group in zip(labels.tolist(), groups.tolist(), strict=True):
@@ -334,7 +334,7 @@ def _with_interval(
 
 
 def shortcut_findings(pictures: Pictures, scores: Sequence[Score]) -> list[Finding]:
-    """Return one finding for each feature that tells a class better than chance explains."""
+    """Return one finding for each feature that predicts a class better than chance explains."""
     features = {feature.name: feature for feature in features_of(pictures)}
     by_feature: dict[str, list[Score]] = {}
     for score in scores:
@@ -347,16 +347,16 @@ def _finding(pictures: Pictures, feature: Feature | None, above: list[Score]) ->
     above = sorted(above, key=lambda score: -score.auroc)
     name = above[0].feature
     best = f"{above[0].label} {above[0].auroc:.3f} [{above[0].low:.3f}, {above[0].high:.3f}]"
-    told = ", ".join([best, *(f"{score.label} {score.auroc:.3f}" for score in above[1:])])
+    areas = ", ".join([best, *(f"{score.label} {score.auroc:.3f}" for score in above[1:])])
     perfect = [score.label for score in above if score.auroc >= _PERFECT]
     nearly = "nearly " if any(score.auroc < 1 for score in above if score.label in perfect) else ""
     s = "" if name.endswith(("rows", "columns")) else "s"
-    how = f"separate{s} {' and '.join(perfect)} {nearly}perfectly" if perfect else f"tell{s} the class"
+    how = f"separate{s} {' and '.join(perfect)} {nearly}perfectly" if perfect else f"predict{s} the class"
     if feature is None:
         what = "the frame of the picture alone, without the block over the lungs,"
         details = ""
     else:
         what = f"{name} alone{' (of the file)' if feature.of_file else ''}"
         details = f"; {in_words(feature, pictures.labels, pictures.class_names)}"
-    text = f"{what} {how}: AUROC {told}{details}"
+    text = f"{what} {how}: AUROC {areas}{details}"
     return Finding(SHORTCUT, name, above[0].auroc, text)

@@ -20,7 +20,7 @@ from cxr_data.records.layout import AUDIT_NAME
 
 
 def audit_as_text(directory: str, document: Mapping[str, Any], most_cases: int) -> str:
-    """Return what an audit says, in lines of the terminal's width.
+    """Return the text of an audit, in lines of the terminal's width.
 
     Args:
       directory: of the shards.

@@ -144,7 +144,7 @@ def balance(items: Sequence[Item], by: str, own_splits: Collection[str], seed: i
     Args:
       items: the inputs, duplicates left out.
       by: "class": as many of every class. "source": as many of every class within each source, so that
-        the source no longer tells the class; a source that lacks a class goes altogether.
+        the source no longer predicts the class; a source that lacks a class is dropped.
       own_splits: the source's own splits that stay as they are, each of which is balanced by itself.
       seed: decides which pictures go.
 

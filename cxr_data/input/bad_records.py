@@ -1,4 +1,4 @@
-"""Records that a run has to do without: found before the first epoch, by reading everything once.
+"""Records that a run leaves out: found before the first epoch, by reading everything once.
 
 A record with a broken length also hides where the next one starts, and TensorFlow's reader
 gives up the rest of a shard at the first broken record. The index knows where every record
@@ -57,7 +57,7 @@ def find_bad_records(manifest: Manifest, split: str, *, threads: int = 2) -> lis
 
 
 def refuse_too_many(bad: list[BadRecord], *, most: int) -> None:
-    """Stop a run on data that is going wrong.
+    """Stop a run whose data has too many damaged records.
 
     Raises:
       DataError: more than `most` records are bad; names the first.

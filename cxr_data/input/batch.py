@@ -56,7 +56,7 @@ def _padding(key: str, rank: int) -> int:
 def padding_only(
     image_shape: tuple[int, ...], dtype: str, batch_size: int, findings: int
 ) -> dict[str, tf.Tensor]:
-    """Return a batch that has no example.
+    """Return a batch without examples.
 
     Args:
       image_shape: [S, S, C] of one image.

@@ -1,4 +1,4 @@
-"""What limits the input, in words: stages are measured by taking them out.
+"""What limits the input, in words: each stage is measured by running the input without it.
 
 The pipeline runs with and without each of its stages, a moment each; what a stage costs is
 the time an image that goes away with it. Plumber (Kuchnik et al., 2022) and the study of
@@ -45,7 +45,7 @@ class InputRates:
 
 
 def verdict(rates: InputRates, consumed_per_second: float, idle_share: float, *, on_cpu: bool = False) -> str:
-    """Say in words what limits a run.
+    """Return in words what limits a run.
 
     Args:
       rates: of the input alone.

@@ -1,7 +1,7 @@
 """Arrays for batches, whose memory is used again once nobody holds them: aligned, and page-locked for a GPU.
 
 A fresh batch of 25 MB costs a page fault for each 4 kB, nearly as much as reading the
-images into it. malloc cannot help: it maps blocks above 32 MB anew each time.
+images into it. malloc cannot help: it maps blocks above 32 MB again each time.
 """
 
 import collections

@@ -120,7 +120,7 @@ def cache_on_disk(manifest: Manifest, splits: Sequence[str], directory: pathlib.
     """Copy the shards of `splits` below `directory`, unless whole copies are there.
 
     A copy gets its name when its size and SHA-256 are the manifest's: one that was cut
-    short, by a stop or a full disk, is made anew.
+    short, by a stop or a full disk, is made again.
 
     Returns:
       The manifest of the copies.

@@ -66,7 +66,7 @@ def _reason(error: tf.errors.OpError) -> str:
     if "dataset was expected to contain" in error.message:
         # No record is damaged: a shard was cut between two, is empty, or was replaced.
         return "a shard holds fewer or more records than the manifest says"
-    told = next((line[:160] for line in lines if "record" in line), lines[0][:160])
+    first = next((line[:160] for line in lines if "record" in line), lines[0][:160])
     if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
-        return f"a record is damaged or missing ({told})"
-    return f"a record has another schema ({told})" if "ParseExample" in error.message else ""
+        return f"a record is damaged or missing ({first})"
+    return f"a record has another schema ({first})" if "ParseExample" in error.message else ""

@@ -54,7 +54,7 @@ def connect(address: str) -> None:
 class DataService:
     """A dispatcher in this process and workers in processes of their own, as a context.
 
-    A worker that ends is named and started anew at its old address, which its clients try again
+    A worker that ends is named and started again at its old address, which its clients try again
     until it answers.
 
     Args:
@@ -103,7 +103,7 @@ class DataService:
 
     @property
     def workers_reported(self) -> int:
-        """How many workers, of any machine, have reported to the dispatcher of this one."""
+        """Number of workers, of any machine, that have reported to the dispatcher of this one."""
         return workers_of(self._server)
 
     def open_ports(self) -> str:
@@ -135,7 +135,7 @@ class DataService:
             time.sleep(_POLL_SECONDS)
 
     def look(self) -> None:
-        """Start the workers again that have ended."""
+        """Start again the workers that have ended."""
         for number, process in enumerate(self._workers):
             if process.is_alive():
                 continue

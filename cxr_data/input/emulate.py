@@ -1,4 +1,4 @@
-"""An emulated accelerator: proves what the input can feed without having the device.
+"""An emulated accelerator: measures what the input can feed, without the device.
 
 As in MLPerf Storage, a training step is a sleep of its length, and the accelerator
 utilisation (AU) is the share of the time in which the device would have computed:

@@ -41,7 +41,7 @@ class IndexedReader(PositionalReader):
 
     def __init__(self, manifest: Manifest, split: str, *, verify: str = "first", threads: int = 2) -> None:
         if verify not in VERIFY:
-            raise ValueError(f"verify={verify!r} is none of {VERIFY}")
+            raise ValueError(f"verify={verify!r} must be one of {VERIFY}")
         rows = read_split_index(manifest, split)
         self.labels, self.sources = labels_of(rows), rows["source"].astype(np.int32)
         self.image_shape, self.dtype = manifest.image_shape, manifest.dtype

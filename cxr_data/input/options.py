@@ -49,7 +49,9 @@ class ReadOptions:
         choices=ON_BAD_RECORD,
     )
     max_bad_records: int = setting(
-        100, "Most records that --on_bad_record=skip leaves out; more stop the run.", at_least=0
+        100,
+        "Largest number of records that --on_bad_record=skip leaves out before the run stops.",
+        at_least=0,
     )
     shuffle_mb: int = setting(
         16, "Size of the streamed reader's shuffle buffer, in MB of stored records.", at_least=1

@@ -1,4 +1,4 @@
-"""Which example comes when: permutations of positions, for any number of input workers.
+"""The order of the examples: permutations of positions, for any number of input workers.
 
 A position is a record's number within its split. The global batches of an epoch depend
 on the seed, the epoch and the batch size only; input worker `i` of `n` gets the i-th of

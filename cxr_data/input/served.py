@@ -4,7 +4,7 @@
 
 In an epoch the dispatcher gives each stretch of a shard to one worker, the next one that is free
 (`ShardingPolicy.DYNAMIC`): every example comes once, in an order that depends on the workers'
-speed. What a worker that dies had in hand is lost to the service, which says nothing of it, and for
+speed. What a worker was reading when it died is lost to the service, which says nothing of it, and for
 one that does not come back its client waits for an hour. So the trainer notes what came, and when no more
 comes it reads the rest of the epoch itself.
 """
@@ -31,11 +31,11 @@ from cxr_data.records.manifest import Manifest
 logger = logging.getLogger(__name__)
 
 EXAMPLES_TOGETHER = 8
-"""So many examples travel in one message: 12 MB of 360 px float32 images."""
+"""Examples in one message: 12 MB of 360 px float32 images."""
 
 PATIENCE_SECONDS = 60.0
-"""So long nothing may come before the trainer reads the rest of an epoch itself. A worker that is started
-anew needs about ten."""
+"""Seconds without any example after which the trainer reads the rest of an epoch itself. A worker that is
+started again needs about ten."""
 
 _END_SECONDS = 2.0  # for the end of an epoch of which all came; a worker that is gone never says it
 _MESSAGES_AHEAD = 2
@@ -104,7 +104,7 @@ def completed(
     read: Callable[[np.ndarray], tf.data.Dataset],
     target: str,
 ) -> tf.data.Dataset:
-    """Return an epoch in which every expected example comes once, whatever becomes of the service.
+    """Return an epoch in which every expected example comes once, even if the service fails.
 
     Args:
       examples: the columns of `as_batch`, the position first, for the workers to make.

@@ -4,7 +4,7 @@ config -> plan (class, patient, size, mode, encoding of every file) -> draw -> e
 
 It has the traits of the real challenge that a reader must cope with: two sizes, grayscale
 and RGB, JPEG and PNG, validation files named .png that hold JPEG bytes, and patients with
-several pictures. Unlike in the real one, none of them tells the class: within a split every
+several pictures. Unlike in the real one, none of them predicts the class: within a split every
 class has the same mix.
 """
 
