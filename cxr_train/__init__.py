@@ -13,22 +13,22 @@ from cxr_data.core.lazy_names import importer
 
 if TYPE_CHECKING:
     from cxr_train.evaluation.options import EvaluationOptions
+    from cxr_train.lifecycle.trained_run import Run, load_run
+    from cxr_train.lifecycle.training import train
     from cxr_train.loop.stop import Stopped
     from cxr_train.recipe.recipe import Recipe
     from cxr_train.runs.config import TrainConfig
-    from cxr_train.trained_run import Run, load_run
-    from cxr_train.training import train
 
 __all__ = ["EvaluationOptions", "Recipe", "Run", "Stopped", "TrainConfig", "load_run", "train"]
 
 _MODULES = {
     "EvaluationOptions": "cxr_train.evaluation.options",
     "Recipe": "cxr_train.recipe.recipe",
-    "Run": "cxr_train.trained_run",
+    "Run": "cxr_train.lifecycle.trained_run",
     "Stopped": "cxr_train.loop.stop",
     "TrainConfig": "cxr_train.runs.config",
-    "load_run": "cxr_train.trained_run",
-    "train": "cxr_train.training",
+    "load_run": "cxr_train.lifecycle.trained_run",
+    "train": "cxr_train.lifecycle.training",
 }
 
 __getattr__ = importer(__name__, _MODULES)

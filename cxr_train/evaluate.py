@@ -56,7 +56,7 @@ def main() -> int:
         compare=target.compare,
     )
     with kept_by_flags():
-        from cxr_train.run_evaluation import evaluate_run
+        from cxr_train.lifecycle.run_evaluation import evaluate_run
 
         evaluate_run(run_dir, config, plan, batch_size=target.batch_size, xla=target.xla, read=read)
     print(NOTICE)

@@ -23,7 +23,7 @@ def main() -> int:
     options = from_flags(StartOptions)
     if options.plan:
         check_memory_gb(options.memory_gb, used=True)
-        from cxr_train.start import print_plan
+        from cxr_train.flags.start import print_plan
 
         print_plan(options)
         return 0
@@ -32,7 +32,7 @@ def main() -> int:
         options.emulate_step_ms, options.emulate_images_per_second, config.batch_size
     )
     check_start(options, config, emulated=step_seconds is not None)
-    from cxr_train.start import begin, feed_emulated  # which need TensorFlow
+    from cxr_train.flags.start import begin, feed_emulated  # which need TensorFlow
 
     if step_seconds is not None:
         feed_emulated(options, config, step_seconds)

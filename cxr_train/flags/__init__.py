@@ -1,1 +1,1 @@
-"""The flags that several training commands share."""
+"""The flags that several training commands share, and the start of a run from them."""

@@ -23,7 +23,7 @@ import cxr_train
 from cxr_data.commands.messages import shown_messages
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.folder_lock import locked
-from cxr_train import training
+from cxr_train.lifecycle import training
 from cxr_train.loop import trainer
 from cxr_train.loop.checkpoint import newest_checkpoint
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from runs import make_run, probabilities_of, tiny_model
 
+from cxr_train.lifecycle.trained_run import load_run
 from cxr_train.runs.run_model import link_model, load_best_model, save_model
-from cxr_train.trained_run import load_run
 
 
 def small_model(value: float) -> keras.Model:

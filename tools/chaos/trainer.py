@@ -12,12 +12,12 @@ from shards import random_images, write_shards
 # Each life is a fork, which is not to wait for what its evaluation and its page import.
 import matplotlib.figure  # noqa: F401 # isort: skip
 import sklearn.metrics  # noqa: F401 # isort: skip
+from cxr_train.lifecycle.training import train
 from cxr_train.loop.stop import Stopped
 from cxr_train.loop.trainer import Trainer
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
-from cxr_train.training import train
 from tools.chaos.attack import Attack
 from tools.chaos.life import Life, strike
 

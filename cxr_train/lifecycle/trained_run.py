@@ -105,7 +105,7 @@ class Run:
         plan = plan_evaluation(
             self.directory, self.config, split, data=data, options=options, output=output, compare=compare
         )
-        from cxr_train.run_evaluation import evaluate_run  # which needs TensorFlow
+        from cxr_train.lifecycle.run_evaluation import evaluate_run  # which needs TensorFlow
 
         return evaluate_run(self.directory, self.config, plan, batch_size=batch_size, xla=xla, read=read)
 

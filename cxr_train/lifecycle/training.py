@@ -26,6 +26,7 @@ from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.probe import probe_split
 from cxr_train.explanation.explainer import Explainer
 from cxr_train.explanation.options import ExplainOptions
+from cxr_train.lifecycle.trained_run import Run, load_run
 from cxr_train.loop import throughput
 from cxr_train.loop.advice import advice
 from cxr_train.loop.stop import StopRequest
@@ -40,7 +41,6 @@ from cxr_train.runs.notice import NOTICE
 from cxr_train.runs.run_dir import check_resumed, check_shared, held_run_dir, keep_run, open_run_dir
 from cxr_train.runs.run_model import load_best_model
 from cxr_train.runs.saved_run import epoch_rows
-from cxr_train.trained_run import Run, load_run
 
 logger = logging.getLogger(__name__)
 

@@ -32,6 +32,7 @@ from cxr_train.engine.strategy import (
 )
 from cxr_train.flags.own_flags import flags_text, refuse_other_flags
 from cxr_train.flags.training import StartOptions, check_memory_gb, read_run_data
+from cxr_train.lifecycle.training import run_training
 from cxr_train.loop.batch_size import choose_batch_size, device_memory_gb, plan_table, setting_of, trace_of
 from cxr_train.loop.batch_trial import Trial, find_batch, try_in_a_process
 from cxr_train.loop.checkpoint import newest_checkpoint
@@ -39,7 +40,6 @@ from cxr_train.loop.stop import Stopped
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.mirror import published
 from cxr_train.runs.run_dir import check_resumed, held_run_dir, open_run_dir
-from cxr_train.training import run_training
 
 _EMBEDDED_IMAGE_SIZE = 96
 
