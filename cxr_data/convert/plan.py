@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from cxr_data.core.errors import UsageError
 from cxr_data.core.seeded import seeded_hash
 from cxr_data.records import example
-from cxr_data.records.example import PRESENT, Fields
+from cxr_data.records.example import Fields
 from cxr_data.records.layout import shard_name
 from cxr_data.records.manifest import CLASSES, FINDINGS, names_of
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES
 from cxr_data.sources.item import Item
+from cxr_data.sources.finding_values import PRESENT
 
 SHA256_DIGITS = 64
 

@@ -2,7 +2,7 @@
 
     image   [B, S, S, C] as stored: float32 or float16 in [0, 1], or uint8 in [0, 255].
             `expand_image` makes float32 [B, S, S, 3] of it, on the device.
-    label   int32   [B], the class; or [B, C], for each finding one of `example.FINDING_VALUES`
+    label   int32   [B], the class; or [B, C], for each finding one of `finding_values.FINDING_VALUES`
     source  int32   [B], the position of the record's hospital or data set in `Manifest.sources`
     weight  float32 [B], 1 for an example, 0 for padding
     index   int64   [B], the record's position in its split, -1 for padding
@@ -15,7 +15,7 @@ unknown), and source and index -1.
 import tensorflow as tf
 
 from cxr_data.input.order import PADDING
-from cxr_data.records.example import UNKNOWN
+from cxr_data.sources.finding_values import UNKNOWN
 
 
 def padding_label(rank: int) -> int:

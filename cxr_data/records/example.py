@@ -15,16 +15,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cxr_data.sources import finding_values
+from cxr_data.sources.finding_values import PRESENT
 from cxr_data.sources.names import is_nobody
 
 DTYPES = ("float32", "float16", "uint8")
 """How pixels are stored: float32 as a FloatList in [0, 1]; float16 in [0, 1] and uint8 in
 [0, 255] as one bytes value. All row-major [size, size, channels], little-endian."""
-
-FINDING_VALUES = finding_values.FINDING_VALUES
-PRESENT, ABSENT, UNCERTAIN, UNKNOWN = FINDING_VALUES
-"""What `labels` says of a finding, see `finding_values`."""
 
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 _KINDS = {_BYTES_LIST: "bytes", _FLOAT_LIST: "floats", _INT64_LIST: "int64"}
@@ -41,8 +37,8 @@ class Fields(NamedTuple):
       sha256: of the source file's bytes, 64 hexadecimal digits.
       group: the patient (or whatever must not be split); the id itself where none is known.
       source: the hospital or data set that the picture comes from; empty where it is not known.
-      labels: one of `FINDING_VALUES` for each finding of `Manifest.class_names`; empty where each picture
-        has one class.
+      labels: one of `finding_values.FINDING_VALUES` for each finding of `Manifest.class_names`; empty where
+        each picture has one class.
     """
 
     label: int

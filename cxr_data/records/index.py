@@ -17,11 +17,12 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError, one_line
 from cxr_data.core.wording import counted, tool
 from cxr_data.images.measure import FEATURES_DTYPE
-from cxr_data.records.example import FINDING_VALUES, Example, Fields, parse_example
+from cxr_data.records.example import Example, Fields, parse_example
 from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES, masked_crc, read_frames
 from cxr_data.records.value_range import check_range
+from cxr_data.sources.finding_values import FINDING_VALUES
 
 INDEX_DTYPE = np.dtype(
     [

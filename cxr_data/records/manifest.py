@@ -29,10 +29,11 @@ from cxr_data.core.schema import (
 )
 from cxr_data.core.wording import tool
 from cxr_data.images.preprocess import PixelOptions
-from cxr_data.records.example import DTYPES, PRESENT, Fields
+from cxr_data.records.example import DTYPES, Fields
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES
 from cxr_data.records.value_range import UNIT, VALUE_RANGES
+from cxr_data.sources.finding_values import PRESENT
 
 SCHEMA = "cxr.tfrecord/2"
 

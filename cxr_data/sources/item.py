@@ -22,7 +22,7 @@ class Item:
       split: where folders or CSV decide it.
       group: the patient, where the CSV states it.
       source: where it comes from: the first folder below that of its class, or as the CSV states it.
-      labels: of each finding, one of `example.FINDING_VALUES`; empty where each picture has one class.
+      labels: of each finding, one of `finding_values.FINDING_VALUES`; empty where each picture has one class.
     """
 
     id: str

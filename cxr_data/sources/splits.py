@@ -12,7 +12,9 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.seeded import seeded_fraction, seeded_hash
 from cxr_data.sources.finding_values import PRESENT
 from cxr_data.sources.item import Item
+from cxr_data.sources.finding_values import PRESENT
 from cxr_data.sources.names import split_of
+from cxr_data.sources.stratification import stratify_groups
 
 DEFAULT_SPLITS = "train:0.8,validation:0.1,test:0.1"
 # Of `patients.Groups.found_by`, what --group_regex does not change.
@@ -60,7 +62,7 @@ def fractions_of(text: str, has_splits: bool) -> dict[str, float] | None:
 def assign_splits(
     items: Sequence[Item], groups: Mapping[str, str], fractions: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    """Assign whole groups to splits, stratified by class.
+    """Assign whole groups to splits, stratified by class, or by findings as `stratification` has it.
 
     Groups of several images come first, the largest before, each to a split that still has room
     for it (drawn in proportion to the room, so that every split sees patients of every size);
@@ -76,6 +78,11 @@ def assign_splits(
       {group: split}.
     """
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
+    if any(item.labels for item in items):
+        for item in items:
+            present = (number for number, value in enumerate(item.labels) if value == PRESENT)
+            sizes[groups[item.id]].update(str(number) for number in present)
+        return stratify_groups(Counter(groups[item.id] for item in items), sizes, fractions, seed)
     for item in items:
         sizes[groups[item.id]].update(_strata(item))
     return place_groups(sizes, fractions, seed)

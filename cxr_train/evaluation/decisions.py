@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from cxr_data.records.example import ABSENT, PRESENT
+from cxr_data.sources.finding_values import ABSENT, PRESENT
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]

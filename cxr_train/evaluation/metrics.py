@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_data.core.errors import CxrError
-from cxr_data.records.example import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
+from cxr_data.sources.finding_values import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 from cxr_data.stats.undefined import json_number, ratio
 from cxr_train.evaluation.decisions import Counts, Decisions, Floats
 from cxr_train.runs.metric_names import RATES

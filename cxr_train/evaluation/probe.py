@@ -34,7 +34,7 @@ import tensorflow as tf
 
 from cxr_data.images.measure import lung_block
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.records.example import PRESENT
+from cxr_data.sources.finding_values import PRESENT
 from cxr_data.stats.bootstrap import CONFIDENCE, PatientBootstrap
 from cxr_data.stats.undefined import json_number
 from cxr_train.engine.multi_step import Batch

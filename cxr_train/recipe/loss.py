@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cxr_data.records.example import ABSENT, PRESENT, UNCERTAIN
+from cxr_data.sources.finding_values import ABSENT, PRESENT, UNCERTAIN
 
 
 class ExampleSums(NamedTuple):
