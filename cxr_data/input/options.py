@@ -2,8 +2,10 @@
 
 import dataclasses
 import os.path
+from collections.abc import Mapping
 
 from cxr_data.core.settings import check_settings, setting
+from cxr_data.input.mix import parse_mix
 from cxr_data.input.order import InputWorker
 
 READERS = ("auto", "indexed", "stream")
@@ -55,6 +57,15 @@ class ReadOptions:
     )
     shuffle_mb: int = setting(
         16, "Size of the streamed reader's shuffle buffer, in MB of stored records.", at_least=1
+    )
+    mix: Mapping[str, float] = setting(
+        "",
+        "Weights of the sources in training, as nih:2,guangzhou:1; an epoch has as many images as without, "
+        "of each source its share. Every image once an epoch by default.",
+        parse=parse_mix,
+    )
+    balance_batches: bool = setting(
+        False, "Whether every batch, and not only the epoch, has the shares of --mix; without it, equal ones."
     )
     worker: InputWorker = InputWorker()  # noqa: RUF009  (frozen)
     data_service: str = setting(

@@ -9,6 +9,8 @@ import dataclasses
 
 import numpy as np
 
+from cxr_data.input.mix import Mix
+
 PADDING = -1
 
 
@@ -68,6 +70,7 @@ class Epochs:
       count: how many epochs.
       first_step: how many batches of the first epoch to skip, to go on after a stop.
       worker: reads its part of each global batch.
+      mix: how often the images of each source come; None for each image once an epoch.
     """
 
     positions: np.ndarray
@@ -77,6 +80,7 @@ class Epochs:
     count: int = 1
     first_step: int = 0
     worker: InputWorker = InputWorker()
+    mix: Mix | None = None
 
     @property
     def numbers(self) -> range:
@@ -100,6 +104,9 @@ class Epochs:
 
     def batches_of(self, epoch: int) -> np.ndarray:
         """Return the positions of the worker's part of each batch of an epoch: int64 [steps, part]."""
+        if self.mix:
+            batches = self.mix.epoch(self.steps, self.batch_size, seed=self.seed, epoch=epoch)
+            return batches.reshape(self.steps, self.worker.count, self.part)[:, self.worker.number]
         return training_batches(
             self.positions, batch_size=self.batch_size, seed=self.seed, epoch=epoch, worker=self.worker
         )

@@ -18,6 +18,7 @@ from cxr_data.input import bad_records, order
 from cxr_data.input.batch import expand_image
 from cxr_data.input.cache import MemoryCache, cache_on_disk, choose_cache, free_memory
 from cxr_data.input.indexed import IndexedReader
+from cxr_data.input.mix import Mix
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import Epochs
 from cxr_data.input.reader import Reader
@@ -112,7 +113,14 @@ class Pipeline:
         """
         self.steps_per_epoch(split, batch_size)
         chosen = Epochs(
-            self.positions(split), batch_size, seed, epoch, epochs, first_step, self._options.worker
+            self.positions(split),
+            batch_size,
+            seed,
+            epoch,
+            epochs,
+            first_step,
+            self._options.worker,
+            self._mix(split, batch_size),
         )
         return _finish(self.reader(split).training_batches(chosen), chosen.batches)
 
@@ -127,8 +135,34 @@ class Pipeline:
           UsageError: the split has not one full batch.
         """
         batches = min(batches, self.steps_per_epoch(split, batch_size))
-        chosen = Epochs(self.positions(split), batch_size, seed, epoch, worker=self._options.worker)
+        chosen = Epochs(
+            self.positions(split),
+            batch_size,
+            seed,
+            epoch,
+            worker=self._options.worker,
+            mix=self._mix(split, batch_size),
+        )
         return _finish(self.reader(split).repeatable_batches(chosen).take(batches), batches)
+
+    def _mix(self, split: str, batch_size: int) -> Mix | None:
+        """Return how often each source comes; None for each image once.
+
+        Raises:
+          UsageError: `--mix` does not fit the sources of the split, or the batch.
+        """
+        if not (self._options.mix or self._options.balance_batches):
+            return None
+        positions = self.positions(split)
+        mix = Mix.of(
+            self._options.mix,
+            self.manifest.sources,
+            positions,
+            self.reader(split).sources[positions],
+            balanced=self._options.balance_batches,
+        )
+        mix.check_batch(batch_size)
+        return mix
 
     def evaluation_dataset(
         self, split: str, *, batch_size: int, positions: np.ndarray | None = None
@@ -187,6 +221,12 @@ class Pipeline:
 
     def _choose_reader(self, kept: str) -> Choice:
         requested = self._options.reader
+        if self._options.mix or self._options.balance_batches:
+            flag = "--mix" if self._options.mix else "--balance_batches"
+            if self._options.data_service or requested == "stream":
+                raise UsageError(
+                    f"{flag}: images are read by position; leave out --reader=stream and --data_service"
+                )
         if self._options.data_service:
             if requested == "indexed":
                 raise UsageError("--data_service: its workers read streams; leave out --reader=indexed")
