@@ -24,6 +24,7 @@
                       findings, with at_sensitivity null, the thresholds of Youden's index
     comparison        null, or see `compare.compare_models`
     audit             what the audit of the data says beside it: see the head of `beside_audit`
+    by                {} or every metric by group: see the head of `subgroups`
     probe             null where it was left out, or what remains without the lungs: see the head of `probe`
 
 With `own_data` and `fitted_on` or `chosen_on` the split itself, these numbers are of the very images
@@ -38,6 +39,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
@@ -52,10 +54,12 @@ from cxr_train.evaluation.class_map import class_map_for
 from cxr_train.evaluation.compare import compare_models
 from cxr_train.evaluation.decisions import Floats
 from cxr_train.evaluation.forward_pass import known_predictions, name_predictions, predict_split
-from cxr_train.evaluation.options import EvaluationOptions
+from cxr_train.evaluation.options import SOURCE, EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions, write_predictions
 from cxr_train.evaluation.probe import measure_probe, probe_split
 from cxr_train.evaluation.stored import other_predictions, stored_predictions
+from cxr_train.evaluation.subgroups import measure_subgroups
+from cxr_train.evaluation.table_columns import read_columns
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.saved_run import initial_statistics_share, is_own_data, model_sha256
 
@@ -87,11 +91,12 @@ def analyse(
     names = predictions.class_names
     bootstrap = PatientBootstrap.of_names(predictions.groups, resamples=options.resamples, seed=options.seed)
     uncalibrated = _measured(predictions, probabilities)
+    of_findings = labels.ndim == 2
     return {
         "loss": uncalibrated["negative_log_likelihood"],
-        **metrics.summarize(labels, probabilities, names, hide_few=True),
+        **metrics.summarize(labels, probabilities, names, hide_few=of_findings),
         "intervals": {
-            **intervals.metric_intervals(labels, probabilities, names, bootstrap),
+            **intervals.metric_intervals(labels, probabilities, names, bootstrap, hide_few=of_findings),
             "without_patient": predictions.without_patient,
         },
         "calibration": {"uncalibrated": uncalibrated, **_calibrated(predictions, options, validation)},
@@ -154,6 +159,20 @@ def _thresholds(
         "chosen_on": options.validation_split,
         **reported,
     }
+
+
+def _by(
+    named: NamedPredictions, pipeline: Pipeline, split: str, index: np.ndarray, options: EvaluationOptions
+) -> dict[str, Any]:
+    """Return every metric by the columns that are asked for, see `subgroups`."""
+    columns: dict[str, list[str]] = {}
+    if SOURCE in options.by:
+        names = pipeline.manifest.sources
+        columns[SOURCE] = [names[number] for number in pipeline.reader(split).sources[index]]
+    if others := [name for name in options.by if name != SOURCE]:
+        columns |= read_columns(pathlib.Path(options.by_table), others, named.ids)
+    ordered = {name: columns[name] for name in options.by}
+    return measure_subgroups(named, ordered, resamples=options.resamples, seed=options.seed)
 
 
 def evaluate_split(
@@ -231,6 +250,7 @@ def evaluate_split(
         "initial_statistics_share": initial_statistics_share(run_dir),
         "dropped": dropped,
         **analyse(named, options, validation=validation, other=other),
+        "by": _by(named, pipeline, split, predicted.index, options),
         "audit": audit_beside(manifest.directory, split, options.class_map),
         "probe": probed
         and measure_probe(

@@ -14,6 +14,7 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_data.sources.finding_values import ABSENT, PRESENT
 from cxr_data.records.index import read_split_fields
 from cxr_data.records.manifest import Manifest
+from cxr_data.sources.finding_values import ABSENT, PRESENT
 from cxr_data.stats.undefined import json_number, ratio
 from cxr_train.engine.multi_step import Batch
 from cxr_train.engine.step import PredictStep

@@ -157,15 +157,17 @@ def metric_intervals(
     probabilities: npt.ArrayLike,
     class_names: Sequence[str],
     bootstrap: PatientBootstrap,
+    *,
+    hide_few: bool = False,
 ) -> dict[str, Any]:
     """Return the 95 % intervals of everything in `metrics.summarize`; ready for JSON.
 
     Args:
-      labels: int [N] in [0, C), or [N, C] of findings; a finding that `Decisions.too_few` names has no
-        interval.
+      labels: int [N] in [0, C), or [N, C] of findings.
       probabilities: float [N, C].
       class_names: [C].
       bootstrap: of the N images.
+      hide_few: as for `metrics.summarize`.
 
     Returns:
       method, confidence, resamples, seed, patients; patients_of: by class, the patients with an image of
@@ -179,7 +181,7 @@ def metric_intervals(
     decisions = Decisions.of(true, scores)
     trials = patients_counted(bootstrap, decisions)
     notes = IntervalNotes()
-    if true.ndim == 2:
+    if hide_few:
         values = {metric: np.where(decisions.too_few(), np.nan, found) for metric, found in values.items()}
     per_class: dict[str, dict[str, Any]] = {name: {} for name in class_names}
     macro = {}

@@ -228,7 +228,7 @@ def summarize(
       labels: true class indices, integers [N] in [0, C); or of findings, see `decisions`.
       probabilities: finite float [N, C], one row an image.
       class_names: C distinct names in index order.
-      hide_few: whether the metrics of a finding are undefined where `Decisions.too_few` says so.
+      hide_few: whether the metrics of a class or finding are undefined where `Decisions.too_few` says so.
 
     Returns:
       A dictionary of plain Python values, undefined metrics being None (null):
@@ -241,8 +241,8 @@ def summarize(
           `RATES` and `RANKINGS`; of findings also `negatives`, `unknown` and `uncertain` images.
         left_out: by metric, the names of the classes for which it is undefined
           and which its macro average therefore leaves out; {} in the usual case.
+        too_few: the names whose metrics `hide_few` has left out; only with it.
         micro: of findings alone, `RATES` and `RANKINGS` over all known labels together.
-        too_few: of findings alone, the names whose metrics `hide_few` has left out.
 
     Raises:
       ValueError: shapes, lengths or class indices that do not fit together.
@@ -258,7 +258,7 @@ def summarize(
     decisions = Decisions.of(true, scores)
     of_findings = true.ndim == 2
     metrics = all_metrics(true, scores)
-    hidden = decisions.too_few() if of_findings and hide_few else np.zeros(len(names), bool)
+    hidden = decisions.too_few() if hide_few else np.zeros(len(names), bool)
     metrics = {metric: np.where(hidden, np.nan, values) for metric, values in metrics.items()}
     counts: dict[str, list[int]] = {"images": decisions.positives.sum(axis=0).tolist()}
     if of_findings:
@@ -278,13 +278,12 @@ def summarize(
         },
         "left_out": _undefined_classes(metrics, names),
     }
+    if hide_few:
+        summary["too_few"] = [name for name, few in zip(names, hidden, strict=True) if few]
     if not of_findings:
         matrix = confusion_matrix(true, scores.argmax(axis=1), len(names))
         return summary | {"confusion_matrix": matrix.tolist()}
-    return summary | {
-        "micro": _micro(true, scores, decisions),
-        "too_few": [name for name, few in zip(names, hidden, strict=True) if few],
-    }
+    return summary | {"micro": _micro(true, scores, decisions)}
 
 
 def accuracy_of(labels: Counts, probabilities: Floats) -> Floats:

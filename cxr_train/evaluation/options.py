@@ -2,12 +2,15 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_settings, setting
 from cxr_data.stats.bootstrap import RESAMPLES
 from cxr_train.evaluation.class_map import parse_class_map
+
+SOURCE = "source"
+"""Of `--by`: what the records say themselves."""
 
 PROBE_IMAGES = 256
 """In a sample: of three classes the standard error of an AUROC of 0.8 is 0.03, for 768 predictions."""
@@ -50,7 +53,24 @@ class EvaluationOptions:
         at_least=0,
     )
 
+    by: Sequence[str] = setting(
+        (),
+        "Columns by which every metric is also given for each group of images: source (the hospital or data "
+        "set), or columns of --by_table such as sex; many numbers, as ages, are cut into bands of 20.",
+    )
+    by_table: str = setting(
+        "",
+        "CSV file with the columns of --by, and one with the path or name of each image file.",
+        path=True,
+        local=True,
+    )
+
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.by_table and not set(self.by) - {SOURCE}:
+            raise UsageError(f"--by_table={self.by_table}: name its columns with --by")
+        if set(self.by) - {SOURCE} and not self.by_table:
+            column = next(name for name in self.by if name != SOURCE)
+            raise UsageError(f"--by={column}: name the CSV file that has this column with --by_table")
         if self.at_sensitivity is not None and not 0 < self.at_sensitivity <= 1:
             raise UsageError(f"--at_sensitivity={self.at_sensitivity}: choose from above 0 to 1, as 0.95")

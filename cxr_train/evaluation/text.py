@@ -78,6 +78,7 @@ def evaluation_table(summary: dict[str, Any]) -> str:
         _calibration(summary),
         *_thresholds(summary),
         *comparison(summary),
+        *subgroups(summary),
     ]
     lines += [_wrapped(line) for line in more]
     return "\n".join([*lines, *probe(summary), *_beside_audit(summary)])
@@ -145,7 +146,7 @@ def confusion_matrix(summary: dict[str, Any]) -> str:
 
 
 def _accuracy_name(summary: dict[str, Any]) -> str:
-    return "share of known labels that is right at p >= 0.5" if "too_few" in summary else "accuracy"
+    return "share of known labels that is right at p >= 0.5" if "micro" in summary else "accuracy"
 
 
 def _number(value: float | None) -> str:
@@ -304,6 +305,22 @@ def comparison(summary: dict[str, Any]) -> list[str]:
             interval = difference["interval"]
             reach = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else ""
             lines.append(f"  {DIFFERENCES[metric]} {difference['value']:+.4f}{reach}")
+    return lines
+
+
+def subgroups(summary: dict[str, Any]) -> list[str]:
+    """Return the mean AUROC by group, a line each, and the gap; empty where it was not asked."""
+    lines = []
+    for column, found in summary.get("by", {}).items():
+        lines.append(f"mean AUROC by {column} (95 % interval):")
+        for value, row in found["groups"].items():
+            cell = _cell(row["macro"]["auroc"], row["intervals"]["macro"]["auroc"], digits=3)
+            few = f"; too few: {', '.join(row['too_few'])}" if row["too_few"] else ""
+            of = f"{counted(row['images'], 'image')} of {counted(row['patients'], 'patient')}"
+            lines.append(f"  {value}: {cell}, {of}{few}")
+        gap = found["gap"].get("auroc")
+        if gap:
+            lines.append(f"  gap {gap['value']:.3f}: best {gap['best']}, worst {gap['worst']}")
     return lines
 
 

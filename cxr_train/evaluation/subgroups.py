@@ -1,0 +1,110 @@
+"""Every metric by hospital, view, sex or age: `by` of `metrics_{split}.json`.
+
+    {column: {"groups": {value: {images, patients, accuracy, macro, per_class, too_few, intervals}},
+              "gap": {metric: {"value", "best", "worst"}}}}
+
+`macro`, `per_class` and `too_few` are those of `metrics.summarize`, with `hide_few`; `intervals` those of
+`intervals.metric_intervals`, over the patients of the group. `gap` has for each macro metric the difference
+of the best and the worst group, of those that have a number: it is a largest difference of several, and
+therefore above 0 where the model is as good everywhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cxr_data.stats.bootstrap import PatientBootstrap
+from cxr_train.evaluation import intervals, metrics
+from cxr_train.evaluation.predictions import NamedPredictions
+
+_MOST_VALUES = 12
+"""A column of numbers with more values is cut into bands."""
+_BAND = 20
+UNKNOWN_VALUE = "unknown"
+
+
+def measure_subgroups(
+    predictions: NamedPredictions,
+    columns: Mapping[str, Sequence[str]],
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return `by`, see the head of this file; ready for JSON.
+
+    Args:
+      predictions: of N images.
+      columns: by name, a value [N] for each image; an empty one is called "unknown".
+      resamples, seed: of the bootstrap.
+    """
+    found: dict[str, Any] = {}
+    for name, values in columns.items():
+        banded = np.array(in_bands(values))
+        groups = {
+            str(value): _measure(predictions, np.flatnonzero(banded == value), resamples, seed)
+            for value in sorted(set(banded.tolist()), key=_order)
+        }
+        found[name] = {"groups": groups, "gap": _gaps(groups)}
+    return found
+
+
+def in_bands(values: Sequence[str]) -> list[str]:
+    """Return the values as they are, or bands of 20 where they are many different numbers, such as ages."""
+    filled = [value.strip() or UNKNOWN_VALUE for value in values]
+    numbers = [_number(value) for value in filled]
+    are_numbers = all(
+        number is not None for number, v in zip(numbers, filled, strict=True) if v != UNKNOWN_VALUE
+    )
+    if not are_numbers or len(set(filled)) <= _MOST_VALUES:
+        return filled
+    return [UNKNOWN_VALUE if number is None else _band(number) for number in numbers]
+
+
+def _band(number: float) -> str:
+    low = int(number // _BAND) * _BAND
+    return f"{low}-{low + _BAND - 1}"
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _order(value: str) -> tuple[bool, float, str]:
+    number = _number(value.partition("-")[0])
+    return value == UNKNOWN_VALUE, np.inf if number is None else number, value
+
+
+def _measure(predictions: NamedPredictions, rows: np.ndarray, resamples: int, seed: int) -> dict[str, Any]:
+    names = predictions.class_names
+    labels, probabilities = predictions.labels[rows], predictions.probabilities[rows]
+    bootstrap = PatientBootstrap.of_names(
+        [predictions.groups[row] for row in rows], resamples=resamples, seed=seed
+    )
+    summary = metrics.summarize(labels, probabilities, names, hide_few=True)
+    of_group = intervals.metric_intervals(labels, probabilities, names, bootstrap, hide_few=True)
+    kept = ("images", "accuracy", "macro", "per_class", "too_few")
+    return {
+        "patients": bootstrap.patients,
+        **{key: summary[key] for key in kept},
+        "intervals": {key: of_group[key] for key in ("accuracy", "macro", "per_class")},
+    }
+
+
+def _gaps(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    gaps = {}
+    for metric in next(iter(groups.values()))["macro"]:
+        # A mean over fewer classes is another metric: groups in which a class has too few are left out.
+        values = {
+            value: row["macro"][metric]
+            for value, row in groups.items()
+            if row["macro"][metric] is not None and not row["too_few"]
+        }
+        if len(values) > 1:
+            best, worst = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
+            gaps[metric] = {"value": values[best] - values[worst], "best": best, "worst": worst}
+    return gaps
