@@ -84,7 +84,13 @@ def main(arguments: Sequence[str]) -> int:
         from cxr_train.inference.predictor import predict_files
 
         rows = predict_files(
-            files, run_dir, batch_size=options.batch_size, xla=options.xla, temperature=temperature
+            files,
+            run_dir,
+            batch_size=options.batch_size,
+            xla=options.xla,
+            temperature=temperature,
+            # They are of the probabilities before any temperature.
+            thresholds={} if options.calibrated else stored_thresholds(run_dir),
         )
     as_json = options.format == "json" or (not options.format and str(options.output).endswith(".json"))
     content = to_json(rows, names, temperature) if as_json else to_csv(rows, names)

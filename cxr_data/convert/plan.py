@@ -17,8 +17,8 @@ from cxr_data.records.example import Fields
 from cxr_data.records.layout import shard_name
 from cxr_data.records.manifest import CLASSES, FINDINGS, names_of
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES
-from cxr_data.sources.item import Item
 from cxr_data.sources.finding_values import PRESENT
+from cxr_data.sources.item import Item
 
 SHA256_DIGITS = 64
 

@@ -12,7 +12,6 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.seeded import seeded_fraction, seeded_hash
 from cxr_data.sources.finding_values import PRESENT
 from cxr_data.sources.item import Item
-from cxr_data.sources.finding_values import PRESENT
 from cxr_data.sources.names import split_of
 from cxr_data.sources.stratification import stratify_groups
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.wording import tool
-from cxr_data.sources.finding_values import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 from cxr_data.records.manifest import Manifest
 from cxr_data.sources.finding_values import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 from cxr_train.evaluation.decisions import Counts

@@ -11,7 +11,6 @@ from cxr_data.core.progress_bar import progress_bar
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.order import PADDING
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.sources.finding_values import ABSENT, PRESENT
 from cxr_data.records.index import read_split_fields
 from cxr_data.records.manifest import Manifest
 from cxr_data.sources.finding_values import ABSENT, PRESENT

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_settings, setting
@@ -53,7 +53,7 @@ class EvaluationOptions:
         at_least=0,
     )
 
-    by: Sequence[str] = setting(
+    by: tuple[str, ...] = setting(
         (),
         "Columns by which every metric is also given for each group of images: source (the hospital or data "
         "set), or columns of --by_table such as sex; many numbers, as ages, are cut into bands of 20.",

@@ -17,7 +17,7 @@ from cxr_data.core.tensorflow_private import with_constant_variables
 from cxr_data.records.manifest import Manifest
 from cxr_train.inference.export_names import extra
 from cxr_train.inference.graph_preprocess import preprocess
-from cxr_train.models.classifier import in_float32
+from cxr_train.models.classifier import in_float32, to_probabilities
 
 _ONNX_OPSET = 18  # the newest that tf2onnx is tested with
 _SOURCE, _TARGET = "pixels", "probabilities"
@@ -28,7 +28,7 @@ def pixel_model(model: keras.Model, size: int) -> Callable[[tf.Tensor], tf.Tenso
 
     @tf.function(input_signature=[tf.TensorSpec([None, size, size, 3], tf.float32, name="pixels")])
     def probabilities(pixels: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(model(pixels, training=False))
+        return to_probabilities(model, model(pixels, training=False))
 
     return probabilities
 

@@ -22,6 +22,7 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.inference import export_formats
 from cxr_train.inference.files import find_files
+from cxr_train.models.classifier import to_probabilities
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_model import load_best_model
 from cxr_train.runs.saved_run import trained_on
@@ -97,7 +98,7 @@ def export_model(
         )
     checked = images_to_check(config, manifest, images)
     pixels = pixels_of(checked, manifest)
-    expected = tf.nn.softmax(model(pixels, training=False)).numpy()
+    expected = to_probabilities(model, model(pixels, training=False)).numpy()
     tolerance = max(TOLERANCES.get(layer.dtype_policy.name, 0.0) for layer in model.layers)
     temporary = temporary_of(output, unique=True)
     try:

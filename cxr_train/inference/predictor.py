@@ -2,7 +2,7 @@
 
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,14 +30,17 @@ def predict_files(
     batch_size: int = 16,
     xla: str = "auto",
     temperature: float = 1.0,
+    thresholds: Mapping[str, float] | None = None,
 ) -> list[Row]:
     """Predict files with the best model of a run.
 
     Args:
-      temperature: of the softmax; 1 for the model's own probabilities.
+      temperature: of the softmax or the sigmoid; 1 for the model's own probabilities.
+      thresholds: by finding, the probability from which on it is predicted; 0.5 where there is none.
 
     Returns:
-      A dictionary a file, in order: file; predicted, a class name; probabilities, by class name, in six
+      A dictionary a file, in order: file; predicted, a class name, or the names of the findings joined by |;
+      probabilities, by class name, in six
       significant digits; error. Where the file cannot be read, the middle two are None; else `error` is None.
 
     Raises:
@@ -62,13 +65,25 @@ def predict_files(
             if read:
                 logits = step({"image": images})[: len(read)]
                 logits = logits / np.float32(temperature)
-                said = Predictions(np.array(read), np.zeros(len(read), np.int64), logits).probabilities
+                # The labels say no more than what the logits are of.
+                labels = np.zeros(logits.shape if manifest.findings else len(read), np.int64)
+                said = Predictions(np.array(read), labels, logits).probabilities
                 found.extend(zip(read, said, strict=True))
             bar.update(len(read) + len(failed))
+    chosen = (thresholds or {}) if manifest.findings else None
     for number, probabilities in found:
-        rows[number]["predicted"] = names[int(probabilities.argmax())]
+        rows[number]["predicted"] = _predicted(probabilities, names, chosen)
         # Six digits, whatever other files are predicted with this one.
         rows[number]["probabilities"] = {
             name: rounded(p) for name, p in zip(names, probabilities.tolist(), strict=True)
         }
     return rows
+
+
+def _predicted(
+    probabilities: np.ndarray, names: Sequence[str], thresholds: Mapping[str, float] | None
+) -> str:
+    if thresholds is None:
+        return names[int(probabilities.argmax())]
+    pairs = zip(names, probabilities, strict=True)
+    return "|".join(name for name, p in pairs if p >= thresholds.get(name, 0.5))

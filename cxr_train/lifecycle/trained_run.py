@@ -52,10 +52,10 @@ class Run:
         Raises:
           DataError: there is none yet, or it is damaged.
         """
-        from cxr_train.models.classifier import with_softmax  # which needs TensorFlow
+        from cxr_train.models.classifier import with_probabilities  # which needs TensorFlow
         from cxr_train.runs.run_model import load_best_model
 
-        return with_softmax(load_best_model(self.directory))
+        return with_probabilities(load_best_model(self.directory))
 
     def predictions(self, split: str) -> NamedPredictions:
         """Return the stored predictions of the best model on a split of the run's data.

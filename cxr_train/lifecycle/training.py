@@ -175,7 +175,7 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
         # Where there is a test split it is what counts; the table of the epochs has the validation split.
         is_enough = split == config.validation_split and len(ordered) > 1
         said = [] if is_enough else [text.evaluation_in_brief(summary)]
-        if split == config.validation_split:
+        if split == config.validation_split and summary["confusion_matrix"]:
             said.append(text.confusion_matrix(summary))
         logger.info("\n".join(["", *said]))
 
@@ -194,7 +194,9 @@ def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
     run_dir = published(config.run_dir)
     place = f"run directory {run_dir}; curves: tensorboard --logdir={run_dir}/{TENSORBOARD_NAME}"
     logger.info("\n".join(["", throughput.lines(summary), wrapped(place, rest="  ")]))
-    images = read_manifest(config.data, check_shards=False).class_counts(config.train_split)
+    manifest = read_manifest(config.data, check_shards=False)
+    # Findings do not compete: how often one is seen says nothing of another.
+    images = {} if manifest.findings else manifest.class_counts(config.train_split)
     for line in advice(config, images, epoch_rows(layout.history)[0]):
         # A command stays on one line, to be pasted.
         logger.info(line if line.startswith("  ") else wrapped(line, rest="  "))

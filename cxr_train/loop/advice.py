@@ -19,13 +19,13 @@ def advice(
 
     Args:
       config: of the run.
-      training_images: of each class.
+      training_images: of each class; empty for findings.
       rows: of `metrics.jsonl`.
     """
     lines = []
     seen = {name: count for name, count in training_images.items() if count}
-    few, many = min(seen, key=seen.__getitem__), max(seen, key=seen.__getitem__)
-    if seen[many] > IMBALANCE * seen[few] and config.recipe.class_weights == "none":
+    few, many = min(seen, key=seen.__getitem__, default=""), max(seen, key=seen.__getitem__, default="")
+    if seen and seen[many] > IMBALANCE * seen[few] and config.recipe.class_weights == "none":
         lines.append(
             f"class imbalance: {many} has {seen[many]:,} training images, {few} {seen[few]:,} "
             f"({seen[many] / seen[few]:.1f} times as many): --class_weights=balanced gives each class "

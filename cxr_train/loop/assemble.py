@@ -7,17 +7,21 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.records.index import labels_of, read_split_index
 from cxr_data.records.manifest import Manifest
+from cxr_data.sources.finding_values import ABSENT, PRESENT
 from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.models.freeze import backbone_layers, layers_to_freeze, set_trainable
 from cxr_train.recipe.augmentation import parse_augmentation
-from cxr_train.recipe.class_weights import resolve_class_weights
+from cxr_train.recipe.class_weights import resolve_class_weights, resolve_positive_weights
 from cxr_train.recipe.ema import WeightAverage
-from cxr_train.recipe.loss import Objective
+from cxr_train.recipe.loss import FindingsObjective, Objective
 from cxr_train.recipe.loss_scale import LossScale
 from cxr_train.recipe.optimizers import ParameterGroups, Schedule, make_optimizer
+from cxr_train.recipe.recipe import Recipe
+from cxr_train.recipe.uncertain import parse_uncertain
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_model import build_run_model
 
@@ -64,15 +68,14 @@ def assemble_training(
     recipe = config.recipe
     _refuse_uneven_batch(config, placement.replicas)
     unseen = _absent_classes(config, manifest)
-    class_weights = resolve_class_weights(
-        recipe.class_weights, manifest.class_names, manifest.class_counts(config.train_split)
-    )
+    objective, weights_note = _objective(config, manifest)
     keras.utils.set_random_seed(config.seed)
     with placement.strategy.scope():
         model = build_run_model(
             config,
             classes=len(manifest.class_names),
             image_size=manifest.size,
+            of_findings=bool(manifest.findings),
             dtype_policy=placement.policy,
         )
         frozen = layers_to_freeze(model, recipe.freeze)
@@ -89,7 +92,7 @@ def assemble_training(
         placement.strategy,
         compile=placement.compile,
         global_batch=config.batch_size,
-        objective=Objective(recipe.label_smoothing, class_weights),
+        objective=objective,
         accumulation=recipe.gradient_accumulation,
         clip_norm=recipe.clip_norm,
         augmentation=parse_augmentation(recipe.augment, recipe.augment_flip),
@@ -97,10 +100,7 @@ def assemble_training(
         average=average,
         in_flight=placement.steps_in_flight,
     )
-    notes = [*unseen]
-    if class_weights:
-        weights = zip(manifest.class_names, class_weights, strict=True)
-        notes.append("class weights: " + ", ".join(f"{name} {weight:.3f}" for name, weight in weights))
+    notes = [*unseen, *weights_note]
     if frozen:
         notes.append(_freezing(config, model, frozen))
     if config.batch_norm_momentum is not None and not _trains_batch_norm(config, model, frozen):
@@ -108,6 +108,38 @@ def assemble_training(
     elif config.batch_norm_momentum is not None and config.batch_norm_statistics == "precise":
         notes.append("--batch_norm_momentum: changes no result with --batch_norm_statistics=precise")
     return Training(model, optimizer, loss_scale, average, replica_values, step, frozen, tuple(notes))
+
+
+def _objective(config: TrainConfig, manifest: Manifest) -> tuple[Objective | FindingsObjective, list[str]]:
+    """Return what is minimised, and the weights that it uses, in words.
+
+    Raises:
+      UsageError: a setting of the recipe is for findings, and the data has one class a picture.
+    """
+    recipe, names = config.recipe, manifest.class_names
+    weights: tuple[float, ...]
+    objective: Objective | FindingsObjective
+    if manifest.findings:
+        labels = labels_of(read_split_index(manifest, config.train_split))
+        counts = {
+            name: (int((column == PRESENT).sum()), int((column == ABSENT).sum()))
+            for name, column in zip(names, labels.T, strict=True)
+        }
+        weights, kind = resolve_positive_weights(recipe.class_weights, names, counts), "positive"
+        uncertain = parse_uncertain(recipe.uncertain)
+        objective = FindingsObjective(recipe.label_smoothing, weights, uncertain, recipe.focal_gamma)
+    else:
+        for flag in ("uncertain", "focal_gamma"):
+            if getattr(recipe, flag) != getattr(Recipe, flag):
+                raise UsageError(
+                    f"--{flag}={getattr(recipe, flag)}: is for data with several findings a picture, and "
+                    f"{manifest.directory} has one class a picture"
+                )
+        images = manifest.class_counts(config.train_split)
+        weights, kind = resolve_class_weights(recipe.class_weights, names, images), "class"
+        objective = Objective(recipe.label_smoothing, weights)
+    pairs = ", ".join(f"{name} {weight:.3f}" for name, weight in zip(names, weights, strict=False))
+    return objective, [f"{kind} weights: {pairs}"] if weights else []
 
 
 def _statistics(model: keras.Model, average: WeightAverage | None) -> list[tf.Variable]:
@@ -130,6 +162,11 @@ def _absent_classes(config: TrainConfig, manifest: Manifest) -> list[str]:
     for name in manifest.class_names:
         if not any(by_class[name] for by_class in manifest.counts.values()):
             notes.append(f"class {name!r} has no image at all: what the model says of it means nothing")
+        elif not training[name] and manifest.findings:
+            notes.append(
+                f"finding {name!r} is in no image of the {config.train_split} split: what the model says of "
+                "it means nothing"
+            )
         elif not training[name]:
             raise DataError(
                 f"{manifest.directory}: class {name!r} has no image in the {config.train_split} split, and "

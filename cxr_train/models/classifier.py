@@ -1,12 +1,18 @@
-"""The classifier: backbone -> global average pooling -> dense head -> logits."""
+"""The classifier: backbone -> global average pooling -> dense head -> logits.
+
+The name of the last layer says what the logits are of: classes that exclude each other, or findings.
+"""
 
 import contextlib
 from collections.abc import Iterator, Sequence
 
 import keras
+import tensorflow as tf
 
 from cxr_train.models.head import layers_before_logits
 from cxr_train.models.pretrained import build_backbone
+
+_LOGITS, _FINDING_LOGITS = "logits", "finding_logits"
 
 
 def build_model(
@@ -14,6 +20,7 @@ def build_model(
     *,
     classes: int,
     image_size: int,
+    of_findings: bool = False,
     head: Sequence[int] = (128, 32),
     dropout: float = 0.0,
     dropout_after: str = "pooling",
@@ -30,6 +37,7 @@ def build_model(
     Args:
       backbone: a key of `backbones.BACKBONES`.
       classes: number of outputs.
+      of_findings: whether each output is of a finding that may be there or not, and not of one class.
       image_size: height and width of the input in pixels.
       head: widths of the hidden dense layers, relu each.
       dropout: rate of the one dropout layer, in training only; 0 leaves it out.
@@ -43,8 +51,8 @@ def build_model(
 
     Returns:
       A model from images float32 [B, S, S, 3] in [0, 1] to logits float32
-      [B, classes]. There is no softmax: the loss, the metrics and Grad-CAM take logits. `with_softmax` adds
-      it for users.
+      [B, classes]. There is no softmax or sigmoid: the loss, the metrics and Grad-CAM take logits.
+      `with_probabilities` adds it for users.
 
     Raises:
       UsageError, DataError: as `build_backbone`.
@@ -63,34 +71,49 @@ def build_model(
             if dropout and layer.name == dropout_after:
                 x = keras.layers.Dropout(dropout, name="dropout")(x)
         # A float16 logit of 12 has a resolution of 1/128: the loss needs float32.
-        logits = keras.layers.Dense(classes, dtype="float32", name="logits")(x)
+        name = _FINDING_LOGITS if of_findings else _LOGITS
+        logits = keras.layers.Dense(classes, dtype="float32", name=name)(x)
     return keras.Model(network.input, logits, name=backbone)
 
 
-def with_softmax(model: keras.Model) -> keras.Model:
+def to_probabilities(model: keras.Model, logits: tf.Tensor) -> tf.Tensor:
+    """Return the probabilities float32 [B, C] of logits: softmax of classes, sigmoid of findings."""
+    return (tf.nn.sigmoid if _is_of_findings(model) else tf.nn.softmax)(logits)
+
+
+def with_probabilities(model: keras.Model) -> keras.Model:
     """Return the model that gives probabilities; it shares the layers and the weights.
 
     Args:
       model: images float32 [B, S, S, 3] in [0, 1] to logits float32 [B, C].
 
     Returns:
-      A model from the same images to probabilities float32 [B, C] in [0, 1], whose rows sum to 1.
+      A model from the same images to probabilities float32 [B, C] in [0, 1], whose rows sum to 1, unless
+      they are of findings.
     """
     # In float16 a probability below 6e-8 would be 0.
-    softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
-    return keras.Model(model.inputs[0], softmax(model.output), name=model.name)
+    options = {"dtype": "float32", "name": "probabilities"}
+    layer = keras.layers.Softmax(**options)
+    if _is_of_findings(model):
+        layer = keras.layers.Activation("sigmoid", **options)
+    return keras.Model(model.inputs[0], layer(model.output), name=model.name)
 
 
-def without_softmax(model: keras.Model) -> keras.Model:
+def without_probabilities(model: keras.Model) -> keras.Model:
     """Return the model that gives logits; it shares the layers and the weights.
 
     Args:
-      model: made by `with_softmax`, or a model that gives logits already, as older versions saved it.
+      model: made by `with_probabilities`, or one that gives logits already, as older versions saved it.
     """
     last = model.layers[-1]
-    logits = last.input if isinstance(last, keras.layers.Softmax) else model.output
+    gives_logits = not isinstance(last, keras.layers.Softmax | keras.layers.Activation)
     # Keras' networks take a list of one input, and warn when they are given the input itself.
-    return keras.Model(model.inputs[0], logits, name=model.name)
+    return keras.Model(model.inputs[0], model.output if gives_logits else last.input, name=model.name)
+
+
+def _is_of_findings(model: keras.Model) -> bool:
+    name: str = model.layers[-1].name
+    return name == _FINDING_LOGITS
 
 
 def in_float32(model: keras.Model) -> keras.Model:

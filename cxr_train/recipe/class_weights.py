@@ -44,12 +44,34 @@ def resolve_class_weights(
     Raises:
       UsageError: it names a class that the data has not, or leaves no class to learn from.
     """
+    share = sum(images.values()) / len(class_names)
+    return _weights(text, class_names, {name: share / max(images[name], 1) for name in class_names})
+
+
+def resolve_positive_weights(
+    text: str, finding_names: Sequence[str], labels: Mapping[str, tuple[int, int]]
+) -> tuple[float, ...]:
+    """Turn `--class_weights` into a factor for the positive labels of each finding; empty for `none`.
+
+    `balanced` is negatives / positives, so that both sides weigh the same (the `pos_weight` of Irvin et al.
+    and others). A finding that is not named keeps the weight 1.
+
+    Args:
+      labels: positive and negative training labels of each finding.
+
+    Raises:
+      UsageError: as `resolve_class_weights`.
+    """
+    balanced = {name: (negative or 1) / (positive or 1) for name, (positive, negative) in labels.items()}
+    return _weights(text, finding_names, balanced)
+
+
+def _weights(text: str, class_names: Sequence[str], balanced: Mapping[str, float]) -> tuple[float, ...]:
     chosen = parse_class_weights(text)
     if chosen == "none":
         return ()
     if isinstance(chosen, str):
-        share = sum(images.values()) / len(class_names)
-        return tuple(share / max(images[name], 1) for name in class_names)
+        return tuple(balanced[name] for name in class_names)
     for name in chosen:
         if name not in class_names:
             raise UsageError(f"--class_weights={text}: no class {name!r}; there are {', '.join(class_names)}")

@@ -7,6 +7,7 @@ from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_settings, setting
 from cxr_train.recipe.augmentation import DEFAULT_RANGES, parse_augmentation
 from cxr_train.recipe.class_weights import parse_class_weights
+from cxr_train.recipe.uncertain import parse_uncertain
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine")
@@ -45,11 +46,21 @@ class Recipe:
         "same.",
         at_least=1,
     )
-    label_smoothing: float = setting(0.0, "Share of the target that is spread over all classes, below 1.")
+    label_smoothing: float = setting(
+        0.0, "Share of the target that is spread over all classes, or over present and absent, below 1."
+    )
     class_weights: str = setting(
         "none",
         "Weights of the classes in the loss: none, balanced (inversely to their training images), or "
-        "NAME:WEIGHT,...",
+        "NAME:WEIGHT,...; of findings, weights of their positive labels, balanced as negatives / positives.",
+    )
+    uncertain: str = setting(
+        "ignore",
+        "Target of uncertain labels of findings: ignore (masked), zeros, ones, or smooth:LOW:HIGH for a "
+        "number between two, drawn once for each label.",
+    )
+    focal_gamma: float = setting(
+        0.0, "Exponent of the focal loss of findings, such as 2; 0 for plain cross-entropy.", at_least=0
     )
     ema: float = setting(
         0.0, "Decay of the averaged weights that are evaluated and kept, below 1; 0: no averaging."
@@ -82,6 +93,7 @@ class Recipe:
         self._check_together()
         parse_augmentation(self.augment, self.augment_flip)
         parse_class_weights(self.class_weights)
+        parse_uncertain(self.uncertain)
 
     @property
     def sgd_momentum(self) -> float:

@@ -8,10 +8,10 @@ from typing import Any
 from cxr_data.core.errors import UsageError
 from cxr_train.runs.metric_names import RANKINGS, RATES
 
-# All are shares of something right, but for the loss.
-MONITORS = ("loss", "accuracy", *(f"macro_{name}" for name in (*RATES, *RANKINGS)))
+# All are shares of something right, but for the loss. mean_auroc is what the field calls macro_auroc.
+MONITORS = ("loss", "accuracy", *(f"macro_{name}" for name in (*RATES, *RANKINGS)), "mean_auroc")
 # A ranking needs images that are to come first, and others.
-_OF_TWO_CLASSES = tuple(f"macro_{name}" for name in RANKINGS)
+_OF_TWO_CLASSES = (*(f"macro_{name}" for name in RANKINGS), "mean_auroc")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Monitor:
 
     def value(self, validation: dict[str, Any]) -> float | None:
         """Return its value in a summary of `evaluation.metrics`; None where it is undefined."""
-        if self.name.startswith("macro_"):
-            value: float | None = validation["macro"][self.name.removeprefix("macro_")]
+        mean, _, metric = self.name.partition("_")
+        if mean in ("macro", "mean"):
+            value: float | None = validation["macro"][metric]
         else:
             value = validation[self.name]
         return value

@@ -1,7 +1,8 @@
 """The model of a run: built as it began, and saved as `best.keras` and `last.keras`.
 
 A saved model gives probabilities: a user needs nothing else. Inside, a model gives logits: `save_model` adds
-the softmax and `load_model` takes it off. A file is whole or not there, and never written to again.
+the softmax, or the sigmoid of findings, and `load_model` takes it off. A file is whole or not there, and
+never written to again.
 """
 
 import os
@@ -12,7 +13,7 @@ import keras
 
 from cxr_data.core.errors import DataError
 from cxr_data.core.local_store import publish
-from cxr_train.models.classifier import build_model, with_softmax, without_softmax
+from cxr_train.models.classifier import build_model, with_probabilities, without_probabilities
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import WRITING
 from cxr_train.runs.saved_run import find_best_model
@@ -21,13 +22,18 @@ _WRITING = f"{WRITING}.keras"
 
 
 def build_run_model(
-    config: TrainConfig, *, classes: int, image_size: int, dtype_policy: str = "float32"
+    config: TrainConfig,
+    *,
+    classes: int,
+    image_size: int,
+    of_findings: bool = False,
+    dtype_policy: str = "float32",
 ) -> keras.Model:
     """Build the model of a run as it is before the first step.
 
     Args:
       config: of the run.
-      classes, image_size, dtype_policy: see `build_model`.
+      classes, image_size, of_findings, dtype_policy: see `build_model`.
 
     Raises:
       UsageError, DataError: as `build_model`.
@@ -36,6 +42,7 @@ def build_run_model(
         config.backbone,
         classes=classes,
         image_size=image_size,
+        of_findings=of_findings,
         head=config.head,
         dropout=config.dropout,
         dropout_after=config.dropout_after,
@@ -47,7 +54,7 @@ def build_run_model(
 
 
 def save_model(model: keras.Model, path: pathlib.Path) -> None:
-    """Save a model with a softmax as `path`, replacing what is there once the new file is on the disk.
+    """Save a model with probabilities as `path`, replacing what is there once the new file is on the disk.
 
     Args:
       model: images float32 [B, S, S, 3] in [0, 1] to logits float32 [B, C].
@@ -56,7 +63,7 @@ def save_model(model: keras.Model, path: pathlib.Path) -> None:
     temporary = path.with_name(_WRITING)
     # A run that was killed may have left it as a second name of a model that is to stay.
     temporary.unlink(missing_ok=True)
-    with_softmax(model).save(temporary)
+    with_probabilities(model).save(temporary)
     publish(temporary, path)
 
 
@@ -83,9 +90,9 @@ def load_best_model(run_dir: pathlib.Path) -> keras.Model:
 
 
 def load_model(path: pathlib.Path) -> keras.Model:
-    """Load what `save_model` has written, without its softmax.
+    """Load what `save_model` has written, without its softmax or sigmoid.
 
-    The file holds no code: safe mode stays on. A file of an older version, which has no softmax, gives the
+    The file holds no code: safe mode stays on. A file of an older version, which has neither, gives the
     same model.
 
     Returns:
@@ -95,6 +102,6 @@ def load_model(path: pathlib.Path) -> keras.Model:
       DataError: the file is damaged.
     """
     try:
-        return without_softmax(keras.saving.load_model(path, compile=False, safe_mode=True))
+        return without_probabilities(keras.saving.load_model(path, compile=False, safe_mode=True))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"cannot load {path}: {str(error).splitlines()[0][:200]}") from error

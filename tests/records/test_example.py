@@ -16,9 +16,10 @@ from cxr_data.records import example
 from cxr_data.records.example import Fields
 from cxr_data.records.index import read_fields, scan_shard
 from cxr_data.records.tfrecord import frame
+from cxr_data.sources.finding_values import FINDING_VALUES
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
-LABELS = st.lists(st.sampled_from(example.FINDING_VALUES), max_size=20).map(tuple)
+LABELS = st.lists(st.sampled_from(FINDING_VALUES), max_size=20).map(tuple)
 DIGEST = st.text("0123456789abcdef", max_size=64)
 FIELDS = st.builds(Fields, st.integers(0, 2**31 - 1), TEXT, DIGEST, TEXT, TEXT, LABELS)
 
