@@ -68,7 +68,13 @@ def _refuse_compressed(name: str, head: bytes) -> None:
             )
 
 
-def read_frames(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[int, memoryview]]:
+class DamagedRecordError(DataError):
+    """A record of a file is damaged; those behind it may be whole."""
+
+
+def read_frames(
+    path: str | os.PathLike[str], name: str = "", *, offset: int = 0, number: int = 0
+) -> Iterator[tuple[int, memoryview]]:
     """Yield (file offset of the frame, content) of a TFRecord file, every checksum checked.
 
     The bytes are valid until the next step: one buffer serves all records.
@@ -76,16 +82,18 @@ def read_frames(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[
     Args:
       path: local.
       name: what errors call it, where `path` is a copy.
+      offset, number: of the record to begin with.
 
     Raises:
-      DataError: a checksum is wrong or the file ends inside a record; names file and record.
+      DamagedRecordError: a checksum is wrong or the file ends inside a record; names file and record.
+      DataError: the file cannot be read.
     """
     name = name or os.fspath(path)
     buffer = bytearray()
-    offset = number = 0
     try:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
+            file.seek(offset)
             while offset < size:
                 head = file.read(FRAME_HEADER_BYTES)
                 length, length_crc = (
@@ -94,16 +102,22 @@ def read_frames(path: str | os.PathLike[str], name: str = "") -> Iterator[tuple[
                 if masked_crc(crc32c(head[:8])) != length_crc and not offset:
                     _refuse_compressed(name, head)
                 if masked_crc(crc32c(head[:8])) != length_crc:
-                    raise DataError(f"{name}: record {number} at byte {offset}: the length is damaged")
+                    raise DamagedRecordError(
+                        f"{name}: record {number} at byte {offset}: the length is damaged"
+                    )
                 if offset + FRAME_HEADER_BYTES + length + FRAME_FOOTER_BYTES > size:
-                    raise DataError(f"{name}: record {number} at byte {offset}: the file ends inside it")
+                    raise DamagedRecordError(
+                        f"{name}: record {number} at byte {offset}: the file ends inside it"
+                    )
                 if len(buffer) < length + FRAME_FOOTER_BYTES:
                     buffer = bytearray(length + FRAME_FOOTER_BYTES)
                 view = memoryview(buffer)[: length + FRAME_FOOTER_BYTES]
                 exact_read.read_into(file.fileno(), view, offset + FRAME_HEADER_BYTES)
                 (data_crc,) = struct.unpack("<I", view[length:])
                 if masked_crc(crc32c(view[:length])) != data_crc:
-                    raise DataError(f"{name}: record {number} at byte {offset}: the content is damaged")
+                    raise DamagedRecordError(
+                        f"{name}: record {number} at byte {offset}: the content is damaged"
+                    )
                 yield offset, view[:length]
                 offset += FRAME_HEADER_BYTES + length + FRAME_FOOTER_BYTES
                 file.seek(offset)

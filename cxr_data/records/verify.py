@@ -19,7 +19,7 @@ from cxr_data.records.index import check_labels, rows_by_shard
 from cxr_data.records.layout import INDEX_NAME, QUARANTINE_NAME
 from cxr_data.records.manifest import Manifest, Shard, names_of, read_manifest
 from cxr_data.records.quarantine_file import read_quarantine
-from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, masked_crc, read_frames
+from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, DamagedRecordError, masked_crc, read_frames
 from cxr_data.records.value_range import UNIT
 
 # The largest bit patterns of a value in [0, 1]. As unsigned integers, negative numbers,
@@ -73,26 +73,44 @@ def verify_dataset(directory: str, threads: int, tick: Callable[[Shard], None] =
 
 
 def _check_shard(made: Manifest, shard: Shard, rows: np.ndarray) -> _ShardCheck:
-    """Read a shard once; the first damaged record ends it, as nothing after it can be trusted."""
+    """Read a shard once. Behind a damaged record it goes on where the next one lies, as the index says.
+
+    Each damaged record is one line. Where there is one, the SHA-256 of the shard says nothing more.
+    """
     path = made.path(shard)
     problems: list[str] = []
     fields: list[example.Fields] = []
     digest = hashlib.sha256()
+    start: int | None = 0
     try:
         with storage.local(path) as file:
-            for offset, data in read_frames(file, name=path):
-                _hash_frame(digest, data)
-                found = _check_record(made, rows, len(fields), offset, data)
-                where = f"{path}: record {len(fields)} at byte {offset}"
-                problems += [f"{where}: {problem}" for problem in found.problems]
-                fields += [one.named(f"{shard.split}/{shard.name}", len(fields)) for one in found.fields]
+            while start is not None:
+                try:
+                    for offset, data in read_frames(file, path, offset=start, number=len(fields)):
+                        _hash_frame(digest, data)
+                        number = len(fields)
+                        found = _check_record(made, rows, number, offset, data)
+                        if found.problems:
+                            problems.append(f"{path}: record {number} at byte {offset}: {found.problems[0]}")
+                        fields += [one.named(f"{shard.split}/{shard.name}", number) for one in found.fields]
+                    start = None
+                except DamagedRecordError as error:
+                    problems.append(str(error))
+                    fields += map(_said_by_index, rows[len(fields) : len(fields) + 1])
+                    start = int(rows["record"][len(fields)]) if len(fields) < len(rows) else None
     except DataError as error:
         return _ShardCheck((*problems, str(error)), tuple(fields))
     if len(fields) != shard.records:
         problems.append(f"{path}: {counted(len(fields), 'record')}, the manifest says {shard.records}")
-    if digest.hexdigest() != shard.sha256:
+    if not problems and digest.hexdigest() != shard.sha256:
         problems.append(f"{path}: SHA-256 differs from the manifest")
     return _ShardCheck(tuple(problems), tuple(fields))
+
+
+def _said_by_index(row: np.void) -> example.Fields:
+    """Return what the index says of a record that is damaged: its labels, by which it is counted."""
+    labels = tuple(row["labels"].tolist()) if "labels" in (row.dtype.names or ()) else ()
+    return example.Fields(int(row["label"]), "", "", "", labels=labels)
 
 
 def _hash_frame(digest: "hashlib._Hash", data: memoryview) -> None:
@@ -109,7 +127,7 @@ def _check_record(
     try:
         parsed = example.parse_example(data)
     except ValueError as error:
-        return _ShardCheck((str(error),), (example.Fields(-1, "", "", ""),))
+        return _ShardCheck((str(error),), tuple(map(_said_by_index, rows[number : number + 1])))
     start, size = parsed.payload_start, parsed.payload_bytes
     problems: list[str] = []
     expected = made.size**2 * made.channels * np.dtype(made.dtype).itemsize
@@ -127,7 +145,12 @@ def _check_record(
         said = _plain(rows[number])[1:]
         if row != said:
             problems.append(f"{INDEX_NAME} says {said}, found {row}")
-    return _ShardCheck(tuple(problems), (parsed.fields,))
+    if not problems:
+        return _ShardCheck((), (parsed.fields,))
+    # As the index counts it, so that the record is not counted a second time as one too few of its class.
+    counted_as = next(map(_said_by_index, rows[number : number + 1]), parsed.fields)
+    fields = parsed.fields._replace(label=counted_as.label, labels=counted_as.labels)
+    return _ShardCheck(("; ".join(problems),), (fields,))
 
 
 def _check_labels(made: Manifest, fields: example.Fields) -> list[str]:
@@ -178,7 +201,7 @@ def _check_whole(made: Manifest, checks: list[_ShardCheck]) -> list[str]:
     split_of: dict[str, str] = {}
     for shard, result in zip(made.shards, checks, strict=True):
         counts[shard.split].update(name for one in result.fields for name in names_of(one, made.class_names))
-        for fields in result.fields:
+        for fields in (one for one in result.fields if one.id):
             ids[fields.id] += 1
             first = split_of.setdefault(fields.group, shard.split)
             if first != shard.split:
@@ -197,9 +220,7 @@ def _check_quarantine(made: Manifest) -> list[str]:
     if storage.size(storage.join(made.directory, QUARANTINE_NAME)) is None:
         return [f"{made.directory} has no {QUARANTINE_NAME}"]
     left_out = len(read_quarantine(made.directory))
-    counts = made.source_counts
-    if counts["discovered"] != made.records + left_out:
-        return [
-            f"{counts['discovered']} files were discovered, but {made.records} + {left_out} are accounted for"
-        ]
+    discovered = made.source_counts.get("discovered")
+    if discovered != made.records + left_out:
+        return [f"{discovered} files were discovered, but {made.records} + {left_out} are accounted for"]
     return []
