@@ -51,7 +51,7 @@ def _reached(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
 
 
 def _probed(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
-    """Yield what the model reaches without the lungs: of the class that it still tells best."""
+    """Yield what the model reaches without the lungs, of the class that it still tells best."""
     if main is None or main.metrics is None:
         return
     found = main.metrics.get("probe")
@@ -67,21 +67,24 @@ def _probed(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
     if not known:
         yield "open", "What the model reaches without the lungs is undefined: no class has an AUROC there."
         return
-    name, row = max(known.items(), key=lambda one: float(one[1]["frame_alone"]["auroc"]))
-    alone, whole = row["frame_alone"], row["whole"]
-    interval = alone["interval"]
-    is_above = interval is not None and interval[0] > _CHANCE
-    meaning = (
-        "so it knows something that is not in the lungs"
-        if is_above
-        else "which may be chance, and proves nothing"
+    above = {name: row for name, row in known.items() if _is_above_chance(row["frame_alone"]["interval"])}
+    name, row = max((above or known).items(), key=lambda one: float(one[1]["frame_alone"]["auroc"]))
+    alone, whole = (
+        f"{row[way]['auroc']:.3f}{_reach(row[way]['interval'])}" for way in ("frame_alone", "whole")
     )
-    yield (
-        "bad" if is_above else "open",
-        f"Without the lungs the model tells {name} best, with an AUROC of {alone['auroc']:.3f}"
-        f"{_reach(interval)}, and with them {whole['auroc']:.3f}{_reach(whole['interval'])}, on "
-        f"{found['images']:,} of {counted(found['of'], 'image')}: {meaning}.",
-    )
+    images = f"{found['images']:,} of {counted(found['of'], 'image')}"
+    numbers = f"with an AUROC of {alone} on {images}; with the lungs it is {whole}"
+    if above:
+        told = f"Without the lungs the model still tells {name}, {numbers}."
+        yield "bad", f"{told} So it knows something that is not in the lungs."
+    else:
+        chance = "Without the lungs the model tells no class surely better than chance"
+        told = f"{chance}: best is {name}, {numbers}."
+        yield "open", f"{told} A low AUROC here proves nothing."
+
+
+def _is_above_chance(interval: list[float] | None) -> bool:
+    return interval is not None and interval[0] > _CHANCE
 
 
 def _explained(record: RunRecord) -> Iterator[Line]:
