@@ -154,10 +154,10 @@ class Axis:
         return cls(low - room, high + room, label, is_whole)
 
     def ticks(self) -> list[float]:
-        """Return round values within the axis, two to seven."""
+        """Return round values within the axis, at most eight."""
         span = self.high - self.low
         step = 10.0 ** math.floor(math.log10(span / 4))
-        step *= next(factor for factor in (1, 2, 5, 10) if span / (factor * step) <= 6)
+        step *= next(factor for factor in (1, 2, 5, 10) if span / (factor * step) <= 7)
         step = max(step, 1.0) if self.is_whole else step
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [float(f"{number * step:.6g}") for number in range(first, last + 1)]
