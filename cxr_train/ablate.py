@@ -49,13 +49,13 @@ _NOT_FOR_A_GRID = ("resume", "plan", "memory_gb", "emulate_step_ms", "emulate_im
 
 
 def parse_numbers(flag: str, texts: Sequence[str]) -> tuple[int, ...]:
-    """Parse whole numbers, which differ, of a flag of that name. Raise UsageError."""
+    """Parse different whole numbers of a flag of that name. Raise UsageError."""
     try:
         numbers = tuple(int(text) for text in texts)
     except ValueError as error:
-        raise UsageError(f"--{flag}={','.join(texts)}: write whole numbers, as 0,1,2") from error
+        raise UsageError(f"--{flag}={','.join(texts)}: must be whole numbers, such as 0,1,2") from error
     if len(set(numbers)) < len(numbers) or any(number < 0 for number in numbers):
-        raise UsageError(f"--{flag}={','.join(texts)}: write different numbers, none below 0")
+        raise UsageError(f"--{flag}={','.join(texts)}: must be different numbers, none below 0")
     return numbers
 
 
@@ -88,7 +88,7 @@ class GridOptions:
     resamples: int = setting(
         bootstrap.RESAMPLES, "Resamples of the paired bootstrap; a 95 % interval needs 100.", at_least=100
     )
-    dry_run: bool = setting(False, "Whether to say what would run and what it costs, and run nothing.")
+    dry_run: bool = setting(False, "Whether to print what would run and what it costs, and run nothing.")
     tflops: float | None = setting(
         None, "Speed of the accelerator in TFLOP/s; by default what finished runs measured."
     )
@@ -214,7 +214,7 @@ def main() -> int:
         statuses = runner.run_all(runs, lambda: seconds_to_go(runs, list(data.values()), options.tflops))
     again = f"python -m cxr_train.ablate --flagfile={shlex.quote(str(layout.flags))}"
     if runner.stopped:
-        say(f"stopped; go on with: {again}")
+        say(f"stopped; continue with: {again}")
         return 0
     result = table.make_table(
         runs,

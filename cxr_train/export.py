@@ -55,7 +55,9 @@ def main() -> int:
 
     export_model(config, options.run_dir, options.format, output, options.images)
     if options.format == "savedmodel":
-        print("it takes JPEG and 8-bit PNG, and refuses CMYK, other depths and what is to be turned")
+        print(
+            "it takes JPEG and 8-bit PNG, and refuses CMYK, other depths and pictures with an EXIF rotation"
+        )
     say(f"written: {output}")
     say(NOTICE)
     return 0

@@ -8,8 +8,8 @@ page to open. `xrays/` has a folder per class (`xrays/covid/*`, `xrays/normal/*`
 test/ above the classes. Nothing is written there.
 
 Each step is one of the other commands, and is printed as it is run, so that it can be pasted, changed and
-run again. What nobody has given follows the number of images and the machine, and is printed with its
-reason. All other flags go to make_tfrecords or to cxr_train.main, whichever has them.
+run again. Settings that are not given follow the number of images and the machine, and are printed with
+their reasons. All other flags go to make_tfrecords or to cxr_train.main, whichever has them.
 
 Stopped at any moment, by kill -9 too, the same command goes on: finished steps are not repeated. SIGTERM
 and Ctrl-C are passed on to the step at work. The exit code is 0 only when the page is made; else it is
@@ -48,14 +48,14 @@ from cxr_train.workflow.steps import Step, as_flags, steps_of
 
 @dataclasses.dataclass(frozen=True)
 class WorkflowOptions:
-    """What a user may say of the workflow as a whole."""
+    """The settings of the workflow as a whole."""
 
     output: str | None = setting(
         None, "Folder for everything that is made; runs/NAME-OF-THE-FOLDER by default.", path=True, local=True
     )
     backbone: str = setting(
         "auto",
-        f"Network without its top: one of {', '.join(BACKBONES)}; auto: by the machine.",
+        f"Network without its top: one of {', '.join(BACKBONES)}; auto: chosen by the machine.",
         choices=("auto", *BACKBONES),
     )
     weights: str = setting(
@@ -132,7 +132,7 @@ def run_workflow(options: WorkflowOptions, arguments: Sequence[str]) -> int:
 
 def _print_settings(layout: WorkflowLayout, found: Plan | None, made: Plan) -> None:
     if found:
-        print(wrapped(f"goes on in {layout.directory}, with the settings in {layout.plan}", rest="  "))
+        print(wrapped(f"continues in {layout.directory}, with the settings in {layout.plan}", rest="  "))
         return
     for choice in (*made.conversion, *made.training):
         print(wrapped(str(choice), rest="  "))
@@ -156,7 +156,7 @@ def _run(steps: Sequence[Step], commands: ChildCommands) -> int | None:
             again = shlex.join([*_program(), *sys.argv[1:]])
             how = exit_reason(code) if code and not commands.stopped else "stopped"
             print(file=sys.stderr)
-            say(f"{step.name}: {how}; go on with: {again}", sys.stderr)
+            say(f"{step.name}: {how}; continue with: {again}", sys.stderr)
             if code:
                 return code if code > 0 else 128 - code
             # A trainer that has saved its state exits with 0; the page is not there yet.
@@ -229,7 +229,7 @@ def _make_plan(
     print(wrapped(f"machine: {machine}", rest="  "), flush=True)
     weights = given.get("weights", "auto")
     if weights not in ("auto", "imagenet", "none") and "backbone" not in given:
-        raise UsageError(f"--weights={weights}: say by --backbone of which network they are")
+        raise UsageError(f"--weights={weights}: name their network with --backbone")
     backbone = (
         Choice("backbone", given["backbone"]) if "backbone" in given else defaults.choose_backbone(machine)
     )

@@ -153,7 +153,7 @@ def main(wanted: Sequence[str]) -> int:
     """Try the versions; return 1 where a test fails."""
     options = from_flags(TrialOptions)
     if not wanted:
-        raise UsageError("name what to try, as keras==3.14.0")
+        raise UsageError("name what to try, such as keras==3.14.0")
     python = make_environment(options, replaced(pins(), wanted))
     report = pathlib.Path(options.environment) / "tests.xml"
     line = [

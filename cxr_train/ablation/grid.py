@@ -91,14 +91,14 @@ def read_grid(path: str) -> tuple[FlagSet, ...]:
       UsageError: it cannot be read, or a name or a value is none that a run could have.
     """
     try:
-        # An object becomes a tuple of pairs: a name that is there twice must not be lost.
+        # An object becomes a tuple of pairs: a name that occurs twice must not be lost.
         pairs = json.loads(pathlib.Path(path).read_text(), object_pairs_hook=tuple)
     except OSError as error:
         raise UsageError(
             f"--grid={path}: {error.strerror}; name a file, or {STUDY} for the study's"
         ) from error
     except ValueError as error:
-        raise UsageError(f"--grid={path}: is no JSON: {error}") from error
+        raise UsageError(f"--grid={path}: is not JSON: {error}") from error
     if not isinstance(pairs, tuple) or not pairs:
         raise UsageError(
             f'--grid={path}: must be an object of names and flags, as {{"plain": {{"dropout": 0}}}}'
@@ -111,7 +111,7 @@ def _flag_set(path: str, name: str, values: Any) -> FlagSet:
     where = f"--grid={path}, run {name!r}"
     if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
         raise UsageError(
-            f"{where}: names a folder; take up to {_LONGEST_NAME} letters, digits and _ . + = - for it"
+            f"{where}: names a folder; use up to {_LONGEST_NAME} letters, digits and _ . + = - for it"
         )
     if not isinstance(values, tuple):
         raise UsageError(f'{where}: must be an object of flags, as {{"dropout": 0.5}}')
@@ -131,7 +131,7 @@ def _flag_set(path: str, name: str, values: Any) -> FlagSet:
 def _refuse_doubles(path: str, names: Sequence[str], what: str) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"--grid={path}: {what} {name!r} is there twice")
+            raise UsageError(f"--grid={path}: {what} {name!r} occurs twice")
 
 
 def varied_flags(grid: Sequence[FlagSet]) -> tuple[str, ...]:
@@ -184,7 +184,7 @@ def find_data(given: str, grid: Sequence[FlagSet]) -> dict[int, Manifest]:
         if size not in found:
             raise UsageError(
                 f"--data={given}: holds no {size} px images; make them with the command that made "
-                f"{directories[0]}, its --output another and --size={size}"
+                f"{directories[0]}, with another --output and --size={size}"
             )
     unsized = [one.name for one in grid if "image_size" not in one.flags]
     if unsized and len(found) > 1:
@@ -196,7 +196,7 @@ def find_data(given: str, grid: Sequence[FlagSet]) -> dict[int, Manifest]:
 def _size_of(one: FlagSet) -> int:
     text = one.flags["image_size"]
     if not text.isdecimal():
-        raise UsageError(f"run {one.name!r}: --image_size={text} is no number of pixels")
+        raise UsageError(f"run {one.name!r}: --image_size={text} must be a number of pixels")
     return int(text)
 
 
@@ -208,7 +208,8 @@ def _refuse_other_images(manifests: Sequence[Manifest]) -> None:
             if getattr(first, name) != getattr(other, name):
                 raise UsageError(
                     f"--data: {first.directory} and {other.directory} are not of the same images in the same "
-                    f"splits (their {name} differ): make both from one source with the same flags but --size"
+                    f"splits (their {name} differ): make both from one source with the same flags except "
+                    "--size"
                 )
 
 
@@ -227,7 +228,7 @@ def held_out_split(manifest: Manifest, trained_on: str, asked: str | None) -> st
     if asked is not None:
         manifest.shards_of(asked)
         if asked in seen:
-            raise UsageError(f"--split={asked}: the runs are trained on it")
+            raise UsageError(f"--split={asked}: the runs are trained on it; choose another")
         return asked
     for split in _HELD_OUT:
         if split in manifest.splits and split not in seen:

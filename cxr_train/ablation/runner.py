@@ -42,7 +42,7 @@ class GridRun:
 
     @property
     def directory(self) -> pathlib.Path:
-        """What it writes."""
+        """The run directory."""
         return pathlib.Path(self.config.run_dir)
 
     @property
@@ -57,7 +57,7 @@ class GridRun:
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is something to go on with."""
+        """Whether the run has begun, and can be continued."""
         return self.layout.config.exists()
 
     @property
@@ -93,7 +93,7 @@ class GridRun:
                 )
 
     def command(self) -> list[str]:
-        """Return the process that begins it, or goes on with it."""
+        """Return the command that begins the run, or continues it."""
         line = [
             sys.executable,
             "-m",
@@ -123,16 +123,16 @@ class Runner(ChildCommands):
                 if self.stopped:
                     break
                 to_go = seconds_to_go()
-                told = f"; about {to_go / 3600:.1f} h to go" if to_go is not None else ""
+                rest = f"; about {to_go / 3600:.1f} h to go" if to_go is not None else ""
                 line = shlex.join(run.command())
-                logger.info("\n[%d of %d] %s%s\n%s", number + 1, len(left), run.label, told, line)
+                logger.info("\n[%d of %d] %s%s\n%s", number + 1, len(left), run.label, rest, line)
                 code = self.run(run.command())
                 if self.stopped or run.is_finished:
                     continue
                 # A run that was itself asked to stop ends with 0.
                 reason = f"failed, {exit_reason(code)}" if code else "stopped"
                 statuses[run.label] = f"{reason} after {counted(run.epochs_done, 'epoch')}"
-                logger.info("%s: %s; goes on with the next", run.label, statuses[run.label])
+                logger.info("%s: %s; the next run follows", run.label, statuses[run.label])
         return statuses
 
 

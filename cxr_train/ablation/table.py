@@ -1,4 +1,4 @@
-"""The table of an ablation: what each run reaches, and whether more than chance parts it from the baseline.
+"""The table of an ablation: what each run reaches, and whether it differs from the baseline beyond chance.
 
 `ablation.json`:
 

@@ -202,7 +202,7 @@ def clear_cluster_errors(cluster: Cluster) -> Iterator[None]:
 
 @contextlib.contextmanager
 def only_the_chief_speaks(cluster: Cluster) -> Iterator[None]:
-    """Let the other workers say only what fails."""
+    """Let the other workers log failures only."""
     if cluster.is_chief:
         yield
         return

@@ -98,7 +98,7 @@ def seal(folder: pathlib.Path) -> None:
 
 
 def remove_damaged(folder: pathlib.Path) -> None:
-    """Remove entries that are not as they were sealed, and the oldest where all take too much room.
+    """Remove entries that have changed since they were sealed, and the oldest where all take too much room.
 
     Other processes may do the same at the same time, and write new ones.
     """
@@ -142,8 +142,8 @@ def _key(deterministic: bool) -> str:
     names = ("XLA_FLAGS", "TF_XLA_FLAGS", "CUDA_VISIBLE_DEVICES")
     flags = [os.environ.get(name, "") for name in names]
     build = sorted(tf.sysconfig.get_build_info().items())
-    told = (sorted(processor), cores(), models, _lines(_GPU_DRIVER / "version"), flags, build, deterministic)
-    return f"tensorflow-{tf.__version__}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
+    parts = (sorted(processor), cores(), models, _lines(_GPU_DRIVER / "version"), flags, build, deterministic)
+    return f"tensorflow-{tf.__version__}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
 
 def _lines(path: str | pathlib.Path) -> list[str]:

@@ -38,7 +38,7 @@ class Sums(NamedTuple):
 
 
 class StepRecords(NamedTuple):
-    """What the steps of a host call did, an entry a step.
+    """What the steps of a host call did, one entry for each step.
 
     Attributes:
       loss, examples, correct: float64 [K], see `Sums`.

@@ -23,7 +23,7 @@ def parse_steps(text: str, *, of: int | None = None) -> range:
         return range(0)
     first, _, end = text.partition(":")
     if not (first.isdecimal() and end.isdecimal() and int(first) < int(end)):
-        raise UsageError(f"--profile_steps={text}: write the first step and the end like 10:20")
+        raise UsageError(f"--profile_steps={text}: must be the first step and the end, such as 10:20")
     if of is not None and int(first) >= of:
         raise UsageError(f"--profile_steps={text}: the run has the steps 0 to {of - 1}")
     return range(int(first), int(end))
@@ -60,7 +60,7 @@ class StepProfiler:
 
     @contextlib.contextmanager
     def around(self, step: int) -> Iterator[None]:
-        """Stand around the host call at `step`."""
+        """Trace the host call at `step`, if it is one of the steps."""
         if step not in self._steps or not self._writes:
             yield
             return

@@ -63,7 +63,7 @@ class Placement:
 
     @property
     def batches_ahead(self) -> int:
-        """How many batches lie on each replica's device beside the one in hand: TensorFlow's 1 on a CPU."""
+        """How many batches lie on each replica's device besides the current one: TensorFlow's 1 on a CPU."""
         return GPU_BATCHES_AHEAD if self.on_accelerators else 1
 
     @property
@@ -77,7 +77,7 @@ class Placement:
         return {choice.flag: choice for choice in self.choices}[flag]
 
     def distribute(self, dataset: tf.data.Dataset) -> Any:
-        """Brings batches to the replicas' devices, `batches_ahead` of them before they are asked for.
+        """Bring batches to the replicas' devices, `batches_ahead` of them before they are asked for.
 
         Args:
           dataset: this worker's part of each global batch, of static shape.
@@ -95,7 +95,7 @@ class Placement:
         return self.strategy.distribute_datasets_from_function(lambda context: dataset, ahead)
 
     def gather(self, value: np.ndarray) -> np.ndarray:
-        """Brings the value [...] of each worker to all, [workers, ...]: see `gather_from_workers`."""
+        """Bring the value [...] of each worker to all, [workers, ...]: see `gather_from_workers`."""
         if self.cluster.size == 1:
             return value[None]
         return gather_from_workers(self.strategy, self.cluster, value)
@@ -127,7 +127,7 @@ class Placement:
 
 
 def split_cpu(replicas: int) -> None:
-    """Presents the CPU as several logical devices, to run several replicas without a GPU.
+    """Present the CPU as several logical devices, to run several replicas without a GPU.
 
     Raises:
       UsageError: TensorFlow has already started its devices.
@@ -140,7 +140,7 @@ def split_cpu(replicas: int) -> None:
 
 
 def hold_gpus(memory_gb: float) -> None:
-    """Let this process take at most so many GB (1e9 bytes) of each GPU, as if it had no more.
+    """Let this process use at most a number of GB (1e9 bytes) of each GPU, as if it had no more.
 
     Raises:
       UsageError: TensorFlow has already started its devices.
@@ -170,7 +170,7 @@ def choose_placement(strategy: str, precision: str, xla: str) -> Placement:
     devices yet.
 
     Raises:
-      UsageError: a value that is none of `STRATEGIES`, `PRECISIONS` or `XLA`, or a wrong `TF_CONFIG`.
+      UsageError: a value that is not in `STRATEGIES`, `PRECISIONS` or `XLA`, or a wrong `TF_CONFIG`.
       CxrError: the other workers did not come.
     """
     for flag, value, known in (

@@ -1,11 +1,11 @@
-"""What a shortcut alone reaches beside what the model reaches: no result stands without it.
+"""What a shortcut alone reaches, next to what the model reaches: no result stands without it.
 
 The key `audit` of `metrics_{split}.json`; null where no `audit.json` lies beside the data:
 
     findings   how many the audit has
     patients   of this split that are in another split of the data too
     pictures   pairs that show the same, one of them in this split and one in another
-    shortcuts  by class, where its shortcuts were looked for, the feature that alone tells it best: feature,
+    shortcuts  by class, where its shortcuts were looked for, the feature that predicts it best: feature,
                auroc, low, high (95 % interval), above_chance (whether the audit names it)
 """
 
@@ -102,7 +102,7 @@ def _is_across(split: str, sides: Sequence[str]) -> bool:
 
 
 def beside_result(summary: Mapping[str, Any], directory: str) -> list[str]:
-    """Return what the audit says of a result: a sentence for each class that a shortcut tells, and leakage.
+    """Return the audit's sentences on a result: one for each class that a shortcut predicts, and leakage.
 
     Args:
       summary: content of `metrics_{split}.json`; without the key `audit`, as of earlier versions, nothing is
@@ -160,19 +160,19 @@ def _sentences(
 
 def _sentence(name: str, shortcut: Mapping[str, Any], reached: _Reached, who: str) -> str:
     feature, auroc = in_words(shortcut["feature"]), shortcut["auroc"]
-    told = (
-        f"{name}: {feature} alone tells it with AUROC {auroc:.3f} [{shortcut['low']:.3f}, "
+    sentence = (
+        f"{name}: {feature} alone predicts it with AUROC {auroc:.3f} [{shortcut['low']:.3f}, "
         f"{shortcut['high']:.3f}] (audit of the data); {who}"
     )
     low, high, interval = reached
     if low is None or high is None:
-        return f"{told} no AUROC, which is undefined here"
-    told += f" {low:.3f}" if low == high else f" {low:.3f} to {high:.3f}"
+        return f"{sentence} no AUROC, which is undefined here"
+    sentence += f" {low:.3f}" if low == high else f" {low:.3f} to {high:.3f}"
     if interval:
-        told += f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+        sentence += f" [{interval[0]:.3f}, {interval[1]:.3f}]"
     may_explain_all = auroc >= min(STRONG, interval[0] if interval else low)
     model = who.rpartition(" ")[0]
-    return f"{told}: " + (
+    return f"{sentence}: " + (
         f"{model} may have learned {feature}" if may_explain_all else f"part of it may come from {feature}"
     )
 

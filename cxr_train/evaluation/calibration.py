@@ -156,8 +156,8 @@ def apply_temperature(probabilities: Floats, temperature: float, *, of_findings:
 def fit_platt(labels: Counts, probabilities: Floats) -> list[tuple[float, float] | None]:
     """Return for each finding the slope a and the offset b of the most likely sigmoid(a * logit + b).
 
-    With Platt's targets (N+ + 1) / (N+ + 2) and 1 / (N- + 2), which keep it finite where the finding is told
-    without a fault ("Probabilistic outputs for support vector machines", 1999).
+    With Platt's targets (N+ + 1) / (N+ + 2) and 1 / (N- + 2), which keep it finite where the probabilities
+    separate a finding perfectly ("Probabilistic outputs for support vector machines", 1999).
 
     Args:
       labels: int64 [N, C] of findings; probabilities: float64 [N, C].

@@ -44,7 +44,7 @@ def align(first: NamedPredictions, second: NamedPredictions) -> NamedPredictions
         example = missing[0] if missing else next(iter(set(second.ids) - set(first.ids)))
         raise DataError(
             f"{first.source} and {second.source} are not of the same images: {len(missing)} and {extra} "
-            f"are in one alone, as {example}; evaluate both runs on the same data"
+            f"are in one of them only, such as {example}; evaluate both runs on the same data"
         )
     rows = np.array([row_of[name] for name in first.ids])
     columns = np.array([second.class_names.index(name) for name in first.class_names])

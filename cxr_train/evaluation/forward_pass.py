@@ -1,4 +1,4 @@
-"""A model says something of every image of a split, each exactly once."""
+"""The predictions of a model for every image of a split, each exactly once."""
 
 import dataclasses
 import pathlib
@@ -26,7 +26,7 @@ from cxr_train.runs.saved_run import is_own_data
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a model says of a split.
+    """The predictions of a model for a split.
 
     Attributes:
       index: int64 [N], the images' numbers within their split.

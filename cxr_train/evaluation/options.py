@@ -42,7 +42,7 @@ class EvaluationOptions:
     compare: pathlib.Path | None = None
     class_map: Mapping[str, str] = setting(
         (),
-        "Names that the model has for the classes of other data, as theirs:ours,...; theirs:- "
+        "Names that the model has for the classes of other data, such as theirs:ours,...; theirs:- "
         "leaves a class out.",
         parse=parse_class_map,
     )
@@ -73,4 +73,6 @@ class EvaluationOptions:
             column = next(name for name in self.by if name != SOURCE)
             raise UsageError(f"--by={column}: name the CSV file that has this column with --by_table")
         if self.at_sensitivity is not None and not 0 < self.at_sensitivity <= 1:
-            raise UsageError(f"--at_sensitivity={self.at_sensitivity}: choose from above 0 to 1, as 0.95")
+            raise UsageError(
+                f"--at_sensitivity={self.at_sensitivity}: must be above 0 and at most 1, such as 0.95"
+            )

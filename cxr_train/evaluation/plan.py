@@ -1,4 +1,4 @@
-"""What a run's evaluation is to do, checked before TensorFlow and the model take their time."""
+"""What a run's evaluation does, checked before TensorFlow and the model are loaded."""
 
 import dataclasses
 import os

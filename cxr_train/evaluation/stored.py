@@ -1,4 +1,4 @@
-"""The evaluations that are there: where each stands, what may replace it, and which model it is of."""
+"""The stored evaluations: where each lies, what may replace it, and which model made it."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, m
 
 
 def refuse_in_the_run(manifest: Manifest, *, own: bool, class_map: Mapping[str, str]) -> None:
-    """Check that what is to be written into a run directory itself is of the run's own images, all of them.
+    """Check that results for the run directory itself are of the run's own images, all of them.
 
     Its temperature and its thresholds are chosen on the predictions there, and its page shows them.
 
@@ -72,7 +72,7 @@ def refuse_in_the_run(manifest: Manifest, *, own: bool, class_map: Mapping[str, 
         )
     if class_map:
         raise UsageError(
-            "--class_map: is for other data; to leave classes of the run's own out, or to take two for one, "
+            "--class_map: is for other data; to leave classes of the run's own out, or to merge two, "
             "give a place outside of the run with --output"
         )
 

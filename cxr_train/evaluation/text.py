@@ -276,7 +276,7 @@ def threshold(value: float | None) -> str:
 
 
 def optimistic(summary: dict[str, Any], chosen_on: str) -> str:
-    """Return what to add to numbers at a temperature or threshold that was chosen on some split."""
+    """Return the warning about numbers at a temperature or threshold that was chosen on the same images."""
     own = summary["own_data"] and chosen_on == summary["split"]
     return ", these very images: it flatters" if own else ""
 

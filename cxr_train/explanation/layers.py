@@ -1,4 +1,4 @@
-"""The layers at which a network is looked into, from its first convolution to its last."""
+"""The layers at which a network is explained, from its first convolution to its last."""
 
 import difflib
 import math

@@ -1,4 +1,4 @@
-"""Does a map mean something? Blanks what it calls hot, and asks the network again.
+"""The occlusion check: does the prediction change when the hot part of a map is blanked?
 
 A saliency map can look convincing and say nothing of the network (Adebayo et al., "Sanity
 checks for saliency maps", 2018). Here the hottest tenth of each image is blanked, and as a

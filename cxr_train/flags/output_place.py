@@ -1,4 +1,4 @@
-"""Whether results can be written where the user wants them: seen to before the work, not after it."""
+"""Whether results can be written where the user wants them: checked before the work, not after it."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ def prepare_output(
     overwrite: bool,
     replaces: Callable[[pathlib.Path], bool] = pathlib.Path.is_file,
 ) -> None:
-    """Make the folder that `path` is to be written in.
+    """Make the folder of `path`, which will be written.
 
     Args:
       flag: that named it.
@@ -28,7 +28,7 @@ def prepare_output(
         if not overwrite:
             raise UsageError(f"--{flag}={path}: is there already; pass --overwrite or choose another")
         if not replaces(path):
-            raise UsageError(f"--{flag}={path}: is something else than this command writes; choose another")
+            raise UsageError(f"--{flag}={path}: is not what this command writes; choose another")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -24,7 +24,7 @@ _OF_TRAINING = (
 
 
 class PassedOn:
-    """The arguments that are no flags of the command itself.
+    """The arguments that are not flags of the command itself.
 
     Args:
       arguments: as `["xrays/", "--epochs=20"]`.

@@ -172,7 +172,7 @@ def _train(
             last_words=lambda: _last_words(config),
         )
     except Stopped:
-        say(f"stopped and saved; go on with: {_resume_command(config)}")
+        say(f"stopped and saved; continue with: {_resume_command(config)}")
 
 
 def _settle(
@@ -211,7 +211,7 @@ def _last_words(config: TrainConfig) -> str:
     saved = newest_checkpoint(config.layout.checkpoints)
     if saved is None:
         return "ended at once; nothing was saved yet"
-    return f"ended at once; the last saved state is {saved}; go on with: {_resume_command(config)}"
+    return f"ended at once; the last saved state is {saved}; continue with: {_resume_command(config)}"
 
 
 def print_plan(options: StartOptions) -> None:

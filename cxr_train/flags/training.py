@@ -33,7 +33,7 @@ class StartOptions:
     run_dir: str | None = setting(
         None, "Folder that receives everything the run writes; runs/BACKBONE-TIME by default.", path=True
     )
-    resume: bool = setting(False, "Whether to go on with the run in --run_dir.")
+    resume: bool = setting(False, "Whether to continue the run in --run_dir.")
     batch_size: str = setting(
         str(TrainConfig.batch_size),
         "Images in a global batch, over all replicas; auto: as many as fit --memory_gb.",
@@ -90,7 +90,7 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> TrainConfi
     """
     options = from_flags(StartOptions, flag_values=flag_values)
     if options.resume and not options.run_dir:
-        raise UsageError("--resume: say by --run_dir which run is to go on")
+        raise UsageError("--resume: name the run to continue with --run_dir")
     name = f"{options.backbone}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     run_dir = pathlib.Path(options.run_dir or pathlib.Path("runs") / name)
     weights = options.weights
@@ -116,7 +116,7 @@ def _parse_batch_size(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise UsageError(f"--batch_size={text}: give a whole number or auto") from error
+        raise UsageError(f"--batch_size={text}: must be a whole number or auto") from error
 
 
 def check_start(options: StartOptions, config: TrainConfig, *, emulated: bool) -> None:

@@ -1,4 +1,4 @@
-"""A run's best model exported, and checked to say the same as the Keras model."""
+"""A run's best model exported, and checked to give the same probabilities as the Keras model."""
 
 import functools
 import io
@@ -107,13 +107,13 @@ def export_model(
             found = export_formats.run_export(form, temporary, checked, pixels)
         except tf.errors.InvalidArgumentError as error:
             raise DataError(
-                "--images: a SavedModel takes JPEG and 8-bit PNG, not CMYK, 16 bits or what is to be turned, "
+                "--images: a SavedModel takes JPEG and 8-bit PNG, not CMYK, 16 bits or an EXIF rotation, "
                 "as one of them is; check it with others"
             ) from error
         difference = float(np.abs(found - expected).max())
         if not difference <= tolerance:
             raise CxrError(
-                f"--output={output}: the export says something else than the model: a probability differs by "
+                f"--output={output}: the export differs from the model: a probability differs by "
                 f"{difference:.2g}, more than {tolerance:g}; nothing was written"
             )
         if output.is_dir():

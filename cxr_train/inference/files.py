@@ -40,7 +40,7 @@ def find_files(arguments: Sequence[str]) -> list[ImageFile]:
     """
     if not arguments:
         raise UsageError(
-            "name the images or folders to predict, as predict --run_dir=RUN_DIR xray.png folder"
+            "name the images or folders to predict, such as predict --run_dir=RUN_DIR xray.png folder"
         )
     files: list[ImageFile] = []
     for argument in arguments:

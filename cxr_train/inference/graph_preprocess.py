@@ -3,7 +3,7 @@
 The same kernel as `cxr_data.images.resize`, whose coefficients are whole numbers over 2**15: every sum
 is exact in float32, so that another order of the additions gives the same pixels. JPEG is decoded
 with the accurate integer DCT, as Pillow does. What the sharder does beyond that is not here, and refused:
-JPEG in CMYK, PNG of other than 8 bits, what is to be turned, and every other format. These need
+JPEG in CMYK, PNG of other than 8 bits, pictures with an EXIF rotation, and every other format. These need
 `cxr_train.predict`.
 """
 
@@ -63,7 +63,7 @@ def decode(data: tf.Tensor, color: str) -> tf.Tensor:
 
 
 def resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes uint8 [H, W, C] to uint8 [size, size, C], bit for bit as `images.resize.resize_image`."""
+    """Resize uint8 [H, W, C] to uint8 [size, size, C], bit for bit as `images.resize.resize_image`."""
     pixels = tf.transpose(tf.cast(image, tf.float32), [2, 0, 1])
     shape = tf.shape(pixels)
     narrow = _round_to_8_bits(tf.matmul(pixels, _matrix(shape[2], size), transpose_b=True))

@@ -1,4 +1,4 @@
-"""A picture a prediction: the image as the model saw it, where the evidence lies, and the probabilities."""
+"""A picture for each prediction: the image as the model saw it, the heat map, and the probabilities."""
 
 import dataclasses
 import pathlib
@@ -23,7 +23,7 @@ _CHARACTERS_IN_LINE = 100
 
 @dataclasses.dataclass(frozen=True)
 class PanelParts:
-    """What a panel shows beside the image and the probabilities.
+    """What a panel shows besides the image and the probabilities.
 
     Attributes:
       draw_map: lays the evidence for a class over an image, as `explanation.last_map.last_map` returns it;

@@ -140,10 +140,10 @@ def try_in_a_process(
     tried: Trial | None = None
     with contextlib.suppress(EOFError):
         while True:
-            told = ours.recv()
-            if isinstance(told, CxrError):
-                raise told
-            tried = told
+            answer = ours.recv()
+            if isinstance(answer, CxrError):
+                raise answer
+            tried = answer
     process.join()
     # An abort of TensorFlow's, and the kernel's end of what takes all memory, are signals.
     if tried is None or (process.exitcode or 0) > 0:
@@ -152,7 +152,7 @@ def try_in_a_process(
 
 
 def _try(
-    told: Connection, config: TrainConfig, images: int | None, memory_gb: float | None, logical_devices: int
+    theirs: Connection, config: TrainConfig, images: int | None, memory_gb: float | None, logical_devices: int
 ) -> None:
     """Send a `Trial` that failed, which holds if this process is killed, and then the true one."""
     begin_worker()
@@ -161,12 +161,14 @@ def _try(
     sys.stderr = open(os.dup(2), "w", buffering=1, encoding="utf-8")  # noqa: SIM115
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
-        told.send(_take_one_step(config, images, memory_gb, logical_devices, began=told.send))
+        theirs.send(_take_one_step(config, images, memory_gb, logical_devices, began=theirs.send))
     except CxrError as error:
-        told.send(error)
+        theirs.send(error)
     except tf.errors.OpError as error:
-        told.send(CxrError(f"--batch_size=auto: no step can be tried: {error.message.splitlines()[0][:200]}"))
-    told.close()
+        theirs.send(
+            CxrError(f"--batch_size=auto: no step can be tried: {error.message.splitlines()[0][:200]}")
+        )
+    theirs.close()
     os._exit(0)  # in order, TensorFlow might abort it
 
 

@@ -29,7 +29,7 @@ class Checkpoints:
 
     Saved are the model's variables (weights, BatchNorm statistics, the states of
     dropout's random generators on replica 0), the optimizer's, the loss scale's, what each replica
-    has of its own, the position in the data, the sums of the epoch in hand, and the
+    has of its own, the position in the data, the sums of the current epoch, and the
     best epoch so far.
 
     Every worker of a cluster calls the same methods at the same point. All of them

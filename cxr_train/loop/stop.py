@@ -82,7 +82,7 @@ class StopRequest:
         name = signal.Signals(number).name
         if not self:
             self.signal, self._asked = number, time.monotonic()
-            _say(f"{name}: stops after the step in hand, and saves; a second signal ends it at once")
+            _say(f"{name}: stops after this step and saves; a second signal ends the run at once")
         elif time.monotonic() - self._asked >= _SAME_REQUEST_SECONDS:
             _say(f"second {name}: {self._last_words()}")
             os._exit(1)

@@ -156,7 +156,7 @@ class Trainer:
 
         Args:
           stop: asked after every host call, and between the batches of the evaluation. When it is
-            set, the state is saved; an evaluation that was begun is left, to be done anew.
+            set, the state is saved; an evaluation that was begun is left, and done again later.
 
         Raises:
           Stopped: it was asked to stop, and the state is saved.

@@ -1,4 +1,4 @@
-"""Which layers are trained: the head always, the backbone in whole, in part, later, or not at all.
+"""Which layers are trained: always the head; the backbone as a whole, in part, later, or not at all.
 
 A frozen layer behaves as in inference, as under `base(x, training=False)` in Keras' guide to transfer
 learning: its weights are no part of the backward pass, its BatchNorm normalises with its moving
@@ -48,7 +48,7 @@ def layers_to_freeze(model: keras.Model, rule: str) -> list[keras.layers.Layer]:
 
 
 def set_trainable(layers: list[keras.layers.Layer], trainable: bool) -> None:
-    """Freeze or frees layers. A function traced before must be traced again."""
+    """Freeze or free layers. A function traced before must be traced again."""
     for layer in layers:
         layer.trainable = trainable
         if isinstance(layer, keras.layers.Dropout):

@@ -97,13 +97,13 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """State, and the larger of what the two ends of the backward pass hold."""
+        """The state, and the larger of the amounts that the two ends of the backward pass hold."""
         return self.state + max(self.activations + self.workspace, self.gradients)
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What the memory of a step depends on beside network and batch.
+    """What the memory of a step depends on besides network and batch.
 
     Attributes:
       policy: Keras dtype policy.

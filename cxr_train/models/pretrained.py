@@ -24,7 +24,7 @@ _TORCH_STD = (0.229, 0.224, 0.225)
 
 
 def build_backbone(name: str, image_size: int, weights: str, input_range: str = "unit") -> keras.Model:
-    """Build a backbone under the dtype policy in force and loads its weights.
+    """Build a backbone under the dtype policy in force and load its weights.
 
     Args:
       name: a key of `BACKBONES`.
@@ -79,7 +79,7 @@ def to_trained_range(images: keras.KerasTensor, trained_on: str) -> keras.KerasT
             scale = [1 / std for std in _TORCH_STD]
             offset = [-mean / std for mean, std in zip(_TORCH_MEAN, _TORCH_STD, strict=True)]
             return keras.layers.Rescaling(scale, offset, name=name)(images)
-    raise ValueError(f"trained_on={trained_on!r} is none of {TRAINED_ON}")
+    raise ValueError(f"trained_on={trained_on!r} must be one of {TRAINED_ON}")
 
 
 def _imagenet_file(backbone: Backbone) -> pathlib.Path:

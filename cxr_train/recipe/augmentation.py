@@ -39,7 +39,7 @@ def parse_augmentation(text: str, flip: bool = False) -> Augmentation:
     A name alone has its range of `DEFAULT_RANGES`.
 
     Raises:
-      UsageError: an unknown name or one that is there twice, or a range that is no number or too large.
+      UsageError: an unknown name or one that occurs twice, or a range that is no number or too large.
     """
     if text == "none":
         return Augmentation(flip=flip)
@@ -50,10 +50,11 @@ def parse_augmentation(text: str, flip: bool = False) -> Augmentation:
         name, _, value = part.partition(":")
         if name not in DEFAULT_RANGES:
             raise UsageError(
-                f"--augment={text}: {name!r} is none of {', '.join(DEFAULT_RANGES)}; also none or all"
+                f"--augment={text}: {name!r} is unknown; choose from {', '.join(DEFAULT_RANGES)}, or "
+                "none or all"
             )
         if name in ranges:
-            raise UsageError(f"--augment={text}: {name} is there twice")
+            raise UsageError(f"--augment={text}: {name} occurs twice")
         ranges[name] = _parse_range(text, name, value) if value else DEFAULT_RANGES[name]
     return Augmentation(**ranges, flip=flip)
 
@@ -62,7 +63,7 @@ def _parse_range(text: str, name: str, value: str) -> float:
     try:
         number = float(value)
     except ValueError as error:
-        raise UsageError(f"--augment={text}: {value!r} is no number; write {name}:0.1") from error
+        raise UsageError(f"--augment={text}: {value!r} must be a number; write {name}:0.1") from error
     if not 0 < number <= _LARGEST[name]:
         raise UsageError(f"--augment={text}: {name} must be above 0 and at most {_LARGEST[name]:g}")
     return number

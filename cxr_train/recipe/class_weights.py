@@ -10,7 +10,7 @@ def parse_class_weights(text: str) -> str | dict[str, float]:
     """Parse `none`, `balanced` (both as they are) or `NAME:WEIGHT,...`.
 
     Raises:
-      UsageError: it is none of these, a class is there twice, or a weight is negative.
+      UsageError: it is none of these, a class occurs twice, or a weight is negative.
     """
     if text in ("none", "balanced"):
         return text
@@ -18,12 +18,12 @@ def parse_class_weights(text: str) -> str | dict[str, float]:
     for part in text.split(","):
         name, _, value = part.rpartition(":")
         if name in weights:
-            raise UsageError(f"--class_weights={text}: {name} is there twice")
+            raise UsageError(f"--class_weights={text}: {name} occurs twice")
         try:
             weights[name] = float(value)
         except ValueError as error:
             raise UsageError(
-                f"--class_weights={text}: write none, balanced, or like covid:2,normal:1"
+                f"--class_weights={text}: must be none, balanced, or weights such as covid:2,normal:1"
             ) from error
         if not 0 <= weights[name] < math.inf:
             raise UsageError(f"--class_weights={text}: the weight of {name} must not be negative or infinite")

@@ -88,7 +88,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.freeze not in ("none", "backbone") and not self.freeze.startswith(UNTIL):
-            raise UsageError(f"--freeze={self.freeze}: choose none, backbone or {UNTIL}LAYER")
+            raise UsageError(f"--freeze={self.freeze}: must be none, backbone or {UNTIL}LAYER")
         self._check_ranges()
         self._check_together()
         parse_augmentation(self.augment, self.augment_flip)

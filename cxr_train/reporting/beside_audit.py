@@ -48,7 +48,7 @@ def shortcut_charts(record: RunRecord, main: SplitRecord | None) -> list[tuple[P
         if name in found
     ]
     caption = (
-        f"AUROC of the model on the {main.name} split, and of the one property that tells the class best "
+        f"AUROC of the model on the {main.name} split, and of the one property that predicts the class best "
         "without any anatomy (audit of the data), with 95 % intervals. A pale bar is not above chance."
     )
     return [(_bars(rows), caption)] if rows else []

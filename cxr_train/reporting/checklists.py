@@ -182,7 +182,7 @@ def _partition(record: RunRecord) -> str | None:
 def _disjoint(record: RunRecord) -> str | None:
     if not record.manifest:
         return None
-    return "patient, as far as patients can be told from names or headers; see the data audit"
+    return "patient, as far as names or headers identify patients; see the data audit"
 
 
 def _training(record: RunRecord) -> str:

@@ -143,7 +143,7 @@ def _limits(record: RunRecord) -> list[str]:
         f"{'; see Other data' if record.external else ', and nothing else here does'}.",
         "A network may have learned the source of an image (scanner, size, marks on the film) instead of "
         "a disease; the audit and the maps can show this, but not rule it out.",
-        "Patients are told apart by names or headers of files. Where these do not tell, images of one "
+        "Patients are distinguished by names or headers of files. Where these are silent, images of one "
         "patient may be in two splits.",
     ]
     evaluated = {split.name for split in record.splits if split.metrics}

@@ -167,13 +167,13 @@ class _Reader:
         if self._is_of_another_model(explanation):
             self.problems.append(
                 f"the explanation of the {name} split is of an earlier {BEST_NAME} and left out: "
-                f"cxr_train.explain --split={name} --overwrite makes it anew"
+                f"cxr_train.explain --split={name} --overwrite makes it again"
             )
             explanation = None
         if self._is_of_another_model(metrics):
             self.problems.append(
                 f"the numbers of the {name} split are of an earlier {BEST_NAME} and left out: "
-                f"cxr_train.evaluate --split={name} makes them anew"
+                f"cxr_train.evaluate --split={name} makes them again"
             )
             return SplitRecord(name, None, None, None, None, None, explanation)
         return SplitRecord(name, metrics, *self._predictions(name), explanation)

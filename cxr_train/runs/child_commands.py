@@ -1,4 +1,4 @@
-"""Commands that a command runs in a directory, one process after the other, passing signals on to them."""
+"""Commands that a command runs in a directory, one process after the other; signals are passed on to them."""
 
 import contextlib
 import signal

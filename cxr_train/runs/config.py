@@ -39,7 +39,7 @@ def parse_head(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(width) for width in text.split("-")) if text else ()
     except ValueError as error:
-        raise UsageError(f"--head={text}: write the widths of the hidden layers like 128-32") from error
+        raise UsageError(f"--head={text}: must be the widths of the hidden layers, such as 128-32") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +101,9 @@ class TrainConfig:
         choices=STRATEGIES,
     )
     seed: int = setting(0, "Seed of everything that is drawn at random.", at_least=0, at_most=2**32 - 1)
-    train_split: str = setting("train", "Split to train on, or several joined by +, as train+validation.")
+    train_split: str = setting(
+        "train", "Split to train on, or several joined by +, such as train+validation."
+    )
     validation_split: str = setting("validation", "Split that picks the best epoch, unless it is trained on.")
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
     read: ReadOptions = dataclasses.field(default_factory=ReadOptions)

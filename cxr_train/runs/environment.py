@@ -60,7 +60,7 @@ def _commit() -> str | None:
     line = ["git", "-C", str(pathlib.Path(__file__).parent), "describe"]
     line += ["--always", "--abbrev=12", "--exclude=*", "--dirty=+changes"]
     try:
-        told = subprocess.run(line, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.stdout.strip()
+    return done.stdout.strip()

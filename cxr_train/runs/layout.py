@@ -110,7 +110,7 @@ class RunLayout:
 
     @property
     def checkpoints(self) -> pathlib.Path:
-        """The directory of the states to go on from."""
+        """The directory of the states to resume from."""
         return self.directory / CHECKPOINTS_NAME
 
     @property
@@ -138,11 +138,11 @@ class RunLayout:
         return self.directory / "not_finite" / f"epoch-{epoch:04d}-step-{step:06d}"
 
     def predictions(self, split: str) -> pathlib.Path:
-        """Return the file of what the best model says of every image of a split."""
+        """Return the file of the best model's predictions for every image of a split."""
         return self.directory / f"{_PREDICTIONS}{split}.csv"
 
     def metrics(self, split: str) -> pathlib.Path:
-        """Return the file of what these predictions are worth."""
+        """Return the file of the metrics of these predictions."""
         return self.directory / f"{_METRICS}{split}.json"
 
     def explanation(self, split: str) -> pathlib.Path:
@@ -150,7 +150,7 @@ class RunLayout:
         return self.directory / _EXPLANATIONS / split
 
     def external(self, name: str) -> "RunLayout":
-        """Return the place of what was said of other data, by the name of its folder."""
+        """Return the folder of the evaluation of other data, by the name of its folder."""
         return RunLayout(self.directory / EXTERNAL_NAME / name)
 
     def splits(self) -> set[str]:
@@ -199,7 +199,7 @@ class WorkflowLayout:
 
     @property
     def plan(self) -> pathlib.Path:
-        """What was chosen at its beginning: a directory that has it is a workflow's."""
+        """The settings chosen at the beginning: a directory that has them is a workflow's."""
         return self.directory / "plan.json"
 
     @property

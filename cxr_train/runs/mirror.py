@@ -118,7 +118,7 @@ def _state(path: pathlib.Path) -> tuple[int, int]:
 
 
 def published(path: str) -> str:
-    """Return the name by which users know a run directory, or a path in it: of a mirror, the remote one's."""
+    """Return the name by which users know a run directory, or a path in it: the remote one of a mirror."""
     for local, remote in _published.items():
         if path == local or path.startswith(f"{local}/"):
             return remote.rstrip("/") + path.removeprefix(local)

@@ -29,7 +29,7 @@ _SECONDS_TO_SEE = 60
 
 
 def open_run_dir(run_dir: pathlib.Path, *, resume: bool) -> TrainConfig | None:
-    """Make the directory of a new run, or reads the configuration of the one to be resumed.
+    """Make the directory of a new run, or read the configuration of the one to resume.
 
     Returns:
       None for a new run.
@@ -45,7 +45,7 @@ def open_run_dir(run_dir: pathlib.Path, *, resume: bool) -> TrainConfig | None:
         return TrainConfig.load(saved)
     if saved.exists():
         raise UsageError(
-            f"--run_dir={run_dir}: holds a run already; pass --resume to go on or choose another"
+            f"--run_dir={run_dir}: holds a run already; pass --resume to continue it, or choose another"
         )
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

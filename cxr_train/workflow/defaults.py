@@ -1,4 +1,4 @@
-"""The settings that nobody has given, by the number of images and the machine, each with its reason."""
+"""The default settings, by the number of images and the machine, each with its reason."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -61,7 +61,9 @@ class Source:
         for name in ("test", "validation"):
             if name in made and "train" in made:
                 return name
-        raise UsageError(f"--splits={splits}: name train, and validation or test, as {DRAWN_SPLITS}")
+        raise UsageError(
+            f"--splits={splits}: must name train, and validation or test, such as {DRAWN_SPLITS}"
+        )
 
 
 def conversion_defaults(source: Source, machine: Machine) -> list[Choice]:

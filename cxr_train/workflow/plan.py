@@ -1,4 +1,4 @@
-"""The plan of a workflow: its settings, chosen once, and kept for the command that goes on with it."""
+"""The plan of a workflow: its settings, chosen once, and kept for the command that continues it."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ class Plan:
             return cls(**{**values, "given": tuple(values["given"])})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(
-                f"{path} is no plan of cxr_train.run ({error}): choose another --output"
+                f"{path} is not a plan of cxr_train.run ({error}): choose another --output"
             ) from error
 
 
@@ -67,11 +67,15 @@ def find_plan(layout: WorkflowLayout, source: str, images: int, given: Sequence[
     output = layout.directory
     if not layout.plan.exists() or not layout.shards.exists():
         if output.is_file() or (output.exists() and {*output.iterdir()} - {layout.lock, layout.plan}):
-            raise UsageError(f"--output={output}: is there already, and not of this command: choose another")
+            raise UsageError(
+                f"--output={output}: exists already, and another command made it: choose another"
+            )
         return None
     plan = Plan.load(layout.plan)
     if plan.source != os.path.abspath(source):
-        raise UsageError(f"--output={output}: is of the images in {plan.source}: choose another --output")
+        raise UsageError(
+            f"--output={output}: holds the results of the images in {plan.source}: choose another --output"
+        )
     if set(plan.given) != set(given):
         raise UsageError(
             f"--output={output}: was begun with {' '.join(plan.given) or 'no flags'}, not with "

@@ -28,8 +28,8 @@ class Step:
     Attributes:
       name: as `convert`.
       output: what it makes, or the file that says that it has ended.
-      is_finished: tells whether that is there.
-      arguments: tells what Python is given to begin it, or to go on with it.
+      is_finished: returns whether that is there.
+      arguments: returns what Python gets to begin it, or to continue it.
     """
 
     name: str

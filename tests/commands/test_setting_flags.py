@@ -127,6 +127,7 @@ def test_only_what_a_command_cannot_have_on_an_object_store_must_be_local():
 
 LOCAL = {
     AuditConfig: {"follow_links"},
+    EvaluationOptions: {"by_table"},
     ExportOptions: {"output", "images"},
     GridOptions: {"grid"},
     IndexOptions: {"data"},
@@ -146,7 +147,7 @@ def test_the_paths_that_must_be_local(config):
 
 PATHS = {
     *("data", "source", "output", "against", "exclude", "exclude_findings", "follow_links", "log_json"),
-    *("run_dir", "weights", "compare", "panels", "submission", "grid", "cache_dir"),
+    *("run_dir", "weights", "compare", "panels", "submission", "grid", "cache_dir", "table", "by_table"),
 }
 
 

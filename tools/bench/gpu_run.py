@@ -62,7 +62,7 @@ class _TimedTurn(StopRequest):
     """Waits for its turn after the step that compiles, then lets the trainer train for so many seconds.
 
     Args:
-      connection: to the benchmark, which is told None when it waits, and answers whether there is a turn.
+      connection: to the benchmark, which receives None when it waits, and answers whether there is a turn.
       seconds: of the turn; the first host call of it is not timed, it takes what was read while waiting.
     """
 

@@ -24,7 +24,7 @@ def table(rows: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]) -> s
     right.
 
     Args:
-      rows: what is told.
+      rows: the table's rows.
       columns: by heading, the text of a row's cell.
     """
     cells = [[heading, *map(text_of, rows)] for heading, text_of in columns.items()]

@@ -98,7 +98,7 @@ def run_worker(python: str, peer: Peer, spec: Mapping[str, object]) -> dict[str,
         command = [python, str(script), json.dumps({**spec, "module": peer.module, "result": str(result)})]
         stderr = _run_to_end(command)
         if not result.exists():
-            raise DataError(_exception(stderr) or "it ended without a result and without a word")
+            raise DataError(_exception(stderr) or "it ended without a result or a message")
         return dict(json.loads(result.read_text()))
 
 

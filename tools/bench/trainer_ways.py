@@ -96,7 +96,7 @@ def take_turns(steps: int, wait: Callable[[], bool], answer: Callable[[Turn | No
     Args:
       steps: of a turn.
       wait: returns when the next turn begins; False if there is none.
-      answer: is told each turn, and None when the first call is done.
+      answer: receives each turn, and None when the first call is done.
     """
     done = yield 1
     answer(None)
