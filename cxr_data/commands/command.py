@@ -22,7 +22,7 @@ from cxr_data.commands.messages import shown_messages
 from cxr_data.core.chatter import wait_until_copied
 from cxr_data.core.errors import CxrError, OutOfMemoryError
 from cxr_data.core.releases import check_releases
-from cxr_data.core.shown import shown_streams, without_keys
+from cxr_data.core.shown import KEYS_ELSEWHERE, holds_key, shown_streams
 
 
 def own_flags() -> dict[str, flags.Flag]:
@@ -69,12 +69,8 @@ def _refuse_keys(argv: Sequence[str], arguments: Sequence[str]) -> None:
     """Fail if a key or password is in a flag or argument: flags are written into files, and shown to all."""
     given = {f"--{name}": str(flag.value) for name, flag in own_flags().items() if flag.present}
     for name, text in [*given.items(), *((word.partition("=")[0], word) for word in arguments)]:
-        if without_keys(text) != text:
-            message = (
-                f"{name}: holds a key or a password, which a run's files would repeat; give it as "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or in ~/.aws/credentials"
-            )
-            _fail(argv, message, exit_code=2)
+        if holds_key(text):
+            _fail(argv, f"{name}: {KEYS_ELSEWHERE}", exit_code=2)
 
 
 def _describe_to_absl(main: Callable[..., int | None]) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cxr_data.convert.workers import Counters
 from cxr_data.core.errors import UsageError
 from cxr_data.core.progress_bar import progress_bar
-from cxr_data.core.shown import one_line
+from cxr_data.core.shown import one_line, without_keys
 from cxr_data.core.wording import terminal_width, wrapped
 
 
@@ -62,7 +62,7 @@ class Progress:
         """Log an event for programs."""
         if self._log is not None:
             seconds = round(time.monotonic() - self._started, 3)
-            self._log.write(json.dumps({"event": name, "seconds": seconds, **values}) + "\n")
+            self._log.write(without_keys(json.dumps({"event": name, "seconds": seconds, **values})) + "\n")
             self._log.flush()
 
     def start(self, images: int) -> None:

@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from cxr_data.core.errors import CxrError, DataError
+from cxr_data.core.shown import without_keys
 from cxr_data.core.tensorflow_private import load_io_library
 
 # The client's own way makes 11 attempts, and 44 of an upload, which take 26 s and 104 s to fail. One
@@ -91,7 +92,7 @@ def _one_line(what: str, path: str) -> Iterator[None]:
 
 def _reason(error: Any, missing: str) -> str:
     """Return why the store refused; its own words are often only colons."""
-    words = error.message.split("}} ")[-1].split(" [Op:")[0].strip(": ")
+    words = without_keys(error.message.split("}} ")[-1].split(" [Op:")[0].strip(": "))
     kind = type(error).__name__.removesuffix("Error")
     hints = {
         "NotFound": f"there is no such {missing}",

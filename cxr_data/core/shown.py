@@ -16,6 +16,11 @@ from typing import Any
 from urllib.parse import quote
 
 HIDDEN = "***"
+KEYS_ELSEWHERE = (
+    "holds a key or a password, which files and errors would repeat; give it as AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY in the environment, or in ~/.aws/credentials"
+)
+"""What is wrong with a path or flag that holds a key, and what to do."""
 
 _SECRET_NAME = re.compile(r"(SECRET|TOKEN|PASSWORD|ACCESS_KEY)(?!.*(_FILE|_URI|_PATH)$)")
 _SHORTEST_SECRET = 8  # a shorter value is a word of some other meaning
@@ -79,11 +84,19 @@ def without_keys(text: str) -> str:
     return _SECRETS.sub(hidden, text)
 
 
-def _secrets() -> list[str]:
+def holds_key(text: str) -> bool:
+    """Return whether a path or flag holds a key or a password; the id of a key may be a bucket's name too."""
+    return bool(_SECRETS.search(text)) or any(secret in text for secret in _secrets(but="_ID"))
+
+
+def _secrets(but: str | None = None) -> list[str]:
+    """Return the secrets of the environment, longest first, but those of names with some end."""
     values = {
         value
         for name, value in os.environ.items()
-        if len(value) >= _SHORTEST_SECRET and _SECRET_NAME.search(name.upper())
+        if len(value) >= _SHORTEST_SECRET
+        and _SECRET_NAME.search(name.upper())
+        and not (but and name.upper().endswith(but))
     }
     return sorted(values | {quote(value, safe="") for value in values}, key=len, reverse=True)
 

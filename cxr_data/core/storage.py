@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from cxr_data.core.errors import UsageError
 from cxr_data.core.local_store import LocalStore
 from cxr_data.core.object_store import ObjectStore
+from cxr_data.core.shown import KEYS_ELSEWHERE, holds_key, without_keys
 
 
 class NewFile(Protocol):
@@ -104,8 +106,16 @@ _REMOTE: Store = ObjectStore()
 
 
 def store_of(path: str | os.PathLike[str]) -> Store:
-    """Return the store that a path belongs to: with a scheme, as in `s3://bucket/key`, an object store."""
-    return _REMOTE if "://" in os.fspath(path) else _LOCAL
+    """Return the store that a path belongs to: with a scheme, as in `s3://bucket/key`, an object store.
+
+    Raises:
+      UsageError: the path of an object holds a key or a password, which ledgers and errors would repeat.
+    """
+    if "://" not in os.fspath(path):
+        return _LOCAL
+    if holds_key(os.fspath(path)):
+        raise UsageError(f"{without_keys(os.fspath(path))}: {KEYS_ELSEWHERE}")
+    return _REMOTE
 
 
 def join(directory: str | os.PathLike[str], *names: str) -> str:

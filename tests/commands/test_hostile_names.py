@@ -51,6 +51,7 @@ def data(source, tmp_path_factory) -> pathlib.Path:
 def checked(module: str, *arguments: object) -> Done:
     """Runs a command, and asserts that what it writes is harmless, on each of its two streams."""
     done = run_command(module, *arguments)
+    assert done.network == []
     for text in (done.stdout.decode(), done.stderr.decode()):
         controls = {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
         assert controls <= set("\n\t"), text

@@ -120,6 +120,22 @@ def test_failures_that_end_are_survived(server, place, source, local):
     assert without_source(below(server, prefix + "out/")) == without_source(local)
 
 
+def test_a_store_that_quotes_the_keys_is_not_repeated(server, place, source, tmp_path, monkeypatch):
+    directory, log = place[0], tmp_path / "log"
+    secrets = {"AWS_ACCESS_KEY_ID": "name-of-a-key", "AWS_SECRET_ACCESS_KEY": "a/secret+of-forty"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    config = SharderConfig(str(source), directory, size=16, workers=0, audit=False, log_json=str(log))
+    with server.failing("denied", 99, "PUT"), pytest.raises((DataError, OSError)) as written:
+        make_tfrecords(config)
+    with server.failing("denied", 99, "GET"), pytest.raises(DataError) as read:
+        storage.read_bytes(f"{directory}/x", known_bytes=1)
+    for said in (str(written.value), log.read_text(), str(read.value)):
+        assert directory in said
+        assert "AccessDenied" in said
+        assert not [value for value in (*secrets.values(), "user:word") if value in said]
+
+
 def test_a_shard_that_cannot_be_uploaded_is_named_and_the_same_command_goes_on(server, place, source, local):
     url, prefix = place
     name = sorted(name for name in local if name.endswith(".tfrecord"))[2]

@@ -9,13 +9,31 @@ from typing import NamedTuple
 import pytest
 from absl import flags
 
+_asked: list[tuple[object, ...]] = []
+
+
+def _note(event: str, arguments: tuple[object, ...]) -> None:
+    """Notes who asks for the network: an audit hook sees all of Python, and cannot be taken away."""
+    if event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        _asked.append((event, *arguments))
+    elif event in ("socket.connect", "socket.sendto") and not isinstance(arguments[1], str | bytes):
+        _asked.append((event, *arguments[1:]))
+
+
+sys.addaudithook(_note)
+
 
 class Done(NamedTuple):
-    """What a command came to."""
+    """What a command came to.
+
+    Attributes:
+      network: what Python asked of the network meanwhile.
+    """
 
     code: int
     stdout: bytes
     stderr: bytes
+    network: list[tuple[object, ...]]
 
     @property
     def output(self) -> str:
@@ -24,6 +42,7 @@ class Done(NamedTuple):
 
 def run_command(module: str, *arguments: object) -> Done:
     """Runs `module` as a command; its flags are gone afterwards, so that the next may have the same."""
+    _asked.clear()
     before = set(flags.FLAGS)
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape") for _ in range(2)]
     with pytest.MonkeyPatch.context() as patch:
@@ -35,4 +54,5 @@ def run_command(module: str, *arguments: object) -> Done:
                 delattr(flags.FLAGS, name)
     for stream in streams:
         stream.flush()
-    return Done(ended.value.code, *(stream.buffer.getvalue() for stream in streams))
+    said = (stream.buffer.getvalue() for stream in streams)
+    return Done(ended.value.code, *said, list(_asked))

@@ -32,8 +32,9 @@ class Fault:
     """What goes wrong with the next `times` requests of `method` for keys that contain `part`.
 
     Attributes:
-      kind: `error` (a 500), `reset` (the connection, in the middle of the body), or `slow`
-        (`pause` seconds before each of ten pieces of the body).
+      kind: `error` (a 500), `denied` (a 403 that quotes the keys, as some stores do), `reset` (the
+        connection, in the middle of the body), or `slow` (`pause` seconds before each of ten pieces of the
+        body).
     """
 
     kind: str
@@ -149,6 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.fault = self.store.take_fault(self.command, self.key)
         if self.fault and self.fault.kind == "error":
             return self._error(500, "InternalError")
+        if self.fault and self.fault.kind == "denied":
+            keys = " ".join(os.environ[name] for name in _CREDENTIALS)
+            return self._error(403, "AccessDenied", f"{keys} at http://user:word@host")
         if self.fault and self.fault.kind == "reset" and self.command not in ("GET", "HEAD"):
             return self._reset()
         bucket, _, name = self.key.partition("/")
@@ -269,8 +273,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.store.objects.pop(self.key, None)
         return 204, b"", {}
 
-    def _error(self, status: int, code: str) -> None:
-        self._send(status, _error_body(code), {})
+    def _error(self, status: int, code: str, message: str = "") -> None:
+        self._send(status, _error_body(code, message), {})
 
     def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         kind = self.fault.kind if self.fault else ""
@@ -313,5 +317,6 @@ def _etag(content: bytes) -> str:
     return f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
 
 
-def _error_body(code: str) -> bytes:
-    return f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{code}</Message></Error>'.encode()
+def _error_body(code: str, message: str = "") -> bytes:
+    text = escape(message or code)
+    return f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{text}</Message></Error>'.encode()
