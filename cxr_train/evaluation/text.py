@@ -1,6 +1,6 @@
 """What an evaluation says, for the terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cxr_data.core.shown import one_line, visible_names
@@ -67,7 +67,7 @@ def evaluation_table(summary: dict[str, Any]) -> str:
             cells = (_cell(values[metric], of_column[metric], digits=3) for _, values, _, of_column in some)
             lines.append(line(label, cells))
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
-    lines.append(f"{_accuracy_name(summary)} {accuracy}, loss {_number(summary['loss'])}")
+    lines.append(f"{accuracy_name(summary)} {accuracy}, loss {_number(summary['loss'])}")
     of_intervals = (
         f"[95 % intervals: {intervals['method']}, {intervals['resamples']:,} resamples of "
         f"{counted(intervals['patients'], 'patient')}]"
@@ -100,7 +100,7 @@ def evaluation_in_brief(summary: dict[str, Any]) -> str:
         lines.append(f"{name:{label}}{images:>8,}" + "".join(f"{cell:>{_COLUMN}}" for cell in cells))
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
     loss = _number(summary["loss"])
-    lines.append(f"{_accuracy_name(summary)} {accuracy}, loss {loss}; best epoch, [95 % intervals]")
+    lines.append(f"{accuracy_name(summary)} {accuracy}, loss {loss}; best epoch, [95 % intervals]")
     known = ["the model was trained on these images"] if summary["seen_in_training"] else []
     known += [*initial_statistics(summary.get("initial_statistics_share")), *patients(summary)]
     return "\n".join([*lines, *map(_wrapped, known), *probe(summary), *_beside_audit(summary)])
@@ -145,7 +145,8 @@ def confusion_matrix(summary: dict[str, Any]) -> str:
     return "\n".join([title, *lines])
 
 
-def _accuracy_name(summary: dict[str, Any]) -> str:
+def accuracy_name(summary: Mapping[str, Any]) -> str:
+    """Return what `accuracy` of an evaluation is the share of, in words."""
     return "share of known labels that is right at p >= 0.5" if "micro" in summary else "accuracy"
 
 
@@ -251,11 +252,8 @@ def _thresholds(summary: dict[str, Any]) -> list[str]:
     found = summary["thresholds"]
     if found is None:
         return []
-    rule = "of the largest sensitivity + specificity (Youden)"
-    if found["at_sensitivity"] is not None:
-        rule = f"for a sensitivity of {found['at_sensitivity']:g}"
     lines = [
-        f"thresholds {rule}, chosen on {found['chosen_on']}"
+        f"thresholds {rule_of_thresholds(found)}, chosen on {found['chosen_on']}"
         f"{optimistic(summary, found['chosen_on'])} (of probabilities before any temperature):"
     ]
     for name, row in found["per_class"].items():
@@ -265,6 +263,13 @@ def _thresholds(summary: dict[str, Any]) -> list[str]:
         )
         lines.append(f"  {name}: p >= {threshold(row['threshold'])}: {', '.join(rates)}")
     return lines
+
+
+def rule_of_thresholds(found: Mapping[str, Any]) -> str:
+    """Return by what rule `thresholds` of an evaluation were chosen, in words."""
+    if found["at_sensitivity"] is None:
+        return "of the largest sensitivity + specificity (Youden)"
+    return f"for a sensitivity of {found['at_sensitivity']:g}"
 
 
 def threshold(value: float | None) -> str:

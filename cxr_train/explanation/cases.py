@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from cxr_data.sources.finding_values import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
+from cxr_train.evaluation.decisions import Decisions
+
 KINDS = ("true_positive", "false_negative", "false_positive", "confusion")
 _MOST_CONFUSED_PAIRS = 6
 
@@ -22,7 +25,7 @@ class Case:
       mapped: class indices whose logits are explained: the gallery's class; for a confusion
         the true class and the one that was predicted.
       position: of the image in its split.
-      label, predicted: class indices.
+      label, predicted: names of classes; of a finding, its name, or `no` and its name.
       probability: of `predicted`.
       label_probability: of `label`.
     """
@@ -30,57 +33,91 @@ class Case:
     kind: str
     mapped: tuple[int, ...]
     position: int
-    label: int
-    predicted: int
+    label: str
+    predicted: str
     probability: float
     label_probability: float
+
+
+def make_case(
+    kind: str,
+    mapped: tuple[int, ...],
+    position: int,
+    label: np.ndarray,
+    probabilities: np.ndarray,
+    names: Sequence[str],
+    *,
+    is_given: bool = True,
+) -> Case:
+    """Return the case of one image.
+
+    Args:
+      kind, mapped, position: see `Case`.
+      label: integer [], or [C] of findings, of which the case is about the first of `mapped`.
+      probabilities: float [C].
+      names: of the classes or findings.
+      is_given: of a finding, whether the model says that it is there.
+    """
+    if label.ndim == 0:
+        said, truth = int(probabilities.argmax()), int(label)
+        predicted, true = float(probabilities[said]), float(probabilities[truth])
+        return Case(kind, mapped, position, names[truth], names[said], predicted, true)
+    shown = mapped[0]
+    # Of the finding, and of its absence.
+    texts = {PRESENT: names[shown], ABSENT: f"no {names[shown]}"}
+    texts |= {UNCERTAIN: f"{names[shown]} uncertain", UNKNOWN: f"{names[shown]} unknown"}
+    there = float(probabilities[shown])
+    of = {PRESENT: there, ABSENT: 1 - there}
+    predicted, true = of[int(is_given)], of.get(int(label[shown]), there)
+    return Case(kind, mapped, position, texts[int(label[shown])], texts[int(is_given)], predicted, true)
 
 
 def pick_cases(
     positions: np.ndarray,
     labels: np.ndarray,
     probabilities: np.ndarray,
+    names: Sequence[str],
     classes: Sequence[int],
     *,
     each: int,
+    thresholds: np.ndarray | None = None,
 ) -> list[Case]:
     """Pick up to `each` cases for every gallery.
 
     Args:
       positions: int64 [N], of the images in their split.
-      labels: integers [N], true classes.
+      labels: integers [N], true classes; or [N, C] of findings.
       probabilities: float [N, C].
+      names: [C], of the classes or findings.
       classes: the classes that get galleries of true positives, false negatives and false
         positives; confusions are shown where one of them takes part.
       each: the most cases of one gallery.
+      thresholds: of findings, see `Decisions.of`.
 
     Returns:
       By class: its true positives with the highest probability of the class, false negatives
       with the lowest, false positives with the highest. Then the most frequent confusions
-      (true class, predicted class), each with the highest probability of the wrong class.
+      (true class, predicted class), each with the highest probability of the wrong class; findings have none.
     """
-    predicted = probabilities.argmax(axis=1)
+    decisions = Decisions.of(labels, probabilities, thresholds if labels.ndim == 2 else None)
 
     def cases(kind: str, mapped: tuple[int, ...], chosen: np.ndarray, key: np.ndarray) -> Iterator[Case]:
         rows = np.flatnonzero(chosen)
         for row in rows[np.argsort(key[rows], kind="stable")][:each].tolist():
-            yield Case(
-                kind=kind,
-                mapped=mapped,
-                position=int(positions[row]),
-                label=int(labels[row]),
-                predicted=int(predicted[row]),
-                probability=float(probabilities[row, predicted[row]]),
-                label_probability=float(probabilities[row, labels[row]]),
-            )
+            given = bool(decisions.is_given[row, mapped[0]])
+            position = int(positions[row])
+            yield make_case(kind, mapped, position, labels[row], probabilities[row], names, is_given=given)
 
     picked: list[Case] = []
     for shown in classes:
         sure = probabilities[:, shown]
-        is_class, called = labels == shown, predicted == shown
-        picked += cases("true_positive", (shown,), is_class & called, -sure)
-        picked += cases("false_negative", (shown,), is_class & ~called, sure)
-        picked += cases("false_positive", (shown,), ~is_class & called, -sure)
+        hits, wrongly_called, missed, _ = (cell[:, shown] for cell in decisions.outcomes)
+        picked += cases("true_positive", (shown,), hits, -sure)
+        picked += cases("false_negative", (shown,), missed, sure)
+        picked += cases("false_positive", (shown,), wrongly_called, -sure)
+    if labels.ndim == 2:
+        return picked
+    predicted = probabilities.argmax(axis=1)
     for label, wrong in _most_confused(labels, predicted, probabilities.shape[1], classes):
         chosen = (labels == label) & (predicted == wrong)
         picked += cases("confusion", (label, wrong), chosen, -probabilities[:, wrong])

@@ -26,7 +26,8 @@ from cxr_data.records.index import read_split_fields
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.forward_pass import Predictions, known_predictions, predict_split
-from cxr_train.explanation.cases import Case, pick_cases
+from cxr_train.evaluation.stored import stored_thresholds
+from cxr_train.explanation.cases import Case, make_case, pick_cases
 from cxr_train.explanation.filters import excite, liveliest_channels
 from cxr_train.explanation.gradcam import GradCam, Maps
 from cxr_train.explanation.layers import check_layers, stage_outputs
@@ -129,6 +130,8 @@ class Explainer:
 
     def _cases(self) -> tuple[list[Case], list[Case]]:
         """Pick the cases of the galleries, and those whose depths are shown."""
+        # Of the findings, whose probabilities may all be below 0.5.
+        thresholds = stored_thresholds(pathlib.Path(self._config.run_dir))
         known = known_predictions(pathlib.Path(self._config.run_dir), self._pipeline, self._options.split)
         predictions = known[0] if known else self._predict_split()
         probabilities = known[1].probabilities if known else predictions.probabilities
@@ -136,8 +139,10 @@ class Explainer:
             predictions.index,
             predictions.labels,
             probabilities,
+            self._names,
             self._classes,
             each=self._options.gallery_size,
+            thresholds=np.array([thresholds.get(name, 0.5) for name in self._names]),
         )
         if not self._asked:
             first = {case.mapped: case for case in reversed(cases) if case.kind == "true_positive"}
@@ -146,10 +151,9 @@ class Explainer:
         rows = []
         for position in self._asked:
             row = int(np.flatnonzero(predictions.index == position)[0])
-            label, scores = int(predictions.labels[row]), probabilities[row]
-            predicted = int(scores.argmax())
-            sure = float(scores[predicted])
-            rows.append(Case("asked", (predicted,), position, label, predicted, sure, float(scores[label])))
+            scores = probabilities[row]
+            mapped = (int(scores.argmax()),)
+            rows.append(make_case("asked", mapped, position, predictions.labels[row], scores, self._names))
         return cases, rows
 
     def _predict_split(self) -> Predictions:
@@ -200,8 +204,8 @@ class Explainer:
             "mapped": [self._names[index] for index in case.mapped],
             "id": field.id,
             "group": field.group,
-            "label": self._names[case.label],
-            "predicted": self._names[case.predicted],
+            "label": case.label,
+            "predicted": case.predicted,
             "probability": case.probability,
             "label_probability": case.label_probability,
         }
@@ -220,8 +224,7 @@ class Explainer:
         by_case = [self._maps(image, case.mapped[:1]) for image, case in zip(images, cases, strict=True)]
         maps = [np.concatenate(layer) for layer in zip(*by_case, strict=True)]
         rows = [
-            f"{self._names[case.label]}, called {self._names[case.predicted]}\n"
-            f"evidence for {self._names[case.mapped[0]]}"
+            f"{case.label}, called {case.predicted}\nevidence for {self._names[case.mapped[0]]}"
             for case in cases
         ]
         storage.replace(directory / DEPTHS_NAME, depths_figure(np.stack(images), maps, rows, self._layers))

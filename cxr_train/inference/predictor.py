@@ -10,7 +10,7 @@ from cxr_data.core.progress_bar import progress_bar
 from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation.decisions import rounded
+from cxr_train.evaluation.decisions import is_given, rounded
 from cxr_train.evaluation.forward_pass import Predictions
 from cxr_train.inference.files import ImageFile, read_images
 from cxr_train.inference.predicted import Row
@@ -85,5 +85,5 @@ def _predicted(
 ) -> str:
     if thresholds is None:
         return names[int(probabilities.argmax())]
-    pairs = zip(names, probabilities, strict=True)
-    return "|".join(name for name, p in pairs if p >= thresholds.get(name, 0.5))
+    given = is_given(probabilities, [thresholds.get(name, 0.5) for name in names])
+    return "|".join(name for name, is_there in zip(names, given, strict=True) if is_there)

@@ -7,6 +7,7 @@ import numpy as np
 
 from cxr_data.core.page import Grid, Picture, embed
 from cxr_data.core.wording import counted
+from cxr_data.sources.finding_values import ABSENT, PRESENT
 from cxr_train.reporting.record import Document, RunRecord, SplitRecord
 from cxr_train.reporting.results import confusion
 from cxr_train.runs.layout import RunLayout
@@ -26,7 +27,7 @@ def errors(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
     ]
     return {
         "split": split.name,
-        "confusion": confusion(metrics["confusion_matrix"], metrics["class_names"]),
+        "confusion": confusion(metrics, split.labels),
         "worst": _surest_errors(record, split),
         "explained": galleries,
         "has_pictures": any(part["split"] == split.name for part in galleries),
@@ -117,6 +118,8 @@ def _surest_errors(record: RunRecord, split: SplitRecord) -> Grid | None:
     if split.ids is None or split.labels is None or split.probabilities is None:
         return None
     names, probabilities = record.class_names, split.probabilities
+    if split.labels.ndim == 2:
+        return _contradicted(names, split.ids, split.labels, probabilities)
     predicted, highest = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = (predicted != split.labels).nonzero()[0]
     order = wrong[np.argsort(-highest[wrong], kind="stable")].tolist()
@@ -132,3 +135,16 @@ def _surest_errors(record: RunRecord, split: SplitRecord) -> Grid | None:
     shown = f"the {len(rows)} surest" if len(rows) < len(order) else "the surest first"
     caption = f"Called wrongly: {len(order):,} of {counted(len(split.labels), 'image')}, {shown}"
     return Grid(caption, ["image", "true", "called, probability", "probability of the true class"], rows)
+
+
+def _contradicted(
+    names: Sequence[str], ids: Sequence[str], labels: np.ndarray, probabilities: np.ndarray
+) -> Grid:
+    """Return the known labels [N, C] of findings that the probabilities [N, C] contradict most."""
+    distance = np.where(labels >= ABSENT, np.abs(probabilities - (labels == PRESENT)), 0)
+    order = np.argsort(-distance, axis=None, kind="stable")[:_MOST_LISTED]
+    rows = []
+    for image, finding in zip(*np.unravel_index(order, labels.shape), strict=True):
+        told = "present" if labels[image, finding] == PRESENT else "absent"
+        rows.append([ids[image], names[finding], told, f"{probabilities[image, finding]:.3f}"])
+    return Grid("Labels that the model contradicts most", ["image", "finding", "label", "probability"], rows)

@@ -10,8 +10,14 @@ import numpy as np
 from cxr_data.core.page import Picture
 from cxr_data.core.wording import counted
 from cxr_data.stats.auroc import Ranking
-from cxr_train.evaluation.decisions import is_given
-from cxr_train.evaluation.text import HOW_TO_READ_THE_PROBE, PROBE_WAYS, probe_title
+from cxr_train.evaluation.decisions import Decisions, is_given
+from cxr_train.evaluation.text import (
+    HOW_TO_READ_THE_PROBE,
+    PROBE_WAYS,
+    accuracy_name,
+    probe_title,
+    rule_of_thresholds,
+)
 from cxr_train.reporting.drawing import (
     CHANCE,
     COLORS,
@@ -51,9 +57,11 @@ def forests(metrics: Mapping[str, Any]) -> list[tuple[Picture, str]]:
       metrics: content of `metrics_{split}.json`.
     """
     intervals = metrics.get("intervals") or {}
-    overall = [("accuracy", [("all images", metrics["accuracy"], intervals.get("accuracy"), None)])]
+    name = accuracy_name(metrics)
+    overall = [(name, [("all images", metrics["accuracy"], intervals.get("accuracy"), None)])]
+    called = "at a probability of 0.5" if _is_of_findings(metrics) else "of the most probable class"
     return [
-        (_forest(_grouped(metrics, _RATES)), "Rates of the most probable class, with 95 % intervals."),
+        (_forest(_grouped(metrics, _RATES)), f"Rates {called}, with 95 % intervals."),
         (
             _forest([*_grouped(metrics, _AREAS), *overall]),
             "Areas under the curves and accuracy, with 95 % intervals.",
@@ -194,7 +202,8 @@ def _curves(
     metrics: Mapping[str, Any],
 ) -> Picture | None:
     """Draw the curve and working points of each class that some images have and some have not."""
-    two_sided = _two_sided(labels, len(names))
+    decisions = Decisions.of(labels, probabilities)
+    two_sided = _two_sided(decisions)
     if not two_sided:
         return None
     metric, title = curve.area
@@ -206,10 +215,10 @@ def _curves(
     for index, positive in two_sided:
         if curve.in_steps:
             plot.level(positive.mean(), Stroke(stroke(index).color, CHANCE.dashes), 0.7)
-        points = curve.points(positive, probabilities[:, index])
+        points = curve.points(positive, probabilities[decisions.known[:, index], index])
         plot.curve(*points, stroke(index), in_steps=curve.in_steps)
     for index, positive in two_sided:  # above all curves
-        for is_diamond, chosen in _decisions(index, names[index], probabilities, metrics):
+        for is_diamond, chosen in _chosen(index, names[index], decisions, probabilities, metrics):
             if chosen.any() or not curve.in_steps:
                 point = curve.working_point(positive, chosen)
                 plot.mark(*point, stroke(index).color, is_diamond=is_diamond)
@@ -222,36 +231,46 @@ def _curves(
 def working_points(metrics: Mapping[str, Any]) -> str:
     """Return what the marks on the curves are, in words."""
     told = "Dot: the class is called where it is the most probable."
+    if _is_of_findings(metrics):
+        told = "Dot: the finding is called from a probability of 0.5 on."
     found = metrics.get("thresholds")
     if found:
         told += (
             f" Diamond: it is called from its threshold on, chosen on the {found['chosen_on']} split "
-            f"for a sensitivity of {found['at_sensitivity']:g}."
+            f"{rule_of_thresholds(found)}."
         )
     return told
 
 
+def _is_of_findings(metrics: Mapping[str, Any]) -> bool:
+    return not metrics.get("confusion_matrix")
+
+
 def reliability_chart(labels: np.ndarray, probabilities: np.ndarray, error: float) -> Picture:
-    """Return how often the predicted class is right, by the probability that it was given.
+    """Return how often the predicted class is right, by the probability that it was given; of findings, how
+    often one is present, by its probability.
 
     The bins hold like numbers of images, at least 10 each: as many bins as the images allow, at most 15.
 
     Args:
-      labels: int64 [N].
+      labels: int64 [N], or [N, C] of findings.
       probabilities: float64 [N, C].
       error: the expected calibration error.
     """
-    confidence = probabilities.max(axis=1)
+    if labels.ndim == 2:
+        decisions = Decisions.of(labels, probabilities)
+        confidence, is_right = probabilities[decisions.known], decisions.is_class[decisions.known]
+        what, share_name, of = "the finding", "share in which it is present", "known label"
+    else:
+        confidence, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+        what, share_name, of = "the predicted class", "share that is right", "image"
     order = np.argsort(confidence, kind="stable")
-    bins = np.array_split(order, min(max(len(labels) // _FEWEST_IN_BIN, 1), _MOST_BINS))
-    is_right = probabilities.argmax(axis=1) == labels
+    bins = np.array_split(order, min(max(len(order) // _FEWEST_IN_BIN, 1), _MOST_BINS))
     means = np.array([confidence[inside].mean() for inside in bins])
     shares = np.array([is_right[inside].mean() for inside in bins])
     reach = [_wilson_interval(float(share), len(inside)) for share, inside in zip(shares, bins, strict=True)]
     drawing = Drawing()
-    upper = Plot(
-        drawing, 12, 300, SHARE, dataclasses.replace(SHARE, label="share that is right"), has_ticks=False
-    )
+    upper = Plot(drawing, 12, 300, SHARE, dataclasses.replace(SHARE, label=share_name), has_ticks=False)
     upper.curve([0, 1], [0, 1], CHANCE)
     for mean, ends in zip(means, reach, strict=True):
         upper.upright(mean, ends, stroke(0))
@@ -259,20 +278,21 @@ def reliability_chart(labels: np.ndarray, probabilities: np.ndarray, error: floa
     upper.dots(means, shares, stroke(0).color)
     edges = np.linspace(0, 1, 21)
     counts, _ = np.histogram(confidence, edges)
-    across = dataclasses.replace(SHARE, label="probability of the predicted class")
-    lower = Plot(drawing, 328, 74, across, Axis(0, 1.1 * counts.max(), "images", is_whole=True))
+    across = dataclasses.replace(SHARE, label=f"probability of {what}")
+    lower = Plot(drawing, 328, 74, across, Axis(0, 1.1 * counts.max(), f"{of}s", is_whole=True))
     for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
         lower.column((low, high), count, COLORS[0])
     points = ", ".join(f"{share:.2f} at {mean:.2f}" for mean, share in zip(means, shares, strict=True))
     return drawing.picture(
-        f"Reliability diagram of {counted(len(labels), 'image')} in {counted(len(bins), 'bin')}: "
+        f"Reliability diagram of {counted(len(order), of)} in {counted(len(bins), 'bin')}: "
         f"right {points}. Expected calibration error {error:.3f}."
     )
 
 
-def _two_sided(labels: np.ndarray, classes: int) -> list[tuple[int, np.ndarray]]:
-    """Return number and members (bool [N]) of each class that some images have and some have not."""
-    members = [(index, labels == index) for index in range(classes)]
+def _two_sided(decisions: Decisions) -> list[tuple[int, np.ndarray]]:
+    """Return number and members of each class that some have and some have not: bool, of the known images."""
+    columns = zip(decisions.is_class.T, decisions.known.T, strict=True)
+    members = enumerate(is_class[known] for is_class, known in columns)
     return [(index, positive) for index, positive in members if positive.any() and not positive.all()]
 
 
@@ -285,17 +305,16 @@ def _precision_at_recall(positive: np.ndarray, scores: np.ndarray) -> tuple[np.n
     return np.append(0.0, found / found[-1]), np.append(precision[0], precision)
 
 
-def _decisions(
-    index: int, name: str, probabilities: np.ndarray, metrics: Mapping[str, Any]
+def _chosen(
+    index: int, name: str, decisions: Decisions, probabilities: np.ndarray, metrics: Mapping[str, Any]
 ) -> list[tuple[bool, np.ndarray]]:
-    """Return which images are called a class, bool [N]: where it is the most probable (False), by threshold
-    (True).
-    """
-    decisions = [(False, probabilities.argmax(axis=1) == index)]
+    """Return which of the known images are called a class, bool: without (False), with a threshold (True)."""
+    known = decisions.known[:, index]
+    chosen = [(False, decisions.is_given[known, index])]
     row = ((metrics.get("thresholds") or {}).get("per_class") or {}).get(name) or {}
     if row.get("threshold") is not None:
-        decisions.append((True, is_given(probabilities[:, index], row["threshold"])))
-    return decisions
+        chosen.append((True, is_given(probabilities[known, index], row["threshold"])))
+    return chosen
 
 
 def _area(name: str, metrics: Mapping[str, Any], metric: str) -> str:

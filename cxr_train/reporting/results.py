@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from cxr_data.core.page import Grid, Picture, Shaded
-from cxr_data.core.wording import counted
+from cxr_data.core.wording import capitalized, counted
 from cxr_data.records.manifest import joined_splits
+from cxr_data.sources.finding_values import PRESENT
 from cxr_train.evaluation import text
 from cxr_train.evaluation.calibration import measure_calibration
 from cxr_train.evaluation.text import no_temperature, optimistic
@@ -41,7 +44,7 @@ def key_numbers(record: RunRecord, split: SplitRecord) -> list[tuple[str, str, s
     metrics = split.metrics or {}
     intervals = metrics.get("intervals") or {}
     macro, macro_intervals = metrics["macro"], intervals.get("macro") or {}
-    numbers = [("accuracy", metrics["accuracy"], intervals.get("accuracy"))]
+    numbers = [(text.accuracy_name(metrics), metrics["accuracy"], intervals.get("accuracy"))]
     for name in ("sensitivity", "specificity", "auroc"):
         numbers.append((f"{_METRICS[name]}, mean", macro[name], macro_intervals.get(name)))
     shown = [(name, _number(value), _interval(interval)) for name, value, interval in numbers]
@@ -88,14 +91,15 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
     told = FAMILIAR[familiarity(record, split)]
     warning = f" These images flatter: {told}." if told else ""
     accuracy = _with_interval(metrics["accuracy"], (metrics.get("intervals") or {}).get("accuracy"))
+    share = capitalized(text.accuracy_name(metrics))
     return {
         "name": split.name,
-        "summary": f"{counted(metrics['images'], 'image')}{patients}. Accuracy {accuracy}, "
+        "summary": f"{counted(metrics['images'], 'image')}{patients}. {share} {accuracy}, "
         f"loss {_number(metrics.get('loss'))}.{warning}",
         "classes": class_tiles(metrics),
         "metrics": _metrics_table(metrics),
-        "confusion": confusion(metrics["confusion_matrix"], metrics["class_names"]),
-        "tables": [*_thresholds(metrics), *_differences(metrics)],
+        "confusion": confusion(metrics, split.labels),
+        "tables": [*_thresholds(metrics), *_subgroups(metrics), *_differences(metrics)],
         "notes": notes,
         "charts": _curves(record, split, metrics),
         "forests": [*result_charts.forests(metrics), *result_charts.probe_forest(metrics)],
@@ -204,16 +208,52 @@ def _metrics_table(metrics: Document) -> Grid:
     return Grid(caption, ["class", "images", *_METRICS.values()], rows)
 
 
-def confusion(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Grid:
-    """Return the confusion matrix [C, C] of classes `names`, each cell tinted by its share of the row."""
-    rows = []
+def confusion(metrics: Document, labels: np.ndarray | None) -> Grid | None:
+    """Return the confusion matrix, each cell tinted by its share of the row; of findings their co-occurrence.
+
+    Args:
+      metrics: content of `metrics_{split}.json`.
+      labels: of the images, as its predictions have them; None where there are none.
+    """
+    names, matrix = metrics["class_names"], metrics["confusion_matrix"]
+    if matrix:
+        return _shaded_by_row("Confusion matrix: rows are true, columns predicted", names, matrix)
+    if labels is None:
+        return None
+    present = (labels == PRESENT).astype(int)
+    caption = "Co-occurrence: images with both findings, and their share of those with the row's finding"
+    return _shaded_by_row(caption, names, (present.T @ present).tolist(), of_diagonal=True)
+
+
+def _shaded_by_row(
+    caption: str, names: Sequence[str], matrix: Sequence[Sequence[int]], *, of_diagonal: bool = False
+) -> Grid:
+    rows: list[list[str | Shaded]] = []
     for name, counts in zip(names, matrix, strict=True):
         row: list[str | Shaded] = [name]
+        whole = counts[len(rows)] if of_diagonal else sum(counts)
         for count in counts:
-            share = count / (sum(counts) or 1)
+            share = count / (whole or 1)
             row.append(Shaded(f"{count:,} ({share:.0%})", _DARKEST * share))
         rows.append(row)
-    return Grid("Confusion matrix: rows are true, columns predicted", ["", *names], rows)
+    return Grid(caption, ["", *names], rows)
+
+
+def _subgroups(metrics: Document) -> list[Grid]:
+    """Return the mean of each metric by hospital, view, sex or age, as `subgroups` measured it."""
+    grids = []
+    for column, found in (metrics.get("by") or {}).items():
+        rows = []
+        for value, row in found["groups"].items():
+            means, reach = row["macro"], row["intervals"]["macro"]
+            cells = [_with_interval(means[name], reach[name]).replace(" (", "\n(") for name in _OF_CLASS]
+            few = f"too few: {', '.join(row['too_few'])}" if row["too_few"] else ""
+            rows.append([value, f"{row['images']:,}", f"{row['patients']:,}", *cells, few])
+        gap = found["gap"].get("auroc")
+        told = f"; gap of the AUROC {gap['value']:.3f}, worst {gap['worst']}" if gap else ""
+        header = [column, "images", "patients", *(f"{_METRICS[name]}, mean" for name in _OF_CLASS), ""]
+        grids.append(Grid(f"By {column}, with 95 % intervals{told}", header, rows))
+    return grids
 
 
 def _thresholds(metrics: Document) -> list[Grid]:
@@ -229,7 +269,7 @@ def _thresholds(metrics: Document) -> list[Grid]:
         for name, row in found["per_class"].items()
     ]
     split = found["chosen_on"]
-    caption = f"Thresholds for a sensitivity of {found['at_sensitivity']:g}, chosen on the {split} split"
+    caption = f"Thresholds {text.rule_of_thresholds(found)}, chosen on the {split} split"
     caption += f"{optimistic(metrics, split)} (of probabilities before any temperature)"
     return [Grid(caption, ["class", "probability from", *REPORTED], rows)]
 

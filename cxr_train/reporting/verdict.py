@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cxr_data.core.wording import capitalized, counted
+from cxr_train.evaluation import text
 from cxr_train.reporting.beside_audit import audited
 from cxr_train.reporting.galleries import VERDICTS
 from cxr_train.reporting.record import RunRecord, SplitRecord
@@ -40,7 +41,9 @@ def _reached(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
     numbers = []
     if auroc is not None:
         numbers.append(f"a mean AUROC of {auroc:.3f}{_reach((intervals.get('macro') or {}).get('auroc'))}")
-    numbers.append(f"an accuracy of {accuracy:.3f}{_reach(intervals.get('accuracy'))}")
+    article = "a" if "micro" in metrics else "an"
+    reach = _reach(intervals.get("accuracy"))
+    numbers.append(f"{article} {text.accuracy_name(metrics)} of {accuracy:.3f}{reach}")
     known = FAMILIAR[familiarity(record, main)]
     images = f"{counted(metrics['images'], 'image')} of the {main.name} split"
     told = f"The model reaches {' and '.join(numbers)} on {images}"

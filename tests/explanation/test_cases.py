@@ -17,10 +17,11 @@ PROBABILITIES = np.array(
     ]
 )
 LABELS = np.array([0, 0, 0, 0, 0, 1, 2])
+NAMES = ("a", "b", "c")
 
 
 def picked(classes, each):
-    cases = pick_cases(np.arange(10, 17), LABELS, PROBABILITIES, classes, each=each)
+    cases = pick_cases(np.arange(10, 17), LABELS, PROBABILITIES, NAMES, classes, each=each)
     return [(case.kind, case.mapped, case.position) for case in cases]
 
 
@@ -47,11 +48,31 @@ def test_a_class_without_errors_has_no_gallery_of_them():
 
 
 def test_a_case_says_what_was_true_and_what_was_predicted():
-    case = pick_cases(np.arange(7), LABELS, PROBABILITIES, [1], each=1)[0]
-    assert (case.kind, case.label, case.predicted) == ("false_negative", 1, 0)
+    case = pick_cases(np.arange(7), LABELS, PROBABILITIES, NAMES, [1], each=1)[0]
+    assert (case.kind, case.label, case.predicted) == ("false_negative", "b", "a")
     assert (case.probability, case.label_probability) == (0.8, 0.1)
 
 
 def test_nothing_wrong_nothing_confused():
-    right = pick_cases(np.arange(2), np.array([0, 1]), np.eye(2), [0, 1], each=3)
+    right = pick_cases(np.arange(2), np.array([0, 1]), np.eye(2), NAMES, [0, 1], each=3)
     assert [case.kind for case in right] == ["true_positive", "true_positive"]
+
+
+def test_findings_have_a_gallery_each_by_their_thresholds_and_unknown_labels_none():
+    labels = np.array([[1, 0, -2], [1, 1, -1], [0, 0, 1], [0, 1, 1]])
+    probabilities = np.array([[0.3, 0.1, 0.9], [0.1, 0.9, 0.9], [0.25, 0.6, 0.9], [0.05, 0.2, 0.1]])
+    thresholds = np.array([0.2, 0.5, 0.5])
+    cases = pick_cases(np.arange(4), labels, probabilities, NAMES, [0, 1, 2], each=3, thresholds=thresholds)
+    assert [(case.kind, case.mapped, case.position) for case in cases] == [
+        ("true_positive", (0,), 0),
+        ("false_negative", (0,), 1),
+        ("false_positive", (0,), 2),
+        ("true_positive", (1,), 1),
+        ("false_negative", (1,), 3),
+        ("false_positive", (1,), 2),
+        ("true_positive", (2,), 2),
+        ("false_negative", (2,), 3),
+    ]
+    wrong = cases[2]
+    assert (wrong.label, wrong.predicted) == ("no a", "a")
+    assert (wrong.probability, wrong.label_probability) == (0.25, 0.75)

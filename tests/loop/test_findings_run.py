@@ -18,9 +18,13 @@ from cxr_train.evaluation import metrics, text
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import read_predictions
+from cxr_train.explanation.explainer import Explainer
+from cxr_train.explanation.options import ExplainOptions
 from cxr_train.loop import trainer
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.recipe.recipe import Recipe
+from cxr_train.reporting.page import write_report
+from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_model import load_best_model
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -130,3 +134,21 @@ def test_a_mix_gives_each_source_its_share_of_every_epoch(data, whole, tmp_path)
         Pipeline(data, balanced).training_dataset("train", batch_size=8, seed=0, epoch=0)
     with pytest.raises(UsageError, match="--mix: .*--reader"):
         Pipeline(data, dataclasses.replace(read, reader="stream"))
+
+
+def test_findings_are_explained_and_reported(data, whole):
+    _, run_dir = whole
+    config = TrainConfig.load(run_dir / "config.json")
+    options = EvaluationOptions(resamples=100, probe_images=20, by=("source",))
+    placement = choose_placement("one", "float32", "off")
+    arguments = (run_dir, Pipeline(data), "validation", load_best_model(run_dir), placement)
+    summary = evaluate_split(*arguments, batch_size=16, options=options)
+    assert [*summary["by"]["source"]["groups"]] == ["guangzhou", "nih"]
+    explain = ExplainOptions(split="validation", gallery_size=1, check_images=4, filters=0, overwrite=True)
+    explained = Explainer(config, Pipeline(data), explain).explain()
+    mapped = {name for case in explained["cases"] for name in case["mapped"]}
+    assert mapped == {*data.class_names}
+    page = write_report(run_dir).read_text()
+    for words in ("finding3", "nih", "guangzhou", "Youden"):
+        assert words in page
+    assert "Confusion matrix" not in page
