@@ -78,10 +78,10 @@ def _probed(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
     images = f"{found['images']:,} of {counted(found['of'], 'image')}"
     numbers = f"with an AUROC of {alone} on {images}; with the lungs it is {whole}"
     if above:
-        told = f"Without the lungs the model still tells {name}, {numbers}."
+        told = f"Without the lungs the model still predicts {name}, {numbers}."
         yield "bad", f"{told} So it knows something that is not in the lungs."
     else:
-        chance = "Without the lungs the model tells no class surely better than chance"
+        chance = "Without the lungs the model predicts no class surely better than chance"
         told = f"{chance}: best is {name}, {numbers}."
         yield "open", f"{told} A low AUROC here proves nothing."
 
