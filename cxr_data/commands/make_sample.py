@@ -1,6 +1,7 @@
 """Makes a small synthetic chest X-ray dataset in the challenge's layout.
 
 python -m tools.make_sample --output=build/sample --images=120 --seed=0
+python -m tools.make_sample --output=build/findings --findings
 """
 
 import collections
@@ -10,7 +11,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.shown import say
 from cxr_data.core.wording import counted
-from cxr_data.synthetic.sample import SampleConfig, make_sample
+from cxr_data.synthetic.sample import TABLE_NAME, SampleConfig, make_sample
 
 
 def main() -> None:
@@ -20,6 +21,8 @@ def main() -> None:
     folders = collections.Counter(pathlib.PurePosixPath(image.path).parent.as_posix() for image in plan)
     for folder, images in folders.items():
         say(f"{config.output / folder}: {counted(images, 'image')}")
+    if config.findings:
+        say(f"{config.output / TABLE_NAME}: a row for each image")
 
 
 def console_main() -> None:

@@ -9,13 +9,14 @@ patient's left lung, with the heart, is on the right side of the picture.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 Layer = npt.NDArray[np.float32]
+Lesion = Callable[[list[Layer], np.random.Generator], Layer]
 
 # Every picture is drawn at this size and then scaled: its content must not tell the
 # size of its file, or the file size of its class.
@@ -85,9 +86,27 @@ def draw_finding(anatomy: Anatomy, finding: str, rng: np.random.Generator) -> La
     Returns:
       float32 [CANVAS, CANVAS] in [0, 1].
     """
+    return _draw(anatomy, [FINDINGS[finding]], rng)
+
+
+def draw_findings(anatomy: Anatomy, findings: Collection[str], rng: np.random.Generator) -> Layer:
+    """Draw one picture of a patient with any number of findings, see `draw_finding`.
+
+    Args:
+      anatomy: the patient.
+      findings: of `SEVERAL_FINDINGS`; none for clear lungs and a heart of usual width.
+      rng: the only source of randomness.
+    """
+    if CARDIOMEGALY in findings:
+        anatomy = dataclasses.replace(anatomy, heart_width=_WIDE_HEART * anatomy.heart_width)
+    return _draw(anatomy, [LESIONS[name] for name in LESIONS if name in findings], rng)
+
+
+def _draw(anatomy: Anatomy, drawn: Sequence[Lesion], rng: np.random.Generator) -> Layer:
     lungs = [_lung(anatomy, side) for side in _SIDES]
     air = lungs[0] + lungs[1]
-    lesions = np.clip(FINDINGS[finding](lungs, rng), 0.0, 1.0)
+    layers_of_lesions = [draw(lungs, rng) for draw in drawn] or [_normal(lungs, rng)]
+    lesions = np.clip(np.sum(layers_of_lesions, axis=0, dtype=np.float32), 0.0, 1.0)
     heart = _heart(anatomy)
     body = _body(anatomy)
     density = body + _mediastinum(anatomy) + 0.08 * heart
@@ -135,11 +154,14 @@ def _pneumonia(lungs: list[Layer], rng: np.random.Generator) -> Layer:
 
 
 # What a network is to learn, by class name.
-FINDINGS: dict[str, Callable[[list[Layer], np.random.Generator], Layer]] = {
-    "covid": _covid,
-    "normal": _normal,
-    "pneumonia": _pneumonia,
-}
+FINDINGS: dict[str, Lesion] = {"covid": _covid, "normal": _normal, "pneumonia": _pneumonia}
+
+LESIONS: dict[str, Lesion] = {"Consolidation": _pneumonia, "Ground glass": _covid}
+"""Findings in the lungs, of which a picture may have several."""
+
+CARDIOMEGALY = "Cardiomegaly"
+SEVERAL_FINDINGS = (CARDIOMEGALY, *LESIONS)
+_WIDE_HEART = 1.4
 
 
 @functools.cache

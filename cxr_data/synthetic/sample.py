@@ -1,11 +1,14 @@
 """A small synthetic chest X-ray dataset in the challenge's layout, for demos and tests.
 
-config -> plan (class, patient, size, mode, encoding of every file) -> draw -> encode -> folder
+config -> plan (class or findings, patient, size, mode, encoding of every file) -> draw -> encode -> folder
 
 It has the traits of the real challenge that a reader must cope with: two sizes, grayscale
 and RGB, JPEG and PNG, validation files named .png that hold JPEG bytes, and patients with
 several pictures. Unlike in the real one, none of them predicts the class: within a split every
 class has the same mix.
+
+With `findings`, each picture has any number of findings, which stand in a table beside the pictures, some of
+them uncertain or blank, as in the public data sets.
 """
 
 import dataclasses
@@ -20,6 +23,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from cxr_data.core.csv_table import csv_bytes
 from cxr_data.core.errors import CxrError, UsageError
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.settings import check_folder, check_settings, required, setting
@@ -27,6 +31,7 @@ from cxr_data.synthetic import phantom
 
 CLASSES = ("covid", "normal", "pneumonia")
 TEST_FOLDER = "test_set"
+TABLE_NAME = "findings.csv"
 # The configuration, and the proof that a folder is ours to overwrite: the folders alone
 # would be those of a downloaded challenge dataset.
 MARKER = ".cxr_sample.json"
@@ -36,7 +41,10 @@ _VALIDATION_SHARE = 0.2
 _FOLLOW_UPS = (1, 1, 2, 3)
 _JPEG_QUALITY = 92
 # Independent random streams of one seed: the plan, and the patients (drawn one by one).
-_PLAN_STREAM, _PATIENT_STREAM = 0, 1
+_PLAN_STREAM, _PATIENT_STREAM, _TABLE_STREAM = 0, 1, 2
+# Of a sample of several findings.
+_FINDING_SHARE, _BLANK_SHARE, _UNCERTAIN_SHARE = 0.35, 0.1, 0.05
+_SOURCES = ("north", "south")
 
 
 def parse_sizes(texts: Sequence[str]) -> tuple[int, ...]:
@@ -56,7 +64,7 @@ class SampleConfig:
     """
 
     output: pathlib.Path = required(
-        "Folder to make; it gets train/CLASS/*, validation/CLASS/* and test_set/*.",
+        "Folder to make; it gets train/CLASS/*, validation/CLASS/* and test_set/*, or images/*.",
         parse=pathlib.Path,
         path=True,
         local=True,
@@ -75,6 +83,11 @@ class SampleConfig:
         flag="size",
     )
     test_images: int = setting(0, "Unlabelled images of further patients in test_set/.", at_least=0)
+    findings: bool = setting(
+        False,
+        "Whether each picture has several findings: pictures in images/ and the table findings.csv, for "
+        "make_tfrecords --labels=columns.",
+    )
     overwrite: bool = setting(False, "Whether to replace an earlier sample at --output.")
 
     def __post_init__(self) -> None:
@@ -84,6 +97,10 @@ class SampleConfig:
         for size in self.sizes:
             if not 32 <= size <= 4096:
                 raise UsageError(f"--size={size}: must be from 32 to 4096 pixels")
+        if self.findings and self.test_images:
+            raise UsageError(
+                f"--test_images={self.test_images}: is for a sample of classes; leave out --findings"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,12 +135,13 @@ class PlannedImage:
 
     Attributes:
       path: relative to the output folder, with forward slashes.
-      finding: the class; also drawn, but not named, for unlabelled images.
+      finding: the class; also drawn, but not named, for unlabelled images; empty where there are `findings`.
       patient: number of the patient, which seeds the anatomy.
       follow_up: number of the patient's picture, from 0.
       size: height and width in pixels.
       channels: 1 (mode L) or 3 (mode RGB, equal channels).
       encoding: how it is written.
+      findings: of `phantom.SEVERAL_FINDINGS`, those that are drawn.
     """
 
     path: str
@@ -133,6 +151,7 @@ class PlannedImage:
     size: int
     channels: int
     encoding: Encoding
+    findings: tuple[str, ...] = ()
 
 
 def make_sample(config: SampleConfig) -> list[PlannedImage]:
@@ -146,7 +165,7 @@ def make_sample(config: SampleConfig) -> list[PlannedImage]:
       CxrError: the folder cannot be written.
     """
     _check_output(config)
-    plan = plan_sample(config)
+    plan = plan_findings(config) if config.findings else plan_sample(config)
     output = config.output.absolute()
     # The process id keeps two runs out of each other's way.
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
@@ -155,6 +174,8 @@ def make_sample(config: SampleConfig) -> list[PlannedImage]:
             path = partial / image.path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(image.encoding.encode(draw_image(image, config.seed)))
+        if config.findings:
+            (partial / TABLE_NAME).write_bytes(_table(plan, config.seed))
         (partial / MARKER).write_text(_marker(config), encoding="utf-8")
         if output.exists():
             shutil.rmtree(output)
@@ -191,6 +212,36 @@ def plan_sample(config: SampleConfig) -> list[PlannedImage]:
     return plan + _plan_test_set(config, numbers, rng)
 
 
+def plan_findings(config: SampleConfig) -> list[PlannedImage]:
+    """Decide every file of a sample of several findings; deterministic in `config` (but for `output`)."""
+    rng = np.random.default_rng([config.seed, _PLAN_STREAM])
+    numbers = iter(rng.choice(10**8, size=config.images, replace=False).tolist())
+    variants = itertools.cycle(_variants(config.sizes, _ENCODINGS["train"], rng))
+    plan = []
+    for (patient, follow_up), (size, channels, encoding) in zip(
+        _visits(config.images, numbers, rng), variants, strict=False
+    ):
+        shown = tuple(name for name in phantom.SEVERAL_FINDINGS if rng.random() < _FINDING_SHARE)
+        path = f"images/{patient:08d}_{follow_up:03d}{encoding.suffix}"
+        plan.append(PlannedImage(path, "", patient, follow_up, size, channels, encoding, shown))
+    return plan
+
+
+def _table(plan: Sequence[PlannedImage], seed: int) -> bytes:
+    """Return the table of findings: some are uncertain, and some are not mentioned."""
+    rng = np.random.default_rng([seed, _TABLE_STREAM])
+    rows: list[list[object]] = [["path", "patient", "source", *phantom.SEVERAL_FINDINGS]]
+    for image in plan:
+        truth = [int(name in image.findings) for name in phantom.SEVERAL_FINDINGS]
+        draws = rng.random(len(truth))
+        said = [
+            "" if draw < _BLANK_SHARE else -1 if draw < _BLANK_SHARE + _UNCERTAIN_SHARE else value
+            for value, draw in zip(truth, draws, strict=True)
+        ]
+        rows.append([image.path, f"{image.patient:08d}", _SOURCES[image.patient % len(_SOURCES)], *said])
+    return csv_bytes(rows)
+
+
 def draw_image(image: PlannedImage, seed: int) -> npt.NDArray[np.uint8]:
     """Draw the pixels of a planned image.
 
@@ -200,7 +251,10 @@ def draw_image(image: PlannedImage, seed: int) -> npt.NDArray[np.uint8]:
     patient_seed = [seed, _PATIENT_STREAM, image.patient]
     anatomy = phantom.Anatomy.random(np.random.default_rng(patient_seed))
     rng = np.random.default_rng([*patient_seed, 1 + image.follow_up])
-    picture = phantom.draw_finding(anatomy, image.finding, rng)
+    if image.finding:
+        picture = phantom.draw_finding(anatomy, image.finding, rng)
+    else:
+        picture = phantom.draw_findings(anatomy, image.findings, rng)
     shrinks = image.size < phantom.CANVAS
     kernel = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     scaled = cv2.resize(picture, (image.size, image.size), interpolation=kernel)
@@ -266,4 +320,6 @@ def _check_output(config: SampleConfig) -> None:
 def _marker(config: SampleConfig) -> str:
     made_from = dataclasses.asdict(config)
     del made_from["output"], made_from["overwrite"]
+    if not config.findings:  # the marker of a sample of classes is as it always was
+        del made_from["findings"]
     return json.dumps({"made_by": "tools.make_sample", **made_from}, indent=2) + "\n"

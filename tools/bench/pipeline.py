@@ -127,7 +127,8 @@ def make_shards(directory: pathlib.Path, images: int, dtype: str, channels: int)
     made = Manifest(
         directory=str(directory), schema=manifests.SCHEMA, class_names=CLASSES, size=SIZE, channels=channels,
         dtype=dtype, kernel="none", color="gray", shards=tuple(shards),
-        counts={SPLIT: dict.fromkeys(CLASSES, 0) | {CLASSES[0]: images}}, mean=(0.5,) * channels, std=(0.3,) * channels, seed=0,
+        counts={SPLIT: dict.fromkeys(CLASSES, 0) | {CLASSES[0]: images}},
+        mean=(0.5,) * channels, std=(0.3,) * channels, seed=0,
         config_hash="", inputs_hash="", source_counts={}, versions={},
         index_sha256=write_index(str(directory), np.concatenate(rows)),
     )  # fmt: skip
