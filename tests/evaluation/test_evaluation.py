@@ -4,13 +4,11 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from project import ROOT
+from in_process import run_command
 from runs import evaluated, make_run, probabilities_of
 from shards import labels_of, random_images, write_shards
 
@@ -265,11 +263,6 @@ def test_explaining_data_of_other_classes_is_refused_without_advice_that_it_cann
     assert "--class_map" not in str(error.value)
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess:
-    line = [sys.executable, "-m", "cxr_train.evaluate", *map(str, arguments)]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-
-
 def test_the_command_on_external_data_against_another_run(manifest, tmp_path):
     runs = [tmp_path / "one", tmp_path / "two"]
     models = [make_run(run_dir, manifest, seed) for seed, run_dir in enumerate(runs)]
@@ -291,7 +284,8 @@ def test_the_command_on_external_data_against_another_run(manifest, tmp_path):
         options=EvaluationOptions(class_map=names),
         output=runs[1] / "external" / "hospital",
     )
-    result = run(
+    result = run_command(
+        "cxr_train.evaluate",
         f"--run_dir={runs[0]}",
         f"--data={theirs.directory}",
         "--split=all",
@@ -299,7 +293,7 @@ def test_the_command_on_external_data_against_another_run(manifest, tmp_path):
         "--at_sensitivity=0.8",
         f"--compare={runs[1]}",
         "--resamples=200",
-    )
+    ).completed
     assert result.returncode == 0, result.stderr
     found = json.loads((runs[0] / "external" / "hospital" / "metrics_all.json").read_text())
     assert found["images"] == 17

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from in_process import run_command
 from project import ROOT, assert_one_clear_line
 from shards import CLASS_NAMES, labels_of, random_images, write_shards
 from tiny import make_trainer, registered
@@ -225,8 +226,7 @@ def test_every_backbone_is_explained_and_reported_in_mixed_precision(backbone, t
 
 
 def test_the_command_names_what_is_missing(tmp_path):
-    line = [sys.executable, "-m", "cxr_train.explain", f"--run_dir={tmp_path}"]
-    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    result = run_command("cxr_train.explain", f"--run_dir={tmp_path}").completed
     assert_one_clear_line(result, 1, str(tmp_path), "config.json")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import subprocess
 import sys
 from typing import NamedTuple
 
@@ -38,6 +39,11 @@ class Done(NamedTuple):
     @property
     def output(self) -> str:
         return (self.stdout + self.stderr).decode(errors="replace")
+
+    @property
+    def completed(self) -> subprocess.CompletedProcess[str]:
+        """The same as of a process."""
+        return subprocess.CompletedProcess([], self.code, self.stdout.decode(), self.stderr.decode())
 
 
 def run_command(module: str, *arguments: object) -> Done:

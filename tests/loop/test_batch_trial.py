@@ -153,6 +153,7 @@ def test_a_run_that_lacks_memory_ends_with_its_line_and_no_abort(data, tmp_path)
     assert "--batch_size=8: " in failed.stderr.splitlines()[-1]
 
 
+@pytest.mark.ci
 def test_an_error_that_is_not_of_memory_is_the_runs_own(data, tmp_path):
     wrong = run(
         tmp_path / "run", data, "--batch_size=auto", "--try_batch=on", "--freeze=until:nowhere", most=9

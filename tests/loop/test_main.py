@@ -1,4 +1,4 @@
-"""The training command as users type it: in a process of its own, by exit code and message."""
+"""The training command as users type it, by exit code and message."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from in_process import run_command
 from project import ROOT, assert_one_clear_line
 from shards import random_images, write_shards
 from waiting import SECONDS, wait_until
@@ -23,9 +24,11 @@ def data(tmp_path_factory) -> pathlib.Path:
     return directory
 
 
+FIXED = ["--backbone=vgg16", "--weights=none", "--freeze=backbone", "--batch_size=4", "--epochs=2"]
+
+
 def command(*arguments: object) -> list[str]:
-    fixed = ["--backbone=vgg16", "--weights=none", "--freeze=backbone", "--batch_size=4", "--epochs=2"]
-    return [sys.executable, "-m", "cxr_train.main", *fixed, *map(str, arguments)]
+    return [sys.executable, "-m", "cxr_train.main", *FIXED, *map(str, arguments)]
 
 
 def run(
@@ -88,7 +91,7 @@ def test_train_stop_resume_and_evaluate(data, tmp_path):
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(tmp_path, arguments, parts):
-    result = run(f"--run_dir={tmp_path}/run", *arguments)
+    result = run_command("cxr_train.main", *FIXED, f"--run_dir={tmp_path}/run", *arguments).completed
     assert_one_clear_line(result, 2, *parts)
     assert not (tmp_path / "run").exists()
 
@@ -118,15 +121,16 @@ def _flipped_bit(directory: pathlib.Path) -> str:
 
 
 @pytest.mark.parametrize("damage", [_missing, _truncated, _no_manifest, _flipped_bit])
-def test_damaged_data_is_named(tmp_path, damage):
+def test_damaged_data_is_named(tiny, tmp_path, damage):
     directory = tmp_path / "data"
     write_shards(directory, {"train": random_images(18, SIZE), "validation": random_images(5, SIZE)})
     expected = damage(directory)
-    assert_one_clear_line(
-        run(f"--data={directory}", f"--run_dir={tmp_path}/run"), 1, str(directory), expected
-    )
+    result = run_command(
+        "cxr_train.main", *FIXED, "--backbone=tiny", f"--data={directory}", f"--run_dir={tmp_path}/run"
+    ).completed
+    assert_one_clear_line(result, 1, str(directory), expected)
 
 
 def test_evaluating_a_folder_that_is_no_run_is_named(tmp_path):
-    result = run(f"--run_dir={tmp_path}", module="cxr_train.evaluate", fixed=False)
+    result = run_command("cxr_train.evaluate", f"--run_dir={tmp_path}").completed
     assert_one_clear_line(result, 1, str(tmp_path), "config.json")
