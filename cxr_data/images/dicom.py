@@ -292,6 +292,8 @@ def _segmented_tables(header: Header, descriptor: list[int]) -> list[np.ndarray]
     index = np.arange(entries or 1 << 16) + first
     try:
         colors = apply_color_lut(index, header.dataset)
+    except MemoryError:
+        raise
     except Exception as error:  # pydicom raises anything on damaged bytes
         raise Undecodable("damaged", "the palette of a DICOM image cannot be read") from error
     return [colors[:, channel].astype(np.int64) for channel in range(3)]

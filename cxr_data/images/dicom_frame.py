@@ -221,6 +221,8 @@ def _frame_bytes(header: Header, layout: Layout, data: bytes) -> bytes:
         frame = get_frame(
             data, 0, number_of_frames=layout.frames, extended_offsets=offsets if all(offsets) else None
         )
+    except MemoryError:
+        raise
     except Exception as error:
         raise Undecodable("damaged", f"{_first_of(layout)} cannot be found in the DICOM file") from error
     return without_boxes(frame)  # pydicom hangs at one of no length
@@ -261,6 +263,8 @@ def _by_pydicom(layout: Layout, data: bytes, **options: Any) -> tuple[np.ndarray
             number_of_frames=1,
             **options,
         )
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise anything on damaged bytes
         reason = "truncated" if any(word in str(error) for word in ("truncated", "not enough")) else "damaged"
         raise Undecodable(reason, f"{_first_of(layout)} cannot be decoded ({_name(layout)})") from error

@@ -14,9 +14,11 @@ from typing import Any
 
 from cxr_data.images.undecodable import Undecodable
 
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 LARGEST_INFLATED = 1 << 30
-"""Bytes of a deflated file that no image needs; a larger one is refused before pydicom reads it."""
+"""Bytes of a deflated file that no image needs; a larger one is refused before it is in memory."""
+
+# Bytes of a deflated stream that are looked at together, and what these may inflate to.
+_PART, _LARGEST_PART = 1 << 14, 1 << 20
 
 warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
 logging.getLogger("pydicom").propagate = False
@@ -43,6 +45,8 @@ class Header:
         try:
             value = self.dataset.get(keyword)
             return None if value is None or (hasattr(value, "__len__") and not len(value)) else value
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001 - pydicom raises anything on damaged bytes
             return None
 
@@ -114,24 +118,37 @@ def read_header(data: bytes, with_pixels: bool = False) -> Header:
     """
     import pydicom  # half a second that no other format needs
 
-    _refuse_bomb(data)
+    # pydicom inflates all of a deflated file at once, wherever in it that syntax is said.
+    vars(pydicom.filereader)["zlib"] = _BoundedZlib
     try:
         # force: some archives leave out the 128-byte preamble; decode.sniff has looked already.
         dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=not with_pixels, force=True)
+    except (Undecodable, MemoryError):
+        raise
     except Exception as error:  # pydicom raises anything on damaged bytes
         raise Undecodable("damaged", "the DICOM header cannot be read") from error
     return Header(dataset)
 
 
-def _refuse_bomb(data: bytes) -> None:
-    """Raise Undecodable if a deflated file inflates to more than any image: pydicom inflates all of it."""
-    if data[128:132] != b"DICM" or _DEFLATED not in data[132:2048]:
-        return
-    # The meta header begins with its own length; what follows it is one raw deflate stream (PS3.5 A.5).
-    start = 144 + int.from_bytes(data[140:144], "little")
-    try:
-        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], LARGEST_INFLATED + 1)
-    except zlib.error as error:
-        raise Undecodable("damaged", "the deflated DICOM header cannot be inflated") from error
-    if len(inflated) > LARGEST_INFLATED:
-        raise Undecodable("too_large", f"a deflated DICOM file of more than {LARGEST_INFLATED} bytes")
+class _BoundedZlib:
+    """What pydicom uses of zlib, for files that inflate to at most `LARGEST_INFLATED` bytes."""
+
+    MAX_WBITS = zlib.MAX_WBITS
+
+    @staticmethod
+    def decompress(data: bytes, wbits: int) -> bytes:
+        return zlib.decompress(data, wbits, max(_inflated_bytes(data, wbits), 1))
+
+
+def _inflated_bytes(data: bytes, wbits: int) -> int:
+    """Return how large a stream is, of which only a part is in memory. Raises Undecodable if too large."""
+    stream = zlib.decompressobj(wbits)
+    size = 0
+    for start in range(0, len(data), _PART):
+        rest = data[start : start + _PART]
+        while rest and not stream.eof:
+            size += len(stream.decompress(rest, _LARGEST_PART))
+            rest = stream.unconsumed_tail
+            if size > LARGEST_INFLATED:
+                raise Undecodable("too_large", f"a deflated DICOM file of more than {LARGEST_INFLATED} bytes")
+    return size

@@ -2,6 +2,7 @@
 
 import json
 
+import bombs
 import pydicom
 import pytest
 from dicom_files import make_dicom
@@ -77,3 +78,15 @@ def test_a_header_that_ends_its_reader_is_a_line(deadly, tmp_path):
     assert (made.source_counts["discovered"], made.source_counts["written"]) == (6, 5)
     with pytest.raises(DataError, match="--max_bad"):
         convert(deadly, tmp_path / "strict", splits="train:1", max_bad=0.1)
+
+
+def test_what_asks_for_too_much_memory_is_a_line(tmp_path):
+    for number in range(3):
+        save(tmp_path / f"in/a/{number}.png", encoded(picture(number)))
+    save(tmp_path / "in/a/late.dcm", bombs.pixel_bomb(1_100 << 20, behind_2048=True, preamble=False))
+    save(tmp_path / "in/a/palette.dcm", bombs.palette_bomb(500))
+    save(tmp_path / "in/a/large.bmp", bombs.bmp(9000, 24, 0, bytes(64)))
+    made = convert(tmp_path / "in", tmp_path / "out", splits="train:1", image_memory_gb=0.2)
+    bad = ("a/large.bmp", "a/late.dcm", "a/palette.dcm")
+    assert reasons(tmp_path / "out") == dict.fromkeys(bad, "too_large")
+    assert made.source_counts["written"] == 3

@@ -28,7 +28,7 @@ def raw_png(samples: np.ndarray, depth: int, color_type: int, *chunks: tuple[byt
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color_type]
     width = samples.shape[1] * 8 // depth // channels
     header = struct.pack(">IIBBBBB", width, len(samples), depth, color_type, 0, 0, 0)
-    return _png(header, np.insert(samples, 0, 0, axis=1).tobytes(), *chunks)
+    return png_of(header, zlib.compress(np.insert(samples, 0, 0, axis=1).tobytes()), *chunks)
 
 
 def interlaced_png(colors: np.ndarray) -> bytes:
@@ -38,11 +38,13 @@ def interlaced_png(colors: np.ndarray) -> bytes:
         (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)
     ):  # fmt: skip
         rows += [b"\0" + row.tobytes() for row in colors[top::down, left::right] if row.size]
-    return _png(struct.pack(">IIBBBBB", colors.shape[1], colors.shape[0], 8, 2, 0, 0, 1), b"".join(rows))
+    header = struct.pack(">IIBBBBB", colors.shape[1], colors.shape[0], 8, 2, 0, 0, 1)
+    return png_of(header, zlib.compress(b"".join(rows)))
 
 
-def _png(header: bytes, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
-    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+def png_of(header: bytes, stream: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of a header, the deflated rows, and what stands between them."""
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", stream), (b"IEND", b"")]
     content = [
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in parts
