@@ -1,5 +1,6 @@
 """Commands say what is wrong, and `--help`, without TensorFlow, whose import takes several seconds."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -12,12 +13,35 @@ from cxr_data.core.wording import tool
 from cxr_train.runs.config import TrainConfig
 
 SLOW = ("tensorflow", "tensorflow_io", "keras", "sklearn", "scipy", "matplotlib", "pandas", "pydicom")
-# When the process ends, what was imported is said.
-PROGRAM = f"""
-import atexit, runpy, sys
-atexit.register(lambda: print("imported:", *(name for name in {SLOW} if name in sys.modules)))
-del sys.argv[0]
-runpy.run_module(sys.argv[0], run_name="__main__")
+# Forks for each command: as if Python had just started, but with packages that most commands import and that
+# are not slow.
+SERVER = f"""
+import json, os, runpy, sys, tempfile, traceback
+import absl.app, cv2, numpy
+
+for line in sys.stdin:
+    folder, *argv = json.loads(line)
+    with tempfile.TemporaryFile() as said:
+        pid = os.fork()
+        if not pid:
+            nothing = os.open(os.devnull, os.O_RDONLY)
+            for place, descriptor in enumerate((nothing, said.fileno(), said.fileno())):
+                os.dup2(descriptor, place)
+            os.chdir(folder)
+            sys.argv, code = argv, 1
+            try:
+                runpy.run_module(argv[0], run_name="__main__")
+                code = 0
+            except SystemExit as ended:
+                code = ended.code
+            except BaseException:
+                traceback.print_exc()
+            print("\\nimported:", *(name for name in {SLOW} if name in sys.modules), flush=True)
+            sys.stderr.flush()
+            os._exit(code or 0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        said.seek(0)
+        print(json.dumps([code, said.read().decode()]), flush=True)
 """
 COMMANDS = [
     "cxr_train.ablate",
@@ -37,19 +61,31 @@ COMMANDS = [
 ]
 
 
-def start(module: str, *arguments: object, folder: pathlib.Path = ROOT) -> tuple[int, str, list[str]]:
-    """The exit code of a command, what it said, and which slow modules it has imported."""
-    line = [sys.executable, "-c", PROGRAM, module, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        line, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+@pytest.fixture(scope="module")
+def start():
+    """The function that starts a command: it returns the exit code, what was said, and what was imported."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    *said, imported = result.stdout.splitlines()
-    return result.returncode, "\n".join(said) + result.stderr, imported.split()[1:]
+
+    def run(module: str, *arguments: object, folder: pathlib.Path = ROOT) -> tuple[int, str, list[str]]:
+        server.stdin.write(json.dumps([str(folder), module, *map(str, arguments)]) + "\n")
+        server.stdin.flush()
+        code, said = json.loads(server.stdout.readline())
+        said, _, imported = said.rpartition("\nimported:")
+        return code, said, imported.split()
+
+    yield run
+    server.stdin.close()
+    server.wait()
 
 
 @pytest.mark.parametrize("module", COMMANDS)
-def test_help_and_a_wrong_flag_import_nothing_slow(module):
+def test_help_and_a_wrong_flag_import_nothing_slow(start, module):
     code, said, imported = start(module, "--help")
     assert (code, imported) == (0, [])
     assert "Try --helpfull" in said
@@ -60,7 +96,7 @@ def test_help_and_a_wrong_flag_import_nothing_slow(module):
 
 @pytest.mark.parametrize("name", [name[6:] for name in COMMANDS if name.startswith("tools.")])
 def test_a_command_starts_by_the_name_that_messages_give_it_outside_of_a_checkout(
-    name, tmp_path, monkeypatch
+    start, name, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     assert tool(name) == f"cxr_data.commands.{name}"
@@ -88,7 +124,7 @@ def test_a_command_starts_by_the_name_that_messages_give_it_outside_of_a_checkou
         ("tools.verify_tfrecords", ["--data=nowhere"]),
     ],
 )
-def test_what_is_missing_is_said_before_anything_slow_is_imported(tmp_path, module, arguments):
+def test_what_is_missing_is_said_before_anything_slow_is_imported(start, tmp_path, module, arguments):
     (tmp_path / "image.png").touch()
     code, said, imported = start(module, *arguments, folder=tmp_path)
     assert code in (1, 2)
@@ -96,7 +132,7 @@ def test_what_is_missing_is_said_before_anything_slow_is_imported(tmp_path, modu
     assert imported == []
 
 
-def test_a_report_is_made_without_tensorflow(tmp_path):
+def test_a_report_is_made_without_tensorflow(start, tmp_path):
     TrainConfig("vgg16", str(tmp_path), str(tmp_path)).save(tmp_path / "config.json")
     code, said, imported = start("cxr_train.report", f"--run_dir={tmp_path}")
     assert code == 0, said
