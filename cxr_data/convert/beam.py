@@ -11,6 +11,8 @@ All workers and the driver must see the output under the same path, or as the sa
 """
 
 import contextlib
+import importlib
+import logging
 import shlex
 import threading
 import time
@@ -36,6 +38,8 @@ _REMOTE_POLL_SECONDS = 5.0
 _SECONDS_BETWEEN_QUESTIONS = 30.0
 # As apache_beam.runners.portability.local_job_service names it.
 _WORKER_THREAD = "run_worker"
+_DASK_RUNNER = "apache_beam.runners.dask.dask_runner"
+_NO_REASON = "its runner names no error; see the log of its scheduler"
 _EXTRA = "install the extra: pip install 'cxr[beam]'"
 
 
@@ -79,7 +83,7 @@ class BeamJob:
     """Converts planned shards in a Beam pipeline.
 
     Args:
-      runner: a name that Beam knows, such as `DirectRunner` or `FlinkRunner`.
+      runner: `DirectRunner`, `DaskRunner`, `FlinkRunner`, or another one that Beam knows.
       flags: Beam's own, as on a command line.
       workers: processes of the DirectRunner, unless `flags` say otherwise.
       directory: the output, under the same path on every machine.
@@ -103,17 +107,26 @@ class BeamJob:
     ) -> None:
         try:
             from apache_beam.options.pipeline_options import PipelineOptions
+
+            if runner == "DaskRunner":
+                importlib.import_module(_DASK_RUNNER)
+                # `_fail` says in one line that the scheduler is gone; Dask would add a traceback at the exit.
+                logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
         except ImportError as error:
-            raise UsageError(f"--runner=beam: Apache Beam is not installed; {_EXTRA}") from error
+            raise UsageError(f"--runner=beam: {error.name} is not installed; {_EXTRA}") from error
         try:
             words = shlex.split(flags)
         except ValueError as error:
             raise UsageError(f"--beam_options={flags}: {error}") from error
-        direct = [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"]
         # The last of two equal flags counts: the user's.
-        ours = [f"--runner={runner}", *(direct if runner == "DirectRunner" else ())]
+        ours = {
+            "DirectRunner": [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"],
+            # Beam has no short name for it. A worker takes one shard at a time, where 128 are Beam's default.
+            "DaskRunner": [f"--runner={_DASK_RUNNER}.DaskRunner", "--dask_partition_size=1"],
+        }.get(runner, [])
         try:
-            self._options = PipelineOptions(ours + words)
+            self._options = PipelineOptions([f"--runner={runner}", *ours, *words])
+            self._options.get_all_options()
         except SystemExit as error:  # argparse has said on stderr what is wrong
             raise UsageError(f"--beam_options={flags}: Beam refuses them") from error
         self._write = partial(
@@ -188,7 +201,7 @@ class BeamJob:
 
     def _fail(self, missing: list[str]) -> None:
         failure = self._failure
-        text = (str(failure).strip() or type(failure).__name__) if failure else "it ended"
+        text = (str(failure).strip() or type(failure).__name__) if failure else _NO_REASON
         reason = next((line for line in text.splitlines() if "Error" in line), text.splitlines()[0])[:300]
         if isinstance(self._failure, ValueError) and "runner" in text:
             raise UsageError(f"--beam_runner: {reason}")

@@ -177,9 +177,11 @@ class SharderConfig:
         "local", "Program that does the work: processes on this machine, or Apache Beam.", choices=RUNNERS
     )
     beam_runner: str = setting(
-        "DirectRunner", "Name of Beam's runner: DirectRunner, FlinkRunner, SparkRunner, ..."
+        "DirectRunner", "Name of Beam's runner: DirectRunner, DaskRunner, FlinkRunner, SparkRunner, ..."
     )
-    beam_options: str = setting("", "Further flags for Beam, such as '--flink_master=HOST:8081'.")
+    beam_options: str = setting(
+        "", "Further flags for Beam, such as '--dask_client_address=tcp://HOST:8786'."
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -3,15 +3,17 @@
 import contextlib
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
 import pytest
-from project import ROOT
+from project import HELPERS, ROOT
 from sharder_fixtures import content_of, encoded, make_source, picture, save
 from waiting import SECONDS, wait_until
 
@@ -117,6 +119,86 @@ def test_a_killed_worker_ends_the_run_with_a_line_and_the_same_command_goes_on(s
     assert content_of(output) == local
 
 
+@contextlib.contextmanager
+def dask_cluster(held: Path) -> Iterator[tuple[subprocess.Popen, list[str]]]:
+    """Start a scheduler and two workers that hold the shard `held`; yield it, and the sharder's flags."""
+    path = os.pathsep.join([str(ROOT), str(HELPERS)])
+    environment = {**os.environ, "HELD_SHARD": str(held), "PYTHONPATH": path}
+    file = held.with_name("scheduler.json")
+    file.unlink(missing_ok=True)
+    every = ["--no-dashboard", f"--scheduler-file={file}"]
+    worker = ["worker", "--nthreads=1", f"--preload={HELPERS / 'held_shard.py'}"]
+    started: list[subprocess.Popen] = []
+    try:
+        for words in (["scheduler", "--host=127.0.0.1", "--port=0"], worker, worker):
+            line = [sys.executable, "-m", "dask", *words, *every]
+            started.append(
+                subprocess.Popen(
+                    line, cwd=held.parent, env=environment, start_new_session=True,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                )
+            )  # fmt: skip
+        yield started[0], ["--beam_runner=DaskRunner", f"--beam_options=--dask_scheduler_file={file}"]
+    finally:
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", ["worker", "scheduler"])
+def test_a_dask_cluster_writes_the_same_bytes_whatever_is_killed(source, local, tmp_path, killed):
+    pytest.importorskip("distributed", reason="the extra [beam] is not installed")
+    output, held = tmp_path / "out", tmp_path / "train-00004-of-00008.tfrecord"
+    flags = [f"--source={source}", f"--output={output}", "--size=48", "--shard_mb=0.1", "--runner=beam"]
+    command = [sys.executable, "-m", "tools.make_tfrecords", *flags]
+    with dask_cluster(held) as (scheduler, ours), open(tmp_path / "err", "w+") as err:
+        process = subprocess.Popen([*command, *ours], cwd=ROOT, stderr=err)
+        wait_until(lambda: held.exists() and held.read_text(), process, scheduler)
+        assert list(output.glob(f"{held.name}.*.tmp"))
+        if killed == "worker":  # and its nanny, as when its machine is lost
+            os.killpg(os.getpgid(int(held.read_text())), signal.SIGKILL)
+            assert process.wait(SECONDS) == 0
+        else:
+            scheduler.kill()
+            assert process.wait(SECONDS) == 1
+            err.seek(0)
+            assert "the Beam pipeline ended without" in err.read().splitlines()[-1]
+    if killed == "scheduler":
+        with dask_cluster(held) as (_, ours):
+            subprocess.run([*command, *ours], cwd=ROOT, stderr=subprocess.DEVNULL, check=True)
+    assert content_of(output) == local
+
+
+@pytest.mark.slow
+def test_the_job_script_of_the_documents_writes_the_same_bytes(source, local, tmp_path):
+    pytest.importorskip("distributed", reason="the extra [beam] is not installed")
+    output = tmp_path / "out"
+    script = re.search(r"```bash\n(#!/bin/bash\n.*?)```", (ROOT / "docs/scaling.md").read_text(), re.DOTALL)[
+        1
+    ]
+    script = script.replace("/mnt/tfrecords", f"{output} --size=48 --shard_mb=0.1")
+    script = script.replace("/mnt/xrays", str(source)).replace("--port=0", "--port=0 --host=127.0.0.1")
+    # As Slurm's for two tasks.
+    srun = save(
+        tmp_path / "srun", b'#!/bin/bash\nuntil [ "$1" = dask ]; do shift; done\n"$@" & "$@" & wait\n'
+    )
+    srun.chmod(0o755)
+    path = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "SLURM_JOB_ID": "1"}
+    job = subprocess.Popen(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert job.wait(SECONDS) == 0
+    finally:  # as Slurm does when the script has ended
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)
+    assert content_of(output) == local
+
+
 def test_a_failing_pipeline_is_one_line_and_the_same_command_goes_on(source, local, tmp_path, monkeypatch):
     pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
     options = "--direct_running_mode=in_memory --direct_num_workers=1"
@@ -146,8 +228,8 @@ def test_a_failure_without_words_is_one_line_too(plan, failure, tmp_path, monkey
 
     monkeypatch.setattr(apache_beam.Pipeline, "run", run)
     job = beam.BeamJob("DirectRunner", "", 1, str(tmp_path), PIXELS, Limits(), HEADER)
-    reason = type(failure).__name__ if failure else "it ended"
-    with pytest.raises(DataError, match=rf"{plan.name} \({reason}\)"):
+    reason = rf"{type(failure).__name__}\)" if failure else ""
+    with pytest.raises(DataError, match=rf"{plan.name} \({reason}"):
         list(job.convert([plan], lambda counters: None))
 
 
@@ -204,9 +286,26 @@ def test_results_that_no_driver_took_are_found_by_the_next(source, local, tmp_pa
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.tfrecord")} == times
 
 
-def test_without_beam_one_line_says_what_to_install(source, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "apache_beam.options.pipeline_options", None)
+@pytest.mark.parametrize(
+    ("runner", "module"),
+    [
+        ("DirectRunner", "apache_beam.options.pipeline_options"),
+        ("DaskRunner", "apache_beam.runners.dask.dask_runner"),
+    ],
+)
+def test_without_beam_or_dask_one_line_says_what_to_install(runner, module, source, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UsageError, match=r"--runner=beam: .*cxr\[beam\]"):
-        run(source, tmp_path / "out", runner="beam")
+        run(source, tmp_path / "out", runner="beam", beam_runner=runner)
+
+
+@pytest.mark.parametrize("options", ["--direct_num_workers=many", "'--x"])
+def test_options_that_beam_refuses_are_named_before_anything_runs(options, source, tmp_path):
+    pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
+    with pytest.raises(UsageError, match=f"--beam_options={options}"):
+        run(source, tmp_path / "out", runner="beam", beam_options=options)
+
+
+def test_beam_options_without_beam_are_refused(source, tmp_path):
     with pytest.raises(UsageError, match="--beam_options .*--runner=beam"):
         run(source, tmp_path / "out", beam_options="--x")
