@@ -19,7 +19,7 @@ from cxr_data.sources.quarantine import REASONS
 from tools.chaos.attack import Attack
 from tools.chaos.life import Life
 
-_FILES = 100
+_FILES = 250
 _INTACT = 6
 _ELEMENTS = (
     "PatientID", "StudyInstanceUID", "SOPInstanceUID", "Modality", "Rows", "Columns", "SamplesPerPixel",
@@ -51,13 +51,13 @@ class DamagedInputs(Attack):
         ]
 
     def attempt(self, seed: int) -> int:
-        """Convert a hundred damaged files and a few whole ones."""
+        """Convert many damaged files and a few whole ones."""
         rng = random.Random(seed)
         source, output = self.folder / "source", self.folder / "out"
         for folder in (source, output):
             shutil.rmtree(folder, ignore_errors=True)
         make_source(source, _INTACT)
-        listed = rng.sample(list(damaged_files(rng)), _FILES // 5)
+        listed = rng.sample(list(damaged_files(rng)), _FILES // 10)
         for number in range(_FILES):
             name, content = listed[number] if number < len(listed) else self._damaged(rng)
             suffix = rng.choice((".png", ".jpg", ".dcm", ".tif", Path(name).suffix or ".png"))
