@@ -16,6 +16,7 @@ from pathlib import Path
 from waiting import children_of, is_running
 
 from cxr_data.core.errors import CxrError
+from tools.chaos.forked import fork_workers
 
 # Only ends a try that would hang: many times what a slow and busy machine needs.
 _HANGS_SECONDS = 600
@@ -87,6 +88,7 @@ def _live(work: Callable[[], object], log: Path) -> None:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
+        fork_workers()
         work()
         code = 0
     except CxrError as error:

@@ -19,8 +19,8 @@ from tools.chaos.life import Life, have_ended, strike
 
 _IMAGES = 18
 _MOST_BLOWS = 3
-# Most tries without, as a worker starts in the time of three conversions.
-_WORKERS = (0, 0, 0, 0, 1, 2)
+# Most tries without, as a worker starts in the time of seven conversions.
+_WORKERS = (*[0] * 10, 1, 2)
 
 
 @dataclasses.dataclass
