@@ -28,6 +28,7 @@ from typing import Any
 
 from cxr_data.core import storage
 from cxr_data.core.csv_table import csv_bytes
+from cxr_data.core.shown import visible
 from cxr_data.core.wording import counted, wrapped
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.ablation.runner import GridRun
@@ -247,7 +248,7 @@ def write_table(directory: pathlib.Path, table: Mapping[str, Any]) -> None:
     contents = {
         "json": (json.dumps(table, indent=2) + "\n").encode(),
         "csv": table_to_csv(table),
-        "txt": (to_text(table) + "\n").encode(),
+        "txt": (visible(to_text(table)) + "\n").encode(),
     }
     for suffix, content in contents.items():
         storage.replace(GridLayout(directory).table(suffix), content)

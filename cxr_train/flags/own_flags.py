@@ -22,6 +22,9 @@ def flags_text(*, leave_out: Collection[str], resolved: Mapping[str, str]) -> st
     Args:
       leave_out: names of flags that are not to be repeated.
       resolved: what flags came to, by name, in place of what was given.
+
+    Raises:
+      UsageError: a flag holds what a line of a flag file cannot.
     """
     lines = [
         flag.serialize()
@@ -31,6 +34,13 @@ def flags_text(*, leave_out: Collection[str], resolved: Mapping[str, str]) -> st
         and not (name in _PLACES and flag.using_default_value)  # which is in the home of whoever repeats it
     ]
     lines += [f"--{name}={value}" for name, value in resolved.items()]
+    for line in lines:
+        name, _, value = line.partition("=")
+        if "\n" in value or "\r" in value or value != value.encode(errors="replace").decode():
+            raise UsageError(
+                f"{name}: holds a line break or bytes that are not UTF-8, which the run's file of flags "
+                "would repeat as something else; rename what it names"
+            )
     return "\n".join(line for line in lines if line) + "\n"
 
 

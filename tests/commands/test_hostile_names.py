@@ -16,6 +16,7 @@ from cxr_data.core.csv_table import csv_rows
 # A title, a colour, C1, a carriage return, directions, a separator; then markup, and a line as of a command.
 CONTROLS = "\x1b]0;title\x07\x1b[31m\x9b2J\x85\r\x7f\b\u202e\u2066\u2028"
 NAME = f"{CONTROLS}<img src=x onerror=y>\nFORGED: line"
+PLACE = NAME.replace("\r", "").replace("\n", " ")  # for what stands in a file of flags
 CLASSES = (f"=1+1{NAME}", f"@b{NAME}", "-c")
 
 
@@ -40,7 +41,7 @@ def source(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def data(source, tmp_path_factory) -> pathlib.Path:
-    directory = tmp_path_factory.mktemp("data") / NAME
+    directory = tmp_path_factory.mktemp("data") / PLACE
     flags = ("--size=32", "--splits=train:0.6,validation:0.4", "--workers=1", "--noaudit")
     done = checked("cxr_data.commands.make_tfrecords", f"--source={source}", f"--output={directory}", *flags)
     assert done.code == 0, done.output
@@ -102,19 +103,20 @@ def test_the_commands_of_the_data_engine(source, data, tmp_path):
 @pytest.mark.ci
 @pytest.mark.usefixtures("tiny")
 def test_the_commands_of_the_trainer(source, data, tmp_path):
-    run, folder, grid = tmp_path / NAME, tmp_path / f"folder{NAME}", tmp_path / f"grid{NAME}"
+    run, folder, grid = tmp_path / PLACE, tmp_path / f"folder{NAME}", tmp_path / f"grid{NAME}"
     grid.write_text(json.dumps({"head": ["8", "16"]}))
     short = (f"--data={data}", "--backbone=tiny", "--epochs=1", "--batch_size=4", "--weights=none")
     for code, command, *arguments in (
         (0, "main", *short, f"--run_dir={run}"),
         (2, "main", *short, f"--run_dir={run}"),
+        (2, "main", *short, f"--run_dir={tmp_path}/a\n--seed=7"),
         (0, "evaluate", f"--run_dir={run}"),
         (1, "predict", f"--run_dir={run}", source, f"--output={folder}.csv", f"--panels={folder / 'panels'}"),
         (0, "explain", f"--run_dir={run}", "--check_images=4", "--filters=0"),
         (0, "export", f"--run_dir={run}", f"--output={folder / 'export'}"),
         (0, "report", f"--run_dir={run}"),
         (1, "report", f"--run_dir={data}"),
-        (0, "run", source, f"--output={folder / 'study'}", "--dry_run"),
+        (0, "run", source, f"--output={folder / 'study'}", "--dry_run", "--weights=none"),
         (2, "ablate", *short, f"--run_dir={folder / 'grid'}", f"--grid={grid}", "--dry_run"),
     ):
         done = checked(f"cxr_train.{command}", *arguments)
