@@ -1,15 +1,13 @@
 """The audit from shards to findings, and the command."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from audit_fixtures import chest, synthetic
+from in_process import run_command
 from PIL import Image
-from project import ROOT
 from sharder_fixtures import content_of, encoded, save
 from shards import random_images, write_shards
 
@@ -32,10 +30,7 @@ def convert(source, output, **options):
 
 
 def command(*flags):
-    return subprocess.run(
-        [sys.executable, "-m", "tools.audit_dataset", *flags],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return run_command("tools.audit_dataset", *flags).completed
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from in_process import run
 
 from cxr_data.commands import command
 
@@ -30,6 +31,10 @@ command.run(main, ["/somewhere/count_things.py", *sys.argv[1:]])
 """
 
 
+def count(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run(lambda: exec(program, {"__name__": "count"}), "-c", *arguments).completed
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "stderr"),
     [
@@ -44,9 +49,7 @@ command.run(main, ["/somewhere/count_things.py", *sys.argv[1:]])
     ],
 )
 def test_what_a_user_can_cause_is_one_line_and_a_code(arguments, code, stderr):
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=False
-    )
+    result = count(PROGRAM, *arguments)
     assert result.returncode == code
     assert result.stderr.startswith(stderr)
     assert result.stderr.count("\n") == bool(stderr)
@@ -56,7 +59,7 @@ def test_a_missing_flag_is_called_missing():
     program = PROGRAM.replace(
         "def main", 'flags.DEFINE_string("data", None, "What.", required=True)\ndef main'
     )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    result = count(program)
     assert result.returncode == 2
     assert result.stderr == "count_things: error: --data is missing (--help lists the flags)\n"
 

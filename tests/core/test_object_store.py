@@ -1,27 +1,13 @@
 """Without tensorflow-io what is local works and says nothing; a remote path says which Python has it."""
 
-import subprocess
-import sys
-
 import pytest
 import tensorflow as tf
-from project import ROOT
+from in_process import run_command
+from project import assert_one_clear_line
 from shards import random_images, write_shards
 
 from cxr_data.core import object_store, storage
 from cxr_data.core.errors import CxrError
-
-# What an environment without the package is like: the import fails.
-WITHOUT = """
-import runpy, sys
-sys.modules["tensorflow_io"] = None
-runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
-"""
-
-
-def run_without(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-c", WITHOUT, module, *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture
@@ -62,19 +48,17 @@ def test_who_may_need_it_goes_on_without(failing):
     object_store.register_where_possible()
 
 
-def test_commands_work_on_local_data_and_say_nothing(tmp_path):
+def test_commands_work_on_local_data_and_say_nothing(failing, tmp_path):
+    failing(ModuleNotFoundError("No module named 'tensorflow_io'"))
     write_shards(tmp_path / "data", {"train": random_images(4)})
-    done = run_without(
+    done = run_command(
         "cxr_train.main", f"--data={tmp_path / 'data'}", "--emulate_step_ms=1", "--batch_size=2"
     )
-    assert done.returncode == 0
-    assert "tensorflow-io" not in done.stdout + done.stderr
+    assert done.code == 0, done.output
+    assert "tensorflow-io" not in done.output
 
 
-def test_a_command_with_a_remote_path_ends_with_that_line():
-    done = run_without("tools.verify_tfrecords", "--data=s3://bucket/data")
-    assert done.returncode == 1
-    # TensorFlow 2.21 has a few words of its own, past its log level.
-    (line,) = [line for line in done.stderr.splitlines() if "tensorflow-io" in line]
-    assert line == done.stderr.splitlines()[-1]
-    assert "not installed" in line
+def test_a_command_with_a_remote_path_ends_with_that_line(failing):
+    failing(ModuleNotFoundError("No module named 'tensorflow_io'"))
+    done = run_command("tools.verify_tfrecords", "--data=s3://bucket/data").completed
+    assert_one_clear_line(done, 1, "tensorflow-io", "not installed")

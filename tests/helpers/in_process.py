@@ -5,6 +5,7 @@ import importlib
 import io
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -47,15 +48,24 @@ class Done(NamedTuple):
 
 
 def run_command(module: str, *arguments: object) -> Done:
-    """Runs `module` as a command; its flags are gone afterwards, so that the next may have the same."""
+    """Runs `module` as a command."""
+    return run(lambda: importlib.import_module(module).console_main(), module, *arguments)
+
+
+def run(begin: Callable[[], object], *words: object) -> Done:
+    """Runs a function that ends as a command does; its flags are gone afterwards.
+
+    Args:
+      words: the command line, program name first.
+    """
     _asked.clear()
     before = set(flags.FLAGS)
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape") for _ in range(2)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [module, *map(str, arguments)])
+        patch.setattr(sys, "argv", [*map(str, words)])
         with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
             with pytest.raises(SystemExit) as ended:
-                importlib.import_module(module).console_main()
+                begin()
             for name in set(flags.FLAGS) - before:
                 delattr(flags.FLAGS, name)
     for stream in streams:

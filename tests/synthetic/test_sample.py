@@ -5,12 +5,11 @@ import io
 import pathlib
 import re
 import subprocess
-import sys
 
 import numpy as np
 import pytest
+from in_process import run_command
 from PIL import Image
-from project import ROOT
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -214,8 +213,7 @@ class TestRefusals:
 class TestCommand:
     @staticmethod
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tools.make_sample", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        return run_command("tools.make_sample", *arguments).completed
 
     def test_makes_a_sample_and_says_where(self, tmp_path: pathlib.Path) -> None:
         output = tmp_path / "sample"

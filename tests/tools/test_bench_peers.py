@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from in_process import run_command
 from project import ROOT
 
 from cxr_data.core.errors import DataError, UsageError
@@ -255,7 +256,6 @@ def test_the_command_prints_a_table_and_writes_json(scratch, data, tmp_path):
 
 
 def test_images_that_do_not_fill_the_batches_are_refused():
-    command = [sys.executable, "-m", "tools.benchmark", "peers", "--images=10", "--batch_size=4"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert re.search("--images=10: .*--batch_size=4", done.stderr)
+    done = run_command("tools.benchmark", "peers", "--images=10", "--batch_size=4")
+    assert done.code == 2
+    assert re.search("--images=10: .*--batch_size=4", done.output)
