@@ -24,8 +24,10 @@ from cxr_data.input.order import Epochs
 from cxr_data.input.reader import Reader
 from cxr_data.input.served import ServedReader
 from cxr_data.input.streamed import StreamedReader
+from cxr_data.records.folds import positions_of
 from cxr_data.records.index import check_first_records
 from cxr_data.records.manifest import Manifest
+from cxr_data.records.split_names import joined_splits, parse_split
 
 logger = logging.getLogger(__name__)
 
@@ -82,13 +84,15 @@ class Pipeline:
         return self._options.worker.part_of(batch_size)
 
     def positions(self, split: str) -> np.ndarray:
-        """Return the records of `split` that are read: int64, ascending; all, but for bad ones left out.
+        """Return the records of `split`, or of its fold, that are read: int64, ascending; no bad ones.
 
         Raises:
           DataError: the split is not there, or too many records are bad.
         """
         if split not in self._positions:
-            every = np.arange(self.manifest.count(split))
+            if parse_split(split)[1] and not self._by_position:
+                raise UsageError(f"split {split!r}: a fold is read by position; leave out --reader=stream")
+            every = positions_of(self.manifest, split)
             self._positions[split] = np.setdiff1d(every, self._bad_positions(split))
         return self._positions[split]
 
@@ -192,10 +196,14 @@ class Pipeline:
         return image
 
     def reader(self, split: str) -> Reader:
-        """Return the reader of `split`, opened once; it keeps its files and what it has verified."""
-        if split not in self._readers:
-            self._readers[split] = self._open(split)
-        return self._readers[split]
+        """Return the reader of `split`, opened once; it keeps its files and what it has verified.
+
+        Folds are read by the reader of their pool.
+        """
+        pool = "+".join(joined_splits(split))
+        if pool not in self._readers:
+            self._readers[pool] = self._open(pool)
+        return self._readers[pool]
 
     def _open(self, split: str) -> Reader:
         options = self._options

@@ -31,6 +31,7 @@ from cxr_data.core.wording import tool
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.records.example import DTYPES, Fields
 from cxr_data.records.layout import MANIFEST_NAME
+from cxr_data.records.split_names import joined_splits
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES
 from cxr_data.records.value_range import UNIT, VALUE_RANGES
 from cxr_data.sources.finding_values import PRESENT
@@ -219,11 +220,6 @@ def class_warnings(counts: Mapping[str, Mapping[str, int]], task: str = CLASSES)
         for name, images in by_class.items()
         if not images
     ]
-
-
-def joined_splits(split: str) -> list[str]:
-    """Return the splits that `train+validation` names, each once."""
-    return list(dict.fromkeys(split.split("+")))
 
 
 def write_manifest(manifest: Manifest) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.errors import UsageError
-from cxr_data.records.manifest import Manifest, joined_splits, read_manifest
+from cxr_data.records.manifest import Manifest, read_manifest
+from cxr_data.records.split_names import have_common_images
 
 STUDY = "study"
 STUDY_SIZES = (360, 500)
@@ -224,13 +225,12 @@ def held_out_split(manifest: Manifest, trained_on: str, asked: str | None) -> st
     Raises:
       UsageError: it was not held out, or none was.
     """
-    seen = joined_splits(trained_on)
     if asked is not None:
         manifest.shards_of(asked)
-        if asked in seen:
+        if have_common_images(asked, trained_on):
             raise UsageError(f"--split={asked}: the runs are trained on it; choose another")
         return asked
     for split in _HELD_OUT:
-        if split in manifest.splits and split not in seen:
+        if split in manifest.splits and not have_common_images(split, trained_on):
             return split
     raise UsageError(f"--split: name the split to compare the runs on, one of {', '.join(manifest.splits)}")

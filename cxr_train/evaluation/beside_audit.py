@@ -18,7 +18,7 @@ from cxr_data.audit.document import has_audit, read_audit
 from cxr_data.audit.findings import STRONG
 from cxr_data.core.errors import DataError
 from cxr_data.core.wording import counted, tool
-from cxr_data.records.manifest import joined_splits
+from cxr_data.records.split_names import joined_splits
 
 logger = logging.getLogger(__name__)
 

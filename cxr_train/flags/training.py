@@ -15,6 +15,7 @@ from cxr_data.core.settings import setting
 from cxr_data.core.wording import tool
 from cxr_data.input.options import ReadOptions
 from cxr_data.records.manifest import Manifest, read_manifest
+from cxr_data.records.split_names import fold_splits, parse_split
 from cxr_train.engine.placement_names import UNKNOWN_GB, CompilationOptions
 from cxr_train.flags.read_flags import read_options_from_flags
 from cxr_train.models.backbones import BACKBONES, check_image_size, check_weights_file
@@ -62,6 +63,11 @@ class StartOptions:
         "Height and width in pixels that the images of the shards must have; any by default. The "
         "embedded sample is made in this size.",
     )
+    fold: str = setting(
+        "",
+        "Fold to validate on, as 2of5; trained is on the rest of --train_split and --validation_split "
+        "together. Whole patients are in one fold.",
+    )
     logical_devices: int = setting(
         1, "Number of devices to split the CPU into, to try --strategy=mirrored without GPUs.", at_least=1
     )
@@ -99,6 +105,7 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> TrainConfi
     return from_flags(
         TrainConfig,
         flag_values=flag_values,
+        **(_splits_of_fold(options.fold, flag_values) if options.fold else {}),
         backbone=options.backbone,
         data=options.data or str(RunLayout(run_dir).sample_shards),
         run_dir=str(run_dir),
@@ -107,6 +114,24 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> TrainConfi
         recipe=from_flags(Recipe, flag_values=flag_values),
         read=read_options_from_flags(flag_values),
     )
+
+
+def _splits_of_fold(fold: str, flag_values: flags.FlagValues) -> dict[str, str]:
+    """Return the splits to train and to validate on, of which `--fold` is a part.
+
+    Raises:
+      UsageError: it is no fold.
+    """
+    given = (str(flag_values[flag].value) for flag in ("train_split", "validation_split"))
+    pool = "+".join(dict.fromkeys(name for names in given for name in names.split("+")))
+    try:
+        _, chosen = parse_split(f"{pool}@{fold}")
+    except UsageError as error:
+        raise UsageError(f"--fold={fold}: must be like 2of5; {error}") from error
+    if chosen is None or chosen.is_rest:
+        raise UsageError(f"--fold={fold}: must be like 2of5, the fold to validate on")
+    train, validation = fold_splits(pool, chosen.number, chosen.count)
+    return {"train_split": train, "validation_split": validation}
 
 
 def _parse_batch_size(text: str) -> int:

@@ -14,7 +14,8 @@ from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import check_local
 from cxr_data.core.wording import wrapped
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.records.manifest import joined_splits, read_manifest
+from cxr_data.records.manifest import read_manifest
+from cxr_data.records.split_names import have_common_images
 from cxr_train.engine.cluster import clear_cluster_errors
 from cxr_train.engine.memory_errors import clear_memory_errors
 from cxr_train.engine.step import PredictStep
@@ -138,8 +139,9 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
     with placement.strategy.scope():
         best = load_best_model(run_dir)
     options = EvaluationOptions(train_split=config.train_split, validation_split=config.held_out_validation)
-    trained_on = joined_splits(config.train_split)
-    held_out = [split for split in pipeline.manifest.splits if split not in trained_on]
+    # A fold is validated on, and is no split of the data's own.
+    names = dict.fromkeys([*filter(None, [config.held_out_validation]), *pipeline.manifest.splits])
+    held_out = [split for split in names if not have_common_images(split, config.train_split)]
     if not held_out:
         logger.info("nothing is evaluated: --train_on=%s holds no split out", config.train_split)
     # Validation first: the temperature of the others is fitted on it.

@@ -109,7 +109,7 @@ class Trainer:
         trainable = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
         network = (
             f"{self._config.backbone}: {self.model.count_params():,} parameters "
-            f"({trainable:,} trainable), {self._manifest.count(self._config.train_split):,} "
+            f"({trainable:,} trainable), {len(self._pipeline.positions(self._config.train_split)):,} "
             f"training images of {self._manifest.size} px, "
             f"{counted(self._steps_per_epoch, 'step')} of {self._config.batch_size} an epoch, "
             f"{counted(self.placement.replicas, 'replica')}"

@@ -8,7 +8,7 @@ from typing import Any
 from cxr_data.core.dates import date_in_words
 from cxr_data.core.wording import counted
 from cxr_data.records.in_words import versions_in_words
-from cxr_data.records.manifest import joined_splits
+from cxr_data.records.split_names import have_common_images, joined_splits
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.reporting import charts
 from cxr_train.reporting.beside_audit import shortcut_charts
@@ -147,7 +147,8 @@ def _limits(record: RunRecord) -> list[str]:
         "patient may be in two splits.",
     ]
     evaluated = {split.name for split in record.splits if split.metrics}
-    held_out = evaluated - {*joined_splits(record.config.train_split), record.config.validation_split}
+    known = {split for split in evaluated if have_common_images(split, record.config.train_split)}
+    held_out = evaluated - known - {record.config.validation_split}
     if record.config.held_out_validation is None and not held_out:
         limits.append("No split was held out: nothing on this page says how good the model is.")
     elif not held_out:

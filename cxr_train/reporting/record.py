@@ -15,7 +15,7 @@ from cxr_data.audit.document import read_audit
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.records.layout import AUDIT_NAME, MANIFEST_NAME
-from cxr_data.records.manifest import joined_splits
+from cxr_data.records.split_names import have_common_images
 from cxr_train.evaluation.predictions import read_predictions
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import BEST_NAME, EXPLANATION_NAME, EXTERNAL_NAME, RunLayout
@@ -107,7 +107,7 @@ class RunRecord:
         if not epochs:
             reader.problems.append("no epoch was completed: there are no curves")
         for name in order:
-            if name not in names and name not in joined_splits(config.train_split):
+            if name not in names and not have_common_images(name, config.train_split):
                 reader.problems.append(f"the {name} split was not evaluated")
         return cls(
             directory=directory,

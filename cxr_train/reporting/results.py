@@ -7,7 +7,7 @@ import numpy as np
 
 from cxr_data.core.page import Grid, Picture, Shaded
 from cxr_data.core.wording import capitalized, counted
-from cxr_data.records.manifest import joined_splits
+from cxr_data.records.split_names import have_common_images
 from cxr_data.sources.finding_values import PRESENT
 from cxr_train.evaluation import text
 from cxr_train.evaluation.calibration import measure_calibration
@@ -297,7 +297,7 @@ def _differences(metrics: Document) -> list[Grid]:
 
 def familiarity(record: RunRecord, split: SplitRecord) -> int:
     """Return how well the model knows a split's images, as an index of `FAMILIAR`: 0 is not at all."""
-    if split.name in joined_splits(record.config.train_split):
+    if have_common_images(split.name, record.config.train_split):
         return 2
     return int(split.name == record.config.held_out_validation)
 

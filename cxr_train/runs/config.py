@@ -11,7 +11,7 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import check_choice, check_settings, setting
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import InputWorker
-from cxr_data.records.manifest import joined_splits
+from cxr_data.records.split_names import have_common_images
 from cxr_train.engine.placement_names import PRECISIONS, STRATEGIES, XLA
 from cxr_train.engine.profiler import parse_steps
 from cxr_train.models.backbones import INPUT_RANGES, find_backbone
@@ -169,7 +169,8 @@ class TrainConfig:
     @property
     def held_out_validation(self) -> str | None:
         """The split that picks epoch, temperature and thresholds; None where the run trains on it."""
-        return None if self.validation_split in joined_splits(self.train_split) else self.validation_split
+        split = self.validation_split
+        return None if have_common_images(split, self.train_split) else split
 
     def what_decides_the_result(self) -> dict[str, object]:
         """Return the values by flag that a resumed run must share with the run that it continues.

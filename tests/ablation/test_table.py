@@ -10,7 +10,7 @@ from made_predictions import predictions
 
 from cxr_train.ablation import table
 from cxr_train.ablation.runner import GridRun
-from cxr_train.evaluation.evaluator import analyse
+from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import write_predictions
 from cxr_train.evaluation.significance import agreement, holm

@@ -319,7 +319,7 @@ def test_a_run_that_was_not_evaluated_cannot_be_compared_with(manifest, tmp_path
 
 def test_options_that_make_no_sense_name_their_flag():
     for options, message in (
-        ({"at_sensitivity": 95}, "--at_sensitivity=95: .*0 to 1"),
+        ({"at_sensitivity": 95}, "--at_sensitivity=95: .*0.95"),
         ({"resamples": 5}, "--resamples=5: .*100"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from cxr_data.core.errors import DataError
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.evaluation import calibration, intervals, metrics, text, thresholds
+from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.class_map import map_classes
 from cxr_train.evaluation.compare import compare_models
-from cxr_train.evaluation.evaluator import analyse
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions, read_predictions, write_predictions
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cxr_train.evaluation import text
-from cxr_train.evaluation.evaluator import analyse
+from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions
 from cxr_train.evaluation.text import patients, threshold

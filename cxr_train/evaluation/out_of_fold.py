@@ -1,0 +1,124 @@
+"""Predictions of a whole pool, each image by the model that was not trained on it, and doubtful labels.
+
+Each of K runs has validated on one fold (`cxr_train.main --fold=KofN`); together their predictions are of
+every image once. An estimate from them is of the recipe, not of one model: the K models differ.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cxr_data.core.errors import DataError
+from cxr_train.evaluation import metrics
+from cxr_train.evaluation.decisions import Decisions
+from cxr_train.evaluation.predictions import NamedPredictions
+
+
+def join_folds(folds: Sequence[NamedPredictions]) -> NamedPredictions:
+    """Return the predictions of all folds as one.
+
+    Raises:
+      DataError: two folds have an image in common, or other classes.
+    """
+    first = folds[0]
+    for other in folds[1:]:
+        if other.class_names != first.class_names or other.labels.ndim != first.labels.ndim:
+            raise DataError(
+                f"{other.source} has the classes {', '.join(other.class_names)}, {first.source} "
+                f"{', '.join(first.class_names)}: they are not of one pool"
+            )
+    place: dict[str, str] = {}
+    for fold in folds:
+        for image_id in fold.ids:
+            if image_id in place:
+                raise DataError(
+                    f"{place[image_id]} and {fold.source} both predict {image_id}: they are not of "
+                    "one pool's folds"
+                )
+            place[image_id] = fold.source
+    return NamedPredictions(
+        source=f"{len(folds)} folds",
+        class_names=first.class_names,
+        ids=tuple(image_id for fold in folds for image_id in fold.ids),
+        groups=tuple(group for fold in folds for group in fold.groups),
+        labels=np.concatenate([fold.labels for fold in folds]),
+        probabilities=np.concatenate([fold.probabilities for fold in folds]),
+    )
+
+
+def spread(folds: Mapping[str, NamedPredictions]) -> dict[str, Any]:
+    """Return how the mean metrics differ between folds; ready for JSON.
+
+    Args:
+      folds: predictions by the name of their run.
+
+    Returns:
+      {metric: {"folds": {run: value}, "mean", "low", "high"}}, null where it is undefined.
+    """
+    of_run = {
+        name: metrics.summarize(fold.labels, fold.probabilities, fold.class_names)
+        for name, fold in folds.items()
+    }
+    found = {}
+    for metric in ("auroc", "auprc", "sensitivity", "specificity"):
+        values = {name: summary["macro"][metric] for name, summary in of_run.items()}
+        known = [value for value in values.values() if value is not None]
+        found[metric] = {
+            "folds": values,
+            "mean": float(np.mean(known)) if known else None,
+            "low": min(known, default=None),
+            "high": max(known, default=None),
+        }
+    return found
+
+
+def label_issues(predictions: NamedPredictions) -> list[dict[str, Any]]:
+    """Return the labels that are probably wrong, the most doubtful first: nothing is removed.
+
+    Confident learning (Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset
+    Labels", 2021): an image of one class is doubtful where another class is as probable as it is, on average,
+    for the images of that other class. Each finding is a choice of its own between present and absent.
+    Doubtful labels are ranked by the margin, the probability of the label minus that of the other class.
+
+    Args:
+      predictions: out of fold; a model that has learned a label does not doubt it.
+
+    Returns:
+      id, group, label, suggested and margin of each; of findings, label and suggested name the finding.
+    """
+    names, probabilities = predictions.class_names, predictions.probabilities
+    rows: list[dict[str, Any]] = []
+
+    def add(row: int, label: str, suggested: str, margin: float) -> None:
+        identity = {"id": predictions.ids[row], "group": predictions.groups[row]}
+        rows.append({**identity, "label": label, "suggested": suggested, "margin": float(margin)})
+
+    if predictions.labels.ndim == 1:
+        for row, other in _doubtful(predictions.labels, probabilities):
+            label = predictions.labels[row]
+            add(row, names[label], names[other], probabilities[row, label] - probabilities[row, other])
+    else:
+        decisions = Decisions.of(predictions.labels, probabilities)
+        for index, name in enumerate(names):
+            known = np.flatnonzero(decisions.known[:, index])
+            there = probabilities[known, index]
+            labels = decisions.is_class[known, index].astype(np.int64)
+            texts = (f"no {name}", name)
+            for number, other in _doubtful(labels, np.stack([1 - there, there], axis=1)):
+                of_other = there[number] if other else 1 - there[number]
+                add(int(known[number]), texts[labels[number]], texts[other], 1 - 2 * of_other)
+    return sorted(rows, key=lambda row: (row["margin"], row["id"]))
+
+
+def _doubtful(labels: np.ndarray, probabilities: np.ndarray) -> list[tuple[int, int]]:
+    """Return the rows whose label is doubtful, and the class that they probably are."""
+    classes = probabilities.shape[1]
+    # The self-confidence of each class: how probable it is, on average, for its own images.
+    usual = np.array(
+        [probabilities[labels == c, c].mean() if (labels == c).any() else np.inf for c in range(classes)]
+    )
+    above = np.where(probabilities >= usual, probabilities, -1)
+    confident = above.argmax(axis=1)
+    is_doubtful = (above.max(axis=1) >= 0) & (confident != labels)
+    return [(int(row), int(confident[row])) for row in np.flatnonzero(is_doubtful)]

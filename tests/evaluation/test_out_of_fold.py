@@ -1,0 +1,83 @@
+"""Out-of-fold predictions joined, their spread, and labels that were swapped found again."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from made_predictions import predictions
+
+from cxr_data.core.errors import DataError
+from cxr_train.evaluation import metrics
+from cxr_train.evaluation.out_of_fold import join_folds, label_issues, spread
+
+
+def rows_of(made, rows, source):
+    return dataclasses.replace(
+        made,
+        source=source,
+        ids=tuple(made.ids[row] for row in rows),
+        groups=tuple(made.groups[row] for row in rows),
+        labels=made.labels[rows],
+        probabilities=made.probabilities[rows],
+    )
+
+
+def test_folds_together_have_every_image_once_and_their_own_numbers():
+    whole = predictions(90, sure=0.4)
+    folds = [rows_of(whole, np.arange(start, 90, 3), f"run{start}") for start in range(3)]
+    joined = join_folds(folds)
+    assert sorted(joined.ids) == sorted(whole.ids)
+    found, expected = (metrics.auroc(each.labels, each.probabilities) for each in (joined, whole))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    with pytest.raises(DataError, match="run0 and run0 both predict a/0.png"):
+        join_folds([folds[0], folds[0]])
+    with pytest.raises(DataError, match="classes"):
+        join_folds([folds[0], dataclasses.replace(folds[1], class_names=("x", "y", "z"))])
+
+
+def test_the_spread_is_that_of_the_folds():
+    whole = predictions(120, sure=0.4)
+    folds = {f"fold{k}": rows_of(whole, np.arange(k * 40, k * 40 + 40), f"fold{k}") for k in range(3)}
+    found = spread(folds)["auroc"]
+    expected = {
+        name: metrics.summarize(fold.labels, fold.probabilities, fold.class_names)["macro"]["auroc"]
+        for name, fold in folds.items()
+    }
+    assert found["folds"] == expected
+    assert found["mean"] == pytest.approx(np.mean([*expected.values()]))
+    assert (found["low"], found["high"]) == (min(expected.values()), max(expected.values()))
+
+
+def test_swapped_labels_are_ranked_before_all_others():
+    made = predictions(300, sure=2.0)
+    swapped = np.random.default_rng(1).choice(300, 12, replace=False)
+    labels = made.labels.copy()
+    labels[swapped] = (labels[swapped] + 1) % 3
+    issues = label_issues(dataclasses.replace(made, labels=labels))
+    # One that is less probable than its class usually is, is not doubted.
+    assert len(issues) in (11, 12)
+    row_of = {made.ids[row]: row for row in swapped}
+    for issue in issues:
+        row = row_of[issue["id"]]
+        assert issue["margin"] < 0
+        assert issue["suggested"] == made.class_names[made.labels[row]]
+        assert issue["label"] == made.class_names[labels[row]]
+
+
+def test_findings_are_doubted_one_by_one_and_unknown_labels_never():
+    random = np.random.default_rng(0)
+    present = random.random([400, 2]) < 0.3
+    probabilities = np.clip(np.where(present, 0.85, 0.1) + random.normal(0, 0.05, [400, 2]), 0.01, 0.99)
+    labels = present.astype(np.int64)
+    labels[:5, 0] = 1 - labels[:5, 0]
+    labels[5:50, 1] = -2
+    made = predictions(400)
+    made = dataclasses.replace(
+        made, class_names=("mass", "edema"), labels=labels, probabilities=probabilities
+    )
+    issues = label_issues(made)
+    # One of the five that are swapped is less probable than its kind usually is.
+    assert {row["id"] for row in issues[:4]} <= {made.ids[row] for row in range(5)}
+    assert {row["label"] for row in issues[:4]} <= {"mass", "no mass"}
+    unknown = {made.ids[row] for row in range(5, 50)}
+    assert not [row for row in issues if row["id"] in unknown and "edema" in row["label"]]

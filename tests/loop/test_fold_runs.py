@@ -1,0 +1,102 @@
+"""Runs of all folds, and their predictions joined."""
+
+import csv
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from absl import flags
+from shards import random_images, write_shards
+from tiny import make_trainer, train_whole
+
+from cxr_data.core.errors import UsageError
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.split_names import fold_splits
+from cxr_train import folds
+from cxr_train.engine.strategy import choose_placement
+from cxr_train.evaluation.evaluator import evaluate_split
+from cxr_train.evaluation.options import EvaluationOptions
+from cxr_train.evaluation.predictions import read_predictions
+from cxr_train.flags.training import config_from_flags, define_training_flags
+from cxr_train.runs.run_model import load_best_model
+
+pytestmark = pytest.mark.usefixtures("tiny")
+POOL = "train+validation"
+
+
+def settings(*arguments: str) -> flags.FlagValues:
+    values = flags.FlagValues()
+    define_training_flags(values)
+    values(["main", "--backbone=vgg16", "--data=shards", *arguments])
+    return values
+
+
+def test_a_fold_is_validated_on_and_trained_is_on_the_rest():
+    config = config_from_flags(settings("--fold=2of3"))
+    assert config.train_split == "train+validation@not2of3"
+    assert config.validation_split == config.held_out_validation == "train+validation@2of3"
+    assert config_from_flags(settings("--fold=1of2", "--train_on=train+test")).validation_split == (
+        "train+test+validation@1of2"
+    )
+    for fold in ("2", "0of3", "not2of3", "3of2"):
+        with pytest.raises(UsageError, match=f"--fold={fold}: "):
+            config_from_flags(settings(f"--fold={fold}"))
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("folds")
+    manifest = write_shards(
+        directory / "data", {"train": random_images(24), "validation": random_images(12, seed=1)}
+    )
+    found = []
+    for number in (1, 2, 3):
+        train, validation = fold_splits(POOL, number, 3)
+        splits = {"train_split": train, "validation_split": validation}
+        _, run_dir = train_whole(make_trainer, manifest, directory / f"fold{number}", epochs=1, **splits)
+        evaluate_split(
+            run_dir,
+            Pipeline(manifest),
+            validation,
+            load_best_model(run_dir),
+            choose_placement("one", "float32", "off"),
+            batch_size=4,
+            options=EvaluationOptions(
+                resamples=100, train_split=train, validation_split=validation, probe_images=0
+            ),
+        )
+        found.append(str(run_dir))
+    return found
+
+
+def join(runs, output, monkeypatch, **changes):
+    options = folds.FoldsOptions(runs=tuple(runs), output=str(output), resamples=100, **changes)
+    monkeypatch.setattr(folds, "from_flags", lambda _: options)
+    return folds.main()
+
+
+def test_every_image_is_predicted_once_by_a_model_that_has_not_seen_it(runs, tmp_path, monkeypatch, capsys):
+    assert join(runs, tmp_path / "joined", monkeypatch) == 0
+    joined = read_predictions(tmp_path / "joined" / "predictions_out_of_fold.csv")
+    assert len(set(joined.ids)) == len(joined.ids) == 36
+    summary = json.loads((tmp_path / "joined" / "metrics_out_of_fold.json").read_text())
+    assert summary["images"] == 36
+    assert [*summary["spread"]["auroc"]["folds"]] == runs
+    for run in runs:
+        (of_fold,) = pathlib.Path(run).glob("metrics_*@*.json")
+        assert json.loads(of_fold.read_text())["seen_in_training"] is False
+    with (tmp_path / "joined" / "label_issues.csv").open() as file:
+        issues = list(csv.DictReader(file))
+    assert f"{len(issues)} label" in capsys.readouterr().out
+    margins = [float(issue["margin"]) for issue in issues]
+    np.testing.assert_array_equal(margins, sorted(margins))
+    with pytest.raises(UsageError, match="--output=.*--overwrite"):
+        join(runs, tmp_path / "joined", monkeypatch)
+
+
+def test_runs_that_are_not_the_folds_of_one_pool_are_refused(runs, tmp_path, monkeypatch):
+    for some in (runs[:2], [runs[0], *runs]):
+        with pytest.raises(UsageError, match="--runs: .*3 folds"):
+            join(some, tmp_path / "none", monkeypatch)
+    assert not (tmp_path / "none").exists()
