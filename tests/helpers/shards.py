@@ -55,18 +55,18 @@ def write_shards(
     shards, rows, counts = [], [], {}
     for split, images in splits.items():
         labels = labels_of(len(images))
+        several = findings_of(len(images), findings).tolist()
         fields = [
             example.Fields(
-                int(labels[i]), f"{split}/{i}.png", "0" * 64, f"{split}/{i}.png", sources[i % len(sources)]
+                label=int(1 in several[i]) if findings else int(labels[i]),
+                id=f"{split}/{i}.png",
+                sha256="0" * 64,
+                group=f"{split}/{i}.png",
+                source=sources[i % len(sources)],
+                labels=tuple(several[i]),
             )
             for i in range(len(images))
         ]
-        if findings:
-            several = map(tuple, findings_of(len(images), findings).tolist())
-            fields = [
-                one._replace(label=int(1 in values), labels=values)
-                for one, values in zip(fields, several, strict=True)
-            ]
         starts = range(0, len(images), records_per_shard)
         for number, start in enumerate(starts):
             name = shard_name(split, number, len(starts))
