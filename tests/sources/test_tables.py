@@ -173,7 +173,7 @@ def test_a_malformed_table_is_one_line_with_its_place(tmp_path, old, new, messag
 def test_a_value_that_is_none_is_named(tmp_path):
     made = make_columns(tmp_path)
     table_of(made).write_text("path,edema\na/1.png,2\n")
-    with pytest.raises(DataError, match="no column of a finding"):
+    with pytest.raises(DataError, match="column of a finding"):
         found(made)
     with pytest.raises(DataError, match=r"own\.csv line 2: 'edema' is '2'"):
         found(made, classes=("edema",))
