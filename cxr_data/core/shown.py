@@ -28,7 +28,7 @@ _SECRETS = re.compile(
     r"""
       (?<=://)[^\s/@]*:[^\s@]*@                          # user:password@ in a URL
     | (?<=://)[^\s/@:]+@                                 # user@
-    | (?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])  # an id that Amazon gave
+    | (?-i:(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9]))  # an id that Amazon gave
     | (?<=[?&])(?:x-amz-[\w-]+|awsaccesskeyid|signature|sig)=[^\s&"']+
     | (?:secret|token|password|access_key)\w*=[^\s&"',]+
     """,
