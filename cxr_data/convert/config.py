@@ -60,6 +60,18 @@ class SharderConfig:
         "auto: folders where the source has them, else these shares. Splits of the source that are not named "
         "stay: train:0.9,validation:0.1 divides its train and keeps its test.",
     )
+    split_file: str = setting(
+        "",
+        "CSV that says the split of each image, by the columns sha256, id and split, as --write_split_file "
+        "writes it; images that it does not name are left out.",
+        path=True,
+    )
+    write_split_file: str = setting(
+        "",
+        "File to write the split of each image into, to publish with a study: a CSV sha256,id,split,fold. A "
+        "finished output may be given it too, by the same command.",
+        path=True,
+    )
     classes: tuple[str, ...] = setting(
         (),
         "Class names in the order of their index; alphabetical by default. With --labels, the findings to "
@@ -189,6 +201,10 @@ class SharderConfig:
             raise UsageError("--color=keep needs --channels=3")
         harmonize.parse_crop(self.crop_border)
         self._check_tables()
+        if self.split_file and self.splits not in ("auto", "folders"):
+            raise UsageError(
+                f"--splits={self.splits}: --split_file={self.split_file} says the splits; leave one out"
+            )
         if self.equalize_to and self.color == "keep":
             raise UsageError("--equalize_to makes images gray: it needs --color=gray")
         if self.equalize_to and not 16 <= self.equalize_to <= 4096:

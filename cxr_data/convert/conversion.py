@@ -12,6 +12,7 @@ _DEFAULTS = SharderConfig("", "")
 # How the work is done, and where it goes: the output is the same for any value.
 _OF_THE_RUN = (
     "output",
+    "write_split_file",
     "workers",
     "max_bad",
     "image_timeout",

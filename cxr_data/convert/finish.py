@@ -13,6 +13,7 @@ from cxr_data.convert.conversion import conversion_of
 from cxr_data.convert.plan import Plan
 from cxr_data.convert.prepare import Prepared, versions
 from cxr_data.convert.shard_writer import ShardResult
+from cxr_data.convert.split_file import write_split_file
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.core.wording import counted
@@ -70,6 +71,8 @@ def finish_dataset(
         task=prepared.plan.task,
         sources=prepared.plan.sources,
     )
+    if config.write_split_file:
+        write_split_file(config.write_split_file, made, fields)
     if config.audit and storage.size(storage.join(config.output, AUDIT_NAME)) is None:
         _audit(config, made, fields)  # before the manifest: it says that all is there
     manifest.write_manifest(made)

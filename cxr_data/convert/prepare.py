@@ -12,6 +12,7 @@ from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.ledger import Header
 from cxr_data.convert.plan import Plan
 from cxr_data.convert.progress import Progress
+from cxr_data.convert.split_file import assign_by_file
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import cores
 from cxr_data.core.wording import counted
@@ -81,6 +82,12 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
     wanted = [item for item in found.items if item.id not in named]
     depth = 1 if found.has_class_folders and found.has_splits else 0
     masks = "" if found.findings else check_masks(wanted, left_out, depth=depth)  # no row names a mask
+    if config.split_file:
+        assigned = assign_by_file(config.split_file, wanted, config.max_pixels, threads)
+        progress.say(assigned.summary)
+        named |= assigned.left_out
+        wanted = list(assigned.items)
+        found = replace(found, has_splits=True)
     copies = duplicates.find_duplicates(wanted, config.max_pixels, threads)
     kept = duplicates.apply_policy(wanted, copies, config.duplicates)
     dropped = _dropped(config, found, kept.items)

@@ -4,7 +4,7 @@ Only files of the same size can be the same, so only those are read for it.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,12 +26,8 @@ class Deduplicated:
     same: tuple[tuple[str, ...], ...]
 
 
-def find_duplicates(items: Iterable[Item], max_pixels: int, threads: int) -> dict[str, list[Item]]:
-    """Return {SHA-256: items} of contents that occur more than once, items by id."""
-    by_size: dict[int, list[Item]] = defaultdict(list)
-    for item in items:
-        by_size[item.bytes].append(item)
-    suspects = [item for same in by_size.values() if len(same) > 1 and same[0].bytes for item in same]
+def digests_of(items: Sequence[Item], max_pixels: int, threads: int) -> Iterator[str]:
+    """Yield the SHA-256 of each file, read in several threads; "" for one that cannot be read."""
 
     def digest(item: Item) -> str:
         try:
@@ -39,10 +35,19 @@ def find_duplicates(items: Iterable[Item], max_pixels: int, threads: int) -> dic
         except Undecodable:
             return ""  # it will be quarantined with its reason when it is converted
 
-    by_digest: dict[str, list[Item]] = defaultdict(list)
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        for item, sha256 in zip(suspects, pool.map(digest, suspects), strict=True):
-            by_digest[sha256].append(item)
+        yield from pool.map(digest, items)
+
+
+def find_duplicates(items: Iterable[Item], max_pixels: int, threads: int) -> dict[str, list[Item]]:
+    """Return {SHA-256: items} of contents that occur more than once, items by id."""
+    by_size: dict[int, list[Item]] = defaultdict(list)
+    for item in items:
+        by_size[item.bytes].append(item)
+    suspects = [item for same in by_size.values() if len(same) > 1 and same[0].bytes for item in same]
+    by_digest: dict[str, list[Item]] = defaultdict(list)
+    for item, sha256 in zip(suspects, digests_of(suspects, max_pixels, threads), strict=True):
+        by_digest[sha256].append(item)
     return {sha256: same for sha256, same in by_digest.items() if sha256 and len(same) > 1}
 
 

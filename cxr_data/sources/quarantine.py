@@ -28,7 +28,8 @@ REASONS = {
     "conflicting_rows": "rows of the table that contradict each other on one picture",
     "conflicting_labels": "the same bytes under two labels",
     "duplicate": "the same bytes as another file, which was written",
-    "excluded": "named by --exclude, --exclude_folders, --exclude_files or the audit of --exclude_findings",
+    "excluded": "named by --exclude, --exclude_folders, --exclude_files or the audit of --exclude_findings, "
+    "or not by --split_file",
     "balanced": "dropped by --balance",
     "decoder_crashed": "the decoder ended the worker process, twice",
     "timeout": "the decoder did not come back",

@@ -148,6 +148,7 @@ def test_the_paths_that_must_be_local(config):
 PATHS = {
     *("data", "source", "output", "against", "exclude", "exclude_findings", "follow_links", "log_json"),
     *("run_dir", "weights", "compare", "panels", "submission", "grid", "cache_dir", "table", "by_table"),
+    *("split_file", "write_split_file"),
 }
 
 
