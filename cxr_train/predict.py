@@ -19,6 +19,7 @@ from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import setting
 from cxr_data.core.wording import counted
+from cxr_data.images.guarded import Limits
 from cxr_train.engine.placement_names import XLA, CompilationOptions
 from cxr_train.evaluation.stored import fitted_temperature, stored_thresholds
 from cxr_train.flags.compiled import kept_by_flags
@@ -33,7 +34,7 @@ from cxr_train.runs.saved_run import find_best_model, trained_on
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictOptions(RunOptions):
+class PredictOptions(RunOptions, Limits):
     """How to predict, and what to write."""
 
     output: str | None = setting(None, "File for the predictions; stdout by default.", path=True)
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         rows = predict_files(
             files,
             run_dir,
+            limits=options.limits,
             batch_size=options.batch_size,
             xla=options.xla,
             temperature=temperature,
@@ -128,7 +130,7 @@ def _write_panels(
     # Thresholds are of the probabilities before any temperature.
     thresholds = {} if options.calibrated else stored_thresholds(run_dir)
     parts = PanelParts(last_map(run_dir), check_of_maps(run_dir), thresholds)
-    write_panels(directory, files, rows, trained_on(run_dir), parts)
+    write_panels(directory, files, rows, trained_on(run_dir), parts, options.limits)
 
 
 def console_main() -> None:

@@ -23,6 +23,7 @@ from cxr_data.audit.text import audit_as_text
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import required, setting
+from cxr_data.images.guarded import Limits
 from cxr_data.records.layout import AUDIT_NAME, FEATURES_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.sources.duplicates import tie_groups
@@ -30,7 +31,7 @@ from cxr_data.sources.left_out import LeftOut
 
 
 @dataclass(frozen=True)
-class AuditConfig:
+class AuditConfig(Limits):
     """What to audit. `quiet`, which has no flag, turns off the progress on stderr."""
 
     data: str = required("Folder of shards.", path=True)
@@ -96,7 +97,7 @@ def audit_dataset(config: AuditConfig, conversion: Conversion | None = None) -> 
         raise UsageError(f"--against={config.against} is --data itself: give another dataset")
     own = pictures_of_shards(made, config.quiet)
     if config.source:
-        own = with_files(own, made, config.source, config.quiet, **_places(config))
+        own = with_files(own, made, config.source, config.limits, config.quiet, **_places(config))
     other = _second(config, made) if config.against else None
     return audit_pictures(own, other, _conversion(config, conversion), quiet=config.quiet)
 
@@ -116,7 +117,7 @@ def _conversion(config: AuditConfig, otherwise: Conversion | None) -> Conversion
 def _second(config: AuditConfig, made: Manifest) -> Pictures:
     if storage.size(storage.join(config.against, MANIFEST_NAME)) is not None:
         return pictures_of_shards(read_manifest(config.against), config.quiet)
-    return pictures_of_files(config.against, made, config.quiet, **_places(config))
+    return pictures_of_files(config.against, made, config.limits, config.quiet, **_places(config))
 
 
 def _places(config: AuditConfig) -> dict[str, Any]:

@@ -161,11 +161,11 @@ def stored_image(made: Manifest, read_at: Callable[[int, int], bytes], row: np.v
 
 
 def with_files(
-    pictures: Pictures, made: Manifest, source: str, quiet: bool = False, **places: Any
+    pictures: Pictures, made: Manifest, source: str, limits: Limits, quiet: bool = False, **places: Any
 ) -> Pictures:
     """Return the same pictures, measured again from the files that they were made from.
 
-    `places` says more of the source, as `discover_images` takes it.
+    `limits` are of one file; `places` says more of the source, as `discover_images` takes it.
 
     Raises:
       DataError: a file is not in the source, or cannot be decoded.
@@ -180,7 +180,7 @@ def with_files(
     rows = []
     for name, row in zip(
         pictures.ids,
-        _measured([items[name] for name in pictures.ids], made.pixel_options, quiet),
+        _measured([items[name] for name in pictures.ids], made.pixel_options, limits, quiet),
         strict=True,
     ):
         if isinstance(row, Undecodable):
@@ -189,17 +189,19 @@ def with_files(
     return replace(pictures, rows=np.array(rows, measure.FEATURES_DTYPE), has_files=True)
 
 
-def pictures_of_files(source: str, like: Manifest, quiet: bool = False, **places: Any) -> Pictures:
+def pictures_of_files(
+    source: str, like: Manifest, limits: Limits, quiet: bool = False, **places: Any
+) -> Pictures:
     """Return the pictures of `--against`, a folder or CSV, in the form of a dataset, without what is no
     picture.
 
-    `places` says more of the source, as `discover_images` takes it.
+    `limits` are of one file; `places` says more of the source, as `discover_images` takes it.
 
     Raises:
       UsageError, DataError: there is no such source, or nothing in it can be decoded.
     """
     items = discover_images(source, "--against=", **places).items
-    rows = list(_measured(items, like.pixel_options, quiet))
+    rows = list(_measured(items, like.pixel_options, limits, quiet))
     kept = [(item, row) for item, row in zip(items, rows, strict=True) if not isinstance(row, Undecodable)]
     if not kept:
         raise DataError(f"{source}: not one of {counted(len(items), 'file')} can be decoded")
@@ -215,12 +217,11 @@ def pictures_of_files(source: str, like: Manifest, quiet: bool = False, **places
         rows=np.array([row for _, row in kept], measure.FEATURES_DTYPE),
         has_files=True,
         stored=_form(like),
-        load=partial(_decoded_at, [item.path for item, _ in kept], like.pixel_options),
+        load=partial(_decoded_at, [item.path for item, _ in kept], like.pixel_options, limits),
     )
 
 
-def _decoded_at(paths: Sequence[str], options: PixelOptions, position: int) -> np.ndarray:
-    limits = Limits()
+def _decoded_at(paths: Sequence[str], options: PixelOptions, limits: Limits, position: int) -> np.ndarray:
     read = partial(read_picture, options=options, limits=limits)
     return read_one(read, SourceFile(paths[position]), limits).pixels
 
@@ -230,11 +231,10 @@ def _form(made: Manifest) -> tuple[object, ...]:
 
 
 def _measured(
-    items: Sequence[Item], options: PixelOptions, quiet: bool
+    items: Sequence[Item], options: PixelOptions, limits: Limits, quiet: bool
 ) -> Iterator[np.ndarray | Undecodable]:
     """Yield a row of each file, or the reason why there is none."""
     files = [SourceFile(item.path, item.bytes) for item in items]
-    limits = Limits()
     rows = read_each(partial(_measure, options=options, limits=limits), files, limits, cores())
     yield from progress_bar("read files", "images", len(files), rows, shown=not quiet)
 

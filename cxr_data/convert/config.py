@@ -30,7 +30,7 @@ def parse_share(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class SharderConfig:
+class SharderConfig(Limits):
     """What to convert, and how.
 
     `quiet`, which has no flag, turns off the progress on stderr.
@@ -167,11 +167,6 @@ class SharderConfig:
         "Largest share of the files, such as 1% or 0.01, that may be quarantined before the run stops.",
         parse=parse_share,
     )
-    image_timeout: float = setting(120, "Seconds that an image may take; a slower one is quarantined.")
-    image_memory_gb: float = setting(
-        Limits().memory_gb,
-        "Memory that an image may take, in billions of bytes; one that needs more is quarantined.",
-    )
     audit: bool = setting(
         True, "Whether to look for leakage and shortcuts at the end, and to write audit.json."
     )
@@ -196,6 +191,7 @@ class SharderConfig:
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_settings(self)
         if self.color == "keep" and self.channels == 1:
             raise UsageError("--color=keep needs --channels=3")
@@ -212,18 +208,13 @@ class SharderConfig:
                 f"--equalize_to={self.equalize_to}: must be from 16 to 4096, or 0 to leave the images as "
                 "they are"
             )
-        for name in ("shard_mb", "max_pixels", "image_timeout", "image_memory_gb"):
+        for name in ("shard_mb", "max_pixels"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"--{name}={getattr(self, name)}: must be above 0, and finite")
         if not 0 <= self.max_bad <= 1:
             raise UsageError(f"--max_bad={self.max_bad:.0%}: must be from 0% to 100%")
         if self.beam_options and self.runner != "beam":
             raise UsageError("--beam_options needs --runner=beam")
-
-    @property
-    def limits(self) -> Limits:
-        """What one file may take."""
-        return Limits(self.image_timeout, self.image_memory_gb)
 
     def _check_tables(self) -> None:
         if self.labels == CLASSES:

@@ -237,7 +237,7 @@ class Pool:
         position = worker.in_hand()
         if position != worker.position:
             worker.position, worker.since = position, time.monotonic()
-        return position >= 0 and time.monotonic() - worker.since > self._limits.seconds
+        return position >= 0 and time.monotonic() - worker.since > self._limits.image_timeout
 
     def _bury(self, worker: _Worker, cause: str) -> ShardPlan:
         """Replace a worker that died or hangs; return its shard, to be done again."""

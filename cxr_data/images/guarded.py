@@ -7,6 +7,7 @@ meets becomes an `Undecodable`, the line of that file in a ledger.
 import contextlib
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -14,7 +15,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from cxr_data.core import isolated
+from cxr_data.core.errors import UsageError
 from cxr_data.core.memory_limit import memory_limit
+from cxr_data.core.settings import setting
 from cxr_data.images.decode import Facts
 from cxr_data.images.preprocess import PixelOptions, small_image_with_facts
 from cxr_data.images.source_file import read_source
@@ -27,22 +30,39 @@ LOST = ("timeout", "decoder_crashed")
 """The reasons of files that end their worker."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one file may take.
+    """What one file may take; the settings of a command that reads files are a subclass.
 
-    Attributes:
-      seconds: of time.
-      memory_gb: of memory, in 10**9 bytes, beside the 0.1 that a worker has before its first file.
+    The memory is beside the 0.1 GB that a worker has before its first file.
     """
 
-    seconds: float = 120.0
-    memory_gb: float = 2.0
+    image_timeout: float = setting(120.0, "Seconds that an image may take; a slower one is not used.")
+    image_memory_gb: float = setting(
+        2.0, "Memory that an image may take, in billions of bytes; one that needs more is not used."
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("image_timeout", "image_memory_gb"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise UsageError(
+                    f"--{name}={value}: must be above 0 and finite; leave it out for the default"
+                )
+
+    @property
+    def limits(self) -> "Limits":
+        """Return these alone, for workers."""
+        return Limits(image_timeout=self.image_timeout, image_memory_gb=self.image_memory_gb)
 
     @property
     def memory(self) -> int:
         """Return the bytes of memory."""
-        return int(self.memory_gb * 1e9)
+        return int(self.image_memory_gb * 1e9)
+
+
+USUAL = Limits()
+"""What holds where users have no say."""
 
 
 class SourceFile(NamedTuple):
@@ -131,7 +151,7 @@ def read_each(
       count: of the processes.
     """
     reading = functools.partial(_result_or_reason, function)
-    for found in isolated.call_each(reading, files, seconds=limits.seconds, count=count):
+    for found in isolated.call_each(reading, files, seconds=limits.image_timeout, count=count):
         yield lost_file(found.cause) if isinstance(found, isolated.Lost) else found
 
 

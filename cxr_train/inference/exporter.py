@@ -14,7 +14,7 @@ from PIL import Image
 from cxr_data.core import storage
 from cxr_data.core.errors import CxrError, DataError, UsageError
 from cxr_data.core.local_store import publish, temporary_of
-from cxr_data.images.guarded import Limits, decode_picture, read_one
+from cxr_data.images.guarded import USUAL, decode_picture, read_one
 from cxr_data.images.harmonize import NONE
 from cxr_data.images.preprocess import encode
 from cxr_data.input.batch import expand_image
@@ -64,7 +64,7 @@ def pixels_of(images: Sequence[bytes], manifest: Manifest) -> np.ndarray:
     Raises:
       DataError: one cannot be decoded, and which.
     """
-    options, limits = manifest.pixel_options, Limits()
+    options, limits = manifest.pixel_options, USUAL
     decode = functools.partial(decode_picture, options=options, limits=limits)
     decoded = []
     for number, data in enumerate(images):

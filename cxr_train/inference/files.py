@@ -11,7 +11,7 @@ import numpy as np
 
 from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import cores
-from cxr_data.images.guarded import Limits, SourceFile, read_each, read_one, read_picture
+from cxr_data.images.guarded import USUAL, Limits, SourceFile, read_each, read_one, read_picture
 from cxr_data.images.preprocess import PixelOptions, encode
 from cxr_data.images.undecodable import Undecodable
 
@@ -74,7 +74,7 @@ def _below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def read_image(path: str, options: PixelOptions) -> np.ndarray:
+def read_image(path: str, options: PixelOptions, limits: Limits = USUAL) -> np.ndarray:
     """Return the pixels that the sharder would store of a file: [S, S, C] of `options.dtype`.
 
     It is read in a worker process.
@@ -82,7 +82,6 @@ def read_image(path: str, options: PixelOptions) -> np.ndarray:
     Raises:
       Undecodable: with the reason that the quarantine would have.
     """
-    limits = Limits()
     file = SourceFile(os.path.realpath(path))
     return encode(
         read_one(partial(read_picture, options=options, limits=limits), file, limits).pixels, options
@@ -90,7 +89,7 @@ def read_image(path: str, options: PixelOptions) -> np.ndarray:
 
 
 def read_images(
-    files: Sequence[ImageFile], options: PixelOptions, batch_size: int
+    files: Sequence[ImageFile], options: PixelOptions, batch_size: int, limits: Limits = USUAL
 ) -> Iterator[tuple[list[int], np.ndarray, dict[int, Undecodable]]]:
     """Read the files in batches, in worker processes.
 
@@ -98,7 +97,6 @@ def read_images(
       The numbers of the files that could be read, their images [B, S, S, C] padded with black to
       `batch_size`, and why the others could not.
     """
-    limits = Limits()
     found = read_each(
         partial(read_picture, options=options, limits=limits),
         (SourceFile(os.path.realpath(file.path)) for file in files),

@@ -13,6 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from cxr_data.core import storage
 from cxr_data.core.figures import figure_bytes, plain
+from cxr_data.images.guarded import USUAL, Limits
 from cxr_data.records.manifest import Manifest
 from cxr_train.inference.files import ImageFile, read_image
 
@@ -43,6 +44,7 @@ def write_panels(
     rows: Sequence[dict[str, Any]],
     manifest: Manifest,
     parts: PanelParts,
+    limits: Limits = USUAL,
 ) -> None:
     """Write `NUMBER_NAME.png` for every file that was predicted; rows as of `predict.predict_files`."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def write_panels(
     for number, (file, row) in enumerate(zip(files, rows, strict=True)):
         if row["probabilities"] is None:
             continue
-        picture = figure_bytes(panel(read_image(file.path, options), row, parts), format="png")
+        picture = figure_bytes(panel(read_image(file.path, options, limits), row, parts), format="png")
         target = directory / f"{number:05d}_{pathlib.PurePath(file.name).stem[:_LONGEST_STEM]}.png"
         storage.replace(target, picture)
 

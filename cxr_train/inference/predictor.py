@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cxr_data.core.progress_bar import progress_bar
+from cxr_data.images.guarded import USUAL, Limits
 from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
@@ -27,6 +28,7 @@ def predict_files(
     files: Sequence[ImageFile],
     run_dir: pathlib.Path,
     *,
+    limits: Limits = USUAL,
     batch_size: int = 16,
     xla: str = "auto",
     temperature: float = 1.0,
@@ -35,6 +37,7 @@ def predict_files(
     """Predict files with the best model of a run.
 
     Args:
+      limits: of one file.
       temperature: of the softmax or the sigmoid; 1 for the model's own probabilities.
       thresholds: by finding, the probability from which on it is predicted; 0.5 where there is none.
 
@@ -58,7 +61,7 @@ def predict_files(
     names = manifest.class_names
     found: list[tuple[int, np.ndarray]] = []
     with progress_bar("predict", "images", len(files)) as bar:
-        for read, images, failed in read_images(files, manifest.pixel_options, batch_size):
+        for read, images, failed in read_images(files, manifest.pixel_options, batch_size, limits):
             for number, error in failed.items():
                 rows[number]["error"] = str(error)
                 logger.info("not predicted: %s: %s", files[number].path, error)

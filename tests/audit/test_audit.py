@@ -19,6 +19,7 @@ from cxr_data.convert.convert import make_tfrecords
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.images import measure
 from cxr_data.images.decode import decode_with_facts, jpeg_quality
+from cxr_data.images.guarded import USUAL
 from cxr_data.images.preprocess import small_image
 from cxr_data.images.resize import resize_image
 from cxr_data.records import manifest
@@ -112,7 +113,7 @@ def test_records_say_of_the_pixels_what_the_conversion_did(source, tmp_path, opt
     assert (with_features.has_files, without.has_files) == (True, False)
     for name in ("crc32c", "border_rows", "border_columns", "sharpness", "corners", "thumbnail"):
         np.testing.assert_array_equal(with_features.rows[name], without.rows[name])
-    again = pictures.with_files(without, made, str(source), quiet=True)
+    again = pictures.with_files(without, made, str(source), USUAL, quiet=True)
     np.testing.assert_array_equal(again.rows, with_features.rows)
     for position in (0, len(again) - 1):
         content = (source / again.ids[position]).read_bytes()

@@ -16,6 +16,7 @@ from cxr_data.core.errors import DataError
 from cxr_data.images.guarded import Limits
 from cxr_data.images.preprocess import PixelOptions
 
+MINUTE = Limits(image_timeout=60)
 OPTIONS = PixelOptions(32, 1, "uint8", "gray", 10**8)
 
 
@@ -63,7 +64,7 @@ class Disturbed:
         self.notes = []
         for order in range(times):
             Path(f"{directory}.order{order}").write_text(f"{name} {int(number)}")
-        pool = Pool(2, str(directory), OPTIONS, Limits(timeout), self.notes.append)
+        pool = Pool(2, str(directory), OPTIONS, Limits(image_timeout=timeout), self.notes.append)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(workers, "serve", serve_disturbed)
             self.results = {result.name: result for result in pool.convert(plans, lambda counters: None)}
@@ -82,7 +83,7 @@ def expected(tmp_path, plans):
 def test_a_worker_that_dies_once_is_replaced(tmp_path, plans, expected):
     run = Disturbed(tmp_path / "out", plans, "a/0_0.png", 1, signal.SIGKILL)
     (note,) = run.notes
-    assert re.search(r"\(signal SIGKILL\) .*a/0_0\.png .*second", note)
+    assert re.search(r"\(signal SIGKILL\) .*a/0_0\.png.*second", note)
     assert bytes_of(tmp_path / "out") == expected
 
 
@@ -98,7 +99,7 @@ def test_a_file_that_kills_twice_is_quarantined(tmp_path, plans, expected):
 def test_a_worker_that_hangs_is_replaced(tmp_path, plans, expected):
     run = Disturbed(tmp_path / "out", plans, "a/1_0.png", 1, signal.SIGSTOP, timeout=1.5)
     (note,) = run.notes
-    assert re.search(r"\(timeout\) .*a/1_0\.png .*second", note)
+    assert re.search(r"\(timeout\) .*a/1_0\.png.*second", note)
     assert bytes_of(tmp_path / "out") == expected
 
 
@@ -116,7 +117,7 @@ def test_a_worker_that_ends_with_no_picture_in_hand_is_started_again(tmp_path, p
     notes = []
     monkeypatch.setattr(workers, "serve", serve_between_images)
     (tmp_path / "out").mkdir()
-    results = list(Pool(1, str(tmp_path / "out"), OPTIONS, Limits(60), notes.append).convert(plans, print))
+    results = list(Pool(1, str(tmp_path / "out"), OPTIONS, MINUTE, notes.append).convert(plans, print))
     assert bytes_of(tmp_path / "out") == expected
     assert not any(result.quarantined for result in results)
     (note,) = notes
@@ -126,7 +127,7 @@ def test_a_worker_that_ends_with_no_picture_in_hand_is_started_again(tmp_path, p
 def test_workers_that_cannot_even_begin_are_not_started_for_ever(tmp_path, plans, monkeypatch):
     monkeypatch.setattr("cxr_data.convert.workers.serve", _die)
     (tmp_path / "out").mkdir()
-    pool = Pool(1, str(tmp_path / "out"), OPTIONS, Limits(60), lambda line: None)
+    pool = Pool(1, str(tmp_path / "out"), OPTIONS, MINUTE, lambda line: None)
     with pytest.raises(DataError, match=rf"exit code 3.*{plans[0].name}"):
         list(pool.convert(plans, lambda counters: None))
 
@@ -138,7 +139,7 @@ def _die(*_):
 def test_counters_reach_the_total(tmp_path, plans):
     seen = []
     (tmp_path / "out").mkdir()
-    results = list(Pool(2, str(tmp_path / "out"), OPTIONS, Limits(60), print).convert(plans, seen.append))
+    results = list(Pool(2, str(tmp_path / "out"), OPTIONS, MINUTE, print).convert(plans, seen.append))
     assert sum(result.records for result in results) == 4
     assert seen[-1].images == 4
     assert seen[-1].written == sum(result.bytes for result in results)

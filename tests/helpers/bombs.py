@@ -375,8 +375,9 @@ def read(path: str, memory_gb: float) -> str:
     from cxr_data.images.preprocess import PixelOptions
     from cxr_data.images.undecodable import Undecodable
 
+    options = PixelOptions(360, 1, "uint8", "gray")
     try:
-        read_picture(SourceFile(path), PixelOptions(360, 1, "uint8", "gray"), Limits(memory_gb=memory_gb))
+        read_picture(SourceFile(path), options, Limits(image_memory_gb=memory_gb))
     except Undecodable as error:
         return str(error)
     return "decoded"

@@ -11,7 +11,7 @@ from sharder_fixtures import encoded, picture, save
 
 from cxr_data.images import dicom_header
 from cxr_data.images.decode import decode_pixels
-from cxr_data.images.guarded import Limits, SourceFile, guarded, read_each, read_one, read_picture
+from cxr_data.images.guarded import USUAL, Limits, SourceFile, guarded, read_each, read_one, read_picture
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.images.undecodable import Undecodable
 
@@ -25,7 +25,7 @@ def reading(limits):
 def test_memory_beyond_the_limit_is_a_verdict_and_the_worker_goes_on(tmp_path):
     good = SourceFile(str(save(tmp_path / "good.png", encoded(picture(1)))))
     large = SourceFile(str(save(tmp_path / "large.bmp", bombs.bmp(9000, 24, 0, bytes(64)))))
-    limits = Limits(memory_gb=0.1)
+    limits = Limits(image_memory_gb=0.1)
     first, refused, last = read_each(reading(limits), [good, large, good], limits)
     assert refused.reason == "too_large"
     assert len(refused.sha256) == 64
@@ -34,13 +34,13 @@ def test_memory_beyond_the_limit_is_a_verdict_and_the_worker_goes_on(tmp_path):
 
 
 def test_a_file_larger_than_the_limit_is_not_read(tmp_path):
-    limits = Limits(memory_gb=1e-6)
+    limits = Limits(image_memory_gb=1e-6)
     with pytest.raises(Undecodable, match="too_large"):
         read_one(reading(limits), SourceFile(str(save(tmp_path / "a.png", bytes(2000)))), limits)
 
 
 def test_whatever_reading_raises_is_the_verdict_on_the_file():
-    with pytest.raises(Undecodable, match="damaged.*RecursionError"), guarded(Limits(1, 1000)):
+    with pytest.raises(Undecodable, match="damaged.*RecursionError"), guarded(USUAL):
         raise RecursionError
 
 
@@ -64,5 +64,5 @@ def test_frames_that_a_header_claims_are_not_looked_for():
 @pytest.mark.parametrize("name", bombs.BOMBS)
 def test_no_bomb_takes_more_memory_than_a_file_may(name, tmp_path):
     path = save(tmp_path / "bomb", bombs.BOMBS[name]())
-    peak, said = bombs.peak_of(path, Limits().memory_gb)
-    assert peak < (Limits().memory_gb + 0.2) * 1e9, said
+    peak, said = bombs.peak_of(path, USUAL.image_memory_gb)
+    assert peak < (USUAL.image_memory_gb + 0.2) * 1e9, said
