@@ -226,9 +226,10 @@ def test_a_killed_worker_is_named_and_its_examples_still_come_once(tmp_path, log
     count, batch, epochs = 2400, 8, 2
     made = write_shards(tmp_path, {"train": random_images(count, size=32)}, records_per_shard=100)
     command = [sys.executable, "-m", "tools.data_service", "--workers=2"]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
+    with (
+        (tmp_path / "messages").open("w") as messages,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=messages, text=True) as process,
+    ):
         target = re.search(r"--data_service=(\S+), 2 workers", process.stdout.readline())[1]
         workers = workers_below(process)
         # A small shuffle buffer, so that shards are still unread when the worker dies.
@@ -246,7 +247,8 @@ def test_a_killed_worker_is_named_and_its_examples_still_come_once(tmp_path, log
         process.send_signal(signal.SIGTERM)
         rest = process.communicate(timeout=SECONDS)[0]
         assert process.returncode == 0
-    assert f"(pid {workers[0]}) ended with exit code -9" in rest
+    assert f"(pid {workers[0]}) ended with exit code -9" in (tmp_path / "messages").read_text()
+    assert "127.0.0.1" in rest
     assert rest.endswith("data service: stopped\n")
     assert not any(is_running(pid) for pid in workers)
     (lost,) = re.findall(r"data service \S+: (\d+) of 2400 examples", "\n".join(logged.messages))
