@@ -1,11 +1,11 @@
 """Columns of a table of the images, such as view, sex or age, for `--by`."""
 
 import collections
-import csv
 import pathlib
 from collections.abc import Mapping, Sequence
 
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.sources.tables.table_file import read_table
 
 
 def read_columns(path: pathlib.Path, names: Sequence[str], ids: Sequence[str]) -> dict[str, list[str]]:
@@ -16,28 +16,23 @@ def read_columns(path: pathlib.Path, names: Sequence[str], ids: Sequence[str]) -
     one that names most images is taken.
 
     Args:
-      path: of the table: comma, semicolon or tab, with or without a byte order mark.
-      names: of the columns, as in its first line.
+      path: of the table, see `table_file`.
+      names: of the columns, in any case.
       ids: [N], of the records.
 
     Returns:
       {name: values [N]}; an empty value for an image that has no row.
 
     Raises:
-      UsageError: a column is not there.
-      DataError: the file cannot be read, or no row belongs to any of the images.
+      UsageError: the file or a column is not there.
+      DataError: the file is no table, or no row belongs to any of the images.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"--by_table={path}: cannot be read: {error.strerror}") from error
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
-    columns = [name for name in (rows[0] if rows else {}) if name]
+    table = read_table(str(path), flag="by_table")
     for name in names:
-        if name not in columns:
-            raise UsageError(f"--by={name}: {path} has no such column, only {', '.join(columns)}")
+        if not table.has(name):
+            raise UsageError(f"--by={name}: {path} has no such column, only {', '.join(table.columns)}")
+    rows = list(table.lines())
+    columns = table.columns
     image_of = _images_by_name(ids)
     found = {column: [_image(row[column], image_of) for row in rows] for column in columns}
     key = max(columns, key=lambda column: len({*found[column]} - {None}))
@@ -50,7 +45,7 @@ def read_columns(path: pathlib.Path, names: Sequence[str], ids: Sequence[str]) -
     for row, number in zip(rows, found[key], strict=True):
         if number is not None:
             for name in names:
-                values[name][number] = (row[name] or "").strip()
+                values[name][number] = row[name]
     return values
 
 
@@ -63,9 +58,9 @@ def _images_by_name(ids: Sequence[str]) -> dict[str, int]:
     return {name: found.pop() for name, found in numbers.items() if len(found) == 1}
 
 
-def _image(cell: str | None, image_of: Mapping[str, int]) -> int | None:
+def _image(cell: str, image_of: Mapping[str, int]) -> int | None:
     """Return the number of the image that a cell names by the longest of its ends; None for no image."""
-    return next((image_of[end] for end in _ends((cell or "").strip()) if end in image_of), None)
+    return next((image_of[end] for end in _ends(cell) if end in image_of), None)
 
 
 def _ends(path: str) -> list[str]:

@@ -40,7 +40,7 @@ def test_a_column_that_is_not_there_and_a_table_of_other_images_are_refused(tmp_
         read_columns(path, ["view"], IDS)
     with pytest.raises(DataError, match="--by_table=.*00000001_000.png"):
         read_columns(path, ["sex"], IDS)
-    with pytest.raises(DataError, match="--by_table=.*none.csv"):
+    with pytest.raises(UsageError, match="--by_table=.*none.csv"):
         read_columns(tmp_path / "none.csv", ["sex"], IDS)
 
 

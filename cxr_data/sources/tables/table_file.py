@@ -78,15 +78,19 @@ class Table:
         return [line.strip() for line in self.text.splitlines() if line.strip()]
 
 
-def read_table(path: str) -> Table:
+def read_table(path: str, flag: str = "table") -> Table:
     """Read a table, local or remote.
+
+    Args:
+      path: of the file.
+      flag: that named it.
 
     Raises:
       UsageError: there is no such file.
       DataError: it is no text, or has no first line.
     """
     if storage.size(path) is None:
-        raise UsageError(f"--table={path}: no such file; give the path of the table")
+        raise UsageError(f"--{flag}={path}: no such file; give the path of the table")
     text = _text(path)
     first = next((line for line in text.splitlines() if line.strip()), "")
     if not first:
