@@ -4,14 +4,16 @@
 
 Every run is a run directory of `cxr_train.main` below DIR, trained in a process of its own. The same
 command goes on after a stop, a crash or a kill: a finished run is not run again, one that was
-stopped resumes. Any flag of `cxr_train.main` may be given; it holds for all runs.
+stopped resumes. Any flag of `cxr_train.main` may be given; it holds for all runs. With --folds=5, every
+configuration is trained five times, each time without the fold that it is evaluated on.
 """
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 from absl.testing import flagsaver
@@ -25,9 +27,10 @@ from cxr_data.core.settings import check_choice, check_folder, check_local, sett
 from cxr_data.core.shown import say
 from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Manifest
+from cxr_data.records.split_names import joined_splits
 from cxr_data.stats import bootstrap
 from cxr_train.ablation import table
-from cxr_train.ablation.cost import cost_lines, seconds_to_go
+from cxr_train.ablation.cost import cost_lines, images_of, seconds_to_go
 from cxr_train.ablation.grid import (
     STUDY,
     STUDY_SIZES,
@@ -40,6 +43,7 @@ from cxr_train.ablation.grid import (
     varied_flags,
 )
 from cxr_train.ablation.runner import GridRun, Runner, refuse_same_runs
+from cxr_train.ablation.table import OWN_FOLD
 from cxr_train.flags.own_flags import flags_text, own_flags
 from cxr_train.flags.training import config_from_flags, define_training_flags
 from cxr_train.runs.layout import GridLayout
@@ -79,11 +83,19 @@ class GridOptions:
         "Seeds, such as 0,1,2: every configuration runs once with each; --seed by default.",
         parse=functools.partial(parse_numbers, "seeds"),
     )
+    folds: int = setting(
+        0,
+        "Number of folds of --train_split and --validation_split together: every configuration runs once for "
+        "each; 0: no folds.",
+        at_least=0,
+    )
     baseline: str | None = setting(
         None, "Name of the configuration that others are compared with; the grid's first by default."
     )
     split: str | None = setting(
-        None, "Split that the table is computed on; by default test, or validation where there is no test."
+        None,
+        "Split that the table is computed on; by default test, or validation where there is no test; with "
+        "--folds, by default each run's own fold.",
     )
     resamples: int = setting(
         bootstrap.RESAMPLES, "Resamples of the paired bootstrap; a 95 % interval needs 100.", at_least=100
@@ -114,23 +126,30 @@ def flags_for_all_runs() -> dict[str, str]:
 
 
 def plan_runs(
-    grid: Sequence[FlagSet], seeds: Sequence[int], directory: pathlib.Path, data: dict[int, Manifest]
+    grid: Sequence[FlagSet],
+    seeds: Sequence[int],
+    directory: pathlib.Path,
+    data: dict[int, Manifest],
+    folds: int = 0,
 ) -> list[GridRun]:
-    """Return the runs of a grid, a seed after the other, each checked as `cxr_train.main` will check it.
+    """Return the runs of a grid, a seed after the other and in it a fold after the other, each checked as
+    `cxr_train.main` will check it.
 
     Raises:
       UsageError: a run has flags that it could not be started with, or there are two of the same.
     """
     runs: list[GridRun] = []
-    for seed in seeds:
+    of_folds = [(f"-fold{number}", f"{number}of{folds}") for number in range(1, folds + 1)]
+    for seed, (suffix, fold) in itertools.product(seeds, of_folds or [("", "")]):
         for one in grid:
-            label = f"{one.name}-seed{seed}"
+            label = f"{one.name}-seed{seed}{suffix}"
             manifest = _data_of(one, data)
             placed = {
                 **one.flags,
                 "data": manifest.directory,
                 "run_dir": str(directory / label),
                 "seed": str(seed),
+                **({"fold": fold} if fold else {}),
             }
             runs.append(_checked(one.name, placed, manifest))
     refuse_same_runs(runs)
@@ -169,7 +188,7 @@ def _checked(name: str, values: dict[str, str], manifest: Manifest) -> GridRun:
         try:
             flags.FLAGS(line)
             run = GridRun(name, values, config_from_flags())
-            images = manifest.count(run.config.train_split)
+            images = images_of(manifest, run.config.train_split)
             if images < run.config.batch_size and values.get("batch_size") != "auto":
                 raise UsageError(f"--batch_size={run.config.batch_size}: there are {images} training images")
         except (flags.Error, UsageError) as error:
@@ -187,9 +206,36 @@ def _plan(options: GridOptions) -> tuple[list[GridRun], dict[int, Manifest], tup
     grid = override(with_defaults(grid, varied), flags_for_all_runs())
     if options.baseline:
         check_choice("baseline", options.baseline, [one.name for one in grid])
+    if options.folds == 1:
+        raise UsageError("--folds=1: must be at least 2, or 0 for no folds; correct it")
+    if options.folds and values.fold:
+        raise UsageError(f"--fold={values.fold}: --folds={options.folds} runs every fold; leave one out")
     data = find_data(values.data, grid)
     seeds = options.seeds or (values.seed,)
-    return plan_runs(grid, seeds, pathlib.Path(values.run_dir), data), data, varied
+    runs = plan_runs(grid, seeds, pathlib.Path(values.run_dir), data, options.folds)
+    return runs, data, varied
+
+
+def _split_of_table(options: GridOptions, runs: Sequence[GridRun], manifest: Manifest) -> str:
+    """Return the split of the table's numbers: `OWN_FOLD` for that of each run."""
+    config = runs[0].config
+    if not options.folds:
+        return held_out_split(manifest, config.train_split, options.split)
+    if options.split is None:
+        return OWN_FOLD
+    return held_out_split(manifest, "+".join(joined_splits(config.train_split)), options.split)
+
+
+def _joining_lines(runs: Sequence[GridRun]) -> Iterator[str]:
+    """Yield for each configuration and seed the command that joins what its folds' runs predict."""
+    of_one: dict[str, list[str]] = {}
+    for run in runs:
+        if run.fold:
+            output = run.directory.with_name(f"{run.name}-seed{run.seed}-folds")
+            of_one.setdefault(str(output), []).append(str(run.directory))
+    for joined, directories in of_one.items():
+        given = shlex.quote(f"--runs={','.join(directories)}")
+        yield f"python -m cxr_train.folds {given} --output={shlex.quote(joined)}"
 
 
 def main() -> int:
@@ -198,7 +244,7 @@ def main() -> int:
     check_local("run_dir", values.run_dir)  # while that of one run may be remote
     check_folder("run_dir", values.run_dir)
     runs, data, varied = _plan(options)
-    split = held_out_split(next(iter(data.values())), values.train_split, options.split)
+    split = _split_of_table(options, runs, next(iter(data.values())))
     for line in cost_lines(runs, list(data.values()), options.tflops):
         print(line)
     if options.dry_run:
@@ -222,7 +268,7 @@ def main() -> int:
         varied=varied,
         baseline=options.baseline or runs[0].name,
         split=split,
-        picked_on=split == values.validation_split,
+        picked_on=split in (values.validation_split, OWN_FOLD),
         resamples=options.resamples,
     )
     table.write_table(directory, result)
@@ -231,6 +277,10 @@ def main() -> int:
     write_grid_page(directory, result, [*table.notes_of(result), *result["audit"]])
     print(f"\n{table.to_text(result)}")
     say(f"written: {layout.table('json')}, .csv, .txt, .html")
+    if options.folds and not statuses:
+        say("to join what the runs predict of their folds, a command for each configuration and seed:")
+        for line in _joining_lines(runs):
+            say(line)
     print(NOTICE)
     if statuses:
         say(f"not finished: {len(statuses)} of {counted(len(runs), 'run')}; try again with: {again}")

@@ -31,6 +31,7 @@ _RESERVED = (
     "run_dir",
     "resume",
     "seed",
+    "fold",
     "plan",
     "memory_gb",
     "emulate_step_ms",

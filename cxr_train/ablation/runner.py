@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class GridRun:
-    """A configuration of a grid with a seed.
+    """A configuration of a grid with a seed, and a fold where there are folds.
 
     Attributes:
       name: of the configuration.
@@ -41,6 +41,11 @@ class GridRun:
         return self.config.seed
 
     @property
+    def fold(self) -> str | None:
+        """The fold that it is validated on, as 2of5; None where there are no folds."""
+        return self.flags.get("fold")
+
+    @property
     def directory(self) -> pathlib.Path:
         """The run directory."""
         return pathlib.Path(self.config.run_dir)
@@ -52,7 +57,7 @@ class GridRun:
 
     @property
     def label(self) -> str:
-        """Name and seed: the name of its directory."""
+        """Name, seed and fold: the name of its directory."""
         return self.directory.name
 
     @property

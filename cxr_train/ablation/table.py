@@ -3,17 +3,21 @@
 `ablation.json`:
 
     schema        "cxr.ablation/1"
-    split         the images of all numbers; `picked_on` says whether best epochs were picked on them too
-    baseline      a configuration; each run is compared with its run of the same seed
+    split         the images of all numbers, "own-fold" for the fold of each run; `picked_on` says whether
+                  best epochs were picked on them too
+    baseline      a configuration; each run is compared with its run of the same seed and fold
     comparisons   how many tests `holm_p` is adjusted for
     without_patient  images of no known patient, each of which counts as a patient of its own
     audit         what shortcuts alone reach beside these runs, and leakage: sentences of `beside_audit`
-    rows          a run each: name, seed, directory, flags (those that differ), status, epochs;
+    rows          a run each: name, seed, fold (as 2of5, only where there are folds), directory, flags
+                  (those that differ), status, epochs;
                   accuracy, sensitivity, specificity, auroc: value and 95 % interval (the latter
                   three are means over the classes), null where it is not finished;
-                  against_baseline: null, or the keys of `significance.agreement`, holm_p, and
+                  against_baseline: null, or the keys of `significance.agreement` (with findings no p-values,
+                  since labels of one image depend on each other), holm_p, and
                   differences: of the same four, this minus the baseline, value and interval
-    seeds         with several seeds: by configuration and metric, mean and standard deviation
+    seeds         with several seeds, without folds: by configuration and metric, mean and standard deviation
+    folds         only with folds: by configuration, `runs` and by metric mean, lowest and highest of its runs
 
 Intervals are patient-clustered bootstraps, see `intervals`; those of differences are not adjusted for the
 number of comparisons, the p-values of McNemar's test are (`significance.holm`).
@@ -23,7 +27,7 @@ import json
 import math
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cxr_data.core import storage
@@ -40,6 +44,8 @@ from cxr_train.evaluation.stored import stored_predictions
 from cxr_train.runs.layout import GridLayout, RunLayout
 
 SCHEMA = "cxr.ablation/1"
+OWN_FOLD = "own-fold"
+"""In place of a split: each run's numbers are of the fold that it is validated on."""
 # By the name in the table, the metric's name in `compare.compare_models`.
 METRICS = {
     "accuracy": "accuracy",
@@ -66,35 +72,44 @@ def make_table(
       runs, statuses: rows; a run without predictions of `split` has no numbers.
       varied: flags shown.
       baseline: name of a configuration.
-      split, picked_on: see the head of this file.
+      split: see the head of this file; `OWN_FOLD` needs runs with folds.
+      picked_on: see the head of this file.
       resamples: of the bootstrap.
 
     Raises:
       DataError: two runs were evaluated on different images.
     """
-    predictions = [stored_predictions(run.directory, split) if run.is_begun else None for run in runs]
+    splits = [run.config.validation_split if split == OWN_FOLD else split for run in runs]
+    predictions = [
+        stored_predictions(run.directory, own) if run.is_begun else None
+        for run, own in zip(runs, splits, strict=True)
+    ]
     references = {
-        run.seed: said
+        (run.seed, run.fold): said
         for run, said in zip(runs, predictions, strict=True)
         if run.name == baseline and said is not None
     }
     rows = []
-    for run, status, said in zip(runs, statuses, predictions, strict=True):
-        reference = references.get(run.seed) if run.name != baseline else None
+    for run, status, own, said in zip(runs, statuses, splits, predictions, strict=True):
+        reference = references.get((run.seed, run.fold)) if run.name != baseline else None
         rows.append(
             {
                 "name": run.name,
                 "seed": run.seed,
+                **({"fold": run.fold} if run.fold else {}),
                 "directory": str(run.directory),
                 "flags": {name: run.flags.get(name) for name in varied},
                 "status": status,
                 "epochs": run.epochs_done,
-                **(_numbers(run, split) if said else dict.fromkeys(METRICS)),
+                **(_numbers(run, own) if said else dict.fromkeys(METRICS)),
                 "against_baseline": _against(said, reference, resamples) if said and reference else None,
             }
         )
-    evaluated = [_summary(run, split) for run, said in zip(runs, predictions, strict=True) if said]
-    tests = [row["against_baseline"] for row in rows if row["against_baseline"]]
+    evaluated = [_summary(run, own) for run, own, said in zip(runs, splits, predictions, strict=True) if said]
+    compared = [row["against_baseline"] for row in rows if row["against_baseline"]]
+    tests = [test for test in compared if test["mcnemar_exact_p"] is not None]  # null for findings
+    for test in compared:
+        test["holm_p"] = None
     for test, adjusted in zip(tests, holm([test["mcnemar_exact_p"] for test in tests]), strict=True):
         test["holm_p"] = adjusted
     return {
@@ -106,8 +121,13 @@ def make_table(
         "without_patient": max((said.without_patient for said in predictions if said), default=0),
         "audit": beside_runs(evaluated),
         "rows": rows,
-        "seeds": _over_seeds(rows),
+        "seeds": {} if _has_folds(rows) else _over_seeds(rows),
+        **({"folds": _over_folds(rows)} if _has_folds(rows) else {}),
     }
+
+
+def _has_folds(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any("fold" in row for row in rows)
 
 
 def _summary(run: GridRun, split: str) -> Row:
@@ -152,11 +172,31 @@ def _over_seeds(rows: Sequence[Row]) -> dict[str, Row]:
     return summary
 
 
+def _over_folds(rows: Sequence[Row]) -> dict[str, Row]:
+    """Return the mean and the range over the folds, and seeds, of each configuration that has several."""
+    summary: dict[str, Row] = {}
+    for name in dict.fromkeys(row["name"] for row in rows):
+        finished = [row for row in rows if row["name"] == name and row["accuracy"]]
+        if len(finished) < 2:
+            continue
+        summary[name] = {"runs": len(finished)}
+        for metric in METRICS:
+            values = [row[metric]["value"] for row in finished if row[metric]["value"] is not None]
+            whole = len(values) == len(finished)
+            summary[name][metric] = {
+                "mean": statistics.fmean(values) if whole else None,
+                "lowest": min(values) if whole else None,
+                "highest": max(values) if whole else None,
+            }
+    return summary
+
+
 def table_to_csv(table: Mapping[str, Any]) -> bytes:
     """Return one line a run, with the numbers of `ablation.json` in columns."""
     rows = table["rows"]
     flags = list(rows[0]["flags"])
-    columns = ["name", "seed", *flags, "status", "epochs"]
+    fold = ["fold"] if _has_folds(rows) else []
+    columns = ["name", "seed", *fold, *flags, "status", "epochs"]
     for metric in METRICS:
         columns += [metric, f"{metric}_low", f"{metric}_high"]
     for metric in METRICS:
@@ -164,7 +204,12 @@ def table_to_csv(table: Mapping[str, Any]) -> bytes:
     columns += ["only_this", "only_baseline", "mcnemar_p", "holm_p"]
     lines: list[list[object]] = [list(columns)]
     for row in rows:
-        cells = [row["name"], row["seed"], *(row["flags"][flag] for flag in flags)]
+        cells = [
+            row["name"],
+            row["seed"],
+            *(row[name] for name in fold),
+            *(row["flags"][flag] for flag in flags),
+        ]
         cells += [row["status"], row["epochs"]]
         test = row["against_baseline"] or {}
         for source in (row, test.get("differences", {})):
@@ -179,7 +224,10 @@ def table_to_csv(table: Mapping[str, Any]) -> bytes:
 def to_text(table: Mapping[str, Any]) -> str:
     """Return the table for the terminal."""
     rows = table["rows"]
-    labels = [f"{row['name']} seed {row['seed']}" for row in rows]
+    labels = [
+        f"{row['name']} seed {row['seed']}" + (f" fold {row['fold']}" if "fold" in row else "")
+        for row in rows
+    ]
     width = max(map(len, labels)) + 2
     header = f"{'':{width}}" + "".join(f"{metric:>22}" for metric in METRICS)
     lines = [f"{header}{'difference of accuracy':>28}{'right alone':>13}{'McNemar p':>11}{'Holm p':>9}"]
@@ -196,8 +244,20 @@ def to_text(table: Mapping[str, Any]) -> str:
             if found[metric]["mean"] is not None
         )
         lines.append(f"{name}, mean and standard deviation over {found['seeds']} seeds: {', '.join(means)}")
+    lines += _fold_lines(table)
     audit = (wrapped(line, rest="  ") for line in table["audit"])
     return "\n".join([*lines, *notes_of(table), *audit])
+
+
+def _fold_lines(table: Mapping[str, Any]) -> Iterator[str]:
+    for name, found in table.get("folds", {}).items():
+        means = (
+            f"{metric} {found[metric]['mean']:.4f} ({found[metric]['lowest']:.4f} to "
+            f"{found[metric]['highest']:.4f})"
+            for metric in METRICS
+            if found[metric]["mean"] is not None
+        )
+        yield f"{name}, mean and range over {found['runs']} runs, one a fold and seed: {', '.join(means)}"
 
 
 def _test_cells(row: Row, baseline: str) -> str:
@@ -206,7 +266,8 @@ def _test_cells(row: Row, baseline: str) -> str:
         return f"{'baseline' if row['name'] == baseline else 'the baseline is not finished':>28}"
     alone = f"{test['only_this']}/{test['only_other']}"
     difference = _cell(test["differences"]["accuracy"], "+.4f")
-    return f"{difference:>28}{alone:>13}{test['mcnemar_exact_p']:>11.2g}{test['holm_p']:>9.2g}"
+    p, adjusted = ("" if test[key] is None else f"{test[key]:.2g}" for key in ("mcnemar_exact_p", "holm_p"))
+    return f"{difference:>28}{alone:>13}{p:>11}{adjusted:>9}"
 
 
 def notes_of(table: Mapping[str, Any]) -> list[str]:
@@ -217,6 +278,8 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
         "wrong / the reverse; Holm p: McNemar's exact test, which takes images for independent, adjusted for "
         f"{counted(table['comparisons'], 'comparison')}"
     ]
+    if any(row["against_baseline"] and row["against_baseline"]["holm_p"] is None for row in table["rows"]):
+        notes.append("findings: right alone counts labels, and no test takes labels of one image together")
     if table["comparisons"] > 1:
         notes.append(
             "the 95 % of each difference's interval are not adjusted for the number of comparisons: where "
@@ -229,7 +292,14 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
         )
     if table["picked_on"]:
         notes.append("each run's best epoch was picked on these very images: the numbers flatter")
-    if not table["seeds"]:
+    if table["split"] == OWN_FOLD:
+        notes.append(
+            "own-fold: each run is evaluated on the fold that it was not trained on, so the runs of two "
+            "folds are of different images, and their range says how much the numbers depend on them"
+        )
+    if "folds" in table:
+        notes.append("the range over folds is no interval: the runs of two folds have most images in common")
+    elif not table["seeds"]:
         notes.append("one seed each: a difference may be the seed's and not the configuration's (--seeds)")
     return notes
 

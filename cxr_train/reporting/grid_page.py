@@ -34,7 +34,7 @@ def write_grid_page(directory: pathlib.Path, table: Mapping[str, Any], notes: Se
       notes: what a reader of its numbers must know.
     """
     rows = table["rows"]
-    labels = [f"{row['name']}, seed {row['seed']}" for row in rows]
+    labels = [f"{row['name']}, seed {row['seed']}{_fold_of(row)}" for row in rows]
     histories = [epoch_rows(RunLayout(pathlib.Path(row["directory"])).history)[0] for row in rows]
     pictures = (_overlaid(title, place, labels, histories) for title, place in _CURVES.items())
     path = GridLayout(directory).table("html")
@@ -43,6 +43,7 @@ def write_grid_page(directory: pathlib.Path, table: Mapping[str, Any], notes: Se
         "subtitle": f"{table['split']} split; the baseline is {table['baseline']}",
         "results": _results(table, labels),
         "differences": _differences(table, labels),
+        "folds": _folds(table),
         "audit": table.get("audit", []),
         "curves": [picture for picture in pictures if picture],
         "notes": [f"{note[:1].upper()}{note[1:]}." for note in notes],
@@ -50,6 +51,10 @@ def write_grid_page(directory: pathlib.Path, table: Mapping[str, Any], notes: Se
     }
     write_page(path, "ablation.html.jinja", content)
     return path
+
+
+def _fold_of(row: Mapping[str, Any]) -> str:
+    return f", fold {row['fold']}" if "fold" in row else ""
 
 
 def _overlaid(
@@ -90,11 +95,29 @@ def _differences(table: Mapping[str, Any], labels: Sequence[str]) -> Grid | None
         test = row["against_baseline"]
         if test:
             numbers = [_cell(test["differences"][metric], "+.3f", " to ") for metric in _METRICS]
-            rows.append([label, *numbers, f"{test['holm_p']:.2g}"])
+            rows.append([label, *numbers, "" if test["holm_p"] is None else f"{test['holm_p']:.2g}"])
     if not rows:
         return None
     caption = f"Each run minus {table['baseline']} of its seed, with 95 % intervals"
     return Grid(caption, ["run", *_METRICS.values(), "Holm p"], rows)
+
+
+def _folds(table: Mapping[str, Any]) -> Grid | None:
+    """Return the mean and the range over the folds of each configuration; None where there are no folds."""
+    rows = [
+        [name, str(found["runs"]), *(_mean_and_range(found[metric]) for metric in _METRICS)]
+        for name, found in table.get("folds", {}).items()
+    ]
+    if not rows:
+        return None
+    caption = "Mean over the folds (lowest to highest)"
+    return Grid(caption, ["configuration", "runs", *_METRICS.values()], rows)
+
+
+def _mean_and_range(found: Mapping[str, Any]) -> str:
+    if found["mean"] is None:
+        return "undefined"
+    return f"{found['mean']:.3f}\n({found['lowest']:.3f} to {found['highest']:.3f})"
 
 
 def _cell(entry: Mapping[str, Any] | None, form: str, between: str) -> str:

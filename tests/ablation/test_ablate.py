@@ -47,6 +47,10 @@ def answers(data, tmp_path_factory):
         "study": [*fixed, "--sizes=32,40", f"--data={data}/px{{size}}", "--tflops=1", "--backbone=vgg16"],
         "own": [*own, "--tflops=1", "--epochs=3", "--seeds=0,7"],
         "no rate": own,
+        "folds": [*own, "--epochs=1", "--folds=3"],
+        "one fold": [*own, "--folds=1"],
+        "a fold too": [*own, "--folds=3", "--fold=1of3"],
+        "split of folds": [*own, "--folds=3", "--split=validation"],
         "batch": [*own, "--batch_size=9"],
         "unknown flag": [*fixed, f"--grid={odd}"],
         "same run": [*fixed, "--batch_size=4", f"--grid={twice}"],
@@ -87,6 +91,9 @@ def answers(data, tmp_path_factory):
         ("baseline", "--baseline=none: "),
         ("split", "--split=train: "),
         ("seeds", "--seeds=1,1: "),
+        ("one fold", "--folds=1: "),
+        ("a fold too", "--fold=1of3: "),
+        ("split of folds", "--split=validation: "),
         ("resume", "--resume: "),
         ("sizes", "--sizes: "),
         ("no data", "--data"),
@@ -114,6 +121,17 @@ def test_the_cost_is_told_before_anything_is_run(answers):
     assert float(hours) == pytest.approx(float(petaflop) * 1e15 / 1e12 / 3600, rel=0.02)
     assert "--tflops=1" in lines[-1]
     assert "--tflops=N" in answers["no rate"]["out"]
+
+
+def test_every_configuration_is_run_on_each_fold(answers):
+    told = answers["folds"]
+    assert told["code"] == 0, told["errors"]
+    runs = [line.split() for line in told["out"].splitlines()[1:-1]]
+    assert [run[0] for run in runs] == [
+        f"{name}-seed0-fold{fold}" for fold in (1, 2, 3) for name in ("plain", "dropout")
+    ]
+    # Of the 14 images of training and validation, two thirds are trained on, in whole batches of 4.
+    assert runs[0][3:5] == ["8", "4"]
 
 
 def command(*arguments: object) -> list[str]:

@@ -1,6 +1,7 @@
 """The table of a grid: rows, intervals and tests, from run directories as runs leave them."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from made_predictions import predictions
 
+from cxr_data.records.split_names import fold_splits
 from cxr_train.ablation import table
 from cxr_train.ablation.runner import GridRun
 from cxr_train.evaluation.analysis import analyse
@@ -20,21 +22,29 @@ from cxr_train.runs.saved_run import model_sha256
 SURE = {"plain": 0.4, "better": 2.0, "same": 0.4}
 
 
-def make_run(directory, name: str, seed: int, draw: int | None) -> GridRun:
+def make_run(
+    directory, name: str, seed: int, draw: int | None, fold: int = 0, several: bool = False
+) -> GridRun:
     """A run, evaluated if `draw` (of its predictions) is given."""
-    run_dir = directory / f"{name}-seed{seed}"
+    run_dir = directory / f"{name}-seed{seed}-fold{fold}"
     run_dir.mkdir()
-    config = TrainConfig("vgg16", "data", str(run_dir), epochs=2, weights="none", seed=seed)
+    splits, split = {}, "test"
+    if fold:
+        rest, split = fold_splits("train+validation", fold, 2)
+        splits = {"train_split": rest, "validation_split": split}
+    config = TrainConfig("vgg16", "data", str(run_dir), epochs=2, weights="none", seed=seed, **splits)
     config.save(run_dir / "config.json")
     if draw is not None:
         said = predictions(240, draw, sure=SURE[name])
+        if several:
+            said = dataclasses.replace(said, labels=np.eye(3, dtype=np.int64)[said.labels])
         (run_dir / "best.keras").write_bytes(f"{name}{seed}".encode())
-        write_predictions(run_dir / "predictions_test.csv", said)
+        write_predictions(run_dir / f"predictions_{split}.csv", said)
         summary = {"model_sha256": model_sha256(run_dir), **analyse(said, EvaluationOptions(resamples=200))}
         summary |= {"audit": None, "data": "shards"}
-        (run_dir / "metrics_test.json").write_text(json.dumps(summary))
+        (run_dir / f"metrics_{split}.json").write_text(json.dumps(summary))
         (run_dir / "metrics.jsonl").write_text("{}\n{}\n")
-    return GridRun(name, {"head": name}, config)
+    return GridRun(name, {"head": name, **({"fold": f"{fold}of2"} if fold else {})}, config)
 
 
 def table_of(runs, **changes):
@@ -106,3 +116,42 @@ def test_without_a_baseline_there_are_no_tests(tmp_path):
     found["comparisons"] = 2
     assert "not adjusted" in table.to_text(found)
     assert "baseline is not finished" in table.to_text(found)
+
+
+def test_runs_of_folds_are_compared_within_their_fold_and_pooled(tmp_path):
+    runs = [
+        make_run(tmp_path, name, 0, draw, fold)
+        for fold, draws in ((1, (1, 2)), (2, (3, 4)))
+        for name, draw in zip(("plain", "better"), draws, strict=True)
+    ]
+    result = table_of(runs, split=table.OWN_FOLD, picked_on=True)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    rows = {(row["name"], row["fold"]): row for row in result["rows"]}
+    for fold, draw in (("1of2", 1), ("2of2", 3)):
+        said = predictions(240, draw, sure=0.4)
+        right = (said.probabilities.argmax(axis=1) == said.labels).mean()
+        assert rows["plain", fold]["accuracy"]["value"] == right
+        test = rows["better", fold]["against_baseline"]["differences"]["accuracy"]
+        assert test["value"] == pytest.approx(rows["better", fold]["accuracy"]["value"] - right)
+    both = [rows["plain", fold]["accuracy"]["value"] for fold in ("1of2", "2of2")]
+    found = result["folds"]["plain"]
+    assert found["runs"] == 2
+    assert found["accuracy"] == {
+        "mean": pytest.approx(np.mean(both)), "lowest": min(both), "highest": max(both)
+    }  # fmt: skip
+    assert result["seeds"] == {}
+    shown = list(csv.DictReader(io.StringIO(table.table_to_csv(result).decode())))
+    assert [row["fold"] for row in shown] == ["1of2", "1of2", "2of2", "2of2"]
+    text = table.to_text(result)
+    assert "plain seed 0 fold 1of2" in text
+    assert f"({min(both):.4f} to {max(both):.4f})" in text
+
+
+def test_runs_on_findings_are_compared_by_intervals_alone(tmp_path):
+    runs = [make_run(tmp_path, name, 0, draw, several=True) for draw, name in enumerate(("plain", "better"))]
+    result = table_of(runs)
+    found = result["rows"][1]["against_baseline"]
+    assert found["mcnemar_exact_p"] is found["holm_p"] is None
+    assert found["differences"]["auroc"]["interval"][0] > 0
+    assert result["comparisons"] == 0
+    assert "findings" in table.to_text(result)
