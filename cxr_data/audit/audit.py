@@ -19,6 +19,7 @@ from cxr_data.audit.leakage import Pair, find_leakage, pairs_of
 from cxr_data.audit.near_duplicates import SAME_NCC
 from cxr_data.audit.pictures import Pictures, pictures_of_files, pictures_of_shards, with_files
 from cxr_data.audit.repair import Conversion, Remedy, absolute, remedies_for
+from cxr_data.audit.targets import targets_of
 from cxr_data.audit.text import audit_as_text
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
@@ -27,7 +28,9 @@ from cxr_data.images.guarded import Limits
 from cxr_data.records.layout import AUDIT_NAME, FEATURES_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.sources.duplicates import tie_groups
+from cxr_data.sources.finding_values import FINDING_VALUES, VALUE_NAMES
 from cxr_data.sources.left_out import LeftOut
+from cxr_data.stats.co_occurrence import both_present, value_counts
 
 
 @dataclass(frozen=True)
@@ -170,10 +173,11 @@ def _notes(own: Pictures, too_few: Sequence[str]) -> tuple[str, ...]:
             f"nothing is known of the files (no {FEATURES_NAME}): size, aspect, format, mode, bit depth and "
             "JPEG quality were not looked at; --source=DIR_OR_CSV looks at them"
         )
-    if len(too_few) == len(set(own.labels.tolist())):
+    labels = sum(len(target.names) for target in targets_of(own))
+    if len(too_few) == labels:
         notes.append(
-            f"no shortcut was looked for: it takes a class of {shortcuts.FEWEST_PATIENTS} patients, and as "
-            "many beside it"
+            f"no shortcut was looked for: it takes a {'class' if own.findings is None else 'finding'} of "
+            f"{shortcuts.FEWEST_PATIENTS} patients, and as many beside it"
         )
     elif too_few:
         few = f"fewer than {shortcuts.FEWEST_PATIENTS} patients"
@@ -195,12 +199,15 @@ def as_document(audit: Audit) -> dict[str, Any]:
     Returns:
       schema; pictures and patients, how many; second_dataset, that of --against, or null; same_ncc, the
       correlation from which on two pictures are the same; alpha, `shortcuts.ALPHA`; notes on what could not
-      be looked at; findings, ranked: `findings.Finding`, their `cause` and `advice` (see `causes`), and
-      `cases`, the number of cases in `evidence`; shortcuts: `shortcuts.Score` of every feature and class;
-      repair: `repair.Remedy` of each flag that does something about the findings; conversion:
-      `repair.Conversion`, or null. Only second_dataset and conversion say where data lay: the rest is the
-      same for the same pictures elsewhere.
+      be looked at; co_occurrence, only where each picture has several findings: findings, their names,
+      counts, {present, absent, uncertain, unknown: pictures} of each, and both_present, in how many pictures
+      two of them are; findings, what the audit found, ranked: `findings.Finding`, their `cause` and `advice`
+      (see `causes`), and `cases`, the number of cases in `evidence`; shortcuts: `shortcuts.Score` of every
+      feature and class; repair: `repair.Remedy` of each flag that does something about the findings;
+      conversion: `repair.Conversion`, or null. Only second_dataset and conversion say where data lay: the
+      rest is the same for the same pictures elsewhere.
     """
+    findings_of_pictures = {} if audit.own.findings is None else {"co_occurrence": _co_occurrence(audit.own)}
     return {
         "schema": SCHEMA,
         "pictures": len(audit.own),
@@ -209,10 +216,21 @@ def as_document(audit: Audit) -> dict[str, Any]:
         "same_ncc": SAME_NCC,
         "alpha": shortcuts.ALPHA,
         "notes": list(audit.notes),
+        **findings_of_pictures,
         "findings": [_finding(finding) for finding in audit.found],
         "shortcuts": [asdict(score) for score in audit.scores],
         "repair": [asdict(remedy) for remedy in audit.remedies],
         "conversion": asdict(audit.conversion) if audit.conversion else None,
+    }
+
+
+def _co_occurrence(own: Pictures) -> dict[str, Any]:
+    assert own.findings is not None
+    counts = value_counts(own.findings, FINDING_VALUES)
+    return {
+        "findings": list(own.class_names),
+        "counts": [dict(zip(VALUE_NAMES, row, strict=True)) for row in counts.tolist()],
+        "both_present": both_present(own.findings).tolist(),
     }
 
 

@@ -108,13 +108,17 @@ def named_scores(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _title(name: str, found: Sequence[Mapping[str, Any]], document: Mapping[str, Any]) -> str:
+    is_of_findings = "co_occurrence" in document
     if name != SOURCE:
-        return _TITLES.get(name, name)
+        title = _TITLES.get(name, name)
+        return title.replace("the class", "findings") if is_of_findings else title
     of_cause = {finding["name"] for finding in found}
     scores = [score for score in named_scores(document) if score["feature"] in of_cause]
     classes = _classes(score["label"] for score in scores if score["auroc"] >= STRONG)
     if not classes:
         classes = _classes(score["label"] for score in scores)
+    if is_of_findings:
+        return f"pictures with {', '.join(classes) or 'findings'} come from other sources: their files differ"
     if len(classes) == 1:
         return f"{classes[0]} comes from another source than the other classes: its files differ"
     return f"{', '.join(classes) or 'classes'} come from different sources: their files differ"

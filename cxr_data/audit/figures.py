@@ -14,6 +14,7 @@ from cxr_data.core.errors import one_line
 from cxr_data.core.figures import figure_bytes, plain
 from cxr_data.core.page import Picture, embed
 from cxr_data.records.layout import HISTOGRAMS_NAME, PAGE_NAME, PAIRS_NAME
+from cxr_data.sources.finding_values import PRESENT
 
 CAPTIONS = {
     HISTOGRAMS_NAME: "What distinguishes the classes: the share of each class that has each value.",
@@ -23,6 +24,7 @@ CAPTIONS = {
 
 _MOST_PAIRS = 12
 _MOST_VALUES = 8
+_MOST_FINDINGS = 4
 _BINS = 30
 _PANELS_IN_ROW = 2
 _PANEL_INCHES = 3.6
@@ -89,31 +91,40 @@ def _draw_features(path: str, audit: Audit, features: Sequence[Feature]) -> str:
     """Draw a panel a feature, and in it a strip a class, all of one scale."""
     from matplotlib.figure import Figure
 
-    own = audit.own
-    classes = [(k, name) for k, name in enumerate(own.class_names) if np.any(own.labels == k)]
     rows = -(-len(features) // _PANELS_IN_ROW)
-    height = 0.5 * len(classes) + 0.7
+    of_feature = [_strips_of(audit, feature) for feature in features]
+    height = 0.5 * max(map(len, of_feature)) + 0.7
     figure = Figure(figsize=(_PANEL_INCHES * _PANELS_IN_ROW, height * rows), layout="constrained")
     panels = figure.subfigures(rows, _PANELS_IN_ROW, squeeze=False).ravel()
-    for panel, feature in zip(panels, features, strict=False):
-        strips = panel.subplots(len(classes), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-        _draw_strips(strips, feature, own.labels, classes)
+    for panel, feature, shown in zip(panels, features, of_feature, strict=False):
+        strips = panel.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        _draw_strips(strips, feature, shown)
         panel.suptitle(_plain(feature.name), fontsize=10, weight="bold")
     return _save(figure, path)
 
 
-def _draw_strips(
-    strips: Sequence[Any], feature: Feature, labels: np.ndarray, classes: Sequence[tuple[int, str]]
-) -> None:
-    """Draw the share of each class that has each value of a feature, a histogram a class."""
+def _strips_of(audit: Audit, feature: Feature) -> list[tuple[str, np.ndarray]]:
+    """Return (name, which pictures, bool [N]): each class, or all pictures and the findings it predicts."""
+    own = audit.own
+    if own.findings is None:
+        classes = [(name, own.labels == k) for k, name in enumerate(own.class_names)]
+        return [(name, chosen) for name, chosen in classes if chosen.any()]
+    above = [s for s in audit.scores if s.feature == feature.name and s.is_above_chance]
+    named = [s.label for s in sorted(above, key=lambda score: -score.auroc)[:_MOST_FINDINGS]]
+    present = [(name, own.findings[:, list(own.class_names).index(name)] == PRESENT) for name in named]
+    return [("all pictures", np.ones(len(own), bool)), *present]
+
+
+def _draw_strips(strips: Sequence[Any], feature: Feature, shown: Sequence[tuple[str, np.ndarray]]) -> None:
+    """Draw the share of each class or finding that has each value of a feature, a histogram each."""
     from matplotlib.ticker import EngFormatter
 
     distinct = np.unique(feature.values)
     few = len(distinct) <= _MOST_VALUES
     edges = np.arange(len(distinct) + 1) - 0.5 if few else np.linspace(distinct[0], distinct[-1], _BINS + 1)
     values = np.searchsorted(distinct, feature.values) if few else feature.values
-    for strip, (k, name) in zip(strips, classes, strict=True):
-        of_class = values[labels == k]
+    for strip, (name, chosen) in zip(strips, shown, strict=True):
+        of_class = values[chosen]
         strip.hist(of_class, edges, weights=np.full(len(of_class), 1 / len(of_class)), color=_COLOR)
         strip.set_ylabel(_plain(name), fontsize=8, rotation=0, ha="right", va="center")
         strip.set_yticks([])

@@ -87,9 +87,20 @@ def find_leakage(own: Pictures, pairs: Iterable[Pair], other: Pictures | None = 
     inside = [pair for pair in pairs if not pair.is_across]
     found = [
         _patients_in_two(own, "splits", own.splits.__getitem__, LEAKAGE),
-        _patients_in_two(own, "classes", own.label_name, TWO_CLASSES),
-        _pictures_in_two(own, inside, "splits", own.splits.__getitem__),
-        _pictures_in_two(own, inside, "classes", own.label_name),
+        # A patient may have a finding in one picture and not in the next.
+        _patients_in_two(own, "classes", own.label_name, TWO_CLASSES) if own.findings is None else None,
+        _pictures_in_two(
+            own,
+            [pair for pair in inside if own.splits[pair.first] != own.splits[pair.second]],
+            "splits",
+            own.splits.__getitem__,
+        ),
+        _pictures_in_two(
+            own,
+            [pair for pair in inside if own.contradict(pair.first, pair.second)],
+            "classes",
+            own.label_name,
+        ),
         _repeats(own, inside),
     ]
     if other is not None:
@@ -121,13 +132,15 @@ def _patients_in_two(own: Pictures, sides: str, side_of: Callable[[int], str], k
 
 
 def _pictures_in_two(
-    own: Pictures, pairs: list[Pair], sides: str, side_of: Callable[[int], str]
+    own: Pictures, crossing: list[Pair], sides: str, side_of: Callable[[int], str]
 ) -> Finding | None:
-    crossing = [pair for pair in pairs if side_of(pair.first) != side_of(pair.second)]
     if not crossing:
         return None
     cases = tuple(_case(own, own, pair, side_of, side_of) for pair in crossing)
-    text = f"{_showing_the_same(crossing)} in two {sides}"
+    where = f"in two {sides}"
+    if sides == "classes" and own.findings is not None:
+        where = "with findings that contradict each other"
+    text = f"{_showing_the_same(crossing)} {where}"
     return Finding(LEAKAGE, f"pictures_in_two_{sides}", len(crossing), text, cases)
 
 
@@ -153,15 +166,15 @@ def _repeats(own: Pictures, pairs: list[Pair]) -> Finding | None:
     here = [
         pair
         for pair in pairs
-        if own.splits[pair.first] == own.splits[pair.second]
-        and own.labels[pair.first] == own.labels[pair.second]
+        if own.splits[pair.first] == own.splits[pair.second] and not own.contradict(pair.first, pair.second)
     ]
     if not here:
         return None
     root = tie_groups({name: name for name in own.ids}, ((own.ids[p.first], own.ids[p.second]) for p in here))
     extra = len(root) - len(set(root.values()))
     repeat = "picture repeats another" if extra == 1 else "pictures repeat others"
-    text = f"{extra:,} {repeat} of the same split and class ({_kinds(here)})"
+    label = "class" if own.findings is None else "findings"
+    text = f"{extra:,} {repeat} of the same split and {label} ({_kinds(here)})"
     cases = tuple(_case(own, own, pair, own.splits.__getitem__, own.label_name) for pair in here)
     return Finding(REPEATS, "repeated_pictures", extra, text, cases)
 

@@ -10,6 +10,7 @@ from cxr_data.audit.causes import ADVICE, CAUTION, Cause, causes_of
 from cxr_data.audit.figures import embedded
 from cxr_data.audit.repair import absolute, explained_flags, repair_command
 from cxr_data.audit.text import case_parts
+from cxr_data.audit.together import tables_of
 from cxr_data.core import storage
 from cxr_data.core.dates import date_in_words
 from cxr_data.core.errors import one_line
@@ -47,10 +48,11 @@ def _content(audit: Audit, made: Manifest, audited: str) -> dict[str, Any]:
     found = counted(len(document["findings"]), "finding")
     known = audit.conversion
     return {
-        "title": one_line(f"Data set {PurePath(directory).name}: {' / '.join(made.class_names)}"),
+        "title": one_line(f"Data set {PurePath(directory).name}: {_labels_in_words(made)}"),
         "subtitle": f"{counted(document['pictures'], 'picture')}, "
         f"{counted(document['patients'], 'known patient')}, audited on {date_in_words(audited)}",
         "counts": counts_table(manifest, _patients_by_split(audit)),
+        "findings_tables": tables_of(document),
         "source": one_line(known.source) if known else "",
         "against": one_line(document["second_dataset"] or ""),
         "facts_of_shards": [
@@ -69,6 +71,10 @@ def _content(audit: Audit, made: Manifest, audited: str) -> dict[str, Any]:
         "unseen": _unseen(document),
         "directory": one_line(directory),
     }
+
+
+def _labels_in_words(made: Manifest) -> str:
+    return counted(made.findings, "finding") if made.findings else " / ".join(made.class_names)
 
 
 def _flags(flags: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,10 @@ from cxr_data.records.index import read_features, read_fields, read_index, rows_
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.value_range import in_unit_range
 from cxr_data.sources.discover import discover_images
+from cxr_data.sources.finding_values import ABSENT, PRESENT
+from cxr_data.sources.folders import list_files
 from cxr_data.sources.item import Item
+from cxr_data.sources.left_out import LeftOut
 from cxr_data.sources.patients import AUTO, find_groups
 
 
@@ -35,11 +39,12 @@ class Pictures:
       ids: path of each, relative to its source.
       groups: patient of each; the id itself where none is known.
       splits: split of each.
-      labels: int [N], index into `class_names`.
-      class_names: in the order of the label values.
+      labels: int [N], index into `class_names`; of pictures with `findings`, 1 where any is present.
+      class_names: in the order of the label values, or of the columns of `findings`.
       rows: [N] of `measure.FEATURES_DTYPE`.
       has_files: whether the rows say anything about the files.
       stored: what decides the stored pixels: equal ones can only be asked for where it is the same.
+      findings: int [N, C], of `FINDING_VALUES`; None where each picture has one class.
       load: gives the picture at a position, uint8 [S, S] or [S, S, 3]; None where only thumbnails are known.
     """
 
@@ -53,6 +58,7 @@ class Pictures:
     has_files: bool
     stored: tuple[object, ...] = ()
     load: Callable[[int], np.ndarray] | None = None
+    findings: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -63,8 +69,18 @@ class Pictures:
         return thumbnail if self.load is None else self.load(position)
 
     def label_name(self, position: int) -> str:
-        """Return the class name of one picture."""
+        """Return the class name of one picture, or the findings that are present in it."""
+        if self.findings is not None:
+            present = np.flatnonzero(self.findings[position] == PRESENT)
+            return "+".join(self.class_names[k] for k in present) or "no finding"
         return self.class_names[int(self.labels[position])]
+
+    def contradict(self, first: int, second: int) -> bool:
+        """Whether two pictures differ in their class, or in a finding that is known of both."""
+        if self.findings is None:
+            return bool(self.labels[first] != self.labels[second])
+        one, other = self.findings[first], self.findings[second]
+        return bool(np.any((one != other) & (one >= ABSENT) & (other >= ABSENT)))
 
     def patients(self) -> dict[str, list[int]]:
         """Return the position of the pictures of each known patient."""
@@ -118,6 +134,7 @@ def pictures_of_shards(
         has_files=rows is not None,
         stored=_form(made),
         load=partial(_stored_at, made, cache(partial(read_index, made))),
+        findings=np.array([fields.labels for fields in names]) if made.findings else None,
     )
 
 
@@ -170,7 +187,7 @@ def with_files(
     Raises:
       DataError: a file is not in the source, or cannot be decoded.
     """
-    items = {item.id: item for item in discover_images(source, **places).items}
+    items = {item.id: item for item in _files_of(made, source, **places)}
     missing = [name for name in pictures.ids if name not in items]
     if missing:
         raise DataError(
@@ -187,6 +204,15 @@ def with_files(
             raise DataError(f"--source={source}: {name}: {row}")
         rows.append(row)
     return replace(pictures, rows=np.array(rows, measure.FEATURES_DTYPE), has_files=True)
+
+
+def _files_of(
+    made: Manifest, source: str, left_out: LeftOut | None = None, follow_links: str = ""
+) -> Sequence[Item]:
+    if not made.findings:
+        return discover_images(source, left_out=left_out, follow_links=follow_links).items
+    linked = Path(follow_links).resolve() if follow_links else None  # the folders say no class
+    return [entry for entry in list_files(source, linked, left_out or LeftOut()) if isinstance(entry, Item)]
 
 
 def pictures_of_files(

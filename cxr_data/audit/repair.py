@@ -106,6 +106,8 @@ def _shares(pictures: Pictures) -> str:
 
 def _has_source_of_all_classes(pictures: Pictures) -> bool:
     """Return whether one of the folders CLASS/SOURCE/ is in all classes, so that these can be balanced."""
+    if pictures.findings is not None:
+        return False
     classes = {pictures.label_name(position) for position in range(len(pictures))}
     of_source: dict[str, set[str]] = defaultdict(set)
     for position, name in enumerate(pictures.ids):

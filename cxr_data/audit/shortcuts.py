@@ -11,13 +11,14 @@ many pictures, moved labels would make other classes larger, and chance would lo
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cxr_data.audit.findings import PROBE, SHORTCUT, Finding
 from cxr_data.audit.pictures import Pictures
 from cxr_data.audit.shortcut_features import Feature, features_of, in_words
+from cxr_data.audit.targets import Target, targets_of
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.images.measure import THUMBNAIL, lung_block
 from cxr_data.sources.splits import place_groups
@@ -99,49 +100,79 @@ def cells_of(values: np.ndarray) -> np.ndarray:
 
 
 def find_shortcuts(pictures: Pictures, seed: int = 0, *, quiet: bool = False) -> list[Score]:
-    """Score every feature and the pixel probe against every class; `quiet`: no progress on stderr.
+    """Score every feature and the pixel probe against every class or finding; `quiet`: no progress on stderr.
+
+    Each finding is tried on the pictures in which it is known. Chance is that of the best of all features,
+    classes and findings.
 
     Returns:
-      A score for each pair, in the order of the features; none of a class that is in `too_few`.
+      A score for each pair, in the order of the features; none of a class or finding that is in `too_few`.
     """
-    labels, groups = _only_present(pictures.labels), _numbered(pictures)
-    folds = folds_of(labels, groups)
-    if folds is None:
+    targets = [target for target in targets_of(pictures) if _scored(target)]
+    if not targets:
         return []
-    present = [name for i, name in enumerate(pictures.class_names) if np.any(pictures.labels == i)]
-    scored = np.flatnonzero(_can_be_scored(labels, groups))
-    one = one_of_each(labels, groups, seed)
-    labelings = permuted(labels[one], PERMUTATIONS, seed)
-    weights = resampled(groups, RESAMPLES, seed)
-    names: list[str] = []
-    values: list[np.ndarray] = []  # AUROC, low and high of each class
-    by_chance: list[np.ndarray] = []
     features = features_of(pictures)
-    for feature in progress_bar("look for shortcuts", "features", len(features), features, shown=not quiet):
-        cells = cells_of(feature.values)
-        names.append(feature.name)
-        values.append(_with_interval(frequency_scores(cells, labels, folds), labels, folds, weights))
-        by_chance.append(_in_chunks(frequency_aurocs, cells[one], labelings, folds[one], len(present)))
-    frame = frame_of(pictures.rows["thumbnail"])
-    names.append(PROBE)
-    values.append(
-        _with_interval(ridge_scores(frame, labels[None], folds, len(present))[:, 0], labels, folds, weights)
-    )
-    frame = frame[one] - frame[one].mean(axis=0)
-    by_chance.append(_in_chunks(ridge_aurocs, frame, labelings, folds[one], len(present)))
-    p = adjusted_p(np.stack(by_chance, axis=1)[:, :, scored])
+    labels: list[str] = []
+    values: list[np.ndarray] = []  # AUROC, low and high of each label: [features, 3, labels]
+    by_chance: list[np.ndarray] = []  # [permutations, features, labels]
+    with progress_bar("look for shortcuts", "features", len(targets) * len(features), shown=not quiet) as bar:
+        for number, target in enumerate(targets):
+            scored = _scored(target)
+            measured, chance = _try_features(pictures, features, target, seed + number, bar.update)
+            labels += [target.names[label] for label in scored]
+            values.append(measured[:, :, scored])
+            by_chance.append(chance[:, :, scored])
+    p = adjusted_p(np.concatenate(by_chance, axis=2))
+    measured = np.concatenate(values, axis=2)
     return [
-        Score(name, present[k], *_rounded(*values[i][:, k], p[i, column]))
-        for i, name in enumerate(names)
-        for column, k in enumerate(scored)
+        Score(name, label, *_rounded(*measured[i, :, column], p[i, column]))
+        for i, name in enumerate([*(feature.name for feature in features), PROBE])
+        for column, label in enumerate(labels)
     ]
 
 
+def _try_features(
+    pictures: Pictures, features: Sequence[Feature], target: Target, seed: int, tick: Callable[[], object]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return AUROC, low and high [features, 3, K], and AUROCs under moved labels [permutations, features, K].
+
+    The pixel probe is the last of the features.
+    """
+    labels, groups, classes = target.labels, target.groups, int(target.labels.max()) + 1
+    folds = folds_of(labels, groups)
+    assert folds is not None  # since a label can be scored
+    one = one_of_each(labels, groups, seed)
+    labelings = permuted(labels[one], PERMUTATIONS, seed)
+    weights = resampled(groups, RESAMPLES, seed)
+    values: list[np.ndarray] = []
+    by_chance: list[np.ndarray] = []
+    for feature in features:
+        cells = cells_of(feature.values[target.positions])
+        values.append(_with_interval(frequency_scores(cells, labels, folds), labels, folds, weights))
+        by_chance.append(_in_chunks(frequency_aurocs, cells[one], labelings, folds[one], classes))
+        tick()
+    frame = frame_of(pictures.rows["thumbnail"][target.positions])
+    scores = ridge_scores(frame, labels[None], folds, classes)[:, 0]
+    values.append(_with_interval(scores, labels, folds, weights))
+    frame = frame[one] - frame[one].mean(axis=0)
+    by_chance.append(_in_chunks(ridge_aurocs, frame, labelings, folds[one], classes))
+    return np.stack(values), np.stack(by_chance, axis=1)
+
+
 def too_few(pictures: Pictures) -> list[str]:
-    """Return the classes that are not scored: too few patients are in them, or in the other classes."""
-    scored = _can_be_scored(_only_present(pictures.labels), _numbered(pictures))
-    present = [name for i, name in enumerate(pictures.class_names) if np.any(pictures.labels == i)]
-    return [name for name, yes in zip(present, scored, strict=True) if not yes]
+    """Return the classes or findings that are not scored: too few patients have them, or have them not."""
+    return [
+        name
+        for target in targets_of(pictures)
+        for label, name in target.names.items()
+        if label not in _scored(target)
+    ]
+
+
+def _scored(target: Target) -> list[int]:
+    """Return the labels that can be scored."""
+    can = np.flatnonzero(_can_be_scored(target.labels, target.groups)).tolist()
+    return [label for label in can if label in target.names]
 
 
 def _can_be_scored(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -157,15 +188,6 @@ def _can_be_scored(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
 def _rounded(*values: float) -> tuple[float, ...]:
     # Sums in float32 differ in their last digits from one processor to another.
     return tuple(round(float(value), 4) for value in values)
-
-
-def _only_present(labels: np.ndarray) -> np.ndarray:
-    return np.unique(labels, return_inverse=True)[1]
-
-
-def _numbered(pictures: Pictures) -> np.ndarray:
-    """Return a number for each patient; a picture of none counts as one."""
-    return np.unique(np.array(pictures.groups, object), return_inverse=True)[1]
 
 
 def folds_of(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
@@ -351,12 +373,22 @@ def _finding(pictures: Pictures, feature: Feature | None, above: list[Score]) ->
     perfect = [score.label for score in above if score.auroc >= _PERFECT]
     nearly = "nearly " if any(score.auroc < 1 for score in above if score.label in perfect) else ""
     s = "" if name.endswith(("rows", "columns")) else "s"
-    how = f"separate{s} {' and '.join(perfect)} {nearly}perfectly" if perfect else f"predict{s} the class"
+    what_label = "the class" if pictures.findings is None else "findings"
+    how = f"separate{s} {' and '.join(perfect)} {nearly}perfectly" if perfect else f"predict{s} {what_label}"
     if feature is None:
         what = "the frame of the picture alone, without the block over the lungs,"
         details = ""
     else:
         what = f"{name} alone{' (of the file)' if feature.of_file else ''}"
-        details = f"; {in_words(feature, pictures.labels, pictures.class_names)}"
+        details = f"; {_details(pictures, feature, above[0].label)}"
     text = f"{what} {how}: AUROC {areas}{details}"
     return Finding(SHORTCUT, name, above[0].auroc, text)
+
+
+def _details(pictures: Pictures, feature: Feature, label: str) -> str:
+    """Return what the pictures of each class have, or those with and without the finding `label`."""
+    if pictures.findings is None:
+        return in_words(feature, pictures.labels, pictures.class_names)
+    target = next(target for target in targets_of(pictures) if label in target.names.values())
+    known = replace(feature, values=feature.values[target.positions])
+    return in_words(known, target.labels, target.all_names)

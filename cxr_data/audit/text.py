@@ -13,6 +13,7 @@ from cxr_data.audit.repair import (
     repair_command,
     shown,
 )
+from cxr_data.audit.together import together_in_words
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, one_line
 from cxr_data.core.wording import counted, tool, wrapped
@@ -33,6 +34,8 @@ def audit_as_text(directory: str, document: Mapping[str, Any], most_cases: int) 
     if causes:
         found += f" of {counted(len(causes), 'cause')}"
     lines = [wrapped(f"audit of {directory}: {scope}, {found}", "", "  ")]
+    if words := together_in_words(document):
+        lines.append(wrapped(words, "", "  "))
     for number, cause in enumerate(causes, 1):
         lines += _cause(number, cause, most_cases)
     if document["findings"]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from cxr_data.core.page import Grid
 from cxr_data.core.wording import counted
+from cxr_data.records.manifest import CLASSES
 
 
 def counts_table(manifest: Mapping[str, Any], patients: Mapping[str, int] | None = None) -> Grid:
@@ -17,10 +18,12 @@ def counts_table(manifest: Mapping[str, Any], patients: Mapping[str, int] | None
     names = manifest["class_names"]
     rows = []
     for split, counts in manifest["counts"].items():
-        row = [split, *(f"{counts[name]:,}" for name in names), f"{sum(counts.values()):,}"]
+        images = sum(shard["records"] for shard in manifest["shards"] if shard["split"] == split)
+        row = [split, *(f"{counts[name]:,}" for name in names), f"{images:,}"]
         rows.append(row if patients is None else [*row, f"{patients.get(split, 0):,}"])
     header = ["split", *names, "all", *([] if patients is None else ["known patients"])]
-    return Grid("Images of each split and class", header, rows)
+    kind = "class" if manifest.get("task", CLASSES) == CLASSES else "finding that is present"
+    return Grid(f"Images of each split and {kind}", header, rows)
 
 
 def stored_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

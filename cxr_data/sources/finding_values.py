@@ -5,3 +5,5 @@ of the finding, and it is always masked.
 """
 
 PRESENT, ABSENT, UNCERTAIN, UNKNOWN = FINDING_VALUES = (1, 0, -1, -2)
+VALUE_NAMES = ("present", "absent", "uncertain", "unknown")
+"""Of `FINDING_VALUES`, in their order."""
