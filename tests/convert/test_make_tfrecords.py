@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from project import ROOT
+from in_process import run_command
+from project import ROOT, assert_one_clear_line
 from sharder_fixtures import content_of, encoded, fields_of, make_source, picture, save
 
 from cxr_data.convert import shard_writer
@@ -324,7 +325,7 @@ def test_classes_in_another_order_and_csv(source, tmp_path):
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(flags, message):
-    done = command(*flags)
+    done = run_command("tools.make_tfrecords", *flags).completed
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -367,9 +368,9 @@ def test_the_command_with_a_log_for_machines(tmp_path):
 
 
 def test_an_empty_folder_is_one_line_and_exit_code_1(tmp_path):
-    done = command(f"--source={tmp_path}", f"--output={tmp_path}_out")
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"make_tfrecords: error: no images under {tmp_path}")
+    flags = [f"--source={tmp_path}", f"--output={tmp_path}_out"]
+    done = run_command("tools.make_tfrecords", *flags).completed
+    assert_one_clear_line(done, 1, f"make_tfrecords: error: no images under {tmp_path}")
 
 
 def test_the_real_images(shared, tmp_path):
