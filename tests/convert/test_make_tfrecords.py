@@ -16,12 +16,13 @@ from in_process import run_command
 from project import ROOT, assert_one_clear_line
 from sharder_fixtures import content_of, encoded, fields_of, make_source, picture, save
 
-from cxr_data.convert import shard_writer
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.images import source_file
 from cxr_data.images.decode import decode_pixels
 from cxr_data.images.resize import resize_image
+from cxr_data.images.undecodable import Undecodable
 from cxr_data.records.manifest import read_manifest
 from cxr_data.records.quarantine_file import read_quarantine
 from cxr_data.records.verify import verify_dataset
@@ -270,19 +271,16 @@ def test_a_folder_of_nothing_but_bad_files(tmp_path):
         run(tmp_path / "in", tmp_path / "out")
 
 
-def test_an_unreadable_file_is_quarantined(tmp_path, monkeypatch):
-    source = make_source(tmp_path / "in", 12)
-    genuine = os.open
+@pytest.mark.parametrize("read", [source_file.read_source, source_file.digest_of])
+def test_an_unreadable_file_has_its_reason(tmp_path, monkeypatch, read):
+    path = str(save(tmp_path / "image.png", b"content"))
 
-    def refuse(path, *args, **kwargs):
-        if str(path).endswith("image003.png"):
-            raise PermissionError(13, "Permission denied")
-        return genuine(path, *args, **kwargs)
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(shard_writer.os, "open", refuse)
-    made = run(source, tmp_path / "out")
-    (entry,) = read_quarantine(made.directory)
-    assert (entry.reason, entry.detail) == ("unreadable", "Permission denied")
+    monkeypatch.setattr(source_file.os, "open", refuse)
+    with pytest.raises(Undecodable, match="unreadable: Permission denied"):
+        read(path, 100)
 
 
 def test_a_second_run_in_the_same_output_is_refused(source, tmp_path):
