@@ -366,7 +366,7 @@ def peak_of(path: Path, memory_gb: float) -> tuple[int, str]:
     patience.cancel()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return int(peak or used.ru_maxrss * 1024), said or f"ended with {process.returncode}"
+    return int(peak or used.ru_maxrss * 1024), said or f"no answer: {process.returncode}"
 
 
 def read(path: str, memory_gb: float) -> str:
