@@ -53,6 +53,8 @@ def _parse_flags(
             sys.exit(0)
     try:
         rest = flags.FLAGS(list(argv), known_only=passes_on)
+    except UnicodeDecodeError as error:
+        _fail(argv, f"--flagfile: is no text ({error})", exit_code=2)
     except flags.Error as error:
         # absl: "flag --data=None: Flag --data must have a value other than None."
         missing = ", ".join(

@@ -3,13 +3,13 @@
 Each is named in `quarantine.jsonl`, with the reason.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.schema import parse_json
 from cxr_data.core.seeded import seeded_hash
 from cxr_data.core.wording import tool
 from cxr_data.sources.duplicates import tie_groups
@@ -65,7 +65,7 @@ def read_findings(path: str, items: Sequence[Item]) -> dict[str, Quarantined]:
     """
     known = {item.id for item in items}
     try:
-        document = json.loads(_text(path, "--exclude_findings"))
+        document = parse_json(_text(path, "--exclude_findings"))
         if document["schema"] != _AUDIT_SCHEMA:
             raise ValueError(f"schema {document['schema']!r}")
         cases = list(_pairs(path, document["findings"]))

@@ -19,8 +19,9 @@ from typing import Any
 from cxr_data.convert.shard_writer import ShardResult
 from cxr_data.core import local_store, storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.schema import FileName, checked, parse_json
+from cxr_data.images import measure
 from cxr_data.records.layout import DONE_SUFFIX, LEDGER_NAME, SHARD_SUFFIX
-from cxr_data.sources.quarantine import Quarantined
 
 SCHEMA = "cxr.ledger/2"
 
@@ -49,6 +50,13 @@ class Header:
         return "the source has other files, labels or groups now, or another version of cxr cut the shards"
 
 
+@dataclass(frozen=True)
+class _HeaderLine:
+    schema: str
+    config: Mapping[str, Any]
+    plan: str
+
+
 def read_ledger(directory: str) -> tuple[Header, dict[str, ShardResult]] | None:
     """Return the header and {shard name: result} of a ledger, or None where there is none.
 
@@ -71,17 +79,17 @@ def read_ledger(directory: str) -> tuple[Header, dict[str, ShardResult]] | None:
 def _read(path: str) -> tuple[Header, dict[str, ShardResult]]:
     lines = storage.read_bytes(path).split(b"\n")
     try:
-        first = json.loads(lines[0])
-        if first["schema"] != SCHEMA:
-            raise ValueError(f"schema {first['schema']!r}")
-        header = Header(first["config"], first["plan"])
-    except (ValueError, KeyError, TypeError) as error:
+        first = checked(_HeaderLine, parse_json(lines[0]))
+        if first.schema != SCHEMA:
+            raise ValueError(f"schema {first.schema[:60]!r}")
+        header = Header(first.config, first.plan)
+    except ValueError as error:
         raise DataError(f"{path} is damaged ({error}): --overwrite starts over") from error
     results: dict[str, ShardResult] = {}
     for line in lines[1:]:
         # A torn last line is a shard that is done again, and so is any other damaged line.
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            result = _from_json(json.loads(line))
+        with contextlib.suppress(ValueError):
+            result = _from_json(parse_json(line))
             results[result.name] = result
     return header, results
 
@@ -145,16 +153,12 @@ def _line(result: ShardResult) -> bytes:
     return (json.dumps(asdict(result), separators=(",", ":")) + "\n").encode()
 
 
-def _from_json(document: dict[str, Any]) -> ShardResult:
-    return ShardResult(
-        name=document["name"],
-        records=document["records"],
-        bytes=document["bytes"],
-        sha256=document["sha256"],
-        rows=tuple(tuple(row) for row in document["rows"]),
-        sources=tuple((source[0], source[1], source[2]) for source in document["sources"]),
-        quarantined=tuple(Quarantined(**entry) for entry in document["quarantined"]),
-        sums=tuple(document["sums"]),
-        squares=tuple(document["squares"]),
-        features=document["features"],
-    )
+def _from_json(document: Any) -> ShardResult:
+    """Return a line of the ledger. Raises ValueError: it is none, or contradicts itself."""
+    result = checked(ShardResult, document)
+    checked(FileName, result.name)
+    if not result.records == len(result.rows) == len(result.sources):
+        raise ValueError(f"{result.records} records, {len(result.rows)} rows, {len(result.sources)} sources")
+    if result.features and len(measure.decode_rows(result.features)) != result.records:
+        raise ValueError("features of another number of records")
+    return result

@@ -80,6 +80,8 @@ def _is_whole(config: SharderConfig, shard: ShardPlan, result: ShardResult) -> b
         return False
     converted_ns = store.modified_ns(path)
     entries = {entry.id: entry for entry in shard.entries}
+    if not {name for name, _, _ in result.sources} | {one.id for one in result.quarantined} <= entries.keys():
+        return False  # a ledger of somebody else
     for name, size, sha256 in result.sources:
         if not _is_unchanged(entries[name], size, sha256, converted_ns, config.max_pixels):
             if config.overwrite or config.retry_quarantined:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -33,6 +34,8 @@ class LocalStore:
 
     def read_bytes(self, path: str, known_bytes: int | None = None) -> bytes:
         try:
+            if stat.S_ISFIFO(os.stat(path).st_mode) or stat.S_ISCHR(os.stat(path).st_mode):
+                raise DataError(f"cannot read {path}: it is a pipe or a device, not a file")
             return Path(path).read_bytes()
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.schema import checked, parse_json
 from cxr_data.records.layout import QUARANTINE_NAME
 from cxr_data.sources.quarantine import Quarantined
 
@@ -20,6 +21,6 @@ def read_quarantine(directory: str) -> tuple[Quarantined, ...]:
     """Read the quarantine. Raises DataError if it is missing or damaged."""
     path = storage.join(directory, QUARANTINE_NAME)
     try:
-        return tuple(Quarantined(**json.loads(line)) for line in storage.read_bytes(path).splitlines())
-    except (ValueError, TypeError) as error:
+        return tuple(checked(Quarantined, parse_json(line)) for line in storage.read_bytes(path).splitlines())
+    except ValueError as error:
         raise DataError(f"{path} is damaged ({error})") from error

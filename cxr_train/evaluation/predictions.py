@@ -6,6 +6,7 @@
 `label` and `predicted` are names of classes; y is 1 present, 0 absent, -1 uncertain, -2 unknown.
 """
 
+import csv
 import dataclasses
 import pathlib
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from cxr_data.core import storage
 from cxr_data.core.csv_table import csv_bytes, csv_rows
-from cxr_data.core.errors import DataError
+from cxr_data.core.errors import DataError, one_line
 from cxr_data.records.example import is_known_patient, patient_of
 
 _COLUMNS = ("id", "group", "label", "predicted")
@@ -101,12 +102,18 @@ def read_predictions(path: pathlib.Path) -> NamedPredictions:
       DataError: it is not there, or not such a file; names the line.
     """
     text = storage.read_bytes(str(path)).decode("utf-8", "surrogateescape")
-    rows = csv_rows(text)
-    _, header = next(rows, (1, []))
+    try:
+        (_, header), *rows = csv_rows(text)
+    except (csv.Error, ValueError) as error:
+        raise DataError(f"{path} is not a file of predictions: {error}") from error
     class_names = tuple(n.removeprefix(_PROBABILITY) for n in header if n.startswith(_PROBABILITY))
     of_findings = tuple(header[:2]) == _OF_FINDINGS and tuple(header[: len(_COLUMNS)]) != _COLUMNS
     first = (*_OF_FINDINGS, *(_LABEL + name for name in class_names)) if of_findings else _COLUMNS
-    if not class_names or tuple(header) != (*first, *(_PROBABILITY + name for name in class_names)):
+    if (
+        not class_names
+        or len({*class_names}) < len(class_names)
+        or tuple(header) != (*first, *(_PROBABILITY + name for name in class_names))
+    ):
         raise DataError(f"{path} is not a file of predictions: its first line is {','.join(header)[:80]!r}")
     number = {name: index for index, name in enumerate(class_names)}
     columns: tuple[list[Any], ...] = ([], [], [], [])
@@ -116,12 +123,15 @@ def read_predictions(path: pathlib.Path) -> NamedPredictions:
             values = [float(value) for value in row[len(first) :]]
             if len(values) != len(class_names):
                 raise ValueError(f"{len(values)} probabilities of {len(class_names)} classes")
+            if not all(0 <= value <= 1 for value in values):
+                raise ValueError("a probability outside of [0, 1]")
             label = [_label_of_finding(text) for text in said] if of_findings else number[said[0]]
             # Early files of shards of other programs have neither.
             name = image_id or f"line {line}"
             entries = (name, patient_of(name, group), label, values)
-        except (ValueError, KeyError) as error:
-            raise DataError(f"{path} line {line} is damaged ({error}): evaluate the run again") from error
+        except (ValueError, KeyError, IndexError) as error:
+            reason = one_line(str(error)[:200])
+            raise DataError(f"{path} line {line} is damaged ({reason}): evaluate the run again") from error
         for column, entry in zip(columns, entries, strict=True):
             column.append(entry)
     ids, groups, labels, values = columns

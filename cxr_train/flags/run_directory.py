@@ -4,15 +4,16 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from absl import flags
 
 from cxr_data.core import storage
-from cxr_data.core.errors import UsageError
+from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import required, setting
-from cxr_train.runs.layout import CHECKPOINTS_NAME, TENSORBOARD_NAME
+from cxr_train.runs.layout import CHECKPOINTS_NAME, FLAGS_NAME, TENSORBOARD_NAME, RunLayout
 from cxr_train.runs.mirror import mirrored
 
 # What only a training run needs of an earlier one.
@@ -34,6 +35,28 @@ class RunDataOptions(RunOptions):
     data: str | None = setting(None, "Folder of shards; the run's own by default.", path=True)
 
 
+def refuse_flags_of_another_run(arguments: Sequence[str], run_dir: str | None) -> None:
+    """Check that the flags in a run directory are of that run: it may have been moved, or be somebody else's.
+
+    Args:
+      arguments: of the command, with `--flagfile`.
+      run_dir: what they come to.
+
+    Raises:
+      DataError: such flags name another directory, and the command does not name one itself.
+    """
+    words = [word.lstrip("-") for word in arguments if word.startswith("-")]
+    if any(word.partition("=")[0] == "run_dir" for word in words):
+        return
+    for path in (pathlib.Path(word.partition("=")[2]) for word in words if word.startswith("flagfile=")):
+        is_of_run = path.name == FLAGS_NAME and RunLayout(path.parent).config.exists()
+        if is_of_run and run_dir and storage.place(run_dir) != storage.place(str(path.parent)):
+            raise DataError(
+                f"{path}: --run_dir={run_dir}: is another directory; to go on with the run in {path.parent}, "
+                f"give --run_dir={path.parent} behind --flagfile, and --data if the shards were moved too"
+            )
+
+
 def with_local_run(main: Callable[..., Result], *, trains: bool = False) -> Callable[..., Result]:
     """Make a command whose `--run_dir` may be remote of one that needs a local one.
 
@@ -46,6 +69,8 @@ def with_local_run(main: Callable[..., Result], *, trains: bool = False) -> Call
     def run(*arguments: object) -> Result:
         flag = flags.FLAGS["run_dir"]
         remote = flag.value
+        if trains:
+            refuse_flags_of_another_run(sys.argv[1:], remote)
         if not remote or storage.store_of(remote).is_local:
             return main(*arguments)
         if trains and "TF_CONFIG" in os.environ:

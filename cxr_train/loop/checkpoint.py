@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cxr_data.core.errors import CxrError, DataError
+from cxr_data.core.errors import CxrError, DataError, one_line
 from cxr_data.core.local_store import publish, sha256_of
 from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.recipe.ema import WeightAverage
@@ -193,8 +193,10 @@ class Checkpoints:
     def _read(self, path: pathlib.Path) -> None:
         try:
             self._checkpoint.read(str(path / STATE_NAME)).assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
-            raise DataError(f"cannot restore {path}: {str(error).splitlines()[0][:200]}") from error
+        # What TensorFlow raises for a state of somebody else has no common class.
+        except Exception as error:
+            reason = one_line(str(error).partition("\n")[0][:200])
+            raise DataError(f"cannot restore {path}: {reason}") from error
         if self._replica_values:
             self._replica_values.write(self._rows.numpy())
             self._replica_values.set_seeds_apart()
@@ -237,9 +239,12 @@ def _damage(checkpoint: pathlib.Path) -> dict[str, str]:
         digests = {name: digest for digest, name in (line.split("  ") for line in lines)}
     except (OSError, ValueError) as error:
         return {SUMS_NAME: f"{SUMS_NAME} cannot be read ({error})"}
-    names = digests.keys() | {path.name for path in checkpoint.iterdir()} - {SUMS_NAME}
+    present = {path.name for path in checkpoint.iterdir() if path.is_file() and not path.is_symlink()}
     damage = {}
-    for name in sorted(names):
+    for name in sorted(digests.keys() | {path.name for path in checkpoint.iterdir()} - {SUMS_NAME}):
+        if name not in present:  # somebody else's sums may name any path, and their folder hold a pipe
+            damage[name] = f"{name} is missing, or no file"
+            continue
         try:
             if digests.get(name) != sha256_of(checkpoint / name):
                 damage[name] = f"{name} is not what was written (its SHA-256 is another)"

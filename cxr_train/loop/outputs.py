@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from cxr_data.core import local_store, storage
 from cxr_data.core.errors import CxrError
+from cxr_data.core.schema import checked, parse_json
 from cxr_train.loop import epoch_row
+from cxr_train.runs.documents import NumberedRow
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.run_model import link_model, save_model
 
@@ -34,10 +36,9 @@ class Outputs:
             else tf.summary.create_noop_writer()
         )
 
-    def forget_after(self, epochs: int) -> None:
-        """Remove the rows after the first `epochs` epochs, which will be trained again."""
-        if self._writes:
-            self._history.keep(epochs)
+    def forget_after(self, epochs: int) -> list[str]:
+        """Remove the rows after the first `epochs` epochs, as `History.keep`, and return its lines."""
+        return self._history.keep(epochs) if self._writes else []
 
     def keep_model(self, model: keras.Model, *, best: bool) -> None:
         """Save the model of an epoch as the last one, and as the best one too if it is. Raises CxrError."""
@@ -83,12 +84,26 @@ class History:
         """Add the row of an epoch and wait until it is on the disk."""
         local_store.append(self._path, (json.dumps(row) + "\n").encode())
 
-    def keep(self, epochs: int) -> None:
+    def keep(self, epochs: int) -> list[str]:
         """Keep the rows of the first `epochs` epochs: those after them will be trained again.
 
         A row is written before the checkpoint that holds its epoch, so that none is missing.
+
+        Returns:
+          A line where the file was not whole: which lines are no rows, and which rows are lost.
         """
         if not self._path.exists():
-            return
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        storage.replace(self._path, "".join(lines[:epochs]).encode())
+            return []
+        rows, damaged = {}, []
+        for number, line in enumerate(storage.read_bytes(str(self._path)).splitlines(keepends=True), start=1):
+            try:
+                rows[checked(NumberedRow, parse_json(line))["epoch"]] = line
+            except ValueError:
+                damaged.append(str(number))
+        storage.replace(self._path, b"".join(rows[epoch] for epoch in sorted(rows) if epoch <= epochs))
+        lost = [str(epoch) for epoch in range(1, epochs + 1) if epoch not in rows]
+        if not damaged and not lost:
+            return []
+        found = f"line {', '.join(damaged)} was cut off or damaged" if damaged else "it was not whole"
+        left = f"lost: epoch {', '.join(lost[:10])}" if lost else "no row of a trained epoch is lost"
+        return [f"{self._path}: {found}; {left}"]

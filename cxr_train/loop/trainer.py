@@ -139,9 +139,9 @@ class Trainer:
                 f"{first_steps.tolist()}): --run_dir must be on storage that all of them share"
             )
         epoch, step = self.checkpoints.position
-        self._outputs.forget_after(epoch)
+        warnings += [f"warning: {warning}" for warning in self._outputs.forget_after(epoch)]
         if self.checkpoints.newest is None:
-            return ["resume: no checkpoint yet, starting at the first step"]
+            return [*warnings, "resume: no checkpoint yet, starting at the first step"]
         if epoch >= self._config.epochs:
             done = counted(epoch, "epoch is", "epochs are")
             return [*warnings, f"resume: {done} trained, and --epochs={self._config.epochs}"]

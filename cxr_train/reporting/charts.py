@@ -19,12 +19,12 @@ def curves(rows: Sequence[dict[str, Any]], kept: int | None) -> list[Picture]:
     """
     if any(row["validation"] is None for row in rows):
         return _training_curves(rows)
-    macro = [row["validation"]["macro"] for row in rows]
+    macro = [row["validation"].get("macro", {}) for row in rows]
     panels = {
         "loss": {"train": _of(rows, "train", "loss"), "validation": _of(rows, "validation", "loss")},
         "accuracy": {part: _of(rows, part, "accuracy") for part in ("train", "validation")},
         "validation, mean of the classes": {
-            name: [_number(row[name]) for row in macro] for name in ("sensitivity", "specificity")
+            name: [_number(row.get(name)) for row in macro] for name in ("sensitivity", "specificity")
         },
     }
     pictures = []

@@ -8,9 +8,9 @@ import pathlib
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.schema import Text, checked, parse_json
 from cxr_data.core.settings import check_choice, check_settings, setting
 from cxr_data.input.options import ReadOptions
-from cxr_data.input.order import InputWorker
 from cxr_data.records.split_names import have_common_images
 from cxr_train.engine.placement_names import PRECISIONS, STRATEGIES, XLA
 from cxr_train.engine.profiler import parse_steps
@@ -60,8 +60,8 @@ class TrainConfig:
     """
 
     backbone: str
-    data: str
-    run_dir: str
+    data: Text
+    run_dir: Text
     epochs: int = setting(50, "Passes over the training split.", at_least=1, at_most=2**31 - 1)
     batch_size: int = 32
     learning_rate: float = setting(1e-4, "Peak learning rate of the head, reached at the end of the warm-up.")
@@ -198,15 +198,14 @@ class TrainConfig:
           DataError: the file is missing or not such a configuration.
         """
         try:
-            values = json.loads(path.read_text())
-            read = values["read"]
-            read["cache_dir"] = os.path.expanduser(read["cache_dir"])  # earlier files have ~
-            options = ReadOptions(**{**read, "worker": InputWorker(**read["worker"])})
-            recipe = Recipe(**values.get("recipe", {}))
-            # Of a run that knew no others.
-            values = {"batch_norm_statistics": "moving", **values}
-            return cls(**{**values, "head": tuple(values["head"]), "read": options, "recipe": recipe})
+            values = parse_json(path.read_bytes())
+            if isinstance(values, dict):
+                if isinstance(read := values.get("read"), dict) and isinstance(read.get("cache_dir"), str):
+                    read["cache_dir"] = os.path.expanduser(read["cache_dir"])  # earlier files have ~
+                # Of a run that knew no others; and where it lies now, it may have been moved.
+                values = {"batch_norm_statistics": "moving", **values, "run_dir": str(path.parent)}
+            return checked(cls, values)
         except FileNotFoundError as error:
             raise DataError(f"{path.parent} is not a run directory: it has no {path.name}") from error
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, UsageError) as error:
             raise DataError(f"{path} is not the configuration of a run: {error}") from error

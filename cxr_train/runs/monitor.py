@@ -25,13 +25,13 @@ class Monitor:
         """What any value improves on."""
         return math.inf if self.name == "loss" else -math.inf
 
-    def value(self, validation: dict[str, Any]) -> float | None:
-        """Return its value in a summary of `evaluation.metrics`; None where it is undefined."""
+    def value(self, validation: Mapping[str, Any] | None) -> float | None:
+        """Return its value in a summary of `evaluation.metrics`; None where it is undefined or missing."""
         mean, _, metric = self.name.partition("_")
         if mean in ("macro", "mean"):
-            value: float | None = validation["macro"][metric]
+            value: float | None = (validation or {}).get("macro", {}).get(metric)
         else:
-            value = validation[self.name]
+            value = (validation or {}).get(self.name)
         return value
 
     def check(self, images: Mapping[str, int], split: str) -> None:

@@ -8,14 +8,16 @@ never written to again.
 import os
 import pathlib
 import shutil
+import warnings
 
 import keras
 
-from cxr_data.core.errors import DataError
+from cxr_data.core.errors import DataError, one_line
 from cxr_data.core.local_store import publish
 from cxr_train.models.classifier import build_model, with_probabilities, without_probabilities
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import WRITING
+from cxr_train.runs.model_file import check_model_file
 from cxr_train.runs.saved_run import find_best_model
 
 _WRITING = f"{WRITING}.keras"
@@ -92,16 +94,22 @@ def load_best_model(run_dir: pathlib.Path) -> keras.Model:
 def load_model(path: pathlib.Path) -> keras.Model:
     """Load what `save_model` has written, without its softmax or sigmoid.
 
-    The file holds no code: safe mode stays on. A file of an older version, which has neither, gives the
-    same model.
+    The file is checked first, see `model_file`, and holds no code: safe mode stays on. A file of an older
+    version, which has neither, gives the same model.
 
     Returns:
       A model from images float32 [B, S, S, 3] in [0, 1] to logits float32 [B, C].
 
     Raises:
-      DataError: the file is damaged.
+      DataError: the file is damaged, or not of this program.
     """
+    check_model_file(path)
     try:
-        return without_probabilities(keras.saving.load_model(path, compile=False, safe_mode=True))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"cannot load {path}: {str(error).splitlines()[0][:200]}") from error
+        with warnings.catch_warnings():
+            # Keras only warns of layers whose weights are not in the file, and leaves them as they began.
+            warnings.filterwarnings("error", message="(?s).*freshly-initialized")
+            return without_probabilities(keras.saving.load_model(path, compile=False, safe_mode=True))
+    # Whatever a configuration says that Keras cannot make; what would be dangerous was refused before.
+    except Exception as error:
+        reason = one_line(str(error).partition("\n")[0][:200])
+        raise DataError(f"cannot load {path}: {type(error).__name__}: {reason}") from error

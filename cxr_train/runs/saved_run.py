@@ -1,16 +1,18 @@
 """A run directory, read back: what it was trained on, what its epochs gave, and which model it has."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.core.local_store import sha256_of
+from cxr_data.core.schema import checked, parse_json
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.documents import EpochRow
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.monitor import Monitor
 
@@ -32,11 +34,15 @@ def is_own_data(run_dir: pathlib.Path, manifest: Manifest) -> bool:
 
 
 def epoch_rows(history: pathlib.Path) -> tuple[list[dict[str, Any]], list[int]]:
-    """Return the epochs' rows, and the numbers (from 1) of the lines that a crash has cut off."""
-    rows, damaged = [], []
-    for number, line in enumerate(history.read_text().splitlines() if history.exists() else (), start=1):
+    """Return the epochs' rows, and the numbers (from 1) of the lines that are none, as one that a crash has
+    cut off.
+    """
+    rows: list[dict[str, Any]] = []
+    damaged = []
+    content = storage.read_bytes(str(history)) if history.exists() else b""
+    for number, line in enumerate(content.splitlines(), start=1):
         try:
-            rows.append(json.loads(line))
+            rows.append(cast(dict[str, Any], checked(EpochRow, parse_json(line))))
         except ValueError:
             damaged.append(number)
     return rows, damaged
@@ -49,7 +55,7 @@ def best_epoch(config: TrainConfig, rows: Sequence[dict[str, Any]]) -> dict[str,
     monitor = Monitor(config.monitor)
     best, best_value = None, monitor.worst
     for row in rows:
-        value = monitor.value(row["validation"])
+        value = monitor.value(row.get("validation"))
         if value is not None and monitor.improves(value, best_value):
             best, best_value = row, value
     return best
@@ -60,14 +66,17 @@ def initial_statistics_share(run_dir: pathlib.Path) -> float | None:
     layout = RunLayout(run_dir)
     rows, _ = epoch_rows(layout.history)
     best = best_epoch(TrainConfig.load(layout.config), rows)
-    return best["train"].get("initial_statistics_share") if best else None
+    return best.get("train", {}).get("initial_statistics_share") if best else None
 
 
 def find_best_model(run_dir: pathlib.Path) -> pathlib.Path:
     """Return the path of `best.keras`. Raises DataError: there is none yet."""
     path = RunLayout(run_dir).best_model
     if not path.exists():
-        raise DataError(f"{run_dir} has no {path.name}: no epoch of this run was completed")
+        raise DataError(
+            f"{run_dir} has no {path.name}: no epoch was completed, or it was removed; with --resume the run "
+            "puts back that of its newest checkpoint, and goes on"
+        )
     return path
 
 

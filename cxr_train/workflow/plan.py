@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.schema import checked, parse_json
 from cxr_data.core.wording import counted
 from cxr_train.runs.layout import WorkflowLayout
 
@@ -41,11 +42,8 @@ class Plan:
     def load(cls, path: pathlib.Path) -> "Plan":
         """Read what `save` wrote. Raise DataError: it is damaged."""
         try:
-            values = json.loads(path.read_text())
-            for name in ("conversion", "training"):
-                values[name] = tuple(Choice(**choice) for choice in values[name])
-            return cls(**{**values, "given": tuple(values["given"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            return checked(cls, parse_json(path.read_bytes()))
+        except (OSError, ValueError) as error:
             raise DataError(
                 f"{path} is not a plan of cxr_train.run ({error}): choose another --output"
             ) from error

@@ -1,5 +1,6 @@
 """Checkpoints with real damage: cut off, one bit flipped, files gone, killed while it saves."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -201,3 +202,29 @@ def test_what_is_restored_goes_to_the_optimizer_too(tmp_path):
     make(tmp_path, optimizer=restored)[0].restore()
     assert all((variable.numpy() == 1).all() for variable in restored.variables)
     assert len(saved.variables) > 2 * len(model.trainable_variables)
+
+
+def test_the_sums_of_somebody_else_open_no_other_file(tmp_path):
+    """What they name may be a device that never ends, and what lies there a pipe that nobody writes to."""
+    save_three(tmp_path)
+    newest = tmp_path / "checkpoints/ckpt-00003"
+    with (newest / "SHA256SUMS").open("a") as file:
+        file.write(f"{'0' * 64}  /dev/zero\n")
+    os.mkfifo(tmp_path / "checkpoints/ckpt-00002/pipe")
+    warnings = make(tmp_path)[0].restore()
+    assert ["/dev/zero" in warnings[0], "pipe" in warnings[1]] == [True, True]
+
+
+@pytest.mark.parametrize("name", ["state.index", "state.data-00000-of-00001"])
+def test_a_state_that_is_none_is_one_line(tmp_path, name):
+    save_three(tmp_path)
+    newest = tmp_path / "checkpoints/ckpt-00003"
+    content = b"\x00\xff" * 200
+    digest = hashlib.sha256(content).hexdigest()
+    (newest / name).unlink()
+    (newest / name).write_bytes(content)
+    sums = (newest / "SHA256SUMS").read_text().splitlines()
+    sums = [f"{digest}  {name}" if line.endswith(f"  {name}") else line for line in sums]
+    (newest / "SHA256SUMS").write_text("\n".join(sums) + "\n")
+    with pytest.raises(DataError, match="ckpt-00003"):
+        make(tmp_path)[0].restore()

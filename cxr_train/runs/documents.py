@@ -1,0 +1,39 @@
+"""What the documents of a run hold, as far as other commands read them: their types, for `schema.checked`."""
+
+from collections.abc import Mapping
+from typing import Annotated, NotRequired, TypedDict
+
+from cxr_data.core.schema import Range
+
+Epoch = Annotated[int, Range(1, 2**31 - 1)]
+
+
+class NumberedRow(TypedDict):
+    """A line of `metrics.jsonl`, as far as a resumed run looks at it."""
+
+    epoch: Epoch
+
+
+class TrainPart(TypedDict):
+    """What the steps of an epoch gave, see `loop.epoch_row`."""
+
+    loss: NotRequired[float | None]
+    accuracy: NotRequired[float | None]
+    images_per_second: NotRequired[float | None]
+    input_wait_share: NotRequired[float | None]
+    initial_statistics_share: NotRequired[float | None]
+
+
+class ValidationPart(TypedDict):
+    """What the validation of an epoch gave."""
+
+    loss: NotRequired[float | None]
+    accuracy: NotRequired[float | None]
+    macro: NotRequired[Mapping[str, float | None]]
+
+
+class EpochRow(NumberedRow):
+    """A line of `metrics.jsonl`."""
+
+    train: TrainPart
+    validation: ValidationPart | None
