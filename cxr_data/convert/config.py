@@ -151,13 +151,13 @@ class SharderConfig(Limits):
     crop_border: str = setting(
         harmonize.NONE,
         "Borders to cut off: none; auto: flat ones, such as letter-boxes; or a share of each side, such "
-        "such as 0.05.",
+        "as 0.05.",
     )
     equalize_to: int = setting(
         0,
         "Size in pixels to which all images are first reduced, then compressed with one JPEG quality, so "
-        "that "
-        "they keep no traces of their files; at most half of the smallest image; 0: leave them as they are.",
+        "that they keep no traces of their files; at most half of the smallest image; 0: leave them as they "
+        "are.",
     )
     max_pixels: int = setting(
         MAX_PIXELS, "Largest number of pixels of an image; larger ones are quarantined."

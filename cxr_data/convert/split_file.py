@@ -119,9 +119,10 @@ def _read(path: str) -> tuple[dict[str, str], dict[str, str]]:
                     )
                 if key and not known[key].isidentifier():
                     raise DataError(
-                        f"--split_file={path} line {number}: {known[key]!r} is no name of a split; write "
+                        f"--split_file={path} line {number}: {known[key]!r} is not the name of a split; "
+                        "write "
                         "train, validation or test there"
                     )
     except csv.Error as error:
-        raise DataError(f"--split_file={path}: is no CSV ({error}); write it again") from error
+        raise DataError(f"--split_file={path}: is not a CSV ({error}); write it again") from error
     return by_sha256, by_id

@@ -43,7 +43,7 @@ def addresses_of(host: str) -> frozenset[Address]:
     own = frozenset(address for address in found if _is_own(address))
     if not own:
         raise UsageError(
-            f"--host={host}: {_text(found)} is no address of this machine; give one that is, or "
+            f"--host={host}: {_text(found)} is not an address of this machine; give one that is, or "
             "--listen=all if a router or a container passes the ports on"
         )
     if all(address.is_loopback for address in own) and host not in map(str, own):

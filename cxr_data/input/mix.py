@@ -83,7 +83,8 @@ class Mix:
         left_out = [name for name in there if weights and name not in weights]
         if left_out:
             raise UsageError(
-                f"{flag}: gives no weight to {', '.join(map(repr, left_out))}; add it, as {left_out[0]}:1"
+                f"{flag}: gives no weight to {', '.join(map(repr, left_out))}; add it, such as "
+                f"{left_out[0]}:1"
             )
         total = sum(weights.values()) or len(there)
         return cls(

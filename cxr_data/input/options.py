@@ -60,7 +60,8 @@ class ReadOptions:
     )
     mix: Mapping[str, float] = setting(
         "",
-        "Weights of the sources in training, as nih:2,guangzhou:1; an epoch has as many images as without, "
+        "Weights of the sources in training, such as nih:2,guangzhou:1; an epoch has as many images as "
+        "without, "
         "of each source its share. Every image once an epoch by default.",
         parse=parse_mix,
     )

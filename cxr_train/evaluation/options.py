@@ -56,7 +56,7 @@ class EvaluationOptions:
     by: tuple[str, ...] = setting(
         (),
         "Columns by which every metric is also given for each group of images: source (the hospital or data "
-        "set), or columns of --by_table such as sex; many numbers, as ages, are cut into bands of 20.",
+        "set), or columns of --by_table such as sex; many numbers, such as ages, are cut into bands of 20.",
     )
     by_table: str = setting(
         "",

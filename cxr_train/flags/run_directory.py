@@ -52,7 +52,7 @@ def refuse_flags_of_another_run(arguments: Sequence[str], run_dir: str | None) -
         is_of_run = path.name == FLAGS_NAME and RunLayout(path.parent).config.exists()
         if is_of_run and run_dir and storage.place(run_dir) != storage.place(str(path.parent)):
             raise DataError(
-                f"{path}: --run_dir={run_dir}: is another directory; to go on with the run in {path.parent}, "
+                f"{path}: --run_dir={run_dir}: is another directory; to continue the run in {path.parent}, "
                 f"give --run_dir={path.parent} behind --flagfile, and --data if the shards were moved too"
             )
 

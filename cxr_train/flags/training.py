@@ -65,7 +65,8 @@ class StartOptions:
     )
     fold: str = setting(
         "",
-        "Fold to validate on, as 2of5; trained is on the rest of --train_split and --validation_split "
+        "Fold to validate on, such as 2of5; the run trains on the rest of --train_split and "
+        "--validation_split "
         "together. Whole patients are in one fold.",
     )
     logical_devices: int = setting(

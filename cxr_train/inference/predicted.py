@@ -50,6 +50,6 @@ def to_submission(rows: Sequence[Row]) -> bytes:
             reason = row["error"] or f"{row['predicted']} is no class of the challenge"
             raise DataError(f"--submission: every case needs a class, and {row['file']} has none: {reason}")
         if case in lines:
-            raise DataError(f"--submission: two files are case {case}, as {row['file']}")
+            raise DataError(f"--submission: two files are case {case}, such as {row['file']}")
         lines[case] = [case, str(SUBMISSION_CLASSES[row["predicted"]])]
     return csv_bytes([["case", "class"], *(lines[case] for case in sorted(lines))], line_end="\r\n")
