@@ -5,7 +5,7 @@ from typing import Any
 
 from cxr_data.core.page import Grid
 from cxr_data.core.wording import counted
-from cxr_data.records.manifest import CLASSES
+from cxr_data.records.manifest import CLASSES, FINDINGS
 
 
 def counts_table(manifest: Mapping[str, Any], patients: Mapping[str, int] | None = None) -> Grid:
@@ -15,15 +15,17 @@ def counts_table(manifest: Mapping[str, Any], patients: Mapping[str, int] | None
       manifest: the content of `manifest.json`.
       patients: the known patients of each split, a column of their own where they are given.
     """
-    names = manifest["class_names"]
+    names, kind = manifest["class_names"], manifest.get("task", CLASSES)
     rows = []
     for split, counts in manifest["counts"].items():
-        images = sum(shard["records"] for shard in manifest["shards"] if shard["split"] == split)
+        images = sum(counts.values())
+        if kind == FINDINGS:  # a picture has none of them, or several
+            images = sum(shard["records"] for shard in manifest["shards"] if shard["split"] == split)
         row = [split, *(f"{counts[name]:,}" for name in names), f"{images:,}"]
         rows.append(row if patients is None else [*row, f"{patients.get(split, 0):,}"])
     header = ["split", *names, "all", *([] if patients is None else ["known patients"])]
-    kind = "class" if manifest.get("task", CLASSES) == CLASSES else "finding that is present"
-    return Grid(f"Images of each split and {kind}", header, rows)
+    label = "class" if kind == CLASSES else "finding that is present"
+    return Grid(f"Images of each split and {label}", header, rows)
 
 
 def stored_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:

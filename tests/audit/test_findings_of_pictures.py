@@ -17,6 +17,7 @@ from cxr_data.audit.text import audit_as_text
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.images import measure
+from cxr_data.records.in_words import counts_table
 from cxr_data.stats.co_occurrence import both_present, value_counts
 
 NAMES = ("edema", "mass", "rare")
@@ -112,3 +113,5 @@ def test_a_conversion_with_tables_is_audited_and_has_a_page(tmp_path):
     page = (tmp_path / "page" / path.rsplit("/", 1)[1]).read_text()
     assert "Pictures in which two findings are present" in page
     assert "14 findings" in page
+    counts = counts_table(dataclasses.asdict(made))
+    assert {row[0]: row[-1] for row in counts.rows} == {"train": "3", "test": "2"}
