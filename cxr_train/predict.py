@@ -2,6 +2,7 @@
 
     python -m cxr_train.predict --run_dir=RUN_DIR FILE_OR_DIR... [--output=predictions.csv]
 
+With --run_dir=RUN_DIR,RUN_DIR,... the probabilities are the means of those of several runs, as of folds.
 Any file that the sharder reads, decoded and resized as the training data was. A file that
 cannot be read is named and counted; the others are predicted, and the exit code is 1.
 """
@@ -17,14 +18,14 @@ from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import keep_large_allocations
-from cxr_data.core.settings import setting
+from cxr_data.core.settings import required, setting
 from cxr_data.core.wording import counted
 from cxr_data.images.guarded import Limits
 from cxr_train.engine.placement_names import XLA, CompilationOptions
 from cxr_train.evaluation.stored import fitted_temperature, stored_thresholds
 from cxr_train.flags.compiled import kept_by_flags
 from cxr_train.flags.output_place import prepare_output
-from cxr_train.flags.run_directory import RunOptions, with_local_run
+from cxr_train.flags.run_directory import with_local_run
 from cxr_train.inference.files import ImageFile, find_files
 from cxr_train.inference.predicted import SUBMISSION_CLASSES, to_csv, to_json, to_submission
 from cxr_train.runs.config import TrainConfig
@@ -33,10 +34,23 @@ from cxr_train.runs.notice import NOTICE
 from cxr_train.runs.saved_run import find_best_model, trained_on
 
 
+def parse_runs(text: str) -> tuple[pathlib.Path, ...]:
+    """Parse `--run_dir`: one directory, whose name may hold commas, or several separated by commas."""
+    one = pathlib.Path(text)
+    if one.exists():
+        return (one,)
+    return tuple(pathlib.Path(part).expanduser() for part in text.split(",") if part)
+
+
 @dataclasses.dataclass(frozen=True)
-class PredictOptions(RunOptions, Limits):
+class PredictOptions(Limits):
     """How to predict, and what to write."""
 
+    run_dir: tuple[pathlib.Path, ...] = required(
+        "Directory of a training run; of several, separated by commas, the probabilities are averaged.",
+        parse=parse_runs,
+        path=True,
+    )
     output: str | None = setting(None, "File for the predictions; stdout by default.", path=True)
     format: str | None = setting(
         None,
@@ -64,7 +78,7 @@ class PredictOptions(RunOptions, Limits):
 def main(arguments: Sequence[str]) -> int:
     """Predict what the command line names."""
     options = from_flags(PredictOptions)
-    run_dir = options.run_dir
+    run_dir, *others = options.run_dir
     for flag in ("output", "submission", "panels"):
         given = getattr(options, flag)
         if given and storage.store_of(given).is_local:
@@ -72,7 +86,10 @@ def main(arguments: Sequence[str]) -> int:
             prepare_output(flag, pathlib.Path(given), overwrite=options.overwrite, replaces=replaces)
     files = find_files(arguments)
     names = trained_on(run_dir).class_names
-    find_best_model(run_dir)
+    for one in options.run_dir:
+        find_best_model(one)
+    if others:
+        _check_several(options)
     if options.submission and set(names) - set(SUBMISSION_CLASSES):
         raise UsageError(f"--submission: the challenge's classes are covid, normal, pneumonia, not {names}")
     temperature = 1.0
@@ -91,8 +108,9 @@ def main(arguments: Sequence[str]) -> int:
             batch_size=options.batch_size,
             xla=options.xla,
             temperature=temperature,
-            # They are of the probabilities before any temperature.
-            thresholds={} if options.calibrated else stored_thresholds(run_dir),
+            # They are of the probabilities of one run before any temperature.
+            thresholds={} if options.calibrated or others else stored_thresholds(run_dir),
+            others=others,
         )
     as_json = options.format == "json" or (not options.format and str(options.output).endswith(".json"))
     content = to_json(rows, names, temperature) if as_json else to_csv(rows, names)
@@ -107,6 +125,34 @@ def main(arguments: Sequence[str]) -> int:
     failed = sum(row["error"] is not None for row in rows)
     print(f"{len(rows) - failed:,} of {counted(len(rows), 'file')} predicted. {NOTICE}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _check_several(options: PredictOptions) -> None:
+    """Check that the probabilities of several runs can be averaged, and say what is predicted from them.
+
+    Raises:
+      UsageError: they are not of the same classes and pixels, or another flag is for one run.
+    """
+    first, *others = options.run_dir
+    for flag in ("calibrated", "panels"):
+        if getattr(options, flag):
+            raise UsageError(f"--{flag}: is for one run; leave it out, or give one run with --run_dir")
+    expected = trained_on(first)
+    for other in others:
+        found = trained_on(other)
+        for what, one, another in (
+            ("classes", expected.class_names, found.class_names),
+            ("kind of labels", expected.task, found.task),
+            ("pixels", expected.pixel_options, found.pixel_options),
+        ):
+            if one != another:
+                raise UsageError(
+                    f"--run_dir: {first} and {other} were trained on different {what}, {one} and {another}; "
+                    "give runs of the same"
+                )
+    rule = "a finding from 0.5 on" if expected.findings else "the most probable class"
+    said = f"probabilities are means of {counted(len(options.run_dir), 'run')}, whose thresholds are not used"
+    print(f"{said}: predicted is {rule}", file=sys.stderr)
 
 
 def _to_stdout(content: bytes) -> None:
@@ -126,7 +172,7 @@ def _write_panels(
     from cxr_train.explanation.last_map import check_of_maps, last_map
     from cxr_train.inference.panels import PanelParts, write_panels  # matplotlib is needed for nothing else
 
-    run_dir = options.run_dir
+    run_dir = options.run_dir[0]
     # Thresholds are of the probabilities before any temperature.
     thresholds = {} if options.calibrated else stored_thresholds(run_dir)
     parts = PanelParts(last_map(run_dir), check_of_maps(run_dir), thresholds)

@@ -1,9 +1,11 @@
 """The flag `--run_dir` of every command that works on a run: it may name an object store."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -77,8 +79,11 @@ def with_local_run(main: Callable[..., Result], *, trains: bool = False) -> Call
             raise UsageError(f"--run_dir={remote}: several workers need a directory that all have mounted")
         if trains and not flags.FLAGS["data"].value:
             raise UsageError(f"--run_dir={remote}: the embedded sample is local; give --data")
-        with mirrored(remote, leave=() if trains else _OF_TRAINING) as local:
-            flag.value = local
+        with contextlib.ExitStack() as mirrors:
+            flag.value = ",".join(
+                str(mirrors.enter_context(mirrored(one, leave=() if trains else _OF_TRAINING)))
+                for one in re.split(r",(?=\w+://)", remote)  # of a command that takes several runs
+            )
             return main(*arguments)
 
     return run

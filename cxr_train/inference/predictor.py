@@ -33,28 +33,27 @@ def predict_files(
     xla: str = "auto",
     temperature: float = 1.0,
     thresholds: Mapping[str, float] | None = None,
+    others: Sequence[pathlib.Path] = (),
 ) -> list[Row]:
-    """Predict files with the best model of a run.
+    """Predict files with the best model of a run, or with those of several.
 
     Args:
       limits: of one file.
       temperature: of the softmax or the sigmoid; 1 for the model's own probabilities.
       thresholds: by finding, the probability from which on it is predicted; 0.5 where there is none.
+      others: directories of runs on the same classes and pixels; the probabilities are the means over all.
 
     Returns:
       A dictionary a file, in order: file; predicted, a class name, or the names of the findings joined by |;
-      probabilities, by class name, in six
-      significant digits; error. Where the file cannot be read, the middle two are None; else `error` is None.
+      probabilities, by class name, in six significant digits; error. Where the file cannot be read, the
+      middle two are None; else `error` is None.
 
     Raises:
       DataError: the run has no best model, or no copy of its data's manifest.
       OutOfMemoryError: the device has too little memory for the batch.
     """
-    config = TrainConfig.load(RunLayout(run_dir).config)
     manifest = trained_on(run_dir)
-    placement = choose_placement("one", config.precision, xla)
-    logger.info("%s", placement.choice("xla"))
-    step = PredictStep(load_best_model(run_dir), placement)
+    steps = [_step_of(one, xla) for one in (run_dir, *others)]
     rows: list[Row] = [
         {"file": file.name, "predicted": None, "probabilities": None, "error": None} for file in files
     ]
@@ -66,12 +65,11 @@ def predict_files(
                 rows[number]["error"] = str(error)
                 logger.info("not predicted: %s: %s", files[number].path, error)
             if read:
-                logits = step({"image": images})[: len(read)]
-                logits = logits / np.float32(temperature)
-                # The labels say no more than what the logits are of.
-                labels = np.zeros(logits.shape if manifest.findings else len(read), np.int64)
-                said = Predictions(np.array(read), labels, logits).probabilities
-                found.extend(zip(read, said, strict=True))
+                said = [
+                    _probabilities(step({"image": images})[: len(read)], temperature, bool(manifest.findings))
+                    for step in steps
+                ]
+                found.extend(zip(read, np.mean(said, axis=0), strict=True))
             bar.update(len(read) + len(failed))
     chosen = (thresholds or {}) if manifest.findings else None
     for number, probabilities in found:
@@ -81,6 +79,19 @@ def predict_files(
             name: rounded(p) for name, p in zip(names, probabilities.tolist(), strict=True)
         }
     return rows
+
+
+def _step_of(run_dir: pathlib.Path, xla: str) -> PredictStep:
+    placement = choose_placement("one", TrainConfig.load(RunLayout(run_dir).config).precision, xla)
+    logger.info("%s", placement.choice("xla"))
+    return PredictStep(load_best_model(run_dir), placement)
+
+
+def _probabilities(logits: np.ndarray, temperature: float, of_findings: bool) -> np.ndarray:
+    """Return the probabilities float64 [N, C] of logits float32 [N, C] at a temperature."""
+    # The labels say no more than what the logits are of.
+    labels = np.zeros(logits.shape if of_findings else len(logits), np.int64)
+    return Predictions(np.arange(len(logits)), labels, logits / np.float32(temperature)).probabilities
 
 
 def _predicted(

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from in_process import run_command
 from PIL import Image
 from project import ROOT
 from runs import make_run, probabilities_of
@@ -127,7 +128,7 @@ def test_a_link_to_a_folder_is_refused_as_its_files_would_be_missing(tmp_path):
 
 def test_a_submission_without_a_class_for_every_case_is_refused():
     for rows, message in (
-        (rows_of(("1.jpg", "covid"), ("a/1.jpg", "normal")), r"--submission: .*case 1\.jpg, as a/1\.jpg"),
+        (rows_of(("1.jpg", "covid"), ("a/1.jpg", "normal")), r"--submission: .*case 1\.jpg, .*a/1\.jpg"),
         (rows_of(("1.jpg", "sick")), "--submission: .*sick "),
         (
             [{"file": "1.jpg", "predicted": None, "error": "truncated: x"}],
@@ -147,6 +148,41 @@ def test_a_panel_shows_the_grey_levels_of_the_image(dtype, channels):
     shown = panel(gray, row, PanelParts()).axes[0].images[0]
     np.testing.assert_allclose(np.unique(np.asarray(shown.get_array())), [0.2, 0.4], atol=1e-3)
     assert shown.get_clim() == (0, 1)
+
+
+def test_the_probabilities_of_several_runs_are_averaged(manifest, tmp_path):
+    for number in range(3):
+        save(tmp_path / "in" / f"{number}.png", encoded(picture(number)))
+    runs = [tmp_path / f"run{seed}" for seed in range(3)]
+    models = [make_run(run, manifest, seed) for seed, run in enumerate(runs)]
+    files = find_files([str(tmp_path / "in")])
+    found = predictor.predict_files(files, runs[0], batch_size=2, others=runs[1:])
+    pixels = np.stack([expand_image(read_image(file.path, manifest.pixel_options)) for file in files])
+    expected = np.mean([probabilities_of(model, pixels) for model in models], axis=0)
+    said = np.array([list(row["probabilities"].values()) for row in found])
+    np.testing.assert_allclose(said, expected, atol=1e-6)
+    assert [row["predicted"] for row in found] == [manifest.class_names[i] for i in expected.argmax(axis=1)]
+    done = run_command("cxr_train.predict", f"--run_dir={','.join(map(str, runs))}", tmp_path / "in")
+    assert done.code == 0, done.output
+    assert done.stdout == predicted.to_csv(found, manifest.class_names)
+    for word in (b"3 runs", b"thresholds"):
+        assert word in done.stderr
+
+
+def test_runs_that_cannot_be_averaged_are_refused_in_one_line(manifest, source, tmp_path):
+    make_run(tmp_path / "run", manifest)
+    make_run(tmp_path / "smaller", shards(source, tmp_path / "out", size=24))
+    runs = f"--run_dir={tmp_path}/run,{tmp_path}/"
+    for flags, says in (
+        ([f"{runs}smaller"], "--run_dir: "),
+        ([f"{runs}none"], "none"),
+        ([f"{runs}run", "--calibrated"], "--calibrated: "),
+        ([f"{runs}run", f"--panels={tmp_path}/panels"], "--panels: "),
+    ):
+        done = run_command("cxr_train.predict", *flags, source / "covid")
+        assert done.code in (1, 2)
+        assert says in done.stderr.decode().splitlines()[-1]
+        assert done.stdout == b""
 
 
 @pytest.mark.ci
