@@ -69,7 +69,7 @@ ADVICE = {
 
 def cause_of(name: str) -> str:
     """Return the cause of a finding of that name; the name itself where no other finding shares its cause."""
-    return _CAUSE_OF.get(name) or _CAUSE_OF.get(name.split()[0], name)
+    return _CAUSE_OF.get(name) or _CAUSE_OF.get(name.partition(" ")[0], name)
 
 
 @dataclass(frozen=True)

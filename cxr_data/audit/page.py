@@ -94,7 +94,7 @@ def _cause(cause: Cause, class_names: Sequence[str]) -> dict[str, Any]:
         "title": one_line(capitalized(cause.title, class_names)),
         "kinds": ", ".join(dict.fromkeys(finding["kind"].replace("_", " ") for finding in cause.findings)),
         "findings": [_finding(finding) for finding in cause.findings],
-        "advice": ADVICE[cause.name],
+        "advice": ADVICE.get(cause.name, ""),
     }
 
 

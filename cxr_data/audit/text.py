@@ -59,7 +59,8 @@ def _cause(number: int, cause: Cause, most_cases: int) -> Iterator[str]:
             yield wrapped(one_line(_case(case)), "     ", "       ")
         if 0 < most_cases < len(finding["evidence"]):
             yield f"     ... and {len(finding['evidence']) - most_cases:,} more in {AUDIT_NAME}"
-    yield wrapped(ADVICE[cause.name], "   -> ")
+    if advice := ADVICE.get(cause.name):  # not of a finding of another version
+        yield wrapped(advice, "   -> ")
 
 
 def _case(case: Mapping[str, Any]) -> str:
