@@ -213,7 +213,9 @@ def _config_of(
     config: SharderConfig, class_names: Sequence[str], named: Mapping[str, Quarantined]
 ) -> dict[str, Any]:
     """Return what decides the output besides the inputs: another value needs another output."""
-    asked = {n: getattr(config, n) for n in _OPTIONAL if getattr(config, n) != getattr(_DEFAULTS, n)}
+    values = {n: getattr(config, n) for n in _OPTIONAL if getattr(config, n) != getattr(_DEFAULTS, n)}
+    # As the ledger gives it back: in JSON a tuple is a list.
+    asked = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     if named:
         asked["exclude"] = hashlib.sha256(repr(sorted(named.values())).encode()).hexdigest()
     return {

@@ -12,6 +12,7 @@ from shards import findings_of, labels_of, random_images, write_shards
 
 import cxr_data
 from cxr_data.core.errors import DataError
+from cxr_data.input.data_service import served_here
 from cxr_data.input.options import ReadOptions
 from cxr_data.records.example import parse_example
 from cxr_data.records.foreign import adopt
@@ -60,6 +61,16 @@ def test_every_reader_gives_findings_and_sources(made, tmp_path, options):
     np.testing.assert_array_equal(dataset.labels("train"), expected)
     np.testing.assert_array_equal(dataset.sources("train"), sources)
     assert dataset.source_names == SOURCES
+
+
+def test_the_workers_of_a_data_service_give_findings_and_sources(made):
+    with served_here(1) as target:
+        dataset = cxr_data.read_dataset(made.directory, ReadOptions(data_service=target))
+        batches = list(dataset.batches("train", 5).as_numpy_iterator())
+    assert len(batches) == 2
+    for batch in batches:
+        np.testing.assert_array_equal(batch["label"], findings_of(COUNT, FINDINGS)[batch["index"]])
+        np.testing.assert_array_equal(batch["source"], batch["index"] % len(SOURCES))
 
 
 def test_one_class_a_picture_is_one_number(tmp_path):

@@ -1,11 +1,12 @@
 """Tables of findings in the layouts of the public data sets: every row and every file is accounted for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from finding_tables import MAKERS, MadeTables, make_chexpert, make_columns, make_mimic, make_nih, make_vindr
-from sharder_fixtures import fields_of, save
+from sharder_fixtures import content_of, fields_of, save
 
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
@@ -70,6 +71,18 @@ def test_a_conversion_keeps_the_findings_and_the_source(tmp_path, name):
     np.testing.assert_array_equal(index["label"], [int(1 in one.labels) for one in fields])
     assert {entry.id: entry.reason for entry in read_quarantine(dataset.directory)} == made.lost
     assert verify_dataset(dataset.directory, 1).problems == ()
+
+
+def test_a_conversion_of_tables_that_was_stopped_goes_on_to_the_same_bytes(tmp_path):
+    config = configured(make_chexpert(tmp_path), str(tmp_path / "out"))
+    made = make_tfrecords(config)
+    before = content_of(tmp_path / "out")
+    (tmp_path / "out/manifest.json").unlink()
+    Path(made.path(made.shards[0])).unlink()
+    make_tfrecords(config)
+    assert content_of(tmp_path / "out") == before
+    with pytest.raises(DataError, match="views was"):
+        make_tfrecords(replace(config, views=("AP",)))
 
 
 def test_the_official_training_list_is_divided_by_fractions(tmp_path):
