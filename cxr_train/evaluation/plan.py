@@ -8,7 +8,8 @@ from cxr_data.core.errors import UsageError
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_train.evaluation import stored
 from cxr_train.evaluation.class_map import class_map_for
-from cxr_train.evaluation.options import EvaluationOptions
+from cxr_train.evaluation.options import SOURCE, EvaluationOptions
+from cxr_train.evaluation.table_columns import open_table
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.saved_run import find_best_model
 
@@ -63,6 +64,8 @@ def plan_evaluation(
         compare=pathlib.Path(compare) / below if compare else None,
     )
     manifest.shards_of(split)
+    if columns := [name for name in options.by if name != SOURCE]:
+        open_table(pathlib.Path(options.by_table), columns)  # refused before the model is loaded
     class_map_for(run_dir, manifest, options.class_map)
     stored.refuse_to_replace(place, split, run_dir, manifest)
     if place.resolve() == run_dir.resolve():

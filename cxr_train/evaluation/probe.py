@@ -41,7 +41,7 @@ from cxr_train.engine.multi_step import Batch
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import intervals, metrics
-from cxr_train.evaluation.decisions import Counts, Decisions
+from cxr_train.evaluation.decisions import FEW, Counts, Decisions
 from cxr_train.evaluation.forward_pass import Predictions, columns_of_split
 from cxr_train.evaluation.intervals import IntervalNotes
 
@@ -221,15 +221,17 @@ def measure_probe(
     patients = [groups[row] for row in probed.rows]
     bootstrap = PatientBootstrap.of_names(patients, resamples=resamples, seed=seed)
     notes = IntervalNotes()
+    of_findings = labels.ndim == 2
     decisions = Decisions.of(labels, probed.predictions["whole"].probabilities)
     counts = decisions.positives.sum(axis=0).tolist()
     known = decisions.known.sum(axis=0).tolist()
     per_class: dict[str, dict[str, Any]] = {
-        name: {"images": count, "undefined": _why_undefined(count, images)}
+        name: {"images": count, "undefined": _why_undefined(count, images, FEW if of_findings else 1)}
         for name, count, images in zip(class_names, counts, known, strict=True)
     }
     for way, said in probed.predictions.items():
         values = metrics.auroc(labels, said.probabilities)
+        values[[row["undefined"] is not None for row in per_class.values()]] = np.nan
         resampled, _ = intervals.resample_areas(bootstrap, decisions, said.probabilities)
         for index, name in enumerate(class_names):
             interval = intervals.percentile_interval(
@@ -253,7 +255,9 @@ def measure_probe(
     }
 
 
-def _why_undefined(of_class: int, images: int) -> str | None:
+def _why_undefined(of_class: int, images: int, few: int) -> str | None:
+    if 0 < of_class < few or 0 < images - of_class < few:
+        return f"fewer than {few} images of the sample have it, or have it not"
     if not of_class:
         return "no image of the sample is of the class"
     return "every image of the sample is of the class" if of_class == images else None

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.sources.tables.table_file import read_table
+from cxr_data.sources.tables.table_file import Table, read_table
 
 
 def read_columns(path: pathlib.Path, names: Sequence[str], ids: Sequence[str]) -> dict[str, list[str]]:
@@ -27,10 +27,7 @@ def read_columns(path: pathlib.Path, names: Sequence[str], ids: Sequence[str]) -
       UsageError: the file or a column is not there.
       DataError: the file is no table, or no row belongs to any of the images.
     """
-    table = read_table(str(path), flag="by_table")
-    for name in names:
-        if not table.has(name):
-            raise UsageError(f"--by={name}: {path} has no such column, only {', '.join(table.columns)}")
+    table = open_table(path, names)
     rows = list(table.lines())
     columns = table.columns
     image_of = _images_by_name(ids)
@@ -47,6 +44,15 @@ def read_columns(path: pathlib.Path, names: Sequence[str], ids: Sequence[str]) -
             for name in names:
                 values[name][number] = row[name]
     return values
+
+
+def open_table(path: pathlib.Path, names: Sequence[str]) -> Table:
+    """Read a table that has these columns. Raises as `read_columns`, which says the rest."""
+    table = read_table(str(path), flag="by_table")
+    for name in names:
+        if not table.has(name):
+            raise UsageError(f"--by={name}: {path} has no such column, only {', '.join(table.columns)}")
+    return table
 
 
 def _images_by_name(ids: Sequence[str]) -> dict[str, int]:

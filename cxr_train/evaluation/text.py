@@ -257,6 +257,8 @@ def _thresholds(summary: dict[str, Any]) -> list[str]:
         f"{optimistic(summary, found['chosen_on'])} (of probabilities before any temperature):"
     ]
     for name, row in found["per_class"].items():
+        if name in summary.get("too_few", ()):
+            continue
         rates = (
             f"{rate} {_cell(row[rate], row['intervals'][rate])}"
             for rate in ("sensitivity", "specificity", "precision")
@@ -337,11 +339,17 @@ def probe(summary: dict[str, Any]) -> list[str]:
     columns = "".join(f"{name:>{_COLUMN}}" for name in PROBE_WAYS.values())
     lines = [f"{probe_title(found)}:", f"{'':15}{columns}"]
     for name, row in found["per_class"].items():
+        if row["undefined"]:
+            continue
         cells = (_cell(row[way]["auroc"], row[way]["interval"], digits=3) for way in PROBE_WAYS)
         # A long name has a line of its own, so that no line is wider than a terminal.
         lines += [name] if len(name) > 14 else []
         lines.append(f"{name if len(name) <= 14 else '':15}" + "".join(f"{c:>{_COLUMN}}" for c in cells))
-        lines += [f"  {name}: {row['undefined']}"] if row["undefined"] else []
+    reasons: dict[str, list[str]] = {}
+    for name, row in found["per_class"].items():
+        if row["undefined"]:
+            reasons.setdefault(row["undefined"], []).append(name)
+    lines += [_wrapped(f"undefined: {', '.join(names)}: {reason}") for reason, names in reasons.items()]
     return [*lines, *HOW_TO_READ_THE_PROBE]
 
 
