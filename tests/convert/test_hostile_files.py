@@ -9,10 +9,13 @@ from dicom_files import make_dicom
 from malformed_dicom import malformed_dicoms
 from sharder_fixtures import encoded, picture, save
 
+from cxr_data.audit.pictures import pictures_of_files
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.core import isolated
 from cxr_data.core.errors import DataError
+from cxr_data.images.guarded import USUAL
+from cxr_train.inference.files import find_files, read_images
 
 
 def convert(source, output, **options):
@@ -78,6 +81,17 @@ def test_a_header_that_ends_its_reader_is_a_line(deadly, tmp_path):
     assert (made.source_counts["discovered"], made.source_counts["written"]) == (6, 5)
     with pytest.raises(DataError, match="--max_bad"):
         convert(deadly, tmp_path / "strict", splits="train:1", max_bad=0.1)
+
+
+def test_audit_and_prediction_go_on_behind_a_file_that_ends_its_reader(deadly, tmp_path):
+    made = convert(deadly, tmp_path / "out", splits="train:1")
+    assert "a/deadly.dcm" not in pictures_of_files(str(deadly), made, USUAL, quiet=True).ids
+    files = find_files([str(deadly)])
+    ((read, _, failed),) = read_images(files, made.pixel_options, batch_size=len(files))
+    assert len(read) == 5
+    assert [(files[n].name, error.reason) for n, error in failed.items()] == [
+        ("a/deadly.dcm", "decoder_crashed")
+    ]
 
 
 def test_what_asks_for_too_much_memory_is_a_line(tmp_path):

@@ -31,6 +31,7 @@ from cxr_data.convert.ledger import Header
 from cxr_data.convert.plan import Entry, ShardPlan
 from cxr_data.core import object_store, storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.images.guarded import USUAL
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.options import ReadOptions
@@ -174,14 +175,14 @@ def test_beam_workers_need_no_shared_folder(server, place, source):
     header, other = Header({"size": 16}, "plan"), Header({"size": 32}, "plan")
     pixels = PixelOptions(16, 1, "uint8", "gray", 10**8)
     ledger.write_ledger(url, header, [])
-    beam.write_shard_beside(plan, url, pixels, header)
+    beam.write_shard_beside(plan, url, pixels, USUAL, header)
     content = below(server, prefix)
     assert sorted(content) == ["ledger.jsonl", plan.name, plan.name + ".done"]
-    beam.write_shard_beside(plan, url, pixels, header)
+    beam.write_shard_beside(plan, url, pixels, USUAL, header)
     assert below(server, prefix) == content
     assert [result.records for result in ledger.take_beside(url, header, [plan.name])] == [6]
     with pytest.raises(OSError, match=rf"Errno {errno.ECANCELED}\b"):
-        beam.write_shard_beside(plan, url, pixels, other)
+        beam.write_shard_beside(plan, url, pixels, USUAL, other)
 
 
 def batches_of(directory: str, **options):
