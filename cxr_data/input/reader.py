@@ -10,7 +10,6 @@ interface says.
 """
 
 import abc
-import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -96,18 +95,17 @@ class PositionalReader(Reader):
 
     def training_batches(self, epochs: Epochs) -> tf.data.Dataset:
         """Return the batches of `order.training_batches`, exactly."""
-        batches_of = functools.lru_cache(maxsize=2)(epochs.batches_of)
-        steps = epochs.steps
-        start = epochs.first * steps + epochs.first_step
-        return self._batches(
-            lambda step: batches_of(step // steps)[step % steps],
-            range(start, start + epochs.batches),
-            epochs.part,
-        )
+
+        def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
+            positions = tf.numpy_function(epochs.batches_of, [epoch], tf.int64, stateful=False)
+            return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(positions, [epochs.steps, epochs.part]))
+
+        numbers = tf.data.Dataset.range(epochs.numbers.start, epochs.numbers.stop)
+        return self._batches(numbers.flat_map(batches_of).skip(epochs.first_step), epochs.part)
 
     def evaluation_batches(self, positions: np.ndarray) -> tf.data.Dataset:
         """Return a batch for each row of `positions`, int64 [steps, B]."""
-        return self._batches(positions.__getitem__, range(len(positions)), positions.shape[1])
+        return self._batches(tf.data.Dataset.from_tensor_slices(positions), positions.shape[1])
 
     def stages(
         self, positions: np.ndarray, batch_size: int
@@ -115,21 +113,23 @@ class PositionalReader(Reader):
         """Return what is left of the input without tf.data: `copy`."""
         return {"copy": endless(self.read, shuffled(positions, batch_size))}
 
-    def _batches(
-        self, positions_at: Callable[[int], np.ndarray], steps: range, batch_size: int
-    ) -> tf.data.Dataset:
-        """Read the batches of `steps` inside of tf.data."""
+    def _batches(self, rows: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+        """Read the batches whose positions are `rows`, int64 [batch_size], inside of tf.data.
 
-        def read(step: np.int64) -> tuple[np.ndarray, ...]:
-            positions = positions_at(int(step))
+        TensorFlow keeps each function that it calls as long as the process lives, and with it what the
+        function refers to. A run makes datasets in each epoch, so the positions go through tf.data.
+        """
+
+        def read(positions: np.ndarray) -> tuple[np.ndarray, ...]:
+            positions = positions.copy()  # it is TensorFlow's
             labels, sources = self.labels[positions], self.sources[positions]
             labels[positions == PADDING] = padding_label(labels.ndim)
             sources[positions == PADDING] = PADDING
             return positions, self.read(positions), labels, sources
 
-        def batch(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        def batch(row: tf.Tensor) -> dict[str, tf.Tensor]:
             types = [tf.int64, self.dtype, tf.int32, tf.int32]
-            index, image, label, source = tf.numpy_function(read, [step], types, stateful=False)
+            index, image, label, source = tf.numpy_function(read, [row], types, stateful=False)
             return as_batch(
                 tf.ensure_shape(index, [batch_size]),
                 tf.ensure_shape(image, [batch_size, *self.image_shape]),
@@ -137,8 +137,7 @@ class PositionalReader(Reader):
                 tf.ensure_shape(source, [batch_size]),
             )
 
-        dataset = tf.data.Dataset.range(steps.start, steps.stop)
-        return dataset.map(batch, num_parallel_calls=_BATCHES_READ_AT_ONCE, deterministic=True)
+        return rows.map(batch, num_parallel_calls=_BATCHES_READ_AT_ONCE, deterministic=True)
 
 
 def shuffled(positions: np.ndarray, batch_size: int) -> np.ndarray:

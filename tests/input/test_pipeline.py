@@ -1,6 +1,8 @@
 """The read side: every example once, in a seeded order, padded and masked, the same after a stop."""
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import tensorflow as tf
 from shards import labels_of, random_images, write_shards
 
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.input import pipeline
+from cxr_data.input import order, pipeline
 from cxr_data.input.batch import expand_image, pad_batch
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import InputWorker
@@ -244,3 +246,30 @@ def test_the_fields_of_remote_records_are_those_of_local_ones(tmp_path):
     (tmp_path / manifest.shards[1].name).unlink()
     with pytest.raises(DataError, match=f"file://.*{manifest.shards[1].name}"):
         read_split_fields(remote, "train")
+
+
+def test_what_was_read_leaves_no_array_behind(manifest, monkeypatch):
+    """A run makes these datasets in each epoch: what they leave would grow with the data and the epochs."""
+    made = []
+
+    def remembering(function):
+        def called(*arguments, **options):
+            array = function(*arguments, **options)
+            made.append(weakref.ref(array))
+            return array
+
+        return called
+
+    monkeypatch.setattr(order, "evaluation_batches", remembering(order.evaluation_batches))
+    monkeypatch.setattr(order.Epochs, "batches_of", remembering(order.Epochs.batches_of))
+    opened = open_pipeline(manifest, "indexed")
+    for dataset in (
+        opened.evaluation_dataset("validation", batch_size=3),
+        opened.training_sample("train", batch_size=4, seed=0, epoch=2, batches=3),
+        opened.training_dataset("train", batch_size=4, seed=0, epoch=0, epochs=2),
+    ):
+        assert len(list(dataset)) == len(dataset)
+    del dataset
+    gc.collect()
+    assert len(made) == 4
+    assert all(array() is None for array in made)
