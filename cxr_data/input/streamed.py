@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
+from cxr_data.core.errors import DataError
 from cxr_data.input.batch import as_batch, pad_batch, padding_only
 from cxr_data.input.order import PADDING, Epochs, epoch_order
 from cxr_data.input.reader import Reader
@@ -241,4 +242,12 @@ class StreamedReader(Reader):
             encoded = tf.constant([os.fsencode(name) for name in names])
             is_source = examples["source"][:, None] == encoded[None]
             sources = tf.argmax(is_source, axis=1, output_type=tf.int32)
-        return positions, images, tf.cast(examples[label], tf.int32), sources
+        return positions, images, self._checked(examples[label]), sources
+
+    def _checked(self, labels: tf.Tensor) -> tf.Tensor:
+        """Return the labels of records as int32. One of no class gives a loss that is no number on a GPU."""
+        least, most = (-2, 1) if self._manifest.findings else (0, len(self._manifest.class_names) - 1)
+        known = tf.reduce_all((labels >= least) & (labels <= most))
+        said = f"{DataError.__name__}: a label outside of [{least}, {most}], one of:"
+        with tf.control_dependencies([tf.debugging.Assert(known, [said, labels], summarize=8)]):
+            return tf.cast(labels, tf.int32)

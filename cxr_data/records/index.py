@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import tokenize
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -319,7 +320,9 @@ def _rows_of(content: bytes) -> np.ndarray:
     version = np.lib.format.read_magic(file)
     if version not in _READ_HEADER:
         raise ValueError(f"an .npy file of version {version}")
-    shape, _, dtype = _READ_HEADER[version](file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it looks like one of Python 2, which says nothing to users
+        shape, _, dtype = _READ_HEADER[version](file)
     left = len(content) - file.tell()
     if dtype.hasobject or len(shape) != 1 or not dtype.itemsize or shape[0] * dtype.itemsize != left:
         raise ValueError(f"its header claims {shape} of {str(dtype)[:60]}, and {left} bytes follow")

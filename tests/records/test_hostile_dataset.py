@@ -147,6 +147,7 @@ TABLES = {
     "a header of brackets": npy("(" * 9000),
     "a header of signs": npy("-" * 9000 + "1"),
     "a header of 4 GB": b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}",
+    "a number of Python 2": npy("{'descr': '<i8', 'fortran_order': False, 'shape': (9L,), }\n", bytes(72)),
     "version 9": npy("{}", version=b"\x09\x00"),
     "no bytes": b"",
     "garbage": bytes(range(256)),

@@ -3,8 +3,14 @@
 The quick part is a few cases of each, the slow part thousands.
 """
 
+import os
+import subprocess
+import sys
+
 import pytest
 from fuzz import FUZZERS, data, run  # noqa: F401 - the fixtures
+from project import ROOT
+from shards import random_images, write_shards
 
 
 @pytest.mark.parametrize("name", FUZZERS)
@@ -16,3 +22,23 @@ def test_a_few_of_each(name, data, run, tmp_path):  # noqa: F811
 @pytest.mark.parametrize("name", FUZZERS)
 def test_thousands_of_each(name, data, run, tmp_path):  # noqa: F811
     FUZZERS[name](data, run, tmp_path, 3000 if name not in ("checkpoint", "model") else 200)
+
+
+@pytest.mark.slow
+def test_guided_by_coverage(tmp_path):
+    """Atheris is no dependency: it has wheels of Linux for a few versions of Python only."""
+    pytest.importorskip("atheris", reason="pip install atheris")
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    write_shards(tmp_path / "seed", {"train": random_images(4)})
+    (seeds / "manifest").write_bytes(b"\0" + (tmp_path / "seed" / "manifest.json").read_bytes())
+    (seeds / "index").write_bytes(b"\3" + (tmp_path / "seed" / "index.npy").read_bytes())
+    (seeds / "predictions").write_bytes(b"\2id,group,label,predicted,p_a,p_b\nx,y,a,b,0.25,0.75\n")
+    limits = ["-runs=50000", "-max_total_time=300", "-timeout=30", "-rss_limit_mb=4096", "-max_len=8192"]
+    script = ROOT / "tests/helpers/fuzz_atheris.py"
+    ended = subprocess.run(
+        [sys.executable, script, str(tmp_path), *limits, str(seeds)],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
