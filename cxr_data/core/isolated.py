@@ -128,14 +128,13 @@ class _Worker:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        # Its imports are found where this process found its own.
-        path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+        self.begun_with = _surroundings()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _PROGRAM % theirs.fileno()],
                 stdin=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": path},
+                env=self.begun_with,
             )
         self.connection: Connection[Any, Any] = Connection(ours.detach())
         self.task: tuple[int, Any] | None = None
@@ -177,6 +176,12 @@ class _Worker:
         self.connection.close()
 
 
+def _surroundings() -> dict[str, str]:
+    """Return the environment of a worker: this process's, whose imports it finds at the same places."""
+    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    return {**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": path}
+
+
 _idle: list[_Worker] = []
 os.register_at_fork(after_in_child=_idle.clear)
 
@@ -191,7 +196,7 @@ def stop_idle() -> None:
 def _take_worker() -> _Worker:
     with contextlib.suppress(IndexError):  # another thread may take it
         worker = _idle.pop()
-        if worker.is_alive:
+        if worker.is_alive and worker.begun_with == _surroundings():
             return worker
         worker.stop()
     return _Worker()

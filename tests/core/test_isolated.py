@@ -42,6 +42,12 @@ def test_an_idle_process_is_used_again_and_replaced_where_it_ended():
     assert each(calls.own_process, [0]) != [first]
 
 
+@pytest.mark.parametrize("value", ["one", "another"])
+def test_a_process_has_the_environment_of_its_caller(value, monkeypatch):
+    monkeypatch.setenv("CXR_TEST", value)
+    assert each(calls.environment_of, ["CXR_TEST"]) == [value]
+
+
 def test_calls_of_several_threads_do_not_meet():
     found = {}
 

@@ -21,6 +21,11 @@ def own_process(_: object) -> int:
     return os.getpid()
 
 
+def environment_of(name: str) -> str | None:
+    """A variable of the process that the call runs in."""
+    return os.environ.get(name)
+
+
 def end(how: int | str) -> None:
     """Ends its process by a signal or, as "exit 3", by itself; "hang" does not end at all."""
     if how == "hang":
