@@ -46,7 +46,7 @@ class Ranking:
         precision = found / np.maximum(found + np.cumsum(misses, axis=1), 1)
         # Summed from threshold to threshold: the last digit of a sum depends on its order.
         average_precision = np.einsum("bu,bu->b", np.asfortranarray(precision), np.asfortranarray(hits))
-        return ratio(concordant, both), ratio(average_precision, found[:, -1] * (both > 0))
+        return ratio(concordant, both), ratio(average_precision, hits.sum(axis=1) * (both > 0))
 
     def curve(self) -> tuple[Floats, Floats]:
         """Return the ROC curve's corners: 1 - specificity and sensitivity [K] each, from 0 to 1.

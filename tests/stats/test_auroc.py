@@ -54,3 +54,9 @@ def test_counts_above_what_float32_can_count_are_exact():
     ranking = Ranking.of(np.array([True, False, True]), np.array([2.0, 1.0, 0.0]))
     concordant, pairs = ranking.pairs(np.array([[2**24, 1, 1]], np.float32))
     assert (concordant[0], pairs[0]) == (2**24, 2**24 + 1)
+
+
+def test_a_finding_that_is_known_in_no_image_has_no_area():
+    ranking = Ranking.of(np.zeros(0, bool), np.zeros(0))
+    for area in ranking.areas(np.ones((2, 0))):
+        assert np.isnan(area).tolist() == [True, True]
