@@ -18,7 +18,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import required, setting
 from cxr_data.core.wording import counted, wrapped
-from cxr_data.records.split_names import parse_split
+from cxr_data.records.split_names import fold_splits, parse_split
 from cxr_data.stats.bootstrap import RESAMPLES
 from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.options import EvaluationOptions
@@ -30,6 +30,7 @@ from cxr_train.flags.output_place import prepare_output
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.notice import NOTICE
+from cxr_train.runs.saved_run import trained_on
 
 _NAME = "out_of_fold"
 
@@ -55,11 +56,14 @@ def fold_predictions(runs: tuple[str, ...]) -> dict[str, NamedPredictions]:
       DataError: a run is not whole, or its best model has not predicted its fold.
     """
     found, pools, numbers = {}, set(), []
+    data: dict[tuple[str, str], str] = {}
     for run in runs:
         config = TrainConfig.load(RunLayout(pathlib.Path(run)).config)
         names, fold = parse_split(config.validation_split)
-        if fold is None:
+        if fold is None or config.train_split != fold_splits("+".join(names), fold.number, fold.count)[0]:
             raise UsageError(f"--runs: {run} was not trained with --fold")
+        manifest = trained_on(pathlib.Path(run))
+        data.setdefault((manifest.inputs_hash, manifest.index_sha256), run)
         predictions = stored_predictions(pathlib.Path(run), config.validation_split)
         if predictions is None:
             raise DataError(
@@ -69,6 +73,9 @@ def fold_predictions(runs: tuple[str, ...]) -> dict[str, NamedPredictions]:
         found[run] = predictions
         pools.add(("+".join(names), fold.count))
         numbers.append(fold.number)
+    if len(data) > 1:
+        first, second, *_ = data.values()
+        raise UsageError(f"--runs: {first} and {second} were trained on different data")
     (pool, count), *others = sorted(pools)
     if others or sorted(numbers) != list(range(1, count + 1)):
         given = ", ".join(map(str, sorted(numbers)))

@@ -163,7 +163,8 @@ def fit_platt(labels: Counts, probabilities: Floats) -> list[tuple[float, float]
       labels: int64 [N, C] of findings; probabilities: float64 [N, C].
 
     Returns:
-      (a, b); None for a finding that `Decisions.too_few` names.
+      (a, b), a above 0; None for a finding that `Decisions.too_few` names, or whose probabilities say
+      nothing.
     """
     import scipy.optimize
 
@@ -184,7 +185,8 @@ def fit_platt(labels: Counts, probabilities: Floats) -> list[tuple[float, float]
             return float(value), np.array([(error * logits).mean(), error.mean()])
 
         found = scipy.optimize.minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS")
-        fitted.append((float(found.x[0]), float(found.x[1])))
+        # A slope that is not positive would turn the order of the images round.
+        fitted.append((float(found.x[0]), float(found.x[1])) if found.x[0] > 0 else None)
     return fitted
 
 

@@ -97,7 +97,8 @@ def compare_models(
       "covid sensitivity", ...) this minus the other as value and interval (patient-clustered, 95 %,
       null where undefined); and the notes of `intervals.IntervalNotes`. Of findings, the numbers of
       `agreement` are known labels, mcnemar_exact_p is null, since labels of one image depend on each other,
-      and per_finding has `agreement` of each finding with holm_p, its p-value adjusted for all findings.
+      and per_finding has `agreement` of each finding that has not `too_few` images, with holm_p, its p-value
+      adjusted for all of these.
 
     Raises:
       DataError: as `align`.
@@ -106,6 +107,9 @@ def compare_models(
     pair = (this, other)
     values = [metrics.all_metrics(one.labels, one.probabilities) for one in pair]
     resampled = [intervals.resample_metrics(bootstrap, one.labels, one.probabilities) for one in pair]
+    if this.labels.ndim == 2:
+        hidden = Decisions.of(this.labels, this.probabilities).too_few()
+        values = [{metric: np.where(hidden, np.nan, of) for metric, of in one.items()} for one in values]
     notes = IntervalNotes()
     differences = {}
 
@@ -133,9 +137,11 @@ def _agreements(this: NamedPredictions, other: NamedPredictions) -> dict[str, An
     if this.labels.ndim == 1:
         return agreement(*(of_classes.all(axis=1) for of_classes in right))
     known = decisions[0].known
+    few = decisions[0].too_few()
     findings = {
         name: agreement(*(of_findings[known[:, index], index] for of_findings in right))
         for index, name in enumerate(this.class_names)
+        if not few[index]
     }
     adjusted = holm([row["mcnemar_exact_p"] for row in findings.values()])
     for row, p in zip(findings.values(), adjusted, strict=True):

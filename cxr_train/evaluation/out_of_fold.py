@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cxr_data.core.errors import DataError
+from cxr_data.stats.undefined import json_number
 from cxr_train.evaluation import metrics
 from cxr_train.evaluation.decisions import Decisions
 from cxr_train.evaluation.predictions import NamedPredictions
@@ -54,21 +55,23 @@ def spread(folds: Mapping[str, NamedPredictions]) -> dict[str, Any]:
       folds: predictions by the name of their run.
 
     Returns:
-      {metric: {"folds": {run: value}, "mean", "low", "high"}}, null where it is undefined.
+      {metric: {"folds": {run: value}, "mean", "low", "high", "left_out"}}: means over the classes that are
+      defined in every fold, the others being left out; null where there is none.
     """
-    of_run = {
-        name: metrics.summarize(fold.labels, fold.probabilities, fold.class_names)
-        for name, fold in folds.items()
-    }
+    of_run = {name: metrics.all_metrics(fold.labels, fold.probabilities) for name, fold in folds.items()}
+    names = np.array(next(iter(folds.values())).class_names)
     found = {}
     for metric in ("auroc", "auprc", "sensitivity", "specificity"):
-        values = {name: summary["macro"][metric] for name, summary in of_run.items()}
-        known = [value for value in values.values() if value is not None]
+        of_classes = np.stack([values[metric] for values in of_run.values()])
+        # A mean over other classes is another metric.
+        everywhere = ~np.isnan(of_classes).any(axis=0)
+        means = of_classes[:, everywhere].mean(axis=1) if everywhere.any() else np.full(len(folds), np.nan)
         found[metric] = {
-            "folds": values,
-            "mean": float(np.mean(known)) if known else None,
-            "low": min(known, default=None),
-            "high": max(known, default=None),
+            "folds": {name: json_number(mean) for name, mean in zip(folds, means, strict=True)},
+            "mean": json_number(means.mean()),
+            "low": json_number(means.min()),
+            "high": json_number(means.max()),
+            "left_out": names[~everywhere].tolist(),
         }
     return found
 

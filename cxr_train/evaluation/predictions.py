@@ -103,8 +103,8 @@ def read_predictions(path: pathlib.Path) -> NamedPredictions:
     """
     text = storage.read_bytes(str(path)).decode("utf-8", "surrogateescape")
     try:
-        (_, header), *rows = csv_rows(text)
-    except (csv.Error, ValueError) as error:
+        (_, header), *rows = csv_rows(text or "\n")
+    except csv.Error as error:
         raise DataError(f"{path} is not a file of predictions: {error}") from error
     class_names = tuple(n.removeprefix(_PROBABILITY) for n in header if n.startswith(_PROBABILITY))
     of_findings = tuple(header[:2]) == _OF_FINDINGS and tuple(header[: len(_COLUMNS)]) != _COLUMNS

@@ -1,11 +1,12 @@
 """Every metric by hospital, view, sex or age: `by` of `metrics_{split}.json`.
 
     {column: {"groups": {value: {images, patients, accuracy, macro, per_class, too_few, intervals}},
-              "gap": {metric: {"value", "best", "worst"}}}}
+              "gap": {metric: {"value", "best", "worst", "classes"}}}}
 
 `macro`, `per_class` and `too_few` are those of `metrics.summarize`, with `hide_few`; `intervals` those of
-`intervals.metric_intervals`, over the patients of the group. `gap` has for each macro metric the difference
-of the best and the worst group, of those that have a number: it is a largest difference of several, and
+`intervals.metric_intervals`, over the patients of the group. `gap` has for each metric the difference of the
+best and the worst group, in the mean over the classes that have a number in each of the groups compared
+(`classes`); groups in which no class has a number are left out. It is a largest difference of several, and
 therefore above 0 where the model is as good everywhere.
 """
 
@@ -98,13 +99,17 @@ def _measure(predictions: NamedPredictions, rows: np.ndarray, resamples: int, se
 def _gaps(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     gaps = {}
     for metric in next(iter(groups.values()))["macro"]:
-        # A mean over fewer classes is another metric: groups in which a class has too few are left out.
-        values = {
-            value: row["macro"][metric]
+        of_groups = {
+            value: {name: of[metric] for name, of in row["per_class"].items() if of[metric] is not None}
             for value, row in groups.items()
-            if row["macro"][metric] is not None and not row["too_few"]
         }
-        if len(values) > 1:
-            best, worst = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
-            gaps[metric] = {"value": values[best] - values[worst], "best": best, "worst": worst}
+        of_groups = {value: classes for value, classes in of_groups.items() if classes}
+        # A mean over other classes is another metric.
+        first = next(iter(of_groups.values()), ())
+        shared = [name for name in first if all(name in of for of in of_groups.values())]
+        if len(of_groups) < 2 or not shared:
+            continue
+        means = {value: float(np.mean([of[name] for name in shared])) for value, of in of_groups.items()}
+        best, worst = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
+        gaps[metric] = {"value": means[best] - means[worst], "best": best, "worst": worst, "classes": shared}
     return gaps

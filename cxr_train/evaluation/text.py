@@ -327,7 +327,8 @@ def subgroups(summary: dict[str, Any]) -> list[str]:
             lines.append(f"  {value}: {cell}, {of}{few}")
         gap = found["gap"].get("auroc")
         if gap:
-            lines.append(f"  gap {gap['value']:.3f}: best {gap['best']}, worst {gap['worst']}")
+            names = ", ".join(gap["classes"])
+            lines.append(f"  gap {gap['value']:.3f} over {names}: best {gap['best']}, worst {gap['worst']}")
     return lines
 
 

@@ -62,7 +62,8 @@ def youden_threshold(positive: np.ndarray, scores: np.ndarray) -> float:
 
 
 def choose_thresholds(labels: Counts, probabilities: Floats, sensitivity: float | None) -> Floats:
-    """Return the threshold of each class, float64 [C]; NaN for a class without known images.
+    """Return the threshold of each class, float64 [C]; NaN for a class without known images, or a finding
+    that `Decisions.too_few` names.
 
     It has six significant digits, as it is compared. Rounding gives a class to at least as many images as
     the exact threshold does, so that the sensitivity is reached.
@@ -73,8 +74,12 @@ def choose_thresholds(labels: Counts, probabilities: Floats, sensitivity: float 
       sensitivity: that is reached; None for the threshold of Youden's index.
     """
     decisions = Decisions.of(labels, probabilities)
+    few = decisions.too_few() if labels.ndim == 2 else np.zeros(probabilities.shape[1], bool)
     chosen = []
     for index, scores in enumerate(probabilities.T):
+        if few[index]:
+            chosen.append(float("nan"))
+            continue
         known = decisions.known[:, index]
         positive = decisions.is_class[known, index]
         if sensitivity is None:

@@ -111,7 +111,7 @@ def test_a_conversion_with_tables_is_audited_and_has_a_page(tmp_path):
     audit = audit_pictures(pictures_of_shards(made, quiet=True), quiet=True)
     path = write_page(str(tmp_path / "page"), audit, made, [], "2026-01-01T00:00:00+00:00")
     page = (tmp_path / "page" / path.rsplit("/", 1)[1]).read_text()
-    assert "Pictures in which two findings are present" in page
+    assert "two findings are present" in page
     assert "14 findings" in page
     counts = counts_table(dataclasses.asdict(made))
     assert {row[0]: row[-1] for row in counts.rows} == {"train": "3", "test": "2"}

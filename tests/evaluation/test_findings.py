@@ -165,7 +165,11 @@ def test_two_models_are_compared_finding_by_finding_with_holm():
     second = dataclasses.replace(second, probabilities=worse)
     found = compare_models(first, second, PatientBootstrap.of_names(first.groups, resamples=100))
     rows = found["per_finding"]
-    assert rows["atelectasis"]["holm_p"] == pytest.approx(3 * rows["atelectasis"]["mcnemar_exact_p"])
+    assert rows["atelectasis"]["holm_p"] == pytest.approx(2 * rows["atelectasis"]["mcnemar_exact_p"])
+    assert "nodule" not in rows  # of five images
+    assert found["differences"]["nodule auroc"] == {"value": None, "interval": None}
+    of_two = [found["differences"][f"{name} auroc"]["value"] for name in NAMES[:2]]
+    assert found["differences"]["macro auroc"]["value"] == pytest.approx(np.mean(of_two))
     assert rows["atelectasis"]["holm_p"] < 1e-6
     assert rows["effusion"]["only_this"] == 0
     assert found["differences"]["atelectasis auroc"]["value"] > 0.5
@@ -202,3 +206,14 @@ def test_findings_of_another_hospital_are_joined_or_unknown():
     np.testing.assert_array_equal(labels, expected)
     assert kept.all()
     assert mapped.dropped(theirs) == {"hernia": 2}
+
+
+def test_no_threshold_and_no_line_is_made_of_a_few_images_or_of_noise():
+    made = drawn(5)
+    assert np.isnan(thresholds.choose_thresholds(made.labels, made.probabilities, 0.9)).tolist() == [
+        False,
+        False,
+        True,
+    ]
+    turned = 1 - made.probabilities
+    assert calibration.fit_platt(made.labels, turned)[:2] == [None, None]

@@ -81,3 +81,18 @@ def test_findings_are_doubted_one_by_one_and_unknown_labels_never():
     assert {row["label"] for row in issues[:4]} <= {"mass", "no mass"}
     unknown = {made.ids[row] for row in range(5, 50)}
     assert not [row for row in issues if row["id"] in unknown and "edema" in row["label"]]
+
+
+def test_the_spread_leaves_out_what_one_fold_has_not():
+    made = predictions(90, sure=0.4)
+    folds = {f"fold{k}": rows_of(made, np.arange(k, 90, 3), f"fold{k}") for k in range(3)}  # one class each
+    folds["mixed"] = made
+    found = spread(folds)["auroc"]
+    assert found["left_out"] == ["covid", "normal", "pneumonia"]
+    assert found["mean"] is None
+    labels = np.arange(30) % 2
+    fold = dataclasses.replace(rows_of(made, np.arange(30), "two"), labels=labels)
+    found = spread({"two": fold, "three": made})["auroc"]
+    assert found["left_out"] == ["pneumonia"]
+    expected = [metrics.auroc(each.labels, each.probabilities)[:2].mean() for each in (fold, made)]
+    assert found["folds"] == pytest.approx(dict(zip(("two", "three"), expected, strict=True)))

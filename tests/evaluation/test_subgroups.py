@@ -1,5 +1,6 @@
 """Metrics by group: the numbers of the group alone, too few said, ages in bands."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -31,6 +32,7 @@ def test_each_group_has_the_numbers_of_its_images_alone_and_the_gap_is_theirs():
     of_groups = {value: row["macro"]["auroc"] for value, row in found["groups"].items()}
     gap = found["gap"]["auroc"]
     assert gap["value"] == pytest.approx(max(of_groups.values()) - min(of_groups.values()))
+    assert gap["classes"] == ["covid", "normal", "pneumonia"]
     assert of_groups[gap["worst"]] == min(of_groups.values())
     json.dumps(found, allow_nan=False)
 
@@ -58,3 +60,17 @@ def test_many_numbers_are_cut_into_bands_and_few_or_words_are_not():
     made = predictions(images=60)
     groups = measure_subgroups(made, {"age": (ages * 4)[:60]}, resamples=100, seed=0)["age"]["groups"]
     assert [*groups] == ["0-19", "20-39", "40-59", "60-79", "80-99"]
+
+
+def test_the_gap_is_over_the_findings_that_have_a_number_in_every_group():
+    random = np.random.default_rng(0)
+    labels = (random.random([300, 3]) < [0.4, 0.3, 0.2]).astype(np.int64)
+    views = np.array(["AP", "PA"])[np.arange(300) % 2]
+    labels[views == "AP", 2] = 0  # the last finding is too rare in one view
+    probabilities = np.clip(labels + random.normal(0, 1, [300, 3]), 0, 1)
+    made = dataclasses.replace(predictions(images=300), labels=labels, probabilities=probabilities)
+    gap = measure_subgroups(made, {"view": views.tolist()}, resamples=100, seed=0)["view"]["gap"]["auroc"]
+    assert gap["classes"] == ["covid", "normal"]
+    chosen = [views == view for view in ("AP", "PA")]
+    of_views = [metrics.auroc(labels[rows], probabilities[rows])[:2].mean() for rows in chosen]
+    assert gap["value"] == pytest.approx(abs(of_views[0] - of_views[1]))
