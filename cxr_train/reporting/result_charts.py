@@ -78,9 +78,16 @@ def probe_forest(metrics: Mapping[str, Any]) -> list[tuple[Picture, str]]:
         (name, [(title, row[way]["auroc"], row[way]["interval"], k) for way, title in PROBE_WAYS.items()])
         for k, (name, row) in enumerate(found["per_class"].items())
     ]
+    # Of many findings, those with too few images would be rows and rows of nothing.
+    defined = [group for group in groups if any(auroc is not None for _, auroc, *_ in group[1])]
+    left_out = [name for name, _ in groups if name not in dict(defined)]
+    if not defined:
+        return []
     sentences = [probe_title(found), *HOW_TO_READ_THE_PROBE]
+    if left_out:
+        sentences.append(f"undefined, and not drawn: {', '.join(left_out)}")
     caption = " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences)
-    return [(_forest(groups), caption)]
+    return [(_forest(defined), caption)]
 
 
 _Row = tuple[str, float | None, Sequence[float] | None, int | None]

@@ -8,6 +8,7 @@ import pytest
 
 from cxr_data.core.dates import date_in_words
 from cxr_train.evaluation import metrics
+from cxr_train.evaluation.text import PROBE_WAYS
 from cxr_train.reporting import result_charts
 
 
@@ -54,3 +55,14 @@ def test_the_working_points_are_where_the_rates_are():
     assert "a 0.833" in result_charts.roc(labels, probabilities, ("a", "b"), summary).alt
     assert "b 0.917" in result_charts.precision_recall(labels, probabilities, ("a", "b"), summary).alt
     assert result_charts.roc(np.zeros(5, np.int64), probabilities, ("a", "b"), summary) is None
+
+
+def test_findings_that_the_probe_says_nothing_of_are_named_and_not_drawn():
+    nothing = {way: {"auroc": None, "interval": None} for way in PROBE_WAYS}
+    known = nothing | {"whole": {"auroc": 0.75, "interval": [0.5, 1.0]}}
+    found = {"images": 20, "of": 60, "per_class": {"Mass": known, "Hernia": nothing}}
+    ((picture, caption),) = result_charts.probe_forest({"probe": found})
+    assert "Mass" in picture.alt
+    assert "Hernia" not in picture.alt
+    assert "Hernia" in caption
+    assert result_charts.probe_forest({"probe": {**found, "per_class": {"Hernia": nothing}}}) == []
