@@ -8,6 +8,10 @@ from cxr_data.core.schema import Range
 Epoch = Annotated[int, Range(1, 2**31 - 1)]
 
 
+Measured = Annotated[float, Range(-1e30, 1e30)]
+"""A number that a chart can show."""
+
+
 class NumberedRow(TypedDict):
     """A line of `metrics.jsonl`, as far as a resumed run looks at it."""
 
@@ -17,19 +21,19 @@ class NumberedRow(TypedDict):
 class TrainPart(TypedDict):
     """What the steps of an epoch gave, see `loop.epoch_row`."""
 
-    loss: NotRequired[float | None]
-    accuracy: NotRequired[float | None]
-    images_per_second: NotRequired[float | None]
-    input_wait_share: NotRequired[float | None]
-    initial_statistics_share: NotRequired[float | None]
+    loss: NotRequired[Measured | None]
+    accuracy: NotRequired[Measured | None]
+    images_per_second: NotRequired[Measured | None]
+    input_wait_share: NotRequired[Measured | None]
+    initial_statistics_share: NotRequired[Measured | None]
 
 
 class ValidationPart(TypedDict):
     """What the validation of an epoch gave."""
 
-    loss: NotRequired[float | None]
-    accuracy: NotRequired[float | None]
-    macro: NotRequired[Mapping[str, float | None]]
+    loss: NotRequired[Measured | None]
+    accuracy: NotRequired[Measured | None]
+    macro: NotRequired[Mapping[str, Measured | None]]
 
 
 class EpochRow(NumberedRow):

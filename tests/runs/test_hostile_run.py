@@ -95,7 +95,15 @@ def test_of_a_history_with_a_damaged_line_the_lost_epoch_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["[]", "3", '{"epoch": 0}', '{"epoch": 1, "train": 3, "validation": null}', "[" * 100_000]
+    "line",
+    [
+        "[]",
+        "3",
+        '{"epoch": 0}',
+        '{"epoch": 1, "train": {"loss": 1e308}, "validation": null}',
+        '{"epoch": 1, "train": 3, "validation": null}',
+        "[" * 100_000,
+    ],
 )
 def test_a_line_that_is_no_row_is_left_out(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(line + "\n")
