@@ -216,7 +216,7 @@ class _Calls:
         done: dict[int, Any] = {}
         shown = 0
         while True:
-            while len(self._busy) < self._count and len(done) < _MOST_AHEAD:
+            while len(self._busy) < self._count and (self._again or len(done) < _MOST_AHEAD):
                 task = self._again.popleft() if self._again else next(numbered, None)
                 if task is None:
                     break

@@ -1,6 +1,7 @@
 """Image files to a model's input, through the sharder's own decoder and kernel."""
 
 import collections
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,8 @@ def read_images(
         read: list[int] = []
         failed: dict[int, Undecodable] = {}
         images = np.zeros((batch_size, options.size, options.size, options.channels), options.dtype)
-        for number, one in zip(range(start, min(start + batch_size, len(files))), found, strict=False):
+        numbers = range(start, min(start + batch_size, len(files)))
+        for number, one in zip(numbers, itertools.islice(found, len(numbers)), strict=True):
             if isinstance(one, Undecodable):
                 failed[number] = one
             else:

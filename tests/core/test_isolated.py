@@ -35,6 +35,12 @@ def test_a_process_that_something_else_ended_gets_a_second_try(tmp_path):
     assert each(calls.end_once, [tmp_path / "mark"]) == ["done"]
 
 
+def test_a_call_that_ends_its_process_long_after_later_ones_costs_no_result(tmp_path):
+    lost, *found = each(calls.end_behind_the_others, [(tmp_path, number) for number in range(60)], count=2)
+    assert lost == Lost("signal SIGABRT")
+    assert found == list(range(1, 60))
+
+
 def test_an_idle_process_is_used_again_and_replaced_where_it_ended():
     (first,), (second,) = each(calls.own_process, [0]), each(calls.own_process, [0])
     assert first == second != os.getpid()

@@ -65,3 +65,16 @@ class EndsWhereItIsImported:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (3,)
+
+
+def end_behind_the_others(argument: tuple[Path, int]) -> int:
+    """Makes a mark and returns the number; number 0 ends its process once no more marks appear."""
+    directory, number = argument
+    if number == 0:
+        before = 0
+        while before < (marks := len(os.listdir(directory))) or not marks:
+            before = marks
+            time.sleep(0.3)
+        os.abort()
+    (directory / str(number)).touch()
+    return number
