@@ -27,10 +27,10 @@ from cxr_data.core.settings import check_choice, check_folder, check_local, sett
 from cxr_data.core.shown import say
 from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Manifest
-from cxr_data.records.split_names import joined_splits
+from cxr_data.records.split_names import images_of, joined_splits
 from cxr_data.stats import bootstrap
 from cxr_train.ablation import table
-from cxr_train.ablation.cost import cost_lines, images_of, seconds_to_go
+from cxr_train.ablation.cost import cost_lines, seconds_to_go
 from cxr_train.ablation.grid import (
     STUDY,
     STUDY_SIZES,
@@ -188,7 +188,8 @@ def _checked(name: str, values: dict[str, str], manifest: Manifest) -> GridRun:
         try:
             flags.FLAGS(line)
             run = GridRun(name, values, config_from_flags())
-            images = images_of(manifest, run.config.train_split)
+            split = run.config.train_split
+            images = images_of(manifest.count(split), split)
             if images < run.config.batch_size and values.get("batch_size") != "auto":
                 raise UsageError(f"--batch_size={run.config.batch_size}: there are {images} training images")
         except (flags.Error, UsageError) as error:

@@ -5,7 +5,17 @@ from typing import Any
 
 from cxr_data.core.page import Grid
 from cxr_data.core.wording import counted
-from cxr_data.records.manifest import CLASSES, FINDINGS
+from cxr_data.records.manifest import CLASSES
+
+
+def images_by_split(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many images each split has, of the content of `manifest.json`."""
+    if manifest.get("task", CLASSES) == CLASSES:
+        return {split: sum(counts.values()) for split, counts in manifest["counts"].items()}
+    images = dict.fromkeys(manifest["counts"], 0)  # a picture has none of the findings, or several
+    for shard in manifest["shards"]:
+        images[shard["split"]] = images.get(shard["split"], 0) + shard["records"]
+    return images
 
 
 def counts_table(manifest: Mapping[str, Any], patients: Mapping[str, int] | None = None) -> Grid:
@@ -16,12 +26,9 @@ def counts_table(manifest: Mapping[str, Any], patients: Mapping[str, int] | None
       patients: the known patients of each split, a column of their own where they are given.
     """
     names, kind = manifest["class_names"], manifest.get("task", CLASSES)
-    rows = []
+    rows, images = [], images_by_split(manifest)
     for split, counts in manifest["counts"].items():
-        images = sum(counts.values())
-        if kind == FINDINGS:  # a picture has none of them, or several
-            images = sum(shard["records"] for shard in manifest["shards"] if shard["split"] == split)
-        row = [split, *(f"{counts[name]:,}" for name in names), f"{images:,}"]
+        row = [split, *(f"{counts[name]:,}" for name in names), f"{images[split]:,}"]
         rows.append(row if patients is None else [*row, f"{patients.get(split, 0):,}"])
     header = ["split", *names, "all", *([] if patients is None else ["known patients"])]
     label = "class" if kind == CLASSES else "finding that is present"

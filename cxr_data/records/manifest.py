@@ -169,13 +169,8 @@ class Manifest:
                 raise DataError(f"{self.directory} has no split {name!r}, only {', '.join(self.splits)}")
         return tuple(shard for shard in self.shards if shard.split in names)
 
-    def class_counts(self, split: str) -> dict[str, int]:
-        """Return the images of each class in a split, or in several joined by `+`."""
-        names = joined_splits(split)
-        return {name: sum(self.counts[part][name] for part in names) for name in self.class_names}
-
     def count(self, split: str) -> int:
-        """Return the number of records of a split."""
+        """Return the number of records of a split, or of several joined by `+`; of a fold, of its pool."""
         return sum(shard.records for shard in self.shards_of(split))
 
     @property

@@ -65,6 +65,19 @@ def have_common_images(one: str, other: str) -> bool:
     return fold is None or other_fold is None or names != others or fold.meets(other_fold)
 
 
+def images_of(pool: int, split: str) -> int:
+    """Return the images of a split, or about as many as its fold has, without reading who is in which.
+
+    Args:
+      pool: images of all the splits that the name joins.
+      split: such a name.
+    """
+    fold = parse_split(split)[1]
+    if fold is None:
+        return pool
+    return pool * (fold.count - 1 if fold.is_rest else 1) // fold.count
+
+
 def fold_splits(pool: str, number: int, count: int) -> tuple[str, str]:
     """Return the names of the rest of a pool, to train on, and of its fold, to validate on."""
     return f"{pool}@not{number}of{count}", f"{pool}@{number}of{count}"

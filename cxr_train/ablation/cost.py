@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Manifest
-from cxr_data.records.split_names import parse_split
+from cxr_data.records.split_names import images_of
 from cxr_train.ablation.runner import GridRun
 from cxr_train.models.network_flops import flops_per_image
 from cxr_train.runs.config import TrainConfig
@@ -33,22 +33,13 @@ class Cost:
     flops: int
 
 
-def images_of(manifest: Manifest, split: str) -> int:
-    """Return the images of a split, or about as many as a fold of it has, without reading who is in which."""
-    fold = parse_split(split)[1]
-    images = manifest.count(split)
-    if fold is None:
-        return images
-    return images * (fold.count - 1 if fold.is_rest else 1) // fold.count
-
-
 def cost_of(config: TrainConfig, manifest: Manifest) -> Cost:
     """Return the cost of a run on the data of `manifest`; without early stopping."""
     forward, step = flops_per_image(config.backbone, manifest.size, config.head, len(manifest.class_names))
-    steps = images_of(manifest, config.train_split) // config.batch_size
+    steps = images_of(manifest.count(config.train_split), config.train_split) // config.batch_size
     trained = config.epochs * steps * config.batch_size
     validated = config.held_out_validation
-    evaluated = config.epochs * images_of(manifest, validated) if validated else 0
+    evaluated = config.epochs * images_of(manifest.count(validated), validated) if validated else 0
     return Cost(trained, evaluated, step, trained * step + evaluated * forward)
 
 

@@ -33,7 +33,7 @@ from cxr_train.engine.strategy import (
 from cxr_train.flags.own_flags import flags_text, refuse_other_flags
 from cxr_train.flags.training import StartOptions, check_memory_gb, read_run_data
 from cxr_train.lifecycle.training import run_training
-from cxr_train.loop.batch_size import choose_batch_size, device_memory_gb, plan_table, setting_of, trace_of
+from cxr_train.loop.batch_size import choose_batch_size_of, device_memory_gb, plan_table
 from cxr_train.loop.batch_trial import Trial, find_batch, try_in_a_process
 from cxr_train.loop.checkpoint import newest_checkpoint
 from cxr_train.loop.stop import Stopped
@@ -60,7 +60,7 @@ def begin(options: StartOptions, config: TrainConfig) -> None:
 def _choose_batch_size(
     options: StartOptions,
     config: TrainConfig,
-    manifest: Manifest,
+    pipeline: Pipeline,
     placement: Placement,
     before: TrainConfig | None,
     tried: Trial | None,
@@ -71,22 +71,15 @@ def _choose_batch_size(
     if before:
         return Choice("batch_size", str(before.batch_size), "as the run began")
     if tried:
-        return _tried_batch_size(tried, config, manifest, placement)
-    choice = choose_batch_size(
-        trace_of(config, classes=len(manifest.class_names), image_size=manifest.size),
-        setting_of(config.recipe, placement),
-        memory_gb=_memory_gb(options),
-        replicas=placement.replicas,
-        accumulation=config.recipe.gradient_accumulation,
-        images=manifest.count(config.train_split),
-    )
+        return _tried_batch_size(tried, config, pipeline, placement)
+    choice = choose_batch_size_of(config, pipeline, placement, _memory_gb(options))
     return dataclasses.replace(choice, value=str(int(placement.smallest(int(choice.value)))))
 
 
-def _tried_batch_size(tried: Trial, config: TrainConfig, manifest: Manifest, placement: Placement) -> Choice:
+def _tried_batch_size(tried: Trial, config: TrainConfig, pipeline: Pipeline, placement: Placement) -> Choice:
     """Return the batch that fits the device of every worker, as they have tried."""
     parts = placement.replicas * config.recipe.gradient_accumulation
-    images = min(tried.images, max(manifest.count(config.train_split) // parts, 1))
+    images = min(tried.images, max(len(pipeline.positions(config.train_split)) // parts, 1))
     return Choice("batch_size", str(int(placement.smallest(images)) * parts), f"tried, {tried}")
 
 
@@ -191,7 +184,7 @@ def _settle(
     with placement.chief_first():  # which makes the embedded sample
         manifest = _read_data(options, config)
     pipeline = Pipeline(manifest, dataclasses.replace(config.read, worker=placement.cluster.input_worker))
-    batch_size = _choose_batch_size(options, config, manifest, placement, before, tried)
+    batch_size = _choose_batch_size(options, config, pipeline, placement, before, tried)
     config = dataclasses.replace(config, batch_size=int(batch_size.value))
     if before:
         check_resumed(config, before)

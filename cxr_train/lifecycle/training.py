@@ -14,6 +14,7 @@ from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import check_local
 from cxr_data.core.wording import wrapped
 from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.folds import class_counts
 from cxr_data.records.manifest import read_manifest
 from cxr_data.records.split_names import have_common_images
 from cxr_train.engine.cluster import clear_cluster_errors
@@ -198,7 +199,7 @@ def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
     logger.info("\n".join(["", throughput.lines(summary), wrapped(place, rest="  ")]))
     manifest = read_manifest(config.data, check_shards=False)
     # Findings do not compete: how often one is seen says nothing of another.
-    images = {} if manifest.findings else manifest.class_counts(config.train_split)
+    images = {} if manifest.findings else class_counts(manifest, config.train_split)
     for line in advice(config, images, epoch_rows(layout.history)[0]):
         # A command stays on one line, to be pasted.
         logger.info(line if line.startswith("  ") else wrapped(line, rest="  "))

@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.records.index import labels_of, read_split_index
+from cxr_data.records.folds import class_counts, labels_of_split
 from cxr_data.records.manifest import Manifest
-from cxr_data.sources.finding_values import ABSENT, PRESENT
+from cxr_data.records.split_names import joined_splits, parse_split
 from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement
@@ -120,13 +120,9 @@ def _objective(config: TrainConfig, manifest: Manifest) -> tuple[Objective | Fin
     weights: tuple[float, ...]
     objective: Objective | FindingsObjective
     if manifest.findings:
-        labels = labels_of(read_split_index(manifest, config.train_split))
-        counts = {
-            name: (int((column == PRESENT).sum()), int((column == ABSENT).sum()))
-            for name, column in zip(names, labels.T, strict=True)
-        }
-        weights, kind = resolve_positive_weights(recipe.class_weights, names, counts), "positive"
-        uncertain = parse_uncertain(recipe.uncertain)
+        uncertain, kind = parse_uncertain(recipe.uncertain), "positive"
+        labels = labels_of_split(manifest, config.train_split)
+        weights = resolve_positive_weights(recipe.class_weights, names, labels, uncertain)
         objective = FindingsObjective(recipe.label_smoothing, weights, uncertain, recipe.focal_gamma)
     else:
         for flag in ("uncertain", "focal_gamma"):
@@ -135,7 +131,7 @@ def _objective(config: TrainConfig, manifest: Manifest) -> tuple[Objective | Fin
                     f"--{flag}={getattr(recipe, flag)}: is for data with several findings a picture, and "
                     f"{manifest.directory} has one class a picture"
                 )
-        images = manifest.class_counts(config.train_split)
+        images = class_counts(manifest, config.train_split)
         weights, kind = resolve_class_weights(recipe.class_weights, names, images), "class"
         objective = Objective(recipe.label_smoothing, weights)
     pairs = ", ".join(f"{name} {weight:.3f}" for name, weight in zip(names, weights, strict=False))
@@ -156,12 +152,16 @@ def _seeds(model: keras.Model) -> list[tf.Variable]:
 
 def _absent_classes(config: TrainConfig, manifest: Manifest) -> list[str]:
     """Say which classes cannot be validated, or are nowhere. Raise DataError: one cannot be learned."""
-    notes = []
-    held_out = config.held_out_validation if config.held_out_validation in manifest.splits else None
-    training = manifest.class_counts(config.train_split)
+    notes, kind = [], "finding" if manifest.findings else "class"
+    split = config.held_out_validation
+    is_there = split is not None and {*joined_splits(split)} <= {*manifest.splits}
+    validation = class_counts(manifest, split) if split is not None and is_there else None
+    training = class_counts(manifest, config.train_split)
+    is_fold = parse_split(config.train_split)[1] is not None
+    way = "train without --fold" if is_fold else "convert again with other --splits"
     for name in manifest.class_names:
         if not any(by_class[name] for by_class in manifest.counts.values()):
-            notes.append(f"class {name!r} has no image at all: what the model says of it means nothing")
+            notes.append(f"{kind} {name!r} has no image at all: what the model says of it means nothing")
         elif not training[name] and manifest.findings:
             notes.append(
                 f"finding {name!r} is in no image of the {config.train_split} split: what the model says of "
@@ -170,12 +170,12 @@ def _absent_classes(config: TrainConfig, manifest: Manifest) -> list[str]:
         elif not training[name]:
             raise DataError(
                 f"{manifest.directory}: class {name!r} has no image in the {config.train_split} split, and "
-                "cannot be learned: convert again with other --splits, or without this class "
+                f"cannot be learned: {way}, or convert again without this class "
                 f"(make_tfrecords --exclude_folders={name})"
             )
-        elif held_out and not manifest.class_counts(held_out)[name]:
+        elif validation is not None and not validation[name]:
             notes.append(
-                f"class {name!r} has no image in the {held_out} split: how well the model knows it has no "
+                f"{kind} {name!r} has no image in the {split} split: how well the model knows it has no "
                 "part in choosing the best epoch"
             )
     return notes

@@ -9,6 +9,7 @@ from cxr_data.core.choice import Choice
 from cxr_data.core.errors import UsageError
 from cxr_data.core.tensorflow_private import memory_limits
 from cxr_data.core.wording import counted
+from cxr_data.input.pipeline import Pipeline
 from cxr_train.engine.strategy import GPU_BATCHES_AHEAD, Placement
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.models.memory import Network, Setting, estimate, read_graph, trace
@@ -110,7 +111,7 @@ def choose_batch_size(
       network, setting: what is trained, and how.
       memory_gb: of one device.
       replicas, accumulation: how many parts a batch has.
-      images: of the training split; a batch is not larger.
+      images: of the training split, or of its fold; a batch is not larger.
 
     Raises:
       UsageError: not even one image fits.
@@ -132,6 +133,21 @@ def choose_batch_size(
         str(batch * parts),
         f"{counted(batch, 'image needs', 'images at once need')} {needed:.1f} of {memory_gb:.1f} GB, "
         "a tenth of which is left free",
+    )
+
+
+def choose_batch_size_of(
+    config: TrainConfig, pipeline: Pipeline, placement: Placement, memory_gb: float
+) -> Choice:
+    """Return the batch of a run on its data and its devices, as `choose_batch_size`."""
+    manifest = pipeline.manifest
+    return choose_batch_size(
+        trace_of(config, classes=len(manifest.class_names), image_size=manifest.size),
+        setting_of(config.recipe, placement),
+        memory_gb=memory_gb,
+        replicas=placement.replicas,
+        accumulation=config.recipe.gradient_accumulation,
+        images=len(pipeline.positions(config.train_split)),
     )
 
 

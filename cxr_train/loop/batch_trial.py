@@ -35,7 +35,7 @@ from cxr_train.engine.strategy import (
 )
 from cxr_train.engine.xla import go_on_uncompiled
 from cxr_train.loop.assemble import Training, assemble_training
-from cxr_train.loop.batch_size import choose_batch_size, device_memory_gb, setting_of, trace_of
+from cxr_train.loop.batch_size import choose_batch_size_of, device_memory_gb
 from cxr_train.loop.throughput import peak_memory
 from cxr_train.runs.config import TrainConfig
 
@@ -189,21 +189,13 @@ def _take_one_step(
     manifest = read_manifest(config.data, check_shards=False)
     memory_gb = memory_gb or device_memory_gb() or UNKNOWN_GB
     parts = placement.replicas * config.recipe.gradient_accumulation
-    count = manifest.count(config.train_split)
+    pipeline = Pipeline(manifest, config.read)
+    count = len(pipeline.positions(config.train_split))
     if images is None:
-        planned = choose_batch_size(
-            trace_of(config, classes=len(manifest.class_names), image_size=manifest.size),
-            setting_of(config.recipe, placement),
-            memory_gb=memory_gb,
-            replicas=placement.replicas,
-            accumulation=config.recipe.gradient_accumulation,
-            images=count,
-        )
-        images = int(planned.value) // parts
+        images = int(choose_batch_size_of(config, pipeline, placement, memory_gb).value) // parts
     trial = Trial(images, max(count // parts, images), fits=False, limit=memory_gb * 1e9)
     began(trial)
     config = dataclasses.replace(config, batch_size=images * parts)
-    pipeline = Pipeline(manifest, config.read)
     try:
         training = assemble_training(config, manifest, placement, steps_per_epoch=1)
         dataset = pipeline.training_dataset(

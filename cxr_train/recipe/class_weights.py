@@ -3,7 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from cxr_data.core.errors import UsageError
+from cxr_data.sources.finding_values import ABSENT, PRESENT, UNCERTAIN
 
 
 def parse_class_weights(text: str) -> str | dict[str, float]:
@@ -49,20 +52,28 @@ def resolve_class_weights(
 
 
 def resolve_positive_weights(
-    text: str, finding_names: Sequence[str], labels: Mapping[str, tuple[int, int]]
+    text: str, finding_names: Sequence[str], labels: np.ndarray, uncertain: tuple[float, float] | None = None
 ) -> tuple[float, ...]:
     """Turn `--class_weights` into a factor for the positive labels of each finding; empty for `none`.
 
     `balanced` is negatives / positives, so that both sides weigh the same (the `pos_weight` of Irvin et al.
-    and others). A finding that is not named keeps the weight 1.
+    and others). Both are sums of the targets of the loss, before any label smoothing: an uncertain label of
+    the target 0.7 is 0.7 of a positive and 0.3 of a negative. A finding without positives or without
+    negatives, and one that is not named, keeps the weight 1.
 
     Args:
-      labels: positive and negative training labels of each finding.
+      labels: int [N, C] of the training images, of `FINDING_VALUES`.
+      uncertain: range of the targets of uncertain labels, which fill it evenly; None where they do not count.
 
     Raises:
       UsageError: as `resolve_class_weights`.
     """
-    balanced = {name: (negative or 1) / (positive or 1) for name, (positive, negative) in labels.items()}
+    positive, negative = ((labels == value).sum(axis=0).astype(float) for value in (PRESENT, ABSENT))
+    if uncertain is not None:
+        target, hesitant = sum(uncertain) / 2, (labels == UNCERTAIN).sum(axis=0)
+        positive, negative = positive + target * hesitant, negative + (1 - target) * hesitant
+    weights = np.divide(negative, positive, out=np.ones_like(positive), where=(positive > 0) & (negative > 0))
+    balanced = dict(zip(finding_names, weights.tolist(), strict=True))
     return _weights(text, finding_names, balanced)
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from absl import flags
 from shards import random_images, write_shards
 from tiny import make_trainer, train_whole
 
-from cxr_data.core.errors import UsageError
+from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.folds import class_counts, positions_of
 from cxr_data.records.split_names import fold_splits
 from cxr_train import folds
 from cxr_train.engine.strategy import choose_placement
@@ -19,6 +21,9 @@ from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import read_predictions
 from cxr_train.flags.training import config_from_flags, define_training_flags
+from cxr_train.loop.batch_size import choose_batch_size_of
+from cxr_train.recipe.recipe import Recipe
+from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_model import load_best_model
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -100,3 +105,35 @@ def test_runs_that_are_not_the_folds_of_one_pool_are_refused(runs, tmp_path, mon
         with pytest.raises(UsageError, match="--runs: .*3 folds"):
             join(some, tmp_path / "none", monkeypatch)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Data of 16 images, and the names of an eighth of them, without some class, and of the rest."""
+    splits = {"train": random_images(3), "validation": random_images(13)}
+    manifest = write_shards(tmp_path_factory.mktemp("few"), splits)
+    parts = [fold_splits(POOL, number, 8) for number in range(1, 9)]
+    return manifest, next(part for part in parts if 0 in class_counts(manifest, part[1]).values())
+
+
+def test_training_on_a_fold_counts_what_it_trains_on(few, tmp_path):
+    manifest, (rest, fold) = few
+    on_rest = {"train_split": rest, "validation_split": fold}
+    run = make_trainer(manifest, tmp_path / "rest", recipe=Recipe(class_weights="balanced"), **on_rest)
+    images = class_counts(manifest, rest)
+    share = sum(images.values()) / len(images)
+    weights = ", ".join(f"{name} {share / count:.3f}" for name, count in images.items())
+    assert f"class weights: {weights}" in run.training.notes
+    absent = [name for name, count in class_counts(manifest, fold).items() if not count]
+    for name in absent:
+        assert any(name in note and fold in note for note in run.training.notes)
+    with pytest.raises(DataError, match=f"{absent[0]}.*{re.escape(fold)}.*--fold"):
+        make_trainer(manifest, tmp_path / "fold", train_split=fold, validation_split=rest, batch_size=1)
+
+
+def test_an_automatic_batch_is_not_larger_than_the_fold(few, tmp_path):
+    manifest, (rest, fold) = few
+    config = TrainConfig("tiny", manifest.directory, str(tmp_path), train_split=rest, validation_split=fold)
+    placement = choose_placement("one", "float32", "off")
+    chosen = choose_batch_size_of(config, Pipeline(manifest), placement, memory_gb=8)
+    assert int(chosen.value) == len(positions_of(manifest, rest)) < manifest.count(POOL)

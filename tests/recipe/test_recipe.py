@@ -17,7 +17,7 @@ from cxr_data.core.tensorflow_private import take_reduced_gradients
 from cxr_data.input.options import ReadOptions
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.flags.read_flags import refuse_without_effect
-from cxr_train.recipe.class_weights import resolve_class_weights
+from cxr_train.recipe.class_weights import resolve_class_weights, resolve_positive_weights
 from cxr_train.recipe.loss import Objective
 from cxr_train.recipe.optimizers import ParameterGroups, Schedule, make_optimizer
 from cxr_train.recipe.recipe import Recipe
@@ -226,3 +226,11 @@ def test_class_weights_balance_the_training_images_or_are_named():
         resolve_class_weights("healthy:1", CLASS_NAMES, images)
     with pytest.raises(UsageError, match="--class_weights=covid:0,normal:0,pneumonia:0: "):
         resolve_class_weights("covid:0,normal:0,pneumonia:0", CLASS_NAMES, images)
+
+
+def test_a_finding_without_positive_or_without_negative_targets_keeps_its_weight():
+    labels = np.array([[1, 1, 0, -1], [1, 0, 0, 0], [1, 0, -2, -2]])
+    names = ("always", "some", "never", "uncertain")
+    assert resolve_positive_weights("balanced", names, labels) == (1, 2, 1, 1)
+    assert resolve_positive_weights("balanced", names, labels, (0.2, 0.3)) == pytest.approx((1, 2, 1, 7))
+    assert resolve_positive_weights("balanced", names, labels, (0.0, 0.0)) == (1, 2, 1, 1)

@@ -7,7 +7,7 @@ from shards import random_images, write_shards
 from cxr_data.core.errors import UsageError
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.records.folds import fold_numbers, positions_of
+from cxr_data.records.folds import class_counts, fold_numbers, labels_of_split, positions_of
 from cxr_data.records.index import labels_of, read_split_fields, read_split_index
 from cxr_data.records.split_names import fold_splits, have_common_images, joined_splits, parse_split
 
@@ -65,3 +65,18 @@ def test_names_that_share_images():
 def test_what_is_no_fold_is_refused(fold):
     with pytest.raises(UsageError, match="2of5"):
         parse_split(f"train@{fold}")
+
+
+@pytest.mark.parametrize("findings", [0, 4])
+def test_the_counts_of_a_fold_are_of_its_records_alone(tmp_path, findings):
+    splits = {"train": random_images(14), "validation": random_images(9)}
+    manifest = write_shards(tmp_path, splits, findings=findings)
+    labels = labels_of(read_split_index(manifest, POOL))
+    rest, fold = fold_splits(POOL, 2, 3)
+    for split in (rest, fold):
+        of_fold = labels[positions_of(manifest, split)]
+        np.testing.assert_array_equal(labels_of_split(manifest, split), of_fold)
+        columns = (of_fold == 1).T if findings else [of_fold == number for number in range(3)]
+        assert [*class_counts(manifest, split).values()] == [column.sum() for column in columns]
+    parts = [class_counts(manifest, split) for split in (rest, fold)]
+    assert class_counts(manifest, POOL) == {name: sum(part[name] for part in parts) for name in parts[0]}
