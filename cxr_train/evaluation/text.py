@@ -145,9 +145,26 @@ def confusion_matrix(summary: dict[str, Any]) -> str:
     return "\n".join([title, *lines])
 
 
+def is_of_findings(summary: Mapping[str, Any]) -> bool:
+    """Return whether an evaluation is of several findings an image, not of one class."""
+    return "micro" in summary
+
+
+def kind_of_label(summary: Mapping[str, Any]) -> str:
+    """Return the word for what `per_class` of an evaluation has a row of."""
+    return "finding" if is_of_findings(summary) else "class"
+
+
 def accuracy_name(summary: Mapping[str, Any]) -> str:
     """Return what `accuracy` of an evaluation is the share of, in words."""
-    return "share of known labels that is right at p >= 0.5" if "micro" in summary else "accuracy"
+    return "share of known labels that is right at p >= 0.5" if is_of_findings(summary) else "accuracy"
+
+
+def one_against_others(summary: Mapping[str, Any]) -> str:
+    """Return which two sides the rates and curves of an evaluation tell apart, in words."""
+    if is_of_findings(summary):
+        return "each finding, present against absent"
+    return "each class against the rest"
 
 
 def _number(value: float | None) -> str:

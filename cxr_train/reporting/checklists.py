@@ -9,6 +9,8 @@ to be: it is the longer part.
 import dataclasses
 
 from cxr_data.core.wording import counted
+from cxr_data.records.in_words import images_by_split
+from cxr_train.evaluation import text
 from cxr_train.reporting.record import RunRecord
 
 _RANGES = {"unit": "fed as pixels in [0, 1]", "imagenet": "fed in the range of the pretrained weights"}
@@ -54,7 +56,7 @@ def tripod_ai(record: RunRecord) -> tuple[Item, ...]:
         Item("12b", "how predictors were scaled", _RANGES[record.config.input_range]),
         Item("12c", "type of model, building steps, tuning, validation", _training(record)),
         Item("12d", "handling of differences between centres"),
-        Item("12e", "measures of performance", _measures()),
+        Item("12e", "measures of performance", _measures(record)),
         Item("12f", "updating of the model", "none: evaluated as it was trained"),
         Item("12g", "how predictions were calculated", "best.keras, by cxr_train.evaluate or predict"),
         Item("13", "class imbalance", _imbalance(record)),
@@ -121,7 +123,7 @@ def claim(record: RunRecord) -> tuple[Item, ...]:
         Item("25", "training", _training(record)),
         Item("26", "selection of the final model", selection(record)),
         Item("27", "ensembling", "none: one network"),
-        Item("28", "metrics", _measures()),
+        Item("28", "metrics", _measures(record)),
         Item("29", "statistics and uncertainty", "95 % intervals: bootstrap over patients"),
         Item("30", "robustness or sensitivity analysis"),
         Item("31", "explainability", _explained(record)),
@@ -142,7 +144,7 @@ def claim(record: RunRecord) -> tuple[Item, ...]:
 def _source(record: RunRecord) -> str | None:
     if not record.manifest:
         return None
-    total = sum(sum(counts.values()) for counts in record.manifest["counts"].values())
+    total = sum(images_by_split(record.manifest).values())
     return f"{counted(total, 'image')} of {record.config.data}; where they come from is the authors' to say"
 
 
@@ -160,7 +162,13 @@ def _preparation(record: RunRecord) -> str | None:
 def _outcome(record: RunRecord) -> str | None:
     if not record.class_names:
         return None
-    return f"class of the image's folder or CSV ({', '.join(record.class_names)}); who labelled it is open"
+    names = ", ".join(record.class_names)
+    if record.is_of_findings:
+        return (
+            f"each of {names} present, absent, uncertain or unknown, as the tables of the data say; who "
+            "labelled it is open"
+        )
+    return f"class of the image's folder or CSV ({names}); who labelled it is open"
 
 
 def _excluded(record: RunRecord) -> str | None:
@@ -173,9 +181,7 @@ def _excluded(record: RunRecord) -> str | None:
 def _partition(record: RunRecord) -> str | None:
     if not record.manifest:
         return None
-    sizes = ", ".join(
-        f"{split} {sum(counts.values()):,}" for split, counts in record.manifest["counts"].items()
-    )
+    sizes = ", ".join(f"{split} {images:,}" for split, images in images_by_split(record.manifest).items())
     return f"{sizes} images; planned before conversion with seed {record.manifest['seed']}"
 
 
@@ -190,13 +196,26 @@ def _training(record: RunRecord) -> str:
     frozen = "all layers trained" if recipe.freeze == "none" else f"frozen: {recipe.freeze}"
     return (
         f"{len(record.epochs)} of {counted(config.epochs, 'epoch')}, batches of {config.batch_size}, "
-        f"{recipe.optimizer} at {config.learning_rate:g}, cross-entropy, {frozen}, "
+        f"{recipe.optimizer} at {config.learning_rate:g}, {_loss(record)}, {frozen}, "
         f"augmentation {recipe.augment}, seed {config.seed}; nothing was tuned by this run itself"
     )
 
 
+def _loss(record: RunRecord) -> str:
+    """Return what was minimised, in words."""
+    recipe = record.config.recipe
+    if not record.is_of_findings:
+        return "cross-entropy"
+    focal = f", focal with gamma {recipe.focal_gamma:g}" if recipe.focal_gamma else ""
+    counted_as = "" if recipe.uncertain == "ignore" else f", uncertain ones as {recipe.uncertain}"
+    return f"binary cross-entropy of each finding over its known labels{counted_as}{focal}"
+
+
 def _imbalance(record: RunRecord) -> str:
     weights = record.config.recipe.class_weights
+    if record.is_of_findings:
+        of_positives = f"weights of the positive labels in the loss: {weights}"
+        return "no finding was reweighted" if weights == "none" else of_positives
     return "no class was reweighted" if weights == "none" else f"class weights in the loss: {weights}"
 
 
@@ -228,14 +247,18 @@ def _model(record: RunRecord) -> str:
 def _output(record: RunRecord) -> str | None:
     if not record.class_names:
         return None
-    return (
-        f"a probability for each of {', '.join(record.class_names)}, summing to 1; the largest is the class"
-    )
+    names = ", ".join(record.class_names)
+    if record.is_of_findings:
+        return f"a probability for each of {names}, each by itself; the finding is called from 0.5 on"
+    return f"a probability for each of {names}, summing to 1; the largest is the class"
 
 
-def _measures() -> str:
+def _measures(record: RunRecord) -> str:
+    label, share = "class", "accuracy"
+    if record.is_of_findings:
+        label, share = "finding, over its known labels,", "share of known labels that is right"
     return (
-        "sensitivity, specificity, precision, F1, AUROC and AUPRC of each class and their mean; accuracy; "
+        f"sensitivity, specificity, precision, F1, AUROC and AUPRC of each {label} and their mean; {share}; "
         "calibration: expected calibration error, reliability diagram"
     )
 
@@ -264,15 +287,17 @@ def _performance(record: RunRecord) -> str | None:
         if split.metrics and split.metrics.get("accuracy") is not None:
             interval = (split.metrics.get("intervals") or {}).get("accuracy")
             reach = f" (95 %: {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-            told.append(f"{split.name}: accuracy {split.metrics['accuracy']:.3f}{reach}")
+            share = text.accuracy_name(split.metrics)
+            told.append(f"{split.name}: {share} {split.metrics['accuracy']:.3f}{reach}")
     return "; ".join(told) + "; all of it under Results" if told else None
 
 
 def _external(record: RunRecord) -> str | None:
     told = []
     for place, split, metrics in record.external:
-        accuracy = metrics["accuracy"]
-        told.append(f"{place}, {split} split: {counted(metrics['images'], 'image')}, accuracy {accuracy:.3f}")
+        accuracy = "undefined" if metrics["accuracy"] is None else f"{metrics['accuracy']:.3f}"
+        images = counted(metrics["images"], "image")
+        told.append(f"{place}, {split} split: {images}, {text.accuracy_name(metrics)} {accuracy}")
     return "; ".join(told) + "; where they come from is the authors' to say" if told else None
 
 

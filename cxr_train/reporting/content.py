@@ -7,8 +7,9 @@ from typing import Any
 
 from cxr_data.core.dates import date_in_words
 from cxr_data.core.wording import counted
-from cxr_data.records.in_words import versions_in_words
-from cxr_data.records.split_names import have_common_images, joined_splits
+from cxr_data.records.in_words import images_by_split, versions_in_words
+from cxr_data.records.split_names import have_common_images, images_of, parse_split
+from cxr_train.evaluation.text import kind_of_label
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.reporting import charts
 from cxr_train.reporting.beside_audit import shortcut_charts
@@ -111,14 +112,18 @@ def _picked_on(record: RunRecord) -> str:
 
 
 def _images_of(record: RunRecord, split: str) -> str:
-    parts = (
-        [record.manifest["counts"].get(name, {}) for name in joined_splits(split)] if record.manifest else []
-    )
-    counts = {name: sum(part.get(name, 0) for part in parts) for part in parts for name in part}
-    if not counts:
+    by_split = images_by_split(record.manifest) if record.manifest else {}
+    names, fold = parse_split(split)
+    images = images_of(sum(by_split.get(name, 0) for name in names), split)
+    if not images or record.manifest is None:
         return f"{split} split"
+    if fold:
+        return f"{split} split, about {counted(images, 'image')}"
+    parts = [record.manifest["counts"].get(name, {}) for name in names]
+    counts = {name: sum(part.get(name, 0) for part in parts) for part in parts for name in part}
     classes = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    return f"{split} split, {counted(sum(counts.values()), 'image')} ({classes})"
+    present = "present: " if record.is_of_findings else ""
+    return f"{split} split, {counted(images, 'image')} ({present}{classes})"
 
 
 def _throughput(record: RunRecord) -> dict[str, Any]:
@@ -167,10 +172,11 @@ def _limits(record: RunRecord) -> list[str]:
             limits.append(
                 f"The {split.name} split has no image of {', '.join(absent)}: nothing is known of it there."
             )
+        kind = kind_of_label(split.metrics or {})
         smallest = min((count for count in images.values() if count), default=100)
         if smallest < 100:
             limits.append(
-                f"The {split.name} split has only {counted(smallest, 'image')} of its rarest class: "
+                f"The {split.name} split has only {counted(smallest, 'image')} of its rarest {kind}: "
                 "intervals are wide."
             )
     return limits

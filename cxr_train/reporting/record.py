@@ -15,8 +15,10 @@ from cxr_data.audit.document import read_audit
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.records.layout import AUDIT_NAME, MANIFEST_NAME
+from cxr_data.records.manifest import FINDINGS
 from cxr_data.records.split_names import have_common_images
 from cxr_train.evaluation.predictions import read_predictions
+from cxr_train.evaluation.text import is_of_findings
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import BEST_NAME, EXPLANATION_NAME, EXTERNAL_NAME, RunLayout
 from cxr_train.runs.saved_run import best_epoch, epoch_rows, model_sha256
@@ -82,6 +84,13 @@ class RunRecord:
             if document:
                 return tuple(document["class_names"])
         return ()
+
+    @property
+    def is_of_findings(self) -> bool:
+        """Whether each image has a label of several findings, not one class."""
+        if self.manifest:
+            return bool(self.manifest.get("task") == FINDINGS)
+        return any(is_of_findings(split.metrics) for split in self.splits if split.metrics)
 
     @property
     def best_epoch(self) -> Document | None:

@@ -15,6 +15,8 @@ from cxr_train.evaluation.text import (
     HOW_TO_READ_THE_PROBE,
     PROBE_WAYS,
     accuracy_name,
+    is_of_findings,
+    one_against_others,
     probe_title,
     rule_of_thresholds,
 )
@@ -59,7 +61,7 @@ def forests(metrics: Mapping[str, Any]) -> list[tuple[Picture, str]]:
     intervals = metrics.get("intervals") or {}
     name = accuracy_name(metrics)
     overall = [(name, [("all images", metrics["accuracy"], intervals.get("accuracy"), None)])]
-    called = "at a probability of 0.5" if _is_of_findings(metrics) else "of the most probable class"
+    called = "at a probability of 0.5" if is_of_findings(metrics) else "of the most probable class"
     return [
         (_forest(_grouped(metrics, _RATES)), f"Rates {called}, with 95 % intervals."),
         (
@@ -163,7 +165,7 @@ class _Curve:
 def roc(
     labels: np.ndarray, probabilities: np.ndarray, names: Sequence[str], metrics: Mapping[str, Any]
 ) -> Picture | None:
-    """Return the ROC curves of each class against the rest, with the working points.
+    """Return the ROC curves of each class or finding, with the working points.
 
     Args:
       labels: int64 [N].
@@ -232,13 +234,13 @@ def _curves(
     areas = [(_area(names[index], metrics, metric), stroke(index)) for index, _ in two_sided]
     drawing.legend(plot.below, Plot.LEFT, areas, title)
     told = ", ".join(area for area, _ in areas)
-    return drawing.picture(f"{curve.title} curves, each class against the rest. Areas: {told}.")
+    return drawing.picture(f"{curve.title} curves, {one_against_others(metrics)}. Areas: {told}.")
 
 
 def working_points(metrics: Mapping[str, Any]) -> str:
     """Return what the marks on the curves are, in words."""
     told = "Dot: the class is called where it is the most probable."
-    if _is_of_findings(metrics):
+    if is_of_findings(metrics):
         told = "Dot: the finding is called from a probability of 0.5 on."
     found = metrics.get("thresholds")
     if found:
@@ -249,11 +251,7 @@ def working_points(metrics: Mapping[str, Any]) -> str:
     return told
 
 
-def _is_of_findings(metrics: Mapping[str, Any]) -> bool:
-    return not metrics.get("confusion_matrix")
-
-
-def reliability_chart(labels: np.ndarray, probabilities: np.ndarray, error: float) -> Picture:
+def reliability_chart(labels: np.ndarray, probabilities: np.ndarray, error: float | None) -> Picture | None:
     """Return how often the predicted class is right, by the probability that it was given; of findings, how
     often one is present, by its probability.
 
@@ -263,6 +261,9 @@ def reliability_chart(labels: np.ndarray, probabilities: np.ndarray, error: floa
       labels: int64 [N], or [N, C] of findings.
       probabilities: float64 [N, C].
       error: the expected calibration error.
+
+    Returns:
+      None where no label is known.
     """
     if labels.ndim == 2:
         decisions = Decisions.of(labels, probabilities)
@@ -271,6 +272,8 @@ def reliability_chart(labels: np.ndarray, probabilities: np.ndarray, error: floa
     else:
         confidence, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
         what, share_name, of = "the predicted class", "share that is right", "image"
+    if error is None or not len(confidence):
+        return None
     order = np.argsort(confidence, kind="stable")
     bins = np.array_split(order, min(max(len(order) // _FEWEST_IN_BIN, 1), _MOST_BINS))
     means = np.array([confidence[inside].mean() for inside in bins])

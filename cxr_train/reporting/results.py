@@ -8,7 +8,7 @@ import numpy as np
 from cxr_data.core.page import Grid, Picture, Shaded
 from cxr_data.core.wording import capitalized, counted
 from cxr_data.records.split_names import have_common_images
-from cxr_data.sources.finding_values import PRESENT
+from cxr_data.stats.co_occurrence import both_present
 from cxr_train.evaluation import text
 from cxr_train.evaluation.calibration import measure_calibration
 from cxr_train.evaluation.text import no_temperature, optimistic
@@ -112,21 +112,22 @@ def _curves(record: RunRecord, split: SplitRecord, metrics: Document) -> list[tu
         return []
     drawn = (split.labels, split.probabilities, record.class_names, metrics)
     points = result_charts.working_points(metrics)
-    curves = [
-        (result_charts.roc(*drawn), f"ROC: each class against the rest. {points}"),
+    curves: list[tuple[Picture | None, str]] = [
+        (result_charts.roc(*drawn), f"ROC: {text.one_against_others(metrics)}. {points}"),
         (
             result_charts.precision_recall(*drawn),
-            f"Precision-recall. {points} Dotted: the share of the class, which chance reaches.",
+            f"Precision-recall. {points} Dotted: the share of the {text.kind_of_label(metrics)}, which "
+            "chance reaches.",
         ),
     ]
     fitted = (metrics.get("calibration") or {}).get("uncalibrated")
     error = (fitted or measure_calibration(split.labels, split.probabilities))["ece"]
-    bins = result_charts.reliability_chart(split.labels, split.probabilities, error)
     about_bins = (
         "Reliability: on the dotted line, a probability means what it says. Bars: 95 % intervals, "
         "each image counted as independent."
     )
-    return [*((picture, caption) for picture, caption in curves if picture), (bins, about_bins)]
+    curves.append((result_charts.reliability_chart(split.labels, split.probabilities, error), about_bins))
+    return [(picture, caption) for picture, caption in curves if picture]
 
 
 def external_results(record: RunRecord) -> Grid | None:
@@ -167,11 +168,11 @@ def _calibration(metrics: Document) -> list[str]:
     fitted = metrics.get("calibration") or {}
     if "uncalibrated" not in fitted:
         return []
-    told = f"Expected calibration error {fitted['uncalibrated']['ece']:.3f}"
+    told = f"Expected calibration error {_number(fitted['uncalibrated']['ece'])}"
     if not fitted.get("calibrated"):
         return [f"{told}; {no_temperature(fitted)}."]
-    split, after = fitted["fitted_on"], fitted["calibrated"]["ece"]
-    told += f"; {after:.3f} at temperature {fitted['temperature']:.2f}, fitted on the {split} split"
+    split, after = fitted["fitted_on"], _number(fitted["calibrated"]["ece"])
+    told += f"; {after} at temperature {fitted['temperature']:.2f}, fitted on the {split} split"
     return [f"{told}{optimistic(metrics, split)}."]
 
 
@@ -201,11 +202,11 @@ def _metrics_table(metrics: Document) -> Grid:
             _with_interval(row.get(metric), ranges.get(metric)).replace(" (", "\n(") for metric in _METRICS
         ]
         rows.append([name, f"{row['images']:,}", *cells])
-    caption = "Metrics of each class against the rest"
+    caption = f"Metrics of {text.one_against_others(metrics)}"
     if intervals:
         known = intervals.get("without_patient") != metrics["images"]
         caption += f", with 95 % intervals ({'patients' if known else 'images'} resampled)"
-    return Grid(caption, ["class", "images", *_METRICS.values()], rows)
+    return Grid(caption, [text.kind_of_label(metrics), "images", *_METRICS.values()], rows)
 
 
 def confusion(metrics: Document, labels: np.ndarray | None) -> Grid | None:
@@ -220,9 +221,8 @@ def confusion(metrics: Document, labels: np.ndarray | None) -> Grid | None:
         return _shaded_by_row("Confusion matrix: rows are true, columns predicted", names, matrix)
     if labels is None:
         return None
-    present = (labels == PRESENT).astype(int)
     caption = "Co-occurrence: images with both findings, and their share of those with the row's finding"
-    return _shaded_by_row(caption, names, (present.T @ present).tolist(), of_diagonal=True)
+    return _shaded_by_row(caption, names, both_present(labels).tolist(), of_diagonal=True)
 
 
 def _shaded_by_row(
@@ -271,7 +271,7 @@ def _thresholds(metrics: Document) -> list[Grid]:
     split = found["chosen_on"]
     caption = f"Thresholds {text.rule_of_thresholds(found)}, chosen on the {split} split"
     caption += f"{optimistic(metrics, split)} (of probabilities before any temperature)"
-    return [Grid(caption, ["class", "probability from", *REPORTED], rows)]
+    return [Grid(caption, [text.kind_of_label(metrics), "probability from", *REPORTED], rows)]
 
 
 def _comparison(metrics: Document) -> list[str]:

@@ -41,9 +41,14 @@ def _reached(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
     numbers = []
     if auroc is not None:
         numbers.append(f"a mean AUROC of {auroc:.3f}{_reach((intervals.get('macro') or {}).get('auroc'))}")
-    article = "a" if "micro" in metrics else "an"
+    article = "a" if text.is_of_findings(metrics) else "an"
     reach = _reach(intervals.get("accuracy"))
-    numbers.append(f"{article} {text.accuracy_name(metrics)} of {accuracy:.3f}{reach}")
+    if accuracy is not None:
+        numbers.append(f"{article} {text.accuracy_name(metrics)} of {accuracy:.3f}{reach}")
+    if not numbers:
+        said = f"No label of the {main.name} split is known"
+        yield "open", f"{said}: nothing is known of how good the model is."
+        return
     known = FAMILIAR[familiarity(record, main)]
     images = f"{counted(metrics['images'], 'image')} of the {main.name} split"
     told = f"The model reaches {' and '.join(numbers)} on {images}"
@@ -66,9 +71,10 @@ def _probed(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
             f"{command} --split={main.name} --probe_images=256 does it.",
         )
         return
+    kind = text.kind_of_label(main.metrics)
     known = {n: row for n, row in found["per_class"].items() if row["frame_alone"]["auroc"] is not None}
     if not known:
-        yield "open", "What the model reaches without the lungs is undefined: no class has an AUROC there."
+        yield "open", f"What the model reaches without the lungs is undefined: no {kind} has an AUROC there."
         return
     above = {name: row for name, row in known.items() if _is_above_chance(row["frame_alone"]["interval"])}
     name, row = max((above or known).items(), key=lambda one: float(one[1]["frame_alone"]["auroc"]))
@@ -81,7 +87,7 @@ def _probed(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
         told = f"Without the lungs the model still predicts {name}, {numbers}."
         yield "bad", f"{told} So it knows something that is not in the lungs."
     else:
-        chance = "Without the lungs the model predicts no class surely better than chance"
+        chance = f"Without the lungs the model predicts no {kind} surely better than chance"
         told = f"{chance}: best is {name}, {numbers}."
         yield "open", f"{told} A low AUROC here proves nothing."
 

@@ -1,0 +1,121 @@
+"""The page of a run on findings, and of a run on a fold: its numbers and its methods."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from written_run import write_run
+
+from cxr_train.evaluation.calibration import measure_calibration
+from cxr_train.evaluation.metrics import summarize
+from cxr_train.evaluation.predictions import NamedPredictions, write_predictions
+from cxr_train.reporting.checklists import Item, claim, tripod_ai
+from cxr_train.reporting.content import report_content
+from cxr_train.reporting.record import RunRecord
+from cxr_train.runs.config import TrainConfig
+
+NAMES = ("effusion", "nodule", "mass")
+LABELS = np.random.default_rng(0).choice([1, 0, -1, -2], [40, len(NAMES)])
+FOLD = {"train_split": "train+validation@not1of4", "validation_split": "train+validation@1of4"}
+
+
+def write_findings_run(run_dir: pathlib.Path, labels: np.ndarray = LABELS, **changes: object) -> RunRecord:
+    """Writes a run on findings that was evaluated on its test split.
+
+    Args:
+      run_dir: of the run.
+      labels: int [N, 3] of that split.
+      changes: fields of its configuration.
+    """
+    write_run(run_dir)
+    drawn = [*run_dir.glob("*_validation.*"), *run_dir.glob("explain/*/*.json")]
+    for path in (run_dir / "metrics.jsonl", *drawn):
+        path.unlink()
+    config = TrainConfig.load(run_dir / "config.json")
+    dataclasses.replace(config, **changes).save(run_dir / "config.json")
+    manifest = json.loads((run_dir / "manifest.json").read_text())
+    counts = {split: dict.fromkeys(NAMES, 50) for split in ("train", "validation", "test")}
+    shards = [{"split": split, "records": 30} for split in counts for _ in range(2)]
+    manifest |= {"task": "findings", "class_names": NAMES, "counts": counts, "shards": shards}
+    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    scores = np.random.default_rng(1).random(labels.shape)
+    numbers = {"loss": None, **summarize(labels, scores, NAMES)}
+    numbers["intervals"] = {"accuracy": None, "macro": {}, "per_class": {}}
+    fitted = measure_calibration(labels, scores)
+    numbers["calibration"] = {"uncalibrated": fitted, "calibrated": None, "fitted_on": None}
+    (run_dir / "metrics_test.json").write_text(json.dumps(numbers))
+    ids = tuple(map(str, range(len(labels))))
+    named = NamedPredictions("run", NAMES, ids, ids, labels, scores)
+    write_predictions(run_dir / "predictions_test.csv", named)
+    return RunRecord.read(run_dir)
+
+
+def answers_of(items: Iterable[Item]) -> dict[str, str | None]:
+    return {item.number: item.answer for item in items}
+
+
+def test_images_are_not_the_sum_of_the_findings(tmp_path):
+    record = write_findings_run(tmp_path / "run")
+    facts = dict(report_content(record)["run"])
+    assert facts["trained on"].startswith("train split, 60 images ")
+    assert "effusion 50" in facts["trained on"]
+    answers = answers_of(claim(record))
+    assert answers["7"].startswith("180 images ")
+    assert answers["20"].startswith("train 60, validation 60, test 60 images")
+
+
+@pytest.mark.parametrize(("of_findings", "pool"), [(True, 120), (False, 48)])
+def test_a_fold_is_not_its_pool(tmp_path, of_findings, pool):
+    run_dir = tmp_path / "run"
+    if of_findings:
+        write_findings_run(run_dir, **FOLD)
+    else:
+        config = TrainConfig.load(write_run(run_dir) / "config.json")
+        dataclasses.replace(config, **FOLD).save(run_dir / "config.json")
+        for drawn in (run_dir / "metrics.jsonl", *run_dir.glob("predictions_*.csv")):
+            drawn.unlink()
+    facts = dict(report_content(RunRecord.read(run_dir))["run"])
+    assert facts["trained on"].endswith(f"@not1of4 split, about {pool * 3 // 4} images")
+    assert facts["best epoch picked on"].endswith(f"@1of4 split, about {pool // 4} images")
+
+
+def test_the_checklists_tell_the_methods_of_findings(tmp_path):
+    record = write_findings_run(tmp_path / "run")
+    tripod = answers_of(tripod_ai(record))
+    assert "summing to 1" not in tripod["15"]
+    assert "uncertain" in tripod["8a"]
+    assert "folder" not in tripod["8a"]
+    assert "binary cross-entropy" in tripod["12c"]
+    assert "each finding" in tripod["12e"]
+    assert "p >= 0.5" in tripod["23a"]
+    tripod = answers_of(tripod_ai(RunRecord.read(write_run(tmp_path / "classes"))))
+    assert "summing to 1" in tripod["15"]
+    assert "binary" not in tripod["12c"]
+
+
+def test_findings_are_not_called_classes(tmp_path):
+    content = report_content(write_findings_run(tmp_path / "run"))
+    result = content["result"]
+    assert result["metrics"].header[0] == "finding"
+    said = [result["metrics"].caption, *content["limits"]]
+    for picture, caption in result["charts"]:
+        said += [picture.alt, caption]
+    assert len(result["charts"]) == 3
+    assert not [line for line in said if "class" in line]
+
+
+def test_a_split_without_any_known_label_has_a_page(tmp_path):
+    run_dir = tmp_path / "run"
+    write_findings_run(run_dir, np.full_like(LABELS, -2))
+    theirs = run_dir / "external" / "elsewhere"
+    theirs.mkdir(parents=True)
+    (theirs / "metrics_all.json").write_text((run_dir / "metrics_test.json").read_text())
+    record = RunRecord.read(run_dir)
+    content = report_content(record)
+    assert content["result"]["charts"] == []
+    assert content["verdict"][0][0] == "open"
+    assert "undefined" in answers_of(claim(record))["32"]
+    assert any("undefined" in note for note in content["result"]["notes"])
