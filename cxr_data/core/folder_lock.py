@@ -39,7 +39,7 @@ def locked(lock: pathlib.Path, *, waits: bool = False) -> Iterator[int]:
       DataError: another process holds it, with its host and number; or it cannot be opened.
     """
     with _opened(lock) as descriptor:
-        told = False
+        is_logged = False
         while not _is_taken(lock, descriptor):
             holder = holder_of(descriptor)
             if not waits:
@@ -47,9 +47,9 @@ def locked(lock: pathlib.Path, *, waits: bool = False) -> Iterator[int]:
                     f"{lock.parent} is in use by {holder} (as {lock.name} there says): wait until it has "
                     "ended, or choose another directory"
                 )
-            if not told:
-                logger.info("waits for %s, at work in %s", holder, lock.parent)
-            told = True
+            if not is_logged:
+                logger.info("this process waits for %s, which is at work in %s", holder, lock.parent)
+            is_logged = True
             time.sleep(1)
         name_holder(descriptor, this_process())
         yield descriptor
@@ -61,9 +61,14 @@ def this_process() -> str:
 
 
 def name_holder(descriptor: int, holder: str) -> None:
-    """Write who holds a lock into its file, for those who are kept out."""
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, holder.encode(), 0)
+    """Write who holds a lock into its file, for those who are kept out. A full disk is logged only: the lock
+    is held all the same.
+    """
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, holder.encode(), 0)
+    except OSError as error:
+        logger.warning("the lock is held, but its file cannot say by whom: %s", error.strerror)
 
 
 def holder_of(descriptor: int) -> str:

@@ -110,7 +110,7 @@ Count = Annotated[int, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 Sha256 = Annotated[str, Form("[0-9a-f]{64}", "64 hexadecimal digits")]
 FileName = Annotated[str, Form(r"(?!\.\.?$)[^/\0]{1,255}", "the name of a file, without a folder")]
-Text = Annotated[str, Form(r"[^\0]*", "a text without a NUL")]
+Text = Annotated[str, Form(r"[^\0]{0,1024}", "a text without a NUL, of at most 1,024 characters")]
 
 
 def parse_json(content: bytes | str) -> Any:

@@ -8,6 +8,7 @@ This module imports nothing of the project: `chatter` runs it in a process of it
 """
 
 import contextlib
+import functools
 import os
 import re
 import sys
@@ -24,13 +25,14 @@ KEYS_ELSEWHERE = (
 
 _SECRET_NAME = re.compile(r"(SECRET|TOKEN|PASSWORD|ACCESS_KEY)(?!.*(_FILE|_URI|_PATH)$)")
 _SHORTEST_SECRET = 8  # a shorter value is a word of some other meaning
+# Every repeat that another start could pass through again has a limit: a stranger's text takes linear time.
 _SECRETS = re.compile(
     r"""
-      (?<=://)[^\s/@]*:[^\s@]*@                          # user:password@ in a URL
-    | (?<=://)[^\s/@:]+@                                 # user@
+      (?<=://)[^\s/@:]{0,256}:[^\s@]{0,256}@             # user:password@ in a URL
+    | (?<=://)[^\s/@:]{1,256}@                           # user@
     | (?-i:(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9]))  # an id that Amazon gave
     | (?<=[?&])(?:x-amz-[\w-]+|awsaccesskeyid|signature|sig)=[^\s&"']+
-    | (?:secret|token|password|access_key)\w*=[^\s&"',]+
+    | (?:secret|token|password|access_key)\w{0,256}=[^\s&"',]+
     """,
     re.VERBOSE | re.IGNORECASE,
 )
@@ -91,14 +93,18 @@ def holds_key(text: str) -> bool:
 
 def _secrets(but: str | None = None) -> list[str]:
     """Return the secrets of the environment, longest first, but those of names with some end."""
+    return _secrets_of(tuple(os.environb.items()), but)
+
+
+@functools.lru_cache(4)  # of this environment, which is asked at every write
+def _secrets_of(environment: tuple[tuple[bytes, bytes], ...], but: str | None) -> list[str]:
     values = {
         value
-        for name, value in os.environ.items()
-        if len(value) >= _SHORTEST_SECRET
-        and _SECRET_NAME.search(name.upper())
-        and not (but and name.upper().endswith(but))
+        for name, value in ((os.fsdecode(key).upper(), value) for key, value in environment)
+        if len(value) >= _SHORTEST_SECRET and _SECRET_NAME.search(name) and not (but and name.endswith(but))
     }
-    return sorted(values | {quote(value, safe="") for value in values}, key=len, reverse=True)
+    texts = {text for value in values for text in (os.fsdecode(value), quote(value, safe=""))}
+    return sorted(texts, key=len, reverse=True)
 
 
 class ShownStream:

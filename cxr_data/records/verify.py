@@ -219,7 +219,10 @@ def _check_whole(made: Manifest, checks: list[_ShardCheck]) -> list[str]:
 def _check_quarantine(made: Manifest) -> list[str]:
     if storage.size(storage.join(made.directory, QUARANTINE_NAME)) is None:
         return [f"{made.directory} has no {QUARANTINE_NAME}"]
-    left_out = len(read_quarantine(made.directory))
+    try:
+        left_out = len(read_quarantine(made.directory))
+    except DataError as error:
+        return [str(error)]
     discovered = made.source_counts.get("discovered")
     if discovered != made.records + left_out:
         return [f"{discovered} files were discovered, but {made.records} + {left_out} are accounted for"]

@@ -80,6 +80,18 @@ def test_a_file_system_without_locks_is_said(lock, monkeypatch, caplog):
         assert str(lock.parent) in caplog.text
 
 
+def test_a_full_disk_does_not_hinder_a_lock_that_is_held(lock, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("ftruncate", "pwrite"):
+        with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
+            patched.setattr(os, name, full)
+            with locked(lock):
+                assert "No space left on device" in caplog.text
+        caplog.clear()
+
+
 def test_a_folder_that_cannot_be_written(lock):
     with pytest.raises(DataError, match="nowhere/lock"), locked(lock.parent / "nowhere" / "lock"):
         pass

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 import unicodedata
 
 import pytest
@@ -59,6 +60,21 @@ def test_a_key_is_hidden(text, hidden, monkeypatch):
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/a/long/path")
     assert without_keys(text) == hidden
     assert without_keys("/a/long/path") == "/a/long/path"
+
+
+@pytest.mark.parametrize("part", ["://:", ":", "token", "://a", "?x-amz-", "password_", "secret=a&"])
+def test_the_name_of_a_stranger_takes_no_long_time(part):
+    text = "://" + part * (40_000 // len(part))
+    start = time.process_time()
+    shown(text)
+    assert time.process_time() - start < 0.5
+
+
+def test_a_secret_that_is_not_utf_8_is_hidden(monkeypatch):
+    monkeypatch.setitem(os.environb, b"MY_TOKEN", b"abcdefgh\xff")
+    assert without_keys("x abcdefgh\udcff abcdefgh%FF") == "x *** ***"
+    monkeypatch.setitem(os.environb, b"MY_TOKEN", b"12345678")
+    assert without_keys("x abcdefgh%FF 12345678") == "x abcdefgh%FF ***"
 
 
 def test_a_bar_moves_the_cursor_and_its_name_does_not(monkeypatch):

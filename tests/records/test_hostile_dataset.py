@@ -65,6 +65,7 @@ FIRST = ("shards", 0)
         (("class_names", 0), 5, "class_names[0]"),
         (("class_names", 0), "normal", "class_names"),
         (("class_names", 0), "a\0b", "class_names[0]"),
+        (("class_names", 0), "a" * 1025, "class_names[0]"),
         (("mean",), 0.5, "mean"),
         (("mean",), [0.5, 0.5], "mean"),
         (("mean", 0), float("nan"), "mean[0]"),

@@ -127,6 +127,15 @@ def test_a_line_missing_in_the_quarantine(made):
     assert "24 files were discovered, but 24 + 1 are accounted for" in only_problem(made)
 
 
+def test_a_damaged_quarantine_hides_no_other_problem(made):
+    Path(made.directory, "quarantine.jsonl").write_text("{")
+    path = Path(made.path(made.shards[0]))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    problems = verify_dataset(made.directory, 2).problems
+    assert any(path.name in problem for problem in problems)
+    assert any("quarantine.jsonl" in problem for problem in problems)
+
+
 def test_the_command(made):
     def verify_command():
         return subprocess.run(

@@ -62,7 +62,8 @@ def test_a_run_that_outlives_its_grid_keeps_others_out(tmp_path):
     second = grid(tmp_path)
     told = second.stdout.readline()
     host = socket.gethostname()
-    assert told.startswith(f"waits for process {killed.pid} on {host} or its run, process {run},")
+    held_by = f"process {killed.pid} on {host} or its run, process {run},"
+    assert told.startswith(f"this process waits for {held_by}")
     assert told.endswith(f" {tmp_path}\n")
     os.kill(run, signal.SIGTERM)
     assert [second.stdout.readline() for _ in range(2)] == ["locked\n", "at work\n"]
