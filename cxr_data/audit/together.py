@@ -29,7 +29,6 @@ def together_in_words(document: Mapping[str, Any]) -> str:
         for i in range(len(names))
         for j in range(i + 1, len(names))
         if both[i][j]
-        for rarer in [min(i, j, key=lambda k: both[k][k])]
     ]
     shown = [
         f"{names[first]} with {names[second]} in {together:,} of {both[first][first]:,} pictures"

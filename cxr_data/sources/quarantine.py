@@ -22,7 +22,7 @@ REASONS = {
     "no_class": "an image outside of the class folders",
     "missing": "listed in the CSV or the table, but not there",
     "listed_twice": "a second line of the CSV or the table for the same file",
-    "no_row": "a file that no row of the table names",
+    "no_row": "a file, or a name in a list of a split, that no row of the table names",
     "other_view": "a picture of a view that --views leaves out",
     "ambiguous": "one of several files that a row of the table may mean",
     "conflicting_rows": "rows of the table that contradict each other on one picture",

@@ -14,7 +14,7 @@ import numpy as np
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.wording import tool
-from cxr_data.records.manifest import Manifest
+from cxr_data.records.manifest import CLASSES, FINDINGS, Manifest
 from cxr_data.sources.finding_values import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 from cxr_train.evaluation.decisions import Counts
 from cxr_train.runs.saved_run import trained_on
@@ -125,10 +125,17 @@ def class_map_for(
       names: see `map_classes`.
 
     Raises:
-      DataError: the images have another size, or a class is unknown to the model.
+      DataError: the labels are of another kind, the images have another size, or a class is unknown to the
+        model.
       UsageError: `names` do not fit.
     """
     expected = trained_on(run_dir)
+    if manifest.task != expected.task:
+        says = {CLASSES: "one class a picture", FINDINGS: "several findings a picture"}
+        raise DataError(
+            f"{manifest.directory} has {says[manifest.task]}, the data of the run {run_dir} "
+            f"{says[expected.task]}: give data with labels of the same kind"
+        )
     if manifest.size != expected.size:
         raise DataError(
             f"{manifest.directory} has images of {manifest.size} px, the run {run_dir} was trained on "

@@ -10,7 +10,8 @@
     initial_statistics_share
                       of the moving statistics of the model's BatchNorm, what is still their start, in [0, 1];
                       null where it holds precise ones, or this is not known
-    dropped           images left out by --class_map, by their class
+    dropped           images left out by --class_map, by their class; of a left-out finding,
+                      the images in which it is present
     loss              mean cross-entropy, in nats; of findings, over the known labels
     images, class_names, confusion_matrix, accuracy, macro, per_class, left_out
                       see `metrics.summarize`

@@ -180,7 +180,7 @@ def _cell(value: float | None, interval: list[float] | None, digits: int = 4) ->
 def _notes(summary: dict[str, Any]) -> list[str]:
     """Return what a reader of the table must know."""
     intervals = summary["intervals"]
-    notes = [f"left out: {counted(count, 'image')} of {name}" for name, count in summary["dropped"].items()]
+    notes = [f"left out: {what}" for what in left_out_by_class_map(summary)]
     for metric, classes in summary["left_out"].items():
         notes.append(f"macro {metric} is without {', '.join(classes)}, for which it is undefined")
     if summary.get("too_few"):
@@ -204,6 +204,14 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         reasons = (f"{name} ({reason})" for name, reason in intervals["no_interval"].items())
         notes.append(f"no interval: {', '.join(reasons)}")
     return notes
+
+
+def left_out_by_class_map(summary: Mapping[str, Any]) -> list[str]:
+    """Return what --class_map leaves out: the images of a class, or a finding of all images."""
+    counts = summary.get("dropped", {}).items()
+    if summary["confusion_matrix"] is None:  # of findings
+        return [f"the finding {name}, present in {counted(count, 'image')}" for name, count in counts]
+    return [f"{counted(count, 'image')} of {name}" for name, count in counts]
 
 
 def initial_statistics(share: float | None) -> list[str]:

@@ -156,9 +156,8 @@ def external_notes(record: RunRecord) -> list[str]:
         absent = metrics.get("left_out", {}).get("sensitivity", [])
         if absent:
             notes.append(f"{place}, {split}: no image of {', '.join(absent)}; the means are without it.")
-        dropped = [f"{count:,} of {name}" for name, count in metrics.get("dropped", {}).items()]
-        if dropped:
-            notes.append(f"{place}, {split}: images left out by --class_map: {', '.join(dropped)}.")
+        if dropped := text.left_out_by_class_map(metrics):
+            notes.append(f"{place}, {split}: left out by --class_map: {', '.join(dropped)}.")
         notes += [f"{place}, {split}: {note}." for note in text.patients(metrics)]
     return notes
 

@@ -243,6 +243,7 @@ class TestClassMap:
 def test_data_of_another_size_or_kernel_is_refused(manifest, tmp_path):
     make_run(tmp_path / "run", manifest)
     for changes, message in (
+        ({"task": "findings"}, "several findings a picture, .*one class a picture"),
         ({"size": 16}, r"\b16 px, .*\b8: .*--size=8"),
         ({"kernel": "bilinear"}, "kernel 'bilinear'.*'none'"),
         ({"color": "keep"}, "color 'keep'.*'gray'"),

@@ -206,6 +206,8 @@ def test_findings_of_another_hospital_are_joined_or_unknown():
     np.testing.assert_array_equal(labels, expected)
     assert kept.all()
     assert mapped.dropped(theirs) == {"hernia": 2}
+    (note,) = text.left_out_by_class_map({"dropped": {"hernia": 2}, "confusion_matrix": None})
+    assert note == "the finding hernia, present in 2 images"
 
 
 def test_no_threshold_and_no_line_is_made_of_a_few_images_or_of_noise():

@@ -206,31 +206,49 @@ def make_padchest(root: Path) -> MadeTables:
     )  # fmt: skip
 
 
+_VINDR = (
+    "Aortic enlargement,Atelectasis,Calcification,Cardiomegaly,Clavicle fracture,Consolidation,Edema,"
+    "Emphysema,Enlarged PA,ILD,Infiltration,Lung Opacity,Lung cavity,Lung cyst,Mediastinal shift,Nodule/Mass,"
+    "Pleural effusion,Pleural thickening,Pneumothorax,Pulmonary fibrosis,Rib fracture,Other lesion,COPD,"
+    "Lung tumor,Pneumonia,Tuberculosis,Other diseases,No finding"
+)
+
+
 def make_vindr(root: Path) -> MadeTables:
-    """Three readers a picture in the training table, a consensus in the test table; DICOM names as PNG."""
-    columns = "Aortic enlargement,Cardiomegaly,Other diseases,No finding"
+    """Three readers a picture in the training table, a consensus in the test table, which has another name of
+    `Other diseases`; DICOM names as PNG.
+    """
+
+    def line(start: str, *present: str) -> str:
+        return ",".join([start, *(str(int(name in present)) for name in _VINDR.split(","))])
+
     _pictures(root / "in", ["train/50a418190bc3.png", "train/7c1add6833d5.png", "test/0bc0ebcd2d5b.png"], 80)
-    train = [f"image_id,rad_id,{columns}"]
-    train += ["50a418190bc3,R11,1,0,0,0", "50a418190bc3,R8,1,1,0,0", "50a418190bc3,R10,0,0,0,1"]
-    train += [f"7c1add6833d5,R{n},0,0,0,1" for n in (8, 9, 10)] + ["7c1add6833d5,R8,0,0,0,1"]
+    aorta, heart = "Aortic enlargement", "Cardiomegaly"
+    readings = [("R11", (aorta,)), ("R8", (aorta, heart)), ("R10", ("No finding",))]
+    train = [f"image_id,rad_id,{_VINDR}"]
+    train += [line(f"50a418190bc3,{reader}", *present) for reader, present in readings]
+    train += [line(f"7c1add6833d5,R{reader}", "No finding") for reader in (8, 9, 10, 8)]
+    test = [
+        f"image_id,{_VINDR.replace('Other diseases', 'Other disease')}",
+        line("0bc0ebcd2d5b", heart, "Other diseases"),
+    ]
     save(root / "image_labels_train.csv", "\n".join(train).encode())
-    save(root / "image_labels_test.csv", f"image_id,{columns}\n0bc0ebcd2d5b,0,1,0,0\n".encode())
-    names = dict(zip(columns.split(","), range(4), strict=True))
+    save(root / "image_labels_test.csv", "\n".join(test).encode())
     values = {
-        "train/50a418190bc3.png": (1, 0, 0, 0),
-        "train/7c1add6833d5.png": (0, 0, 0, 1),
-        "test/0bc0ebcd2d5b.png": (0, 1, 0, 0),
+        "train/50a418190bc3.png": {aorta: 1},
+        "train/7c1add6833d5.png": {"No finding": 1},
+        "test/0bc0ebcd2d5b.png": {heart: 1, "Other diseases": 1},
     }
     tables = (str(root / "image_labels_train.csv"), str(root / "image_labels_test.csv"))
     return MadeTables(
         root / "in",
         {"labels": "vindr", "table": tables},
-        {path: {name: own[i] for name, i in names.items()} for path, own in values.items()},
-        dict.fromkeys(values, -2),
+        values,
+        dict.fromkeys(values, 0),
         {},
         {path: path.split("/")[0] for path in values},
-        {},
-    )
+        {"7c1add6833d5#image_labels_train.csv line 8": "listed_twice"},
+    )  # fmt: skip
 
 
 def make_columns(root: Path) -> MadeTables:

@@ -113,7 +113,7 @@ def test_other_data_are_shown_beside_the_runs_own(tmp_path):
     assert content["external"].rows[0][:2] == ["hospital <b>, all", "18"]
     without, left_out = content["external_notes"]
     assert without.startswith("hospital <b>, all: no image of _pneumonia$; ")
-    assert re.match("hospital <b>, all: .*--class_map: 1,234 of other", left_out)
+    assert re.match("hospital <b>, all: .*--class_map: 1,234 images of other", left_out)
     answers = {item.number: item.answer for item in claim(record)}
     assert answers["32"].startswith("hospital <b>, all split: 18 images, accuracy 0.")
     page = read_page(run_dir)

@@ -1,5 +1,6 @@
 """Tables of findings in the layouts of the public data sets: every row and every file is accounted for."""
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +137,70 @@ def test_rows_that_contradict_each_other_leave_the_picture_out(tmp_path):
     entry = lost["images_002/images/00000004_000.png"]
     assert entry.reason == "conflicting_rows"
     assert "line 6 and Data_Entry_2017.csv line 9" in entry.detail
+
+
+def added(path: Path, lines: str) -> None:
+    content = path.read_bytes()
+    packed = content.startswith(b"\x1f\x8b")
+    text = (gzip.decompress(content) if packed else content).decode().rstrip("\n") + f"\n{lines}\n"
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+
+
+def reasons(made: MadeTables, **changed: object) -> dict[str, str]:
+    result = found(made, **changed)
+    assert not {item.id for item in result.items} & {entry.id for entry in result.quarantined}
+    return {entry.id: entry.reason for entry in result.quarantined if entry.id not in made.lost}
+
+
+def test_the_official_lists_are_checked_against_each_other_and_the_rows(tmp_path):
+    made = make_nih(tmp_path)
+    added(table_of(made, 2), "00000002_000.png\n00000003_000.png\n00000030_000.png")
+    assert reasons(made) == {
+        "images_001/images/00000002_000.png": "conflicting_rows",
+        "00000003_000.png#test_list.txt line 4": "listed_twice",
+        "00000030_000.png": "no_row",
+    }
+
+
+METADATA = "02aa804e-bde0afdd,{},50414267,,{},3056,2544"
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "reason"),
+    [
+        (1, METADATA.format("10000032", "PA"), "listed_twice"),
+        (1, METADATA.format("10000764", "PA"), "conflicting_rows"),
+        (1, METADATA.format("10000032", "LATERAL"), "conflicting_rows"),
+        (2, "02aa804e-bde0afdd,50414267,10000032,train", "listed_twice"),
+        (2, "02aa804e-bde0afdd,50414267,10000032,test", "conflicting_rows"),
+        (2, "ffff,50414267,10000032,test", "no_row"),
+        (1, "ffff,10000032,99,,PA,3056,2544", "no_row"),
+    ],
+)
+def test_a_picture_of_mimic_that_is_listed_again_is_named(tmp_path, table, line, reason):
+    made = make_mimic(tmp_path)
+    added(table_of(made, table), line)
+    name = next(iter(made.labels)) if reason == "conflicting_rows" else line.partition(",")[0]
+    (entry,) = reasons(made).items()
+    assert entry[0].startswith(name)
+    assert entry[1] == reason
+    if reason == "conflicting_rows":
+        assert reasons(made, views=("PA",))[name] == reason
+
+
+@pytest.mark.parametrize(("changed", "reason"), [(False, "listed_twice"), (True, "conflicting_rows")])
+def test_a_study_of_mimic_that_is_listed_again_is_named_with_each_of_its_pictures(tmp_path, changed, reason):
+    made = make_mimic(tmp_path)
+    lines = gzip.decompress(table_of(made).read_bytes()).decode().splitlines()
+    added(table_of(made), lines[1].replace("1.0", "-1.0") if changed else lines[1])
+    assert list(reasons(made).values()) == [reason] * 2
+
+
+def test_two_lines_of_one_reader_that_differ_leave_the_picture_out(tmp_path):
+    made = make_vindr(tmp_path)
+    lines = table_of(made).read_text().splitlines()
+    added(table_of(made), lines[1].replace("R11,1", "R11,0"))
+    assert reasons(made) == {"train/50a418190bc3.png": "conflicting_rows"}
 
 
 def test_a_row_that_may_mean_two_files_means_none(tmp_path):

@@ -48,7 +48,7 @@ def _row(line: Line) -> Row:
 FORMAT = TableFormat(
     source="chexpert",
     files="train.csv,valid.csv",
-    blank=f"{observations.BLANK} (Irvin et al., 2019)",
+    blank=observations.blank_by("Irvin et al., 2019"),
     read=_read,
     least_parts=3,
 )

@@ -7,72 +7,78 @@
 The labels are those of a study, so that all its pictures have the same. `observations` says what a blank is.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
-from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.errors import UsageError
 from cxr_data.sources.finding_values import UNKNOWN
 from cxr_data.sources.tables import observations
 from cxr_data.sources.tables.row import Contents, Reading, Row, TableFormat
+from cxr_data.sources.tables.split_lists import SplitEntry, with_splits
 from cxr_data.sources.tables.table_file import Line, Table
 
 _SPLITS = {"validate": "validation"}
 _SHOWN = 3
+Labels = Mapping[str, int]
 
 
 def _read(tables: Sequence[Table], reading: Reading) -> Contents:
     del reading
-    studies: dict[str, Line] = {}
-    pictures: dict[str, Line] = {}
-    split_of: dict[str, str] = {}
+    studies: dict[str, list[Line]] = defaultdict(list)
+    pictures: dict[str, list[Line]] = defaultdict(list)
+    listed: list[SplitEntry] = []
     for table in tables:
         table.require("study_id")
         if table.has("split"):
-            split_of |= {line["dicom_id"]: line["split"] for line in table.lines()}
+            listed += [_entry(line) for line in table.lines()]
         elif table.has("dicom_id"):
             table.require("ViewPosition")
-            pictures |= {line["dicom_id"]: line for line in table.lines()}
+            for line in table.lines():
+                pictures[line["dicom_id"]].append(line)
         else:
             table.require(*observations.FINDINGS)
-            studies |= _studies(table)
+            for line in table.lines():
+                studies[line["study_id"]].append(line)
     if not studies or not pictures:
         missing = "labels (mimic-cxr-2.0.0-chexpert.csv.gz)" if not studies else "metadata"
         raise UsageError(f"--table: the table of {missing} is missing; give {FORMAT.files}")
-    rows = [
-        Row(
-            path=name,
-            labels=observations.labels_of(studies[line["study_id"]]),
-            rest=UNKNOWN,
-            where=line.where,
-            patient=line["subject_id"],
-            view=line["ViewPosition"],
-            split=_SPLITS.get(split_of.get(name, ""), split_of.get(name, "")),
-        )
-        for name, line in pictures.items()
-        if line["study_id"] in studies
-    ]
-    return Contents(observations.FINDINGS, tuple(rows), _notes(pictures, studies))
+    labels_of = {study: [observations.labels_of(line) for line in lines] for study, lines in studies.items()}
+    rows = [row for lines in pictures.values() for row in _rows(lines, studies, labels_of)]
+    with_labels = {row.path for row in rows}
+    unlabelled = {name: lines[0].where for name, lines in pictures.items() if name not in with_labels}
+    joined, without_row = with_splits(rows, listed)
+    return Contents(observations.FINDINGS, tuple(joined), _notes(unlabelled), without_row | unlabelled)
 
 
-def _studies(table: Table) -> dict[str, Line]:
-    studies: dict[str, Line] = {}
-    for line in table.lines():
-        first = studies.setdefault(line["study_id"], line)
-        if first.cells != line.cells:
-            raise DataError(f"{line.where}: study {line['study_id']} has other labels in {first.where}")
-    return studies
+def _entry(line: Line) -> SplitEntry:
+    split = _SPLITS.get(line["split"], line["split"])
+    return SplitEntry(line["dicom_id"], split, line.where, line["subject_id"])
 
 
-def _notes(pictures: dict[str, Line], studies: dict[str, Line]) -> tuple[str, ...]:
-    without = [name for name, line in pictures.items() if line["study_id"] not in studies]
-    if not without:
+def _rows(
+    lines: Sequence[Line], studies: Mapping[str, Sequence[Line]], labels_of: Mapping[str, Sequence[Labels]]
+) -> Iterator[Row]:
+    """Yield a row for each line of a picture in the metadata, and for each further line of its study."""
+    for number, line in enumerate(lines):
+        study = line["study_id"]
+        for labels, said in zip(labels_of.get(study, ()), studies.get(study, ()), strict=True):
+            is_first = said is studies[study][0]
+            if is_first or not number:
+                where = line.where if is_first else said.where
+                patient, view = line["subject_id"], line["ViewPosition"]
+                yield Row(line["dicom_id"], labels, UNKNOWN, where, patient=patient, view=view)
+
+
+def _notes(unlabelled: Mapping[str, str]) -> tuple[str, ...]:
+    if not unlabelled:
         return ()
-    shown = ", ".join(without[:_SHOWN])
-    return (f"{len(without):,} pictures of the metadata have no labels of their study, as {shown}",)
+    shown = ", ".join(list(unlabelled)[:_SHOWN])
+    return (f"{len(unlabelled):,} pictures of the metadata have no labels of their study, as {shown}",)
 
 
 FORMAT = TableFormat(
     source="mimic",
     files="mimic-cxr-2.0.0-chexpert.csv.gz,mimic-cxr-2.0.0-metadata.csv.gz,mimic-cxr-2.0.0-split.csv.gz",
-    blank=f"{observations.BLANK} (Irvin et al., 2019; Johnson et al., 2019)",
+    blank=observations.blank_by("Irvin et al., 2019; Johnson et al., 2019"),
     read=_read,
 )

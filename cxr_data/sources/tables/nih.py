@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cxr_data.core.errors import DataError
 from cxr_data.sources.finding_values import ABSENT, PRESENT
 from cxr_data.sources.tables.row import Contents, Reading, Row, TableFormat
+from cxr_data.sources.tables.split_lists import SplitEntry, with_splits
 from cxr_data.sources.tables.table_file import Line, Table
 
 FINDINGS = (
@@ -35,20 +36,20 @@ _SPLIT_OF_LIST = {"train_val_list": "train", "test_list": "test"}
 
 def _read(tables: Sequence[Table], reading: Reading) -> Contents:
     del reading
-    split_of: dict[str, str] = {}
+    listed: list[SplitEntry] = []
     entries = []
     for table in tables:
         split = _SPLIT_OF_LIST.get(table.name.partition(".")[0].lower())
         if split:
-            split_of |= dict.fromkeys(table.names_in_lines(), split)
+            listed += [SplitEntry(name, split, where) for name, where in table.names_in_lines()]
         else:
             table.require("Image Index", "Finding Labels", "Patient ID", "View Position")
             entries.append(table)
-    rows = [_row(line, split_of) for table in entries for line in table.lines()]
-    return Contents(FINDINGS, tuple(rows))
+    rows, without_row = with_splits((_row(line) for table in entries for line in table.lines()), listed)
+    return Contents(FINDINGS, tuple(rows), without_row=without_row)
 
 
-def _row(line: Line, split_of: dict[str, str]) -> Row:
+def _row(line: Line) -> Row:
     said = {name.strip() for name in line["Finding Labels"].split("|")} - {"", _NOTHING}
     unknown = sorted(said - set(FINDINGS))
     if unknown or not line["Finding Labels"]:
@@ -56,15 +57,13 @@ def _row(line: Line, split_of: dict[str, str]) -> Row:
             f"{line.where}: 'Finding Labels' is {line['Finding Labels']!r}: expected are No Finding or, "
             f"between |, some of {', '.join(FINDINGS)}"
         )
-    name = line["Image Index"]
     return Row(
-        path=name,
+        path=line["Image Index"],
         labels=dict.fromkeys(said, PRESENT),
         rest=ABSENT,
         where=line.where,
         patient=line["Patient ID"],
         view=line["View Position"],
-        split=split_of.get(name, ""),
     )
 
 

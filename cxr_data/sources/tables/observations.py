@@ -2,7 +2,8 @@
 
 Irvin et al. (2019): 1 is mentioned as present, 0 as absent, -1 with uncertainty, and blank is not mentioned.
 "No Finding" is 1 where no pathology is positive or uncertain, and has no other value: there a blank
-pathology is absent (a support device is no pathology), and a blank "No Finding" is 0.
+pathology is absent (a support device is no pathology), and a blank "No Finding" is 0. That last rule is
+torchxrayvision's, not the labeler's.
 """
 
 from cxr_data.sources.finding_values import ABSENT, PRESENT, UNKNOWN
@@ -26,7 +27,14 @@ FINDINGS = (
     "Fracture",
     DEVICES,
 )
-BLANK = "blank is unknown, but absent for a pathology where No Finding is 1"
+
+
+def blank_by(authors: str) -> str:
+    """Return what a blank says, and whose rules these are, in words."""
+    return (
+        f"blank is unknown: not mentioned ({authors}); where No Finding is 1 a blank pathology is absent, a "
+        "rule of torchxrayvision"
+    )
 
 
 def labels_of(line: Line) -> dict[str, int]:

@@ -18,6 +18,7 @@ class Row:
       rest: what the row says of all other findings.
       where: file and line, for messages.
       patient, view, split, source: as the table has them; empty where it does not say.
+      against: file and line of what contradicts the row, where its values do not show that; else empty.
     """
 
     path: str
@@ -28,6 +29,7 @@ class Row:
     view: str = ""
     split: str = ""
     source: str = ""
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,13 @@ class Contents:
       findings: in the order of the tables.
       rows: at most one a picture, where the table is as it should be.
       notes: what a user should know, a line each.
+      without_row: {picture that a list names, and no row: file and line of the list}.
     """
 
     findings: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
+    without_row: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

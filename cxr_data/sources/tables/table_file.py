@@ -73,9 +73,11 @@ class Table:
         except csv.Error as error:
             raise DataError(f"{self.path} line {number + 1}: {error}") from error
 
-    def names_in_lines(self) -> list[str]:
-        """Return the lines of a list, which has no columns: a name each."""
-        return [line.strip() for line in self.text.splitlines() if line.strip()]
+    def names_in_lines(self) -> Iterator[tuple[str, str]]:
+        """Yield the names of a list, which has no columns, a name a line; each with its file and line."""
+        for number, line in enumerate(self.text.splitlines(), start=1):
+            if line.strip():
+                yield line.strip(), f"{self.name} line {number}"
 
 
 def read_table(path: str, flag: str = "table") -> Table:

@@ -76,6 +76,8 @@ def list_tables(entries: Iterable[Item | Quarantined], options: TableOptions) ->
     joined = _Joined(findings, declared.source)
     for row in rows:
         joined.add(row, found.find(row.path))
+    for row in of_other_views:
+        joined.add_view(row, found.find(row.path))
     items = joined.items()
     known = {item.id for item in items} | joined.named
     for row in of_other_views:
@@ -90,6 +92,11 @@ def list_tables(entries: Iterable[Item | Quarantined], options: TableOptions) ->
         if item.id not in known
     ]
     lost += joined.lost
+    lost += [
+        Quarantined(name, "no_row", f"no row of the table names it ({where})")
+        for name, where in contents.without_row.items()
+        if not found.find(name)
+    ]
     with_split = sum(item.split is not None for item in items)
     if with_split not in (0, len(items)):
         first = next(item.id for item in items if item.split is None)
@@ -155,6 +162,11 @@ class _Joined:
         else:
             self._twice(row, self._seen[row.path])
 
+    def add_view(self, row: Row, files: Sequence[Item]) -> None:
+        """Add a row of a view that is left out, where another row of the same file is kept."""
+        if len(files) == 1 and files[0].id in self._of_file:
+            self._of_file[files[0].id].append((row, files[0]))
+
     def _twice(self, row: Row, first: Row) -> None:
         detail = f"as in {first.where}"
         self.lost.append(Quarantined(f"{row.path}#{row.where}", "listed_twice", detail))
@@ -164,23 +176,28 @@ class _Joined:
         items: list[Item] = []
         for name, pairs in sorted(self._of_file.items()):
             (first, item), *others = pairs
-            against = next((row for row, _ in others if not self._agree(first, row)), None)
+            against = self._against(first, [row for row, _ in others])
             self.named.add(name)
-            for row, _ in others if against is None else ():
+            for row, _ in others if not against else ():
                 self._twice(row, first)
-            if against is not None:
-                detail = f"{first.where} and {against.where} contradict each other"
+            if against:
+                detail = f"{' and '.join(against)} contradict each other"
                 self.lost.append(Quarantined(name, "conflicting_rows", detail))
             else:
                 items.append(self._item(item, first))
         return items
 
-    def _agree(self, first: Row, second: Row) -> bool:
-        return (self._labels(first), first.patient, first.split) == (
-            self._labels(second),
-            second.patient,
-            second.split,
-        )
+    def _against(self, first: Row, others: Sequence[Row]) -> tuple[str, str] | None:
+        """Return where the rows of a file contradict each other; None where they agree."""
+        for row in others:
+            if row.against:
+                return row.against, row.where
+            if self._said(first) != self._said(row):
+                return first.where, row.where
+        return None
+
+    def _said(self, row: Row) -> tuple[object, ...]:
+        return self._labels(row), row.patient, _view(row.view), row.split, row.source
 
     def _labels(self, row: Row) -> tuple[int, ...]:
         return tuple(row.labels.get(finding, row.rest) for finding in self._findings)
@@ -207,7 +224,7 @@ def _summary(
 
 def _parts_of(counts: Counter[str]) -> Iterator[str]:
     words = {
-        "no_row": "{} files without a row",
+        "no_row": "{} files, or names in a list, without a row",
         "missing": "{} rows without a file",
         "listed_twice": "{} rows listed twice",
         "conflicting_rows": "{} pictures with rows that contradict each other",
