@@ -27,7 +27,9 @@ from cxr_train.runs.notice import NOTICE
 class TargetOptions(RunDataOptions):
     """What to evaluate, how, and where to write."""
 
-    split: str = setting("validation", "Split to evaluate.")
+    split: str | None = setting(
+        None, "Split to evaluate; by default the run's validation split or fold, of other data validation."
+    )
     output: str | None = setting(
         None,
         "Folder for the results; --run_dir by default, and a folder in it for other data.",

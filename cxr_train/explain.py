@@ -1,6 +1,6 @@
 """Explains a run: Grad-CAM at several depths, galleries, filters, and an occlusion check.
 
-python -m cxr_train.explain --run_dir=RUN_DIR [--data=DIR] [--split=validation]
+python -m cxr_train.explain --run_dir=RUN_DIR [--data=DIR] [--split=test]
 """
 
 import dataclasses
@@ -32,7 +32,8 @@ def main() -> int:
     config = dataclasses.replace(TrainConfig.load(RunLayout(run_dir).config), run_dir=str(run_dir))
     manifest = read_manifest(options.data or config.data)
     refuse_other_classes(run_dir, manifest)
-    read, explained = read_options_from_flags(data_service=""), from_flags(ExplainOptions)
+    read = read_options_from_flags(data_service="")
+    explained = from_flags(ExplainOptions).of_run(config, manifest)
     manifest.shards_of(explained.split)
     new_place(run_dir, manifest, explained)
     find_best_model(run_dir)

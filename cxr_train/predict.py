@@ -10,7 +10,7 @@ cannot be read is named and counted; the others are predicted, and the exit code
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.commands import command
@@ -22,6 +22,7 @@ from cxr_data.core.settings import required, setting
 from cxr_data.core.wording import counted
 from cxr_data.images.guarded import Limits
 from cxr_train.engine.placement_names import XLA, CompilationOptions
+from cxr_train.evaluation.calibration import move_thresholds
 from cxr_train.evaluation.stored import fitted_temperature, stored_thresholds
 from cxr_train.flags.compiled import kept_by_flags
 from cxr_train.flags.output_place import prepare_output
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
             replaces = pathlib.Path.is_dir if flag == "panels" else pathlib.Path.is_file
             prepare_output(flag, pathlib.Path(given), overwrite=options.overwrite, replaces=replaces)
     files = find_files(arguments)
-    names = trained_on(run_dir).class_names
+    names, of_findings = trained_on(run_dir).class_names, bool(trained_on(run_dir).findings)
     for one in options.run_dir:
         find_best_model(one)
     if others:
@@ -97,6 +98,8 @@ def main(arguments: Sequence[str]) -> int:
         validation = TrainConfig.load(RunLayout(run_dir).config).held_out_validation
         temperature = fitted_temperature(run_dir, validation)
         print(f"probabilities at temperature {temperature:.3f}, fitted on {validation}", file=sys.stderr)
+    needs_thresholds = not others and (of_findings or options.panels)
+    thresholds = stored_thresholds(run_dir) if needs_thresholds else {}
     keep_large_allocations()
     with kept_by_flags():
         from cxr_train.inference.predictor import predict_files
@@ -109,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
             xla=options.xla,
             temperature=temperature,
             # They are of the probabilities of one run before any temperature.
-            thresholds={} if options.calibrated or others else stored_thresholds(run_dir),
+            thresholds=thresholds,
             others=others,
         )
     as_json = options.format == "json" or (not options.format and str(options.output).endswith(".json"))
@@ -119,7 +122,10 @@ def main(arguments: Sequence[str]) -> int:
     else:
         _to_stdout(content)
     if options.panels:
-        _write_panels(pathlib.Path(options.panels), files, rows, options)
+        if options.calibrated:
+            # Those of classes are of the probabilities before any temperature, which moves each otherwise.
+            thresholds = move_thresholds(thresholds, temperature) if of_findings else {}
+        _write_panels(pathlib.Path(options.panels), files, rows, options, thresholds)
     if options.submission:
         storage.replace(options.submission, to_submission(rows))
     failed = sum(row["error"] is not None for row in rows)
@@ -168,13 +174,12 @@ def _write_panels(
     files: Sequence[ImageFile],
     rows: Sequence[dict[str, Any]],
     options: PredictOptions,
+    thresholds: Mapping[str, float],
 ) -> None:
     from cxr_train.explanation.last_map import check_of_maps, last_map
     from cxr_train.inference.panels import PanelParts, write_panels  # matplotlib is needed for nothing else
 
     run_dir = options.run_dir[0]
-    # Thresholds are of the probabilities before any temperature.
-    thresholds = {} if options.calibrated else stored_thresholds(run_dir)
     parts = PanelParts(last_map(run_dir), check_of_maps(run_dir), thresholds)
     write_panels(directory, files, rows, trained_on(run_dir), parts, options.limits)
 

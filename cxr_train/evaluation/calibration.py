@@ -4,6 +4,7 @@ Sources: Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities
 binning", 2015 (ECE); Guo et al., "On calibration of modern neural networks", 2017 (temperature).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,12 @@ def apply_temperature(probabilities: Floats, temperature: float, *, of_findings:
     logits = _log(probabilities) / temperature
     likelihoods = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(likelihoods / likelihoods.sum(axis=1, keepdims=True))
+
+
+def move_thresholds(thresholds: Mapping[str, float], temperature: float) -> dict[str, float]:
+    """Return the thresholds of findings that decide at a temperature as `thresholds` do at temperature 1."""
+    moved = apply_temperature(np.array([[*thresholds.values()]]), temperature, of_findings=True)
+    return dict(zip(thresholds, moved[0].tolist(), strict=True))
 
 
 def fit_platt(labels: Counts, probabilities: Floats) -> list[tuple[float, float] | None]:

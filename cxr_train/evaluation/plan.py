@@ -11,7 +11,7 @@ from cxr_train.evaluation.class_map import class_map_for
 from cxr_train.evaluation.options import SOURCE, EvaluationOptions
 from cxr_train.evaluation.table_columns import open_table
 from cxr_train.runs.config import TrainConfig
-from cxr_train.runs.saved_run import find_best_model
+from cxr_train.runs.saved_run import find_best_model, usual_split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +38,14 @@ class EvaluationPlan:
 def plan_evaluation(
     run_dir: pathlib.Path,
     config: TrainConfig,
-    split: str,
+    split: str | None,
     *,
     data: str | None = None,
     options: EvaluationOptions | None = None,
     output: str | os.PathLike[str] | None = None,
     compare: str | os.PathLike[str] | None = None,
 ) -> EvaluationPlan:
-    """Check what is asked for; the arguments as for `Run.evaluate`.
+    """Check what is asked for; the arguments as for `Run.evaluate`, but None for the usual split.
 
     Raises:
       UsageError: it does not fit the run, or would replace something else.
@@ -63,6 +63,7 @@ def plan_evaluation(
         validation_split=config.held_out_validation,
         compare=pathlib.Path(compare) / below if compare else None,
     )
+    split = split or usual_split(run_dir, config, manifest)
     manifest.shards_of(split)
     if columns := [name for name in options.by if name != SOURCE]:
         open_table(pathlib.Path(options.by_table), columns)  # refused before the model is loaded

@@ -1,6 +1,7 @@
 """The stored evaluations: where each lies, what may replace it, and which model made it."""
 
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Mapping
@@ -8,10 +9,15 @@ from collections.abc import Mapping
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import check_folder
 from cxr_data.records.manifest import Manifest
+from cxr_data.records.split_names import have_common_images
 from cxr_train.evaluation.calibration import fit_temperature
 from cxr_train.evaluation.predictions import NamedPredictions, read_predictions
+from cxr_train.evaluation.text import rule_of_thresholds
+from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import BEST_NAME, EXTERNAL_NAME, RunLayout
 from cxr_train.runs.saved_run import is_own_data, model_sha256
+
+logger = logging.getLogger(__name__)
 
 
 def place_of(run_dir: pathlib.Path, manifest: Manifest, *, named: bool) -> pathlib.PurePath:
@@ -116,15 +122,26 @@ def fitted_temperature(run_dir: pathlib.Path, validation_split: str | None) -> f
 
 
 def stored_thresholds(run_dir: pathlib.Path) -> dict[str, float]:
-    """Return by class name the thresholds that an evaluation of the run's best model has chosen; empty where
-    none has.
+    """Return by class name the thresholds that the best model was evaluated with; empty where there are none.
+
+    All are chosen on the validation split, by the rule that was asked for when a split was evaluated. Those
+    of the test split are taken, else those of the validation split, else of another split that was held
+    out, in the order of names. A line in the log says which.
     """
     layout, model = RunLayout(run_dir), model_sha256(run_dir)
-    for split in sorted(layout.splits()):
-        if not layout.metrics(split).exists() or _model_of(run_dir, split) != model:
+    config = TrainConfig.load(layout.config)
+    order = ["test", *filter(None, [config.held_out_validation]), *sorted(layout.splits())]
+    for split in dict.fromkeys(order):
+        if have_common_images(split, config.train_split) or _model_of(run_dir, split) != model:
             continue
         found = json.loads(layout.metrics(split).read_text()).get("thresholds")
         if found:
+            logger.info(
+                "thresholds %s, chosen on %s, are those of %s",
+                rule_of_thresholds(found),
+                found["chosen_on"],
+                layout.metrics(split).name,
+            )
             rows = found["per_class"].items()
             return {name: row["threshold"] for name, row in rows if row["threshold"] is not None}
     return {}

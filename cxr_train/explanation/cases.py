@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cxr_data.sources.finding_values import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
-from cxr_train.evaluation.decisions import Decisions
+from cxr_train.evaluation.decisions import Decisions, is_given
 
 KINDS = ("true_positive", "false_negative", "false_positive", "confusion")
 _MOST_CONFUSED_PAIRS = 6
@@ -70,6 +70,25 @@ def make_case(
     of = {PRESENT: there, ABSENT: 1 - there}
     predicted, true = of[int(is_given)], of.get(int(label[shown]), there)
     return Case(kind, mapped, position, texts[int(label[shown])], texts[int(is_given)], predicted, true)
+
+
+def asked_cases(
+    position: int, label: np.ndarray, probabilities: np.ndarray, names: Sequence[str], thresholds: np.ndarray
+) -> list[Case]:
+    """Return the cases of an image that was asked for: of the class that the model says, or of each finding
+    that it says, the most probable first; of the most probable one where it says none.
+
+    Args:
+      position, label, probabilities, names: as for `make_case`.
+      thresholds: float [C], of findings, see `Decisions.of`.
+    """
+    order = [int(index) for index in np.argsort(-probabilities, kind="stable")]
+    given = is_given(probabilities, thresholds)
+    shown = [index for index in order if given[index]] if label.ndim else []
+    return [
+        make_case("asked", (index,), position, label, probabilities, names, is_given=bool(given[index]))
+        for index in shown or order[:1]
+    ]
 
 
 def pick_cases(

@@ -27,7 +27,7 @@ from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.forward_pass import Predictions, known_predictions, predict_split
 from cxr_train.evaluation.stored import stored_thresholds
-from cxr_train.explanation.cases import Case, make_case, pick_cases
+from cxr_train.explanation.cases import Case, asked_cases, pick_cases
 from cxr_train.explanation.filters import excite, liveliest_channels
 from cxr_train.explanation.gradcam import GradCam, Maps
 from cxr_train.explanation.layers import check_layers, stage_outputs
@@ -68,12 +68,12 @@ class Explainer:
     """
 
     def __init__(self, config: TrainConfig, pipeline: Pipeline, options: ExplainOptions) -> None:
-        run_dir = pathlib.Path(config.run_dir)
+        run_dir, options = pathlib.Path(config.run_dir), options.of_run(config, pipeline.manifest)
         self.directory = new_place(run_dir, pipeline.manifest, options)
         self._config = config
         self._pipeline = pipeline
         self._options = options
-        self._names = pipeline.manifest.class_names
+        self._names, self._of_findings = pipeline.manifest.class_names, bool(pipeline.manifest.findings)
         self._classes = [self._names.index(name) for name in options.classes or self._names]
         self._fields = read_split_fields(pipeline.manifest, options.split)
         self._asked = [self._position(name) for name in options.images]
@@ -131,7 +131,8 @@ class Explainer:
     def _cases(self) -> tuple[list[Case], list[Case]]:
         """Pick the cases of the galleries, and those whose depths are shown."""
         # Of the findings, whose probabilities may all be below 0.5.
-        thresholds = stored_thresholds(pathlib.Path(self._config.run_dir))
+        stored = stored_thresholds(pathlib.Path(self._config.run_dir)) if self._of_findings else {}
+        thresholds = np.array([stored.get(name, 0.5) for name in self._names])
         known = known_predictions(pathlib.Path(self._config.run_dir), self._pipeline, self._options.split)
         predictions = known[0] if known else self._predict_split()
         probabilities = known[1].probabilities if known else predictions.probabilities
@@ -142,7 +143,7 @@ class Explainer:
             self._names,
             self._classes,
             each=self._options.gallery_size,
-            thresholds=np.array([thresholds.get(name, 0.5) for name in self._names]),
+            thresholds=thresholds,
         )
         if not self._asked:
             first = {case.mapped: case for case in reversed(cases) if case.kind == "true_positive"}
@@ -151,9 +152,8 @@ class Explainer:
         rows = []
         for position in self._asked:
             row = int(np.flatnonzero(predictions.index == position)[0])
-            scores = probabilities[row]
-            mapped = (int(scores.argmax()),)
-            rows.append(make_case("asked", mapped, position, predictions.labels[row], scores, self._names))
+            scores, label = probabilities[row], predictions.labels[row]
+            rows += asked_cases(position, label, scores, self._names, thresholds)
         return cases, rows
 
     def _predict_split(self) -> Predictions:

@@ -7,14 +7,18 @@ from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_settings, setting
 from cxr_data.records.manifest import Manifest
 from cxr_train.evaluation.stored import place_of
+from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
+from cxr_train.runs.saved_run import usual_split
 
 
 @dataclasses.dataclass(frozen=True)
 class ExplainOptions:
     """What to explain."""
 
-    split: str = setting("validation", "Split to explain.")
+    split: str = setting(
+        "", "Split to explain; by default the run's validation split or fold, of other data validation."
+    )
     classes: tuple[str, ...] = setting((), "Names of the classes that get galleries; all by default.")
     images: tuple[str, ...] = setting(
         (), "Ids of images that are shown at every depth; a true positive of each class by default."
@@ -37,6 +41,11 @@ class ExplainOptions:
 
     def __post_init__(self) -> None:
         check_settings(self)
+
+    def of_run(self, config: TrainConfig, manifest: Manifest) -> "ExplainOptions":
+        """Return the options with a split, for a run and the data to explain."""
+        split = self.split or usual_split(config.layout.directory, config, manifest)
+        return dataclasses.replace(self, split=split)
 
 
 def new_place(run_dir: pathlib.Path, manifest: Manifest, options: ExplainOptions) -> pathlib.Path:

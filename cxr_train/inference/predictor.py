@@ -39,8 +39,10 @@ def predict_files(
 
     Args:
       limits: of one file.
-      temperature: of the softmax or the sigmoid; 1 for the model's own probabilities.
-      thresholds: by finding, the probability from which on it is predicted; 0.5 where there is none.
+      temperature: of the softmax or the sigmoid; 1 for the model's own probabilities. No prediction
+        depends on it.
+      thresholds: by finding, the probability at temperature 1 from which on it is predicted; 0.5 where there
+        is none.
       others: directories of runs on the same classes and pixels; the probabilities are the means over all.
 
     Returns:
@@ -58,22 +60,24 @@ def predict_files(
         {"file": file.name, "predicted": None, "probabilities": None, "error": None} for file in files
     ]
     names = manifest.class_names
-    found: list[tuple[int, np.ndarray]] = []
+    found: list[tuple[int, np.ndarray, np.ndarray]] = []
     with progress_bar("predict", "images", len(files)) as bar:
         for read, images, failed in read_images(files, manifest.pixel_options, batch_size, limits):
             for number, error in failed.items():
                 rows[number]["error"] = str(error)
                 logger.info("not predicted: %s: %s", files[number].path, error)
             if read:
-                said = [
-                    _probabilities(step({"image": images})[: len(read)], temperature, bool(manifest.findings))
-                    for step in steps
-                ]
-                found.extend(zip(read, np.mean(said, axis=0), strict=True))
+                logits = [step({"image": images})[: len(read)] for step in steps]
+                own, shown = (
+                    np.mean([_probabilities(one, at, bool(manifest.findings)) for one in logits], axis=0)
+                    for at in (1.0, temperature)
+                )
+                found.extend(zip(read, own, shown, strict=True))
             bar.update(len(read) + len(failed))
     chosen = (thresholds or {}) if manifest.findings else None
-    for number, probabilities in found:
-        rows[number]["predicted"] = _predicted(probabilities, names, chosen)
+    for number, own, probabilities in found:
+        # A temperature changes no order, so no decision either; the thresholds are of the own probabilities.
+        rows[number]["predicted"] = _predicted(own, names, chosen)
         # Six digits, whatever other files are predicted with this one.
         rows[number]["probabilities"] = {
             name: rounded(p) for name, p in zip(names, probabilities.tolist(), strict=True)

@@ -15,7 +15,6 @@ from cxr_data.core.wording import counted
 from cxr_data.input.bottleneck import measure_input
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.records.folds import class_counts
 from cxr_train.engine.multi_step import StepRecords
 from cxr_train.engine.profiler import StepProfiler, parse_steps
 from cxr_train.engine.step import PredictStep
@@ -77,7 +76,7 @@ class Trainer:
         self._monitor = Monitor(config.monitor)
         if split := config.held_out_validation:
             manifest.shards_of(split)
-            self._monitor.check(class_counts(manifest, split), split)
+            self._monitor.check(manifest, split)
         self.training = assemble_training(config, manifest, placement, self._steps_per_epoch)
         self.model = self.training.model
         self.train_step = self.training.step

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr_data.core.errors import UsageError
+from cxr_data.records.folds import class_counts, labels_of_split
+from cxr_data.records.manifest import Manifest
+from cxr_data.sources.finding_values import ABSENT, PRESENT
 from cxr_train.runs.metric_names import RANKINGS, RATES
 
 # All are shares of something right, but for the loss. mean_auroc is what the field calls macro_auroc.
@@ -34,12 +37,20 @@ class Monitor:
             value = (validation or {}).get(self.name)
         return value
 
-    def check(self, images: Mapping[str, int], split: str) -> None:
-        """Raise UsageError for a metric that is undefined on a split of `images` of each class."""
-        if self.name in _OF_TWO_CLASSES and sum(map(bool, images.values())) < 2:
+    def check(self, manifest: Manifest, split: str) -> None:
+        """Raise UsageError for a metric that is undefined on a split of the data."""
+        if self.name not in _OF_TWO_CLASSES:
+            return
+        if manifest.findings:
+            columns = labels_of_split(manifest, split).T
+            is_defined = any({PRESENT, ABSENT} <= set(column.tolist()) for column in columns)
+            lack = "has no finding that is present in one image and absent in another"
+        else:
+            is_defined = sum(map(bool, class_counts(manifest, split).values())) >= 2
+            lack = "has images of one class only"
+        if not is_defined:
             raise UsageError(
-                f"--monitor={self.name}: split {split!r} has images of one class only; "
-                "choose another, such as loss"
+                f"--monitor={self.name}: split {split!r} {lack}; choose another metric, such as loss"
             )
 
     def improves(self, value: float, best: float) -> bool:

@@ -33,6 +33,13 @@ def is_own_data(run_dir: pathlib.Path, manifest: Manifest) -> bool:
     return dataclasses.replace(trained_on(run_dir), directory=manifest.directory) == manifest
 
 
+def usual_split(run_dir: pathlib.Path, config: TrainConfig, manifest: Manifest) -> str:
+    """Return the split of some data to look at where none is named: the one that picked the run's best epoch,
+    as a fold; `validation` for other data, or where the run trains on it.
+    """
+    return (config.held_out_validation if is_own_data(run_dir, manifest) else None) or "validation"
+
+
 def epoch_rows(history: pathlib.Path) -> tuple[list[dict[str, Any]], list[int]]:
     """Return the epochs' rows, and the numbers (from 1) of the lines that are none, as one that a crash has
     cut off.

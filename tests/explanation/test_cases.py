@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cxr_train.explanation.cases import pick_cases
+from cxr_train.explanation.cases import asked_cases, pick_cases
 
 # Positions 10 to 16; columns are the probabilities of the classes 0, 1, 2.
 PROBABILITIES = np.array(
@@ -56,6 +56,19 @@ def test_a_case_says_what_was_true_and_what_was_predicted():
 def test_nothing_wrong_nothing_confused():
     right = pick_cases(np.arange(2), np.array([0, 1]), np.eye(2), NAMES, [0, 1], each=3)
     assert [case.kind for case in right] == ["true_positive", "true_positive"]
+
+
+def test_an_image_that_was_asked_for_shows_every_finding_that_the_model_says():
+    labels, thresholds = np.array([1, 0, -2]), np.array([0.1, 0.5, 0.35])
+    cases = asked_cases(4, labels, np.array([0.2, 0.1, 0.4]), NAMES, thresholds)
+    assert [(case.mapped, case.label, case.predicted) for case in cases] == [
+        ((2,), f"{NAMES[2]} unknown", NAMES[2]),
+        ((0,), NAMES[0], NAMES[0]),
+    ]
+    (case,) = asked_cases(4, labels, np.array([0.01, 0.1, 0.3]), NAMES, thresholds)
+    assert (case.mapped, case.predicted, case.probability) == ((2,), f"no {NAMES[2]}", 0.7)
+    (case,) = asked_cases(4, np.array(1), np.array([0.3, 0.1, 0.6]), NAMES, thresholds)
+    assert (case.mapped, case.label, case.predicted) == ((2,), NAMES[1], NAMES[2])
 
 
 def test_findings_have_a_gallery_each_by_their_thresholds_and_unknown_labels_none():

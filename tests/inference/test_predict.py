@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from finding_tables import make_columns
 from in_process import run_command
 from PIL import Image
 from project import ROOT
@@ -20,7 +21,8 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.batch import expand_image
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.index import read_split_fields
-from cxr_train.evaluation.calibration import apply_temperature
+from cxr_train import predict
+from cxr_train.evaluation.calibration import apply_temperature, move_thresholds
 from cxr_train.inference import predicted, predictor
 from cxr_train.inference.files import ImageFile, find_files, read_image
 from cxr_train.inference.panels import PanelParts, panel
@@ -183,6 +185,30 @@ def test_runs_that_cannot_be_averaged_are_refused_in_one_line(manifest, source, 
         assert done.code in (1, 2)
         assert says in done.stderr.decode().splitlines()[-1]
         assert done.stdout == b""
+
+
+def test_a_temperature_changes_no_finding_that_is_predicted(tmp_path, monkeypatch):
+    made = make_columns(tmp_path)
+    data = make_tfrecords(
+        SharderConfig(str(made.source), str(tmp_path / "out"), size=32, workers=0, quiet=True, **made.flags)
+    )
+    make_run(tmp_path / "run", data)
+    monkeypatch.setattr(predict, "fitted_temperature", lambda *_: 2.5)
+
+    def said(*flags: str) -> list[dict[str, str]]:
+        done = run_command("cxr_train.predict", f"--run_dir={tmp_path}/run", made.source, *flags)
+        assert done.code == 0, done.output
+        return list(csv.DictReader(io.StringIO(done.stdout.decode())))
+
+    scores = sorted(float(row["p_effusion"]) for row in said())
+    threshold = scores[0] if scores[0] < 0.5 else scores[-1]  # which decides otherwise than 0.5
+    monkeypatch.setattr(predict, "stored_thresholds", lambda _: {"effusion": threshold})
+    own, cooler = said(), said("--calibrated")
+    assert [row["predicted"] for row in cooler] == [row["predicted"] for row in own]
+    assert [row["p_effusion"] for row in cooler] != [row["p_effusion"] for row in own]
+    moved = move_thresholds({"effusion": threshold}, 2.5)["effusion"]
+    for row in cooler:
+        assert (float(row["p_effusion"]) > moved - 1e-6) == ("effusion" in row["predicted"])
 
 
 @pytest.mark.ci

@@ -25,6 +25,7 @@ from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.monitor import Monitor
 from cxr_train.runs.run_model import load_best_model
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -42,6 +43,16 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(data, tiny, tmp_path_factory):
     return train_whole(begin, data, tmp_path_factory.mktemp("whole"))
+
+
+def test_a_monitor_needs_a_finding_with_images_of_either_kind(tmp_path):
+    one = write_shards(tmp_path / "one", {"validation": random_images(VALIDATION)}, findings=1)
+    for name in ("mean_auroc", "macro_auprc"):
+        Monitor(name).check(one, "validation")
+    few = write_shards(tmp_path / "few", {"validation": random_images(1)}, findings=FINDINGS)
+    with pytest.raises(UsageError, match="--monitor=mean_auroc: .*'validation'"):
+        Monitor("mean_auroc").check(few, "validation")
+    Monitor("loss").check(few, "validation")
 
 
 def test_the_epochs_are_validated_on_the_known_labels(data, whole):

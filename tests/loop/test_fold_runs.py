@@ -14,12 +14,15 @@ from tiny import make_trainer, train_whole
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.folds import class_counts, positions_of
+from cxr_data.records.manifest import read_manifest
 from cxr_data.records.split_names import fold_splits
 from cxr_train import folds
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.options import EvaluationOptions
+from cxr_train.evaluation.plan import plan_evaluation
 from cxr_train.evaluation.predictions import read_predictions
+from cxr_train.explanation.options import ExplainOptions
 from cxr_train.flags.training import config_from_flags, define_training_flags
 from cxr_train.loop.batch_size import choose_batch_size_of
 from cxr_train.recipe.recipe import Recipe
@@ -79,6 +82,17 @@ def join(runs, output, monkeypatch, **changes):
     options = folds.FoldsOptions(runs=tuple(runs), output=str(output), resamples=100, **changes)
     monkeypatch.setattr(folds, "from_flags", lambda _: options)
     return folds.main()
+
+
+def test_the_fold_that_was_held_out_is_evaluated_and_explained_by_default(runs, tmp_path):
+    run_dir = pathlib.Path(runs[1])
+    config = TrainConfig.load(run_dir / "config.json")
+    assert plan_evaluation(run_dir, config, None).split == f"{POOL}@2of3"
+    assert plan_evaluation(run_dir, config, "validation").split == "validation"
+    assert ExplainOptions().of_run(config, read_manifest(config.data)).split == f"{POOL}@2of3"
+    theirs = write_shards(tmp_path / "theirs", {"validation": random_images(6)})
+    assert plan_evaluation(run_dir, config, None, data=theirs.directory).split == "validation"
+    assert ExplainOptions().of_run(config, theirs).split == "validation"
 
 
 def test_every_image_is_predicted_once_by_a_model_that_has_not_seen_it(runs, tmp_path, monkeypatch, capsys):
