@@ -10,7 +10,6 @@ another worker and is quarantined after that.
 import contextlib
 import multiprocessing
 import os
-import signal
 import time
 import traceback
 from collections import Counter, deque
@@ -25,7 +24,7 @@ from cxr_data.convert.shard_writer import NOTHING, ShardResult, remove_attempts,
 from cxr_data.core import child_process
 from cxr_data.core.errors import DataError
 from cxr_data.core.isolated import TIMEOUT
-from cxr_data.images.guarded import Limits, lost_file, read_one, read_picture
+from cxr_data.images.guarded import Limits, Picture, SourceFile, lost_file, read_one, read_picture
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.sources.quarantine import Quarantined
 
@@ -64,10 +63,13 @@ class _SlotWatcher:
 
 def serve(connection: Connection, slot: Any, directory: str, options: PixelOptions, limits: Limits) -> None:
     """Work as a process of its own: take shards and what to skip, give results or errors."""
-    # Ctrl-C goes to the whole process group; the parent decides what becomes of the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    child_process.begin_worker()
     watcher = _SlotWatcher(slot)
-    read = partial(read_picture, options=options, limits=limits)
+
+    def read(file: SourceFile) -> Picture:
+        with child_process.ends_after(limits.image_timeout + child_process.PATIENCE_SECONDS):
+            return read_picture(file, options, limits)
+
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             plan, condemned = connection.recv()

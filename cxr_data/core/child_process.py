@@ -1,18 +1,27 @@
 """What binds a process that `multiprocessing` has started to the one that started it.
 
 Such a child holds one end of a pipe whose other end nobody but its parent holds. Whatever ends the parent,
-SIGKILL as well, ends the pipe, and that cannot be missed. An id of a process may be another's by now, and the
-kernel's own signal (PR_SET_PDEATHSIG) comes as soon as the thread that started the child has ended.
+SIGKILL as well, ends the pipe, and a thread of the child sees it as soon as it has the interpreter lock. An
+id of a process may be another's by now, and the kernel's own signal (PR_SET_PDEATHSIG) comes as soon as the
+thread that started the child has ended.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
+
+PATIENCE_SECONDS = 10.0
+"""How much longer than its parent a worker waits before it ends itself, see `ends_after`."""
+
+_LONGEST_SECONDS = 1e8  # more than a timer takes is an error
 
 
 def begin_worker() -> None:
-    """Make this process end with its parent, whatever it is doing then; call it first in a child process.
+    """Make this process end with its parent, unless C code holds the interpreter lock then (`ends_after`);
+    call it first in a child process.
 
     Without it, a worker of a killed parent waits for its next task for ever. It also ignores Ctrl-C, which
     goes to the whole process group: the parent decides what becomes of its workers.
@@ -26,6 +35,22 @@ def _end_with_parent() -> None:
     assert parent is not None, "this process was not started by multiprocessing"
     parent.join()
     os._exit(1)
+
+
+@contextlib.contextmanager
+def ends_after(seconds: float) -> Iterator[None]:
+    """End this process by SIGALRM where a block takes longer, for the main thread of a worker.
+
+    A parent that lives ends a slow worker itself. This is for a parent that was killed while C code holds the
+    interpreter lock: no thread runs then, so `begin_worker` cannot see it, but the kernel's timer still ends
+    the process.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, min(seconds, _LONGEST_SECONDS))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 WORKER_ENVIRONMENT = {

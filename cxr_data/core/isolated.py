@@ -1,8 +1,9 @@
 """Calls in processes of their own: whatever becomes of a call, this process goes on.
 
 For what need not come back: the decoder of a stranger's file may hang, crash or ask for all memory. A worker
-is a fresh interpreter that imports what it is to call, never the program's main module, and it ends with
-this process. One that is idle is kept for the next call, since a start takes half a second.
+is a fresh interpreter that imports what it is to call, never the program's main module. It ends with this
+process, or when its time is over where C code holds the interpreter lock. One that is idle is kept for the
+next call, since a start takes half a second.
 """
 
 import atexit
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from cxr_data.core.child_process import WORKER_ENVIRONMENT, cause_of_end
+from cxr_data.core.child_process import PATIENCE_SECONDS, WORKER_ENVIRONMENT, cause_of_end, ends_after
 from cxr_data.core.errors import CxrError, DataError
 
 Argument = TypeVar("Argument")
@@ -66,7 +67,7 @@ def call_each(
       DataError: the processes end before they could begin.
       RuntimeError: a call raises something else, which is a defect of ours.
     """
-    calls = _Calls(_Function(function, pickle.dumps(function)), seconds, count)
+    calls = _Calls(_Function(function, seconds, pickle.dumps((function, seconds))), count)
     try:
         yield from calls.results(arguments)
     finally:
@@ -78,9 +79,10 @@ def call_each(
 
 @dataclass(frozen=True)
 class _Function:
-    """A function to call; two are the same if `pickled` is."""
+    """A function to call and the seconds that a call may take; two are the same if `pickled` is."""
 
     function: Callable[[Any], Any]
+    seconds: float
     pickled: bytes
 
 
@@ -99,20 +101,23 @@ def serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
     connection: Connection[Any, Any] = Connection(descriptor)
     function: Callable[[Any], Any] | None = None
+    seconds = 0.0
     with contextlib.suppress(EOFError, OSError):
         while True:
             content = connection.recv()
             if function is None or isinstance(content, _Function):
-                function = content.function
+                function, seconds = content.function, content.seconds
                 connection.send(None)  # from now on the time of a call counts
                 continue
             try:
-                answer = function(content)
+                with ends_after(seconds + PATIENCE_SECONDS):
+                    answer = function(content)
             except CxrError as error:
                 answer = _Raised(error)
             except Exception:  # noqa: BLE001 - a defect of ours, which the parent shows
                 answer = _Raised(RuntimeError(traceback.format_exc()))
             connection.send(answer)
+            content = answer = None  # nothing of this call takes memory from the next
 
 
 def _end_with_parent() -> None:
@@ -203,8 +208,8 @@ def _take_worker() -> _Worker:
 
 
 class _Calls:
-    def __init__(self, function: _Function, seconds: float, count: int) -> None:
-        self._function, self._seconds, self._count = function, seconds, count
+    def __init__(self, function: _Function, count: int) -> None:
+        self._function, self._count = function, count
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
         self._again: deque[tuple[int, Any]] = deque()
@@ -238,7 +243,7 @@ class _Calls:
         for worker in list(self._busy):
             if worker.connection in ready:
                 yield from self._answer(worker)
-            elif worker.is_ready and time.monotonic() - worker.since > self._seconds:
+            elif worker.is_ready and time.monotonic() - worker.since > self._function.seconds:
                 yield from self._bury(worker, TIMEOUT)
 
     def _answer(self, worker: _Worker) -> Iterator[tuple[int, Any]]:

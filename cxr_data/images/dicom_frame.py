@@ -14,7 +14,7 @@ from pydicom.pixels import get_decoder
 
 from cxr_data.images import dicom_codecs
 from cxr_data.images.codestream import Codestream, read_codestream, without_boxes
-from cxr_data.images.dicom_header import Header
+from cxr_data.images.dicom_header import Header, value_or
 from cxr_data.images.undecodable import Undecodable
 
 _GRAY = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR")
@@ -132,10 +132,7 @@ def _allocated(header: Header, samples: int) -> int:
 
 
 def _syntax_of(header: Header) -> Any:
-    try:
-        syntax = header.dataset.file_meta.get("TransferSyntaxUID")
-    except Exception:  # noqa: BLE001 - pydicom raises anything on damaged bytes
-        syntax = None
+    syntax = value_or(None, lambda: header.dataset.file_meta.get("TransferSyntaxUID"))
     if syntax:
         return uid.UID(str(syntax))
     # Without a preamble nothing states the syntax, and only the uncompressed ones occur.

@@ -10,9 +10,12 @@ import logging
 import math
 import warnings
 import zlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from cxr_data.images.undecodable import Undecodable
+
+Value = TypeVar("Value")
 
 LARGEST_INFLATED = 1 << 30
 """Bytes of a deflated file that no image needs; a larger one is refused before it is in memory."""
@@ -42,28 +45,17 @@ class Header:
 
     def value(self, keyword: str) -> Any:
         """Return the value as pydicom converts it, or None."""
-        try:
-            value = self.dataset.get(keyword)
-            return None if value is None or (hasattr(value, "__len__") and not len(value)) else value
-        except MemoryError:
-            raise
-        except Exception:  # noqa: BLE001 - pydicom raises anything on damaged bytes
-            return None
+        value: Any = value_or(None, lambda: self.dataset.get(keyword))
+        return None if value_or(True, lambda: hasattr(value, "__len__") and not len(value)) else value
 
     def raw(self, keyword: str) -> bytes:
         """Return the bytes of an element that cannot be converted."""
-        try:
-            value = self.dataset.get_item(keyword).value
-        except Exception:  # noqa: BLE001 - as above
-            return b""
+        value = value_or(b"", lambda: self.dataset.get_item(keyword).value)
         return value if isinstance(value, bytes) else b""
 
     def text(self, keyword: str) -> str:
         """Return a value as text without blanks around it, "" for none."""
-        try:
-            return str(self.value(keyword) or "").strip()
-        except Exception:  # noqa: BLE001 - as above
-            return ""
+        return value_or("", lambda: str(self.value(keyword) or "").strip())
 
     def numbers(self, keyword: str) -> list[float]:
         """Return the finite numbers of a value, which may be one or several; empty for none."""
@@ -86,17 +78,25 @@ class Header:
 
     def items(self, keyword: str) -> list["Header"]:
         """Return the items of a sequence, empty for none."""
-        try:
-            return [Header(item) for item in self.value(keyword) or ()]
-        except Exception:  # noqa: BLE001 - as above
-            return []
+        return value_or([], lambda: [Header(item) for item in self.value(keyword) or ()])
 
     def representation(self, keyword: str) -> str:
         """Return the VR of an element, "" where it has none."""
-        try:
-            return str(self.dataset[keyword].VR)
-        except Exception:  # noqa: BLE001 - as above
-            return ""
+        return value_or("", lambda: str(self.dataset[keyword].VR))
+
+
+def value_or(default: Value, ask: Callable[[], Value]) -> Value:
+    """Return what `ask` does, or a default where pydicom raises an error, as it may on damaged bytes.
+
+    Raises:
+      MemoryError: the limit of the memory ends the whole file, not one of its values.
+    """
+    try:
+        return ask()
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - see above
+        return default
 
 
 def _is_several(value: Any) -> bool:

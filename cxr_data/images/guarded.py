@@ -172,4 +172,6 @@ def _result_or_reason(function: Callable[[Input], Result], file: Input) -> Resul
     try:
         return function(file)
     except Undecodable as error:
+        # Their frames hold what was decoded, which is memory that the next file may need.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
         return error

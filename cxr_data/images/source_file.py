@@ -5,7 +5,7 @@ import hashlib
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cxr_data.core import exact_read, storage
 from cxr_data.images.undecodable import Undecodable
@@ -13,7 +13,7 @@ from cxr_data.images.undecodable import Undecodable
 HEAD_BYTES = 132
 """Bytes that tell the format of a file."""
 
-_PART = 1 << 20
+_PART, _OBJECT_PART = 1 << 20, 16 << 20
 
 
 def read_source(
@@ -41,24 +41,34 @@ def read_source(
 def read_head(path: str, listed_bytes: int) -> bytes:
     """Return the first bytes of an input, as `decode.sniff` takes them. Raises Undecodable."""
     if not storage.store_of(path).is_local:
-        return storage.read_bytes(path, listed_bytes)[:HEAD_BYTES]
+        with storage.opened_at(path) as read:
+            return read(min(listed_bytes, HEAD_BYTES), 0) if listed_bytes else b""
     with _opened(path, sys.maxsize) as (file, size):
         return exact_read.read_at(file, min(size, HEAD_BYTES), 0)
 
 
 def digest_of(path: str, max_pixels: int, listed_bytes: int | None = None) -> str:
-    """Return the SHA-256 of an input, of which a local one is never in memory whole.
+    """Return the SHA-256 of an input, of which only a part is in memory.
 
     Args and raises as of `read_source`.
     """
-    if not storage.store_of(path).is_local:
-        return hashlib.sha256(read_source(path, max_pixels, listed_bytes)).hexdigest()
     limit = _largest(max_pixels)
+    if not storage.store_of(path).is_local:
+        size = storage.size(path) or 0
+        _check_size(size, limit)
+        if size <= _OBJECT_PART:  # one request, where parts need several
+            return hashlib.sha256(storage.read_bytes(path, size)).hexdigest()
+        with storage.opened_at(path) as read:
+            return _digest(read, size, _OBJECT_PART)
     _check_size(listed_bytes or 0, limit)
-    digest = hashlib.sha256()
     with _opened(path, limit) as (file, size):
-        for offset in range(0, size, _PART):
-            digest.update(exact_read.read_at(file, min(_PART, size - offset), offset))
+        return _digest(lambda count, offset: exact_read.read_at(file, count, offset), size, _PART)
+
+
+def _digest(read: Callable[[int, int], bytes], size: int, part: int) -> str:
+    digest = hashlib.sha256()
+    for offset in range(0, size, part):
+        digest.update(read(min(part, size - offset), offset))
     return digest.hexdigest()
 
 

@@ -5,7 +5,7 @@ import hmac
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from cxr_data.images.dicom_header import Header, read_header
+from cxr_data.images.dicom_header import Header, read_header, value_or
 from cxr_data.images.guarded import Limits, SourceFile, guarded
 from cxr_data.images.source_file import read_source
 from cxr_data.sources.names import is_nobody
@@ -47,11 +47,9 @@ def _or_nothing(value: Any) -> str:
 
 
 def _text(header: Header, keyword: str, convert: Callable[[Any], str]) -> str:
-    try:
-        return convert(header.dataset.get(keyword, ""))
-    except Exception:  # noqa: BLE001 - pydicom raises anything on damaged bytes
-        # The bytes are the same for all pictures of a patient, so that these stay in one split.
-        return header.raw(keyword).decode("latin-1")
+    text: str | None = value_or(None, lambda: convert(header.dataset.get(keyword, "")))
+    # The bytes are the same for all pictures of a patient, so that these stay in one split.
+    return header.raw(keyword).decode("latin-1") if text is None else text
 
 
 def salt_of(identities: Iterable[str]) -> bytes:

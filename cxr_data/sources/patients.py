@@ -208,7 +208,7 @@ def patients_in_headers(
 
 
 def _is_dicom(item: Item) -> bool:
-    # Of an object, the whole is read for its first bytes.
+    # Of an object, the first bytes cost requests.
     if not storage.store_of(item.path).is_local and not item.path.lower().endswith((".dcm", ".dicom")):
         return False
     try:

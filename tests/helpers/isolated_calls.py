@@ -8,6 +8,7 @@ from typing import Any
 
 from cxr_data.core.errors import DataError
 from cxr_data.core.memory_limit import memory_limit
+from cxr_data.images.guarded import Limits, guarded
 
 
 def double(number: int) -> int:
@@ -55,6 +56,15 @@ def taken(megabytes: int) -> int:
             return len(bytearray(megabytes * 1_000_000)) // 1_000_000
         except MemoryError:
             return 0
+
+
+def take(megabytes: int, limits: Limits) -> int:
+    """Takes memory in parts, which its frame holds, within the limits of a file, and returns how much."""
+    parts = []
+    with guarded(limits):
+        while len(parts) * 20 < megabytes:
+            parts.append(bytearray(20_000_000))
+    return len(parts) * 20
 
 
 class EndsWhereItIsImported:

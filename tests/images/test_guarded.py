@@ -4,6 +4,7 @@ import functools
 import os
 
 import bombs
+import isolated_calls
 import numpy as np
 import pytest
 from dicom_files import make_dicom
@@ -14,6 +15,7 @@ from cxr_data.images.decode import decode_pixels
 from cxr_data.images.guarded import USUAL, Limits, SourceFile, guarded, read_each, read_one, read_picture
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.images.undecodable import Undecodable
+from cxr_data.sources.dicom_patient import patient_of
 
 OPTIONS = PixelOptions(32, 1, "uint8", "gray")
 
@@ -31,6 +33,38 @@ def test_memory_beyond_the_limit_is_a_verdict_and_the_worker_goes_on(tmp_path):
     assert len(refused.sha256) == 64
     np.testing.assert_array_equal(first.pixels, last.pixels)
     assert first.bytes == os.path.getsize(good.path)
+
+
+def test_a_refused_file_leaves_the_next_all_its_memory():
+    limits = Limits(image_memory_gb=0.1)
+    refused, taken = read_each(functools.partial(isolated_calls.take, limits=limits), [160, 60], limits)
+    assert refused.reason == "too_large"
+    assert taken == 60
+
+
+class OutOfMemory:
+    """A dataset that has no memory left for any value."""
+
+    def get(self, *_):
+        raise MemoryError
+
+    get_item = __getitem__ = get
+    file_meta = property(get)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda header: header.text("Rows"),
+        lambda header: header.items("Rows"),
+        lambda header: header.raw("Rows"),
+        lambda header: header.representation("Rows"),
+        patient_of,
+    ],
+)
+def test_no_value_of_a_header_hides_that_memory_has_run_out(ask):
+    with pytest.raises(MemoryError):
+        ask(dicom_header.Header(OutOfMemory()))
 
 
 def test_a_file_larger_than_the_limit_is_not_read(tmp_path):
