@@ -256,7 +256,7 @@ class Pool:
         verdict = "it is quarantined" if again else "it gets a second try"
         self._note(f"a worker process ended ({cause}) while it converted {entry.id}: {verdict}")
         if again:
-            lost = lost_file(cause)
+            lost = lost_file(cause, self._limits)
             quarantined = Quarantined(entry.id, lost.reason, lost.detail)
             self._condemned.setdefault(plan.name, {})[position] = quarantined
         return plan

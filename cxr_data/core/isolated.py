@@ -274,7 +274,10 @@ class _Calls:
         else:
             self._false_starts += 1
             if self._false_starts >= _MOST_FALSE_STARTS:
-                raise DataError(f"{self._false_starts} worker processes ended before they began ({cause})")
+                raise DataError(
+                    f"{self._false_starts} worker processes ended before they began ({cause}): read their "
+                    "own error above, or free memory, which they may lack"
+                )
         if self._ends[worker.task[0]] < _TRIES:
             self._again.appendleft(worker.task)
         else:

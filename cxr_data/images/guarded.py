@@ -152,7 +152,7 @@ def read_each(
     """
     reading = functools.partial(_result_or_reason, function)
     for found in isolated.call_each(reading, files, seconds=limits.image_timeout, count=count):
-        yield lost_file(found.cause) if isinstance(found, isolated.Lost) else found
+        yield lost_file(found.cause, limits) if isinstance(found, isolated.Lost) else found
 
 
 def read_one(function: Callable[[Input], Result], file: Input, limits: Limits) -> Result:
@@ -163,9 +163,14 @@ def read_one(function: Callable[[Input], Result], file: Input, limits: Limits) -
     return found
 
 
-def lost_file(cause: str) -> Undecodable:
+def lost_file(cause: str, limits: Limits) -> Undecodable:
     """Return the verdict on a file that ended its worker at each try; `cause` as in `isolated.Lost`."""
-    return Undecodable(LOST[cause != isolated.TIMEOUT], f"{cause}, twice")
+    if cause == isolated.TIMEOUT:
+        return Undecodable(LOST[0], f"took longer than --image_timeout={limits.image_timeout:g}, twice")
+    how = cause.replace("signal ", "was ended by ").replace("exit code", "ended with exit code")
+    return Undecodable(
+        LOST[1], f"its worker {how}, twice" + " (out of memory?)" * (cause == "signal SIGKILL")
+    )
 
 
 def _result_or_reason(function: Callable[[Input], Result], file: Input) -> Result | Undecodable:

@@ -25,6 +25,8 @@ from PIL import Image
 from pydicom import uid
 from pydicom.encaps import encapsulate
 
+from cxr_data.core.child_process import WORKER_ENVIRONMENT
+
 GIB = 1 << 30
 SIDE = 9_990  # of the largest pictures that are decoded at all: 100 million pixels
 SECONDS = 120.0
@@ -358,7 +360,10 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 def peak_of(path: Path, memory_gb: float) -> tuple[int, str]:
     """Return the peak memory in bytes of a process that reads a file as a worker does, and what it said."""
     line = [sys.executable, __file__, f"--memory_gb={memory_gb}", f"--read={path}"]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    environment = os.environ | WORKER_ENVIRONMENT
+    process = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    )
     assert process.stdout is not None
     patience = threading.Timer(SECONDS, process.kill)
     patience.start()
@@ -366,7 +371,7 @@ def peak_of(path: Path, memory_gb: float) -> tuple[int, str]:
     patience.cancel()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return int(peak or used.ru_maxrss * 1024), said or f"no answer: {process.returncode}"
+    return int(peak or used.ru_maxrss * 1024), said or f"timeout: ended by {process.returncode}"
 
 
 def read(path: str, memory_gb: float) -> str:

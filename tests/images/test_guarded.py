@@ -2,17 +2,28 @@
 
 import functools
 import os
+import re
 
 import bombs
 import isolated_calls
 import numpy as np
 import pytest
 from dicom_files import make_dicom
+from project import ROOT
 from sharder_fixtures import encoded, picture, save
 
 from cxr_data.images import dicom_header
 from cxr_data.images.decode import decode_pixels
-from cxr_data.images.guarded import USUAL, Limits, SourceFile, guarded, read_each, read_one, read_picture
+from cxr_data.images.guarded import (
+    USUAL,
+    Limits,
+    SourceFile,
+    guarded,
+    lost_file,
+    read_each,
+    read_one,
+    read_picture,
+)
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.sources.dicom_patient import patient_of
@@ -100,3 +111,19 @@ def test_no_bomb_takes_more_memory_than_a_file_may(name, tmp_path):
     path = save(tmp_path / "bomb", bombs.BOMBS[name]())
     peak, said = bombs.peak_of(path, USUAL.image_memory_gb)
     assert peak < (USUAL.image_memory_gb + 0.2) * 1e9, said
+    row = next(line for line in (ROOT / "docs/hostile.md").read_text().splitlines() if f"| {name} |" in line)
+    assert said.partition(":")[0] == row.split("|")[-2].strip(" `")
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason", "words"),
+    [
+        ("timeout", "timeout", "--image_timeout=7,"),
+        ("signal SIGKILL", "decoder_crashed", "by SIGKILL.*memory"),
+        ("exit code 3", "decoder_crashed", "exit code 3"),
+    ],
+)
+def test_the_verdict_on_a_lost_file_says_what_ended_its_worker(cause, reason, words):
+    verdict = lost_file(cause, Limits(image_timeout=7))
+    assert verdict.reason == reason
+    assert re.search(words, verdict.detail)
