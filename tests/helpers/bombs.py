@@ -368,10 +368,11 @@ def peak_of(path: Path, memory_gb: float) -> tuple[int, str]:
     patience = threading.Timer(SECONDS, process.kill)
     patience.start()
     peak, _, said = process.stdout.read().strip().partition(" ")
+    missing = "no answer" if patience.is_alive() else "timeout"
     patience.cancel()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return int(peak or used.ru_maxrss * 1024), said or f"timeout: ended by {process.returncode}"
+    return int(peak or used.ru_maxrss * 1024), said or f"{missing}: ended by {process.returncode}"
 
 
 def read(path: str, memory_gb: float) -> str:
