@@ -3,7 +3,7 @@
     python -m tools.audit_dataset --data=DIR
 
 Prints the findings, and writes audit.json and pictures of them; with --html, a page too. Exit code 1 if
-there is a finding that --fail_on names.
+there is a finding that --fail_on names, or if the audit could not look for it.
 """
 
 import dataclasses
@@ -70,14 +70,15 @@ def main() -> int:
         say(f"written: {audit.write_audit(output, made)}")  # last: it says that all is there
     except OSError as error:
         raise DataError(f"cannot write in --output={output}: {error.strerror or error}") from error
-    if findings.SHORTCUT in options.fail_on and not made.scores:
+    is_unknown = findings.SHORTCUT in options.fail_on and not made.scores
+    if is_unknown:
         print(
             "--fail_on=shortcut: the audit could not look for shortcuts; its notes say why", file=sys.stderr
         )
     failed = findings.failing(made.found, options.fail_on)
     for finding in failed:
         say(f"--fail_on={finding.kind}: {finding.text}", sys.stderr)
-    return 1 if failed else 0
+    return 1 if failed or is_unknown else 0
 
 
 def console_main() -> None:

@@ -1,8 +1,10 @@
-"""Tables as CSV: every cell is read back as it was, and a spreadsheet runs none of them.
+"""Tables as CSV: every cell is read back as it was, and a spreadsheet that separates at commas runs none.
 
 A spreadsheet takes a cell that begins with `=`, `+`, `-`, `@` or a tab for a formula, which may start a
 program or send the sheet away. The names of files may begin so. Such a cell is written with `'` before it, as
 people type one to say that it is text; a number stays as it is. The reader takes this `'` away again.
+Where a spreadsheet separates cells at `;` or tabs, as some languages set it, a cell that holds one becomes
+two, and nothing guards the second: choose the comma when such a table is opened.
 """
 
 import csv

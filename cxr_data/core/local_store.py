@@ -5,6 +5,7 @@ Whatever is made under a temporary name is published here. Nothing in this modul
 # ruff: noqa: D102 - storage.Store documents the methods.
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -34,9 +35,8 @@ class LocalStore:
 
     def read_bytes(self, path: str, known_bytes: int | None = None) -> bytes:
         try:
-            if stat.S_ISFIFO(os.stat(path).st_mode) or stat.S_ISCHR(os.stat(path).st_mode):
-                raise DataError(f"cannot read {path}: it is a pipe or a device, not a file")
-            return Path(path).read_bytes()
+            with open(path, "rb", opener=open_regular) as file:
+                return file.read()
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
 
@@ -46,7 +46,7 @@ class LocalStore:
     @contextlib.contextmanager
     def opened_at(self, path: str) -> Iterator[Callable[[int, int], bytes]]:
         try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            file = open_regular(path)
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
 
@@ -134,6 +134,27 @@ class LocalStore:
         return sha256_of(path) == sha256
 
 
+class SpecialFileError(OSError):
+    """What was opened as a file is a folder, a pipe or a device."""
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Open a local file to read, and return its descriptor. A pipe, whose reader would wait, is refused.
+
+    Raises:
+      SpecialFileError: it is no regular file.
+      OSError: it cannot be opened.
+    """
+    file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    kind = os.fstat(file).st_mode
+    if stat.S_ISREG(kind):
+        return file
+    os.close(file)
+    if stat.S_ISDIR(kind):
+        raise SpecialFileError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    raise SpecialFileError(errno.EINVAL, "it is a pipe or a device, not a file", os.fspath(path))
+
+
 class NewLocalFile:
     """A file that is written under a temporary name, see `storage.NewFile`.
 
@@ -193,5 +214,5 @@ def append(path: str | os.PathLike[str], content: bytes) -> None:
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a local file, 64 hexadecimal digits."""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

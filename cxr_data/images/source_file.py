@@ -3,11 +3,11 @@
 import contextlib
 import hashlib
 import os
-import stat
 import sys
 from collections.abc import Callable, Iterator
 
 from cxr_data.core import exact_read, storage
+from cxr_data.core.local_store import SpecialFileError, open_regular
 from cxr_data.images.undecodable import Undecodable
 
 HEAD_BYTES = 132
@@ -87,16 +87,16 @@ def _opened(path: str, limit: int) -> Iterator[tuple[int, int]]:
     """Open a local input; give its descriptor and its size, at most `limit`."""
     try:
         # Links were resolved when the file was found: one that is there now was put there since.
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
-            status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode):
-                raise Undecodable("special_file", "it is no longer a regular file")
-            _check_size(status.st_size, limit)
-            yield file, status.st_size
+            size = os.fstat(file).st_size
+            _check_size(size, limit)
+            yield file, size
         finally:
             os.close(file)
     except EOFError as error:
         raise Undecodable("unreadable", "it became shorter while it was read") from error
+    except SpecialFileError as error:
+        raise Undecodable("special_file", "it is no longer a regular file") from error
     except OSError as error:
         raise Undecodable("unreadable", error.strerror or str(error)) from error

@@ -13,7 +13,7 @@ import os
 import numpy as np
 from crc32c import crc32c
 
-from cxr_data.core import exact_read
+from cxr_data.core import exact_read, local_store
 from cxr_data.core.errors import DataError
 from cxr_data.core.wording import counted
 from cxr_data.records.index import rows_by_shard
@@ -74,7 +74,7 @@ def _check_shard(path: str, rows: np.ndarray, payload_bytes: int, first_position
         return BadRecord(first_position + number, path, number, reason)
 
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = local_store.open_regular(path)
     except OSError as error:
         return [bad(number, error.strerror or "cannot be opened") for number in range(len(rows))]
     try:

@@ -153,7 +153,7 @@ def _copy(manifest: Manifest, shard: Shard, place: pathlib.Path, tick: Callable[
     try:
         with (
             storage.local(source) as copy,
-            open(copy, "rb") as reader,
+            open(copy, "rb", opener=local_store.open_regular) as reader,
             contextlib.closing(local_store.NewLocalFile(target)) as new,
             open(new.descriptor, "wb", closefd=False) as writer,
         ):

@@ -15,7 +15,7 @@ import crc32c
 import numpy as np
 import tensorflow as tf
 
-from cxr_data.core import exact_read, runtime
+from cxr_data.core import exact_read, local_store, runtime
 from cxr_data.core.errors import DataError
 from cxr_data.input.buffers import BatchBuffers
 from cxr_data.input.options import VERIFY
@@ -130,7 +130,7 @@ class IndexedReader(PositionalReader):
     def _open(self, shard: int) -> int:
         path = self._manifest.path(self._manifest.shards[shard])
         try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return local_store.open_regular(path)
         except OSError as error:
             raise DataError(f"cannot open shard {path}: {error.strerror}") from error
 

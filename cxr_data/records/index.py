@@ -20,7 +20,7 @@ from cxr_data.core.wording import counted, tool
 from cxr_data.images.measure import FEATURES_DTYPE
 from cxr_data.records.example import Example, Fields, parse_example
 from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME, MANIFEST_NAME
-from cxr_data.records.manifest import Manifest, Shard
+from cxr_data.records.manifest import Manifest, Shard, way_out
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES, masked_crc, read_frames
 from cxr_data.records.value_range import check_range
 from cxr_data.sources.finding_values import FINDING_VALUES
@@ -365,11 +365,7 @@ def _check_rows(manifest: Manifest, index: np.ndarray, path: str) -> None:
     ):
         if (wrong := find_wrong()).any():
             row = int(np.argmax(wrong))
-            way_out = (
-                f"delete {MANIFEST_NAME} and {INDEX_NAME}, and run python -m {tool('index_tfrecords')}"
-                if manifest.notes
-                else _REMEDY
-            )
             raise DataError(
-                f"{path}: row {row}: {field} is {index[field][row]}, and must be {expected}: {way_out}"
+                f"{path}: row {row}: {field} is {index[field][row]}, and must be {expected}: "
+                + way_out(manifest.notes)
             )

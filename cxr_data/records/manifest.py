@@ -8,7 +8,7 @@ stands the index, one row of `index.INDEX_DTYPE` per record in manifest order
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from cxr_data.core.schema import (
 from cxr_data.core.wording import tool
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.records.example import DTYPES, Fields
-from cxr_data.records.layout import MANIFEST_NAME
+from cxr_data.records.layout import INDEX_NAME, MANIFEST_NAME
 from cxr_data.records.split_names import joined_splits
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES
 from cxr_data.records.value_range import UNIT, VALUE_RANGES
@@ -244,24 +244,37 @@ def read_manifest(directory: str, *, check_shards: bool = True) -> Manifest:
             f"{directory} has no {MANIFEST_NAME}: not a finished dataset; "
             f"make it with python -m {tool('make_tfrecords')} --output={directory}"
         )
+    document: Any = None
     try:
         document = parse_json(storage.read_bytes(path))
         if isinstance(document, dict):
-            _refuse_schema(path, document.get("schema"))
+            _refuse_schema(path, document)
             document["directory"] = str(directory).rstrip("/") or "/"
         manifest = checked(Manifest, unchecked_keys(Manifest, document))
         _check_together(manifest)
     except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}): make the dataset again with --overwrite") from error
+        notes = document.get("notes") if isinstance(document, dict) else None
+        raise DataError(f"{path} is damaged ({error}): {way_out(notes)}") from error
     for shard in manifest.shards if check_shards else ():
         _check_shard(manifest, shard)
     return manifest
 
 
-def _refuse_schema(path: str, schema: object) -> None:
+def way_out(notes: object) -> str:
+    """Return how a damaged manifest or index is made again, by `Manifest.notes`: by a scan where another
+    program wrote the shards.
+    """
+    if notes:
+        return f"delete {MANIFEST_NAME} and {INDEX_NAME}, and run python -m {tool('index_tfrecords')}"
+    return "run the same make_tfrecords command again with --overwrite"
+
+
+def _refuse_schema(path: str, document: Mapping[str, Any]) -> None:
+    schema = document.get("schema")
     if schema not in (SCHEMA, _SCHEMA_WITHOUT_SOURCES):
         raise DataError(
-            f"{path} has schema {str(schema)[:60]!r}, this program reads {SCHEMA!r}: make the dataset again"
+            f"{path} has schema {str(schema)[:60]!r}, this program reads {SCHEMA!r}: "
+            + way_out(document.get("notes"))
         )
 
 

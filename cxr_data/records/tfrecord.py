@@ -7,15 +7,20 @@ Source of the format: tensorflow/core/lib/io/record_writer.h.
 
 import os
 import struct
+import sys
 from collections.abc import Iterator
 
 from crc32c import crc32c
 
 from cxr_data.core import exact_read
 from cxr_data.core.errors import DataError
+from cxr_data.core.local_store import open_regular
 
 FRAME_HEADER_BYTES = 12
 FRAME_FOOTER_BYTES = 4
+
+MOST_BESIDES_PIXELS = 1 << 26
+"""Most bytes of a record besides its pixels: names, labels, and what another program put into it."""
 
 _MASK_DELTA = 0xA282EAD8
 
@@ -48,7 +53,7 @@ _COMPRESSED = {"GZIP": (b"\x1f\x8b",), "ZLIB": (b"\x78\x01", b"\x78\x5e", b"\x78
 def begins_with_frame(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as TFRecord files do, whatever its name is: with a length and its checksum."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_regular) as file:
             head = file.read(FRAME_HEADER_BYTES)
     except OSError:
         return False
@@ -73,7 +78,12 @@ class DamagedRecordError(DataError):
 
 
 def read_frames(
-    path: str | os.PathLike[str], name: str = "", *, offset: int = 0, number: int = 0
+    path: str | os.PathLike[str],
+    name: str = "",
+    *,
+    offset: int = 0,
+    number: int = 0,
+    largest: int = sys.maxsize,
 ) -> Iterator[tuple[int, memoryview]]:
     """Yield (file offset of the frame, content) of a TFRecord file, every checksum checked.
 
@@ -83,15 +93,17 @@ def read_frames(
       path: local.
       name: what errors call it, where `path` is a copy.
       offset, number: of the record to begin with.
+      largest: bytes of the largest content that can be: so much memory a length may claim.
 
     Raises:
-      DamagedRecordError: a checksum is wrong or the file ends inside a record; names file and record.
+      DamagedRecordError: a checksum is wrong, a record is too large, or the file ends inside it; names file
+        and record.
       DataError: the file cannot be read.
     """
     name = name or os.fspath(path)
     buffer = bytearray()
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=open_regular) as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(offset)
             while offset < size:
@@ -108,6 +120,11 @@ def read_frames(
                 if offset + FRAME_HEADER_BYTES + length + FRAME_FOOTER_BYTES > size:
                     raise DamagedRecordError(
                         f"{name}: record {number} at byte {offset}: the file ends inside it"
+                    )
+                if length > largest:
+                    raise DamagedRecordError(
+                        f"{name}: record {number} at byte {offset}: it claims {length} bytes, and "
+                        f"{largest} can be"
                     )
                 if len(buffer) < length + FRAME_FOOTER_BYTES:
                     buffer = bytearray(length + FRAME_FOOTER_BYTES)

@@ -19,7 +19,13 @@ from cxr_data.records.index import check_labels, rows_by_shard
 from cxr_data.records.layout import INDEX_NAME, QUARANTINE_NAME
 from cxr_data.records.manifest import Manifest, Shard, names_of, read_manifest
 from cxr_data.records.quarantine_file import read_quarantine
-from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, DamagedRecordError, masked_crc, read_frames
+from cxr_data.records.tfrecord import (
+    FRAME_HEADER_BYTES,
+    MOST_BESIDES_PIXELS,
+    DamagedRecordError,
+    masked_crc,
+    read_frames,
+)
 from cxr_data.records.value_range import UNIT
 
 # The largest bit patterns of a value in [0, 1]. As unsigned integers, negative numbers,
@@ -81,12 +87,14 @@ def _check_shard(made: Manifest, shard: Shard, rows: np.ndarray) -> _ShardCheck:
     problems: list[str] = []
     fields: list[example.Fields] = []
     digest = hashlib.sha256()
+    largest = made.payload_bytes + MOST_BESIDES_PIXELS
     start: int | None = 0
     try:
         with storage.local(path) as file:
             while start is not None:
                 try:
-                    for offset, data in read_frames(file, path, offset=start, number=len(fields)):
+                    frames = read_frames(file, path, offset=start, number=len(fields), largest=largest)
+                    for offset, data in frames:
                         _hash_frame(digest, data)
                         number = len(fields)
                         found = _check_record(made, rows, number, offset, data)

@@ -69,7 +69,7 @@ def test_names_of_any_bytes_are_a_line_each_and_draw(tmp_path):
         cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     assert "--fail_on=shortcut: " in done.stderr
     shown = [line for line in done.stdout.splitlines() if line.startswith("     first ")]
     assert len(shown) == len(NAMES)

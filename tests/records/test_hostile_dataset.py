@@ -108,6 +108,17 @@ def test_a_field_of_the_manifest(made, path, value, field):
     assert field in text
 
 
+@pytest.mark.parametrize(("notes", "tool"), [([], "make_tfrecords"), (["a scan"], "index_tfrecords")])
+def test_the_way_out_of_a_damaged_manifest_is_that_of_its_writer(made, notes, tool):
+    place = os.path.join(made.directory, MANIFEST_NAME)
+    with open(place) as file:
+        document = json.load(file)
+    for wrong in ({"size": 0}, {"schema": "other"}):
+        with open(place, "w") as file:
+            json.dump(document | {"notes": notes} | wrong, file)
+        assert tool in refused(lambda: read_manifest(made.directory))
+
+
 @pytest.mark.parametrize("name", ["class_names", "shards", "counts", "index_sha256", "size"])
 def test_a_field_that_the_manifest_lacks(made, name):
     place = os.path.join(made.directory, MANIFEST_NAME)

@@ -1,21 +1,34 @@
 """Every kind of damage to a finished dataset is found and named."""
 
+import dataclasses
 import json
+import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from crc32c import crc32c
 from project import ROOT
 from sharder_fixtures import make_source
 
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
 from cxr_data.records.index import read_index
 from cxr_data.records.layout import MANIFEST_NAME
-from cxr_data.records.tfrecord import FRAME_HEADER_BYTES, frame
+from cxr_data.records.manifest import write_manifest
+from cxr_data.records.tfrecord import (
+    FRAME_HEADER_BYTES,
+    begins_with_frame,
+    frame,
+    masked_crc,
+    read_frames,
+)
 from cxr_data.records.verify import verify_dataset
 
 
@@ -134,6 +147,37 @@ def test_a_damaged_quarantine_hides_no_other_problem(made):
     problems = verify_dataset(made.directory, 2).problems
     assert any(path.name in problem for problem in problems)
     assert any("quarantine.jsonl" in problem for problem in problems)
+
+
+def test_a_length_claims_no_memory(made):
+    """A file with a hole claims a record of 256 MiB, and takes no room on the disk."""
+    claimed = 256 << 20
+    shard = made.shards[0]
+    length = struct.pack("<Q", claimed)
+    head = length + struct.pack("<I", masked_crc(crc32c(length)))
+    with open(made.path(shard), "ab") as file:
+        file.write(head)
+        file.truncate(size := shard.bytes + FRAME_HEADER_BYTES + claimed + 4)
+    shards = (dataclasses.replace(shard, bytes=size), *made.shards[1:])
+    write_manifest(dataclasses.replace(made, shards=shards))
+    tracemalloc.start()
+    try:
+        problems = verify_dataset(made.directory, 1).problems
+        assert tracemalloc.get_traced_memory()[1] < claimed / 2
+    finally:
+        tracemalloc.stop()
+    assert any(f"record {shard.records} at byte {shard.bytes}: it claims" in problem for problem in problems)
+
+
+def test_a_pipe_in_place_of_a_shard_is_refused_at_once(made):
+    path = made.path(made.shards[0])
+    os.unlink(path)
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="pipe"):
+        list(read_frames(path))
+    with pytest.raises(DataError, match="pipe"), storage.opened_at(path):
+        pass
+    assert not begins_with_frame(path)
 
 
 def test_the_command(made):

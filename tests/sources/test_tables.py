@@ -16,6 +16,7 @@ from cxr_data.records.index import read_index
 from cxr_data.records.quarantine_file import read_quarantine
 from cxr_data.records.verify import verify_dataset
 from cxr_data.sources.discover import Found, discover_findings
+from cxr_data.sources.tables import table_file
 from cxr_data.sources.tables.formats import FORMATS
 
 
@@ -291,3 +292,13 @@ def test_a_table_that_is_not_there(tmp_path):
     mimic = make_mimic(tmp_path / "mimic")
     with pytest.raises(UsageError, match="table of metadata"):
         found(mimic, table=mimic.flags["table"][:1])
+
+
+def test_a_gzip_file_of_too_much_text_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_file, "LARGEST_TABLE", 3 << 20)
+    path = tmp_path / "t.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n" + b"0" * (4 << 20)))
+    with pytest.raises(DataError, match="t.csv.gz holds more than"):
+        table_file.read_table(str(path))
+    path.write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    assert table_file.read_table(str(path)).columns == ("a", "b")

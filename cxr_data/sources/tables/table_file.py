@@ -3,6 +3,7 @@
 import codecs
 import csv
 import gzip
+import io
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ from cxr_data.core import storage
 from cxr_data.core.csv_table import csv_rows
 from cxr_data.core.errors import DataError, UsageError
 
+LARGEST_TABLE = 1 << 30
+"""Most bytes of the text of a table that a gzip file holds, which may be a thousand times its size."""
+
+_PART = 1 << 20
 _GZIP = b"\x1f\x8b"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _DELIMITERS = ",;\t"
@@ -114,11 +119,23 @@ def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             yield number, cells
 
 
+def _inflated(path: str, content: bytes) -> bytes:
+    text = bytearray()
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        while part := file.read(_PART):
+            text += part
+            if len(text) > LARGEST_TABLE:
+                raise DataError(
+                    f"{path} holds more than {LARGEST_TABLE:,} bytes of text: give the table of one data set"
+                )
+    return bytes(text)
+
+
 def _text(path: str) -> str:
     content = storage.read_bytes(path)
     try:
         if content.startswith(_GZIP):
-            content = gzip.decompress(content)
+            content = _inflated(path, content)
         encoding = "utf-16" if content.startswith(_UTF16) else "utf-8-sig"
         return content.decode(encoding)
     except (OSError, EOFError, zlib.error) as error:
