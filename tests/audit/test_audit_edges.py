@@ -205,7 +205,7 @@ def test_every_pair_is_written_so_that_all_can_be_left_out():
 
 def test_an_audit_without_its_parts_is_damaged(tmp_path):
     save(tmp_path / "audit.json", json.dumps({"schema": audit.SCHEMA, "pictures": 1}).encode())
-    with pytest.raises(DataError, match=r"audit\.json .*'patients'"):
+    with pytest.raises(DataError, match=r"audit\.json .*findings"):
         audit.audit_summary(str(tmp_path))
 
 

@@ -107,6 +107,9 @@ def test_an_evaluation_goes_on_without_xla(manifest, run_dir, caplog):
 
 
 def test_a_prediction_goes_on_without_xla(run_dir, capfd, caplog, monkeypatch):
+    # The program itself saves no such layer, and refuses a file with one.
+    model = keras.saving.load_model(run_dir / "best.keras")
+    monkeypatch.setattr(predictor, "load_best_model", lambda _: model)
     Image.linear_gradient("L").save(run_dir / "x.png")
     files = [ImageFile("x.png", str(run_dir / "x.png"))]
     plain = predictor.predict_files(files, run_dir, xla="off")

@@ -16,8 +16,8 @@ def score(feature, label, auroc, p=0.005):
 def document(*scores, **cases):
     """An audit with these scores, of which those with a small p are findings, and these cases of leakage."""
     named = {one["feature"] for one in scores if one["p"] <= 0.01}
-    found = [{"kind": "shortcut", "name": name, "evidence": []} for name in named]
-    found += [{"kind": "leakage", "name": name, "evidence": some} for name, some in cases.items()]
+    found = [{"kind": "shortcut", "name": name, "text": "", "evidence": []} for name in named]
+    found += [{"kind": "leakage", "name": name, "text": "", "evidence": some} for name, some in cases.items()]
     start = {"schema": "cxr.audit/1", "pictures": 9, "patients": 9, "notes": [], "alpha": 0.01}
     return {**start, "findings": found, "shortcuts": list(scores)}
 
