@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -83,3 +84,14 @@ def test_a_life_ends_as_its_work_does(tmp_path):
     assert life.wait() == -9
     assert have_ended([life.pid])
     assert not have_ended([os.getpid()], within=0.01)
+
+
+def test_a_life_is_waited_for_where_a_thousand_files_are_open(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        Life(lambda: None, tmp_path / "log").succeed()
+    finally:
+        for descriptor in held:
+            os.close(descriptor)

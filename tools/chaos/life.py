@@ -47,7 +47,11 @@ class Life:
 
     def wait(self, seconds: float = _HANGS_SECONDS) -> int | None:
         """Return its exit code, negative for a signal; None where it has not ended within so many seconds."""
-        if self._code is None and select.select([self._ended], [], [], seconds)[0]:
+        if self._code is not None:
+            return self._code
+        ended = select.poll()  # `select.select` takes no descriptor above 1,023
+        ended.register(self._ended, select.POLLIN)
+        if ended.poll(1000 * seconds):
             self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             os.close(self._ended)
         return self._code
