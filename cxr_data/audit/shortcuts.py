@@ -9,7 +9,6 @@ alarm as rarely as a single one does. (If all pictures of patients were moved, a
 many pictures, moved labels would make other classes larger, and chance would look smaller than it is.)
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -194,11 +193,10 @@ def folds_of(labels: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
     """Return the fold of each image, int [N], no patient in two; None where no class can be scored."""
     if not _can_be_scored(labels, groups).any():
         return None
-    sizes: dict[str, Counter[str]] = {}
-    for label, group in zip(labels.tolist(), groups.tolist(), strict=True):
-        sizes.setdefault(str(group), Counter())[str(label)] += 1
-    fold_of = place_groups(sizes, {str(fold): 1 / FOLDS for fold in range(FOLDS)}, seed=0)
-    folds = np.array([int(fold_of[str(group)]) for group in groups.tolist()])
+    fractions = {str(fold): 1 / FOLDS for fold in range(FOLDS)}
+    names, classes = [str(group) for group in groups], [str(label) for label in labels]
+    fold_of = place_groups(names, classes, fractions, seed=0)
+    folds = np.array([int(fold_of[name]) for name in names])
     return np.unique(folds, return_inverse=True)[1]  # a fold may stay empty beside a patient of most images
 
 

@@ -116,16 +116,7 @@ class Pipeline:
           UsageError: the split has not one full batch.
         """
         self.steps_per_epoch(split, batch_size)
-        chosen = Epochs(
-            self.positions(split),
-            batch_size,
-            seed,
-            epoch,
-            epochs,
-            first_step,
-            self._options.worker,
-            self._mix(split, batch_size),
-        )
+        chosen = self._epochs(split, batch_size, seed, epoch, epochs, first_step)
         return _finish(self.reader(split).training_batches(chosen), chosen.batches)
 
     def training_sample(
@@ -139,15 +130,16 @@ class Pipeline:
           UsageError: the split has not one full batch.
         """
         batches = min(batches, self.steps_per_epoch(split, batch_size))
-        chosen = Epochs(
-            self.positions(split),
-            batch_size,
-            seed,
-            epoch,
-            worker=self._options.worker,
-            mix=self._mix(split, batch_size),
-        )
+        chosen = self._epochs(split, batch_size, seed, epoch)
         return _finish(self.reader(split).repeatable_batches(chosen).take(batches), batches)
+
+    def _epochs(
+        self, split: str, batch_size: int, seed: int, first: int, count: int = 1, first_step: int = 0
+    ) -> Epochs:
+        """Return epochs of `split` as this process reads them. Raises UsageError: as `_mix`."""
+        mix = self._mix(split, batch_size)
+        worker = self._options.worker
+        return Epochs(self.positions(split), batch_size, seed, first, count, first_step, worker, mix)
 
     def _mix(self, split: str, batch_size: int) -> Mix | None:
         """Return how often each source comes; None for each image once.

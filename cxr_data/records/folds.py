@@ -1,6 +1,4 @@
-"""Folds of the records of a data set: lists of positions, so that no shard is written anew."""
-
-from collections import Counter, defaultdict
+"""Folds of the records of a data set: lists of positions in its shards, which stay as they are."""
 
 import numpy as np
 
@@ -9,7 +7,6 @@ from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.split_names import parse_split
 from cxr_data.sources.finding_values import PRESENT
 from cxr_data.sources.splits import place_groups
-from cxr_data.sources.stratification import stratify_groups
 
 _known: dict[tuple[str, tuple[Shard, ...], str, int], np.ndarray] = {}
 """The folds of this process: to read the patient of every record takes seconds where there are many."""
@@ -73,15 +70,7 @@ def fold_numbers(manifest: Manifest, pool: str, count: int) -> np.ndarray:
 def _place(manifest: Manifest, pool: str, count: int) -> np.ndarray:
     fields = read_split_fields(manifest, pool)
     groups = [record.group for record in fields]
-    labels = labels_of(read_split_index(manifest, pool))
     fractions = {str(number): 1 / count for number in range(1, count + 1)}
-    sizes: dict[str, Counter[str]] = defaultdict(Counter)
-    if labels.ndim == 2:
-        for group, row in zip(groups, labels, strict=True):
-            sizes[group].update(map(str, np.flatnonzero(row == PRESENT)))
-        fold_of = stratify_groups(Counter(groups), sizes, fractions, seed=0)
-    else:
-        for group, label in zip(groups, labels, strict=True):
-            sizes[group][str(label)] += 1
-        fold_of = place_groups(sizes, fractions, seed=0)
+    labels = [record.labels or str(record.label) for record in fields]
+    fold_of = place_groups(groups, labels, fractions, seed=0)
     return np.array([int(fold_of[group]) for group in groups], np.int64)

@@ -76,27 +76,37 @@ def assign_splits(
     Returns:
       {group: split}.
     """
-    sizes: dict[str, Counter[str]] = defaultdict(Counter)
-    if any(item.labels for item in items):
-        for item in items:
-            present = (number for number, value in enumerate(item.labels) if value == PRESENT)
-            sizes[groups[item.id]].update(str(number) for number in present)
-        return stratify_groups(Counter(groups[item.id] for item in items), sizes, fractions, seed)
-    for item in items:
-        sizes[groups[item.id]].update(_strata(item))
-    return place_groups(sizes, fractions, seed)
-
-
-def _strata(item: Item) -> list[str]:
-    """Return what an item counts for: its class; or every picture, and each finding that is present."""
-    present = [str(number) for number, value in enumerate(item.labels) if value == PRESENT]
-    return ["", *present] if item.labels else [item.label]
+    labels = [item.labels or item.label for item in items]
+    return place_groups([groups[item.id] for item in items], labels, fractions, seed)
 
 
 def place_groups(
+    groups: Sequence[str], labels: Sequence[str | Sequence[int]], fractions: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Do as `assign_splits` for images of which group and label are known.
+
+    Args:
+      groups: [N].
+      labels: [N], the class of each image; or of each its findings, [C] of `finding_values`.
+      fractions, seed: as of `assign_splits`.
+    """
+    sizes: dict[str, Counter[str]] = defaultdict(Counter)
+    of_findings = False
+    for group, label in zip(groups, labels, strict=True):
+        if isinstance(label, str):
+            sizes[group][label] += 1
+        else:
+            of_findings = True
+            sizes[group].update(str(number) for number, value in enumerate(label) if value == PRESENT)
+    if of_findings:
+        return stratify_groups(Counter(groups), sizes, fractions, seed)
+    return _fill_shares(sizes, fractions, seed)
+
+
+def _fill_shares(
     sizes: Mapping[str, Counter[str]], fractions: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    """Do as `assign_splits` where only each group's images of each class are known: {group: {class: n}}."""
+    """Place groups of which the images of each class are known, {group: {class: n}}."""
     totals: Counter[str] = Counter()
     for by_class in sizes.values():
         totals.update(by_class)

@@ -27,7 +27,7 @@ import json
 import math
 import pathlib
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cxr_data.core import storage
@@ -156,38 +156,31 @@ def _against(said: NamedPredictions, reference: NamedPredictions, resamples: int
 
 def _over_seeds(rows: Sequence[Row]) -> dict[str, Row]:
     """Return the mean and standard deviation over the seeds of each configuration that has several."""
-    summary: dict[str, Row] = {}
-    for name in dict.fromkeys(row["name"] for row in rows):
-        finished = [row for row in rows if row["name"] == name and row["accuracy"]]
-        if len(finished) < 2:
-            continue
-        summary[name] = {"seeds": len(finished)}
-        for metric in METRICS:
-            values = [row[metric]["value"] for row in finished]
-            defined = all(value is not None for value in values)
-            summary[name][metric] = {
-                "mean": statistics.fmean(values) if defined else None,
-                "standard_deviation": statistics.stdev(values) if defined else None,
-            }
-    return summary
+    return _over_runs(rows, "seeds", {"mean": statistics.fmean, "standard_deviation": statistics.stdev})
 
 
 def _over_folds(rows: Sequence[Row]) -> dict[str, Row]:
     """Return the mean and the range over the folds, and seeds, of each configuration that has several."""
+    return _over_runs(rows, "runs", {"mean": statistics.fmean, "lowest": min, "highest": max})
+
+
+def _over_runs(
+    rows: Sequence[Row], counted_as: str, statistic: Mapping[str, Callable[[Sequence[float]], float]]
+) -> dict[str, Row]:
+    """Return statistics by name over the finished runs of each configuration that has several.
+
+    They are None where a run has no value: those of the others are of other runs.
+    """
     summary: dict[str, Row] = {}
     for name in dict.fromkeys(row["name"] for row in rows):
         finished = [row for row in rows if row["name"] == name and row["accuracy"]]
         if len(finished) < 2:
             continue
-        summary[name] = {"runs": len(finished)}
+        summary[name] = {counted_as: len(finished)}
         for metric in METRICS:
-            values = [row[metric]["value"] for row in finished if row[metric]["value"] is not None]
-            whole = len(values) == len(finished)
-            summary[name][metric] = {
-                "mean": statistics.fmean(values) if whole else None,
-                "lowest": min(values) if whole else None,
-                "highest": max(values) if whole else None,
-            }
+            values = [row[metric]["value"] for row in finished]
+            defined = all(value is not None for value in values)
+            summary[name][metric] = {key: of(values) if defined else None for key, of in statistic.items()}
     return summary
 
 

@@ -4,16 +4,60 @@ Each of K runs has validated on one fold (`cxr_train.main --fold=KofN`); togethe
 every image once. An estimate from them is of the recipe, not of one model: the K models differ.
 """
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cxr_data.core.errors import DataError
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.records.split_names import fold_splits, parse_split
 from cxr_data.stats.undefined import json_number
 from cxr_train.evaluation import metrics
 from cxr_train.evaluation.decisions import Decisions
 from cxr_train.evaluation.predictions import NamedPredictions
+from cxr_train.evaluation.stored import stored_predictions
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import RunLayout
+from cxr_train.runs.saved_run import trained_on
+
+
+def fold_predictions(runs: Sequence[str]) -> dict[str, NamedPredictions]:
+    """Return the predictions of each run on its fold.
+
+    Raises:
+      UsageError: a run has no fold, or the runs are not of all folds of one pool, once each.
+      DataError: a run is not whole, or its best model has not predicted its fold.
+    """
+    found, pools, numbers = {}, set(), []
+    data: dict[tuple[str, str], str] = {}
+    for run in runs:
+        config = TrainConfig.load(RunLayout(pathlib.Path(run)).config)
+        names, fold = parse_split(config.validation_split)
+        if fold is None or config.train_split != fold_splits("+".join(names), fold.number, fold.count)[0]:
+            raise UsageError(f"--runs: {run} was not trained with --fold")
+        manifest = trained_on(pathlib.Path(run))
+        data.setdefault((manifest.inputs_hash, manifest.index_sha256), run)
+        predictions = stored_predictions(pathlib.Path(run), config.validation_split)
+        if predictions is None:
+            raise DataError(
+                f"{run} has no predictions of {config.validation_split} by its best model; "
+                f"python -m cxr_train.evaluate --run_dir={run} --split={config.validation_split} makes them"
+            )
+        found[run] = predictions
+        pools.add(("+".join(names), fold.count))
+        numbers.append(fold.number)
+    if len(data) > 1:
+        first, second, *_ = data.values()
+        raise UsageError(f"--runs: {first} and {second} were trained on different data")
+    (pool, count), *others = sorted(pools)
+    if others or sorted(numbers) != list(range(1, count + 1)):
+        given = ", ".join(map(str, sorted(numbers)))
+        raise UsageError(
+            f"--runs: must be one run for each of the {count} folds of {pool}; given are the folds {given}"
+            + (f", some of them of {others[0][0]}@...of{others[0][1]}" if others else "")
+        )
+    return found
 
 
 def join_folds(folds: Sequence[NamedPredictions]) -> NamedPredictions:

@@ -25,7 +25,7 @@ class EpochTable:
     """
 
     def __init__(self, monitor: str, epochs: int, *, validates: bool) -> None:
-        self._monitor = monitor = "macro_auroc" if monitor == "mean_auroc" else monitor
+        self._monitor = monitor = Monitor(monitor).metric
         self._epochs = epochs
         self._validates = validates
         self._metrics = [] if monitor in _ALWAYS else [monitor]

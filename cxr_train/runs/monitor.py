@@ -14,7 +14,7 @@ from cxr_train.runs.metric_names import RANKINGS, RATES
 # All are shares of something right, but for the loss. mean_auroc is what the field calls macro_auroc.
 MONITORS = ("loss", "accuracy", *(f"macro_{name}" for name in (*RATES, *RANKINGS)), "mean_auroc")
 # A ranking needs images that are to come first, and others.
-_OF_TWO_CLASSES = (*(f"macro_{name}" for name in RANKINGS), "mean_auroc")
+_OF_TWO_CLASSES = tuple(f"macro_{name}" for name in RANKINGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,22 +24,27 @@ class Monitor:
     name: str
 
     @property
+    def metric(self) -> str:
+        """The metric: its name, but for `mean_auroc`, which is another name of `macro_auroc`."""
+        return "macro_auroc" if self.name == "mean_auroc" else self.name
+
+    @property
     def worst(self) -> float:
         """What any value improves on."""
         return math.inf if self.name == "loss" else -math.inf
 
     def value(self, validation: Mapping[str, Any] | None) -> float | None:
         """Return its value in a summary of `evaluation.metrics`; None where it is undefined or missing."""
-        mean, _, metric = self.name.partition("_")
-        if mean in ("macro", "mean"):
-            value: float | None = (validation or {}).get("macro", {}).get(metric)
+        if self.metric.startswith("macro_"):
+            macro = (validation or {}).get("macro", {})
+            value: float | None = macro.get(self.metric.removeprefix("macro_"))
         else:
             value = (validation or {}).get(self.name)
         return value
 
     def check(self, manifest: Manifest, split: str) -> None:
         """Raise UsageError for a metric that is undefined on a split of the data."""
-        if self.name not in _OF_TWO_CLASSES:
+        if self.metric not in _OF_TWO_CLASSES:
             return
         if manifest.findings:
             columns = labels_of_split(manifest, split).T
