@@ -96,7 +96,8 @@ def _fail(argv: Sequence[str], message: object, exit_code: int) -> NoReturn:
 
 
 def _say_failure(argv: Sequence[str], message: object) -> None:
-    program = argv[0].rsplit("/", 1)[-1].removesuffix(".py")
+    # A package is started by its file __main__.py.
+    program = argv[0].removesuffix("/__main__.py").rsplit("/", 1)[-1].removesuffix(".py")
     one_line = " ".join(str(message).split())
     wait_until_copied()
     print(f"{program}: error: {one_line}", file=sys.stderr, flush=True)

@@ -45,7 +45,9 @@ def test_more_kills_of_the_sharder_and_of_the_trainer(tmp_path):
 
 
 def test_an_unknown_attack_is_a_wrong_command_line():
-    assert_one_clear_line(chaos("sharks"), 2, "'sharks'", "sharder")
+    done = chaos("sharks")
+    assert_one_clear_line(done, 2, "'sharks'", "sharder")
+    assert done.stderr.startswith("chaos: error: ")
 
 
 class Thirds(Attack):

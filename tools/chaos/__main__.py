@@ -61,7 +61,7 @@ def main(named: Sequence[str]) -> int:
     options = from_flags(ChaosOptions)
     unknown = [name for name in named if name not in ATTACKS]
     if unknown:
-        raise UsageError(f"{unknown[0]!r} is no attack: choose of {', '.join(ATTACKS)}")
+        raise UsageError(f"{unknown[0]!r} is no attack: choose from {', '.join(ATTACKS)}")
     folder = Path(options.folder or tempfile.mkdtemp(prefix="cxr-chaos-")).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * options.minutes
