@@ -88,6 +88,13 @@ def test_a_life_ends_as_its_work_does(tmp_path):
     assert not have_ended([os.getpid()], within=0.01)
 
 
+def test_a_life_can_be_ended_at_once(tmp_path):
+    for _ in range(20):  # the process may not have run yet
+        life = Life(lambda: time.sleep(600), tmp_path / "log")
+        life.end()
+        assert life.wait(10) == -9
+
+
 def test_a_life_is_waited_for_where_a_thousand_files_are_open(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))

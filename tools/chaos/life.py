@@ -4,6 +4,7 @@ It is a fork of this one, which has imported everything: a try does not wait for
 falls into the work.
 """
 
+import contextlib
 import os
 import random
 import select
@@ -38,6 +39,9 @@ class Life:
         self.pid = os.fork()
         if self.pid == 0:
             _live(work, log)
+        # In both processes: whichever runs first, the group is there before it is first killed.
+        with contextlib.suppress(ProcessLookupError):
+            os.setpgid(self.pid, self.pid)
         self._ended = os.pidfd_open(self.pid)
 
     @property
@@ -88,7 +92,7 @@ def _live(work: Callable[[], object], log: Path) -> None:
     """Do the work in the child process, which ends here."""
     code = _CRASHED
     try:
-        os.setsid()
+        os.setpgid(0, 0)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
