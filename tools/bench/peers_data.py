@@ -114,6 +114,31 @@ def convert(source: Path, output: Path, size: int, dtype: str = "float32") -> No
     make_tfrecords(config)
 
 
+def prepare_findings(scratch: Path, count: int, size: int) -> Path:
+    """Draw a sample of several findings a picture, and return its shards: float32, as `prepare_shards`."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    images = scratch.absolute() / f"findings-{count}"
+    make(
+        images,
+        lambda output: sample.make_sample(
+            sample.SampleConfig(output / "sample", images=count, findings=True)
+        ),
+    )
+
+    def convert_findings(output: Path) -> None:
+        drawn = images / "sample"
+        make_tfrecords(
+            SharderConfig(
+                str(drawn), str(output), size=size, splits="train:1", duplicates="keep", quiet=True,
+                max_bad=0, labels="columns", table=(str(drawn / sample.TABLE_NAME),),
+            )
+        )  # fmt: skip
+
+    shards = scratch.absolute() / f"{images.name}-{size}px"
+    make(shards, convert_findings)
+    return shards
+
+
 def prepare_shards(
     scratch: Path, source: str, count: int, size: int, dtype: str = "float32"
 ) -> tuple[Path, Path]:

@@ -27,7 +27,7 @@ from cxr_train.engine.placement_names import PRECISIONS, XLA
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.runs.config import TrainConfig
 from tools.bench import output
-from tools.bench.peers_data import prepare_shards
+from tools.bench.peers_data import prepare_findings, prepare_shards
 from tools.bench.process import Process
 from tools.bench.trainer_ways import Turn, Way, run_way
 
@@ -36,11 +36,14 @@ FLAGS = flags.FLAGS
 CAVEAT = "compare the ratios only if nothing else ran; what a CPU gives says nothing of a GPU"
 
 FREE, BARE, LOOP, STUDY = Way("free"), Way("bare"), Way("loop"), Way("study")
-LOOP_UINT8 = Way("loop", dtype="uint8")
+LOOP_UINT8 = Way("loop", shards="uint8")
+LOOP_FINDINGS = Way("loop", shards="findings")
 STEPS_PER_EXECUTION = (1, 8)
 TARGETS = {"free": 0.98, "bare": 0.98, "fit": 1.0}
 # Of the same bare step: these shards are a twelfth of the bytes.
 UINT8_TARGET = 0.99
+# Of the trainer on one class a picture.
+FINDINGS_TARGET = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,9 @@ def define_flags() -> None:
     )
     define_path_flag("data", "", "Shards to train on, made of --source; by default they are made.")
     define_path_flag("uint8_data", "", "The same as uint8 of one channel; made too unless --data is given.")
+    define_path_flag(
+        "findings_data", "", "Shards with several findings a picture; made unless --data is given."
+    )
     flags.DEFINE_integer("images", 512, "Images to draw.", lower_bound=6)
     flags.DEFINE_integer("image_size", 360, "Height and width of the shards that are made.", lower_bound=32)
     flags.DEFINE_integer("batch_size", 4, "Images in a batch.", lower_bound=1)
@@ -101,7 +107,7 @@ def running(
     Args:
       ways: how to train.
       config: what to train, but for the data.
-      data: the shards by the dtype of their pixels.
+      data: the shards by `Way.shards`.
       source: folder of the original images.
       steps: of a turn.
 
@@ -113,7 +119,7 @@ def running(
         for number, way in enumerate(ways):
             place = Path(folder, str(number))
             place.mkdir()
-            own = replace(config, run_dir=str(place), data=data[way.dtype])
+            own = replace(config, run_dir=str(place), data=data[way.shards])
             processes[way] = Process(way.label, run_way, (way, own, source, steps), place / "log.txt")
             stack.callback(processes[way].end)
         try:
@@ -134,7 +140,7 @@ def fits() -> list[Way]:
 
 def measure(config: TrainConfig, data: Mapping[str, str], source: str) -> tuple[list[Row], list[str]]:
     """Measures all ways of one backbone; returns their rows and what the trainer chose."""
-    loops = [way for way in (LOOP, LOOP_UINT8) if way.dtype in data]
+    loops = [way for way in (LOOP, LOOP_UINT8, LOOP_FINDINGS) if way.shards in data]
     ways = [FREE, BARE, *loops, *fits(), *([STUDY] if source else [])]
     turns: dict[Way, list[Turn]] = {way: [] for way in ways}
     with running(ways, config, data, source, FLAGS.steps) as processes:
@@ -198,6 +204,9 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
             rates = zip(by_way[LOOP_UINT8].rates, by_way[BARE].rates, strict=True)
             ratio = statistics.median(ours / its for ours, its in rates)
             lines.append(f"{backbone}: on uint8 shards {_verdict(ratio, BARE.label, UINT8_TARGET)}")
+        if LOOP_FINDINGS in by_way:
+            ratio = 1 / by_way[LOOP_FINDINGS].ratio
+            lines.append(f"{backbone}: on findings {_verdict(ratio, LOOP.label, FINDINGS_TARGET)}")
     return lines
 
 
@@ -210,15 +219,17 @@ def _verdict(ratio: float, label: str, target: float) -> str:
 
 
 def prepare(scratch: Path) -> tuple[dict[str, str], str]:
-    """Make what the flags do not give: (shards by the dtype of their pixels, folder of images or "")."""
+    """Make what the flags do not give: (shards by `Way.shards`, folder of images or "")."""
     if FLAGS.data:
-        given = {"float32": FLAGS.data, "uint8": FLAGS.uint8_data}
-        return {dtype: shards for dtype, shards in given.items() if shards}, FLAGS.source
+        given = {"float32": FLAGS.data, "uint8": FLAGS.uint8_data, "findings": FLAGS.findings_data}
+        return {kind: shards for kind, shards in given.items() if shards}, FLAGS.source
     made = {
         dtype: prepare_shards(scratch, FLAGS.source, FLAGS.images, FLAGS.image_size, dtype)
         for dtype in ("float32", "uint8")
     }
-    return {dtype: str(shards) for dtype, (shards, _) in made.items()}, str(made["float32"][1])
+    data = {dtype: str(shards) for dtype, (shards, _) in made.items()}
+    data["findings"] = str(prepare_findings(scratch, FLAGS.images, FLAGS.image_size))
+    return data, str(made["float32"][1])
 
 
 def main() -> list[dict[str, object]]:

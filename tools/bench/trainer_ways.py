@@ -50,13 +50,13 @@ class Way:
         reading a loss; `bare`, the same with its losses read; `loop`, the trainer on shards; `fit`,
         `model.fit` on them; or `study`, `model.fit` on a generator that decodes one file after the other.
       steps_per_execution, jit_compile: fit's settings.
-      dtype: of the shards.
+      shards: their pixels' dtype, or `findings`, for float32 with several findings a picture.
     """
 
     kind: str
     steps_per_execution: int = 1
     jit_compile: bool | str = False
-    dtype: str = "float32"
+    shards: str = "float32"
 
     @property
     def label(self) -> str:
@@ -67,7 +67,7 @@ class Way:
             case "bare":
                 return "bare step, a batch in memory"
             case "loop":
-                return "cxr_train, shards" if self.dtype == "float32" else f"cxr_train, {self.dtype} shards"
+                return "cxr_train, shards" if self.shards == "float32" else f"cxr_train, {self.shards} shards"
             case "study":
                 return "study: generator + model.fit"
         settings = f"steps_per_execution={self.steps_per_execution}, jit_compile={self.jit_compile}"
