@@ -26,8 +26,9 @@ from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import check_choice, check_folder, check_local, setting, settings_of
 from cxr_data.core.shown import say
 from cxr_data.core.wording import counted
+from cxr_data.records.folds import count_images
 from cxr_data.records.manifest import Manifest
-from cxr_data.records.split_names import images_of, joined_splits
+from cxr_data.records.split_names import joined_splits
 from cxr_data.stats import bootstrap
 from cxr_train.ablation import table
 from cxr_train.ablation.cost import cost_lines, seconds_to_go
@@ -189,7 +190,7 @@ def _checked(name: str, values: dict[str, str], manifest: Manifest) -> GridRun:
             flags.FLAGS(line)
             run = GridRun(name, values, config_from_flags())
             split = run.config.train_split
-            images = images_of(manifest.count(split), split)
+            images = count_images(manifest, split)
             if images < run.config.batch_size and values.get("batch_size") != "auto":
                 raise UsageError(f"--batch_size={run.config.batch_size}: there are {images} training images")
         except (flags.Error, UsageError) as error:

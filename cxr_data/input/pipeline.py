@@ -84,14 +84,16 @@ class Pipeline:
         return self._options.worker.part_of(batch_size)
 
     def positions(self, split: str) -> np.ndarray:
-        """Return the records of `split`, or of its fold, that are read: int64, ascending; no bad ones.
+        """Return the records of `split`, or of a part of it, that are read: int64, ascending; no bad ones.
 
         Raises:
           DataError: the split is not there, or too many records are bad.
         """
         if split not in self._positions:
-            if parse_split(split)[1] and not self._by_position:
-                raise UsageError(f"split {split!r}: a fold is read by position; leave out --reader=stream")
+            if parse_split(split).is_part and not self._by_position:
+                raise UsageError(
+                    f"split {split!r}: a part of a split is read by position; leave out --reader=stream"
+                )
             every = positions_of(self.manifest, split)
             self._positions[split] = np.setdiff1d(every, self._bad_positions(split))
         return self._positions[split]
@@ -190,7 +192,7 @@ class Pipeline:
     def reader(self, split: str) -> Reader:
         """Return the reader of `split`, opened once; it keeps its files and what it has verified.
 
-        Folds are read by the reader of their pool.
+        Parts of splits are read by the reader of the whole.
         """
         pool = "+".join(joined_splits(split))
         if pool not in self._readers:

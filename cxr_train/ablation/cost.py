@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from cxr_data.core.wording import counted
+from cxr_data.records.folds import count_images
 from cxr_data.records.manifest import Manifest
-from cxr_data.records.split_names import images_of
 from cxr_train.ablation.runner import GridRun
 from cxr_train.models.network_flops import flops_per_image
 from cxr_train.runs.config import TrainConfig
@@ -36,10 +36,10 @@ class Cost:
 def cost_of(config: TrainConfig, manifest: Manifest) -> Cost:
     """Return the cost of a run on the data of `manifest`; without early stopping."""
     forward, step = flops_per_image(config.backbone, manifest.size, config.head, len(manifest.class_names))
-    steps = images_of(manifest.count(config.train_split), config.train_split) // config.batch_size
+    steps = count_images(manifest, config.train_split) // config.batch_size
     trained = config.epochs * steps * config.batch_size
     validated = config.held_out_validation
-    evaluated = config.epochs * images_of(manifest.count(validated), validated) if validated else 0
+    evaluated = config.epochs * count_images(manifest, validated) if validated else 0
     return Cost(trained, evaluated, step, trained * step + evaluated * forward)
 
 

@@ -33,8 +33,9 @@ def fold_predictions(runs: Sequence[str]) -> dict[str, NamedPredictions]:
     data: dict[tuple[str, str], str] = {}
     for run in runs:
         config = TrainConfig.load(RunLayout(pathlib.Path(run)).config)
-        names, fold = parse_split(config.validation_split)
-        if fold is None or config.train_split != fold_splits("+".join(names), fold.number, fold.count)[0]:
+        parsed = parse_split(config.validation_split)
+        fold, pool = parsed.fold, parsed.pool
+        if fold is None or config.train_split != fold_splits(pool, fold.number, fold.count)[0]:
             raise UsageError(f"--runs: {run} was not trained with --fold")
         manifest = trained_on(pathlib.Path(run))
         data.setdefault((manifest.inputs_hash, manifest.index_sha256), run)
@@ -45,7 +46,7 @@ def fold_predictions(runs: Sequence[str]) -> dict[str, NamedPredictions]:
                 f"python -m cxr_train.evaluate --run_dir={run} --split={config.validation_split} makes them"
             )
         found[run] = predictions
-        pools.add(("+".join(names), fold.count))
+        pools.add((pool, fold.count))
         numbers.append(fold.number)
     if len(data) > 1:
         first, second, *_ = data.values()

@@ -15,7 +15,7 @@ from cxr_data.core.settings import setting
 from cxr_data.core.wording import tool
 from cxr_data.input.options import ReadOptions
 from cxr_data.records.manifest import Manifest, read_manifest
-from cxr_data.records.split_names import fold_splits, parse_split
+from cxr_data.records.split_names import SplitName, fold_splits, parse_split
 from cxr_train.engine.placement_names import UNKNOWN_GB, CompilationOptions
 from cxr_train.flags.read_flags import read_options_from_flags
 from cxr_train.models.backbones import BACKBONES, check_image_size, check_weights_file
@@ -123,10 +123,13 @@ def _splits_of_fold(fold: str, flag_values: flags.FlagValues) -> dict[str, str]:
     Raises:
       UsageError: it is no fold.
     """
-    given = (str(flag_values[flag].value) for flag in ("train_split", "validation_split"))
-    pool = "+".join(dict.fromkeys(name for names in given for name in names.split("+")))
+    given = [parse_split(str(flag_values[flag].value)) for flag in ("train_split", "validation_split")]
+    if any(one.fold or one.sources != given[0].sources for one in given):
+        raise UsageError(f"--fold={fold}: --train_split and --validation_split must be of the same sources")
+    splits = tuple(dict.fromkeys(name for one in given for name in one.splits))
+    pool = SplitName(splits, given[0].sources).pool
     try:
-        _, chosen = parse_split(f"{pool}@{fold}")
+        chosen = parse_split(f"{pool}@{fold}").fold
     except UsageError as error:
         raise UsageError(f"--fold={fold}: must be like 2of5; {error}") from error
     if chosen is None or chosen.is_rest:

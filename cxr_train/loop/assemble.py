@@ -157,8 +157,9 @@ def _absent_classes(config: TrainConfig, manifest: Manifest) -> list[str]:
     is_there = split is not None and {*joined_splits(split)} <= {*manifest.splits}
     validation = class_counts(manifest, split) if split is not None and is_there else None
     training = class_counts(manifest, config.train_split)
-    is_fold = parse_split(config.train_split)[1] is not None
-    way = "train without --fold" if is_fold else "convert again with other --splits"
+    trained = parse_split(config.train_split)
+    way = "train without --fold" if trained.fold else "convert again with other --splits"
+    way = "train on other sources" if trained.sources else way
     for name in manifest.class_names:
         if not any(by_class[name] for by_class in manifest.counts.values()):
             notes.append(f"{kind} {name!r} has no image at all: what the model says of it means nothing")

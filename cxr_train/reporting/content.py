@@ -113,11 +113,12 @@ def _picked_on(record: RunRecord) -> str:
 
 def _images_of(record: RunRecord, split: str) -> str:
     by_split = images_by_split(record.manifest) if record.manifest else {}
-    names, fold = parse_split(split)
+    parsed = parse_split(split)
+    names = parsed.splits
     images = images_of(sum(by_split.get(name, 0) for name in names), split)
-    if not images or record.manifest is None:
+    if not images or record.manifest is None or parsed.sources:  # whose images are not in the manifest
         return f"{split} split"
-    if fold:
+    if parsed.fold:
         return f"{split} split, about {counted(images, 'image')}"
     parts = [record.manifest["counts"].get(name, {}) for name in names]
     counts = {name: sum(part.get(name, 0) for part in parts) for part in parts for name in part}
