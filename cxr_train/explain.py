@@ -19,7 +19,7 @@ from cxr_train.flags.run_directory import RunDataOptions, with_local_run
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import EXPLANATION_NAME, RunLayout
 from cxr_train.runs.mirror import published
-from cxr_train.runs.saved_run import find_best_model
+from cxr_train.runs.saved_run import find_best_model, refuse_embeddings
 
 _TOO_LARGE = "the device has too little memory for the run's batch; free it of other processes"
 
@@ -30,6 +30,7 @@ def main() -> int:
     run_dir = options.run_dir
     # It may have been moved, or be the mirror of a remote one.
     config = dataclasses.replace(TrainConfig.load(RunLayout(run_dir).config), run_dir=str(run_dir))
+    refuse_embeddings(run_dir, "explain")
     manifest = read_manifest(options.data or config.data)
     refuse_other_classes(run_dir, manifest)
     read = read_options_from_flags(data_service="")

@@ -25,7 +25,7 @@ from cxr_train.inference.files import find_files
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.notice import NOTICE
-from cxr_train.runs.saved_run import find_best_model
+from cxr_train.runs.saved_run import find_best_model, refuse_embeddings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,7 @@ def main() -> int:
     output = pathlib.Path(options.output)
     prepare_output("output", output, overwrite=options.overwrite, replaces=is_export(options.format))
     config = TrainConfig.load(RunLayout(options.run_dir).config)
+    refuse_embeddings(options.run_dir, "export")
     if options.images:
         find_files(options.images)
     find_best_model(options.run_dir)

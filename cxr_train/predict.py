@@ -32,7 +32,7 @@ from cxr_train.inference.predicted import SUBMISSION_CLASSES, to_csv, to_json, t
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.notice import NOTICE
-from cxr_train.runs.saved_run import find_best_model, trained_on
+from cxr_train.runs.saved_run import find_best_model, refuse_embeddings, trained_on
 
 
 def parse_runs(text: str) -> tuple[pathlib.Path, ...]:
@@ -80,6 +80,7 @@ def main(arguments: Sequence[str]) -> int:
     """Predict what the command line names."""
     options = from_flags(PredictOptions)
     run_dir, *others = options.run_dir
+    refuse_embeddings(run_dir, "predict")
     for flag in ("output", "submission", "panels"):
         given = getattr(options, flag)
         if given and storage.store_of(given).is_local:

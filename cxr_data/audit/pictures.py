@@ -105,8 +105,13 @@ def pictures_of_shards(
       known: the fields of all records in the order of the index; without them they are read.
 
     Raises:
-      DataError: the index, the features or a shard cannot be read.
+      DataError: the index, the features or a shard cannot be read, or the records are embeddings.
     """
+    if made.embedding:
+        raise DataError(
+            f"{made.directory} holds embeddings ({made.embedding}), and an audit looks at pictures: audit "
+            "the data set that they were made from"
+        )
     rows = read_features(made)
     names = list(known or ())
     measured: list[np.ndarray] = []

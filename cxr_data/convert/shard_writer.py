@@ -5,15 +5,13 @@ workers there are, and nothing here imports TensorFlow.
 """
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import cv2
 import numpy as np
-from crc32c import crc32c
 
 from cxr_data.convert.plan import ShardPlan
 from cxr_data.core import storage
@@ -21,9 +19,8 @@ from cxr_data.images import measure
 from cxr_data.images.guarded import Picture, SourceFile
 from cxr_data.images.preprocess import PixelOptions, encode
 from cxr_data.images.undecodable import Undecodable
-from cxr_data.records import example
 from cxr_data.records.layout import SHARD_SUFFIX
-from cxr_data.records.tfrecord import frame
+from cxr_data.records.shard_file import ShardFile
 from cxr_data.sources.quarantine import Quarantined
 
 
@@ -68,54 +65,9 @@ class Watcher(Protocol):
         """Note that it is finished, with the bytes read and written."""
 
 
-@dataclass
-class _ShardFile:
-    """A shard being written, which has no name yet."""
-
-    path: str
-    rows: list[tuple[int, ...]] = field(default_factory=list)
-    offset: int = 0
-
-    def __post_init__(self) -> None:
-        self.hash = hashlib.sha256()
-        self._file = storage.store_of(self.path).new_file(self.path)
-
-    def append(self, fields: example.Fields, payload: np.ndarray) -> int:
-        """Append one record and return its bytes."""
-        pixels = memoryview(payload.reshape(-1).view(np.uint8).data)
-        header = example.example_header(fields, payload.dtype.name, len(pixels))
-        head, tail = frame(header, pixels)
-        length = len(header) + len(pixels)
-        self.rows.append((fields.label, self.offset, length, self.offset + len(head), crc32c(pixels)))
-        for part in (head, pixels, tail):
-            self.hash.update(part)
-        _write_all(self._file.descriptor, [memoryview(head), pixels, memoryview(tail)])
-        written = len(head) + len(pixels) + len(tail)
-        self.offset += written
-        return written
-
-    def finish(self) -> None:
-        """Make the shard appear, whole and on disk; nothing appears if it has no records."""
-        if self.rows:
-            self._file.commit()
-
-    def close(self) -> None:
-        """Close the file, and remove it unless it is finished."""
-        self._file.close()
-
-
 def remove_attempts(directory: str) -> None:
     """Remove the unfinished files of attempts that were killed."""
     storage.store_of(directory).remove_unfinished(directory, f"*{SHARD_SUFFIX}*")
-
-
-def _write_all(file: int, parts: list[memoryview]) -> None:
-    while parts:
-        count = os.writev(file, parts)
-        while parts and count >= len(parts[0]):
-            count -= len(parts.pop(0))
-        if parts:  # a short write: a signal, or the disk is about to be full
-            parts[0] = parts[0][count:]
 
 
 def write_shard(
@@ -142,7 +94,7 @@ def write_shard(
       OSError: the output cannot be written; nothing is left of the shard then.
       DataError: an object store does not answer; the same holds.
     """
-    out = _ShardFile(os.path.join(directory, plan.name))
+    out = ShardFile(os.path.join(directory, plan.name))
     sources: list[tuple[str, int, str]] = []
     quarantined: list[Quarantined] = []
     rows: list[np.ndarray] = []

@@ -1,7 +1,8 @@
 """What a batch is: a dictionary of five tensors with a row for each example.
 
     image   [B, S, S, C] as stored: float32 or float16 in [0, 1], or uint8 in [0, 255].
-            `expand_image` makes float32 [B, S, S, 3] of it, on the device.
+            `expand_image` makes float32 [B, S, S, 3] of it, on the device. Of embeddings [B, 1, 1, F],
+            any floats.
     label   int32   [B], the class; or [B, C], for each finding one of `finding_values.FINDING_VALUES`
     source  int32   [B], the position of the record's hospital or data set in `Manifest.sources`
     weight  float32 [B], 1 for an example, 0 for padding
@@ -72,11 +73,11 @@ def padding_only(
 
 
 def expand_image(image: tf.Tensor) -> tf.Tensor:
-    """Turn stored pixels [..., 1 or 3] into float32 [..., 3] in [0, 1].
+    """Turn stored pixels [..., 1 or 3] into float32 [..., 3] in [0, 1], and an embedding into float32.
 
     float16 and float32 pixels are stored in [0, 1], uint8 pixels in [0, 255]. It runs inside
     the compiled step: what travels to the device is the stored form.
     """
     scale = 1 / 255 if image.dtype == tf.uint8 else 1.0
     image = tf.cast(image, tf.float32) * scale
-    return image if image.shape[-1] == 3 else tf.repeat(image, 3, axis=-1)
+    return tf.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image

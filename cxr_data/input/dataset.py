@@ -54,7 +54,7 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image that `batches` and `images` give."""
-        return self.manifest.size, self.manifest.size, 3
+        return self.manifest.size, self.manifest.size, self.manifest.features or 3
 
     def batches(
         self,
@@ -136,7 +136,7 @@ def read_dataset(path: str, options: ReadOptions | None = None) -> Dataset:
 def _expanded(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Turn stored pixels into float32 [..., 3]; where they are that already, nothing is added."""
     element = batches.element_spec["image"]
-    if element.dtype == tf.float32 and element.shape[-1] == 3:
+    if element.dtype == tf.float32 and element.shape[-1] != 1:
         return batches
     expand = lambda batch: {**batch, "image": expand_image(batch["image"])}  # noqa: E731
     return batches.map(expand, num_parallel_calls=1, deterministic=True).prefetch(1)

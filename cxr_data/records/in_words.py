@@ -39,15 +39,24 @@ def stored_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return how the images of a dataset are stored and what made them: each fact and its value."""
     return [
         ("files", ", ".join(f"{name} {count:,}" for name, count in manifest["source_counts"].items())),
-        ("image", f"{manifest['size']} x {manifest['size']} px, {counted(manifest['channels'], 'channel')}"),
+        _stored_form(manifest),
         ("stored as", manifest["dtype"]),
         ("colour", manifest["color"]),
         ("resized by", manifest["kernel"]),
-        ("mean, standard deviation", f"{_list(manifest['mean'])}; {_list(manifest['std'])}"),
+        (
+            "mean, standard deviation",
+            f"{_list(manifest['mean'])}; {_list(manifest['std'])}" if manifest["mean"] else "-",
+        ),
         ("seed of the plan", str(manifest["seed"])),
         ("hash of the inputs", manifest["inputs_hash"]),
         ("made with", versions_in_words(manifest["versions"])),
     ]
+
+
+def _stored_form(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    if manifest.get("embedding"):
+        return "embedding", manifest["embedding"]
+    return "image", f"{manifest['size']} x {manifest['size']} px, {counted(manifest['channels'], 'channel')}"
 
 
 def versions_in_words(versions: Mapping[str, Any]) -> str:

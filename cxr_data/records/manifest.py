@@ -45,6 +45,7 @@ CLASSES, FINDINGS = TASKS = ("classes", "findings")
 """What the labels of a data set say: the one class of a picture, or for each finding whether it shows."""
 
 _LARGEST_SIZE = 1 << 14
+_MOST_FEATURES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Manifest:
       schema: name and version of the record schema.
       class_names: in the order of the label values; where `task` is "findings", of `labels`.
       size: height and width of every image, in pixels.
-      channels: 1 or 3.
+      channels: 1 or 3; of embeddings, the number of features.
       dtype: one of `example.DTYPES`.
       kernel: how images were resized.
       color: "gray" or "keep".
@@ -89,13 +90,15 @@ class Manifest:
       task: one of `TASKS`.
       sources: hospitals or data sets, in the order of `source` in the index; an empty name stands for images
         of which it is not known.
+      embedding: what made the features where the records are embeddings, of size 1 and with a feature in
+        each channel; empty where they are pictures. Written where it is not empty.
     """
 
     directory: str
     schema: str
     class_names: Annotated[tuple[Text, ...], Items(1)]
     size: Annotated[int, Range(1, _LARGEST_SIZE)]
-    channels: Annotated[int, OneOf((1, 3))]
+    channels: Annotated[int, Range(1, _MOST_FEATURES)]
     dtype: Annotated[str, OneOf(DTYPES)]
     kernel: str
     color: str
@@ -116,6 +119,12 @@ class Manifest:
     value_range: Annotated[tuple[float, float], OneOf(VALUE_RANGES.values())] = UNIT
     task: Annotated[str, OneOf(TASKS)] = CLASSES
     sources: Annotated[tuple[Text, ...], Items(1)] = ("",)
+    embedding: Text = ""
+
+    @property
+    def features(self) -> int:
+        """Number of features of each record; 0 where the records are pictures."""
+        return self.channels if self.embedding else 0
 
     @property
     def findings(self) -> int:
@@ -223,6 +232,8 @@ def write_manifest(manifest: Manifest) -> None:
     del document["directory"]
     if manifest.value_range == UNIT:
         del document["value_range"]
+    if not manifest.embedding:
+        del document["embedding"]
     text = json.dumps(document, indent=2, ensure_ascii=True) + "\n"
     storage.replace(storage.join(manifest.directory, MANIFEST_NAME), text.encode())
 
@@ -293,6 +304,10 @@ def _check_together(manifest: Manifest) -> None:
     for split in manifest.splits:
         if names != {*manifest.counts.get(split, ())}:
             raise FieldError(f"counts.{split}: must have the classes of class_names, no more and no less")
+    if manifest.embedding and (manifest.size > 1 or manifest.channels == 1 or manifest.dtype == "uint8"):
+        raise FieldError("size, channels, dtype: are not of embeddings: 1, the number of features, floats")
+    if not manifest.embedding and manifest.channels not in (1, 3):
+        raise FieldError("channels: must be 1 or 3")
     if len(manifest.mean) not in (0, 1, 3):
         raise FieldError("mean: must have one number, or one for each channel")
     if len({shard.name for shard in manifest.shards}) < len(manifest.shards):

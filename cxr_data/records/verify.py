@@ -186,6 +186,11 @@ def _plain(row: np.void) -> tuple[Any, ...]:
 
 def _check_values(made: Manifest, payload: memoryview) -> list[str]:
     values = np.frombuffer(payload, made.dtype)
+    if made.embedding:
+        if np.isfinite(values).all():
+            return []
+        first = int(np.argmin(np.isfinite(values)))
+        return [f"feature {first} is {values[first]}, not a finite number"]
     if made.value_range == UNIT:
         integer, largest = _LARGEST[made.dtype]
         bits = np.frombuffer(payload, integer)

@@ -136,6 +136,23 @@ def class_map_for(
             f"{manifest.directory} has {says[manifest.task]}, the data of the run {run_dir} "
             f"{says[expected.task]}: give data with labels of the same kind"
         )
+    refuse_other_records(run_dir, manifest)
+    return map_classes(manifest.class_names, expected.class_names, names or {})
+
+
+def refuse_other_records(run_dir: pathlib.Path, manifest: Manifest) -> None:
+    """Check that the records of data are such as a run was trained on.
+
+    Raises:
+      DataError: they are embeddings of another encoder, or pictures of another size, or made otherwise.
+    """
+    expected = trained_on(run_dir)
+    if (manifest.embedding, manifest.features) != (expected.embedding, expected.features):
+        held, wanted = (one.embedding or "pictures" for one in (manifest, expected))
+        raise DataError(
+            f"{manifest.directory} holds {held}, the data of the run {run_dir} {wanted}: give data that "
+            "holds the same"
+        )
     if manifest.size != expected.size:
         raise DataError(
             f"{manifest.directory} has images of {manifest.size} px, the run {run_dir} was trained on "
@@ -147,7 +164,6 @@ def class_map_for(
                 f"{manifest.directory} was made with {name} {getattr(manifest, name)!r}, the data of the run "
                 f"{run_dir} with {getattr(expected, name)!r}: convert it the same way"
             )
-    return map_classes(manifest.class_names, expected.class_names, names or {})
 
 
 def refuse_other_classes(run_dir: pathlib.Path, manifest: Manifest) -> None:

@@ -151,14 +151,14 @@ def probe_split(
     Args:
       predict: of the evaluation; it is not traced again.
       evaluated: what it said of the unchanged images.
-      images: how many are chosen at most; with 0 nothing is done, and None returned.
+      images: how many are chosen at most; with 0, and of embeddings, nothing is done, and None returned.
       seed: see `choose_sample`.
       batch_size, check_stop: as of the evaluation, see `columns_of_split`.
 
     Raises:
       DataError: a record is damaged.
     """
-    if not images:
+    if not images or pipeline.manifest.embedding:
         return None
     rows = choose_sample(evaluated.labels, images, seed)
     sample = evaluated.rows(rows)

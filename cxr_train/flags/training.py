@@ -18,7 +18,7 @@ from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.records.split_names import SplitName, fold_splits, parse_split
 from cxr_train.engine.placement_names import UNKNOWN_GB, CompilationOptions
 from cxr_train.flags.read_flags import read_options_from_flags
-from cxr_train.models.backbones import BACKBONES, check_image_size, check_weights_file
+from cxr_train.models.backbones import BACKBONES, NO_BACKBONE, check_input, check_weights_file
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
@@ -29,7 +29,11 @@ from cxr_train.runs.run_dir import check_resumed, open_run_dir
 class StartOptions:
     """How a command begins or continues a run: what is settled into a `TrainConfig`, or is no part of it."""
 
-    backbone: str = setting("xception", f"Network without its top: one of {', '.join(BACKBONES)}.")
+    backbone: str = setting(
+        "xception",
+        f"Network without its top: one of {', '.join(BACKBONES)}; none: the data holds embeddings, and only "
+        "the head is trained.",
+    )
     data: str | None = setting(None, "Folder of shards; the embedded sample by default.", path=True)
     run_dir: str | None = setting(
         None, "Folder that receives everything the run writes; runs/BACKBONE-TIME by default.", path=True
@@ -102,7 +106,7 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> TrainConfi
     run_dir = pathlib.Path(options.run_dir or pathlib.Path("runs") / name)
     weights = options.weights
     if weights == "auto":
-        weights = "imagenet" if options.data else "none"
+        weights = "imagenet" if options.data and options.backbone != NO_BACKBONE else "none"
     return from_flags(
         TrainConfig,
         flag_values=flag_values,
@@ -172,7 +176,7 @@ def check_start(options: StartOptions, config: TrainConfig, *, emulated: bool) -
     manifest = read_run_data(options, config)
     manifest.shards_of(config.train_split)
     if not emulated:
-        check_image_size(config.backbone, manifest.size)
+        check_input(config.backbone, manifest)
     if before and options.batch_size != "auto":
         check_resumed(config, before)
 

@@ -1,1 +1,1 @@
-"""A model outside of training: files, panels, exports."""
+"""A model outside of training: files, panels, exports, embeddings."""

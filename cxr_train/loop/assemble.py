@@ -13,6 +13,7 @@ from cxr_data.records.split_names import joined_splits, parse_split
 from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement
+from cxr_train.models.backbones import check_input
 from cxr_train.models.freeze import backbone_layers, layers_to_freeze, set_trainable
 from cxr_train.recipe.augmentation import parse_augmentation
 from cxr_train.recipe.class_weights import resolve_class_weights, resolve_positive_weights
@@ -65,6 +66,7 @@ def assemble_training(
         a layer or a class that is not there.
       DataError: the weights do not fit, or a class has no training image.
     """
+    check_input(config.backbone, manifest)
     recipe = config.recipe
     _refuse_uneven_batch(config, placement.replicas)
     unseen = _absent_classes(config, manifest)
@@ -75,6 +77,7 @@ def assemble_training(
             config,
             classes=len(manifest.class_names),
             image_size=manifest.size,
+            features=manifest.features,
             of_findings=bool(manifest.findings),
             dtype_policy=placement.policy,
         )

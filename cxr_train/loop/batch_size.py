@@ -10,6 +10,7 @@ from cxr_data.core.errors import UsageError
 from cxr_data.core.tensorflow_private import memory_limits
 from cxr_data.core.wording import counted
 from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.manifest import Manifest
 from cxr_train.engine.strategy import GPU_BATCHES_AHEAD, Placement
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.models.memory import Network, Setting, estimate, read_graph, trace
@@ -55,15 +56,16 @@ def setting_of(recipe: Recipe, placement: Placement) -> Setting:
     return Setting(placement.policy, placement.compile, on_gpu, state_slots(recipe), bool(recipe.ema), ahead)
 
 
-def trace_of(config: TrainConfig, *, classes: int, image_size: int) -> Network:
+def trace_of(config: TrainConfig, manifest: Manifest) -> Network:
     """Return the network of a run; what is unfrozen in the end counts as trained. Raises UsageError as
     `trace`.
     """
     recipe = config.recipe
     return trace(
         config.backbone,
-        image_size=image_size,
-        classes=classes,
+        image_size=manifest.size,
+        features=manifest.features,
+        classes=len(manifest.class_names),
         head=config.head,
         input_range=config.input_range,
         freeze="none" if recipe.unfreeze_at_epoch else recipe.freeze,
@@ -142,7 +144,7 @@ def choose_batch_size_of(
     """Return the batch of a run on its data and its devices, as `choose_batch_size`."""
     manifest = pipeline.manifest
     return choose_batch_size(
-        trace_of(config, classes=len(manifest.class_names), image_size=manifest.size),
+        trace_of(config, manifest),
         setting_of(config.recipe, placement),
         memory_gb=memory_gb,
         replicas=placement.replicas,

@@ -107,10 +107,12 @@ class Trainer:
     def describe(self) -> str:
         """Return a line on the network, its parameters, the data and the steps, and the recipe's notes."""
         trainable = sum(int(np.prod(variable.shape)) for variable in self.model.trainable_variables)
+        features = self._manifest.features
+        images = f"embeddings of {features:,} features" if features else f"images of {self._manifest.size} px"
         network = (
             f"{self._config.backbone}: {self.model.count_params():,} parameters "
             f"({trainable:,} trainable), {len(self._pipeline.positions(self._config.train_split)):,} "
-            f"training images of {self._manifest.size} px, "
+            f"training {images}, "
             f"{counted(self._steps_per_epoch, 'step')} of {self._config.batch_size} an epoch, "
             f"{counted(self.placement.replicas, 'replica')}"
         )

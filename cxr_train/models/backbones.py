@@ -7,9 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.records.manifest import Manifest
 
 if TYPE_CHECKING:
     import keras
+
+NO_BACKBONE = "none"
+"""The value of `--backbone` for a head on embeddings."""
 
 INPUT_RANGES = ("unit", "imagenet")
 TRAINED_ON = ("-1..1", "0..255", "caffe", "torch")
@@ -104,6 +108,28 @@ _ALL = (
 BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in _ALL}
 
 
+def check_input(name: str, manifest: Manifest) -> None:
+    """Check that a backbone takes the records of a data set: pictures that are large enough, or with `none`
+    embeddings.
+
+    Raises:
+      UsageError: it does not.
+    """
+    if manifest.embedding and name != NO_BACKBONE:
+        raise UsageError(
+            f"--backbone={name}: {manifest.directory} holds embeddings ({manifest.embedding}): give "
+            f"--backbone={NO_BACKBONE}, or data that holds pictures"
+        )
+    if name == NO_BACKBONE:
+        if not manifest.embedding:
+            raise UsageError(
+                f"--backbone={NO_BACKBONE}: {manifest.directory} holds pictures: choose a backbone, or make "
+                f"embeddings of them with python -m cxr_train.embed"
+            )
+        return
+    check_image_size(name, manifest.size)
+
+
 def check_image_size(name: str, image_size: int) -> None:
     """Raise UsageError for images, of `image_size` pixels each way, that are too small for a backbone."""
     smallest = find_backbone(name).smallest_image
@@ -123,6 +149,8 @@ def find_backbone(name: str) -> Backbone:
     Raises:
       UsageError: there is none; the message lists the ten names.
     """
+    if name == NO_BACKBONE:
+        raise UsageError(f"--backbone={name}: is for embeddings; choose one of {', '.join(BACKBONES)}")
     if name not in BACKBONES:
         raise UsageError(f"--backbone={name}: unknown backbone; choose one of {', '.join(BACKBONES)}")
     return BACKBONES[name]

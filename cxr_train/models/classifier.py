@@ -20,6 +20,7 @@ def build_model(
     *,
     classes: int,
     image_size: int,
+    features: int = 0,
     of_findings: bool = False,
     head: Sequence[int] = (128, 32),
     dropout: float = 0.0,
@@ -35,10 +36,11 @@ def build_model(
     layer can be reached by name for freezing and for Grad-CAM.
 
     Args:
-      backbone: a key of `backbones.BACKBONES`.
+      backbone: a key of `backbones.BACKBONES`, or `backbones.NO_BACKBONE` for a head on embeddings.
       classes: number of outputs.
       of_findings: whether each output is of a finding that may be there or not, and not of one class.
       image_size: height and width of the input in pixels.
+      features: of an embedding, which is then the input, float32 [B, 1, 1, features]; 0 for images.
       head: widths of the hidden dense layers, relu each.
       dropout: rate of the one dropout layer, in training only; 0 leaves it out.
       dropout_after: which of `head.layers_before_logits` it follows.
@@ -58,7 +60,11 @@ def build_model(
       UsageError, DataError: as `build_backbone`.
     """
     with _dtype_policy(dtype_policy):
-        network = build_backbone(backbone, image_size, weights, input_range)
+        if features:
+            embeddings = keras.Input((1, 1, features), name="embedding")
+            network = keras.Model(embeddings, embeddings)
+        else:
+            network = build_backbone(backbone, image_size, weights, input_range)
         if batch_norm_momentum is not None:
             _set_batch_norm_momentum(network, batch_norm_momentum)
         pooling, *hidden = layers_before_logits(head)

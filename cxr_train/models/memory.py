@@ -133,6 +133,7 @@ def trace(
     backbone: str,
     *,
     image_size: int,
+    features: int = 0,
     classes: int = 3,
     head: Iterable[int] = (128, 32),
     input_range: str = "unit",
@@ -145,7 +146,12 @@ def trace(
     """
     with keras.StatelessScope():
         model = build_model(
-            backbone, classes=classes, image_size=image_size, head=tuple(head), input_range=input_range
+            backbone,
+            classes=classes,
+            image_size=image_size,
+            features=features,
+            head=tuple(head),
+            input_range=input_range,
         )
     set_trainable(layers_to_freeze(model, freeze), False)
     network = read_graph(model)

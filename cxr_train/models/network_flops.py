@@ -105,12 +105,18 @@ NETWORK_FLOPS = {
 }
 
 
-def flops_per_image(backbone: str, image_size: int, head: Sequence[int], classes: int) -> tuple[int, int]:
+def flops_per_image(
+    backbone: str, image_size: int, head: Sequence[int], classes: int, features: int = 0
+) -> tuple[int, int]:
     """Return the floating-point operations an image: of the forward pass, and of a training step.
 
     A training step takes three forward passes, since each convolution and product has two gradients of its
-    own size, less the gradient of the image, which nothing needs.
+    own size, less the gradient of the image, which nothing needs. An embedding of `features` has no backbone.
     """
+    if features:
+        widths = [features, *head, classes]
+        forward = sum(2 * before * after for before, after in itertools.pairwise(widths))
+        return forward, 3 * forward - 2 * features * widths[1]
     network = NETWORK_FLOPS[backbone]
     pixels = [((image_size + offset) // divisor) ** 2 for offset, divisor, _ in network.stages]
     convolutions = sum(count * each for count, (_, _, each) in zip(pixels, network.stages, strict=True))

@@ -14,7 +14,7 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.records.split_names import have_common_images
 from cxr_train.engine.placement_names import PRECISIONS, STRATEGIES, XLA
 from cxr_train.engine.profiler import parse_steps
-from cxr_train.models.backbones import INPUT_RANGES, find_backbone
+from cxr_train.models.backbones import INPUT_RANGES, NO_BACKBONE, find_backbone
 from cxr_train.models.head import layers_before_logits
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.layout import RunLayout
@@ -47,7 +47,7 @@ class TrainConfig:
     """Everything that decides what a run computes.
 
     Attributes that are no settings of their own, as they are what the command's flags come to:
-      backbone: a key of `backbones.BACKBONES`.
+      backbone: a key of `backbones.BACKBONES`, or `backbones.NO_BACKBONE`.
       data: directory of the shards.
       run_dir: directory that receives everything the run writes.
       batch_size: global batch, over all replicas.
@@ -122,7 +122,8 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        find_backbone(self.backbone)
+        if self.backbone != NO_BACKBONE:
+            find_backbone(self.backbone)
         check_settings(self)
         if self.batch_size < 1:
             raise UsageError(f"--batch_size={self.batch_size}: must be at least 1")
@@ -146,6 +147,8 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         """Refuses what would be of no effect beside the other values."""
+        if self.backbone == NO_BACKBONE:
+            self._check_without_backbone()
         if self.dropout_after != TrainConfig.dropout_after and not self.dropout:
             raise UsageError(f"--dropout_after={self.dropout_after}: needs a --dropout above 0")
         unfreeze = self.recipe.unfreeze_at_epoch
@@ -160,6 +163,21 @@ class TrainConfig:
                 "--deterministic: the order of a data service's examples is never the same; "
                 "leave out --data_service"
             )
+
+    def _check_without_backbone(self) -> None:
+        """Refuse settings of a backbone, and of pictures."""
+        if self.weights != "none":
+            raise UsageError(f"--weights={self.weights}: --backbone={NO_BACKBONE} has none; leave it out")
+        for settings, flags in (
+            (self, ("input_range", "batch_norm_momentum")),
+            (self.recipe, ("freeze", "backbone_rate_factor", "augment", "augment_flip")),
+        ):
+            for flag in flags:
+                if (value := getattr(settings, flag)) != getattr(type(settings), flag):
+                    raise UsageError(
+                        f"--{flag}={value}: is for a backbone and pictures; leave it out with "
+                        f"--backbone={NO_BACKBONE}"
+                    )
 
     @property
     def layout(self) -> RunLayout:

@@ -28,6 +28,7 @@ def build_run_model(
     *,
     classes: int,
     image_size: int,
+    features: int = 0,
     of_findings: bool = False,
     dtype_policy: str = "float32",
 ) -> keras.Model:
@@ -35,7 +36,7 @@ def build_run_model(
 
     Args:
       config: of the run.
-      classes, image_size, of_findings, dtype_policy: see `build_model`.
+      classes, image_size, features, of_findings, dtype_policy: see `build_model`.
 
     Raises:
       UsageError, DataError: as `build_model`.
@@ -44,6 +45,7 @@ def build_run_model(
         config.backbone,
         classes=classes,
         image_size=image_size,
+        features=features,
         of_findings=of_findings,
         head=config.head,
         dropout=config.dropout,

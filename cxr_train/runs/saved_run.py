@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from cxr_data.core import storage
-from cxr_data.core.errors import DataError
+from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.local_store import sha256_of
 from cxr_data.core.schema import checked, parse_json
 from cxr_data.records.layout import MANIFEST_NAME
@@ -26,6 +26,22 @@ def trained_on(run_dir: pathlib.Path) -> Manifest:
     if not RunLayout(run_dir).manifest.exists():
         raise DataError(f"{run_dir} has no {MANIFEST_NAME}, the copy that says what the run was trained on")
     return read_manifest(str(run_dir), check_shards=False)
+
+
+def refuse_embeddings(run_dir: pathlib.Path, purpose: str) -> None:
+    """Refuse a run that was trained on embeddings where pictures are needed.
+
+    Args:
+      purpose: what needs pictures, as a word of the command: `explain`.
+
+    Raises:
+      UsageError: it was.
+    """
+    if embedding := trained_on(run_dir).embedding:
+        raise UsageError(
+            f"--run_dir={run_dir}: was trained on embeddings ({embedding}), and {purpose} needs a network "
+            "that takes pictures; evaluate it with python -m cxr_train.evaluate --data=EMBEDDINGS"
+        )
 
 
 def is_own_data(run_dir: pathlib.Path, manifest: Manifest) -> bool:

@@ -1,0 +1,411 @@
+"""Embeddings: the features of a float64 reference, and all else of the records as it was."""
+
+import dataclasses
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from in_process import run_command
+from sharder_fixtures import make_source
+from shards import random_images, write_shards
+
+import cxr_train
+from cxr_data.audit.pictures import pictures_of_shards
+from cxr_data.convert.config import SharderConfig
+from cxr_data.convert.convert import make_tfrecords
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.input.batch import expand_image
+from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.index import read_index, read_split_fields
+from cxr_data.records.manifest import read_manifest
+from cxr_data.records.verify import verify_dataset
+from cxr_train.engine.strategy import choose_placement
+from cxr_train.inference import encoder as encoders
+from cxr_train.inference.embedder import embed_dataset
+from cxr_train.models.classifier import build_model
+from cxr_train.runs.config import TrainConfig
+
+SIZE, FEATURES = 8, 4
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+@pytest.fixture(scope="module")
+def placement():
+    return choose_placement("one", "float32", "off")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    """The tiny backbone, whose BatchNorm has statistics that are not those of its start."""
+    keras.utils.set_random_seed(1)
+    made = encoders.backbone_encoder("tiny", SIZE, weights="none", input_range="unit")
+    for weight in made.model.weights:
+        if "variance" in weight.path or "gamma" in weight.path:
+            weight.assign(tf.random.uniform(weight.shape, 0.5, 2.0))
+        elif len(weight.shape) == 1:
+            weight.assign(tf.random.normal(weight.shape))
+    return made
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    splits = {"train": random_images(23, channels=1), "validation": random_images(7, channels=1, seed=1)}
+    return write_shards(tmp_path_factory.mktemp("pictures"), splits, dtype="uint8", sources=("here", "there"))
+
+
+@pytest.fixture(scope="module")
+def embedded(data, encoder, placement, tmp_path_factory):
+    output = tmp_path_factory.mktemp("embedded") / "float32"
+    return embed_dataset(data, encoder, placement, str(output), dtype="float32", batch_size=5)
+
+
+def stored(manifest, split):
+    reader = Pipeline(manifest).reader(split)
+    return reader.read(np.arange(len(reader)))
+
+
+def reference(encoder, images):
+    """Features float64 [N, F] of images [N, S, S, 3]: convolution, relu, BatchNorm, mean, one by one."""
+    convolution, norm = (layer for layer in encoder.model.layers if layer.weights)
+    kernel, bias = (np.asarray(weight, np.float64) for weight in convolution.weights)
+    gamma, beta, mean, variance = (np.asarray(weight, np.float64) for weight in norm.weights)
+    maps = np.zeros((len(images), SIZE - 2, SIZE - 2, FEATURES))
+    for row in range(SIZE - 2):
+        for column in range(SIZE - 2):
+            patch = images[:, row : row + 3, column : column + 3].astype(np.float64)
+            maps[:, row, column] = np.maximum(np.tensordot(patch, kernel, 3) + bias, 0)
+    normal = (maps - mean) / np.sqrt(variance + norm.epsilon) * gamma + beta
+    return normal.mean(axis=(1, 2))
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_features_are_those_of_a_float64_reference(data, encoder, embedded, split):
+    images = expand_image(tf.constant(stored(data, split))).numpy()
+    found = stored(embedded, split)
+    assert found.shape == (len(images), 1, 1, FEATURES)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[:, 0, 0], reference(encoder, images), rtol=1e-5, atol=1e-6)
+
+
+def test_float16_rounds_the_features_once(data, encoder, placement, embedded, tmp_path):
+    half = embed_dataset(data, encoder, placement, str(tmp_path / "half"), dtype="float16", batch_size=8)
+    np.testing.assert_array_equal(stored(half, "train"), stored(embedded, "train").astype(np.float16))
+    assert half.embedding == embedded.embedding
+
+
+@pytest.mark.parametrize("findings", [0, 2])
+def test_all_but_the_pixels_is_as_it_was(encoder, placement, tmp_path, findings):
+    pictures = {"train": random_images(9), "test": random_images(5)}
+    data = write_shards(tmp_path / "data", pictures, findings=findings, sources=("a", "b", "c"))
+    made = embed_dataset(data, encoder, placement, str(tmp_path / "made"), dtype="float16", batch_size=4)
+    for split in data.splits:
+        assert read_split_fields(made, split) == read_split_fields(data, split)
+    for name in ("label", "source", "shard", *(["labels"] if findings else [])):
+        np.testing.assert_array_equal(read_index(made)[name], read_index(data)[name])
+    for name in ("counts", "class_names", "sources", "task", "splits", "source_counts"):
+        assert getattr(made, name) == getattr(data, name)
+    assert [shard.name for shard in made.shards] == [shard.name for shard in data.shards]
+    assert read_manifest(str(tmp_path / "made")) == made
+
+
+def test_a_head_on_embeddings_gives_the_logits_of_the_whole_network(data, encoder, embedded):
+    keras.utils.set_random_seed(2)
+    whole = build_model("tiny", classes=3, image_size=SIZE, head=(6,))
+    *of_backbone, _, _, _, _ = whole.weights
+    for mine, its in zip(of_backbone, encoder.model.weights, strict=True):
+        mine.assign(its)
+    alone = build_model("none", classes=3, image_size=1, features=FEATURES, head=(6,))
+    for mine, its in zip(alone.weights, whole.weights[len(of_backbone) :], strict=True):
+        mine.assign(its)
+    (pictures,) = Pipeline(data).evaluation_dataset("train", batch_size=23)
+    (features,) = Pipeline(embedded).evaluation_dataset("train", batch_size=23)
+    np.testing.assert_array_equal(pictures["label"], features["label"])
+    np.testing.assert_allclose(
+        alone(expand_image(features["image"]), training=False),
+        whole(expand_image(pictures["image"]), training=False),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_plain_tensorflow_reads_the_records(data, encoder, placement, tmp_path, dtype):
+    made = embed_dataset(data, encoder, placement, str(tmp_path / "made"), dtype=dtype, batch_size=8)
+    as_bytes = tf.io.FixedLenFeature([], tf.string)
+    image = tf.io.FixedLenFeature([FEATURES], tf.float32) if dtype == "float32" else as_bytes
+    features = {"id": as_bytes, "source": as_bytes, "image": image}
+    found = []
+    for record in tf.data.TFRecordDataset([made.path(shard) for shard in made.shards_of("train")]):
+        one = tf.io.parse_single_example(record, features)
+        values = one["image"] if dtype == "float32" else tf.io.decode_raw(one["image"], tf.float16)
+        found.append((one["id"].numpy().decode(), values.numpy()))
+    np.testing.assert_array_equal([values for _, values in found], stored(made, "train")[:, 0, 0])
+    assert [name for name, _ in found] == [fields.id for fields in read_split_fields(made, "train")]
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("converted")
+    make_source(folder / "source", images=18)
+    options = SharderConfig(str(folder / "source"), str(folder / "shards"), size=SIZE, workers=0, quiet=True)
+    return make_tfrecords(options)
+
+
+def test_a_finished_set_is_verified_and_a_feature_that_is_no_number_is_found(
+    converted, encoder, placement, tmp_path
+):
+    made = embed_dataset(converted, encoder, placement, str(tmp_path / "made"), dtype="float32", batch_size=8)
+    assert verify_dataset(made.directory, 1).problems == ()
+    for name in ("audit.json", "features.npy", "quarantine.jsonl"):
+        assert (
+            pathlib.Path(made.directory, name).read_bytes()
+            == pathlib.Path(converted.directory, name).read_bytes()
+        )
+    with pytest.raises(DataError, match="embeddings"):
+        pictures_of_shards(made)
+    row = read_index(made)[0]
+    path = pathlib.Path(made.path(made.shards[0]))
+    content = bytearray(path.read_bytes())
+    content[row["payload"] : row["payload"] + 4] = np.float32(np.nan).tobytes()
+    path.write_bytes(content)
+    assert "content is damaged" in verify_dataset(made.directory, 1).problems[0]
+
+
+class _Stops:
+    """An encoder that fails after some batches."""
+
+    def __init__(self, encoder, batches):
+        self.model, self.batches = encoder.model, batches
+
+    def __call__(self, images, training):
+        def check(images):
+            self.batches -= 1
+            if self.batches < 0:
+                raise KeyboardInterrupt
+            return images
+
+        images = tf.ensure_shape(tf.numpy_function(check, [images], tf.float32), images.shape)
+        return self.model(images, training=training)
+
+
+def test_after_a_stop_the_rest_is_computed_and_the_bytes_are_the_same(
+    data, encoder, placement, embedded, tmp_path
+):
+    output = tmp_path / "made"
+    arguments = (placement, str(output))
+    for batches in (0, 3):
+        stops = dataclasses.replace(encoder, model=_Stops(encoder, batches))
+        with pytest.raises(BaseException, match="KeyboardInterrupt"):
+            embed_dataset(data, stops, *arguments, dtype="float32", batch_size=4)
+        assert not output.exists()
+        (unfinished,) = tmp_path.iterdir()
+        assert not (unfinished / "manifest.json").exists()
+    assert len([*unfinished.glob("*.tfrecord")]) >= 2
+    rest = _Stops(encoder, 8 - 2)
+    embed_dataset(data, dataclasses.replace(encoder, model=rest), *arguments, dtype="float32", batch_size=4)
+    assert [*tmp_path.iterdir()] == [output]
+    for path in sorted(pathlib.Path(embedded.directory).iterdir()):
+        assert (output / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_another_embedding_takes_the_place_of_an_unfinished_one(data, encoder, placement, tmp_path):
+    output = tmp_path / "made"
+    stops = dataclasses.replace(encoder, model=_Stops(encoder, 3))
+    with pytest.raises(BaseException, match="KeyboardInterrupt"):
+        embed_dataset(data, stops, placement, str(output), dtype="float32", batch_size=4)
+    embed_dataset(data, encoder, placement, str(output), dtype="float16", batch_size=4)
+    assert [*tmp_path.iterdir()] == [output]
+    again = embed_dataset(data, encoder, placement, str(output), dtype="float32", batch_size=4)
+    assert [*tmp_path.iterdir()] == [output]
+    assert again.dtype == read_manifest(str(output)).dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "error"), [(1e5, "float16", UsageError), (np.nan, "float32", DataError)]
+)
+def test_features_that_the_dtype_cannot_hold_are_refused(
+    data, encoder, placement, tmp_path, value, dtype, error
+):
+    wrong = dataclasses.replace(
+        encoder, model=lambda images, training: tf.fill([tf.shape(images)[0], FEATURES], np.float32(value))
+    )
+    with pytest.raises(error, match="train/0.png"):
+        embed_dataset(data, wrong, placement, str(tmp_path / "made"), dtype=dtype, batch_size=4)
+    assert not (tmp_path / "made").exists()
+
+
+# -- a head on them ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(embedded, tmp_path_factory):
+    config = TrainConfig(
+        "none",
+        embedded.directory,
+        str(tmp_path_factory.mktemp("run") / "run"),
+        epochs=2,
+        batch_size=4,
+        weights="none",
+        head=(6,),
+    )
+    return cxr_train.train(config)
+
+
+def test_a_run_on_embeddings_is_trained_evaluated_and_reported(run, embedded):
+    assert len(run.epochs) == 2
+    assert len(run.predictions("validation").ids) == 7
+    assert (run.directory / "report/index.html").is_file()
+    assert run.model().count_params() == FEATURES * 6 + 6 + 6 * 3 + 3
+
+
+def test_other_embeddings_and_pictures_are_not_evaluated(run, data, embedded, encoder, placement, tmp_path):
+    for other in (
+        data,
+        embed_dataset(
+            data,
+            dataclasses.replace(encoder, description="another encoder"),
+            placement,
+            str(tmp_path / "other"),
+            dtype="float32",
+            batch_size=8,
+        ),
+    ):
+        with pytest.raises(DataError, match="embed|pictures"):
+            run.evaluate("validation", data=other.directory)
+    half = embed_dataset(data, encoder, placement, str(tmp_path / "half"), dtype="float16", batch_size=8)
+    summary = run.evaluate("validation", data=half.directory, output=str(tmp_path / "evaluated"))
+    assert summary["images"] == 7
+    assert summary["probe"] is None
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("cxr_train.explain", []),
+        ("cxr_train.export", ["--output=exported"]),
+        ("cxr_train.predict", ["picture.png"]),
+    ],
+)
+def test_what_needs_pictures_is_refused(run, tmp_path, monkeypatch, module, arguments):
+    monkeypatch.chdir(tmp_path)
+    done = run_command(module, f"--run_dir={run.directory}", *arguments)
+    assert done.code == 2
+    assert "--run_dir" in done.output
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"weights": "imagenet"},
+        {"input_range": "imagenet"},
+        {"batch_norm_momentum": 0.9},
+        {"recipe": cxr_train.Recipe(freeze="backbone")},
+        {"recipe": cxr_train.Recipe(augment="rotation")},
+        {"recipe": cxr_train.Recipe(augment_flip=True)},
+        {"recipe": cxr_train.Recipe(backbone_rate_factor=0.1)},
+    ],
+)
+def test_settings_of_a_backbone_and_of_pictures_are_refused_without_one(flags):
+    with pytest.raises(UsageError, match="--backbone=none"):
+        TrainConfig("none", "data", "run", **{"weights": "none", **flags})
+
+
+def test_backbone_and_data_must_fit(data, embedded, tmp_path):
+    for backbone, directory in (("none", data.directory), ("mobilenet_v2", embedded.directory)):
+        done = run_command(
+            "cxr_train.main",
+            f"--backbone={backbone}",
+            f"--data={directory}",
+            f"--run_dir={tmp_path}/run",
+            "--weights=none",
+        )
+        assert done.code == 2
+        assert f"--backbone={backbone}" in done.output
+
+
+# -- the command, and other encoders -----------------------------------------------------------
+
+
+def embed(*arguments):
+    return run_command("cxr_train.embed", "--compilation_cache=", *arguments)
+
+
+def test_the_command_replaces_nothing_unless_it_is_allowed(data, tmp_path):
+    flags = [f"--data={data.directory}", f"--output={tmp_path}/made", "--backbone=tiny", "--weights=none"]
+    assert embed(*flags).code == 0
+    before = read_manifest(str(tmp_path / "made"))
+    assert (before.size, before.channels, before.dtype) == (1, FEATURES, "float32")
+    assert embed(*flags, "--dtype=float16").code == 2
+    assert read_manifest(str(tmp_path / "made")) == before
+    assert embed(*flags, "--dtype=float16", "--overwrite").code == 0
+    assert read_manifest(str(tmp_path / "made")).dtype == "float16"
+    flags[1] = f"--output={data.directory}"  # pictures
+    assert embed(*flags, "--overwrite").code == 2
+    flags[0], flags[1] = f"--data={tmp_path}/made", f"--output={tmp_path}/twice"
+    assert embed(*flags).code == 2
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--backbone=tiny", "--run_dir=run"],
+        ["--backbone=tiny", "--input_range=caffe"],
+        ["--run_dir=run", "--weights=none"],
+        ["--backbone=none"],
+        ["--backbone=tiny", "--weights=none", "--image_size=9"],
+        ["--saved_model=nowhere"],
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(data, tmp_path, flags):
+    done = embed(f"--data={data.directory}", f"--output={tmp_path}/made", *flags)
+    assert done.code == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_best_model_of_a_run_is_an_encoder(data, placement, tmp_path):
+    config = TrainConfig(
+        "tiny", data.directory, str(tmp_path / "run"), epochs=1, batch_size=4, weights="none", head=(6,)
+    )
+    model = cxr_train.train(config).model()
+    made = embed(f"--data={data.directory}", f"--output={tmp_path}/made", f"--run_dir={tmp_path}/run")
+    assert made.code == 0
+    pooled = keras.Model(model.inputs[0], model.get_layer("pooling").output)
+    images = expand_image(tf.constant(stored(data, "train")))
+    found = stored(read_manifest(str(tmp_path / "made")), "train")[:, 0, 0]
+    np.testing.assert_allclose(found, pooled(images, training=False), rtol=1e-5, atol=1e-6)
+
+
+class _Foreign(tf.Module):
+    """Takes pixels in [-1, 1], and gives maps and their mean."""
+
+    def __init__(self):
+        self.kernel = tf.Variable(tf.random.stateless_normal([3, 5], [1, 2]))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, SIZE, SIZE, 3], tf.float32)])
+    def __call__(self, pixels):
+        maps = tf.tensordot(pixels, self.kernel, 1)
+        return {"maps": maps, "pooled": tf.reduce_mean(maps, axis=[1, 2]), "logits": maps[:, 0, 0, :1]}
+
+
+def test_any_saved_model_is_an_encoder(data, tmp_path):
+    model = _Foreign()
+    tf.saved_model.save(model, str(tmp_path / "foreign"))
+    flags = [f"--data={data.directory}", f"--saved_model={tmp_path}/foreign", "--input_range=-1..1"]
+    images = 2 * expand_image(tf.constant(stored(data, "train"))) - 1
+    for output in ("maps", "pooled"):
+        made = embed(*flags, f"--output={tmp_path}/{output}", f"--saved_model_output={output}")
+        assert made.code == 0, made.output
+        found = stored(read_manifest(str(tmp_path / output)), "train")[:, 0, 0]
+        np.testing.assert_allclose(found, model(images)["pooled"], rtol=1e-5, atol=1e-6)
+    for output in ("", "logits", "nothing"):
+        assert embed(*flags, f"--output={tmp_path}/x", f"--saved_model_output={output}").code == 2
+    larger = write_shards(tmp_path / "larger", {"train": random_images(4, size=9)})
+    refused = embed(
+        *flags, f"--output={tmp_path}/x", "--saved_model_output=pooled", f"--data={larger.directory}"
+    )
+    assert refused.code == 2
+    assert "--saved_model" in refused.output
