@@ -4,7 +4,8 @@
     python -m cxr_train.folds --runs=runs/fold1,runs/fold2,... --output=runs/folds
 
 Writes `predictions_out_of_fold.csv`, `metrics_out_of_fold.json` (as an evaluation, with the spread over the
-folds) and `label_issues.csv`, labels that are probably wrong, the most doubtful first; nothing is removed.
+folds), `label_issues.csv`, labels that are probably wrong, the most doubtful first (nothing is removed), and
+`report/index.html`, with the spread and the X-rays of the most doubtful labels.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from cxr_data.core import storage
 from cxr_data.core.csv_table import csv_bytes
 from cxr_data.core.settings import required, setting
 from cxr_data.core.wording import counted, wrapped
+from cxr_data.records.split_names import joined_splits
 from cxr_data.stats.bootstrap import RESAMPLES
 from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.options import EvaluationOptions
@@ -25,6 +27,7 @@ from cxr_train.evaluation.out_of_fold import fold_predictions, join_folds, label
 from cxr_train.evaluation.predictions import write_predictions
 from cxr_train.evaluation.text import accuracy_name
 from cxr_train.flags.output_place import prepare_output
+from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.notice import NOTICE
 
@@ -66,9 +69,15 @@ def main() -> int:
     header = ["id", "group", "label", "suggested", "margin"]
     rows = [[row[key] if key != "margin" else f"{row[key]:.6g}" for key in header] for row in issues]
     storage.replace(output / "label_issues.csv", csv_bytes([header, *rows]))
+    from cxr_train.reporting.folds_page import write_folds_page  # its pictures and templates take time
+
+    config = TrainConfig.load(RunLayout(pathlib.Path(options.runs[0])).config)
+    pool = "+".join(joined_splits(config.validation_split))
+    page = write_folds_page(output, summary, issues, config.data, pool)
     for line in _lines(summary, len(issues), len(joined.ids)):
         print(wrapped(line, rest="  "))
-    print(f"written to {output}. {NOTICE}")
+    print(f"written to {output}; page: {page}")
+    print(NOTICE)
     return 0
 
 

@@ -4,14 +4,17 @@ Sources: Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities
 binning", 2015 (ECE); Guo et al., "On calibration of modern neural networks", 2017 (temperature).
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_data.stats.undefined import json_number, ratio
 from cxr_train.evaluation.decisions import Counts, Decisions, Floats
+from cxr_train.evaluation.intervals import IntervalNotes, percentile_interval
 
 BINS = 15
 # Searched for the temperature.
@@ -33,8 +36,7 @@ def reliability(right: npt.ArrayLike, confidences: npt.ArrayLike, bins: int = BI
       is right), both null in an empty bin.
     """
     is_right, confidence = np.asarray(right, bool), np.asarray(confidences, np.float64)
-    edges = np.linspace(0, 1, bins + 1)
-    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    edges, bin_of = _edges(bins), _bin_of(confidence, bins)
     rows = []
     for number in range(bins):
         inside = bin_of == number
@@ -51,11 +53,53 @@ def reliability(right: npt.ArrayLike, confidences: npt.ArrayLike, bins: int = BI
     return rows
 
 
-def expected_calibration_error(rows: list[dict[str, Any]]) -> float:
-    """Return the ECE: the mean over images of |accuracy - confidence| of their bin, from `reliability`."""
-    images = sum(row["images"] for row in rows)
+def _edges(bins: int) -> Floats:
+    return np.linspace(0, 1, bins + 1)
+
+
+def _bin_of(confidence: Floats, bins: int) -> Counts:
+    """Return the bin of each confidence, int64 of the same shape."""
+    return np.clip(np.searchsorted(_edges(bins), confidence, side="left") - 1, 0, bins - 1)
+
+
+def expected_calibration_error(rows: list[dict[str, Any]]) -> float | None:
+    """Return the ECE: the mean over images of |accuracy - confidence| of their bin, from `reliability`.
+
+    None where there is no image.
+    """
     gaps = (row["images"] * abs(row["accuracy"] - row["confidence"]) for row in rows if row["images"])
-    return sum(gaps) / images
+    return json_number(ratio(sum(gaps), sum(row["images"] for row in rows)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Forecasts:
+    """What a calibration is measured on: K is 1, the predicted class, or the number of findings.
+
+    Attributes:
+      confidence: float64 [N, K], the probability that the class is right, or that the finding is present.
+      is_right: bool [N, K], whether it is.
+      distance: float64 [N, K], the squared distance to the truth, of all classes together.
+      of_label: float64 [N, K], the probability of what is true.
+      known: bool [N, K], what counts.
+    """
+
+    confidence: Floats
+    is_right: npt.NDArray[np.bool_]
+    distance: Floats
+    of_label: Floats
+    known: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, labels: Counts, probabilities: Floats) -> "_Forecasts":
+        decisions = Decisions.of(labels, probabilities)
+        distance = (probabilities - decisions.is_class) ** 2
+        if decisions.of_findings:
+            of_label = np.where(decisions.is_class, probabilities, 1 - probabilities)
+            return cls(probabilities, decisions.is_class, distance, of_label, decisions.known)
+        right = (decisions.is_class & decisions.is_given).any(axis=1, keepdims=True)
+        of_label = np.take_along_axis(probabilities, labels[:, np.newaxis], axis=1)
+        highest = probabilities.max(axis=1, keepdims=True)
+        return cls(highest, right, distance.sum(axis=1, keepdims=True), of_label, np.ones_like(right))
 
 
 def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS) -> dict[str, Any]:
@@ -68,38 +112,69 @@ def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS)
       the share in which it is, brier is in [0, 1], ece is the mean over the findings, and per_class, in their
       order, has ece and brier of each; null for one without known labels.
     """
-    if labels.ndim == 2:
-        return _measure_findings(labels, probabilities, bins)
-    every = np.arange(len(labels))
-    predicted = probabilities.argmax(axis=1)
-    rows = reliability(predicted == labels, probabilities[every, predicted], bins)
-    one_hot = np.eye(probabilities.shape[1])[labels]
-    return {
-        "ece": expected_calibration_error(rows),
-        "negative_log_likelihood": float(-_log(probabilities)[every, labels].mean()),
-        "brier": float(((probabilities - one_hot) ** 2).sum(axis=1).mean()),
-        "bins": rows,
-    }
-
-
-def _measure_findings(labels: Counts, probabilities: Floats, bins: int) -> dict[str, Any]:
-    decisions = Decisions.of(labels, probabilities)
-    distance = (probabilities - decisions.is_class) ** 2
+    of = _Forecasts.of(labels, probabilities)
     per_class = []
-    for index, known in enumerate(decisions.known.T):
-        rows = reliability(decisions.is_class[known, index], probabilities[known, index], bins)
-        ece = expected_calibration_error(rows) if known.any() else None
-        per_class.append({"ece": ece, "brier": json_number(ratio(distance[known, index].sum(), known.sum()))})
-    known = decisions.known
+    for right, sure, distance, known in zip(
+        of.is_right.T, of.confidence.T, of.distance.T, of.known.T, strict=True
+    ):
+        error = expected_calibration_error(reliability(right[known], sure[known], bins))
+        per_class.append({"ece": error, "brier": json_number(ratio(distance[known].sum(), known.sum()))})
     defined = [row["ece"] for row in per_class if row["ece"] is not None]
-    of_label = np.where(decisions.is_class, probabilities, 1 - probabilities)
-    return {
+    known = of.known
+    found = {
         "ece": json_number(ratio(sum(defined), len(defined))),
-        "negative_log_likelihood": json_number(ratio(-_log(of_label)[known].sum(), known.sum())),
-        "brier": json_number(ratio(distance[known].sum(), known.sum())),
-        "bins": reliability(decisions.is_class[known], probabilities[known], bins),
-        "per_class": per_class,
+        "negative_log_likelihood": json_number(ratio(-_log(of.of_label)[known].sum(), known.sum())),
+        "brier": json_number(ratio(of.distance[known].sum(), known.sum())),
+        "bins": reliability(of.is_right[known], of.confidence[known], bins),
     }
+    return found | ({"per_class": per_class} if labels.ndim == 2 else {})
+
+
+def calibration_intervals(
+    labels: Counts, probabilities: Floats, bootstrap: PatientBootstrap, bins: int = BINS
+) -> dict[str, Any]:
+    """Return the patient-clustered 95 % intervals of `ece` and `brier`; ready for JSON.
+
+    The ECE of a resample is on average higher than that of the images, since the gap of a bin has no sign:
+    its interval lies too high, the more so the fewer images there are.
+
+    Args:
+      labels, probabilities, bins: as for `measure_calibration`.
+      bootstrap: of the N images.
+
+    Returns:
+      ece, brier: [low, high] or null; of findings also per_class, in their order, with ece and brier of each,
+      null for one that `Decisions.too_few` names; and the notes of `intervals.IntervalNotes`.
+    """
+    measured = measure_calibration(labels, probabilities, bins)
+    of = _Forecasts.of(labels, probabilities)
+    counts = bootstrap.sums(of.known)
+    distances = bootstrap.sums(of.distance * of.known)
+    gaps = (of.is_right - of.confidence.astype(np.float64)) * of.known
+    inside = _bin_of(of.confidence, bins)[..., np.newaxis] == np.arange(bins)
+    by_bin = bootstrap.sums((gaps[..., np.newaxis] * inside).reshape(len(labels), -1))
+    errors = ratio(np.abs(by_bin).reshape(*counts.shape, bins).sum(axis=2), counts)
+    notes = IntervalNotes()
+
+    def interval(value: float | None, replicates: Floats, name: str) -> list[float] | None:
+        return percentile_interval(np.nan if value is None else value, replicates, name, notes)
+
+    defined = of.known.any(axis=0)
+    found: dict[str, Any] = {
+        "ece": interval(measured["ece"], ratio(errors[:, defined].sum(axis=1), defined.sum()), "ece"),
+        "brier": interval(measured["brier"], ratio(distances.sum(axis=1), counts.sum(axis=1)), "brier"),
+    }
+    if labels.ndim == 2:
+        hidden = Decisions.of(labels, probabilities).too_few()
+        replicates = {"ece": errors, "brier": ratio(distances, counts)}
+        found["per_class"] = [
+            {
+                name: None if hidden[k] else interval(row[name], of_name[:, k], f"{k} {name}")
+                for name, of_name in replicates.items()
+            }
+            for k, row in enumerate(measured["per_class"])
+        ]
+    return found | vars(notes)
 
 
 def fit_temperature(labels: Counts, probabilities: Floats) -> float | None:
@@ -182,7 +257,7 @@ def fit_platt(labels: Counts, probabilities: Floats) -> list[tuple[float, float]
             fitted.append(None)
             continue
         positive = decisions.is_class[known, index]
-        logits = _logits(probabilities[known, index])
+        logits = logits_of(probabilities[known, index], of_findings=True)
         targets = np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
 
         def loss(line: Floats, logits: Floats = logits, targets: Floats = targets) -> tuple[float, Floats]:
@@ -201,15 +276,17 @@ def apply_platt(probabilities: Floats, lines: list[tuple[float, float] | None]) 
     """Return sigmoid(a * logit + b) of probabilities [N, C] of findings; unchanged where there is no line."""
     import scipy.special
 
+    logits = logits_of(probabilities, of_findings=True)
     columns = [
-        column if line is None else scipy.special.expit(line[0] * _logits(column) + line[1])
-        for column, line in zip(probabilities.T, lines, strict=True)
+        column if line is None else scipy.special.expit(line[0] * of_column + line[1])
+        for column, of_column, line in zip(probabilities.T, logits.T, lines, strict=True)
     ]
     return np.stack(columns, axis=1)
 
 
-def _logits(probabilities: Floats) -> Floats:
-    return _log(probabilities) - _log(1 - probabilities)
+def logits_of(probabilities: Floats, *, of_findings: bool) -> Floats:
+    """Return finite logits of probabilities: their softmax gives them back, of findings their sigmoid."""
+    return _log(probabilities) - (_log(1 - probabilities) if of_findings else 0)
 
 
 def _log(probabilities: Floats) -> Floats:

@@ -6,6 +6,7 @@ interval.
 """
 
 import collections
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from cxr_train.evaluation import intervals, metrics
 from cxr_train.evaluation.decisions import Decisions
 from cxr_train.evaluation.intervals import IntervalNotes
 from cxr_train.evaluation.predictions import NamedPredictions
-from cxr_train.evaluation.significance import agreement, holm
+from cxr_train.evaluation.significance import agreement, bootstrap_p, holm
 
 
 def align(first: NamedPredictions, second: NamedPredictions) -> NamedPredictions:
@@ -83,33 +84,40 @@ def _in_words(predictions: NamedPredictions, label: npt.NDArray[np.int64]) -> st
     return ", ".join(f"{name} {value}" for name, value in zip(names, label, strict=True))
 
 
+Thresholds = Mapping[str, float]
+"""Of one model, by finding; NaN where none could be chosen."""
+
+
 def compare_models(
-    this: NamedPredictions, other: NamedPredictions, bootstrap: PatientBootstrap
+    this: NamedPredictions,
+    other: NamedPredictions,
+    bootstrap: PatientBootstrap,
+    thresholds: tuple[Thresholds, Thresholds] | None = None,
 ) -> dict[str, Any]:
     """Compare two models on the same images; ready for JSON.
 
     Args:
       this: on the images of `bootstrap`.
       other: on the same images, in any order.
+      thresholds: of findings, those of `this` and of `other`, at which `agreement` is measured; 0.5 without.
 
     Returns:
       other: its source; the keys of `agreement`; differences: by metric ("accuracy", "macro auroc",
       "covid sensitivity", ...) this minus the other as value and interval (patient-clustered, 95 %,
       null where undefined); and the notes of `intervals.IntervalNotes`. Of findings, the numbers of
       `agreement` are known labels, mcnemar_exact_p is null, since labels of one image depend on each other,
-      and per_finding has `agreement` of each finding that has not `too_few` images, with holm_p, its p-value
-      adjusted for all of these.
+      and per_finding has `agreement` of each finding that has not `too_few` images, nor lacks a threshold,
+      with holm_p, its p-value adjusted for all of these, auroc_p, the p-value of the difference of the AUROC
+      by the resampled patients, and auroc_holm_p; at_thresholds says whether `thresholds` decided.
 
     Raises:
       DataError: as `align`.
     """
     other = align(this, other)
     pair = (this, other)
-    values = [metrics.all_metrics(one.labels, one.probabilities) for one in pair]
+    of_findings = this.labels.ndim == 2
+    values = [metrics.all_metrics(one.labels, one.probabilities, hide_few=of_findings) for one in pair]
     resampled = [intervals.resample_metrics(bootstrap, one.labels, one.probabilities) for one in pair]
-    if this.labels.ndim == 2:
-        hidden = Decisions.of(this.labels, this.probabilities).too_few()
-        values = [{metric: np.where(hidden, np.nan, of) for metric, of in one.items()} for one in values]
     notes = IntervalNotes()
     differences = {}
 
@@ -124,27 +132,40 @@ def compare_models(
         defined = ~np.isnan(of_classes)
         macro = resampled[0].macro(metric, defined) - resampled[1].macro(metric, defined)
         enter(f"macro {metric}", float(metrics.macro(of_classes)), macro)
+        replicates = resampled[0].per_class[metric] - resampled[1].per_class[metric]
         for index, name in enumerate(this.class_names):
-            replicates = resampled[0].per_class[metric] - resampled[1].per_class[metric]
             enter(f"{name} {metric}", float(of_classes[index]), replicates[:, index])
-    return {"other": other.source, **_agreements(*pair), "differences": differences, **vars(notes)}
+    agreements = _agreements(*pair, thresholds)
+    if of_findings:
+        areas = resampled[0].per_class["auroc"] - resampled[1].per_class["auroc"]
+        for name, row in agreements["per_finding"].items():
+            row["auroc_p"] = bootstrap_p(areas[:, this.class_names.index(name)])
+        for p, adjusted in (("mcnemar_exact_p", "holm_p"), ("auroc_p", "auroc_holm_p")):
+            rows = agreements["per_finding"].values()
+            for row, value in zip(rows, holm([row[p] for row in rows]), strict=True):
+                row[adjusted] = value
+    return {"other": other.source, **agreements, "differences": differences, **vars(notes)}
 
 
-def _agreements(this: NamedPredictions, other: NamedPredictions) -> dict[str, Any]:
+def _agreements(
+    this: NamedPredictions, other: NamedPredictions, thresholds: tuple[Thresholds, Thresholds] | None
+) -> dict[str, Any]:
     """Return `agreement` of two models; of findings, over the known labels and for each finding."""
-    decisions = [Decisions.of(one.labels, one.probabilities) for one in (this, other)]
+    names = this.class_names
+    limits = [np.array([of[name] for name in names]) for of in thresholds or ()]
+    decisions = [
+        Decisions.of(one.labels, one.probabilities, at)
+        for one, at in zip((this, other), limits or (None, None), strict=True)
+    ]
     right = [one.is_class == one.is_given for one in decisions]
     if this.labels.ndim == 1:
         return agreement(*(of_classes.all(axis=1) for of_classes in right))
-    known = decisions[0].known
-    few = decisions[0].too_few()
+    decided = ~np.isnan(limits).any(axis=0) if thresholds else np.ones(len(names), bool)
+    known = decisions[0].known & decided
     findings = {
-        name: agreement(*(of_findings[known[:, index], index] for of_findings in right))
-        for index, name in enumerate(this.class_names)
-        if not few[index]
+        names[index]: agreement(*(of_findings[known[:, index], index] for of_findings in right))
+        for index in np.flatnonzero(decided & ~decisions[0].too_few())
     }
-    adjusted = holm([row["mcnemar_exact_p"] for row in findings.values()])
-    for row, p in zip(findings.values(), adjusted, strict=True):
-        row["holm_p"] = p
     together = agreement(*(of_findings[known] for of_findings in right))
-    return together | {"mcnemar_exact_p": None, "per_finding": findings}
+    at_thresholds = {"at_thresholds": thresholds is not None}
+    return together | {"mcnemar_exact_p": None, **at_thresholds, "per_finding": findings}

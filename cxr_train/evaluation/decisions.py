@@ -53,11 +53,13 @@ class Decisions:
       is_class: bool [N, C], whether an image is of a class or has a finding.
       is_given: bool [N, C], whether the model says so.
       known: bool [N, C], whether `is_class` is known.
+      of_findings: whether an image has a label for each of the C, and not one of them.
     """
 
     is_class: npt.NDArray[np.bool_]
     is_given: npt.NDArray[np.bool_]
     known: npt.NDArray[np.bool_]
+    of_findings: bool
 
     @classmethod
     def of(cls, labels: Counts, probabilities: Floats, thresholds: Floats | None = None) -> "Decisions":
@@ -73,14 +75,14 @@ class Decisions:
         if labels.ndim == 2:
             is_class, known = labels == PRESENT, labels >= ABSENT
             given = is_given(probabilities, 0.5 if thresholds is None else thresholds)
-            return cls(is_class, given, known)
+            return cls(is_class, given, known, of_findings=True)
         is_class = identity[labels]
         given = (
             identity[probabilities.argmax(axis=1)]
             if thresholds is None
             else is_given(probabilities, thresholds)
         )
-        return cls(is_class, given, np.ones_like(is_class))
+        return cls(is_class, given, np.ones_like(is_class), of_findings=False)
 
     @property
     def positives(self) -> npt.NDArray[np.bool_]:
@@ -101,3 +103,7 @@ class Decisions:
     def too_few(self) -> npt.NDArray[np.bool_]:
         """Return bool [C]: fewer than `FEW` images of a class, or fewer that are not of it."""
         return np.minimum(self.positives.sum(axis=0), self.negatives.sum(axis=0)) < FEW
+
+    def few_findings(self) -> npt.NDArray[np.bool_]:
+        """Return bool [C]: of findings `too_few`; a class is never hidden for want of images."""
+        return self.too_few() & self.of_findings

@@ -17,7 +17,8 @@
                       see `metrics.summarize`
     intervals         see `intervals.metric_intervals`; without_patient: images of no known patient, each
                       resampled as a patient of its own
-    calibration       uncalibrated: see `calibration.measure_calibration`; temperature, fitted_on (a split),
+    calibration       uncalibrated: see `calibration.measure_calibration`, with the intervals of
+                      `calibration.calibration_intervals`; temperature, fitted_on (a split),
                       calibrated: the same at that temperature; all three null without validation data,
                       temperature and calibrated also where none is the best (`fit_temperature`). Of findings,
                       `platt`: lines, by finding slope and offset of `fit_platt`, and calibrated by them
@@ -50,12 +51,17 @@ from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.beside_audit import audit_beside
-from cxr_train.evaluation.class_map import class_map_for
-from cxr_train.evaluation.forward_pass import known_predictions, name_predictions, predict_split
+from cxr_train.evaluation.class_map import ClassMap, class_map_for
+from cxr_train.evaluation.forward_pass import (
+    Predictions,
+    known_predictions,
+    name_predictions,
+    predict_split,
+)
 from cxr_train.evaluation.options import SOURCE, EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions, write_predictions
 from cxr_train.evaluation.probe import measure_probe, probe_split
-from cxr_train.evaluation.stored import other_predictions, stored_predictions
+from cxr_train.evaluation.stored import other_predictions, other_validation, stored_predictions
 from cxr_train.evaluation.subgroups import measure_subgroups
 from cxr_train.evaluation.table_columns import read_columns
 from cxr_train.runs.layout import RunLayout
@@ -78,6 +84,43 @@ def _by(
         columns |= read_columns(pathlib.Path(options.by_table), others, named.ids)
     ordered = {name: columns[name] for name in options.by}
     return measure_subgroups(named, ordered, resamples=options.resamples, seed=options.seed)
+
+
+def _predict(
+    run_dir: pathlib.Path,
+    pipeline: Pipeline,
+    split: str,
+    predict: PredictStep,
+    placement: Placement,
+    mapped: ClassMap,
+    batch_size: int,
+    take_stored: bool,
+    check_stop: Callable[[], None],
+) -> tuple[Predictions, NamedPredictions, dict[str, int]]:
+    """Return the predictions of the images that the class map keeps, without and with their names, and how
+    many it drops of each class.
+
+    Args:
+      take_stored: whether earlier predictions of this very model and these images will do.
+    """
+    manifest = pipeline.manifest
+    known = known_predictions(run_dir, pipeline, split) if take_stored else None
+    if known:
+        predicted, stored = known
+        logger.info("%s is of this model and these images, and is not computed again", stored.source)
+    else:
+        predicted = predict_split(
+            pipeline, split, predict, placement, batch_size=batch_size, check_stop=check_stop
+        )
+    dropped = mapped.dropped(predicted.labels)
+    labels, kept = mapped.labels(predicted.labels)
+    predicted = dataclasses.replace(predicted, labels=labels).rows(kept)
+    if not len(predicted.labels):
+        raise DataError(f"--class_map leaves out every image of the {split} split of {manifest.directory}")
+    named = name_predictions(predicted, manifest, split, mapped.ours, f"this run ({run_dir})")
+    if known:
+        named = dataclasses.replace(named, probabilities=stored.probabilities[kept])
+    return predicted, named, dropped
 
 
 def evaluate_split(
@@ -113,22 +156,9 @@ def evaluate_split(
     mapped = class_map_for(run_dir, manifest, options.class_map)
     other = None if options.compare is None else other_predictions(options.compare, split)
     predict = PredictStep(model, placement)
-    known = None if options.compare is None else known_predictions(run_dir, pipeline, split)
-    if known:
-        predicted, stored = known
-        logger.info("%s is of this model and these images, and is not computed again", stored.source)
-    else:
-        predicted = predict_split(
-            pipeline, split, predict, placement, batch_size=batch_size, check_stop=check_stop
-        )
-    dropped = mapped.dropped(predicted.labels)
-    labels, kept = mapped.labels(predicted.labels)
-    predicted = dataclasses.replace(predicted, labels=labels).rows(kept)
-    if not len(predicted.labels):
-        raise DataError(f"--class_map leaves out every image of the {split} split of {manifest.directory}")
-    named = name_predictions(predicted, manifest, split, mapped.ours, f"this run ({run_dir})")
-    if known:
-        named = dataclasses.replace(named, probabilities=stored.probabilities[kept])
+    predicted, named, dropped = _predict(
+        run_dir, pipeline, split, predict, placement, mapped, batch_size, other is not None, check_stop
+    )
     probed = probe_split(
         pipeline,
         split,
@@ -154,7 +184,13 @@ def evaluate_split(
         "seen_in_training": own and have_common_images(split, options.train_split),
         "initial_statistics_share": initial_statistics_share(run_dir),
         "dropped": dropped,
-        **analyse(named, options, validation=validation, other=other),
+        **analyse(
+            named,
+            options,
+            validation=validation,
+            other=other,
+            other_validation=None if options.compare is None else other_validation(options.compare),
+        ),
         "by": _by(named, pipeline, split, predicted.index, options),
         "audit": audit_beside(manifest.directory, split, options.class_map),
         "probe": probed

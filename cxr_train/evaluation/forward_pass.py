@@ -19,6 +19,7 @@ from cxr_train.engine.multi_step import Batch
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import metrics
+from cxr_train.evaluation.calibration import logits_of
 from cxr_train.evaluation.predictions import NamedPredictions, six_digits
 from cxr_train.evaluation.stored import stored_predictions
 from cxr_train.runs.saved_run import is_own_data
@@ -167,10 +168,7 @@ def known_predictions(
     index = np.array([position_of[name] for name in stored.ids])
     if (np.diff(index) < 0).any():  # somebody has sorted the file
         return None
-    smallest = np.finfo(np.float64).tiny
-    logits = np.log(np.maximum(stored.probabilities, smallest))
-    if stored.labels.ndim == 2:
-        logits -= np.log(np.maximum(1 - stored.probabilities, smallest))
+    logits = logits_of(stored.probabilities, of_findings=stored.labels.ndim == 2)
     return Predictions(index, stored.labels, logits), stored
 
 

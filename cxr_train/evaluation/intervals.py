@@ -39,10 +39,12 @@ class Replicates:
     Attributes:
       accuracy: float64 [R].
       per_class: by metric, float64 [R, C], NaN where undefined.
+      micro: of findings, by metric, float64 [R]; else empty.
     """
 
     accuracy: Floats
     per_class: Mapping[str, Floats]
+    micro: Mapping[str, Floats]
 
     def macro(self, metric: str, defined: npt.NDArray[np.bool_]) -> Floats:
         """Return the macro average [R] over the classes `defined` [C] in the data as it is.
@@ -69,9 +71,14 @@ def resample_metrics(bootstrap: PatientBootstrap, labels: Counts, probabilities:
     images = counts.true_positives + counts.false_positives + counts.false_negatives + counts.true_negatives
     # The share of images that is given its class; of findings, that of known labels.
     of = images.sum(axis=1) if labels.ndim == 2 else images[:, 0]
+    micro: dict[str, Floats] = {}
+    if decisions.of_findings:
+        pooled = _resample_pooled(bootstrap, decisions, probabilities)
+        micro = {name: getattr(counts.micro, name)[:, 0] for name in RATES} | pooled
     return Replicates(
         accuracy=ratio(right.sum(axis=1), of),
         per_class={name: getattr(counts, name) for name in RATES} | {"auroc": auroc, "auprc": auprc},
+        micro=micro,
     )
 
 
@@ -96,6 +103,22 @@ def resample_areas(
         blocks.append(np.stack(areas, axis=-1))
     auroc, auprc = np.concatenate(blocks, axis=1)
     return auroc, auprc
+
+
+def _resample_pooled(
+    bootstrap: PatientBootstrap, decisions: Decisions, probabilities: Floats
+) -> dict[str, Floats]:
+    """Return the resampled AUROC and AUPRC [R] of all known labels together, as `metrics.micro_metrics`."""
+    ranking = Ranking.of(decisions.is_class[decisions.known], probabilities[decisions.known])
+    patients = bootstrap.patient_of[np.nonzero(decisions.known)[0][ranking.images]]
+    columns = probabilities.shape[1]
+    areas = [
+        ranking.areas(some[:, patients])
+        for times in bootstrap.times_drawn()
+        for some in np.array_split(times, min(columns, len(times)))  # a block is for a value an image
+    ]
+    auroc, auprc = np.concatenate(areas, axis=1)
+    return {"auroc": auroc, "auprc": auprc}
 
 
 @dataclass
@@ -171,18 +194,16 @@ def metric_intervals(
 
     Returns:
       method, confidence, resamples, seed, patients; patients_of: by class, the patients with an image of
-      it; accuracy: [low, high] or null; macro and
-      per_class: as in `metrics.summarize`, with [low, high] or null in place of each number;
+      it; accuracy: [low, high] or null; macro, per_class and, of findings, micro:
+      as in `metrics.summarize`, with [low, high] or null in place of each number;
       undefined_resamples, exact and no_interval: see `IntervalNotes`.
     """
     true, scores = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
     replicates = resample_metrics(bootstrap, true, scores)
-    values = metrics.all_metrics(true, scores)
+    values = metrics.all_metrics(true, scores, hide_few=hide_few)
     decisions = Decisions.of(true, scores)
     trials = patients_counted(bootstrap, decisions)
     notes = IntervalNotes()
-    if hide_few:
-        values = {metric: np.where(decisions.too_few(), np.nan, found) for metric, found in values.items()}
     per_class: dict[str, dict[str, Any]] = {name: {} for name in class_names}
     macro = {}
     for metric, of_classes in values.items():
@@ -199,6 +220,14 @@ def metric_intervals(
         macro[metric] = percentile_interval(
             float(metrics.macro(of_classes)), resampled, f"macro {metric}", notes
         )
+    micro = {}
+    if decisions.of_findings:
+        of_any = patients_counted(bootstrap, decisions, of_any=True)
+        for metric, value in metrics.micro_metrics(true, scores).items():
+            counted = int(of_any[metric][0]) if metric in of_any else None
+            micro[metric] = percentile_interval(
+                value, replicates.micro[metric], f"micro {metric}", notes, trials=counted
+            )
     right = float(metrics.accuracy_of(true, scores))
     return {
         "method": METHOD,
@@ -212,18 +241,23 @@ def metric_intervals(
         ),
         "macro": macro,
         "per_class": per_class,
+        **({"micro": micro} if micro else {}),
         **vars(notes),
     }
 
 
-def patients_counted(bootstrap: PatientBootstrap, decisions: Decisions) -> dict[str, Counts]:
-    """Return by rate, how many patients [C] have an image in its denominator."""
+def patients_counted(
+    bootstrap: PatientBootstrap, decisions: Decisions, *, of_any: bool = False
+) -> dict[str, Counts]:
+    """Return by rate, how many patients [C] have an image in its denominator; [1] `of_any` class."""
     denominators = {
         "one_vs_rest_accuracy": decisions.known,
         "sensitivity": decisions.positives,
         "specificity": decisions.negatives,
         "precision": decisions.is_given & decisions.known,
     }
+    if of_any:
+        denominators = {rate: images.any(axis=1, keepdims=True) for rate, images in denominators.items()}
     return {rate: patients_with(bootstrap, images) for rate, images in denominators.items()}
 
 

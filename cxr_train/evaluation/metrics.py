@@ -204,12 +204,29 @@ def auprc(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
     return _per_class("average_precision_score", labels, probabilities)
 
 
-def all_metrics(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[str, Floats]:
+def all_metrics(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, *, hide_few: bool = False
+) -> dict[str, Floats]:
     """Return each of `RATES` and `RANKINGS` by name, float64 [C]; the arguments as for `summarize`."""
     true, scores = _labels_and_scores(labels, probabilities)
-    one_vs_rest = OneVsRest.from_decisions(Decisions.of(true, scores))
+    decisions = Decisions.of(true, scores)
+    one_vs_rest = OneVsRest.from_decisions(decisions)
     metrics = {name: getattr(one_vs_rest, name) for name in RATES}
-    return metrics | {"auroc": auroc(true, scores), "auprc": auprc(true, scores)}
+    metrics |= {"auroc": auroc(true, scores), "auprc": auprc(true, scores)}
+    hidden = decisions.too_few() & hide_few
+    return {metric: np.where(hidden, np.nan, values) for metric, values in metrics.items()}
+
+
+def micro_metrics(labels: Counts, probabilities: Floats) -> dict[str, float]:
+    """Return each of `RATES` and `RANKINGS` over all known labels of findings, as if they were of one.
+
+    Args:
+      labels: int64 [N, C]; probabilities: float64 [N, C].
+    """
+    counts = OneVsRest.from_decisions(Decisions.of(labels, probabilities)).micro
+    pooled = labels.reshape(-1, 1), probabilities.reshape(-1, 1)
+    values = {name: getattr(counts, name)[0] for name in RATES}
+    return {**values, "auroc": auroc(*pooled)[0], "auprc": auprc(*pooled)[0]}
 
 
 def summarize(
@@ -256,12 +273,9 @@ def summarize(
         raise ValueError(f"probabilities of {scores.shape[1]} classes but {len(names)} class names")
 
     decisions = Decisions.of(true, scores)
-    of_findings = true.ndim == 2
-    metrics = all_metrics(true, scores)
-    hidden = decisions.too_few() if hide_few else np.zeros(len(names), bool)
-    metrics = {metric: np.where(hidden, np.nan, values) for metric, values in metrics.items()}
+    metrics = all_metrics(true, scores, hide_few=hide_few)
     counts: dict[str, list[int]] = {"images": decisions.positives.sum(axis=0).tolist()}
-    if of_findings:
+    if decisions.of_findings:
         counts["negatives"] = decisions.negatives.sum(axis=0).tolist()
         counts["uncertain"] = (true == UNCERTAIN).sum(axis=0).tolist()
         counts["unknown"] = (true == UNKNOWN).sum(axis=0).tolist()
@@ -279,11 +293,12 @@ def summarize(
         "left_out": _undefined_classes(metrics, names),
     }
     if hide_few:
-        summary["too_few"] = [name for name, few in zip(names, hidden, strict=True) if few]
-    if not of_findings:
+        summary["too_few"] = [name for name, few in zip(names, decisions.too_few(), strict=True) if few]
+    if not decisions.of_findings:
         matrix = confusion_matrix(true, scores.argmax(axis=1), len(names))
         return summary | {"confusion_matrix": matrix.tolist()}
-    return summary | {"micro": _micro(true, scores, decisions)}
+    micro = micro_metrics(true, scores)
+    return summary | {"micro": {metric: json_number(value) for metric, value in micro.items()}}
 
 
 def accuracy_of(labels: Counts, probabilities: Floats) -> Floats:
@@ -293,15 +308,6 @@ def accuracy_of(labels: Counts, probabilities: Floats) -> Floats:
     decisions = Decisions.of(labels, probabilities)
     right = (decisions.is_class == decisions.is_given) & decisions.known
     return ratio(right.sum(), decisions.known.sum())
-
-
-def _micro(labels: Counts, probabilities: Floats, decisions: Decisions) -> dict[str, float | None]:
-    """Return `RATES` and `RANKINGS` over all known labels, as if they were of one finding."""
-    counts = OneVsRest.from_decisions(decisions).micro
-    pooled = labels.reshape(-1, 1), probabilities.reshape(-1, 1)
-    values = {name: getattr(counts, name)[0] for name in RATES}
-    values |= {"auroc": auroc(*pooled)[0], "auprc": auprc(*pooled)[0]}
-    return {metric: json_number(value) for metric, value in values.items()}
 
 
 def _class_indices(values: npt.ArrayLike, classes: int, what: str) -> Counts:

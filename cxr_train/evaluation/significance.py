@@ -1,7 +1,7 @@
 """Tests of whether two models differ by more than chance, and their correction for several models.
 
 McNemar's exact test looks at the images that one model alone got right (McNemar, 1947; the
-binomial form). It takes the images for independent.
+binomial form). It takes the images for independent; a test by resampled patients does not.
 """
 
 from collections.abc import Sequence
@@ -40,6 +40,18 @@ def agreement(first_right: npt.ArrayLike, second_right: npt.ArrayLike) -> dict[s
         "both_wrong": int((~first & ~second).sum()),
         "mcnemar_exact_p": mcnemar_exact(only_first, only_second),
     }
+
+
+def bootstrap_p(replicates: npt.NDArray[np.float64]) -> float:
+    """Return the two-sided p-value of a difference from its resampled values [R]; NaN are left out.
+
+    Twice the share of resamples on the rarer side of 0, the data counted as one more (Davison and Hinkley,
+    "Bootstrap Methods and their Application", 1997): at least 2 / (R + 1), so that many tests need many
+    resamples.
+    """
+    defined = replicates[~np.isnan(replicates)]
+    rarer = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
+    return min(1.0, 2 * (rarer + 1) / (len(defined) + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -162,15 +162,29 @@ def other_predictions(place: pathlib.Path, split: str) -> NamedPredictions:
             f"--compare: {place}: no {path.name} there; evaluate that run on the same data first, with "
             "python -m cxr_train.evaluate and the same --data and --split"
         )
-    # Those of other data are in a folder of the run.
-    models = (model_sha256(folder) for folder in (place, *place.parents[:2]))
-    now = next((model for model in models if model), None)
-    if now and _model_of(place, split) not in (now, None):
+    run = _run_of(place)
+    if run and _model_of(place, split) not in (model_sha256(run), None):
         raise DataError(
             f"--compare: {path} is of an earlier {BEST_NAME} of that run; evaluate it again, with "
             "python -m cxr_train.evaluate and the same --data and --split"
         )
     return read_predictions(path)
+
+
+def other_validation(place: pathlib.Path) -> NamedPredictions | None:
+    """Return what another run's best model said of the validation images that were held out from it.
+
+    Args:
+      place: as for `other_predictions`.
+    """
+    run = _run_of(place)
+    split = run and TrainConfig.load(RunLayout(run).config).held_out_validation
+    return stored_predictions(run, split) if run and split else None
+
+
+def _run_of(place: pathlib.Path) -> pathlib.Path | None:
+    """Return the run whose evaluation is in a folder: of other data, that is a folder of the run."""
+    return next((folder for folder in (place, *place.parents[:2]) if model_sha256(folder)), None)
 
 
 def _model_of(place: pathlib.Path, split: str) -> str | None:

@@ -1,10 +1,10 @@
 """Columns of a table of the images, such as view, sex or age, for `--by`."""
 
-import collections
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.sources.tables.picture_files import PictureFiles
 from cxr_data.sources.tables.table_file import Table, read_table
 
 
@@ -12,8 +12,8 @@ def read_columns(path: pathlib.Path, names: Sequence[str], ids: Sequence[str]) -
     """Read columns of a CSV file for the images of some records.
 
     A row belongs to the image whose path one of its columns holds, or an end of that path, such as the file's
-    name, or the name without its suffix; an end that several images share names none. Of the columns, the
-    one that names most images is taken.
+    name, with or without the ending of an image; an end that several images share names none. Of the columns,
+    the one that names most images is taken.
 
     Args:
       path: of the table, see `table_file`.
@@ -30,8 +30,8 @@ def read_columns(path: pathlib.Path, names: Sequence[str], ids: Sequence[str]) -
     table = open_table(path, names)
     rows = list(table.lines())
     columns = table.columns
-    image_of = _images_by_name(ids)
-    found = {column: [_image(row[column], image_of) for row in rows] for column in columns}
+    files = PictureFiles(ids, least_parts=1)
+    found = {column: [_only(files.find(row[column])) for row in rows] for column in columns}
     key = max(columns, key=lambda column: len({*found[column]} - {None}))
     values = {name: [""] * len(ids) for name in names}
     if not {*found[key]} - {None}:
@@ -55,21 +55,6 @@ def open_table(path: pathlib.Path, names: Sequence[str]) -> Table:
     return table
 
 
-def _images_by_name(ids: Sequence[str]) -> dict[str, int]:
-    """Return the number of each image by everything that a row may call it and no other image."""
-    numbers: dict[str, set[int]] = collections.defaultdict(set)
-    for number, image_id in enumerate(ids):
-        for name in {*_ends(image_id), pathlib.PurePosixPath(image_id).stem}:
-            numbers[name].add(number)
-    return {name: found.pop() for name, found in numbers.items() if len(found) == 1}
-
-
-def _image(cell: str, image_of: Mapping[str, int]) -> int | None:
-    """Return the number of the image that a cell names by the longest of its ends; None for no image."""
-    return next((image_of[end] for end in _ends(cell) if end in image_of), None)
-
-
-def _ends(path: str) -> list[str]:
-    """Return a path, and what is left without its first folders: tables begin at different ones."""
-    parts = pathlib.PurePosixPath(path).parts
-    return ["/".join(parts[start:]) for start in range(len(parts))]
+def _only(images: Sequence[int]) -> int | None:
+    """Return the one image that a cell names; None where it is none, or several."""
+    return images[0] if len(images) == 1 else None

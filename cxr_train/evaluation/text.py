@@ -1,5 +1,6 @@
 """What an evaluation says, for the terminal."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ _ROWS = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
 }
+_OF_FINDINGS = {"brier": "Brier", "ece": "ECE"}
 # What the log of a training run has of them.
 _BRIEF = ("sensitivity", "specificity", "auroc")
 _LABEL = 15
@@ -60,11 +62,17 @@ def evaluation_table(summary: dict[str, Any]) -> str:
 
     lines = []
     at_once = max((WIDEST - _LABEL) // width, 1)  # more classes go below
-    for some in (columns[at : at + at_once] for at in range(0, len(columns), at_once)):
+    cuts = [*range(0, len(columns), at_once), len(columns)]
+    if at_once > 1 and len(columns) > at_once and columns[cuts[-2] :][0][0] == "micro":
+        cuts[-2] -= 1  # it stands beside macro
+    for some in (columns[start:stop] for start, stop in itertools.pairwise(cuts)):
         lines.append(line("", (name for name, *_ in some)))
         lines.append(line("images", (str(images) for _, _, images, _ in some)))
-        for metric, label in _ROWS.items():
-            cells = (_cell(values[metric], of_column[metric], digits=3) for _, values, _, of_column in some)
+        for metric, label in (_ROWS | _OF_FINDINGS if is_of_findings(summary) else _ROWS).items():
+            cells = (
+                _cell(values[metric], of_column[metric], digits=3) if metric in values else ""
+                for _, values, _, of_column in some
+            )
             lines.append(line(label, cells))
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
     lines.append(f"{accuracy_name(summary)} {accuracy}, loss {_number(summary['loss'])}")
@@ -107,10 +115,31 @@ def evaluation_in_brief(summary: dict[str, Any]) -> str:
 
 
 def _columns(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any], int, dict[str, Any]]]:
-    """Return name, rates, images and intervals of each class, and of their mean."""
+    """Return name, rates, images and intervals of each class, of their mean, and of all known labels."""
     per_class, intervals = summary["per_class"], summary["intervals"]
     columns = [(name, row, row["images"], intervals["per_class"][name]) for name, row in per_class.items()]
-    return [*columns, ("macro", summary["macro"], summary["images"], intervals["macro"])]
+    columns.append(("macro", summary["macro"], summary["images"], intervals["macro"]))
+    if not is_of_findings(summary):
+        return columns
+    columns.append(("micro", summary["micro"], summary["images"], intervals["micro"]))
+    return [
+        (name, values | (numbers := calibration_of(summary, name))[0], images, of_column | numbers[1])
+        for name, values, images, of_column in columns
+    ]
+
+
+def calibration_of(summary: Mapping[str, Any], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return ECE and Brier score of a finding, and their intervals; of `macro` the mean ECE, of `micro` the
+    Brier score of all known labels.
+    """
+    found = summary["calibration"]["uncalibrated"]
+    reach = found.get("intervals") or {}
+    if name in summary["per_class"]:
+        few = name in summary.get("too_few", ())
+        values = dict.fromkeys(_OF_FINDINGS) if few else found["per_class"][name]
+        return values, (reach.get("per_class") or {}).get(name) or dict.fromkeys(_OF_FINDINGS)
+    metric = {"macro": "ece", "micro": "brier"}[name]
+    return {metric: found[metric]}, {metric: reach.get(metric)}
 
 
 def _beside_audit(summary: dict[str, Any]) -> list[str]:
@@ -252,15 +281,16 @@ def patients(summary: dict[str, Any]) -> list[str]:
 
 def _calibration(summary: dict[str, Any]) -> str:
     found = summary["calibration"]
-    before = f"calibration: ECE {_number(found['uncalibrated']['ece'])}"
+    measured = found["uncalibrated"]
+    reach = measured.get("intervals") or {}
+    of = (f"{label} {_cell(measured[name], reach.get(name))}" for name, label in _OF_FINDINGS.items())
+    before = f"calibration: {', '.join(of)}"
     if found["temperature"] is None:
         return f"{before}; {no_temperature(found)}"
     platt = found.get("platt")
     by_finding = f", {_number(platt['calibrated']['ece'])} with a line a finding (Platt)" if platt else ""
-    return (
-        f"{before}, {found['calibrated']['ece']:.4f} at temperature {found['temperature']:.3f}{by_finding} "
-        f"(fitted on {found['fitted_on']}{optimistic(summary, found['fitted_on'])})"
-    )
+    after = f"ECE {found['calibrated']['ece']:.4f} at temperature {found['temperature']:.3f}{by_finding}"
+    return f"{before}; {after} (fitted on {found['fitted_on']}{optimistic(summary, found['fitted_on'])})"
 
 
 def no_temperature(calibration: dict[str, Any]) -> str:
@@ -319,12 +349,14 @@ def comparison(summary: dict[str, Any]) -> list[str]:
     if not found:
         return []
     if "per_finding" in found:
-        lines = [f"against {found['other']}, exact McNemar p adjusted by Holm for all findings:"]
-        lines += [
-            f"  {name}: {row['only_this']} only this run has right, {row['only_other']} only the other, "
-            f"p = {row['holm_p']:.2g}"
-            for name, row in found["per_finding"].items()
-        ]
+        lines = [f"against {found['other']}, {how_compared(found)}:"]
+        for name, row in found["per_finding"].items():
+            auroc = _difference(found["differences"][f"{name} auroc"])
+            lines.append(
+                f"  {name}: {counted(row['only_this'], 'label')} only this run has right, "
+                f"{row['only_other']} only the other, p = {row['holm_p']:.2g}; AUROC {auroc}, "
+                f"p = {row['auroc_holm_p']:.2g}"
+            )
     else:
         lines = [
             f"against {found['other']}: {counted(found['only_this'], 'image')} only this run has right, "
@@ -334,10 +366,22 @@ def comparison(summary: dict[str, Any]) -> list[str]:
     for metric in ("accuracy", "macro sensitivity", "macro auroc"):
         difference = found["differences"][metric]
         if difference["value"] is not None:
-            interval = difference["interval"]
-            reach = f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else ""
-            lines.append(f"  {DIFFERENCES[metric]} {difference['value']:+.4f}{reach}")
+            lines.append(f"  {DIFFERENCES[metric]} {_difference(difference)}")
     return lines
+
+
+def how_compared(found: Mapping[str, Any]) -> str:
+    """Return how the findings of two runs are compared, in words."""
+    limits = "its thresholds, chosen on validation" if found.get("at_thresholds") else "p >= 0.5"
+    return (
+        f"each run at {limits}; p adjusted by Holm for all findings: exact McNemar (takes images for "
+        "independent), and of the AUROC by resampled patients"
+    )
+
+
+def _difference(found: Mapping[str, Any]) -> str:
+    interval = found["interval"]
+    return f"{found['value']:+.4f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else "")
 
 
 def subgroups(summary: dict[str, Any]) -> list[str]:

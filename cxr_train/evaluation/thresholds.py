@@ -74,7 +74,7 @@ def choose_thresholds(labels: Counts, probabilities: Floats, sensitivity: float 
       sensitivity: that is reached; None for the threshold of Youden's index.
     """
     decisions = Decisions.of(labels, probabilities)
-    few = decisions.too_few() if labels.ndim == 2 else np.zeros(probabilities.shape[1], bool)
+    few = decisions.few_findings()
     chosen = []
     for index, scores in enumerate(probabilities.T):
         if few[index]:
@@ -106,7 +106,7 @@ def report_thresholds(
     counts = OneVsRest.from_decisions(decisions)
     resampled = intervals.resample_one_vs_rest(bootstrap, decisions)
     trials = intervals.patients_counted(bootstrap, decisions)
-    hidden = decisions.too_few() if labels.ndim == 2 else np.zeros(len(class_names), bool)
+    hidden = decisions.few_findings()
     notes = IntervalNotes()
     per_class: dict[str, Any] = {}
     for index, name in enumerate(class_names):

@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 
-import cv2
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cxr_data.core.figures import figure_bytes, plain
+from cxr_data.core.figures import figure_bytes, jpeg_bytes, plain
 from cxr_train.explanation.gradcam import enlarge
 
 _OPACITY = 0.65
 _TILE_PIXELS = 224
-_JPEG_QUALITY = 85
 _INCHES = 1.7
 _DPI = 120
 
@@ -39,15 +37,7 @@ def tile(image: np.ndarray, heats: Sequence[np.ndarray]) -> bytes:
     """Return a JPEG of the image and, beside it, each of its maps over it."""
     parts = [image, *(overlay(image, heat) for heat in heats)]
     pixels = np.rint(np.concatenate(parts, axis=1) * 255).astype(np.uint8)
-    height = min(_TILE_PIXELS, len(image))
-    size = (height * len(parts), height)
-    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    encoded, content = cv2.imencode(
-        ".jpg", np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    )
-    if not encoded:
-        raise ValueError(f"OpenCV cannot encode a picture of shape {pixels.shape}")
-    return content.tobytes()
+    return jpeg_bytes(pixels, _TILE_PIXELS)
 
 
 def depths_figure(

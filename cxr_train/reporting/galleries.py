@@ -71,7 +71,10 @@ def _has_failed(split: SplitRecord) -> bool:
 
 
 def _galleries(record: RunRecord, split: SplitRecord, *, right: bool) -> list[dict[str, Any]]:
-    """Return the cases that the model has right, or wrong, by what they are called: each image once."""
+    """Return the cases that the model has right, or wrong, by what they are called: each image once.
+
+    The galleries of one finding, or of one true class, have the same `tab`.
+    """
     most_maps: dict[str, Document] = {}
     for case in (split.explanation or {})["cases"]:
         if (case["label"] == case["predicted"]) is not right:
@@ -80,10 +83,12 @@ def _galleries(record: RunRecord, split: SplitRecord, *, right: bool) -> list[di
         if known is None or len(case["mapped"]) > len(known["mapped"]):
             most_maps[case["id"]] = case
     by_title: dict[str, list[Document]] = {}
+    tab_of = {}
     for case in sorted(most_maps.values(), key=lambda case: -case["probability"]):
         title = f"{case['label']}, rightly called" if right else f"{case['label']} called {case['predicted']}"
+        tab_of[title] = case["mapped"][0] if record.is_of_findings else case["label"]
         by_title.setdefault(title, []).append(_tile(record, split, case))
-    galleries = [{"title": title, "tiles": tiles} for title, tiles in by_title.items()]
+    galleries = [{"title": title, "tab": tab_of[title], "tiles": tiles} for title, tiles in by_title.items()]
     # Frequent confusions are shown with more cases.
     return galleries if right else sorted(galleries, key=lambda gallery: -len(gallery["tiles"]))
 

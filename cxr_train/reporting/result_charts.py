@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -92,6 +93,23 @@ def probe_forest(metrics: Mapping[str, Any]) -> list[tuple[Picture, str]]:
     return [(_forest(defined), caption)]
 
 
+def spread_forest(spread: Mapping[str, Any]) -> tuple[Picture, str]:
+    """Return the mean AUROC of each fold, and their mean with the range over the folds: chart and caption.
+
+    Args:
+      spread: of `out_of_fold.spread`.
+    """
+    found = spread["auroc"]
+    rows: list[_Row] = [
+        (pathlib.PurePath(run).name, value, None, number)
+        for number, (run, value) in enumerate(found["folds"].items())
+    ]
+    reach = None if found["mean"] is None else (found["low"], found["high"])
+    rows.append(("mean", found["mean"], reach, None))
+    caption = "Mean AUROC of each fold; the line is from the lowest to the highest."
+    return _forest([("mean AUROC", rows)], "range over the folds"), caption
+
+
 _Row = tuple[str, float | None, Sequence[float] | None, int | None]
 
 
@@ -106,11 +124,14 @@ def _grouped(metrics: Mapping[str, Any], shown: Mapping[str, str]) -> list[tuple
             for number, (name, row) in enumerate(metrics["per_class"].items())
         ]
         rows.append(("mean", metrics["macro"].get(metric), of_mean.get(metric), None))
+        if is_of_findings(metrics):
+            of_labels = (intervals.get("micro") or {}).get(metric)
+            rows.append(("all labels together", metrics["micro"].get(metric), of_labels, None))
         groups.append((title, rows))
     return groups
 
 
-def _forest(groups: Sequence[tuple[str, Sequence[_Row]]]) -> Picture:
+def _forest(groups: Sequence[tuple[str, Sequence[_Row]]], of: str = "95 % intervals") -> Picture:
     """Draw a point and its interval a row, under the title of its group, with the numbers to the right."""
     names = [name for _, rows in groups for name, *_ in rows]
     left = max(_NAMES, *(14 + text_width(name) for name in names))
@@ -137,7 +158,7 @@ def _forest(groups: Sequence[tuple[str, Sequence[_Row]]]) -> Picture:
                 drawing.line((low, high), (y - 4, y - 4), Stroke(color), 2.5)
                 drawing.mark(left + _ACROSS * value, y - 4, color, radius=4.5, is_diamond=number is None)
         y += _ROW
-    return drawing.picture(f"Metrics with 95 % intervals: {'; '.join(words)}.")
+    return drawing.picture(f"Metrics with {of}: {'; '.join(words)}.")
 
 
 @dataclasses.dataclass(frozen=True)

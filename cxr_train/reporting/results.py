@@ -1,6 +1,6 @@
 """What the page of a run says of one split: its numbers, with intervals, in tables, notes and charts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ _METRICS = {
     "auprc": "AUPRC",
     "one_vs_rest_accuracy": "one-vs-rest\naccuracy",
 }
+_CALIBRATION = {"brier": "Brier", "ece": "ECE"}  # of each finding
 _DARKEST = 0.45  # of a cell of the confusion matrix, so that its number stays readable
 FAMILIAR = ("", "the best epoch was picked on them", "the model was trained on them")
 _UNDEFINED = "undefined"
@@ -47,7 +48,7 @@ def key_numbers(record: RunRecord, split: SplitRecord) -> list[tuple[str, str, s
     numbers = [(text.accuracy_name(metrics), metrics["accuracy"], intervals.get("accuracy"))]
     for name in ("sensitivity", "specificity", "auroc"):
         numbers.append((f"{_METRICS[name]}, mean", macro[name], macro_intervals.get(name)))
-    shown = [(name, _number(value), _interval(interval)) for name, value, interval in numbers]
+    shown = [(name, three_digits(value), _interval(interval)) for name, value, interval in numbers]
     told = FAMILIAR[familiarity(record, split)]
     note = counted(metrics["images"], "image") + (f"; {told}" if told else "")
     return [("split", split.name, note), *shown]
@@ -64,7 +65,7 @@ def class_tiles(metrics: Document) -> list[dict[str, Any]]:
             "metrics": [
                 {
                     "name": _METRICS[metric],
-                    "value": _number(row[metric]),
+                    "value": three_digits(row[metric]),
                     "interval": _range(intervals.get(name, {}).get(metric)),
                 }
                 for metric in _OF_CLASS
@@ -90,14 +91,14 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
     patients = f" of {counted(split.groups, 'patient')}" if split.groups else ""
     told = FAMILIAR[familiarity(record, split)]
     warning = f" These images flatter: {told}." if told else ""
-    accuracy = _with_interval(metrics["accuracy"], (metrics.get("intervals") or {}).get("accuracy"))
+    accuracy = with_interval(metrics["accuracy"], (metrics.get("intervals") or {}).get("accuracy"))
     share = capitalized(text.accuracy_name(metrics))
     return {
         "name": split.name,
         "summary": f"{counted(metrics['images'], 'image')}{patients}. {share} {accuracy}, "
-        f"loss {_number(metrics.get('loss'))}.{warning}",
+        f"loss {three_digits(metrics.get('loss'))}.{warning}",
         "classes": class_tiles(metrics),
-        "metrics": _metrics_table(metrics),
+        "metrics": metrics_table(metrics),
         "confusion": confusion(metrics, split.labels),
         "tables": [*_thresholds(metrics), *_subgroups(metrics), *_differences(metrics)],
         "notes": notes,
@@ -138,10 +139,10 @@ def external_results(record: RunRecord) -> Grid | None:
     for place, split, metrics in record.external:
         intervals = metrics.get("intervals") or {}
         row = [f"{place}, {split}", f"{metrics['images']:,}"]
-        row.append(_with_interval(metrics["accuracy"], intervals.get("accuracy")).replace(" (", "\n("))
+        row.append(with_interval(metrics["accuracy"], intervals.get("accuracy")).replace(" (", "\n("))
         for name in _OF_EXTERNAL:
             interval = (intervals.get("macro") or {}).get(name)
-            row.append(_with_interval(metrics["macro"][name], interval).replace(" (", "\n("))
+            row.append(with_interval(metrics["macro"][name], interval).replace(" (", "\n("))
         rows.append(row)
     header = ["data, split", "images", "accuracy", *(f"{_METRICS[name]}, mean" for name in _OF_EXTERNAL)]
     return Grid("Images that are not of the run's data, with 95 % intervals", header, rows)
@@ -167,10 +168,13 @@ def _calibration(metrics: Document) -> list[str]:
     fitted = metrics.get("calibration") or {}
     if "uncalibrated" not in fitted:
         return []
-    told = f"Expected calibration error {_number(fitted['uncalibrated']['ece'])}"
+    before = fitted["uncalibrated"]
+    reach = before.get("intervals") or {}
+    told = f"Brier score {with_interval(before['brier'], reach.get('brier'))}, expected calibration error "
+    told += with_interval(before["ece"], reach.get("ece"))
     if not fitted.get("calibrated"):
         return [f"{told}; {no_temperature(fitted)}."]
-    split, after = fitted["fitted_on"], _number(fitted["calibrated"]["ece"])
+    split, after = fitted["fitted_on"], three_digits(fitted["calibrated"]["ece"])
     told += f"; {after} at temperature {fitted['temperature']:.2f}, fitted on the {split} split"
     return [f"{told}{optimistic(metrics, split)}."]
 
@@ -180,7 +184,7 @@ def _interval_notes(metrics: Document) -> list[str]:
     there.
     """
     intervals = metrics.get("intervals") or {}
-    notes = [f"{note[:1].upper()}{note[1:]}." for note in text.patients(metrics)]
+    notes = [f"{capitalized(note)}." for note in text.patients(metrics)]
     if intervals.get("exact"):
         notes.append("Rates of exactly 0 or 1 have the exact binomial interval, with patients as trials.")
     if intervals.get("no_interval"):
@@ -188,7 +192,8 @@ def _interval_notes(metrics: Document) -> list[str]:
     return notes
 
 
-def _metrics_table(metrics: Document) -> Grid:
+def metrics_table(metrics: Mapping[str, Any]) -> Grid:
+    """Return every metric of every class and their means, with intervals, of `metrics_{split}.json`."""
     intervals = metrics.get("intervals") or {}
     rows = []
     parts = [
@@ -196,16 +201,28 @@ def _metrics_table(metrics: Document) -> Grid:
         for name, row in metrics["per_class"].items()
     ]
     parts.append(("mean", {"images": metrics["images"], **metrics["macro"]}, intervals.get("macro") or {}))
+    shown = dict(_METRICS)
+    if text.is_of_findings(metrics):
+        shown |= _CALIBRATION
+        micro = {"images": metrics["images"], **metrics["micro"]}
+        parts.append(("all labels together", micro, intervals.get("micro") or {}))
+        columns = (*metrics["per_class"], "macro", "micro")
+        added = [text.calibration_of(metrics, name) for name in columns]
+        parts = [
+            (name, row | values, ranges | reach)
+            for (name, row, ranges), (values, reach) in zip(parts, added, strict=True)
+        ]
     for name, row, ranges in parts:
         cells = [
-            _with_interval(row.get(metric), ranges.get(metric)).replace(" (", "\n(") for metric in _METRICS
+            with_interval(row[metric], ranges.get(metric)).replace(" (", "\n(") if metric in row else ""
+            for metric in shown
         ]
         rows.append([name, f"{row['images']:,}", *cells])
     caption = f"Metrics of {text.one_against_others(metrics)}"
     if intervals:
         known = intervals.get("without_patient") != metrics["images"]
         caption += f", with 95 % intervals ({'patients' if known else 'images'} resampled)"
-    return Grid(caption, [text.kind_of_label(metrics), "images", *_METRICS.values()], rows)
+    return Grid(caption, [text.kind_of_label(metrics), "images", *shown.values()], rows)
 
 
 def confusion(metrics: Document, labels: np.ndarray | None) -> Grid | None:
@@ -245,7 +262,7 @@ def _subgroups(metrics: Document) -> list[Grid]:
         rows = []
         for value, row in found["groups"].items():
             means, reach = row["macro"], row["intervals"]["macro"]
-            cells = [_with_interval(means[name], reach[name]).replace(" (", "\n(") for name in _OF_CLASS]
+            cells = [with_interval(means[name], reach[name]).replace(" (", "\n(") for name in _OF_CLASS]
             few = f"too few: {', '.join(row['too_few'])}" if row["too_few"] else ""
             rows.append([value, f"{row['images']:,}", f"{row['patients']:,}", *cells, few])
         gap = found["gap"].get("auroc")
@@ -263,7 +280,7 @@ def _thresholds(metrics: Document) -> list[Grid]:
         [
             name,
             text.threshold(row["threshold"]),
-            *(_with_interval(row[rate], row["intervals"][rate]).replace(" (", "\n(") for rate in REPORTED),
+            *(with_interval(row[rate], row["intervals"][rate]).replace(" (", "\n(") for rate in REPORTED),
         ]
         for name, row in found["per_class"].items()
     ]
@@ -274,9 +291,9 @@ def _thresholds(metrics: Document) -> list[Grid]:
 
 
 def _comparison(metrics: Document) -> list[str]:
-    """Return the McNemar's test against another run, in words."""
-    lines = text.comparison(metrics)[:1]
-    return [f"{line[:1].upper()}{line[1:]}." for line in lines]
+    """Return the McNemar's test against another run, in words; of findings, a table has it."""
+    lines = [] if text.is_of_findings(metrics) else text.comparison(metrics)[:1]
+    return [f"{capitalized(line)}." for line in lines]
 
 
 def _differences(metrics: Document) -> list[Grid]:
@@ -291,7 +308,21 @@ def _differences(metrics: Document) -> list[Grid]:
         told = _UNDEFINED if value is None else f"{value:+.3f}"
         rows.append([name, told, f"{interval[0]:+.3f} to {interval[1]:+.3f}" if interval else ""])
     caption = f"This run minus {found['other']}: intervals are not adjusted for the number of metrics"
-    return [Grid(caption, ["metric", "difference", "95 % interval"], rows)]
+    grids = [Grid(caption, ["metric", "difference", "95 % interval"], rows)]
+    return [*grids, *_differences_of_findings(found)] if "per_finding" in found else grids
+
+
+def _differences_of_findings(found: Document) -> list[Grid]:
+    """Return by how much this run is above another for each finding, with the tests of both ways to ask."""
+    rows = []
+    for name, row in found["per_finding"].items():
+        auroc = found["differences"][f"{name} auroc"]
+        reach = auroc["interval"]
+        told = f"{auroc['value']:+.3f}" + (f"\n({reach[0]:+.3f} to {reach[1]:+.3f})" if reach else "")
+        tests = [f"{row[p]:.2g}" for p in ("auroc_holm_p", "holm_p")]
+        rows.append([name, told, tests[0], f"{row['only_this']:,}", f"{row['only_other']:,}", tests[1]])
+    header = ["finding", "AUROC", "p of it", "right here only", "right there only", "p of McNemar"]
+    return [Grid(f"This run minus {found['other']}: {text.how_compared(found)}", header, rows)]
 
 
 def familiarity(record: RunRecord, split: SplitRecord) -> int:
@@ -301,7 +332,8 @@ def familiarity(record: RunRecord, split: SplitRecord) -> int:
     return int(split.name == record.config.held_out_validation)
 
 
-def _number(value: float | None) -> str:
+def three_digits(value: float | None) -> str:
+    """Return a metric in three decimals."""
     return _UNDEFINED if value is None else f"{value:.3f}"
 
 
@@ -313,7 +345,8 @@ def _range(interval: Sequence[float] | None) -> str:
     return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
 
 
-def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """Return a metric and its interval, if it has one."""
     if value is None or not interval:
-        return _number(value)
+        return three_digits(value)
     return f"{value:.3f} ({interval[0]:.3f}-{interval[1]:.3f})"

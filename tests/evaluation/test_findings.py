@@ -219,3 +219,74 @@ def test_no_threshold_and_no_line_is_made_of_a_few_images_or_of_noise():
     ]
     turned = 1 - made.probabilities
     assert calibration.fit_platt(made.labels, turned)[:2] == [None, None]
+
+
+def rows_of(predictions: NamedPredictions, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return predictions.labels[rows], predictions.probabilities[rows]
+
+
+def test_micro_brier_and_ece_are_resampled_with_their_patients():
+    predictions = drawn(3, 60)
+    bootstrap = PatientBootstrap.of_names(predictions.groups, resamples=200)
+    resampled = intervals.resample_metrics(bootstrap, predictions.labels, predictions.probabilities)
+    drawn_often = np.concatenate(list(bootstrap.times_drawn())).astype(int)
+    measured = []
+    for resample, often in enumerate(drawn_often):
+        rows = np.repeat(np.arange(60), often[bootstrap.patient_of])
+        measured.append(calibration.measure_calibration(*rows_of(predictions, rows)))
+        if resample < 5:
+            for metric, value in metrics.micro_metrics(*rows_of(predictions, rows)).items():
+                assert resampled.micro[metric][resample] == pytest.approx(value, abs=1e-12, nan_ok=True)
+    found = calibration.calibration_intervals(predictions.labels, predictions.probabilities, bootstrap)
+    for metric in ("ece", "brier"):
+        ends = np.quantile([of[metric] for of in measured], [0.025, 0.975])
+        assert found[metric] == pytest.approx(ends, abs=1e-12)
+        ends = np.quantile([of["per_class"][1][metric] for of in measured], [0.025, 0.975])
+        assert found["per_class"][1][metric] == pytest.approx(ends, abs=1e-12)
+        assert found["per_class"][2][metric] is None  # too few
+    classes = np.arange(60) % 3
+    of_one = predictions.probabilities / predictions.probabilities.sum(axis=1, keepdims=True)
+    found = calibration.calibration_intervals(classes, of_one, bootstrap)
+    value = calibration.measure_calibration(classes, of_one)["brier"]
+    assert found["brier"][0] < value < found["brier"][1]
+    assert "per_class" not in found
+
+
+def test_micro_stands_beside_macro_with_its_intervals():
+    predictions = drawn(4, 300)
+    summary = analyse(predictions, EvaluationOptions(resamples=100), validation=predictions)
+    assert summary["intervals"]["micro"].keys() == summary["micro"].keys()
+    for metric, (low, high) in summary["intervals"]["micro"].items():
+        assert low < summary["micro"][metric] < high
+    probe = {"probe": None, "audit": None, "dropped": {}, "seen_in_training": False}
+    lines = text.evaluation_table(summary | probe | {"own_data": True, "split": "test"}).splitlines()
+    (titles,) = (line.split() for line in lines if "micro" in line.split())
+    assert titles[-2:] == ["macro", "micro"]
+    rows = {line[:15].strip(): line for line in lines}
+    brier, reach = summary["calibration"]["uncalibrated"], summary["calibration"]["uncalibrated"]["intervals"]
+    assert f"{brier['brier']:.3f} [{reach['brier'][0]:.3f}, {reach['brier'][1]:.3f}]" in rows["Brier"]
+    assert f"{brier['per_class']['effusion']['ece']:.3f}" in "\n".join(lines)
+
+
+def test_two_runs_are_compared_at_the_thresholds_that_each_has_chosen():
+    this, other = drawn(5, 400), drawn(5, 400)
+    shifted = scipy.special.expit(scipy.special.logit(this.probabilities) - 3)
+    this = dataclasses.replace(this, probabilities=shifted)  # the same model, far below 0.5
+    options = EvaluationOptions(resamples=100)
+    at_half = analyse(this, options, validation=this, other=other)["comparison"]
+    assert at_half["at_thresholds"] is False
+    assert at_half["per_finding"]["effusion"]["holm_p"] < 0.01
+    chosen = analyse(this, options, validation=this, other=other, other_validation=other)["comparison"]
+    assert chosen["at_thresholds"] is True
+    row = chosen["per_finding"]["effusion"]
+    assert (row["only_this"], row["only_other"], row["holm_p"], row["auroc_holm_p"]) == (0, 0, 1.0, 1.0)
+    assert list(chosen["per_finding"]) == ["atelectasis", "effusion"]
+    few = dataclasses.replace(other, labels=np.where(np.arange(3) == 1, 0, other.labels))
+    without = analyse(this, options, validation=few, other=other, other_validation=other)["comparison"]
+    assert list(without["per_finding"]) == ["atelectasis"]  # the other has no threshold of this run
+    noise = np.random.default_rng(0).random(other.probabilities.shape)
+    worse = dataclasses.replace(other, probabilities=noise)
+    found = analyse(this, options, validation=this, other=worse, other_validation=worse)["comparison"]
+    assert found["per_finding"]["effusion"]["auroc_p"] == pytest.approx(2 / 101)
+    assert found["per_finding"]["effusion"]["auroc_holm_p"] == pytest.approx(4 / 101)
+    assert "effusion" in "\n".join(text.comparison({"comparison": found}))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cxr_train.evaluation.significance import agreement, holm, mcnemar_exact
+from cxr_train.evaluation.significance import agreement, bootstrap_p, holm, mcnemar_exact
 
 # FACTS of the study: against inception_v3, images it alone has right / the other alone, and p.
 STUDY = {
@@ -44,6 +44,12 @@ def test_holm_rejects_what_its_procedure_rejects(p_values, alpha):
 
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_the_p_value_of_resamples_by_hand():
+    assert bootstrap_p(np.array([0.1] * 99)) == pytest.approx(2 / 100)
+    assert bootstrap_p(np.array([0.1] * 95 + [-0.1] * 4 + [np.nan])) == pytest.approx(10 / 100)
+    assert bootstrap_p(np.zeros(99)) == bootstrap_p(np.full(3, np.nan)) == 1.0
 
 
 @pytest.mark.parametrize("model", STUDY)

@@ -33,6 +33,12 @@ def test_a_name_that_several_images_share_names_none_of_them(tmp_path):
     assert read_columns(path, ["Age"], ids)["Age"] == ["0", "1", ""]
 
 
+def test_a_picture_may_have_another_ending_than_its_row(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("Image Index,View Position\n00000001_000.jpg,PA\n00000002_000,AP\n")
+    assert read_columns(path, ["View Position"], IDS)["View Position"] == ["PA", "AP", ""]
+
+
 def test_a_column_that_is_not_there_and_a_table_of_other_images_are_refused(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("name,sex\nx.png,F\n")

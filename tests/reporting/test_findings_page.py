@@ -7,13 +7,16 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from written_run import write_run
+from written_run import Page, write_explanation, write_run
 
+from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.calibration import measure_calibration
 from cxr_train.evaluation.metrics import summarize
-from cxr_train.evaluation.predictions import NamedPredictions, write_predictions
+from cxr_train.evaluation.options import EvaluationOptions
+from cxr_train.evaluation.predictions import NamedPredictions, read_predictions, write_predictions
 from cxr_train.reporting.checklists import Item, claim, tripod_ai
 from cxr_train.reporting.content import report_content
+from cxr_train.reporting.page import write_report
 from cxr_train.reporting.record import RunRecord
 from cxr_train.runs.config import TrainConfig
 
@@ -45,12 +48,28 @@ def write_findings_run(run_dir: pathlib.Path, labels: np.ndarray = LABELS, **cha
     numbers = {"loss": None, **summarize(labels, scores, NAMES)}
     numbers["intervals"] = {"accuracy": None, "macro": {}, "per_class": {}}
     fitted = measure_calibration(labels, scores)
+    fitted["per_class"] = dict(zip(NAMES, fitted["per_class"], strict=True))
     numbers["calibration"] = {"uncalibrated": fitted, "calibrated": None, "fitted_on": None}
     (run_dir / "metrics_test.json").write_text(json.dumps(numbers))
     ids = tuple(map(str, range(len(labels))))
     named = NamedPredictions("run", NAMES, ids, ids, labels, scores)
     write_predictions(run_dir / "predictions_test.csv", named)
     return RunRecord.read(run_dir)
+
+
+def explain(run_dir: pathlib.Path, findings: int) -> None:
+    """Writes an explanation with a hit, a miss and a false alarm of each of so many findings."""
+    write_explanation(run_dir, "test", "passed")
+    path = run_dir / "explain" / "test" / "explain.json"
+    document = json.loads(path.read_text())
+    case = document["cases"][0]
+    cases = []
+    for number in range(findings):
+        name = f"finding {number}"
+        for label, predicted in ((name, name), (name, f"no {name}"), (f"no {name}", name)):
+            said = {"label": label, "predicted": predicted, "mapped": [name], "flat": [False]}
+            cases.append({**case, **said, "id": f"{label}, {predicted}.png"})
+    path.write_text(json.dumps({**document, "cases": cases}))
 
 
 def answers_of(items: Iterable[Item]) -> dict[str, str | None]:
@@ -105,6 +124,46 @@ def test_findings_are_not_called_classes(tmp_path):
         said += [picture.alt, caption]
     assert len(result["charts"]) == 3
     assert not [line for line in said if "class" in line]
+
+
+@pytest.mark.parametrize(("findings", "tabs"), [(3, 0), (14, 14)])
+def test_galleries_of_many_findings_are_tabs(tmp_path, findings, tabs):
+    run_dir = tmp_path / "run"
+    write_findings_run(run_dir)
+    explain(run_dir, findings)
+    text = write_report(run_dir).read_text()
+    errors, rightly = (
+        text.count(f'type="radio" name="{name} of test"') for name in ("errors", "rightly called")
+    )
+    assert (errors, rightly) == (tabs, tabs)
+    assert text.count("checked>") == (2 if tabs else 0)
+    x_rays = [alt for alt in Page(text).alts if alt.startswith("X-ray ")]
+    assert len(x_rays) == 3 * findings
+
+
+def test_micro_brier_and_ece_have_their_place_and_their_intervals(tmp_path):
+    run_dir = tmp_path / "run"
+    write_findings_run(run_dir)
+    stored = read_predictions(run_dir / "predictions_test.csv")
+    summary = analyse(stored, EvaluationOptions(resamples=100), validation=stored, other=stored)
+    said = {**summary, "own_data": True, "split": "test"}
+    (run_dir / "metrics_test.json").write_text(json.dumps(said))
+    result = report_content(RunRecord.read(run_dir))["result"]
+    rows = {row[0]: dict(zip(result["metrics"].header, row, strict=True)) for row in result["metrics"].rows}
+    low, high = summary["intervals"]["micro"]["auroc"]
+    reach = f"({low:.3f}-{high:.3f})"
+    assert rows["all labels together"]["AUROC"] == f"{summary['micro']['auroc']:.3f}\n{reach}"
+    assert reach in "".join(picture.alt for picture, _ in result["forests"])
+    measured = summary["calibration"]["uncalibrated"]
+    assert rows["all labels together"]["Brier"].startswith(f"{measured['brier']:.3f}\n(")
+    assert rows["mean"]["ECE"].startswith(f"{measured['ece']:.3f}\n(")
+    few = summary["too_few"]
+    for name in NAMES:
+        assert rows[name]["ECE"].startswith(
+            "undefined" if name in few else f"{measured['per_class'][name]['ece']:.3f}\n("
+        )
+    *_, of_findings = result["tables"]
+    assert [row[0] for row in of_findings.rows] == [name for name in NAMES if name not in few]
 
 
 def test_a_split_without_any_known_label_has_a_page(tmp_path):

@@ -4,45 +4,44 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from cxr_data.sources.folders import IMAGE_SUFFIXES
-from cxr_data.sources.item import Item
 
 
 class PictureFiles:
     """The files of a source, to be found by what tables call them.
 
     Args:
-      items: the files.
+      ids: [N], of the files: their paths below the source.
       least_parts: number of the last parts of a path that tell a picture from all others; 0 for all parts
         that a row has.
     """
 
-    def __init__(self, items: Sequence[Item], least_parts: int) -> None:
-        self._items = items
+    def __init__(self, ids: Sequence[str], least_parts: int) -> None:
+        self._ids = ids
         self._least = least_parts
-        self._by_end: dict[int, dict[tuple[str, ...], list[Item]]] = {}
+        self._by_end: dict[int, dict[tuple[str, ...], list[int]]] = {}
 
-    def find(self, path: str) -> list[Item]:
-        """Return the files that a row may mean: one where it is clear."""
+    def find(self, path: str) -> list[int]:
+        """Return the numbers of the files that a row may mean: one where it is clear."""
         parts = _parts(path)
         # The path may begin with folders that the source lacks, or lack some that the source has.
         shared = self._least or len(parts)
         found = self._ending(parts[-shared:])
         while len(found) > 1 and shared < len(parts):
             shared += 1
-            longer = [item for item in found if _parts(item.id)[-shared:] == parts[-shared:]]
+            longer = [number for number in found if _parts(self._ids[number])[-shared:] == parts[-shared:]]
             if not longer:
                 break
             found = longer
-        exact = [item for item in found if item.id == path]
-        whole = [item for item in found if _parts(item.id) == parts]
+        exact = [number for number in found if self._ids[number] == path]
+        whole = [number for number in found if _parts(self._ids[number]) == parts]
         return exact or whole or found
 
-    def _ending(self, parts: tuple[str, ...]) -> list[Item]:
+    def _ending(self, parts: tuple[str, ...]) -> list[int]:
         count = len(parts)
         if count not in self._by_end:
-            ends: dict[tuple[str, ...], list[Item]] = defaultdict(list)
-            for item in self._items:
-                ends[_parts(item.id)[-count:]].append(item)
+            ends: dict[tuple[str, ...], list[int]] = defaultdict(list)
+            for number, name in enumerate(self._ids):
+                ends[_parts(name)[-count:]].append(number)
             self._by_end[count] = ends
         return self._by_end[count].get(parts, [])
 

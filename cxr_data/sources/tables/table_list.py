@@ -72,17 +72,21 @@ def list_tables(entries: Iterable[Item | Quarantined], options: TableOptions) ->
     files = [entry for entry in entries if isinstance(entry, Item) and entry.path not in options.tables]
     lost = [entry for entry in entries if isinstance(entry, Quarantined)]
     rows, of_other_views = _in_views(contents.rows, options.views)
-    found = PictureFiles(files, declared.least_parts)
+    by_end = PictureFiles([item.id for item in files], declared.least_parts)
+
+    def found(path: str) -> list[Item]:
+        return [files[number] for number in by_end.find(path)]
+
     joined = _Joined(findings, declared.source)
     for row in rows:
-        joined.add(row, found.find(row.path))
+        joined.add(row, found(row.path))
     for row in of_other_views:
-        joined.add_view(row, found.find(row.path))
+        joined.add_view(row, found(row.path))
     items = joined.items()
     known = {item.id for item in items} | joined.named
     for row in of_other_views:
         view = row.view or "unknown"
-        for item in found.find(row.path):
+        for item in found(row.path):
             if item.id not in known:
                 lost.append(Quarantined(item.id, "other_view", f"its view is {view} ({row.where})"))
                 known.add(item.id)
@@ -95,7 +99,7 @@ def list_tables(entries: Iterable[Item | Quarantined], options: TableOptions) ->
     lost += [
         Quarantined(name, "no_row", f"no row of the table names it ({where})")
         for name, where in contents.without_row.items()
-        if not found.find(name)
+        if not found(name)
     ]
     with_split = sum(item.split is not None for item in items)
     if with_split not in (0, len(items)):
