@@ -51,7 +51,7 @@ _FIELDS = [(name, INDEX_DTYPE[name]) for name in INDEX_DTYPE.names or ()]
 _DTYPE_WITHOUT_SOURCES = np.dtype(_FIELDS[:-1])
 """Of data sets of schema cxr.tfrecord/1."""
 
-_REMEDY = "run the same make_tfrecords command again with --overwrite"
+_REMEDY = "run the command that made it, make_tfrecords or embed, again with --overwrite"
 
 
 def index_dtype(findings: int) -> np.dtype[Any]:

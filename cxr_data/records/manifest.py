@@ -277,7 +277,7 @@ def way_out(notes: object) -> str:
     """
     if notes:
         return f"delete {MANIFEST_NAME} and {INDEX_NAME}, and run python -m {tool('index_tfrecords')}"
-    return "run the same make_tfrecords command again with --overwrite"
+    return "run the command that made it, make_tfrecords or embed, again with --overwrite"
 
 
 def _refuse_schema(path: str, document: Mapping[str, Any]) -> None:
@@ -324,7 +324,7 @@ def _check_together(manifest: Manifest) -> None:
 def _check_shard(manifest: Manifest, shard: Shard) -> None:
     path = manifest.path(shard)
     found = storage.size(path)
-    remedy = "run the same make_tfrecords command again"
+    remedy = "run the command that made it, make_tfrecords or embed, again"
     if found is None:
         raise DataError(f"shard {path} is missing: {remedy}")
     if found != shard.bytes:

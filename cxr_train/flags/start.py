@@ -188,7 +188,7 @@ def _settle(
     config = dataclasses.replace(config, batch_size=int(batch_size.value))
     if before:
         check_resumed(config, before)
-    weights = Choice("weights", config.weights, _weights_reason(options))
+    weights = Choice("weights", config.weights, _weights_reason(options, manifest))
     return config, pipeline, (*placement.choices, *pipeline.choices, weights, batch_size)
 
 
@@ -234,7 +234,9 @@ def feed_emulated(options: StartOptions, config: TrainConfig, step_seconds: floa
         print(found)
 
 
-def _weights_reason(options: StartOptions) -> str:
+def _weights_reason(options: StartOptions, manifest: Manifest) -> str:
     if options.weights != "auto":
         return ""
+    if manifest.embedding:
+        return "embeddings need no backbone"
     return "as the study" if options.data else "the embedded sample needs no download"

@@ -164,6 +164,8 @@ def check_start(options: StartOptions, config: TrainConfig, *, emulated: bool) -
       DataError: the data, the weights or the run to be resumed are not there.
     """
     check_memory_gb(options.memory_gb, used=True)
+    if options.explain and config.backbone == NO_BACKBONE:
+        raise UsageError(f"--explain: --backbone={NO_BACKBONE} sees no picture to explain; leave it out")
     before = None
     if not emulated:
         check_weights_file(config.weights)

@@ -33,6 +33,7 @@ from cxr_train.loop import throughput
 from cxr_train.loop.advice import advice
 from cxr_train.loop.stop import StopRequest
 from cxr_train.loop.trainer import Trainer
+from cxr_train.models.backbones import NO_BACKBONE
 from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import (
@@ -211,6 +212,9 @@ def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
 
 
 def _explain(config: TrainConfig) -> None:
+    if config.backbone == NO_BACKBONE:
+        logger.info("--explain: a head on embeddings sees no picture to explain")
+        return
     if config.held_out_validation is None:
         logger.info("--explain: the run was trained on its validation split; see python -m cxr_train.explain")
         return

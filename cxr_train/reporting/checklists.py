@@ -152,6 +152,8 @@ def _preparation(record: RunRecord) -> str | None:
     manifest = record.manifest
     if not manifest:
         return None
+    if record.embedding:
+        return f"{record.embedding}, stored as {manifest['dtype']}"
     return (
         f"{'grayscale' if manifest['color'] == 'gray' else 'in colour'}, resized to {manifest['size']} x "
         f"{manifest['size']} px ({manifest['kernel']}), stored as {manifest['dtype']}, "
@@ -241,6 +243,8 @@ def _model(record: RunRecord) -> str:
     config = record.config
     head = "-".join(map(str, config.head)) or "no hidden layer"
     dropout = f", dropout {config.dropout:g} after {config.dropout_after}" if config.dropout else ""
+    if record.embedding:
+        return f"{record.embedding}; dense {head}{dropout}, which best.keras holds"
     return f"{config.backbone}, global average pooling, dense {head}{dropout}; best.keras holds it whole"
 
 

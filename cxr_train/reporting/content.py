@@ -36,7 +36,7 @@ def report_content(record: RunRecord) -> dict[str, Any]:
     main = main_split(record)
     others = [split for split in record.splits if split.metrics and split is not main]
     return {
-        "title": f"{record.config.backbone}: {' / '.join(record.class_names) or 'classes not known'}",
+        "title": f"{_network(record)}: {' / '.join(record.class_names) or 'classes not known'}",
         "subtitle": _subtitle(record),
         "verdict": verdict(record, main),
         "key": key_numbers(record, main) if main else [],
@@ -68,8 +68,13 @@ def report_content(record: RunRecord) -> dict[str, Any]:
         ],
         "environment": _environment(record),
         "flags": record.flags,
+        "on_embeddings": bool(record.embedding),
         "changed_flags": changed_flags(record.flags or ""),
     }
+
+
+def _network(record: RunRecord) -> str:
+    return "head on embeddings" if record.embedding else record.config.backbone
 
 
 def _subtitle(record: RunRecord) -> str:
@@ -82,7 +87,7 @@ def _subtitle(record: RunRecord) -> str:
 def _run(record: RunRecord) -> Facts:
     config = record.config
     facts = [
-        ("backbone", config.backbone),
+        ("backbone", f"none: {record.embedding}" if record.embedding else config.backbone),
         ("initial weights", config.weights),
         ("head", "-".join(map(str, config.head)) or "none"),
         ("data", config.data),

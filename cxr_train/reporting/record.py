@@ -93,6 +93,11 @@ class RunRecord:
         return any(is_of_findings(split.metrics) for split in self.splits if split.metrics)
 
     @property
+    def embedding(self) -> str:
+        """What made the features that the run was trained on; empty where it was trained on pictures."""
+        return str((self.manifest or {}).get("embedding", ""))
+
+    @property
     def best_epoch(self) -> Document | None:
         """The row of the epoch that `best.keras` is of."""
         return best_epoch(self.config, self.epochs)

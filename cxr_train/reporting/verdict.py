@@ -63,6 +63,9 @@ def _probed(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
     if main is None or main.metrics is None:
         return
     found = main.metrics.get("probe")
+    if not found and record.embedding:
+        yield "open", "What the model reaches without the lungs is not known: it was trained on embeddings."
+        return
     if not found:
         command = f"python -m cxr_train.evaluate --run_dir={published(str(record.directory))}"
         yield (

@@ -257,7 +257,10 @@ def run(embedded, tmp_path_factory):
 def test_a_run_on_embeddings_is_trained_evaluated_and_reported(run, embedded):
     assert len(run.epochs) == 2
     assert len(run.predictions("validation").ids) == 7
-    assert (run.directory / "report/index.html").is_file()
+    page = (run.directory / "report/index.html").read_text()
+    assert "tiny pooled, 4 features of 8 px" in page
+    assert "cxr_train.explain" not in page
+    assert "--probe_images" not in page
     assert run.model().count_params() == FEATURES * 6 + 6 + 6 * 3 + 3
 
 
@@ -288,6 +291,7 @@ def test_other_embeddings_and_pictures_are_not_evaluated(run, data, embedded, en
         ("cxr_train.export", ["--output=exported"]),
         ("cxr_train.predict", ["picture.png"]),
     ],
+    ids=["explain", "export", "predict"],
 )
 def test_what_needs_pictures_is_refused(run, tmp_path, monkeypatch, module, arguments):
     monkeypatch.chdir(tmp_path)
