@@ -109,14 +109,19 @@ def evaluation_in_brief(summary: dict[str, Any]) -> str:
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
     loss = _number(summary["loss"])
     lines.append(f"{accuracy_name(summary)} {accuracy}, loss {loss}; best epoch, [95 % intervals]")
-    known = ["the model was trained on these images"] if summary["seen_in_training"] else []
+    known = [*too_few(summary)]
+    known += ["the model was trained on these images"] if summary["seen_in_training"] else []
     known += [*initial_statistics(summary.get("initial_statistics_share")), *patients(summary)]
     return "\n".join([*lines, *map(_wrapped, known), *probe(summary), *_beside_audit(summary)])
 
 
 def _columns(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any], int, dict[str, Any]]]:
-    """Return name, rates, images and intervals of each class, of their mean, and of all known labels."""
-    per_class, intervals = summary["per_class"], summary["intervals"]
+    """Return name, rates, images and intervals of each class, of their mean, and of all known labels.
+
+    Findings with `too_few` images have none.
+    """
+    few, intervals = summary.get("too_few", ()), summary["intervals"]
+    per_class = {name: row for name, row in summary["per_class"].items() if name not in few}
     columns = [(name, row, row["images"], intervals["per_class"][name]) for name, row in per_class.items()]
     columns.append(("macro", summary["macro"], summary["images"], intervals["macro"]))
     if not is_of_findings(summary):
@@ -210,13 +215,9 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     """Return what a reader of the table must know."""
     intervals = summary["intervals"]
     notes = [f"left out: {what}" for what in left_out_by_class_map(summary)]
-    for metric, classes in summary["left_out"].items():
+    notes += too_few(summary)
+    for metric, classes in undefined(summary).items():
         notes.append(f"macro {metric} is without {', '.join(classes)}, for which it is undefined")
-    if summary.get("too_few"):
-        notes.append(
-            f"too few: {', '.join(summary['too_few'])}: fewer than {FEW} images with or without it, so "
-            "that no number is given"
-        )
     if summary["seen_in_training"]:
         notes.append("the model was trained on these images: this says nothing about new ones")
     notes += initial_statistics(summary.get("initial_statistics_share"))
@@ -233,6 +234,27 @@ def _notes(summary: dict[str, Any]) -> list[str]:
         reasons = (f"{name} ({reason})" for name, reason in intervals["no_interval"].items())
         notes.append(f"no interval: {', '.join(reasons)}")
     return notes
+
+
+def too_few(summary: Mapping[str, Any]) -> list[str]:
+    """Return which findings have too few images for a number, in words; empty where all have enough."""
+    of_known = []
+    for name in summary.get("too_few", ()):
+        row = summary["per_class"][name]
+        of_known.append(f"{name} ({row['images']:,} of {row['images'] + row['negatives']:,})")
+    if not of_known:
+        return []
+    return [
+        f"too few: {', '.join(of_known)}: fewer than {FEW} images with or without it, so that no number is "
+        "given, and the means are without it"
+    ]
+
+
+def undefined(summary: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return by metric the classes for which it is undefined, but for those of `too_few`."""
+    few = summary.get("too_few", ())
+    left = {metric: [n for n in names if n not in few] for metric, names in summary["left_out"].items()}
+    return {metric: names for metric, names in left.items() if names}
 
 
 def left_out_by_class_map(summary: Mapping[str, Any]) -> list[str]:
@@ -314,6 +336,9 @@ def _thresholds(summary: dict[str, Any]) -> list[str]:
     for name, row in found["per_class"].items():
         if name in summary.get("too_few", ()):
             continue
+        if row["threshold"] is None:
+            lines.append(f"  {name}: none, for want of images on {found['chosen_on']}")
+            continue
         rates = (
             f"{rate} {_cell(row[rate], row['intervals'][rate])}"
             for rate in ("sensitivity", "specificity", "precision")
@@ -357,6 +382,9 @@ def comparison(summary: dict[str, Any]) -> list[str]:
                 f"{row['only_other']} only the other, p = {row['holm_p']:.2g}; AUROC {auroc}, "
                 f"p = {row['auroc_holm_p']:.2g}"
             )
+        known = {*found["per_finding"], *summary.get("too_few", ())}
+        if left_out := [name for name in summary["per_class"] if name not in known]:
+            lines.append(f"  not compared, since a run has no threshold for it: {', '.join(left_out)}")
     else:
         lines = [
             f"against {found['other']}: {counted(found['only_this'], 'image')} only this run has right, "

@@ -23,6 +23,8 @@ _LISTED = 100
 _HEIGHT = 224  # pixels
 _METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "sensitivity": "sensitivity", "specificity": "specificity"}
 
+_OF_ALL = {"mean": "mean", "lowest": "low", "highest": "high"}
+
 
 def write_folds_page(
     output: pathlib.Path,
@@ -55,7 +57,8 @@ def write_folds_page(
         "summary": f"All images together: {accuracy}, loss {three_digits(summary['loss'])}.",
         "spread": _spread(summary["spread"], runs),
         "left_out": sorted({name for found in summary["spread"].values() for name in found["left_out"]}),
-        "charts_shown": [result_charts.spread_forest(summary["spread"]), *result_charts.forests(summary)],
+        "spread_chart": result_charts.spread_forest(summary["spread"]),
+        "forests": result_charts.forests(summary),
         "metrics": metrics_table(summary),
         "issues": counted(len(issues), "label"),
         "gallery_shown": {"title": f"The {len(tiles)} most doubtful", "tiles": tiles} if tiles else None,
@@ -70,18 +73,11 @@ def write_folds_page(
 
 
 def _spread(spread: Mapping[str, Any], runs: Sequence[str]) -> Grid:
-    rows = []
-    for metric, name in _METRICS.items():
-        found = spread[metric]
-        values = [three_digits(found["folds"][run]) for run in runs]
-        ends = (
-            f"{three_digits(found['low'])} to {three_digits(found['high'])}"
-            if found["mean"] is not None
-            else ""
-        )
-        rows.append([f"{name}, mean", *values, three_digits(found["mean"]), ends])
-    names = [pathlib.PurePath(run).name for run in runs]
-    return Grid("Spread over the folds", ["metric", *names, "mean", "lowest to highest"], rows)
+    found = [spread[metric] for metric in _METRICS]
+    of_run = {pathlib.PurePath(run).name: [metric["folds"][run] for metric in found] for run in runs}
+    of_all = {name: [metric[key] for metric in found] for name, key in _OF_ALL.items()}
+    rows = [[name, *map(three_digits, values)] for name, values in (of_run | of_all).items()]
+    return Grid("Spread over the folds: means over the classes", ["run", *_METRICS.values()], rows)
 
 
 def _list(issues: Sequence[Mapping[str, Any]]) -> Grid:

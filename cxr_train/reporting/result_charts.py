@@ -122,6 +122,7 @@ def _grouped(metrics: Mapping[str, Any], shown: Mapping[str, str]) -> list[tuple
         rows: list[_Row] = [
             (name, row.get(metric), of_classes.get(name, {}).get(metric), number)
             for number, (name, row) in enumerate(metrics["per_class"].items())
+            if name not in metrics.get("too_few", ())
         ]
         rows.append(("mean", metrics["macro"].get(metric), of_mean.get(metric), None))
         if is_of_findings(metrics):
@@ -231,9 +232,12 @@ def _curves(
     names: Sequence[str],
     metrics: Mapping[str, Any],
 ) -> Picture | None:
-    """Draw the curve and working points of each class that some images have and some have not."""
+    """Draw the curve and working points of each class that some images have and some have not, and of which
+    there are not too few.
+    """
     decisions = Decisions.of(labels, probabilities)
-    two_sided = _two_sided(decisions)
+    few = [index for index, name in enumerate(names) if name in metrics.get("too_few", ())]
+    two_sided = [(index, positive) for index, positive in _two_sided(decisions) if index not in few]
     if not two_sided:
         return None
     metric, title = curve.area

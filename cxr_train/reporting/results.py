@@ -55,7 +55,9 @@ def key_numbers(record: RunRecord, split: SplitRecord) -> list[tuple[str, str, s
 
 
 def class_tiles(metrics: Document) -> list[dict[str, Any]]:
-    """Return the name, colour on the charts, number of images and main metrics of each class."""
+    """Return the name, colour on the charts, number of images and main metrics of each class; findings with
+    too few images have none.
+    """
     intervals = (metrics.get("intervals") or {}).get("per_class") or {}
     return [
         {
@@ -72,6 +74,7 @@ def class_tiles(metrics: Document) -> list[dict[str, Any]]:
             ],
         }
         for number, (name, row) in enumerate(metrics["per_class"].items())
+        if name not in metrics.get("too_few", ())
     ]
 
 
@@ -80,7 +83,7 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
     metrics = split.metrics or {}
     undefined = [
         f"{_METRICS[metric]} is undefined for {', '.join(classes)}, which the mean leaves out."
-        for metric, classes in metrics.get("left_out", {}).items()
+        for metric, classes in text.undefined(metrics).items()
         if metric in _METRICS
     ]
     statistics = [f"{note}." for note in text.initial_statistics(metrics.get("initial_statistics_share"))]
@@ -98,6 +101,7 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
         "summary": f"{counted(metrics['images'], 'image')}{patients}. {share} {accuracy}, "
         f"loss {three_digits(metrics.get('loss'))}.{warning}",
         "classes": class_tiles(metrics),
+        "too_few": [f"{capitalized(note)}." for note in text.too_few(metrics)],
         "metrics": metrics_table(metrics),
         "confusion": confusion(metrics, split.labels),
         "tables": [*_thresholds(metrics), *_subgroups(metrics), *_differences(metrics)],

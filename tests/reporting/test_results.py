@@ -53,7 +53,11 @@ def test_unusual_intervals_thresholds_and_a_comparison_are_told(tmp_path):
     path = run_dir / "metrics_test.json"
     metrics = json.loads(path.read_text())
     metrics["intervals"] |= {"exact": ["covid sensitivity"], "no_interval": {"macro f1": "the same"}}
-    metrics["calibration"] = {"uncalibrated": {"ece": 0.25}, "calibrated": None, "fitted_on": "validation"}
+    metrics["calibration"] = {
+        "uncalibrated": {"brier": 0.1, "ece": 0.25},
+        "calibrated": None,
+        "fitted_on": "validation",
+    }
     rates = {"sensitivity": 0.5, "specificity": 0.75, "precision": None}
     intervals = {"sensitivity": [0.25, 0.625], "specificity": None, "precision": None}
     of_class = {"threshold": 0.125, **rates, "intervals": intervals}
@@ -71,7 +75,7 @@ def test_unusual_intervals_thresholds_and_a_comparison_are_told(tmp_path):
     exact, without, calibrated, *_ = test["notes"]
     assert "exact binomial interval" in exact
     assert "no interval" in without
-    assert calibrated.startswith("Expected calibration error 0.250; no temperature: on validation ")
+    assert "0.100, expected calibration error 0.250; no temperature: on validation " in calibrated
     assert re.match(r"Against runs/two: 3 .*, 1 ", test["notes"][-2])
     thresholds, compared = test["tables"][-2:]
     assert compared.caption.startswith("This run minus runs/two: ")
