@@ -46,11 +46,13 @@ class Mix:
       positions: int64 [n], ascending, of each source.
       shares: of each source, adding up to 1.
       balanced: whether every batch has these shares, and not only the epoch.
+      numbers: of each source in `Manifest.sources`.
     """
 
     positions: tuple[np.ndarray, ...]
     shares: tuple[float, ...]
     balanced: bool = False
+    numbers: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -91,6 +93,7 @@ class Mix:
             tuple(positions[sources == names.index(name)] for name in there),
             tuple(weights.get(name, 1.0) / total for name in there),
             balanced,
+            tuple(names.index(name) for name in there),
         )
 
     def check_batch(self, batch_size: int) -> None:

@@ -143,6 +143,15 @@ class Pipeline:
         worker = self._options.worker
         return Epochs(self.positions(split), batch_size, seed, first, count, first_step, worker, mix)
 
+    def balanced_sources(self, split: str, batch_size: int) -> dict[int, float]:
+        """Return the share of each source in every batch, by its number; empty without `--balance_batches`.
+
+        Raises:
+          UsageError: `--mix` does not fit the sources of the split, or the batch.
+        """
+        mix = self._mix(split, batch_size) if self._options.balance_batches else None
+        return dict(zip(mix.numbers, mix.shares, strict=True)) if mix else {}
+
     def _mix(self, split: str, batch_size: int) -> Mix | None:
         """Return how often each source comes; None for each image once.
 

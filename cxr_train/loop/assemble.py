@@ -1,6 +1,7 @@
 """From a configuration to what trains: the model, its optimizer, and the step."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -15,8 +16,11 @@ from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.models.backbones import check_input
 from cxr_train.models.freeze import backbone_layers, layers_to_freeze, set_trainable
+from cxr_train.models.head import POOLING
 from cxr_train.recipe.augmentation import parse_augmentation
 from cxr_train.recipe.class_weights import resolve_class_weights, resolve_positive_weights
+from cxr_train.recipe.domain.make import make_domain_method
+from cxr_train.recipe.domain.method import BalancedSources, DomainMethod
 from cxr_train.recipe.ema import WeightAverage
 from cxr_train.recipe.loss import FindingsObjective, Objective
 from cxr_train.recipe.loss_scale import LossScale
@@ -35,6 +39,7 @@ class Training:
       model: images float32 [B, S, S, 3] in [0, 1] to logits float32 [B, C].
       optimizer, loss_scale: the step's state beside the weights.
       average: the averaged weights; None without `--ema`.
+      domain: how the sources of a batch are treated; None without `--domain_method`.
       replica_values: what each replica has of its own.
       step: the training step.
       frozen: the layers that `--freeze` names.
@@ -45,6 +50,7 @@ class Training:
     optimizer: ParameterGroups
     loss_scale: LossScale
     average: WeightAverage | None
+    domain: DomainMethod | None
     replica_values: ReplicaValues
     step: TrainStep
     frozen: list[keras.layers.Layer]
@@ -57,9 +63,16 @@ class Training:
 
 
 def assemble_training(
-    config: TrainConfig, manifest: Manifest, placement: Placement, steps_per_epoch: int
+    config: TrainConfig,
+    manifest: Manifest,
+    placement: Placement,
+    steps_per_epoch: int,
+    sources: Mapping[int, float] | None = None,
 ) -> Training:
     """Build all of it; the same configuration gives the same initial weights.
+
+    Args:
+      sources: see `Pipeline.balanced_sources`; needed for a `--domain_method`.
 
     Raises:
       UsageError: the batch does not divide by replicas and micro-batches, or the recipe names
@@ -85,6 +98,14 @@ def assemble_training(
         optimizer = _parameter_groups(config, model, frozen, steps_per_epoch)
         loss_scale = LossScale.for_policy(placement.policy)
         average = WeightAverage(model, recipe.ema) if recipe.ema else None
+        # Last, as it draws initial weights too.
+        domain = make_domain_method(
+            recipe,
+            BalancedSources(tuple(sources), tuple(sources.values())) if sources else None,
+            objective,
+            features=model.get_layer(POOLING).output.shape[-1],
+            rate=config.learning_rate,
+        )
     # Before the freezing, which makes weights non-trainable too.
     replica_values = ReplicaValues(_statistics(model, average), placement, _seeds(model))
     set_trainable(frozen, False)
@@ -102,15 +123,22 @@ def assemble_training(
         seed=config.seed,
         average=average,
         in_flight=placement.steps_in_flight,
+        domain=domain,
     )
     notes = [*unseen, *weights_note]
+    if domain and (domain.needs_features or domain.needs_slopes):
+        images = config.batch_size // (placement.replicas * recipe.gradient_accumulation)
+        notes.append(
+            f"domain method {recipe.domain_method}: its penalty sees {images} images at once, of "
+            f"{len(domain.sources.numbers)} sources"
+        )
     if frozen:
         notes.append(_freezing(config, model, frozen))
     if config.batch_norm_momentum is not None and not _trains_batch_norm(config, model, frozen):
         notes.append("--batch_norm_momentum: of no effect, no BatchNorm is trained")
     elif config.batch_norm_momentum is not None and config.batch_norm_statistics == "precise":
         notes.append("--batch_norm_momentum: changes no result with --batch_norm_statistics=precise")
-    return Training(model, optimizer, loss_scale, average, replica_values, step, frozen, tuple(notes))
+    return Training(model, optimizer, loss_scale, average, domain, replica_values, step, frozen, tuple(notes))
 
 
 def _objective(config: TrainConfig, manifest: Manifest) -> tuple[Objective | FindingsObjective, list[str]]:

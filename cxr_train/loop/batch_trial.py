@@ -197,7 +197,8 @@ def _take_one_step(
     began(trial)
     config = dataclasses.replace(config, batch_size=images * parts)
     try:
-        training = assemble_training(config, manifest, placement, steps_per_epoch=1)
+        sources = pipeline.balanced_sources(config.train_split, config.batch_size)
+        training = assemble_training(config, manifest, placement, 1, sources)
         dataset = pipeline.training_dataset(
             config.train_split, batch_size=config.batch_size, seed=config.seed, epoch=0, epochs=1
         )

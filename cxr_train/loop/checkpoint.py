@@ -16,6 +16,7 @@ import tensorflow as tf
 from cxr_data.core.errors import CxrError, DataError, one_line
 from cxr_data.core.local_store import publish, sha256_of
 from cxr_train.engine.replica_values import ReplicaValues
+from cxr_train.recipe.domain.method import DomainMethod
 from cxr_train.recipe.ema import WeightAverage
 from cxr_train.recipe.loss_scale import LossScale
 from cxr_train.recipe.optimizers import ParameterGroups
@@ -39,6 +40,7 @@ class Checkpoints:
       directory: receives the checkpoints.
       model, optimizer, loss_scale: whose variables are saved.
       average: the averaged weights, where the run has them.
+      domain: the domain method, where the run has one.
       replica_values: of all replicas; none by default.
       writes: whether this process writes the files.
       monitor: decides which value of `best` any epoch improves on.
@@ -62,6 +64,7 @@ class Checkpoints:
         loss_scale: LossScale,
         average: WeightAverage | None = None,
         *,
+        domain: DomainMethod | None = None,
         replica_values: ReplicaValues | None = None,
         writes: bool = True,
         monitor: Monitor,
@@ -94,6 +97,7 @@ class Checkpoints:
             best_epoch=self.best_epoch,
             replica_values=self._rows,
             **({"average": average} if average else {}),
+            **({"domain": domain.state} if domain and domain.state else {}),
         )
 
     @property

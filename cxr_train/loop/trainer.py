@@ -77,7 +77,8 @@ class Trainer:
         if split := config.held_out_validation:
             manifest.shards_of(split)
             self._monitor.check(manifest, split)
-        self.training = assemble_training(config, manifest, placement, self._steps_per_epoch)
+        sources = pipeline.balanced_sources(config.train_split, config.batch_size)
+        self.training = assemble_training(config, manifest, placement, self._steps_per_epoch, sources)
         self.model = self.training.model
         self.train_step = self.training.step
         self._prepare_evaluation()
@@ -87,6 +88,7 @@ class Trainer:
             self.training.optimizer,
             self.training.loss_scale,
             self.training.average,
+            domain=self.training.domain,
             replica_values=self.training.replica_values,
             writes=writes,
             monitor=self._monitor,

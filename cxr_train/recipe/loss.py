@@ -52,7 +52,23 @@ class Objective:
         if self.class_weights:
             losses *= tf.gather(tf.constant(self.class_weights, tf.float32), labels)
         right = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
-        return ExampleSums(losses, tf.ones_like(losses), tf.cast(right, tf.float32))
+        return ExampleSums(losses, self.count_labels(labels), tf.cast(right, tf.float32))
+
+    def count_labels(self, labels: tf.Tensor) -> tf.Tensor:
+        """Return how many labels of each example count, float32 [B]."""
+        return tf.ones_like(labels, tf.float32)
+
+    def slopes(self, labels: tf.Tensor, logits: tf.Tensor, index: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the derivative of each example's loss by a factor of its logits, at the factor 1.
+
+        It is sum_k (p_k - y_k) z_k with the smoothed target y, float32 [B]; `index` is of no effect.
+        """
+        targets = (1 - self.label_smoothing) * tf.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+        targets += self.label_smoothing / logits.shape[1]
+        slopes = tf.reduce_sum((tf.nn.softmax(logits) - targets) * logits, axis=1)
+        if self.class_weights:
+            slopes *= tf.gather(tf.constant(self.class_weights, logits.dtype), labels)
+        return slopes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,15 +98,9 @@ class FindingsObjective:
           logits: float32 [B, C].
           index: int64 [B], the examples' numbers; they decide what smoothed uncertain labels become.
         """
-        known = labels >= ABSENT
-        targets = tf.cast(labels == PRESENT, tf.float32)
-        if self.uncertain is not None:
-            known = labels >= UNCERTAIN
-            of_uncertain = _drawn_once(index, labels.shape[1], *self.uncertain)
-            targets = tf.where(labels == UNCERTAIN, of_uncertain, targets)
+        known, targets = self._known(labels), self._targets(labels, index)
         right = tf.equal(logits > 0, targets > 0.5)
-        if self.label_smoothing:
-            targets = (1 - self.label_smoothing) * targets + self.label_smoothing / 2
+        targets = self._smoothed(targets)
         # -log p and -log(1 - p) of the probability p that the finding is present.
         if_present, if_absent = tf.nn.softplus(-logits), tf.nn.softplus(logits)
         of_present, of_absent = if_present, if_absent
@@ -105,6 +115,39 @@ class FindingsObjective:
             return tf.reduce_sum(tf.where(known, tf.cast(values, tf.float32), 0.0), axis=1)
 
         return ExampleSums(summed(losses), summed(known), summed(right))
+
+    def count_labels(self, labels: tf.Tensor) -> tf.Tensor:
+        """Return how many labels of each example count, float32 [B]."""
+        return tf.reduce_sum(tf.cast(self._known(labels), tf.float32), axis=1)
+
+    def slopes(self, labels: tf.Tensor, logits: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """Return the derivative of each example's loss by a factor of its logits, at the factor 1: [B].
+
+        Raises:
+          ValueError: of the focal loss, whose derivative is another.
+        """
+        if self.focal_gamma:
+            raise ValueError("the slopes of the focal loss are not known")
+        targets = tf.cast(self._smoothed(self._targets(labels, index)), logits.dtype)
+        positive = tf.constant(self.positive_weights or (1.0,), logits.dtype)
+        present = tf.nn.sigmoid(logits)
+        slopes = (positive * targets * (present - 1) + (1 - targets) * present) * logits
+        return tf.reduce_sum(tf.where(self._known(labels), slopes, 0.0), axis=1)
+
+    def _known(self, labels: tf.Tensor) -> tf.Tensor:
+        return labels >= (ABSENT if self.uncertain is None else UNCERTAIN)
+
+    def _targets(self, labels: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        targets = tf.cast(labels == PRESENT, tf.float32)
+        if self.uncertain is None:
+            return targets
+        of_uncertain = _drawn_once(index, labels.shape[1], *self.uncertain)
+        return tf.where(labels == UNCERTAIN, of_uncertain, targets)
+
+    def _smoothed(self, targets: tf.Tensor) -> tf.Tensor:
+        if not self.label_smoothing:
+            return targets
+        return (1 - self.label_smoothing) * targets + self.label_smoothing / 2
 
 
 def _drawn_once(index: tf.Tensor, findings: int, low: float, high: float) -> tf.Tensor:

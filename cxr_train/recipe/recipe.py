@@ -7,6 +7,13 @@ from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_settings, setting
 from cxr_train.recipe.augmentation import DEFAULT_RANGES, parse_augmentation
 from cxr_train.recipe.class_weights import parse_class_weights
+from cxr_train.recipe.domain.settings import (
+    DEFAULT_WARMUP_STEPS,
+    METHODS,
+    NONE,
+    STRENGTHS,
+    strength_of,
+)
 from cxr_train.recipe.uncertain import parse_uncertain
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -17,6 +24,7 @@ _DEFAULT_MOMENTUM = 0.9
 
 
 _RANGES = ", ".join(f"{name}:{value:g}" for name, value in DEFAULT_RANGES.items())
+_STRENGTHS = ", ".join(f"{name} {known.default:g} ({known.meaning})" for name, known in STRENGTHS.items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +93,22 @@ class Recipe:
         "finding, since the heart points to the other side.",
     )
 
+    domain_method: str = setting(
+        NONE,
+        "Domain generalisation: how the sources of a batch are treated, see docs/domains.md; needs "
+        "--balance_batches. balanced weighs each source the same.",
+        choices=METHODS,
+    )
+    domain_strength: float | None = setting(
+        None,
+        f"Strength of --domain_method; 0 is balanced. Defaults: {_STRENGTHS}.",
+    )
+    domain_warmup_steps: int = setting(
+        DEFAULT_WARMUP_STEPS,
+        "Steps of --domain_method=irm in which the penalty weighs 1; then the optimizer begins as a new one.",
+        at_least=0,
+    )
+
     def __post_init__(self) -> None:
         check_settings(self)
         if self.freeze not in ("none", "backbone") and not self.freeze.startswith(UNTIL):
@@ -122,6 +146,7 @@ class Recipe:
             raise UsageError(
                 "--optimizer=adamw: needs --weight_decay, such as 0.01; without it, it is --optimizer=adam"
             )
+        self._check_domain_method()
         if self.unfreeze_at_epoch is None:
             if self.freeze == "backbone" and self.backbone_rate_factor != 1:
                 raise UsageError(
@@ -131,3 +156,20 @@ class Recipe:
             return
         if self.freeze == "none":
             raise UsageError(f"--unfreeze_at_epoch={self.unfreeze_at_epoch}: needs --freeze")
+
+    def _check_domain_method(self) -> None:
+        strength_of(self.domain_method, self.domain_strength)
+        if self.domain_method != "irm":
+            if self.domain_warmup_steps != DEFAULT_WARMUP_STEPS:
+                raise UsageError(
+                    f"--domain_warmup_steps={self.domain_warmup_steps}: is for --domain_method=irm, not "
+                    f"{self.domain_method}"
+                )
+            return
+        if self.schedule != "constant" or self.warmup_epochs:
+            raise UsageError(
+                "--domain_method=irm: begins with a new optimizer after --domain_warmup_steps, and with it "
+                "the schedule; leave out --schedule and --warmup_epochs"
+            )
+        if self.focal_gamma:
+            raise UsageError("--domain_method=irm: cannot go with the focal loss; leave out --focal_gamma")

@@ -154,6 +154,11 @@ class TrainConfig:
         unfreeze = self.recipe.unfreeze_at_epoch
         if unfreeze and unfreeze > self.epochs:
             raise UsageError(f"--unfreeze_at_epoch={unfreeze}: the last epoch is --epochs={self.epochs}")
+        if self.recipe.domain_method != Recipe.domain_method and not self.read.balance_batches:
+            raise UsageError(
+                f"--domain_method={self.recipe.domain_method}: needs batches of known sources; add "
+                "--balance_batches"
+            )
         if self.recipe.warmup_epochs >= self.epochs:
             raise UsageError(
                 f"--warmup_epochs={self.recipe.warmup_epochs}: must be less than --epochs={self.epochs}"

@@ -58,7 +58,7 @@ def make_trainer(
     config.save(run_dir / "config.json")
     shutil.copy(pathlib.Path(manifest.directory, MANIFEST_NAME), run_dir)
     placement = placement or choose_placement(config.strategy, config.precision, config.xla)
-    return Trainer(config, Pipeline(manifest), placement)
+    return Trainer(config, Pipeline(manifest, config.read), placement)
 
 
 def train_whole(

@@ -21,7 +21,7 @@ def tiny_model(policy: str = "float32", *, batch_norm: bool = False) -> keras.Mo
         x = keras.layers.Conv2D(6, 3, activation="relu")(inputs)
         if batch_norm:
             x = keras.layers.BatchNormalization()(x)
-        x = keras.layers.GlobalAveragePooling2D()(x)
+        x = keras.layers.GlobalAveragePooling2D(name="pooling")(x)
         return keras.Model(inputs, keras.layers.Dense(CLASSES, dtype="float32")(x))
     finally:
         keras.config.set_dtype_policy(before)

@@ -1,0 +1,1 @@
+"""Objectives that treat the sources of a batch (hospitals, data sets) as domains: domain generalisation."""

@@ -1,0 +1,70 @@
+"""Whole runs with a domain method: stopped and resumed bit for bit, its state in the checkpoint."""
+
+import functools
+
+import numpy as np
+import pytest
+from shards import random_images, write_shards
+from tiny import StopAfter, make_trainer, results, train_whole
+
+from cxr_data.core.errors import UsageError
+from cxr_data.input.options import ReadOptions
+from cxr_train.loop import trainer
+from cxr_train.loop.stop import Stopped, StopRequest
+from cxr_train.recipe.recipe import Recipe
+
+pytestmark = pytest.mark.usefixtures("tiny")
+BALANCED = ReadOptions(balance_batches=True)
+
+
+def recipe(method: str) -> Recipe:
+    steps = {"domain_warmup_steps": 4} if method == "irm" else {}
+    return Recipe(domain_method=method, ema=0.5, augment="brightness", **steps)
+
+
+begin = functools.partial(make_trainer, batch_size=16, epochs=2, read=BALANCED, monitor="loss")
+
+
+def write(directory, findings: int = 0):
+    splits = {"train": random_images(48), "validation": random_images(12, seed=1)}
+    return write_shards(directory, splits, findings=findings, sources=("nih", "guangzhou"))
+
+
+def state(run) -> list[np.ndarray]:
+    training = run.training
+    values = [*run.model.variables, *training.optimizer.variables, *training.domain.state]
+    return [value.numpy() for value in (*values, *training.average.averages)]
+
+
+@pytest.mark.parametrize(("method", "findings", "steps"), [("dann", 0, 2), ("groupdro", 3, 2), ("irm", 0, 5)])
+def test_a_run_stopped_within_an_epoch_ends_bit_for_bit_the_same(
+    tmp_path, monkeypatch, method, findings, steps
+):
+    data = write(tmp_path / "data", findings)
+    whole, _ = train_whole(begin, data, tmp_path / "whole", recipe=recipe(method))
+    monkeypatch.setattr(trainer, "MOST_STEPS_PER_CALL", 1)
+    with pytest.raises(Stopped):
+        begin(data, tmp_path / "run", recipe=recipe(method)).run(StopAfter(steps))
+    resumed = begin(data, tmp_path / "run", recipe=recipe(method))
+    resumed.resume()
+    resumed.run(StopRequest())
+    for value, expected in zip(state(resumed), state(whole), strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
+
+
+def test_balanced_is_the_run_without_a_method(tmp_path):
+    data = write(tmp_path / "data")
+    plain, _ = train_whole(begin, data, tmp_path / "plain", recipe=Recipe())
+    balanced, _ = train_whole(begin, data, tmp_path / "balanced", recipe=Recipe(domain_method="balanced"))
+    for value, expected in zip(balanced.model.variables, plain.model.variables, strict=True):
+        np.testing.assert_array_equal(value, expected)
+    coral = begin(data, tmp_path / "coral", recipe=Recipe(domain_method="coral"))
+    assert "penalty sees 16 images" in coral.describe()
+
+
+def test_one_source_has_no_domains(tmp_path):
+    one = write_shards(tmp_path / "one", {"train": random_images(16), "validation": random_images(4)})
+    with pytest.raises(UsageError, match="--domain_method=coral: "):
+        begin(one, tmp_path / "run", recipe=Recipe(domain_method="coral"))
+    assert begin(one, tmp_path / "run", recipe=Recipe(domain_method="balanced")).training.domain

@@ -1,0 +1,225 @@
+"""The penalties of the domain methods, against their definitions written out."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cxr_data.core.errors import UsageError
+from cxr_data.input.options import ReadOptions
+from cxr_train.recipe.domain import coral, groupdro, irm
+from cxr_train.recipe.domain.dann import reverse_gradient
+from cxr_train.recipe.domain.make import make_domain_method
+from cxr_train.recipe.domain.method import BalancedSources
+from cxr_train.recipe.domain.settings import STRENGTHS
+from cxr_train.recipe.loss import FindingsObjective, Objective
+from cxr_train.recipe.recipe import Recipe
+from cxr_train.runs.config import TrainConfig
+
+TWO = BalancedSources((0, 1), (0.5, 0.5))
+SOURCES = 3
+
+
+def members_of(source: np.ndarray) -> np.ndarray:
+    return (source[:, None] == np.arange(SOURCES)).astype(np.float64)
+
+
+def coral_reference(features: np.ndarray, source: np.ndarray) -> tuple[float, float]:
+    """Mean over pairs of the distances of means and of covariances, as the definition says."""
+    pairs = list(itertools.combinations([features[source == k] for k in range(SOURCES)], 2))
+    of_means = [((a.mean(axis=0) - b.mean(axis=0)) ** 2).mean() for a, b in pairs]
+    of_covariances = [((np.cov(a.T) - np.cov(b.T)) ** 2).mean() for a, b in pairs]
+    return float(np.mean(of_means)), float(np.mean(of_covariances))
+
+
+def coral_of(features: np.ndarray, source: np.ndarray) -> list[float]:
+    there = tf.ones(SOURCES, tf.float64)
+    both = coral.distances(tf.constant(features), tf.constant(members_of(source)))
+    return [float(coral.pair_mean(one, there)) for one in both]
+
+
+def test_coral_is_its_definition_and_its_covariances_grow_by_81():
+    random = np.random.default_rng(0)
+    source = random.permutation(np.repeat(np.arange(SOURCES), [8, 9, 12]))
+    features = random.normal(size=[len(source), 20]) + source[:, None]
+    found = coral_of(features, source)
+    np.testing.assert_allclose(found, coral_reference(features, source), rtol=1e-12)
+    of_means, of_covariances = coral_of(3 * features, source)
+    np.testing.assert_allclose([of_means / found[0], of_covariances / found[1]], [9, 81], rtol=1e-12)
+    # The paper's 1 / (4 d^2) of the squared Frobenius norm.
+    a, b = (np.cov(features[source == k].T) for k in (0, 1))
+    paper = np.linalg.norm(a - b) ** 2 / (4 * 20**2)
+    one = coral.distances(tf.constant(features), tf.constant(members_of(source)))[1][0, 1]
+    assert float(one) / 4 == pytest.approx(paper, rel=1e-12)
+
+
+def test_coral_of_equal_features_is_0_and_a_source_without_two_examples_does_not_count():
+    random = np.random.default_rng(1)
+    features = np.tile(random.normal(size=[8, 5]), [SOURCES, 1])
+    source = np.repeat(np.arange(SOURCES), 8)
+    np.testing.assert_allclose(coral_of(features, source), 0, atol=1e-12)
+    method = coral.Coral(BalancedSources((0, 1, 2), (1 / 3,) * 3), Objective(), 1.0)
+
+    def penalty(of_source: list[int], values: np.ndarray) -> float:
+        batch = {
+            "source": tf.constant(of_source, tf.int32),
+            "weight": tf.ones(len(of_source)),
+            "label": tf.zeros(len(of_source), tf.int32),
+        }
+        part = method.part(batch, None, None, tf.constant(values, tf.float16))
+        return float(method.penalty(part))
+
+    values = random.normal(size=[7, 4])
+    with_one = penalty([0, 0, 0, 1, 1, 1, 2], values)
+    assert with_one == pytest.approx(penalty([0, 0, 0, 1, 1, 1], values[:6]), rel=1e-6)
+    assert with_one > 0
+    assert penalty([0] * 7, values) == 0
+
+
+@pytest.mark.parametrize(("eta", "expected"), [(0.0, 0.75), (0.01, np.sqrt(3) / (1 + np.sqrt(3)))])
+def test_groupdro_finds_the_minimax_of_two_quadratics(eta, expected):
+    @tf.function
+    def descend() -> tf.Tensor:
+        w, q = tf.constant(0.0), tf.constant([0.5, 0.5])
+        for _ in tf.range(6000):
+            losses = tf.stack([w**2, 3 * (w - 1) ** 2])
+            w -= 0.05 * tf.tensordot(q, tf.stack([2 * w, 6 * (w - 1)]), 1)
+            q = groupdro.moved(q, losses, eta)
+        return w
+
+    assert float(descend()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_groupdro_survives_losses_of_any_size():
+    q = groupdro.moved(tf.constant([0.5, 0.5]), tf.constant([2e4, 0.0]), 1.0)
+    np.testing.assert_array_equal(q, [1, 0])
+
+
+def slopes_by_two_tapes(loss, logits: tf.Tensor) -> tf.Tensor:
+    """The derivative of each example's loss by a factor of its logits, and its own by the logits."""
+    with tf.GradientTape() as outer:
+        outer.watch(logits)
+        factors = tf.ones([logits.shape[0], 1], tf.float64)
+        with tf.GradientTape() as inner:
+            inner.watch(factors)
+            losses = loss(logits * factors)
+        slopes = tf.squeeze(inner.gradient(losses, factors), 1)
+        square = tf.reduce_sum(slopes**2)
+    return slopes, outer.gradient(square, logits)
+
+
+@pytest.mark.parametrize("weights", [(), (0.5, 1.0, 3.0)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("findings", [False, True])
+def test_irms_closed_form_equals_nested_tapes(findings, smoothing, weights):
+    random = np.random.default_rng(2)
+    logits = tf.constant(random.normal(0, 3, size=[12, 3]))
+    index = tf.range(12, dtype=tf.int64)
+    factors = tf.constant(weights or (1.0,) * 3, tf.float64)
+    if findings:
+        labels = tf.constant(random.choice([1, 0, -1, -2], size=[12, 3]), tf.int32)
+        objective = FindingsObjective(smoothing, weights, (0.7, 0.7))
+        target = tf.where(labels == -1, np.float64(np.float32(0.7)), tf.cast(labels == 1, tf.float64))
+        target = (1 - smoothing) * target + smoothing / 2
+
+        def loss(z: tf.Tensor) -> tf.Tensor:
+            each = factors * target * tf.nn.softplus(-z) + (1 - target) * tf.nn.softplus(z)
+            return tf.reduce_sum(tf.where(labels > -2, each, 0), axis=1)
+    else:
+        labels = tf.constant(random.integers(0, 3, 12), tf.int32)
+        objective = Objective(smoothing, weights)
+        target = (1 - smoothing) * tf.one_hot(labels, 3, dtype=tf.float64) + smoothing / 3
+
+        def loss(z: tf.Tensor) -> tf.Tensor:
+            return -tf.reduce_sum(target * tf.nn.log_softmax(z), axis=1) * tf.gather(factors, labels)
+
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        slopes = objective.slopes(labels, logits, index)
+        square = tf.reduce_sum(slopes**2)
+    expected, expected_gradient = slopes_by_two_tapes(loss, logits)
+    # The uncertain targets and the smoothing are float32 numbers.
+    within = 1e-6 if findings and smoothing else 1e-8
+    np.testing.assert_allclose(slopes, expected, atol=within)
+    np.testing.assert_allclose(tape.gradient(square, logits), expected_gradient, atol=10 * within)
+
+
+def test_irms_penalty_is_the_product_over_two_halves_of_each_source():
+    random = np.random.default_rng(3)
+    source = random.permutation(np.repeat(np.arange(SOURCES), [5, 8, 1]))
+    slopes, labels = random.normal(size=14), random.integers(1, 3, 14).astype(np.float64)
+    expected = []
+    for number in (0, 1):  # the third has no second half
+        rows = np.flatnonzero(source == number)
+        first, second = (slopes[half].sum() / labels[half].sum() for half in (rows[::2], rows[1::2]))
+        expected.append(first * second)
+    found = irm.penalty_of(tf.constant(slopes), tf.constant(labels), tf.constant(members_of(source)))
+    assert float(found) == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_gradient_is_reversed_exactly_under_xla(replicas):
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")][:replicas]
+    reduce = tf.distribute.HierarchicalCopyAllReduce()
+    strategy = tf.distribute.MirroredStrategy(devices, cross_device_ops=reduce)
+    upstream = tf.constant(np.random.default_rng(4).normal(size=[3, 5]).astype(np.float32))
+
+    @tf.function(jit_compile=True)
+    def gradient(factor: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        values = tf.ones([3, 5])
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            same = reverse_gradient(values, factor)
+            loss = tf.reduce_sum(same * upstream)
+        return same, tape.gradient(loss, values)
+
+    run = tf.function(lambda factor: strategy.run(lambda one: gradient(one), args=(factor,)))
+    for factor in (0.0, 0.3, 2.0):
+        same, found = run(tf.constant(factor))
+        for one, forward in zip(*map(strategy.experimental_local_results, (found, same)), strict=True):
+            np.testing.assert_array_equal(one, -np.float32(factor) * upstream)
+            np.testing.assert_array_equal(forward, np.ones([3, 5]))
+
+
+@pytest.mark.parametrize(
+    ("values", "flag"),
+    [
+        ({"domain_method": "mmd"}, "--domain_method=mmd: "),
+        ({"domain_strength": 1.0}, "--domain_strength=1.0: "),
+        ({"domain_method": "balanced", "domain_strength": 1.0}, "--domain_strength=1.0: "),
+        ({"domain_method": "coral", "domain_strength": -1.0}, "--domain_strength=-1.0: "),
+        ({"domain_method": "coral", "domain_strength": np.inf}, "--domain_strength=inf: "),
+        ({"domain_method": "coral", "domain_strength": np.nan}, "--domain_strength=nan: "),
+        ({"domain_method": "coral", "domain_warmup_steps": 3}, "--domain_warmup_steps=3: "),
+        ({"domain_method": "irm", "schedule": "cosine"}, "--domain_method=irm: "),
+        ({"domain_method": "irm", "focal_gamma": 2.0}, "--domain_method=irm: "),
+    ],
+    ids=str,
+)
+def test_what_no_method_can_do_is_refused(values, flag):
+    with pytest.raises(UsageError, match=flag):
+        Recipe(**values)
+
+
+@pytest.mark.parametrize("method", ["balanced", *STRENGTHS])
+def test_a_method_needs_balanced_batches_and_two_sources(method):
+    recipe = Recipe(domain_method=method)
+    with pytest.raises(UsageError, match=f"--domain_method={method}: .*--balance_batches"):
+        TrainConfig("xception", "data", "run", recipe=recipe)
+    assert TrainConfig("xception", "data", "run", recipe=recipe, read=ReadOptions(balance_batches=True))
+    one = BalancedSources((3,), (1.0,))
+    if method == "balanced":
+        assert not make_domain_method(recipe, one, Objective(), features=4, rate=0.1).reweighs
+    else:
+        with pytest.raises(UsageError, match=f"--domain_method={method}: .*balanced"):
+            make_domain_method(recipe, one, Objective(), features=4, rate=0.1)
+
+
+@pytest.mark.parametrize("method", STRENGTHS)
+def test_at_strength_0_a_method_is_group_balanced(method):
+    recipe = Recipe(domain_method=method, domain_strength=0.0)
+    made = make_domain_method(recipe, TWO, Objective(), features=4, rate=0.1)
+    assert not made.reweighs
+    assert not made.state
+    assert not made.needs_features
