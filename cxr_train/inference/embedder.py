@@ -7,6 +7,7 @@ The shards are written in a folder beside the output, which gets the output's na
 disk. After a stop, the same command continues with the shards that are missing.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
@@ -233,12 +234,22 @@ class _Embedder:
         replicas = self._placement.replicas
         batch_size = -(-min(self._batch_size, len(positions)) // replicas) * replicas
         dataset = self._pipeline.evaluation_dataset(split, batch_size=batch_size, positions=positions)
-        with clear_data_errors(self._manifest):
-            for batch in self._placement.distribute(dataset):
-                index, features = self._predict.gather(batch["index"]), self._predict(batch)
-                order = np.argsort(index, kind="stable")[np.count_nonzero(index == PADDING) :]
-                yield from features[order]
-                tick(len(order))
+        batches = iter(self._placement.distribute(dataset))
+
+        def compute() -> np.ndarray | None:
+            batch = next(batches, None)
+            if batch is None:
+                return None
+            index, found = self._predict.gather(batch["index"]), self._predict(batch)
+            return found[np.argsort(index, kind="stable")[np.count_nonzero(index == PADDING) :]]
+
+        # The next batch is computed while the records of this one are written.
+        with clear_data_errors(self._manifest), concurrent.futures.ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(compute)
+            while (features := ahead.result()) is not None:
+                ahead = pool.submit(compute)
+                yield from features
+                tick(len(features))
 
     def _stored(self, features: np.ndarray, name: str) -> np.ndarray:
         """Return features float32 [F] as they are stored."""

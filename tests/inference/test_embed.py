@@ -96,6 +96,18 @@ def test_float16_rounds_the_features_once(data, encoder, placement, embedded, tm
     assert half.embedding == embedded.embedding
 
 
+def test_two_replicas_write_the_same_in_the_same_order(data, encoder, embedded, tmp_path):
+    placement = choose_placement("mirrored", "float32", "off")
+    assert placement.replicas == 2
+    with placement.strategy.scope():
+        model = keras.models.clone_model(encoder.model)
+    model.set_weights(encoder.model.get_weights())
+    replicated = dataclasses.replace(encoder, model=model)
+    made = embed_dataset(data, replicated, placement, str(tmp_path / "made"), dtype="float32", batch_size=5)
+    for split in data.splits:
+        np.testing.assert_allclose(stored(made, split), stored(embedded, split), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("findings", [0, 2])
 def test_all_but_the_pixels_is_as_it_was(encoder, placement, tmp_path, findings):
     pictures = {"train": random_images(9), "test": random_images(5)}
@@ -203,7 +215,11 @@ def test_after_a_stop_the_rest_is_computed_and_the_bytes_are_the_same(
         assert not output.exists()
         (unfinished,) = tmp_path.iterdir()
         assert not (unfinished / "manifest.json").exists()
-    assert len([*unfinished.glob("*.tfrecord")]) >= 2
+    whole = sorted(unfinished.glob("*.tfrecord"))
+    assert len(whole) == 3
+    # What a loss of power, and a process that was killed, leave.
+    whole[0].write_bytes(whole[0].read_bytes()[:-1])
+    (unfinished / f"train-00004-of-00006.tfrecord.{'0' * 16}.tmp").write_bytes(b"half")
     rest = _Stops(encoder, 8 - 2)
     embed_dataset(data, dataclasses.replace(encoder, model=rest), *arguments, dtype="float32", batch_size=4)
     assert [*tmp_path.iterdir()] == [output]
@@ -234,6 +250,17 @@ def test_features_that_the_dtype_cannot_hold_are_refused(
     )
     with pytest.raises(error, match="train/0.png"):
         embed_dataset(data, wrong, placement, str(tmp_path / "made"), dtype=dtype, batch_size=4)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_damaged_picture_is_named(encoder, placement, tmp_path):
+    data = write_shards(tmp_path / "data", {"train": random_images(9)})
+    path = pathlib.Path(data.path(data.shards[1]))
+    content = bytearray(path.read_bytes())
+    content[read_index(data)["payload"][5] + 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=path.name):
+        embed_dataset(data, encoder, placement, str(tmp_path / "made"), dtype="float32", batch_size=2)
     assert not (tmp_path / "made").exists()
 
 
