@@ -128,6 +128,7 @@ def label_issues(predictions: NamedPredictions) -> list[dict[str, Any]]:
     Labels", 2021): an image of one class is doubtful where another class is as probable as it is, on average,
     for the images of that other class. Each finding is a choice of its own between present and absent.
     Doubtful labels are ranked by the margin, the probability of the label minus that of the other class.
+    Findings with too few images are left out: no model can have learned what doubts their labels.
 
     Args:
       predictions: out of fold; a model that has learned a label does not doubt it.
@@ -148,7 +149,8 @@ def label_issues(predictions: NamedPredictions) -> list[dict[str, Any]]:
             add(row, names[label], names[other], probabilities[row, label] - probabilities[row, other])
     else:
         decisions = Decisions.of(predictions.labels, probabilities)
-        for index, name in enumerate(names):
+        for index in np.flatnonzero(~decisions.too_few()):
+            name = names[index]
             known = np.flatnonzero(decisions.known[:, index])
             there = probabilities[known, index]
             labels = decisions.is_class[known, index].astype(np.int64)

@@ -23,6 +23,7 @@ from cxr_train.reporting.results import (
     external_results,
     key_numbers,
     main_split,
+    names_in_title,
     split_results,
 )
 from cxr_train.reporting.verdict import verdict
@@ -34,9 +35,10 @@ Facts = list[tuple[str, str]]
 def report_content(record: RunRecord) -> dict[str, Any]:
     """Return everything that the template `report.html.jinja` asks for."""
     main = main_split(record)
+    names = names_in_title(record.class_names, "findings" if record.is_of_findings else "classes")
     others = [split for split in record.splits if split.metrics and split is not main]
     return {
-        "title": f"{_network(record)}: {' / '.join(record.class_names) or 'classes not known'}",
+        "title": f"{_network(record)}: {names or 'classes not known'}",
         "subtitle": _subtitle(record),
         "verdict": verdict(record, main),
         "key": key_numbers(record, main) if main else [],

@@ -12,10 +12,10 @@ from cxr_data.core.page import Grid, embed
 from cxr_data.core.wording import counted
 from cxr_data.records.index import read_split_fields, read_split_index
 from cxr_data.records.manifest import read_manifest
-from cxr_train.evaluation.text import accuracy_name
+from cxr_train.evaluation.text import accuracy_name, is_of_findings
 from cxr_train.reporting import result_charts
 from cxr_train.reporting.page import write_page
-from cxr_train.reporting.results import metrics_table, three_digits, with_interval
+from cxr_train.reporting.results import metrics_table, names_in_title, three_digits, with_interval
 from cxr_train.runs.layout import RunLayout
 
 _SHOWN = 24  # X-rays
@@ -51,8 +51,9 @@ def write_folds_page(
         f"{accuracy_name(summary)} {with_interval(summary['accuracy'], summary['intervals']['accuracy'])}"
     )
     images = f"{counted(summary['images'], 'image')} of {pool}"
+    names = names_in_title(summary["class_names"], "findings" if is_of_findings(summary) else "classes")
     content = {
-        "title": f"{counted(len(runs), 'fold')}: {' / '.join(summary['class_names'])}",
+        "title": f"{counted(len(runs), 'fold')}: {names}",
         "subtitle": f"{images}, each predicted by a model that was not trained on it",
         "summary": f"All images together: {accuracy}, loss {three_digits(summary['loss'])}.",
         "spread": _spread(summary["spread"], runs),

@@ -97,7 +97,8 @@ def _tile(record: RunRecord, split: SplitRecord, case: Document) -> dict[str, An
     is_right = case["label"] == case["predicted"]
     caption = f"called {case['predicted']} at {case['probability']:.2f}"
     if not is_right:
-        caption += f"; {case['label']}, the true class, got {case['label_probability']:.2f}"
+        truth = "label" if record.is_of_findings else "true class"
+        caption += f"; {case['label']}, the {truth}, got {case['label_probability']:.2f}"
     maps = f"Map of {' and of '.join(case['mapped'])} to its right"
     silent = [name for name, flat in zip(case["mapped"], case["flat"], strict=True) if flat]
     if silent:

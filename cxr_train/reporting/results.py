@@ -27,11 +27,17 @@ _METRICS = {
     "one_vs_rest_accuracy": "one-vs-rest\naccuracy",
 }
 _CALIBRATION = {"brier": "Brier", "ece": "ECE"}  # of each finding
+_MOST_IN_TITLE = 6
 _DARKEST = 0.45  # of a cell of the confusion matrix, so that its number stays readable
 FAMILIAR = ("", "the best epoch was picked on them", "the model was trained on them")
 _UNDEFINED = "undefined"
 _OF_EXTERNAL = ("sensitivity", "specificity", "auroc")
 _OF_CLASS = ("auroc", "sensitivity", "specificity")
+
+
+def names_in_title(names: Sequence[str], kind: str) -> str:
+    """Return the names of the classes for a title, or where they are many, their number and `kind`."""
+    return " / ".join(names) if len(names) <= _MOST_IN_TITLE else f"{len(names)} {kind}"
 
 
 def main_split(record: RunRecord) -> SplitRecord | None:
