@@ -105,6 +105,13 @@ def calls_of(model: Any) -> Iterator[Any]:
         yield from model._nodes_by_depth[depth]
 
 
+def is_abstract() -> bool:
+    """Return whether what is built now has shapes and no values: in a `keras.StatelessScope`."""
+    from keras.src.backend.common.stateless_scope import in_stateless_scope
+
+    return bool(in_stateless_scope())
+
+
 def replace_call(layer: Any, call: Callable[..., Any] | None) -> None:
     """Let a layer of one model compute something else, or its own again.
 

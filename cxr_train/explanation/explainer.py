@@ -30,12 +30,12 @@ from cxr_train.evaluation.stored import stored_thresholds
 from cxr_train.explanation.cases import Case, asked_cases, pick_cases
 from cxr_train.explanation.filters import excite, liveliest_channels
 from cxr_train.explanation.gradcam import GradCam, Maps
-from cxr_train.explanation.layers import check_layers, stage_outputs
 from cxr_train.explanation.occlusion import OcclusionCheck, check_occlusion
 from cxr_train.explanation.options import ExplainOptions, new_place
 from cxr_train.explanation.overlays import depths_figure, filters_figure, tile
 from cxr_train.models.backbones import find_backbone
 from cxr_train.models.classifier import in_float32
+from cxr_train.models.stages import check_layers, stage_outputs
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import (
     DEPTHS_NAME,

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 
 from cxr_train.explanation.gradcam import GradCam
-from cxr_train.explanation.layers import stage_outputs
 from cxr_train.explanation.overlays import overlay
 from cxr_train.models.classifier import in_float32
+from cxr_train.models.stages import stage_outputs
 from cxr_train.runs.layout import EXPLANATION_NAME, RunLayout
 from cxr_train.runs.run_model import load_best_model
 from cxr_train.runs.saved_run import model_sha256

@@ -28,6 +28,7 @@ from cxr_train.recipe.optimizers import ParameterGroups, Schedule, make_optimize
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.recipe.uncertain import parse_uncertain
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.network_notes import notes_on_network
 from cxr_train.runs.run_model import build_run_model
 
 
@@ -125,7 +126,7 @@ def assemble_training(
         in_flight=placement.steps_in_flight,
         domain=domain,
     )
-    notes = [*unseen, *weights_note]
+    notes = [*unseen, *weights_note, *notes_on_network(config, model)]
     if domain and (domain.needs_features or domain.needs_slopes):
         images = config.batch_size // (placement.replicas * recipe.gradient_accumulation)
         notes.append(

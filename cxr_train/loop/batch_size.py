@@ -68,6 +68,9 @@ def trace_of(config: TrainConfig, manifest: Manifest) -> Network:
         classes=len(manifest.class_names),
         head=config.head,
         input_range=config.input_range,
+        of_findings=bool(manifest.findings),
+        attention=config.attention,
+        pooling=config.pooling,
         freeze="none" if recipe.unfreeze_at_epoch else recipe.freeze,
     )
 

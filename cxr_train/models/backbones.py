@@ -1,4 +1,4 @@
-"""The ten ImageNet backbones, by name: what is known of them before Keras is imported."""
+"""The ImageNet backbones, by name: what is known of them before Keras is imported."""
 
 import dataclasses
 import os
@@ -38,6 +38,9 @@ class Backbone:
       weights_url: where Keras publishes the ImageNet weights without the top.
       smallest_image: the smallest height and width in pixels that it accepts.
       trained_on: the input that its ImageNet weights expect, one of `TRAINED_ON`.
+      has_se: whether its blocks have squeeze and excitation of their own.
+      stored_as: the constructor of the network whose weights files it takes, where that is another: of the
+        same weights in the same order, each of as many numbers.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Backbone:
     weights_url: str
     smallest_image: int = 32
     trained_on: str = "-1..1"
+    has_se: bool = False
+    stored_as: "Callable[..., keras.Model] | None" = None
 
     @property
     def cached_weights(self) -> pathlib.Path:
@@ -61,6 +66,16 @@ def _of_keras(name: str) -> "Callable[..., keras.Model]":
         return getattr(keras.applications, name)(**options)
 
     return build
+
+
+def _convnext(name: str, keras_name: str, depths: tuple[int, ...]) -> Backbone:
+    def build(*, include_top: bool, weights: None, input_tensor: "keras.KerasTensor") -> "keras.Model":
+        from cxr_train.models.convnext import build_convnext
+
+        return build_convnext(name, depths, input_tensor)
+
+    url = f"{_APPLICATIONS}/convnext/{name}_notop.h5"
+    return Backbone(name, build, url, trained_on="0..255", stored_as=_of_keras(keras_name))
 
 
 _ALL = (
@@ -96,13 +111,24 @@ _ALL = (
         _of_keras("EfficientNetB1"),
         f"{_BUCKET}/keras-applications/efficientnetb1_notop.h5",
         trained_on="0..255",
+        has_se=True,
     ),
     Backbone(
         "efficientnet_b7",
         _of_keras("EfficientNetB7"),
         f"{_BUCKET}/keras-applications/efficientnetb7_notop.h5",
         trained_on="0..255",
+        has_se=True,
     ),
+    Backbone(
+        "efficientnet_v2_s",
+        _of_keras("EfficientNetV2S"),
+        f"{_APPLICATIONS}/efficientnet_v2/efficientnetv2-s_notop.h5",
+        trained_on="0..255",
+        has_se=True,
+    ),
+    _convnext("convnext_tiny", "ConvNeXtTiny", (3, 3, 9, 3)),
+    _convnext("convnext_small", "ConvNeXtSmall", (3, 3, 27, 3)),
 )
 
 BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in _ALL}
@@ -147,7 +173,7 @@ def find_backbone(name: str) -> Backbone:
     """Return the backbone called `name`.
 
     Raises:
-      UsageError: there is none; the message lists the ten names.
+      UsageError: there is none; the message lists the names.
     """
     if name == NO_BACKBONE:
         raise UsageError(f"--backbone={name}: is for embeddings; choose one of {', '.join(BACKBONES)}")

@@ -1,4 +1,4 @@
-"""The classifier: backbone -> global average pooling -> dense head -> logits.
+"""The classifier: backbone, with gates if asked for -> pooling -> dense head -> logits.
 
 The name of the last layer says what the logits are of: classes that exclude each other, or findings.
 """
@@ -9,7 +9,11 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
-from cxr_train.models.head import layers_before_logits
+import cxr_train.models.convnext  # noqa: F401  registers a layer that saved models have
+from cxr_train.models.added import parse_attention
+from cxr_train.models.attention import add_attention, own_draws
+from cxr_train.models.head import POOLING, layers_before_logits
+from cxr_train.models.pooling import by_finding, logits_by_finding, pool
 from cxr_train.models.pretrained import build_backbone
 
 _LOGITS, _FINDING_LOGITS = "logits", "finding_logits"
@@ -27,10 +31,12 @@ def build_model(
     dropout_after: str = "pooling",
     weights: str = "none",
     input_range: str = "unit",
+    attention: str = "none",
+    pooling: str = "gap",
     batch_norm_momentum: float | None = None,
     dtype_policy: str = "float32",
 ) -> keras.Model:
-    """Build the study's classifier on one of the ten backbones.
+    """Build the study's classifier on one of the backbones.
 
     The backbone's layers are the model's own (it is not nested), so that any
     layer can be reached by name for freezing and for Grad-CAM.
@@ -46,6 +52,8 @@ def build_model(
       dropout_after: which of `head.layers_before_logits` it follows.
       weights: `none`, `imagenet` or a file, see `build_backbone`.
       input_range: `unit` or `imagenet`, see `pretrained.to_trained_range`.
+      attention: gates at the ends of stages, see `added.parse_attention`.
+      pooling: one of `added.POOLINGS`.
       batch_norm_momentum: of the moving statistics; None keeps each network's own
         (mostly 0.99: after 70 steps half of them is still the initial 0 and 1).
       dtype_policy: `float32`, `mixed_float16` or `mixed_bfloat16`. Variables
@@ -57,28 +65,33 @@ def build_model(
       `with_probabilities` adds it for users.
 
     Raises:
-      UsageError, DataError: as `build_backbone`.
+      UsageError, DataError: as `build_backbone`; a stage of `attention` is not there.
     """
+    maps = classes if of_findings and pooling == "attention" else 1
     with _dtype_policy(dtype_policy):
         if features:
             embeddings = keras.Input((1, 1, features), name="embedding")
             network = keras.Model(embeddings, embeddings)
         else:
             network = build_backbone(backbone, image_size, weights, input_range)
+        network = add_attention(network, parse_attention(attention))
         if batch_norm_momentum is not None:
             _set_batch_norm_momentum(network, batch_norm_momentum)
-        pooling, *hidden = layers_before_logits(head)
-        layers = [keras.layers.GlobalAveragePooling2D(name=pooling)]
-        for name, width in zip(hidden, head, strict=True):
-            layers.append(keras.layers.Dense(width, activation="relu", name=name))
-        x = network.output
-        for layer in layers:
-            x = layer(x)
-            if dropout and layer.name == dropout_after:
+        with own_draws():
+            x = pool(network.output, pooling, maps)
+        for name, width in zip(layers_before_logits(head), (None, *head), strict=True):
+            if width:
+                x = keras.layers.Dense(width, activation="relu", name=name)(x)
+            if dropout and name == dropout_after:
                 x = keras.layers.Dropout(dropout, name="dropout")(x)
+            if name == POOLING and maps > 1:
+                x = by_finding(x, maps)
         # A float16 logit of 12 has a resolution of 1/128: the loss needs float32.
         name = _FINDING_LOGITS if of_findings else _LOGITS
-        logits = keras.layers.Dense(classes, dtype="float32", name=name)(x)
+        if maps > 1:
+            logits = logits_by_finding(x, name)
+        else:
+            logits = keras.layers.Dense(classes, dtype="float32", name=name)(x)
     return keras.Model(network.input, logits, name=backbone)
 
 

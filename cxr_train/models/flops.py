@@ -36,6 +36,15 @@ def flops_of(operation: tf.Operation) -> int:
 
 
 def _multiply_adds(operation: tf.Operation) -> int:
+    if operation.type == "Einsum":
+        terms = operation.get_attr("equation").decode().partition("->")[0].split(",")
+        sizes: dict[str, int] = {}
+        for axes, tensor in zip(terms, operation.inputs, strict=True):
+            sizes.update(zip(axes, tensor.shape, strict=True))
+        return math.prod(sizes.values())
+    if operation.type == "BatchMatMulV2":
+        inner = operation.inputs[0].shape[-2 if operation.get_attr("adj_x") else -1]
+        return operation.outputs[0].shape.num_elements() * inner
     if operation.type == "MatMul":
         inner = operation.inputs[0].shape[0 if operation.get_attr("transpose_a") else 1]
         return operation.outputs[0].shape.num_elements() * inner

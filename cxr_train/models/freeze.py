@@ -1,4 +1,4 @@
-"""Which layers are trained: always the head; the backbone as a whole, in part, later, or not at all.
+"""Which layers are trained: always the head and what was added; the backbone whole, in part, later, or never.
 
 A frozen layer behaves as in inference, as under `base(x, training=False)` in Keras' guide to transfer
 learning: its weights are no part of the backward pass, its BatchNorm normalises with its moving
@@ -14,13 +14,15 @@ import tensorflow as tf
 
 from cxr_data.core.errors import UsageError
 from cxr_data.core.tensorflow_private import replace_call
+from cxr_train.models.added import is_added
 from cxr_train.models.head import POOLING
 from cxr_train.recipe.recipe import UNTIL
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the layers before the pooling, in the order of `model.summary()`."""
-    return list(itertools.takewhile(lambda layer: layer.name != POOLING, model.layers))
+    """Return the backbone's own layers, in the order of `model.summary()`: no gates, no pooling."""
+    before = itertools.takewhile(lambda layer: layer.name != POOLING, model.layers)
+    return [layer for layer in before if not is_added(layer.name)]
 
 
 def layers_to_freeze(model: keras.Model, rule: str) -> list[keras.layers.Layer]:

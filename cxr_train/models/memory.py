@@ -21,21 +21,35 @@ a CPU. The estimate is within 9 % of every one of them (`tests/measured_memory.p
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
 
 from cxr_data.core.tensorflow_private import calls_of
 from cxr_train.models.classifier import build_model
+from cxr_train.models.convnext import LayerScale
 from cxr_train.models.freeze import layers_to_freeze, set_trainable
+from cxr_train.models.pooling import GeneralizedMean
 
 _FLOAT32 = 4
 _CONVOLUTIONS = (
+    keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv2D,
     keras.layers.Dense,
+    keras.layers.EinsumDense,
 )
-_POOLINGS = (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D, keras.layers.GlobalAveragePooling2D)
+_GLOBAL_MAXIMA = (keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D)
+_POOLINGS = (
+    keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling2D,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    *_GLOBAL_MAXIMA,
+    GeneralizedMean,
+)
+_NORMALIZATIONS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization)
 # The derivative of these is a function of their output; of other activations, of their input.
 _BY_OUTPUT = ("relu", "relu6", "sigmoid", "softmax", "tanh")
 
@@ -136,22 +150,21 @@ def trace(
     features: int = 0,
     classes: int = 3,
     head: Iterable[int] = (128, 32),
-    input_range: str = "unit",
     freeze: str = "none",
+    **options: Any,
 ) -> Network:
-    """Build a classifier without values; the arguments are those of `build_model` and `--freeze`.
+    """Build a classifier without values.
+
+    Args:
+      freeze: see `--freeze`.
+      backbone, image_size, features, classes, head, options: those of `build_model`.
 
     Raises:
       UsageError: as `build_model` and `layers_to_freeze`.
     """
     with keras.StatelessScope():
         model = build_model(
-            backbone,
-            classes=classes,
-            image_size=image_size,
-            features=features,
-            head=tuple(head),
-            input_range=input_range,
+            backbone, classes=classes, image_size=image_size, features=features, head=tuple(head), **options
         )
     set_trainable(layers_to_freeze(model, freeze), False)
     network = read_graph(model)
@@ -180,6 +193,9 @@ def read_graph(model: keras.Model) -> Network:
         if isinstance(layer, keras.layers.InputLayer):
             continue
         inputs = tuple(number(tensor) for tensor in node.input_tensors)
+        if isinstance(layer, keras.layers.Reshape):
+            numbers[id(node.outputs[0])] = inputs[0]  # the same memory under another shape
+            continue
         outputs = tuple(number(tensor) for tensor in node.outputs)
         trained = [math.prod(v.shape) for v in getattr(layer, "trainable_variables", [])]
         if trained or learned.intersection(inputs):
@@ -224,7 +240,7 @@ def _kind(layer: keras.Operation) -> str:
         return "max pooling"
     if isinstance(layer, _POOLINGS):
         return "pooling"
-    return "normalization" if isinstance(layer, keras.layers.BatchNormalization) else "elementwise"
+    return "normalization" if isinstance(layer, _NORMALIZATIONS) else "elementwise"
 
 
 def _activation(layer: keras.Operation) -> str:
@@ -239,12 +255,16 @@ def _reads(
     """Yield what the layer's backward pass reads of the forward pass; `trained`: it has trainable
     variables.
     """
-    if isinstance(layer, (*_CONVOLUTIONS, keras.layers.BatchNormalization)):
+    if isinstance(layer, (*_CONVOLUTIONS, keras.layers.BatchNormalization, LayerScale)):
         yield from inputs if trained else ()
+    elif isinstance(layer, keras.layers.LayerNormalization):
+        yield from inputs  # whose moments depend on them, unlike those of a frozen batch normalization
     elif isinstance(layer, keras.layers.MaxPooling2D):
         yield from (*inputs, *outputs)
-    elif isinstance(layer, keras.layers.Multiply):
+    elif isinstance(layer, (keras.layers.Multiply, keras.layers.Dot, GeneralizedMean, *_GLOBAL_MAXIMA)):
         yield from inputs
+    elif isinstance(layer, keras.layers.Softmax):
+        yield from outputs
     activation = _activation(layer)
     if activation != "linear":
         yield from outputs if activation in _BY_OUTPUT else inputs

@@ -49,7 +49,7 @@ def build_backbone(name: str, image_size: int, weights: str, input_range: str = 
     network = backbone.build(include_top=False, weights=None, input_tensor=pixels)
     if weights != "none":
         path = _imagenet_file(backbone) if weights == "imagenet" else pathlib.Path(weights)
-        _load_weights(network, name, path)
+        _load_weights(network, backbone, path)
     return network
 
 
@@ -96,7 +96,17 @@ def _imagenet_file(backbone: Backbone) -> pathlib.Path:
         ) from error
 
 
-def _load_weights(network: keras.Model, name: str, path: pathlib.Path) -> None:
+def _load_weights(network: keras.Model, backbone: Backbone, path: pathlib.Path) -> None:
+    if backbone.stored_as is None:
+        _load_file(network, backbone.name, path)
+        return
+    stored = backbone.stored_as(include_top=False, weights=None, input_shape=network.input_shape[1:])
+    _load_file(stored, backbone.name, path)
+    for mine, theirs in zip(network.weights, stored.weights, strict=True):
+        mine.assign(np.reshape(theirs.numpy(), mine.shape))
+
+
+def _load_file(network: keras.Model, name: str, path: pathlib.Path) -> None:
     try:
         with warnings.catch_warnings():
             # Keras warns of parts that the file lacks and goes on; what counts is

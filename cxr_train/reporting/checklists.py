@@ -11,6 +11,7 @@ import dataclasses
 from cxr_data.core.wording import counted
 from cxr_data.records.in_words import images_by_split
 from cxr_train.evaluation import text
+from cxr_train.models.added import POOLINGS
 from cxr_train.reporting.record import RunRecord
 
 _RANGES = {"unit": "fed as pixels in [0, 1]", "imagenet": "fed in the range of the pretrained weights"}
@@ -245,7 +246,9 @@ def _model(record: RunRecord) -> str:
     dropout = f", dropout {config.dropout:g} after {config.dropout_after}" if config.dropout else ""
     if record.embedding:
         return f"{record.embedding}; dense {head}{dropout}, which best.keras holds"
-    return f"{config.backbone}, global average pooling, dense {head}{dropout}; best.keras holds it whole"
+    gates = f" with {config.attention} attention" if config.attention != "none" else ""
+    pooling = POOLINGS[config.pooling]
+    return f"{config.backbone}{gates}, {pooling}, dense {head}{dropout}; best.keras holds it whole"
 
 
 def _output(record: RunRecord) -> str | None:

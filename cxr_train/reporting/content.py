@@ -10,6 +10,7 @@ from cxr_data.core.wording import counted
 from cxr_data.records.in_words import images_by_split, versions_in_words
 from cxr_data.records.split_names import have_common_images, images_of, parse_split
 from cxr_train.evaluation.text import kind_of_label
+from cxr_train.models.added import POOLINGS
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.reporting import charts
 from cxr_train.reporting.beside_audit import shortcut_charts
@@ -99,6 +100,8 @@ def _run(record: RunRecord) -> Facts:
         ("batch size", str(config.batch_size)),
         ("learning rate", f"{config.learning_rate:g}"),
         ("dropout", f"{config.dropout:g} after {config.dropout_after}" if config.dropout else "none"),
+        ("attention", config.attention),
+        ("pooling", POOLINGS[config.pooling]),
         ("input range", config.input_range),
         ("seed", str(config.seed)),
     ]

@@ -14,6 +14,7 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.records.split_names import have_common_images
 from cxr_train.engine.placement_names import PRECISIONS, STRATEGIES, XLA
 from cxr_train.engine.profiler import parse_steps
+from cxr_train.models.added import POOLINGS, parse_attention
 from cxr_train.models.backbones import INPUT_RANGES, NO_BACKBONE, find_backbone
 from cxr_train.models.head import layers_before_logits
 from cxr_train.recipe.recipe import Recipe
@@ -79,6 +80,17 @@ class TrainConfig:
         "the range that its pretrained weights were trained on.",
         choices=INPUT_RANGES,
     )
+    attention: str = setting(
+        "none",
+        "Gates at the ends of the backbone's stages: se, eca, cbam or none; se:4+5 for stages 4 and 5 "
+        "alone. They begin as 1 and are trained with the head.",
+    )
+    pooling: str = setting(
+        "gap",
+        "How the last map becomes features: gap, its mean; gem, a generalized mean with a learned power; or "
+        "attention, a mean with learned weights, one map for each finding.",
+        choices=tuple(POOLINGS),
+    )
     batch_norm_momentum: float | None = setting(
         None, "Momentum of BatchNorm's moving statistics; the network's own by default."
     )
@@ -140,6 +152,7 @@ class TrainConfig:
                     f"{self.train_split} trains on it"
                 )
         parse_steps(self.profile_steps)
+        parse_attention(self.attention)
         if any(width < 1 for width in self.head):
             raise UsageError(f"--head={'-'.join(map(str, self.head))}: widths must be at least 1")
         check_choice("dropout_after", self.dropout_after, layers_before_logits(self.head))
@@ -174,7 +187,7 @@ class TrainConfig:
         if self.weights != "none":
             raise UsageError(f"--weights={self.weights}: --backbone={NO_BACKBONE} has none; leave it out")
         for settings, flags in (
-            (self, ("input_range", "batch_norm_momentum")),
+            (self, ("input_range", "attention", "pooling", "batch_norm_momentum")),
             (self.recipe, ("freeze", "backbone_rate_factor", "augment", "augment_flip")),
         ):
             for flag in flags:

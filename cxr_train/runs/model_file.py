@@ -26,6 +26,13 @@ _MODELS = {
     ("keras", "Functional"),
     ("keras", "Sequential"),
 }
+# Layers of this program, which `classifier` registers at Keras.
+_OWN = {("cxr_train.models.pooling", "GeneralizedMean"), ("cxr_train.models.convnext", "LayerScale")}
+# What Keras has no public name for: the flip of `--input_range=imagenet`, and the sum of a backbone's block.
+_UNNAMED = {
+    ("keras.src.ops.numpy", "Flip"),
+    ("keras.src.applications.inception_resnet_v2", "CustomScaleLayer"),
+}
 # Layers that hold code, or read files that they name.
 _REFUSED = {
     *("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"),
@@ -120,7 +127,8 @@ def _check_object(found: Mapping[str, Any], dimensions: set[int]) -> None:
     kind = checked(_Object, dict(found))
     module, name = kind.get("module"), kind["class_name"]
     is_known = module in _MODULES and name not in _REFUSED
-    if not (is_known or (module, name) in _MODELS or (module is None and name == "__keras_tensor__")):
+    is_listed = (module, name) in _MODELS | _OWN | _UNNAMED | {(None, "__keras_tensor__")}
+    if not (is_known or is_listed):
         raise ValueError(f"{_CONFIG}: {module}.{name}: is no layer that this program saves")
     config = kind.get("config")
     if not isinstance(config, dict):
@@ -129,6 +137,8 @@ def _check_object(found: Mapping[str, Any], dimensions: set[int]) -> None:
         size = config.get(field)
         if size is not None and not (isinstance(size, int) and size in dimensions):
             raise ValueError(f"{_CONFIG}: {name}.{field}: {size} is the size of no weights in {_WEIGHTS}")
+    if name == "EinsumDense" and not {*config.get("output_shape", [])} <= {*dimensions, None}:
+        raise ValueError(f"{_CONFIG}: {name}.output_shape: is the size of no weights in {_WEIGHTS}")
     kernel = config.get("kernel_size")
     for size in kernel if isinstance(kernel, list) else []:
         if not isinstance(size, int) or not 1 <= size <= _LARGEST_KERNEL:

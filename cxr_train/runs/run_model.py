@@ -52,6 +52,8 @@ def build_run_model(
         dropout_after=config.dropout_after,
         weights=config.weights,
         input_range=config.input_range,
+        attention=config.attention,
+        pooling=config.pooling,
         batch_norm_momentum=config.batch_norm_momentum,
         dtype_policy=dtype_policy,
     )

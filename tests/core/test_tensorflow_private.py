@@ -91,6 +91,12 @@ def test_the_calls_of_a_model_come_in_the_order_of_the_forward_pass():
     assert id(merged) in known
 
 
+def test_what_is_built_in_a_stateless_scope_is_abstract():
+    assert not tensorflow_private.is_abstract()
+    with keras.StatelessScope():
+        assert tensorflow_private.is_abstract()
+
+
 def test_a_replaced_call_is_used_and_given_back():
     layer = keras.layers.Dropout(0.5, seed=1)
     ones = np.ones([1, 100], np.float32)

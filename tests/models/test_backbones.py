@@ -37,7 +37,7 @@ def test_loss_falls_on_a_fixed_batch_without_xla():
     assert_falls(compiled_steps.loss_per_step("mobilenet_v2", "mixed_bfloat16", compile=False))
 
 
-def test_an_unknown_backbone_lists_the_ten():
+def test_an_unknown_backbone_lists_all_names():
     with pytest.raises(UsageError, match="--backbone=resnet: .*mobilenet_v2, vgg16"):
         build_backbone("resnet", 64, "none")
 
@@ -91,6 +91,21 @@ def test_imagenet_weights_without_network_name_the_address_and_the_place(monkeyp
     with pytest.raises(DataError, match=r"https://.*xception_.*notop\.h5.*--weights=FILE") as caught:
         build_backbone("xception", 96, "imagenet")
     assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.slow
+def test_convnext_is_keras_own_with_its_weights(tmp_path):
+    keras.utils.set_random_seed(1)
+    theirs = keras.applications.ConvNeXtTiny(include_top=False, weights=None, input_shape=(64, 64, 3))
+    for variable in theirs.weights:
+        if "layer_scale" in variable.path:  # 1e-6 would hide what a block does
+            variable.assign(np.random.default_rng(0).normal(size=variable.shape))
+    theirs.save_weights(tmp_path / "convnext.weights.h5")
+    ours = build_backbone("convnext_tiny", 64, str(tmp_path / "convnext.weights.h5"), "imagenet")
+    images = np.random.default_rng(0).random([2, 64, 64, 3], np.float32)
+    np.testing.assert_allclose(ours(images), theirs(255 * images), atol=1e-4)
+    with pytest.raises(DataError, match=r"convnext\.weights\.h5: .*convnext_small"):
+        build_backbone("convnext_small", 64, str(tmp_path / "convnext.weights.h5"))
 
 
 def test_real_pretrained_weights_load(shared):

@@ -76,3 +76,10 @@ def test_a_training_step_counts_the_backward_pass_of_what_is_trained(frozen):
     # A gradient for each filter, and one for each input but the images, or but frozen layers.
     products = first + second + 2 * dense if frozen else 2 * first + 3 * second + 3 * dense
     assert step.flops_per_image == 2 * products
+
+
+def test_a_batch_of_products_and_a_sum_over_indices_are_counted_likewise():
+    graph = graph_of(lambda a, b: tf.matmul(a, b, transpose_a=True), spec(BATCH, 3, 5), spec(BATCH, 3, 7))
+    assert count_flops(graph) == 2 * BATCH * 5 * 3 * 7
+    graph = graph_of(lambda a, b: tf.einsum("bkh,hk->bk", a, b), spec(BATCH, 3, 5), spec(5, 3))
+    assert count_flops(graph) == 2 * BATCH * 3 * 5

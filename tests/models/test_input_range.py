@@ -18,6 +18,9 @@ MODULES = {
     "inception_v3": keras.applications.inception_v3,
     "efficientnet_b1": keras.applications.efficientnet,
     "efficientnet_b7": keras.applications.efficientnet,
+    "efficientnet_v2_s": keras.applications.efficientnet_v2,
+    "convnext_tiny": keras.applications.convnext,
+    "convnext_small": keras.applications.convnext,
 }
 
 

@@ -8,8 +8,11 @@ import h5py
 import numpy as np
 import pytest
 from runs import tiny_model
+from staged import three_stages
+from tiny import registered
 
 from cxr_data.core.errors import DataError
+from cxr_train.models.classifier import build_model
 from cxr_train.runs.run_model import load_model, save_model
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
@@ -141,3 +144,24 @@ def test_damage_anywhere_is_one_line_or_none(whole, tmp_path):
     for size in (0, 10, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:size])
         refused(path, "best.keras")
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", pytest.param("inception_resnet_v2", marks=pytest.mark.slow)])
+def test_a_network_with_what_keras_does_not_name_is_loaded(backbone, tmp_path):
+    model = build_model(backbone, classes=2, image_size=75, head=(), input_range="imagenet")
+    save_model(model, tmp_path / "best.keras")
+    assert load_model(tmp_path / "best.keras").count_params() == model.count_params()
+
+
+def test_a_sum_of_another_size_than_its_weights_is_refused(tmp_path):
+    options = {"of_findings": True, "pooling": "attention", "head": ()}
+    with registered("staged", three_stages):
+        model = build_model("staged", classes=3, image_size=8, **options)
+    save_model(model, tmp_path / "best.keras")
+    with zipfile.ZipFile(tmp_path / "best.keras") as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    config = members[CONFIG].decode()
+    assert '"output_shape": [3]' in config
+    changed = config.replace('"output_shape": [3]', '"output_shape": [1000000007]')
+    write(tmp_path / "best.keras", {**members, CONFIG: changed})
+    refused(tmp_path / "best.keras", "EinsumDense.output_shape")

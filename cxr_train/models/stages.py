@@ -1,4 +1,4 @@
-"""The layers at which a network is explained, from its first convolution to its last."""
+"""The stages of a network, one for each resolution: where it is explained, and where gates are added."""
 
 import difflib
 import math
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from cxr_data.core.errors import UsageError
+from cxr_train.models.added import is_added
 
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 _MERGES = (keras.layers.Add, keras.layers.Concatenate)
@@ -15,25 +16,35 @@ _MERGES = (keras.layers.Add, keras.layers.Concatenate)
 def stage_outputs(model: keras.Model) -> tuple[str, ...]:
     """Name one layer for each depth: the first convolution, then the end of each resolution stage.
 
-    The end of a stage is the last layer in which its paths come together: a merge of branches, or
-    a layer that everything behind it is computed from alone. Stages without a convolution (a last
-    pooling) and of one pixel, where nothing can be located, are left out.
-
     Args:
-      model: from images [B, S, S, 3], all layers its own (see `model.build_model`).
+      model: as of `stage_ends`.
 
     Returns:
       Names in the order of the computation, each once; for VGG16 at 360 px: block1_conv1,
       block1_conv2, block2_conv2, block3_conv3, block4_conv3, block5_conv3.
     """
-    image_size = model.inputs[0].shape[1]
-    layers = [layer for layer in model.operations if _is_map(layer)]
-    convolutions = [layer for layer in layers if isinstance(layer, _CONVOLUTIONS)]
+    ends = stage_ends(model)
+    return tuple(dict.fromkeys((_convolutions(model)[0].name, *ends)))
+
+
+def stage_ends(model: keras.Model) -> tuple[str, ...]:
+    """Name the end of each resolution stage, in the order of the computation.
+
+    The end of a stage is the last layer in which its paths come together: a merge of branches, or
+    a layer that everything behind it is computed from alone. Stages without a convolution (a last
+    pooling) and of one pixel, where nothing can be located, are left out. So are gates that were added.
+
+    Args:
+      model: from images [B, S, S, 3], all layers its own (see `classifier.build_model`).
+    """
+    convolutions = _convolutions(model)
     if not convolutions:
         raise UsageError(f"{model.name} has no convolution on more than one pixel: nothing can be located")
+    image_size = model.inputs[0].shape[1]
+    layers = [layer for layer in model.operations if _is_map(layer)]
     layers = layers[layers.index(convolutions[0]) :]
     bottlenecks = _bottlenecks(model)
-    names = [convolutions[0].name]
+    names = []
     for stage in sorted({_stage(layer, image_size) for layer in convolutions}):
         members = [layer for layer in layers if _stage(layer, image_size) == stage]
         members = members[next(i for i, layer in enumerate(members) if layer in convolutions) :]
@@ -43,7 +54,7 @@ def stage_outputs(model: keras.Model) -> tuple[str, ...]:
             layer for layer in members if layer.name in bottlenecks or isinstance(layer, _MERGES)
         ] or [layer for layer in members if layer in convolutions]
         names.append(together[-1].name)
-    return tuple(dict.fromkeys(names))
+    return tuple(names)
 
 
 def check_layers(model: keras.Model, names: Sequence[str], flag: str = "layers") -> tuple[str, ...]:
@@ -63,9 +74,15 @@ def check_layers(model: keras.Model, names: Sequence[str], flag: str = "layers")
     return tuple(names)
 
 
+def _convolutions(model: keras.Model) -> list[keras.layers.Layer]:
+    return [layer for layer in model.operations if isinstance(layer, _CONVOLUTIONS) and _is_map(layer)]
+
+
 def _is_map(layer: keras.Operation) -> bool:
-    """Return whether a layer of the network puts out [B, h, w, C] with more than one pixel."""
+    """Return whether a layer of the backbone itself puts out [B, h, w, C] with more than one pixel."""
     if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.layers.InputLayer):
+        return False
+    if is_added(layer.name):
         return False
     shape = layer.output.shape
     return len(shape) == 4 and shape[1] > 1

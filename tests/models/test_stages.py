@@ -4,8 +4,8 @@ import keras
 import pytest
 
 from cxr_data.core.errors import UsageError
-from cxr_train.explanation.layers import check_layers, stage_outputs
 from cxr_train.models.classifier import build_model
+from cxr_train.models.stages import check_layers, stage_outputs
 
 
 def branched() -> keras.Model:

@@ -1,0 +1,86 @@
+"""From the last map of a backbone to features: the mean, a generalized mean, or means that attention weighs.
+
+The output is that of the layer `head.POOLING`, float32 or of 16 bits [B, F]. F is the number of channels C,
+but for attention over findings: each finding looks at a place of its own, so that there is a map for each,
+and the features of K findings stand one behind the other, F = K * C. The head reads those of one finding at
+a time, with the same weights for each (`by_finding`), and gives the logit of that finding.
+"""
+
+import keras
+
+from cxr_train.models.head import POOLING
+
+_HIDDEN = 128  # of Ilse et al.
+_START = 3.0  # of Radenovic et al.
+_SMALLEST, _SMALLEST_MEAN = 1e-6, 1e-20
+
+
+def pool(features: keras.KerasTensor, kind: str, maps: int = 1) -> keras.KerasTensor:
+    """Return the features [B, F] of a map [B, h, w, C].
+
+    Args:
+      kind: one of `added.POOLINGS`. With `gem` and `attention` they are float32 under every policy.
+      maps: how many `attention` has, 1 or the number of findings; without effect on the others.
+    """
+    if kind == "gap":
+        return keras.layers.GlobalAveragePooling2D(name=POOLING)(features)
+    if kind == "gem":
+        return GeneralizedMean(name=POOLING, dtype="float32")(features)
+    return _by_attention(features, maps)
+
+
+def _by_attention(features: keras.KerasTensor, maps: int) -> keras.KerasTensor:
+    """Return sum(a x) over the pixels, with a = softmax(w tanh(V x)) over the pixels, for each w.
+
+    Ilse et al., "Attention-based Deep Multiple Instance Learning", ICML 2018. w begins with zeros: all
+    pixels count the same, and what comes out is their mean.
+    """
+    height, width, channels = features.shape[1:]
+    options = {"use_bias": False, "dtype": "float32"}
+    x = keras.layers.Reshape((height * width, channels), name=f"{POOLING}_pixels", dtype="float32")(features)
+    hidden = keras.layers.Dense(_HIDDEN, activation="tanh", name=f"{POOLING}_hidden", **options)(x)
+    scores = keras.layers.Dense(maps, kernel_initializer="zeros", name=f"{POOLING}_scores", **options)(hidden)
+    weights = keras.layers.Softmax(axis=1, name=f"{POOLING}_maps", dtype="float32")(scores)
+    sums = keras.layers.Dot(axes=1, name=f"{POOLING}_sums", dtype="float32")([weights, x])
+    return keras.layers.Reshape((maps * channels,), name=POOLING, dtype="float32")(sums)
+
+
+def by_finding(features: keras.KerasTensor, maps: int) -> keras.KerasTensor:
+    """Return the features of `maps` findings [B, maps * C], one behind the other, as [B, maps, C]."""
+    return keras.layers.Reshape((maps, features.shape[-1] // maps), name="by_finding")(features)
+
+
+def logits_by_finding(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """Return float32 [B, K]: the logit of each finding from its own row of [B, K, H], by its own weights."""
+    return keras.layers.EinsumDense(
+        "bkh,hk->bk", output_shape=(x.shape[1],), bias_axes="k", dtype="float32", name=name
+    )(x)
+
+
+@keras.saving.register_keras_serializable("cxr")
+class GeneralizedMean(keras.layers.Layer):
+    """(mean of x^p over the pixels)^(1/p) of each channel, p >= 1 learned from 3 on: GeM.
+
+    Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019. They clip x to
+    be positive, as after a relu. Here the sign of x is kept, x |x|^(p - 1), so that networks that end
+    otherwise lose nothing, and p = 1 is the mean exactly. Larger p weigh larger values more.
+
+    Input [B, h, w, C], output [B, C].
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make the one weight: p is 1 + |excess|, and so at least 1."""
+        start = keras.initializers.Constant(_START - 1)
+        self.excess = self.add_weight(name="excess", shape=(), initializer=start)
+        super().build(input_shape)
+
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Return the mean; the powers of small numbers are of `_SMALLEST`: their slope is infinite at 0."""
+        p = 1 + keras.ops.abs(self.excess)
+        powers = x * keras.ops.maximum(keras.ops.abs(x), _SMALLEST) ** (p - 1)
+        mean = keras.ops.mean(powers, axis=(1, 2))
+        return mean * keras.ops.maximum(keras.ops.abs(mean), _SMALLEST_MEAN) ** (1 / p - 1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return [B, C]."""
+        return input_shape[0], input_shape[-1]
