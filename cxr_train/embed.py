@@ -12,6 +12,7 @@ import pathlib
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import check_settings, required, setting
@@ -106,6 +107,8 @@ def _is_embedding(path: pathlib.Path) -> bool:
 
 def _check(options: EmbedOptions, manifest: Manifest) -> None:
     """Check what is known without the network. Raises UsageError, DataError."""
+    if storage.is_within(options.output, options.data):
+        raise UsageError(f"--output={options.output}: lies in --data={options.data}; choose another folder")
     if manifest.embedding:
         raise UsageError(f"--data={options.data}: holds embeddings ({manifest.embedding}); give pictures")
     if options.image_size not in (None, manifest.size):

@@ -45,6 +45,7 @@ for line in sys.stdin:
 """
 COMMANDS = [
     "cxr_train.ablate",
+    "cxr_train.embed",
     "cxr_train.evaluate",
     "cxr_train.explain",
     "cxr_train.export",
@@ -109,6 +110,7 @@ def test_a_command_starts_by_the_name_that_messages_give_it_outside_of_a_checkou
     ("module", "arguments"),
     [
         ("cxr_train.ablate", ["--data=nowhere", "--run_dir=runs"]),
+        ("cxr_train.embed", ["--data=nowhere", "--output=out", "--backbone=vgg16"]),
         ("cxr_train.evaluate", ["--run_dir=nowhere"]),
         ("cxr_train.explain", ["--run_dir=nowhere"]),
         ("cxr_train.export", ["--run_dir=nowhere", "--output=out"]),

@@ -373,8 +373,9 @@ def test_the_command_replaces_nothing_unless_it_is_allowed(data, tmp_path):
     assert read_manifest(str(tmp_path / "made")) == before
     assert embed(*flags, "--dtype=float16", "--overwrite").code == 0
     assert read_manifest(str(tmp_path / "made")).dtype == "float16"
-    flags[1] = f"--output={data.directory}"  # pictures
-    assert embed(*flags, "--overwrite").code == 2
+    for place in (data.directory, f"{data.directory}/below"):  # pictures
+        flags[1] = f"--output={place}"
+        assert embed(*flags, "--overwrite").code == 2
     flags[0], flags[1] = f"--data={tmp_path}/made", f"--output={tmp_path}/twice"
     assert embed(*flags).code == 2
 
