@@ -27,6 +27,8 @@
     comparison        null, or see `compare.compare_models`
     audit             what the audit of the data says beside it: see the head of `beside_audit`
     by                {} or every metric by group: see the head of `subgroups`
+    test_time         only with a test-time method: batch_norm_images, the images that BatchNorm's statistics
+                      are of, 0 for none; prior, null or the shares of the classes before and after
     probe             null where it was left out, or what remains without the lungs: see the head of `probe`
 
 With `own_data` and `fitted_on` or `chosen_on` the split itself, these numbers are of the very images
@@ -64,6 +66,7 @@ from cxr_train.evaluation.probe import measure_probe, probe_split
 from cxr_train.evaluation.stored import other_predictions, other_validation, stored_predictions
 from cxr_train.evaluation.subgroups import measure_subgroups
 from cxr_train.evaluation.table_columns import read_columns
+from cxr_train.evaluation.test_time import adapted_batch_norm, said_of, with_corrected_prior
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.saved_run import initial_statistics_share, is_own_data, model_sha256
 
@@ -156,25 +159,39 @@ def evaluate_split(
     mapped = class_map_for(run_dir, manifest, options.class_map)
     other = None if options.compare is None else other_predictions(options.compare, split)
     predict = PredictStep(model, placement)
-    predicted, named, dropped = _predict(
-        run_dir, pipeline, split, predict, placement, mapped, batch_size, other is not None, check_stop
-    )
-    probed = probe_split(
+    take_stored = other is not None and not options.test_time
+    adapted = adapted_batch_norm(
+        model,
+        placement,
         pipeline,
         split,
-        predict,
-        placement,
-        predicted,
-        images=options.probe_images,
-        seed=options.seed,
+        images=options.adapt_batch_norm,
         batch_size=batch_size,
-        check_stop=check_stop,
+        seed=options.seed,
     )
+    with adapted as adapted_to:
+        predicted, named, dropped = _predict(
+            run_dir, pipeline, split, predict, placement, mapped, batch_size, take_stored, check_stop
+        )
+        probed = probe_split(
+            pipeline,
+            split,
+            predict,
+            placement,
+            predicted,
+            images=options.probe_images,
+            seed=options.seed,
+            batch_size=batch_size,
+            check_stop=check_stop,
+        )
     validation = None
-    if own and split == options.validation_split:
+    if own and split == options.validation_split and not options.test_time:
         validation = named
     elif options.validation_split:
         validation = stored_predictions(run_dir, options.validation_split)
+    shares = None
+    if options.prior_correction:
+        named, shares = with_corrected_prior(named, validation)
     summary = {
         "schema": SCHEMA,
         "split": split,
@@ -184,6 +201,7 @@ def evaluate_split(
         "seen_in_training": own and have_common_images(split, options.train_split),
         "initial_statistics_share": initial_statistics_share(run_dir),
         "dropped": dropped,
+        **said_of(options, adapted_to, shares),
         **analyse(
             named,
             options,

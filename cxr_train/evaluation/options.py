@@ -65,6 +65,24 @@ class EvaluationOptions:
         local=True,
     )
 
+    adapt_batch_norm: int = setting(
+        0,
+        "Number of images of the split, without their labels, on which BatchNorm's statistics are measured "
+        "before it is evaluated (AdaBN, a test-time method); 0 for none.",
+        at_least=0,
+    )
+    prior_correction: bool = setting(
+        False,
+        "Whether probabilities are corrected for the shares of the classes in the split, estimated without "
+        "its labels (a test-time method).",
+    )
+
+    @property
+    def test_time(self) -> str:
+        """Name of the test-time methods, such as `adabn256-prior`; empty without any."""
+        adapted = f"adabn{self.adapt_batch_norm}" if self.adapt_batch_norm else ""
+        return "-".join(filter(None, (adapted, "prior" if self.prior_correction else "")))
+
     def __post_init__(self) -> None:
         check_settings(self)
         if self.by_table and not set(self.by) - {SOURCE}:

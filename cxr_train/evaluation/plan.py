@@ -11,6 +11,7 @@ from cxr_train.evaluation.class_map import class_map_for
 from cxr_train.evaluation.options import SOURCE, EvaluationOptions
 from cxr_train.evaluation.table_columns import open_table
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import TEST_TIME_NAME
 from cxr_train.runs.saved_run import find_best_model, usual_split
 
 
@@ -56,7 +57,10 @@ def plan_evaluation(
     manifest = read_manifest(data or config.data)
     below = stored.place_of(run_dir, manifest, named=data is not None)
     own = not below.parts
-    place = pathlib.Path(output) if output else run_dir / below
+    usual = run_dir / below
+    if options and options.test_time:
+        usual = usual / TEST_TIME_NAME / options.test_time
+    place = pathlib.Path(output) if output else usual
     options = dataclasses.replace(
         options or EvaluationOptions(),
         train_split=config.train_split,
@@ -71,6 +75,11 @@ def plan_evaluation(
     stored.refuse_to_replace(place, split, run_dir, manifest)
     if place.resolve() == run_dir.resolve():
         stored.refuse_in_the_run(manifest, own=own, class_map=options.class_map)
+        if options.test_time:
+            raise UsageError(
+                f"--output={place}: the run directory is for results without test-time methods; leave out "
+                "--output, or choose another folder"
+            )
     if options.compare is not None:
         stored.other_predictions(options.compare, split)
     find_best_model(run_dir)

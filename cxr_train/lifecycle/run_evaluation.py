@@ -61,7 +61,7 @@ def evaluate_run(
         placement=placement,
         batch_size=batch_size or config.batch_size,
     )
-    if not (plan.own and plan.split == config.held_out_validation):
+    if plan.options.test_time or not (plan.own and plan.split == config.held_out_validation):
         _evaluate_validation(run_dir, config, read, evaluate, plan.options.probe_images)
     summary: dict[str, Any] = evaluate(
         pipeline=Pipeline(plan.manifest, read), split=plan.split, options=plan.options, output=plan.output

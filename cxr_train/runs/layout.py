@@ -11,6 +11,8 @@ best.keras, last.keras                    models
 predictions_{split}.csv, metrics_{split}.json
 explain/{split}/                          explain.json and its pictures
 external/NAME/                            evaluations and explanations of other data, by the same names
+test_time/METHODS/                        evaluations with test-time methods, by the same names; below
+                                          external/NAME/ too
 throughput.json                           written last: a run that has it has ended
 report/index.html
 sample/, sample_tfrecords/                the embedded sample, where no data was given
@@ -40,6 +42,7 @@ LAST_NAME = "last.keras"
 CHECKPOINTS_NAME = "checkpoints"
 TENSORBOARD_NAME = "tensorboard"
 EXTERNAL_NAME = "external"
+TEST_TIME_NAME = "test_time"
 EXPLANATION_NAME = "explain.json"
 DEPTHS_NAME = "depths.png"
 FILTERS_NAME = "filters.png"
