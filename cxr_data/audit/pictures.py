@@ -19,8 +19,9 @@ from cxr_data.images.guarded import Limits, SourceFile, read_each, read_one, rea
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
-from cxr_data.records.index import read_features, read_fields, read_index, rows_by_shard
-from cxr_data.records.manifest import Manifest
+from cxr_data.records.by_position import pixels_in, read_content, read_fields, read_payload
+from cxr_data.records.index import read_features, read_index, rows_by_shard
+from cxr_data.records.manifest import Manifest, way_out
 from cxr_data.records.value_range import in_unit_range
 from cxr_data.sources.discover import discover_images
 from cxr_data.sources.finding_values import ABSENT, PRESENT
@@ -105,7 +106,8 @@ def pictures_of_shards(
       known: the fields of all records in the order of the index; without them they are read.
 
     Raises:
-      DataError: the index, the features or a shard cannot be read, or the records are embeddings.
+      DataError: the index, the features or a shard cannot be read; records are damaged, how many; or they
+        are embeddings.
     """
     if made.embedding:
         raise DataError(
@@ -144,35 +146,53 @@ def pictures_of_shards(
 
 
 def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[example.Fields, np.ndarray | None]]:
+    """Yield what the records say. All of a local shard is read, and checked; of a remote one, whose bytes
+    cost time and money, what is wanted.
+    """
+    damaged: list[str] = []
     for shard, rows in rows_by_shard(made):
+        path = made.path(shard)
         try:
             # All of a remote shard at once where its pixels are wanted, else only the heads of its records.
-            whole = storage.local(made.path(shard)) if with_pixels else nullcontext(made.path(shard))
-            with whole as path, storage.opened_at(path) as read_at:
+            whole = storage.local(path) if with_pixels else nullcontext(path)
+            with whole as copy, storage.opened_at(copy) as read_at:
                 for number, row in enumerate(rows):
+                    if not with_pixels and not made.is_local:
+                        fields, pixels = read_fields(read_at, row), None
+                    else:
+                        try:
+                            content = read_content(read_at, row)
+                            pixels = pixels_in(content, row, made.payload_bytes)
+                        except ValueError as error:
+                            damaged.append(f"{path}: record {number}: {error}")
+                            continue
+                        fields = example.parse_example(content).fields
                     yield (
-                        read_fields(read_at, row).named(f"{shard.split}/{shard.name}", number),
-                        stored_image(made, read_at, row) if with_pixels else None,
+                        fields.named(f"{shard.split}/{shard.name}", number),
+                        _image_of(made, pixels) if with_pixels and pixels is not None else None,
                     )
         except (OSError, ValueError) as error:
-            raise DataError(f"cannot read {made.path(shard)}: {error}") from error
+            raise DataError(f"cannot read {path}: {error}") from error
+    if damaged:
+        raise DataError(
+            f"{counted(len(damaged), 'record')} of {made.records:,} are damaged, the first is {damaged[0]}: "
+            f"{way_out(made.notes)}"
+        )
 
 
 def _stored_at(made: Manifest, index: Callable[[], np.ndarray], position: int) -> np.ndarray:
     row = index()[position]
-    with storage.opened_at(made.path(made.shards[row["shard"]])) as read_at:
-        return stored_image(made, read_at, row)
+    path = made.path(made.shards[row["shard"]])
+    with storage.opened_at(path) as read_at:
+        try:
+            return _image_of(made, read_payload(read_at, row, made.payload_bytes))
+        except ValueError as error:
+            number = np.count_nonzero(index()["shard"][:position] == row["shard"])
+            raise DataError(f"{path}: record {number}: {error}: {way_out(made.notes)}") from error
 
 
-def stored_image(made: Manifest, read_at: Callable[[int, int], bytes], row: np.void) -> np.ndarray:
-    """Return the 8-bit pixels of one record: uint8 [S, S], or [S, S, 3] if they are coloured.
-
-    Args:
-      made: the manifest.
-      read_at: reads (bytes, offset) of the shard, as `storage.opened_at` gives it.
-      row: the record's row of the index.
-    """
-    payload = read_at(made.payload_bytes, int(row["payload"]))
+def _image_of(made: Manifest, payload: bytes | memoryview) -> np.ndarray:
+    """Return the 8-bit pixels of one record: uint8 [S, S], or [S, S, 3] if they are coloured."""
     values = in_unit_range(np.frombuffer(payload, made.dtype), made.value_range).reshape(made.image_shape)
     pixels = values if made.dtype == "uint8" else np.rint(values.astype(np.float32) * 255).astype(np.uint8)
     is_gray = made.channels == 1 or all(np.array_equal(pixels[..., 0], pixels[..., c]) for c in (1, 2))

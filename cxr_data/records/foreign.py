@@ -25,7 +25,7 @@ from cxr_data.records.index import MOST_SOURCES, scan_shard, write_index
 from cxr_data.records.layout import FOREIGN_SHARD, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.quarantine_file import write_quarantine
-from cxr_data.records.tfrecord import begins_with_frame
+from cxr_data.records.tfrecord import MOST_BESIDES_PIXELS, begins_with_frame
 from cxr_data.records.value_range import UNIT, VALUE_RANGES, check_range, in_unit_range
 from cxr_data.sources.names import check_class_names, split_of
 
@@ -135,7 +135,8 @@ def adopt(
                 _check_class(record.fields.label, class_names)
             _take(record, data, stored, place, seen)
 
-        rows = scan_shard(path, check, findings=findings)
+        largest = stored.payload_bytes + MOST_BESIDES_PIXELS
+        rows = scan_shard(path, check, findings=findings, largest=largest)
         rows["shard"] = number
         tick(path.name)
         return (Shard(path.name, splits[path], len(rows), path.stat().st_size, sha256_of(path)), rows, seen)

@@ -3,6 +3,7 @@
 Their rows are in manifest order: the shards as in `Manifest.shards`, the records as in their file.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -18,10 +19,11 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError, one_line
 from cxr_data.core.wording import counted, tool
 from cxr_data.images.measure import FEATURES_DTYPE
+from cxr_data.records.by_position import pixels_in, read_content, read_fields
 from cxr_data.records.example import Example, Fields, parse_example
 from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard, way_out
-from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES, masked_crc, read_frames
+from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES, read_frames
 from cxr_data.records.value_range import check_range
 from cxr_data.sources.finding_values import FINDING_VALUES
 
@@ -46,12 +48,11 @@ _READ_HEADER = {
 # What numpy's reader raises for a header that somebody made up.
 _NO_HEADER = (ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 MOST_SOURCES = 1 << 16
+_MOST_LENGTH = int(np.iinfo(INDEX_DTYPE["length"]).max)
 
 _FIELDS = [(name, INDEX_DTYPE[name]) for name in INDEX_DTYPE.names or ()]
 _DTYPE_WITHOUT_SOURCES = np.dtype(_FIELDS[:-1])
 """Of data sets of schema cxr.tfrecord/1."""
-
-_REMEDY = "run the command that made it, make_tfrecords or embed, again with --overwrite"
 
 
 def index_dtype(findings: int) -> np.dtype[Any]:
@@ -64,6 +65,7 @@ def scan_shard(
     check: Callable[[Example, memoryview], None] = lambda *_: None,
     *,
     findings: int = 0,
+    largest: int = _MOST_LENGTH,
 ) -> np.ndarray:
     """Make the index of one TFRecord file, ours or foreign, by reading it once.
 
@@ -72,6 +74,7 @@ def scan_shard(
       check: called with each record and its pixels, which are valid until it returns; raises ValueError for
         one that is not to be had.
       findings: number of labels of each record; 0 where each has one class.
+      largest: bytes of the largest record that can be: so much memory one may claim.
 
     Returns:
       One row of `index_dtype(findings)` per record, in file order, `shard` and `source` 0.
@@ -80,7 +83,7 @@ def scan_shard(
       DataError: as `read_frames`, or a record is not an Example of this schema, or `check` refuses it.
     """
     rows: list[tuple[Any, ...]] = []
-    for offset, data in read_frames(path):
+    for offset, data in read_frames(path, largest=largest):
         try:
             example = parse_example(data)
             start, size = example.payload_start, example.payload_bytes
@@ -115,23 +118,6 @@ def check_labels(labels: tuple[int, ...], findings: int) -> None:
         )
 
 
-def read_fields(read_at: Callable[[int, int], bytes], row: np.void) -> Fields:
-    """Read the fields of one record by position, without its pixels where they come last.
-
-    Args:
-      read_at: reads (bytes, offset) of the shard, as `storage.opened_at` gives it.
-      row: the record's row of `INDEX_DTYPE`.
-    """
-    start = int(row["record"]) + FRAME_HEADER_BYTES
-    header = read_at(int(row["payload"]) - start, start)
-    try:
-        example = parse_example(header)
-        is_whole = example.payload_start + example.payload_bytes >= int(row["length"])
-    except ValueError:  # the label may come after the pixels, where another program wrote it
-        is_whole = False
-    return (example if is_whole else parse_example(read_at(int(row["length"]), start))).fields
-
-
 def write_index(directory: str, index: np.ndarray) -> str:
     """Write the index, rows of `index_dtype` in manifest order; return its SHA-256."""
     return _write_rows(storage.join(directory, INDEX_NAME), index)
@@ -144,7 +130,7 @@ def read_index(manifest: Manifest) -> np.ndarray:
       DataError: it is missing, or not the index that the manifest was written with.
     """
     path = storage.join(manifest.directory, INDEX_NAME)
-    index = _read_rows(path, manifest.index_sha256)
+    index = _read_rows(path, manifest.index_sha256, manifest.notes)
     if index.dtype == _DTYPE_WITHOUT_SOURCES and not manifest.says_sources:
         index = _with_sources(index)
     is_of_type = index.dtype == index_dtype(manifest.findings)
@@ -152,7 +138,7 @@ def read_index(manifest: Manifest) -> np.ndarray:
     if not is_of_type or len(index) != manifest.records or not _is_in_order(manifest, index):
         raise DataError(
             f"{path} does not fit the manifest ({counted(len(index), 'row')}, "
-            f"{counted(manifest.records, 'record')}): {_REMEDY}"
+            f"{counted(manifest.records, 'record')}): {way_out(manifest.notes)}"
         )
     _check_rows(manifest, index, path)
     return index
@@ -225,7 +211,8 @@ def _named_fields(manifest: Manifest, shard: Shard, rows: np.ndarray) -> Iterato
     with storage.opened_at(manifest.path(shard)) as read_at:
         for number, row in enumerate(rows):
             try:
-                yield read_fields(read_at, row).named(f"{shard.split}/{shard.name}", number)
+                fields = read_fields(read_at, row, checked=manifest.payload_bytes if manifest.is_local else 0)
+                yield fields.named(f"{shard.split}/{shard.name}", number)
             except ValueError as error:
                 raise DataError(f"{manifest.path(shard)}: record {number}: {error}") from error
 
@@ -243,12 +230,15 @@ def check_first_records(manifest: Manifest) -> None:
     for shard, rows in rows_by_shard(manifest):
         path = manifest.path(shard)
         with storage.opened_at(path) as read_at:
-            number = next((number for number, row in enumerate(rows) if _is_intact(read_at, row)), -1)
-            if number < 0:
+            for number, row in enumerate(rows):  # noqa: B007 - named by the error
+                with contextlib.suppress(ValueError):
+                    content = read_content(read_at, row)
+                    break
+            else:
                 continue
             try:
-                read_fields(read_at, rows[number])
-                pixels = read_at(manifest.payload_bytes, int(rows[number]["payload"]))
+                parse_example(content)
+                pixels = pixels_in(content, row, manifest.payload_bytes)
                 if manifest.dtype != "uint8":
                     values = np.frombuffer(pixels, manifest.dtype)
                     check_range(float(values.min()), float(values.max()), manifest.value_range)
@@ -258,16 +248,6 @@ def check_first_records(manifest: Manifest) -> None:
                     f"{MANIFEST_NAME} and {INDEX_NAME} in {manifest.directory}, and run "
                     f"python -m {tool('index_tfrecords')}"
                 ) from error
-
-
-def _is_intact(read_at: Callable[[int, int], bytes], row: np.void) -> bool:
-    """Whether the content of a record fits its checksum."""
-    size = int(row["length"])
-    try:
-        content = read_at(size + FRAME_FOOTER_BYTES, int(row["record"]) + FRAME_HEADER_BYTES)
-    except (OSError, ValueError):
-        return False
-    return masked_crc(crc32c(content[:size])) == int.from_bytes(content[size:], "little")
 
 
 def write_features(directory: str, rows: np.ndarray) -> str:
@@ -284,11 +264,11 @@ def read_features(manifest: Manifest) -> np.ndarray | None:
     if not manifest.features_sha256:
         return None
     path = storage.join(manifest.directory, FEATURES_NAME)
-    rows = _read_rows(path, manifest.features_sha256)
+    rows = _read_rows(path, manifest.features_sha256, manifest.notes)
     if rows.dtype != FEATURES_DTYPE or len(rows) != manifest.records:
         raise DataError(
             f"{path} does not fit the manifest ({counted(len(rows), 'row')}, "
-            f"{counted(manifest.records, 'record')}): {_REMEDY}"
+            f"{counted(manifest.records, 'record')}): {way_out(manifest.notes)}"
         )
     return rows
 
@@ -301,15 +281,17 @@ def _write_rows(path: str, rows: np.ndarray) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _read_rows(path: str, sha256: str) -> np.ndarray:
+def _read_rows(path: str, sha256: str, notes: object) -> np.ndarray:
     content = storage.read_bytes(path)
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise DataError(f"{path} is damaged or of another run (SHA-256 differs from the manifest): {_REMEDY}")
+        raise DataError(
+            f"{path} is damaged or of another run (SHA-256 differs from the manifest): {way_out(notes)}"
+        )
     try:
         return _rows_of(content)
     except _NO_HEADER as error:
         reason = one_line(str(error).partition("\n")[0][:200])
-        raise DataError(f"{path} is damaged ({reason or 'its header'}): {_REMEDY}") from error
+        raise DataError(f"{path} is damaged ({reason or 'its header'}): {way_out(notes)}") from error
 
 
 def _rows_of(content: bytes) -> np.ndarray:

@@ -324,7 +324,8 @@ def _check_together(manifest: Manifest) -> None:
 def _check_shard(manifest: Manifest, shard: Shard) -> None:
     path = manifest.path(shard)
     found = storage.size(path)
-    remedy = "run the command that made it, make_tfrecords or embed, again"
+    by_command = "run the command that made it, make_tfrecords or embed, again"
+    remedy = way_out(manifest.notes) if manifest.notes else by_command
     if found is None:
         raise DataError(f"shard {path} is missing: {remedy}")
     if found != shard.bytes:

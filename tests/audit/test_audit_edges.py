@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 from audit_fixtures import chest, synthetic
+from in_process import run_command
 from PIL import Image
 from project import ROOT
 from sharder_fixtures import encoded, save
@@ -29,7 +30,7 @@ from cxr_data.images import measure
 from cxr_data.images.source_file import read_source
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import manifest
-from cxr_data.records.index import read_split_fields
+from cxr_data.records.index import read_index, read_split_fields
 from cxr_data.sources.item import Item
 
 
@@ -265,6 +266,29 @@ def test_the_index_is_read_once_for_all_pictures(few, tmp_path):
     (tmp_path / "out/index.npy").unlink()
     for position in range(3):
         np.testing.assert_array_equal(own.image(position), shown[position])
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_damaged_records_are_counted_and_the_audit_fails(few, measured, tmp_path):
+    """Once with what was measured while converting, and once by the pixels."""
+    if not measured:
+        few = dataclasses.replace(few, features_sha256="")
+        manifest.write_manifest(few)
+    own, (shard,), rows = pictures_of_shards(few, quiet=True), few.shards, read_index(few)
+    with open(few.path(shard), "r+b") as file:
+        for row, place in ((rows[1], "payload"), (rows[2], "record")):
+            at = int(row[place]) + 40
+            byte = os.pread(file.fileno(), 1, at)[0]
+            os.pwrite(file.fileno(), bytes([byte ^ 4]), at)
+    done = run_command("cxr_data.commands.audit_dataset", f"--data={few.directory}", "--fail_on=leakage")
+    assert (done.code, done.stdout) == (1, b"")
+    (line,) = [line for line in done.stderr.decode().splitlines() if shard.name in line]
+    assert "2 records of 3 " in line
+    assert f"{shard.name}: record 1: " in line
+    assert not (tmp_path / "out/audit.json").exists()
+    with pytest.raises(DataError, match=f"{shard.name}: record 1: "):
+        own.image(1)  # the row of the other is as it was, and so are its pixels
+    assert own.image(2).shape == (32, 32)
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.999])

@@ -9,7 +9,8 @@ from PIL import Image
 
 from cxr_data.core import storage
 from cxr_data.records import example
-from cxr_data.records.index import read_fields, read_index
+from cxr_data.records.by_position import read_fields
+from cxr_data.records.index import read_index
 from cxr_data.records.manifest import Manifest, Shard
 
 

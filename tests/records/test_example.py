@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from cxr_data.core.errors import DataError
 from cxr_data.records import example
+from cxr_data.records.by_position import read_fields
 from cxr_data.records.example import Fields
-from cxr_data.records.index import read_fields, scan_shard
-from cxr_data.records.tfrecord import frame
+from cxr_data.records.index import scan_shard
+from cxr_data.records.tfrecord import frame, masked_crc
 from cxr_data.sources.finding_values import FINDING_VALUES
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
@@ -140,6 +142,22 @@ def test_damage_is_a_data_error_that_names_file_and_record(tmp_path_factory, dat
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tfrecord: record 0 at byte 0"):
         scan_shard(path)
+
+
+@pytest.mark.parametrize("length", [2**32, 2**40])
+def test_a_record_that_claims_gigabytes_makes_no_room(tmp_path, length):
+    """The file is as long as it says, and holds nothing: a hole costs no disk."""
+    path = tmp_path / "a.tfrecord"
+    head = length.to_bytes(8, "little")
+    path.write_bytes(head + masked_crc(crc32c(head)).to_bytes(4, "little"))
+    os.truncate(path, length + 16)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=rf"a\.tfrecord: record 0 .*{length} bytes"):
+            scan_shard(path)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
 
 
 @settings(max_examples=300, deadline=None)

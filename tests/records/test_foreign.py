@@ -1,6 +1,7 @@
 """TFRecords of another program: written with TensorFlow alone, read like our own."""
 
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from crc32c import crc32c
 from shards import CLASS_NAMES, labels_of, random_images
 
 from cxr_data.audit.pictures import pictures_of_shards
@@ -18,7 +20,7 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.foreign import adopt
 from cxr_data.records.index import read_index, read_split_fields, write_index
 from cxr_data.records.manifest import read_manifest
-from cxr_data.records.tfrecord import read_frames
+from cxr_data.records.tfrecord import masked_crc, read_frames
 from cxr_data.records.value_range import VALUE_RANGES
 from cxr_data.records.verify import verify_dataset
 
@@ -373,6 +375,16 @@ def test_a_damaged_record_is_named(directory):
     content[60] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"train_1\.tfrecord: record 0 "):
+        adopt(str(directory), CLASS_NAMES, **options())
+
+
+def test_a_record_that_claims_more_than_its_pixels_and_names_is_not_read(directory):
+    """The file is so long, and behind its first bytes a hole: it costs no disk."""
+    path = directory / "train_1.tfrecord"
+    head = (80 << 20).to_bytes(8, "little")
+    path.write_bytes(head + masked_crc(crc32c(head)).to_bytes(4, "little"))
+    os.truncate(path, (80 << 20) + 16)
+    with pytest.raises(DataError, match=r"train_1\.tfrecord: record 0 .*it claims 83886080 bytes"):
         adopt(str(directory), CLASS_NAMES, **options())
 
 

@@ -119,6 +119,21 @@ def test_the_way_out_of_a_damaged_manifest_is_that_of_its_writer(made, notes, to
         assert tool in refused(lambda: read_manifest(made.directory))
 
 
+@pytest.mark.parametrize(("notes", "tool"), [((), "make_tfrecords"), (("a scan",), "index_tfrecords")])
+def test_so_is_that_of_damaged_tables_and_shards(made, notes, tool):
+    made = dataclasses.replace(made, notes=notes, features_sha256="0" * 64)
+    write_manifest(made)
+    with open(os.path.join(made.directory, FEATURES_NAME), "wb") as file:
+        file.write(b"x")
+    assert tool in refused(lambda: read_index(dataclasses.replace(made, index_sha256="0" * 64)))
+    assert tool in refused(lambda: read_index(dataclasses.replace(made, shards=made.shards[:1])))
+    assert tool in refused(lambda: read_features(made))
+    os.truncate(made.path(made.shards[0]), 7)
+    assert tool in refused(lambda: read_manifest(made.directory))
+    os.remove(made.path(made.shards[0]))
+    assert tool in refused(lambda: read_manifest(made.directory))
+
+
 @pytest.mark.parametrize("name", ["class_names", "shards", "counts", "index_sha256", "size"])
 def test_a_field_that_the_manifest_lacks(made, name):
     place = os.path.join(made.directory, MANIFEST_NAME)
