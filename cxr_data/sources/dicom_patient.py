@@ -38,8 +38,9 @@ def patient_of(header: Header) -> str:
 
 
 def identity_of(header: Header) -> str:
-    """Return what the salt is made of: the identifiers of one file."""
-    return "|".join(_text(header, name, str) for name in ("PatientID", "StudyInstanceUID", "SOPInstanceUID"))
+    """Return what the salt is made of: the identifiers of one file; "" where it has none at all."""
+    texts = [_text(header, name, str) for name in ("PatientID", "StudyInstanceUID", "SOPInstanceUID")]
+    return "|".join(texts) if any(texts) else ""
 
 
 def _or_nothing(value: Any) -> str:
@@ -56,10 +57,11 @@ def salt_of(identities: Iterable[str]) -> bytes:
     """Return the salt of a dataset: known to whoever has all its headers, and to nobody else.
 
     It is never written, and being a function of the inputs it is the same when a run is
-    repeated, resumed, or made on another machine.
+    repeated, resumed, or made on another machine. A file without an identity, as one whose header
+    cannot be read, changes nothing.
     """
     digest = hashlib.sha256()
-    for identity in sorted(identities):
+    for identity in sorted(filter(None, identities)):
         digest.update(len(identity).to_bytes(8, "little") + identity.encode("utf-8", "replace"))
     return digest.digest()
 

@@ -195,7 +195,7 @@ def patients_in_headers(
     files = [item for item in items if _is_dicom(item)]
     read = partial(dicom_patient.read_patient, max_pixels=max_pixels, limits=limits)
     found = list(read_each(read, (SourceFile(item.path, item.bytes) for item in files), limits, count))
-    salt = dicom_patient.salt_of("" if isinstance(one, Undecodable) else one.identity for one in found)
+    salt = dicom_patient.salt_of(one.identity for one in found if not isinstance(one, Undecodable))
     patients: dict[str, str] = {}
     lost: dict[str, Quarantined] = {}
     for item, one in zip(files, found, strict=True):

@@ -12,7 +12,10 @@ from sharder_fixtures import fields_of, picture, save
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.images.dicom_header import read_header
+from cxr_data.images.guarded import USUAL
 from cxr_data.sources import dicom_patient
+from cxr_data.sources.item import Item
+from cxr_data.sources.patients import patients_in_headers
 
 
 def test_pseudonyms_hide_the_patient_and_depend_on_the_dataset():
@@ -41,6 +44,19 @@ def test_patients_are_groups_and_their_ids_are_not_written(tmp_path):
     for shard, fields in fields_of(made):
         assert split_of.setdefault(fields.group, shard.split) == shard.split
     assert len(split_of) == 6
+
+
+def test_a_header_that_cannot_be_read_changes_no_pseudonym(tmp_path):
+    paths = [
+        save(tmp_path / f"{number}.dcm", make_dicom(picture(number), bits=8, patient=f"P{number // 2}"))
+        for number in range(4)
+    ]
+    damaged = save(tmp_path / "damaged.dcm", bytes(128) + b"DICM" + b"\xff" * 64)
+    large = save(tmp_path / "large.dcm", bytes(128) + b"DICM" + bytes(10**7))
+    items = [Item(path.name, str(path), "a", path.stat().st_size, 0) for path in (*paths, damaged, large)]
+    whole, lost = patients_in_headers(items[:4], 10**6, USUAL, 1)
+    assert len({*whole.values()}) == 2
+    assert patients_in_headers(items, 10**6, USUAL, 1) == (whole, lost)
 
 
 @pytest.mark.parametrize("vr", ["US", "UL", "FL", "FD", "AT", "IS", "DS", "PN", "UN", "SQ", "OB"])
