@@ -26,6 +26,7 @@ from cxr_data.convert.shard_writer import ShardResult
 from cxr_data.convert.workers import Pool
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.machine_memory import all_memory
 from cxr_data.core.runtime import cores
 from cxr_data.core.settings import check_folder
 from cxr_data.core.wording import counted, tool
@@ -112,6 +113,7 @@ def _convert(
 ) -> None:
     """Write the missing shards and add them to `results` and the ledger."""
     _warn_of_space(config, todo, progress)
+    _warn_of_memory(config, progress)
     pool = _pool(config, prepared, progress)
     bad = sum(entry.reason not in quarantine.NOT_BAD for entry in prepared.found.quarantined)
     bad += sum(len(result.quarantined) for result in results.values())
@@ -150,7 +152,7 @@ def _require_own_ledger(config: SharderConfig, prepared: Prepared) -> None:
 
 
 def _pool(config: SharderConfig, prepared: Prepared, progress: Progress) -> Pool | BeamJob:
-    count = cores() if config.workers < 0 else config.workers
+    count = _workers(config)
     if config.runner == "local":
         return Pool(count, config.output, config.pixel_options, config.limits, progress.say)
     return BeamJob(
@@ -162,6 +164,10 @@ def _pool(config: SharderConfig, prepared: Prepared, progress: Progress) -> Pool
         config.limits,
         prepared.header,
     )
+
+
+def _workers(config: SharderConfig) -> int:
+    return cores() if config.workers < 0 else config.workers
 
 
 def _last_bad(result: ShardResult) -> str:
@@ -178,6 +184,17 @@ def _warn_of_space(config: SharderConfig, todo: Sequence[ShardPlan], progress: P
     if free is not None and needed > free:
         progress.say(
             f"WARNING: {needed / 1e9:.1f} GB are needed, {config.output} has {free / 1e9:.1f} GB free"
+        )
+
+
+def _warn_of_memory(config: SharderConfig, progress: Progress) -> None:
+    """Each worker may take what an image may take: without the memory, the kernel ends what it likes."""
+    workers, there = max(_workers(config), 1), all_memory()
+    if config.runner == "local" and workers * config.limits.memory > there:
+        progress.say(
+            f"WARNING: {counted(workers, 'worker')} of --image_memory_gb={config.image_memory_gb:g} may take "
+            f"{workers * config.image_memory_gb:.1f} GB, and {there / 1e9:.1f} GB are there: give fewer "
+            "--workers or a smaller --image_memory_gb"
         )
 
 

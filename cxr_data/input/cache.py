@@ -14,6 +14,7 @@ import numpy as np
 from cxr_data.core import local_store, storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError
+from cxr_data.core.machine_memory import free_memory
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.input.buffers import BatchBuffers, aligned_empty
 from cxr_data.input.order import PADDING
@@ -26,25 +27,6 @@ logger = logging.getLogger(__name__)
 # What `auto` leaves to the model, the batches under way and the rest of the machine.
 _SHARE_OF_FREE_MEMORY = 0.5
 _COPY_BYTES = 8 << 20
-_CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
-
-
-def free_memory(meminfo: str = "/proc/meminfo", cgroups: Sequence[tuple[str, str]] = _CGROUP_FILES) -> int:
-    """Return the bytes that this process may still take: the machine's, or its control group's if less."""
-    lines = dict(line.split(":", 1) for line in pathlib.Path(meminfo).read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
-    for limit_file, usage_file in cgroups:
-        try:
-            limit = pathlib.Path(limit_file).read_text().strip()
-            usage = int(pathlib.Path(usage_file).read_text())
-        except OSError:
-            continue
-        if limit != "max":
-            free = min(free, max(int(limit) - usage, 0))
-    return free
 
 
 def choose_cache(requested: str, *, stored_bytes: int, local: bool, free: int, free_disk: int) -> Choice:

@@ -13,10 +13,11 @@ import tensorflow as tf
 
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import UsageError
+from cxr_data.core.machine_memory import free_memory
 from cxr_data.core.wording import counted
 from cxr_data.input import bad_records, order
 from cxr_data.input.batch import expand_image
-from cxr_data.input.cache import MemoryCache, cache_on_disk, choose_cache, free_memory
+from cxr_data.input.cache import MemoryCache, cache_on_disk, choose_cache
 from cxr_data.input.indexed import IndexedReader
 from cxr_data.input.mix import Mix
 from cxr_data.input.options import ReadOptions

@@ -163,3 +163,13 @@ def test_home_is_home_and_a_wrong_layout_is_one_line(tmp_path):
     (line,) = refused.stderr.strip().splitlines()
     assert "'covid'" in line
     assert "--exclude_folders=covid" in line
+
+
+@pytest.mark.parametrize(("memory_gb", "is_warned"), [(1.0, False), (1e6, True)])
+def test_more_memory_for_images_than_there_is_is_a_warning(tmp_path, capsys, memory_gb, is_warned):
+    source = save_pictures(tmp_path / "in", "a/1.png", "b/2.png")
+    made = convert(source, tmp_path / "out", image_memory_gb=memory_gb, splits="train:1")
+    assert made.records == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "--image_memory_gb=" in line]
+    assert bool(lines) is is_warned
+    assert all("1 worker " in line for line in lines)

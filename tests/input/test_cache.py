@@ -9,8 +9,9 @@ import pytest
 from shards import random_images, write_shards
 
 from cxr_data.core.errors import DataError
+from cxr_data.core.machine_memory import all_memory, free_memory
 from cxr_data.input import cache
-from cxr_data.input.cache import MemoryCache, cache_on_disk, choose_cache, free_memory
+from cxr_data.input.cache import MemoryCache, cache_on_disk, choose_cache
 from cxr_data.input.indexed import IndexedReader
 
 GB = 10**9
@@ -44,17 +45,19 @@ def test_a_small_control_group_limits_what_is_free(machine):
     meminfo, limit, usage = machine
     groups = [(str(limit), str(usage))]
     assert free_memory(meminfo, groups) == 8 * 2**30  # no such group
+    assert all_memory(meminfo, groups) == 16 * 2**30
     limit.write_text("max\n")
     assert free_memory(meminfo, groups) == 8 * 2**30
     limit.write_text("51000000\n")
     assert free_memory(meminfo, groups) == 50_000_000
     assert choose(100_000_000, free=free_memory(meminfo, groups)).value == "disk"
+    assert all_memory(meminfo, groups) == 51_000_000
     limit.write_text("500000\n")  # already above its limit
     assert free_memory(meminfo, groups) == 0
 
 
 def test_this_machine_has_memory():
-    assert 0 < free_memory() < 2**50
+    assert 0 < free_memory() < all_memory() < 2**50
 
 
 class Counting:
