@@ -7,6 +7,7 @@ port that other machines are to reach is forwarded from the addresses that are n
 
 import contextlib
 import ipaddress
+import logging
 import os
 import pathlib
 import re
@@ -18,6 +19,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 from cxr_data.core.errors import CxrError, UsageError
 
+logger = logging.getLogger(__name__)
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 LOOPBACK = frozenset(map(ipaddress.ip_address, ("127.0.0.1", "::1")))
@@ -25,6 +28,17 @@ LOOPBACK = frozenset(map(ipaddress.ip_address, ("127.0.0.1", "::1")))
 _DEVICE = b"lo\0"
 _PROBE_SECONDS, _CUT_SECONDS, _POLL_SECONDS = 0.2, 2.0, 0.05
 _PIECE = 1 << 18
+MOST_CONNECTIONS = 512
+"""Connections to a forwarded address at a time: each has two threads. Who comes then is disconnected."""
+# A peer that is gone without a word is noticed after two minutes, whether it was to answer or to ask.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 120_000),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
 _FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}  # by the bytes of an address
 
 
@@ -128,27 +142,50 @@ def _forward(address: Address, port: int) -> None:
     except OSError as error:
         raise CxrError(f"port {port} of {address}: {error.strerror}; choose another port") from error
     listener.listen()
+    free = threading.BoundedSemaphore(MOST_CONNECTIONS)
+
+    def connect(client: socket.socket) -> None:
+        try:
+            _connect(client, port)
+        finally:
+            free.release()
 
     def accept() -> None:
+        is_full = False
         while True:
             try:
                 client, _ = listener.accept()
             except OSError:  # too many files are open, or the client has gone
                 time.sleep(_POLL_SECONDS)
-            else:
-                threading.Thread(target=_connect, args=(client, port), daemon=True).start()
+                continue
+            if free.acquire(blocking=False):
+                is_full = False
+                threading.Thread(target=connect, args=(client,), daemon=True).start()
+                continue
+            client.close()
+            if not is_full:
+                logger.warning(
+                    "port %d of %s has %d connections: more are refused", port, address, MOST_CONNECTIONS
+                )
+            is_full = True
 
     threading.Thread(target=accept, name=f"forward {address}", daemon=True).start()
 
 
 def _connect(client: socket.socket, port: int) -> None:
-    with client, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as server:
-        for one in (client, server):
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        back = threading.Thread(target=_copy, args=(server, client), daemon=True)
-        back.start()
-        _copy(client, server)
-        back.join()
+    with client, contextlib.suppress(OSError):
+        _notice_end(client)
+        with socket.create_connection(("127.0.0.1", port)) as server:
+            _notice_end(server)
+            back = threading.Thread(target=_copy, args=(server, client), daemon=True)
+            back.start()
+            _copy(client, server)
+            back.join()
+
+
+def _notice_end(one: socket.socket) -> None:
+    for option in _KEEPALIVE:
+        one.setsockopt(*option)
 
 
 def _copy(source: socket.socket, to: socket.socket) -> None:

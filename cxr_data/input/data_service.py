@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from cxr_data.core import object_store, open_ports, runtime
 from cxr_data.core.child_process import begin_worker
-from cxr_data.core.errors import CxrError, UsageError
+from cxr_data.core.errors import CxrError, UsageError, one_line
 from cxr_data.core.tensorflow_private import workers_of
 from cxr_data.core.wording import tool
 
@@ -26,6 +27,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 _CONNECT_SECONDS = 5.0
 _HEARTBEAT_MS = 1000
 _POLL_SECONDS = 0.5
+_MOST_TEXT = 500
 # A worker that ends so often within so few seconds each will not do better.
 _MOST_QUICK_DEATHS, _QUICK_SECONDS = 3, 30.0
 
@@ -84,12 +86,15 @@ class DataService:
         self._ports = [_free_port() for _ in range(workers)]
         self._opened = [_SPAWN.Event() for _ in self._ports]
         self._workers: list[Any] = []
+        self._reasons: list[Any] = []
         self._started: list[float] = []
         self._quick_deaths = [0] * workers
 
     def __enter__(self) -> "DataService":
         for number in range(len(self._ports)):
-            self._workers.append(self._start(number))
+            process, reason = self._start(number)
+            self._workers.append(process)
+            self._reasons.append(reason)
             self._started.append(time.monotonic())
         return self
 
@@ -129,31 +134,50 @@ class DataService:
             time.sleep(_POLL_SECONDS)
 
     def run(self, stopped: Callable[[], bool]) -> None:
-        """Serve until `stopped`. Raises CxrError if a worker ends again and again."""
+        """Serve until `stopped`. Raises as `look`."""
         while not stopped():
             self.look()
             time.sleep(_POLL_SECONDS)
 
     def look(self) -> None:
-        """Start again the workers that have ended."""
+        """Start again the workers that have ended.
+
+        Raises:
+          UsageError: one cannot work as it was asked to, with its reason.
+          CxrError: one ends again and again, with its last reason.
+        """
         for number, process in enumerate(self._workers):
             if process.is_alive():
                 continue
             lived = time.monotonic() - self._started[number]
             self._quick_deaths[number] = self._quick_deaths[number] + 1 if lived < _QUICK_SECONDS else 0
+            reason = _said_by(self._reasons[number])
             what = f"input worker {number} (pid {process.pid}) ended with exit code {process.exitcode}"
+            what += f" ({reason})" if reason else ""
+            if reason and process.exitcode == UsageError.exit_code:
+                raise UsageError(reason)
             if self._quick_deaths[number] == _MOST_QUICK_DEATHS:
                 raise CxrError(f"{what}, {_MOST_QUICK_DEATHS} times within {_QUICK_SECONDS:.0f} s each")
             logger.info("%s after %.0f s; it is started again", what, lived)
-            self._workers[number] = self._start(number)
+            self._workers[number], self._reasons[number] = self._start(number)
             self._started[number] = time.monotonic()
 
-    def _start(self, number: int) -> Any:
+    def _start(self, number: int) -> tuple[Any, Any]:
+        """Return a new process, and the end of the pipe through which it says why it ends."""
+        reason, said = _SPAWN.Pipe(duplex=False)
         port = self._ports[number]
-        arguments = (self.address, self._host, port, self._answers_at, self._opened[number])
+        arguments = (self.address, self._host, port, self._answers_at, self._opened[number], said)
         process = _SPAWN.Process(target=_serve, args=arguments, daemon=True)
         process.start()
-        return process
+        said.close()
+        return process, reason
+
+
+def _said_by(reason: Any) -> str:
+    """Return why a worker that has ended could not work; "" where it did not say it."""
+    with contextlib.closing(reason), contextlib.suppress(EOFError, OSError):
+        return one_line(reason.recv_bytes().decode()) if reason.poll() else ""
+    return ""
 
 
 def _dispatch_server(port: int, answers_at: Collection[open_ports.Address] | None) -> Any:
@@ -183,9 +207,26 @@ def _serve(
     port: int,
     answers_at: Collection[open_ports.Address] | None,
     opened: Any,
+    said: Any,
 ) -> None:
-    """Work as an input worker, until the parent ends; set the event `opened` when the port is as it stays."""
+    """Work as an input worker, until the parent ends; set the event `opened` when the port is as it stays.
+
+    What a user can cause is no traceback: it is sent through `said`, for the parent to show.
+    """
     begin_worker()
+    try:
+        server = _worker_server(dispatcher, host, port, answers_at)
+    except (CxrError, OSError, tf.errors.OpError) as error:
+        text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+        said.send_bytes(text.strip().partition("\n")[0][:_MOST_TEXT].encode())
+        sys.exit(error.exit_code if isinstance(error, CxrError) else CxrError.exit_code)
+    opened.set()
+    server.join()
+
+
+def _worker_server(
+    dispatcher: str, host: str, port: int, answers_at: Collection[open_ports.Address] | None
+) -> Any:
     runtime.keep_large_allocations()
     object_store.register_where_possible()  # the graph of a dataset may name remote shards
     service = tf.data.experimental.service
@@ -198,8 +239,7 @@ def _serve(
     server = service.WorkerServer(config)
     if answers_at is not None:
         open_ports.keep_to(port, answers_at)
-    opened.set()
-    server.join()
+    return server
 
 
 @contextlib.contextmanager

@@ -181,7 +181,7 @@ def _arriving(
                 pass
         except tf.errors.OutOfRangeError:
             hand_over(None)
-        except tf.errors.OpError as error:
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
             hand_over(error)
 
     threading.Thread(target=receive, name="data service", daemon=True).start()
@@ -189,6 +189,8 @@ def _arriving(
         while (message := arrived.get(timeout=patience())) is not None:
             if isinstance(message, tf.errors.OpError):
                 raise _ServiceError(message.message.splitlines()[0][:200]) from message
+            if isinstance(message, Exception):
+                raise message
             yield message
     except queue.Empty as error:
         silence = f"nothing came for {patience():.0f} s: a worker or the dispatcher is gone or stopped"

@@ -65,6 +65,42 @@ def test_the_address_of_a_network_is_forwarded(listener, outside):
         sending.join()
 
 
+def test_no_more_than_so_many_are_forwarded_at_a_time(listener, outside, monkeypatch, caplog):
+    monkeypatch.setattr(open_ports, "MOST_CONNECTIONS", 2)
+    port = listener.getsockname()[1]
+    open_ports.keep_to(port, open_ports.addresses_of(outside))
+    with contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(socket.create_connection((outside, port), 5)) for _ in range(2)]
+        servers = [opened.enter_context(listener.accept()[0]) for _ in clients]
+        for _ in range(2):
+            with socket.create_connection((outside, port), 5) as third, contextlib.suppress(ConnectionError):
+                assert third.recv(1) == b""
+        (line,) = [record.getMessage() for record in caplog.records if str(port) in record.getMessage()]
+        assert outside in line
+        clients[0].close()
+        servers[0].close()
+        # The first two threads end soon.
+        listener.settimeout(0.2)
+        for _ in range(50):
+            late = opened.enter_context(socket.create_connection((outside, port), 5))
+            with contextlib.suppress(TimeoutError):
+                opened.enter_context(listener.accept()[0]).sendall(b"+")
+                break
+        assert late.recv(1) == b"+"
+
+
+def test_a_peer_that_is_gone_without_a_word_is_noticed(listener, outside):
+    port = listener.getsockname()[1]
+    open_ports.keep_to(port, open_ports.addresses_of(outside))
+    with socket.create_connection((outside, port), 5) as client, listener.accept()[0]:
+        forwarded = []
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as one:
+                if one.getpeername() == client.getsockname():
+                    forwarded.append(one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        assert forwarded == [1]
+
+
 def test_who_came_before_the_port_was_kept_is_disconnected(listener, outside):
     port = listener.getsockname()[1]
     early, friend = (socket.create_connection((at, port), 5) for at in (outside, "127.0.0.1"))

@@ -221,6 +221,18 @@ def wait_until_it_reads(worker: int, directory: Path) -> None:
     wait_until(has_a_shard_open)
 
 
+def test_a_worker_that_cannot_work_says_why_in_one_line(tmp_path, monkeypatch, capfd):
+    """In the worker alone, the system binds no socket to a device."""
+    (tmp_path / "sitecustomize.py").write_text("import socket\nsocket.SO_BINDTODEVICE = 4711\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    with (
+        pytest.raises(UsageError, match=r"--listen=host: port \d+ .*--listen=all"),
+        data_service.DataService(0, 1, "localhost") as service,
+    ):
+        service.wait_until_ready()
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_killed_worker_is_named_and_its_examples_still_come_once(tmp_path, logged):
     count, batch, epochs = 2400, 8, 2
