@@ -5,7 +5,6 @@ of finished runs.
 """
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -15,6 +14,7 @@ from cxr_data.records.manifest import Manifest
 from cxr_train.ablation.runner import GridRun
 from cxr_train.models.network_flops import flops_per_image
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.documents import Throughput, read_document
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def measured_rates(runs: Sequence[GridRun]) -> dict[tuple[str, str], float]:
     rates = {}
     for run in runs:
         if run.is_finished:
-            measured = json.loads(run.layout.throughput.read_text())["flops_per_second"]
+            measured = read_document(run.layout.throughput, Throughput).get("flops_per_second")
             if measured:
                 rates[run.config.backbone, run.config.data] = float(measured)
     return rates

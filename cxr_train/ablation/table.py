@@ -41,7 +41,9 @@ from cxr_train.evaluation.compare import compare_models
 from cxr_train.evaluation.predictions import NamedPredictions
 from cxr_train.evaluation.significance import holm
 from cxr_train.evaluation.stored import stored_predictions
+from cxr_train.runs.documents import read_document
 from cxr_train.runs.layout import GridLayout, RunLayout
+from cxr_train.runs.metrics_document import Metrics
 
 SCHEMA = "cxr.ablation/1"
 OWN_FOLD = "own-fold"
@@ -131,18 +133,17 @@ def _has_folds(rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _summary(run: GridRun, split: str) -> Row:
-    summary: Row = json.loads(RunLayout(run.directory).metrics(split).read_text())
-    return summary
+    return read_document(RunLayout(run.directory).metrics(split), Metrics)
 
 
 def _numbers(run: GridRun, split: str) -> Row:
     summary = _summary(run, split)
-    intervals = summary["intervals"]
+    intervals = summary.get("intervals") or {}
 
     def entry(name: str) -> Row:
         if name == "accuracy":
-            return {"value": summary[name], "interval": intervals[name]}
-        return {"value": summary["macro"][name], "interval": intervals["macro"][name]}
+            return {"value": summary[name], "interval": intervals.get(name)}
+        return {"value": summary["macro"].get(name), "interval": (intervals.get("macro") or {}).get(name)}
 
     return {name: entry(name) for name in METRICS}
 

@@ -1,6 +1,5 @@
 """The stored evaluations: where each lies, what may replace it, and which model made it."""
 
-import json
 import logging
 import os
 import pathlib
@@ -14,7 +13,9 @@ from cxr_train.evaluation.calibration import fit_temperature
 from cxr_train.evaluation.predictions import NamedPredictions, read_predictions
 from cxr_train.evaluation.text import rule_of_thresholds
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.documents import read_document
 from cxr_train.runs.layout import BEST_NAME, EXTERNAL_NAME, RunLayout
+from cxr_train.runs.metrics_document import Metrics, OfData, OfModel
 from cxr_train.runs.saved_run import is_own_data, model_sha256
 
 logger = logging.getLogger(__name__)
@@ -48,10 +49,10 @@ def refuse_to_replace(output: pathlib.Path, split: str, run_dir: pathlib.Path, m
     check_folder("output", output)
     path = RunLayout(output).metrics(split)
     try:
-        earlier = json.loads(path.read_text())
-        there, own = earlier["data"], earlier["own_data"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        earlier = read_document(path, OfData)
+    except DataError:
         return
+    there, own = earlier["data"], earlier["own_data"]
     if there != manifest.directory and not (own and is_own_data(run_dir, manifest)):
         raise UsageError(
             f"{output}: {path.name} there is of {there}, not of {manifest.directory}: give another place "
@@ -134,7 +135,7 @@ def stored_thresholds(run_dir: pathlib.Path) -> dict[str, float]:
     for split in dict.fromkeys(order):
         if have_common_images(split, config.train_split) or _model_of(run_dir, split) != model:
             continue
-        found = json.loads(layout.metrics(split).read_text()).get("thresholds")
+        found = read_document(layout.metrics(split), Metrics).get("thresholds")
         if found:
             logger.info(
                 "thresholds %s, chosen on %s, are those of %s",
@@ -190,7 +191,7 @@ def _run_of(place: pathlib.Path) -> pathlib.Path | None:
 def _model_of(place: pathlib.Path, split: str) -> str | None:
     """Return the SHA-256 of the model that an evaluation there is of; None where it is not known."""
     try:
-        found = json.loads(RunLayout(place).metrics(split).read_text())["model_sha256"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        found: str | None = read_document(RunLayout(place).metrics(split), OfModel).get("model_sha256")
+    except DataError:
         return None
-    return str(found)
+    return found

@@ -317,7 +317,7 @@ def _calibration(summary: dict[str, Any]) -> str:
 
 def no_temperature(calibration: dict[str, Any]) -> str:
     """Return why the calibration of an evaluation has no temperature."""
-    if calibration["fitted_on"] is None:
+    if calibration.get("fitted_on") is None:
         return "no temperature, for want of predictions of a validation split that was held out"
     return (
         f"no temperature: on {calibration['fitted_on']} none is the best, since every image is right, or the "
@@ -364,7 +364,7 @@ def threshold(value: float | None) -> str:
 
 def optimistic(summary: dict[str, Any], chosen_on: str) -> str:
     """Return the warning about numbers at a temperature or threshold that was chosen on the same images."""
-    own = summary["own_data"] and chosen_on == summary["split"]
+    own = summary.get("own_data") and chosen_on == summary.get("split")
     return ", these very images: it flatters" if own else ""
 
 

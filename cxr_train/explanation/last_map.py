@@ -1,6 +1,5 @@
 """The map of the last stage over one image after the other: what a picture of a prediction shows."""
 
-import json
 import pathlib
 from collections.abc import Callable
 
@@ -11,6 +10,7 @@ from cxr_train.explanation.gradcam import GradCam
 from cxr_train.explanation.overlays import overlay
 from cxr_train.models.classifier import in_float32
 from cxr_train.models.stages import stage_outputs
+from cxr_train.runs.documents import Explanation, read_document
 from cxr_train.runs.layout import EXPLANATION_NAME, RunLayout
 from cxr_train.runs.run_model import load_best_model
 from cxr_train.runs.saved_run import model_sha256
@@ -45,7 +45,7 @@ def check_of_maps(run_dir: pathlib.Path) -> str:
     for split in sorted(layout.splits()):
         path = layout.explanation(split) / EXPLANATION_NAME
         if path.exists():
-            document = json.loads(path.read_bytes())
+            document = read_document(path, Explanation)
             if document.get("model_sha256") == model:
                 return str(document["occlusion"]["verdict"])
     return "not made"

@@ -5,8 +5,9 @@ of runs that were stopped, of one epoch, without a test split, or without predic
 """
 
 import dataclasses
-import json
+import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ import numpy as np
 from cxr_data.audit.document import read_audit
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
+from cxr_data.core.schema import parse_json
 from cxr_data.records.layout import AUDIT_NAME, MANIFEST_NAME
-from cxr_data.records.manifest import FINDINGS
+from cxr_data.records.manifest import FINDINGS, read_manifest
 from cxr_data.records.split_names import have_common_images
 from cxr_train.evaluation.predictions import read_predictions
 from cxr_train.evaluation.text import is_of_findings
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.documents import Environment, Explanation, Throughput, read_document
 from cxr_train.runs.layout import BEST_NAME, EXPLANATION_NAME, EXTERNAL_NAME, RunLayout
+from cxr_train.runs.metrics_document import Metrics
 from cxr_train.runs.saved_run import best_epoch, epoch_rows, model_sha256
 
 Document = dict[str, Any]
@@ -112,7 +116,7 @@ class RunRecord:
         layout = RunLayout(directory)
         config = TrainConfig.load(layout.config)
         reader = _Reader(layout)
-        manifest = reader.document(layout.manifest, "what the run was trained on is not known")
+        manifest = reader.manifest("what the run was trained on is not known")
         epochs = reader.rows(layout.history)
         names = layout.splits()
         in_manifest = [shard["split"] for shard in manifest["shards"]] if manifest else []
@@ -130,10 +134,12 @@ class RunRecord:
             epochs=epochs,
             splits=tuple(splits),
             external=reader.external(),
-            throughput=reader.document(layout.throughput, "the throughput was not measured"),
-            environment=reader.document(layout.environment, "versions and machine are not known"),
+            throughput=reader.document(layout.throughput, Throughput, "the throughput was not measured"),
+            environment=reader.document(
+                layout.environment, Environment, "versions and machine are not known"
+            ),
             audit=_read_audit(config, reader),
-            flags=layout.flags.read_text(errors="replace") if layout.flags.exists() else None,
+            flags=reader.text(layout.flags),
             problems=tuple(reader.problems),
         )
 
@@ -144,29 +150,53 @@ class _Reader:
     def __init__(self, layout: RunLayout) -> None:
         self._layout = layout
         self._model = model_sha256(layout.directory)
+        self._class_names: tuple[str, ...] = ()
         self.problems: list[str] = []
 
     @property
     def manifest_bytes(self) -> bytes | None:
         """The run's copy of the manifest of its data."""
         path = self._layout.manifest
-        return path.read_bytes() if path.exists() else None
+        return storage.read_bytes(str(path)) if path.exists() else None
 
-    def document(self, path: pathlib.Path, without: str = "") -> Document | None:
-        """Return a JSON object; None if it is not there (noted as `without`) or damaged."""
-        name = path.relative_to(self._layout.directory).as_posix()
+    def manifest(self, without: str) -> Document | None:
+        """Return the run's copy of the manifest of its data, as `document` does."""
+
+        def read(path: pathlib.Path) -> Document:
+            read_manifest(str(path.parent), check_shards=False)
+            return dict(parse_json(storage.read_bytes(str(path))))
+
+        found = self._document(self._layout.manifest, read, without)
+        self._class_names = tuple(found["class_names"]) if found else ()
+        return found
+
+    def document(self, path: pathlib.Path, kind: Any, without: str = "") -> Document | None:
+        """Return a document of a type of `runs.documents`; None if it is not there (noted as `without`) or
+        damaged.
+        """
+        return self._document(path, functools.partial(read_document, kind=kind), without)
+
+    def _document(
+        self, path: pathlib.Path, read: Callable[[pathlib.Path], Document], without: str
+    ) -> Document | None:
         if not path.exists():
             if without:
+                name = path.relative_to(self._layout.directory).as_posix()
                 self.problems.append(f"{without} (no {name})")
             return None
         try:
-            content = json.loads(path.read_bytes())
-            if not isinstance(content, dict):
-                raise ValueError("not an object")
-        except (OSError, ValueError) as error:
-            self.problems.append(f"{name} cannot be read: {error}")
+            return read(path)
+        except DataError as error:
+            self.problems.append(str(error))
             return None
-        return content
+
+    def text(self, path: pathlib.Path) -> str | None:
+        """Return a text; None if it is not there or cannot be read."""
+        try:
+            return storage.read_bytes(str(path)).decode(errors="replace") if path.exists() else None
+        except DataError as error:
+            self.problems.append(str(error))
+            return None
 
     def rows(self, path: pathlib.Path) -> tuple[Document, ...]:
         """Return JSON lines; those that were cut off by a crash are noted and left out."""
@@ -176,7 +206,9 @@ class _Reader:
 
     def split(self, name: str) -> SplitRecord:
         """Return everything that is there of one split, and of the model that is there."""
-        metrics = self.document(self._layout.metrics(name), f"the metrics of the {name} split are missing")
+        metrics = self.document(
+            self._layout.metrics(name), Metrics, f"the metrics of the {name} split are missing"
+        )
         explanation = self._explanation(name)
         if self._is_of_another_model(explanation):
             self.problems.append(
@@ -190,13 +222,15 @@ class _Reader:
                 f"cxr_train.evaluate --split={name} makes them again"
             )
             return SplitRecord(name, None, None, None, None, None, explanation)
+        if metrics and not self._class_names:
+            self._class_names = tuple(metrics["class_names"])
         return SplitRecord(name, metrics, *self._predictions(name), explanation)
 
     def external(self) -> tuple[tuple[str, str, Document], ...]:
         """Return the evaluations of other data by the model that is there."""
         found = []
         for place, split in self._layout.external_metrics():
-            metrics = self.document(self._layout.external(place).metrics(split))
+            metrics = self.document(self._layout.external(place).metrics(split), Metrics)
             if self._is_of_another_model(metrics):
                 self.problems.append(
                     f"the numbers of {EXTERNAL_NAME}/{place}, {split}, are of an earlier {BEST_NAME} and "
@@ -216,13 +250,17 @@ class _Reader:
     def _explanation(self, split: str) -> Document | None:
         """Return an explanation, if all of its pictures are there."""
         folder = self._layout.explanation(split)
-        content = self.document(folder / EXPLANATION_NAME)
+        content = self.document(folder / EXPLANATION_NAME, Explanation)
         parts = [*content["cases"], content["depths"], content["filters"]] if content else []
-        missing = [p["file"] for p in parts if p and not (folder / p["file"]).exists()]
+        missing = [p["file"] for p in parts if p and not self._is_within(folder / p["file"])]
         if missing:
             self.problems.append(f"the explanation of the {split} split lacks {', '.join(missing)}")
             return None
         return content
+
+    def _is_within(self, path: pathlib.Path) -> bool:
+        """Return whether a file is there, and no link out of the run: its bytes go into the page."""
+        return path.is_file() and path.resolve().is_relative_to(self._layout.directory.resolve())
 
     def _predictions(
         self, split: str
@@ -230,6 +268,8 @@ class _Reader:
         """Return the labels, probabilities, number of patients and ids; None for each if there are none."""
         try:
             stored = read_predictions(self._layout.predictions(split))
+            if self._class_names and stored.class_names != self._class_names:
+                raise DataError(f"{stored.source} is of other classes than the run")
         except DataError as error:
             self.problems.append(f"the curves of the {split} split cannot be drawn: {error}")
             return None, None, None, None
@@ -243,13 +283,11 @@ def _read_audit(config: TrainConfig, reader: _Reader) -> Document | None:
     is_local = storage.store_of(config.data).is_local
     if not is_local or not (pathlib.Path(config.data) / AUDIT_NAME).exists():
         return None
-    here, there = reader.manifest_bytes, pathlib.Path(config.data) / MANIFEST_NAME
-    if here is not None and there.exists() and there.read_bytes() != here:
-        reader.problems.append(
-            f"no audit: {config.data} is not the data that the run was trained on any more"
-        )
-        return None
+    there = pathlib.Path(config.data) / MANIFEST_NAME
     try:
+        here = reader.manifest_bytes
+        if here is not None and there.exists() and storage.read_bytes(str(there)) != here:
+            raise DataError(f"{config.data} is not the data that the run was trained on any more")
         return dict(read_audit(config.data))
     except DataError as error:
         reader.problems.append(f"no audit: {error}")

@@ -75,15 +75,14 @@ def _probed(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
         )
         return
     kind = text.kind_of_label(main.metrics)
-    known = {n: row for n, row in found["per_class"].items() if row["frame_alone"]["auroc"] is not None}
+    rows, ways = found["per_class"].items(), ("frame_alone", "whole")
+    known = {name: row for name, row in rows if None not in [row[way]["auroc"] for way in ways]}
     if not known:
         yield "open", f"What the model reaches without the lungs is undefined: no {kind} has an AUROC there."
         return
     above = {name: row for name, row in known.items() if _is_above_chance(row["frame_alone"]["interval"])}
     name, row = max((above or known).items(), key=lambda one: float(one[1]["frame_alone"]["auroc"]))
-    alone, whole = (
-        f"{row[way]['auroc']:.3f}{_reach(row[way]['interval'])}" for way in ("frame_alone", "whole")
-    )
+    alone, whole = (f"{row[way]['auroc']:.3f}{_reach(row[way]['interval'])}" for way in ways)
     images = f"{found['images']:,} of {counted(found['of'], 'image')}"
     numbers = f"with an AUROC of {alone} on {images}; with the lungs it is {whole}"
     if above:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 import shlex
@@ -11,10 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cxr_data.core.choice import Choice
+from cxr_data.core.errors import DataError
 from cxr_data.core.shown import one_line
 from cxr_data.core.wording import tool
 from cxr_data.records.layout import AUDIT_NAME, MANIFEST_NAME
+from cxr_train.runs.documents import read_document
 from cxr_train.runs.layout import EXPLANATION_NAME, WorkflowLayout
+from cxr_train.runs.metrics_document import OfModel
 from cxr_train.runs.saved_run import model_sha256
 from cxr_train.workflow.plan import Plan
 
@@ -124,10 +126,10 @@ def as_flags(choices: Sequence[Choice]) -> list[str]:
 def _is_of_model(document: pathlib.Path, *, run_dir: pathlib.Path) -> bool:
     """Return whether a JSON file is there that says something of the run's best model as it is now."""
     try:
-        said_of = json.loads(document.read_text())["model_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+        said_of = read_document(document, OfModel).get("model_sha256")
+    except DataError:
         return False
-    return bool(said_of == model_sha256(run_dir))
+    return said_of is not None and said_of == model_sha256(run_dir)
 
 
 def _is_older(path: pathlib.Path, other: pathlib.Path) -> bool:

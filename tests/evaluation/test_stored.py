@@ -6,6 +6,7 @@ import logging
 from written_run import CLASSES, write_run, write_split
 
 from cxr_train.evaluation.stored import stored_thresholds
+from cxr_train.evaluation.thresholds import REPORTED
 from cxr_train.runs.saved_run import model_sha256
 
 
@@ -16,7 +17,9 @@ def test_the_thresholds_of_the_test_split_come_first_and_those_of_training_never
     for number, split in enumerate(splits):
         write_split(run_dir, split)
         path = run_dir / f"metrics_{split}.json"
-        per_class = {CLASSES[0]: {"threshold": number / 10}, CLASSES[1]: {"threshold": None}}
+        rates = dict.fromkeys(REPORTED)
+        row = {**rates, "intervals": rates}
+        per_class = {CLASSES[0]: {"threshold": number / 10, **row}, CLASSES[1]: {"threshold": None, **row}}
         found = {"at_sensitivity": 0.9, "chosen_on": "validation", "per_class": per_class}
         summary = json.loads(path.read_text()) | {"model_sha256": model_sha256(run_dir), "thresholds": found}
         path.write_text(json.dumps(summary))

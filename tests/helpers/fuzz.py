@@ -35,10 +35,13 @@ from cxr_data.records.manifest import read_manifest
 from cxr_data.records.verify import verify_dataset
 from cxr_data.sources.quarantine import Quarantined
 from cxr_train.evaluation.predictions import read_predictions
+from cxr_train.evaluation.stored import stored_thresholds
+from cxr_train.explanation.last_map import check_of_maps
 from cxr_train.loop.checkpoint import Checkpoints
 from cxr_train.loop.outputs import History
 from cxr_train.recipe.loss_scale import LossScale
 from cxr_train.reporting.charts import curves, throughput_charts
+from cxr_train.reporting.page import write_report
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.monitor import Monitor
 from cxr_train.runs.run_model import load_best_model, save_model
@@ -277,6 +280,23 @@ def fuzz_config(data, run, tmp_path, cases):
     fuzzed(changed(json.loads(whole)) | mutated(whole), opened, cases)
 
 
+def fuzz_document(name, data, run, tmp_path, cases):
+    """A document that the page of a run shows."""
+    path = run / name
+    whole = path.read_bytes()
+
+    def opened(content):
+        path.write_bytes(content)
+        write_report(run)
+        check_of_maps(run)
+        stored_thresholds(run)
+
+    try:
+        fuzzed(changed(json.loads(whole)) | mutated(whole), opened, cases)
+    finally:
+        path.write_bytes(whole)
+
+
 def fuzz_checkpoint(data, run, tmp_path, cases):
     """The sums are right: whoever writes the state writes them too."""
     model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
@@ -332,6 +352,11 @@ FUZZERS = {
     "history": fuzz_history,
     "predictions": fuzz_predictions,
     "config": fuzz_config,
+    "metrics of a run": functools.partial(fuzz_document, "metrics_test.json"),
+    "explanation": functools.partial(fuzz_document, "explain/validation/explain.json"),
+    "throughput": functools.partial(fuzz_document, "throughput.json"),
+    "environment": functools.partial(fuzz_document, "environment.json"),
+    "manifest of a run": functools.partial(fuzz_document, "manifest.json"),
     "checkpoint": fuzz_checkpoint,
     "model": fuzz_model,
 }

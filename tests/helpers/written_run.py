@@ -7,6 +7,7 @@ import pathlib
 import cv2
 import numpy as np
 
+from cxr_data.records.manifest import SCHEMA, Manifest, Shard, write_manifest
 from cxr_train.evaluation import metrics
 from cxr_train.evaluation.text import PROBE_WAYS
 from cxr_train.reporting.page import write_report
@@ -72,15 +73,28 @@ def write_run(run_dir: pathlib.Path) -> pathlib.Path:
     config = TrainConfig("xception", str(data), str(run_dir), epochs=3, weights="none")
     config.save(run_dir / "config.json")
     counts = {split: dict.fromkeys(CLASSES, 8) for split in ("train", "validation", "test")}
-    manifest = {
-        "class_names": CLASSES,
-        "counts": counts,
-        "shards": [{"split": split} for split in counts],
-        "source_counts": {"discovered": 72, "written": 72},
-    }
-    manifest |= {"size": 96, "channels": 3, "dtype": "float32", "color": "gray", "kernel": "area", "seed": 1}
-    manifest |= {"mean": [0.5], "std": [0.2], "inputs_hash": "f" * 64, "versions": {"numpy": "1"}}
-    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    shards = [Shard(f"{split}.tfrecord", split, 24, 24 * 120_000, "0" * 64) for split in counts]
+    made = Manifest(
+        directory=str(run_dir),
+        schema=SCHEMA,
+        class_names=CLASSES,
+        size=96,
+        channels=3,
+        dtype="float32",
+        kernel="area",
+        color="gray",
+        shards=tuple(shards),
+        counts=counts,
+        mean=(0.5,),
+        std=(0.2,),
+        seed=1,
+        config_hash="",
+        inputs_hash="f" * 64,
+        source_counts={"discovered": 72, "written": 72},
+        versions={"numpy": "1"},
+        index_sha256="0" * 64,
+    )
+    write_manifest(made)
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row(n)) + "\n" for n in (1, 2, 3)))
     (run_dir / "flags.txt").write_text(f"--run_dir={EVIL}\n")
     throughput = {"verdict": "accelerator-bound: fine", "input_images_per_second": 900.0}

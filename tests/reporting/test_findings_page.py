@@ -41,7 +41,9 @@ def write_findings_run(run_dir: pathlib.Path, labels: np.ndarray = LABELS, **cha
     dataclasses.replace(config, **changes).save(run_dir / "config.json")
     manifest = json.loads((run_dir / "manifest.json").read_text())
     counts = {split: dict.fromkeys(NAMES, 50) for split in ("train", "validation", "test")}
-    shards = [{"split": split, "records": 30} for split in counts for _ in range(2)]
+    names = [(split, f"{split}-{number}.tfrecord") for split in counts for number in range(2)]
+    one = {"records": 30, "bytes": 30 * 120_000, "sha256": "0" * 64}
+    shards = [{"split": split, "name": name, **one} for split, name in names]
     manifest |= {"task": "findings", "class_names": NAMES, "counts": counts, "shards": shards}
     (run_dir / "manifest.json").write_text(json.dumps(manifest))
     scores = np.random.default_rng(1).random(labels.shape)

@@ -67,7 +67,7 @@ def test_unusual_intervals_thresholds_and_a_comparison_are_told(tmp_path):
         "per_class": {"covid": of_class},
     }
     agreed = {"other": "runs/two", "only_this": 3, "only_other": 1, "mcnemar_exact_p": 0.625}
-    differences = {name: {"value": None} for name in ("macro sensitivity", "macro auroc")}
+    differences = {key: {"value": None, "interval": None} for key in ("macro sensitivity", "macro auroc")}
     differences["accuracy"] = {"value": 0.125, "interval": [-0.25, 0.5]}
     metrics |= {"own_data": True, "split": "test", "comparison": {**agreed, "differences": differences}}
     path.write_text(json.dumps(metrics))

@@ -1,0 +1,266 @@
+"""What `metrics_{split}.json` holds, as far as other commands read it: its types, for `schema.checked`."""
+
+from collections.abc import Mapping
+from typing import Annotated, NotRequired, TypedDict
+
+from cxr_data.core.schema import Count, Items, Range, Share
+
+Measured = Annotated[float, Range(-1e30, 1e30)]
+"""A number that a chart can show."""
+Rate = Share | None
+Interval = tuple[Measured, Measured] | None
+
+
+class OfModel(TypedDict):
+    """A document about a model."""
+
+    model_sha256: NotRequired[str | None]
+
+
+class OfData(TypedDict):
+    """Metrics, as far as they say what they are of."""
+
+    data: str
+    own_data: bool
+
+
+class Rates(TypedDict):
+    """Metrics of a class, or their means."""
+
+    sensitivity: Rate
+    specificity: Rate
+    auroc: Rate
+    precision: NotRequired[Rate]
+    f1: NotRequired[Rate]
+    auprc: NotRequired[Rate]
+    one_vs_rest_accuracy: NotRequired[Rate]
+
+
+class ClassRates(Rates):
+    """Metrics of a class."""
+
+    images: Count
+
+
+class IntervalsPart(TypedDict):
+    """The intervals of metrics."""
+
+    accuracy: NotRequired[Interval]
+    macro: NotRequired[Mapping[str, Interval] | None]
+    per_class: NotRequired[Mapping[str, Mapping[str, Interval]] | None]
+    without_patient: NotRequired[Count]
+    patients_of: NotRequired[Mapping[str, Count]]
+    exact: NotRequired[tuple[str, ...]]
+    no_interval: NotRequired[Mapping[str, str]]
+
+
+class Errors(TypedDict):
+    """How well probabilities fit."""
+
+    ece: Rate
+
+
+class Fitted(TypedDict):
+    """How well probabilities fit before and after a temperature."""
+
+    uncalibrated: Errors
+    calibrated: Errors
+    temperature: Measured
+    fitted_on: str
+
+
+class NotFitted(TypedDict):
+    """How well probabilities fit, where there is no temperature."""
+
+    uncalibrated: NotRequired[Errors]
+    calibrated: NotRequired[None]
+    temperature: NotRequired[None]
+    fitted_on: NotRequired[str | None]
+
+
+class ReportedIntervals(TypedDict):
+    """The intervals of the rates at a threshold."""
+
+    sensitivity: Interval
+    specificity: Interval
+    precision: Interval
+
+
+class AtThreshold(TypedDict):
+    """A threshold of a class, and the rates there."""
+
+    threshold: Rate
+    sensitivity: Rate
+    specificity: Rate
+    precision: Rate
+    intervals: ReportedIntervals
+
+
+class ThresholdsPart(TypedDict):
+    """The threshold of each class."""
+
+    at_sensitivity: Rate
+    chosen_on: str
+    per_class: Mapping[str, AtThreshold]
+
+
+class Difference(TypedDict):
+    """By how much a metric of one model is above another's."""
+
+    value: Measured | None
+    interval: Interval
+
+
+Differences = TypedDict(
+    "Differences", {"accuracy": Difference, "macro sensitivity": Difference, "macro auroc": Difference}
+)
+
+
+class Contradicting(TypedDict):
+    """How many labels of a finding only one of two models has right."""
+
+    only_this: Count
+    only_other: Count
+    holm_p: Share
+
+
+class ComparisonOfClasses(TypedDict):
+    """A comparison with another model, where an image has one class."""
+
+    other: str
+    differences: Differences
+    only_this: Count
+    only_other: Count
+    mcnemar_exact_p: Share
+
+
+class ComparisonOfFindings(TypedDict):
+    """A comparison with another model, where an image has several findings."""
+
+    other: str
+    differences: Differences
+    per_finding: Mapping[str, Contradicting]
+
+
+class MeanIntervals(TypedDict):
+    """The intervals of the means of a group."""
+
+    sensitivity: Interval
+    specificity: Interval
+    auroc: Interval
+
+
+class GroupIntervals(TypedDict):
+    """The intervals of a group."""
+
+    macro: MeanIntervals
+
+
+class Group(TypedDict):
+    """The metrics of the images of one hospital, view, sex or age."""
+
+    images: Count
+    patients: Count
+    macro: Rates
+    intervals: GroupIntervals
+    too_few: tuple[str, ...]
+
+
+class Gap(TypedDict):
+    """The difference between the best and the worst group."""
+
+    value: Measured
+    best: str
+    worst: str
+    classes: tuple[str, ...]
+
+
+class GroupsPart(TypedDict):
+    """The metrics by group."""
+
+    groups: Mapping[str, Group]
+    gap: Mapping[str, Gap]
+
+
+class BestShortcut(TypedDict):
+    """The feature that predicts a class best."""
+
+    feature: str
+    auroc: Share
+    low: Share
+    high: Share
+    above_chance: bool
+
+
+class AuditPart(TypedDict):
+    """The part of the data's audit that bears on the metrics."""
+
+    patients: Count
+    pictures: Count
+    shortcuts: Mapping[str, BestShortcut]
+
+
+class ProbedRate(TypedDict):
+    """An AUROC on changed pictures."""
+
+    auroc: Rate
+    interval: Interval
+
+
+class ProbedClass(TypedDict):
+    """The AUROC of a class on pictures that are changed in each way."""
+
+    undefined: NotRequired[str | None]
+    whole: ProbedRate
+    frame_alone: ProbedRate
+    lungs_alone: ProbedRate
+    one_mean: ProbedRate
+
+
+class ProbePart(TypedDict):
+    """What remains without the lungs."""
+
+    images: Count
+    of: Count
+    per_class: Mapping[str, ProbedClass]
+
+
+class MetricsContent(OfModel):
+    """What readers need of a `metrics_{split}.json`."""
+
+    class_names: Annotated[tuple[str, ...], Items(1)]
+    images: Count
+    accuracy: Rate
+    macro: Rates
+    per_class: Mapping[str, ClassRates]
+    confusion_matrix: tuple[tuple[Count, ...], ...] | None
+    split: NotRequired[str]
+    data: NotRequired[str]
+    own_data: NotRequired[bool]
+    seen_in_training: NotRequired[bool]
+    loss: NotRequired[Measured | None]
+    initial_statistics_share: NotRequired[Rate]
+    dropped: NotRequired[Mapping[str, Count]]
+    left_out: NotRequired[Mapping[str, tuple[str, ...]]]
+    too_few: NotRequired[tuple[str, ...]]
+    intervals: NotRequired[IntervalsPart | None]
+    calibration: NotRequired[Fitted | NotFitted | None]
+    thresholds: NotRequired[ThresholdsPart | None]
+    comparison: NotRequired[ComparisonOfClasses | ComparisonOfFindings | None]
+    by: NotRequired[Mapping[str, GroupsPart] | None]
+    audit: NotRequired[AuditPart | None]
+    probe: NotRequired[ProbePart | None]
+
+
+class _SquareMatrix:
+    """A rule of metrics."""
+
+    def allows(self, value: MetricsContent) -> bool:
+        matrix, classes = value["confusion_matrix"], len(value["class_names"])
+        return matrix is None or {len(matrix), *map(len, matrix)} == {classes}
+
+    def __str__(self) -> str:
+        return "metrics whose confusion_matrix has a row and a column for each of class_names"
+
+
+Metrics = Annotated[MetricsContent, _SquareMatrix()]
