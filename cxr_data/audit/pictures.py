@@ -181,14 +181,26 @@ def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[example.Fields
 
 
 def _stored_at(made: Manifest, index: Callable[[], np.ndarray], position: int) -> np.ndarray:
-    row = index()[position]
+    return stored_image(made, index()[position])
+
+
+def stored_image(made: Manifest, row: np.void) -> np.ndarray:
+    """Return the 8-bit pixels of one record: uint8 [S, S], or [S, S, 3] if they are coloured.
+
+    Args:
+      made: the manifest.
+      row: the record's row of the index.
+
+    Raises:
+      DataError: it cannot be read, or its pixels fail their checksum.
+    """
     path = made.path(made.shards[row["shard"]])
     with storage.opened_at(path) as read_at:
         try:
             return _image_of(made, read_payload(read_at, row, made.payload_bytes))
         except ValueError as error:
-            number = np.count_nonzero(index()["shard"][:position] == row["shard"])
-            raise DataError(f"{path}: record {number}: {error}: {way_out(made.notes)}") from error
+            place = f"{path}: record at byte {row['record']}"
+            raise DataError(f"{place}: {error}: {way_out(made.notes)}") from error
 
 
 def _image_of(made: Manifest, payload: bytes | memoryview) -> np.ndarray:

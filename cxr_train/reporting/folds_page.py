@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.audit.pictures import stored_image
-from cxr_data.core import storage
 from cxr_data.core.errors import CxrError
 from cxr_data.core.figures import jpeg_bytes
 from cxr_data.core.page import Grid, embed
@@ -112,6 +111,5 @@ def _pictures(ids: set[str], data: str, pool: str) -> dict[str, bytes]:
     found = {}
     for row, field in zip(rows, fields, strict=True):
         if field.id in ids:
-            with storage.opened_at(made.path(made.shards[row["shard"]])) as read_at:
-                found[field.id] = jpeg_bytes(stored_image(made, read_at, row), _HEIGHT)
+            found[field.id] = jpeg_bytes(stored_image(made, row), _HEIGHT)
     return found

@@ -1,7 +1,7 @@
 """What `metrics_{split}.json` holds, as far as other commands read it: its types, for `schema.checked`."""
 
 from collections.abc import Mapping
-from typing import Annotated, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from cxr_data.core.schema import Count, Items, Range, Share
 
@@ -40,6 +40,7 @@ class ClassRates(Rates):
     """Metrics of a class."""
 
     images: Count
+    negatives: NotRequired[Count]
 
 
 class IntervalsPart(TypedDict):
@@ -47,6 +48,7 @@ class IntervalsPart(TypedDict):
 
     accuracy: NotRequired[Interval]
     macro: NotRequired[Mapping[str, Interval] | None]
+    micro: NotRequired[Mapping[str, Interval] | None]
     per_class: NotRequired[Mapping[str, Mapping[str, Interval]] | None]
     without_patient: NotRequired[Count]
     patients_of: NotRequired[Mapping[str, Count]]
@@ -60,10 +62,31 @@ class Errors(TypedDict):
     ece: Rate
 
 
+class FindingErrors(Errors):
+    """How well the probabilities of a finding fit."""
+
+    brier: Measured | None
+
+
+class ErrorIntervals(TypedDict):
+    """The intervals of errors."""
+
+    ece: NotRequired[Interval]
+    brier: NotRequired[Interval]
+    per_class: NotRequired[Mapping[str, Mapping[str, Interval]] | None]
+
+
+class AllErrors(FindingErrors):
+    """How well probabilities fit before any temperature."""
+
+    intervals: NotRequired[ErrorIntervals | None]
+    per_class: NotRequired[Mapping[str, FindingErrors]]
+
+
 class Fitted(TypedDict):
     """How well probabilities fit before and after a temperature."""
 
-    uncalibrated: Errors
+    uncalibrated: AllErrors
     calibrated: Errors
     temperature: Measured
     fitted_on: str
@@ -72,7 +95,7 @@ class Fitted(TypedDict):
 class NotFitted(TypedDict):
     """How well probabilities fit, where there is no temperature."""
 
-    uncalibrated: NotRequired[Errors]
+    uncalibrated: NotRequired[AllErrors]
     calibrated: NotRequired[None]
     temperature: NotRequired[None]
     fitted_on: NotRequired[str | None]
@@ -111,17 +134,29 @@ class Difference(TypedDict):
     interval: Interval
 
 
-Differences = TypedDict(
-    "Differences", {"accuracy": Difference, "macro sensitivity": Difference, "macro auroc": Difference}
-)
+class _Has:
+    """A rule of a mapping."""
+
+    def __init__(self, *keys: str) -> None:
+        self._keys = {*keys}
+
+    def allows(self, value: Mapping[str, Any]) -> bool:
+        return self._keys <= value.keys()
+
+    def __str__(self) -> str:
+        return f"an object with {', '.join(sorted(self._keys))}"
+
+
+Differences = Annotated[Mapping[str, Difference], _Has("accuracy", "macro sensitivity", "macro auroc")]
 
 
 class Contradicting(TypedDict):
-    """How many labels of a finding only one of two models has right."""
+    """How many labels of a finding only one of two models has right, and the tests of it."""
 
     only_this: Count
     only_other: Count
     holm_p: Share
+    auroc_holm_p: Share
 
 
 class ComparisonOfClasses(TypedDict):
@@ -140,6 +175,19 @@ class ComparisonOfFindings(TypedDict):
     other: str
     differences: Differences
     per_finding: Mapping[str, Contradicting]
+    at_thresholds: NotRequired[bool]
+
+
+class _DifferenceOfEach:
+    """A rule of a comparison of findings."""
+
+    def allows(self, value: ComparisonOfFindings) -> bool:
+        found = value["differences"]
+        areas = [found.get(f"{name} auroc") for name in value["per_finding"]]
+        return all(area is not None and area["value"] is not None for area in areas)
+
+    def __str__(self) -> str:
+        return "a comparison with a difference of the AUROC for each finding of per_finding"
 
 
 class MeanIntervals(TypedDict):
@@ -234,6 +282,7 @@ class MetricsContent(OfModel):
     macro: Rates
     per_class: Mapping[str, ClassRates]
     confusion_matrix: tuple[tuple[Count, ...], ...] | None
+    left_out: Mapping[str, tuple[str, ...]]
     split: NotRequired[str]
     data: NotRequired[str]
     own_data: NotRequired[bool]
@@ -241,12 +290,12 @@ class MetricsContent(OfModel):
     loss: NotRequired[Measured | None]
     initial_statistics_share: NotRequired[Rate]
     dropped: NotRequired[Mapping[str, Count]]
-    left_out: NotRequired[Mapping[str, tuple[str, ...]]]
+    micro: NotRequired[Mapping[str, Rate]]
     too_few: NotRequired[tuple[str, ...]]
     intervals: NotRequired[IntervalsPart | None]
     calibration: NotRequired[Fitted | NotFitted | None]
     thresholds: NotRequired[ThresholdsPart | None]
-    comparison: NotRequired[ComparisonOfClasses | ComparisonOfFindings | None]
+    comparison: NotRequired[ComparisonOfClasses | Annotated[ComparisonOfFindings, _DifferenceOfEach()] | None]
     by: NotRequired[Mapping[str, GroupsPart] | None]
     audit: NotRequired[AuditPart | None]
     probe: NotRequired[ProbePart | None]
@@ -263,4 +312,20 @@ class _SquareMatrix:
         return "metrics whose confusion_matrix has a row and a column for each of class_names"
 
 
-Metrics = Annotated[MetricsContent, _SquareMatrix()]
+class _PartsOfFindings:
+    """A rule of metrics of several findings an image, which have `micro`."""
+
+    def allows(self, value: MetricsContent) -> bool:
+        few, rows = {*value.get("too_few", ())}, value["per_class"]
+        if not all(name in rows and "negatives" in rows[name] for name in few):
+            return False
+        if "micro" not in value:
+            return True
+        errors: Any = (value.get("calibration") or {}).get("uncalibrated") or {}
+        return rows.keys() - few <= (errors.get("per_class") or {}).keys()
+
+    def __str__(self) -> str:
+        return "metrics with negatives of each of too_few, and with calibration of each other finding"
+
+
+Metrics = Annotated[MetricsContent, _SquareMatrix(), _PartsOfFindings()]

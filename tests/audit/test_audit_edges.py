@@ -286,7 +286,7 @@ def test_damaged_records_are_counted_and_the_audit_fails(few, measured, tmp_path
     assert "2 records of 3 " in line
     assert f"{shard.name}: record 1: " in line
     assert not (tmp_path / "out/audit.json").exists()
-    with pytest.raises(DataError, match=f"{shard.name}: record 1: "):
+    with pytest.raises(DataError, match=f"{shard.name}: record at byte {rows[1]['record']}: "):
         own.image(1)  # the row of the other is as it was, and so are its pixels
     assert own.image(2).shape == (32, 32)
 
