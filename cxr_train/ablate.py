@@ -16,7 +16,6 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from absl import flags
-from absl.testing import flagsaver
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
@@ -26,7 +25,6 @@ from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import check_choice, check_folder, check_local, setting, settings_of
 from cxr_data.core.shown import say
 from cxr_data.core.wording import counted
-from cxr_data.records.folds import count_images
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.split_names import joined_splits
 from cxr_data.stats import bootstrap
@@ -45,23 +43,11 @@ from cxr_train.ablation.grid import (
 )
 from cxr_train.ablation.runner import GridRun, Runner, refuse_same_runs
 from cxr_train.ablation.table import OWN_FOLD
+from cxr_train.flags.many_runs import checked_run, data_of, flag_text, flags_for_all_runs, parse_numbers
 from cxr_train.flags.own_flags import flags_text, own_flags
-from cxr_train.flags.training import config_from_flags, define_training_flags
+from cxr_train.flags.training import define_training_flags
 from cxr_train.runs.layout import GridLayout
 from cxr_train.runs.notice import NOTICE
-
-_NOT_FOR_A_GRID = ("resume", "plan", "memory_gb", "emulate_step_ms", "emulate_images_per_second")
-
-
-def parse_numbers(flag: str, texts: Sequence[str]) -> tuple[int, ...]:
-    """Parse different whole numbers of a flag of that name. Raise UsageError."""
-    try:
-        numbers = tuple(int(text) for text in texts)
-    except ValueError as error:
-        raise UsageError(f"--{flag}={','.join(texts)}: must be whole numbers, such as 0,1,2") from error
-    if len(set(numbers)) < len(numbers) or any(number < 0 for number in numbers):
-        raise UsageError(f"--{flag}={','.join(texts)}: must be different numbers, none below 0")
-    return numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,22 +96,6 @@ class GridOptions:
 _OWN = tuple(field.name for field, _ in settings_of(GridOptions))
 
 
-def flags_for_all_runs() -> dict[str, str]:
-    """Return what the command line gives `cxr_train.main`, as text.
-
-    Raises:
-      UsageError: one that makes no sense for a grid.
-    """
-    given = {}
-    for name, flag in own_flags().items():
-        if not flag.present or name in (*_OWN, "data", "run_dir", "seed"):
-            continue
-        if name in _NOT_FOR_A_GRID and flag.value:
-            raise UsageError(f"--{name}: is for one run of cxr_train.main, not for a grid")
-        given[name] = _text(flag, flag.value)
-    return given
-
-
 def plan_runs(
     grid: Sequence[FlagSet],
     seeds: Sequence[int],
@@ -144,7 +114,7 @@ def plan_runs(
     for seed, (suffix, fold) in itertools.product(seeds, of_folds or [("", "")]):
         for one in grid:
             label = f"{one.name}-seed{seed}{suffix}"
-            manifest = _data_of(one, data)
+            manifest = data_of(one.flags, data)
             placed = {
                 **one.flags,
                 "data": manifest.directory,
@@ -152,7 +122,7 @@ def plan_runs(
                 "seed": str(seed),
                 **({"fold": fold} if fold else {}),
             }
-            runs.append(_checked(one.name, placed, manifest))
+            runs.append(checked_run(one.name, placed, manifest))
     refuse_same_runs(runs)
     return runs
 
@@ -168,34 +138,9 @@ def with_defaults(grid: Sequence[FlagSet], varied: Sequence[str]) -> tuple[FlagS
         for name in one.flags:
             if name not in known:
                 raise UsageError(f"--grid: run {one.name!r}: --{name} is no flag of cxr_train.main")
-    usual = {name: _text(known[name], known[name].default) for name in varied}
+    usual = {name: flag_text(known[name], known[name].default) for name in varied}
     usual = {name: value for name, value in usual.items() if value != "None"}
     return tuple(FlagSet(one.name, {**usual, **one.flags}) for one in grid)
-
-
-def _text(flag: flags.Flag, value: object) -> str:
-    return str(value).lower() if flag.boolean else str(value)
-
-
-def _data_of(one: FlagSet, data: dict[int, Manifest]) -> Manifest:
-    if "image_size" in one.flags:
-        return data[int(one.flags["image_size"])]
-    return next(iter(data.values()))
-
-
-def _checked(name: str, values: dict[str, str], manifest: Manifest) -> GridRun:
-    line = ["ablate", *(f"--{flag}={value}" for flag, value in values.items())]
-    with flagsaver.flagsaver():
-        try:
-            flags.FLAGS(line)
-            run = GridRun(name, values, config_from_flags())
-            split = run.config.train_split
-            images = count_images(manifest, split)
-            if images < run.config.batch_size and values.get("batch_size") != "auto":
-                raise UsageError(f"--batch_size={run.config.batch_size}: there are {images} training images")
-        except (flags.Error, UsageError) as error:
-            raise UsageError(f"run {name!r}: {error}") from error
-    return run
 
 
 def _plan(options: GridOptions) -> tuple[list[GridRun], dict[int, Manifest], tuple[str, ...]]:
@@ -205,7 +150,7 @@ def _plan(options: GridOptions) -> tuple[list[GridRun], dict[int, Manifest], tup
     if options.sizes and options.grid != STUDY:
         raise UsageError(f"--sizes: is for --grid={STUDY}; write image_size into {options.grid}")
     varied = varied_flags(grid)
-    grid = override(with_defaults(grid, varied), flags_for_all_runs())
+    grid = override(with_defaults(grid, varied), flags_for_all_runs(_OWN))
     if options.baseline:
         check_choice("baseline", options.baseline, [one.name for one in grid])
     if options.folds == 1:

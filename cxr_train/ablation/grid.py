@@ -120,14 +120,21 @@ def _flag_set(path: str, name: str, values: Any) -> FlagSet:
     _refuse_doubles(path, [flag for flag, _ in values], f"run {name!r}: flag")
     flags = {}
     for flag, value in values:
-        if flag in _RESERVED:
-            raise UsageError(
-                f"{where}: --{flag} is not for a grid; give it to ablate itself, or leave it out"
-            )
-        if not isinstance(value, (str, int, float)):
-            raise UsageError(f"{where}: --{flag} must be a text, a number, true or false")
-        flags[flag] = str(value).lower() if isinstance(value, bool) else str(value)
+        flags[flag] = flag_text(where, flag, value)
     return FlagSet(name, flags)
+
+
+def flag_text(where: str, flag: str, value: Any) -> str:
+    """Return a value of a JSON file as the text of a flag of a run.
+
+    Raises:
+      UsageError: what makes the runs decides this flag itself, or the value is no single one.
+    """
+    if flag in _RESERVED:
+        raise UsageError(f"{where}: --{flag} is not for a file; give it to the command, or leave it out")
+    if not isinstance(value, (str, int, float)):
+        raise UsageError(f"{where}: --{flag} must be a text, a number, true or false")
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _refuse_doubles(path: str, names: Sequence[str], what: str) -> None:

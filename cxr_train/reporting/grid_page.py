@@ -34,15 +34,15 @@ def write_grid_page(directory: pathlib.Path, table: Mapping[str, Any], notes: Se
       notes: what a reader of its numbers must know.
     """
     rows = table["rows"]
-    labels = [f"{row['name']}, seed {row['seed']}{_fold_of(row)}" for row in rows]
+    labels = labels_of(table)
     histories = [epoch_rows(RunLayout(pathlib.Path(row["directory"])).history)[0] for row in rows]
     pictures = (_overlaid(title, place, labels, histories) for title, place in _CURVES.items())
     path = GridLayout(directory).table("html")
     content = {
         "title": f"Ablation: {counted(len(rows), 'run')}",
         "subtitle": f"{table['split']} split; the baseline is {table['baseline']}",
-        "results": _results(table, labels),
-        "differences": _differences(table, labels),
+        "results": results_grid(table, labels),
+        "differences": differences_grid(table, labels),
         "folds": _folds(table),
         "audit": table.get("audit", []),
         "curves": [picture for picture in pictures if picture],
@@ -51,6 +51,11 @@ def write_grid_page(directory: pathlib.Path, table: Mapping[str, Any], notes: Se
     }
     write_page(path, "ablation.html.jinja", content)
     return path
+
+
+def labels_of(table: Mapping[str, Any]) -> list[str]:
+    """Return what the runs are called on a page."""
+    return [f"{row['name']}, seed {row['seed']}{_fold_of(row)}" for row in table["rows"]]
 
 
 def _fold_of(row: Mapping[str, Any]) -> str:
@@ -77,7 +82,8 @@ def _overlaid(
     return epoch_chart(title, lines, f"{title} by epoch, first to last: {ends}.", height=250)
 
 
-def _results(table: Mapping[str, Any], labels: Sequence[str]) -> Grid:
+def results_grid(table: Mapping[str, Any], labels: Sequence[str]) -> Grid:
+    """Return what each run reaches, with its interval, by its label."""
     rows = []
     for label, row in zip(labels, table["rows"], strict=True):
         flags = [str(value) if value is not None else "" for value in row["flags"].values()]
@@ -88,7 +94,7 @@ def _results(table: Mapping[str, Any], labels: Sequence[str]) -> Grid:
     return Grid(caption, ["run", *flags, "status", *_METRICS.values()], rows)
 
 
-def _differences(table: Mapping[str, Any], labels: Sequence[str]) -> Grid | None:
+def differences_grid(table: Mapping[str, Any], labels: Sequence[str]) -> Grid | None:
     """Return by how much each run is above the baseline of its seed; None where nothing is compared."""
     rows = []
     for label, row in zip(labels, table["rows"], strict=True):

@@ -22,6 +22,13 @@ flags.txt, lock
 ablation.json, ablation.csv, ablation.txt, ablation.html
 NAME-seedN/                               a run directory each
 
+SEARCH_DIR/
+flags.txt, lock
+trials.jsonl                              what every trial has reached: the search goes on from it
+search.json, search.csv, search.txt, search.html
+study.db                                  the same as a study of Optuna, for its own tools
+trial-0007/, trial-0007-seed1/            a run directory each
+
 WORKFLOW_DIR/                             what cxr_train.run makes
 plan.json, lock                           what was chosen
 tfrecords/                                the shards
@@ -192,6 +199,37 @@ class GridLayout:
     def table(self, suffix: str) -> pathlib.Path:
         """Return the file of the table as `json`, `csv`, `txt` or `html`."""
         return self.directory / f"ablation.{suffix}"
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchLayout:
+    """The paths in the directory of a search, beside its trials."""
+
+    directory: pathlib.Path
+
+    @property
+    def flags(self) -> pathlib.Path:
+        """The flags that start the search again, for `--flagfile`."""
+        return self.directory / FLAGS_NAME
+
+    @property
+    def lock(self) -> pathlib.Path:
+        """Held by the process that searches, and by the run at work."""
+        return self.directory / LOCK_NAME
+
+    @property
+    def trials(self) -> pathlib.Path:
+        """What every trial has reached, JSON lines."""
+        return self.directory / "trials.jsonl"
+
+    @property
+    def study(self) -> pathlib.Path:
+        """The search as a study of Optuna, SQLite."""
+        return self.directory / "study.db"
+
+    def table(self, suffix: str) -> pathlib.Path:
+        """Return the file of the table as `json`, `csv`, `txt` or `html`."""
+        return self.directory / f"search.{suffix}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,13 @@
-"""Gives command lines of `cxr_train.ablate` to one process, and prints what each said as JSON.
+"""Gives command lines of `cxr_train.ablate`, or another command, to one process, and prints what each said.
 
-    python tests/helpers/ablate_lines.py < LINES
+    python tests/helpers/ablate_lines.py [MODULE] < LINES
 
-LINES is a JSON list of command lines, each a list. In one process, since TensorFlow takes seconds to load.
+LINES is a JSON list of command lines, each a list; so is what is printed. In one process, since TensorFlow
+takes seconds to load.
 """
 
 import contextlib
+import importlib
 import io
 import json
 import sys
@@ -13,7 +15,6 @@ import sys
 from absl.testing import flagsaver
 
 from cxr_data.commands import command
-from cxr_train import ablate
 
 
 def say(line: list[str]) -> dict[str, object]:
@@ -22,7 +23,7 @@ def say(line: list[str]) -> dict[str, object]:
     code = None
     with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         try:
-            run(ablate.main, ["ablate", *line])
+            run(module.main, [name.rpartition(".")[2], *line])
         except SystemExit as end:
             code = end.code
     return {"code": code, "out": out.getvalue(), "errors": errors.getvalue()}
@@ -30,6 +31,8 @@ def say(line: list[str]) -> dict[str, object]:
 
 run = command.run
 command.run = lambda main: None  # the flags are defined, and nothing is run yet
-ablate.console_main()
+name = sys.argv[1] if len(sys.argv) > 1 else "cxr_train.ablate"
+module = importlib.import_module(name)
+module.console_main()
 answers = [say(line) for line in json.load(sys.stdin)]
 print(json.dumps(answers))

@@ -1,0 +1,82 @@
+"""The flags of the runs that a command starts: those for all, and each run's, checked before it starts."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from absl import flags
+from absl.testing import flagsaver
+
+from cxr_data.core.errors import UsageError
+from cxr_data.records.folds import count_images
+from cxr_data.records.manifest import Manifest
+from cxr_train.ablation.runner import GridRun
+from cxr_train.flags.own_flags import own_flags
+from cxr_train.flags.training import config_from_flags
+
+_NOT_FOR_MANY = ("resume", "plan", "memory_gb", "emulate_step_ms", "emulate_images_per_second")
+
+
+def parse_numbers(flag: str, texts: Sequence[str]) -> tuple[int, ...]:
+    """Parse different whole numbers of a flag of that name. Raise UsageError."""
+    try:
+        numbers = tuple(int(text) for text in texts)
+    except ValueError as error:
+        raise UsageError(f"--{flag}={','.join(texts)}: must be whole numbers, such as 0,1,2") from error
+    if len(set(numbers)) < len(numbers) or any(number < 0 for number in numbers):
+        raise UsageError(f"--{flag}={','.join(texts)}: must be different numbers, none below 0")
+    return numbers
+
+
+def flags_for_all_runs(own: Collection[str]) -> dict[str, str]:
+    """Return what the command line gives `cxr_train.main`, as text.
+
+    Args:
+      own: names of the flags that are the command's own.
+
+    Raises:
+      UsageError: one that makes no sense for several runs.
+    """
+    given = {}
+    for name, flag in own_flags().items():
+        if not flag.present or name in (*own, "data", "run_dir", "seed"):
+            continue
+        if name in _NOT_FOR_MANY and flag.value:
+            raise UsageError(f"--{name}: is for one run of cxr_train.main, not for a grid")
+        given[name] = flag_text(flag, flag.value)
+    return given
+
+
+def flag_text(flag: flags.Flag, value: object) -> str:
+    """Return a value of a flag as a command line has it."""
+    return str(value).lower() if flag.boolean else str(value)
+
+
+def data_of(values: Mapping[str, str], data: Mapping[int, Manifest]) -> Manifest:
+    """Return the data of a run with these flags, of what `grid.find_data` found by image size."""
+    if "image_size" in values:
+        return data[int(values["image_size"])]
+    return next(iter(data.values()))
+
+
+def checked_run(name: str, values: dict[str, str], manifest: Manifest) -> GridRun:
+    """Return the run of these flags, checked as `cxr_train.main` will check it.
+
+    Args:
+      name: of its configuration.
+      values: all that it is given, as text.
+      manifest: of its data.
+
+    Raises:
+      UsageError: it could not be started with them.
+    """
+    line = ["run", *(f"--{flag}={value}" for flag, value in values.items())]
+    with flagsaver.flagsaver():
+        try:
+            flags.FLAGS(line)
+            run = GridRun(name, values, config_from_flags())
+            split = run.config.train_split
+            images = count_images(manifest, split)
+            if images < run.config.batch_size and values.get("batch_size") != "auto":
+                raise UsageError(f"--batch_size={run.config.batch_size}: there are {images} training images")
+        except (flags.Error, UsageError) as error:
+            raise UsageError(f"run {name!r}: {error}") from error
+    return run

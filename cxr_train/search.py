@@ -1,0 +1,346 @@
+"""Searches for a good configuration: trials of some epochs, of which the best third goes on, then the next.
+
+    python -m cxr_train.search --data=tfrecords --run_dir=DIR --trials=27 --epochs=27 [--space=FILE]
+
+Every trial is a run directory of `cxr_train.main` below DIR, trained in processes of its own. The same
+command goes on after a stop, a crash or a kill, each trial where it was. Any flag of `cxr_train.main` that
+the space does not vary may be given; it holds for all trials. In the end the winner is compared with the
+default configuration on images that no trial was chosen by.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from cxr_data.commands import command
+from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.core import storage
+from cxr_data.core.errors import UsageError
+from cxr_data.core.folder_lock import locked
+from cxr_data.core.settings import check_folder, check_local, setting, settings_of
+from cxr_data.core.shown import say
+from cxr_data.core.wording import counted, wrapped
+from cxr_data.records.manifest import Manifest
+from cxr_data.stats import bootstrap
+from cxr_train.ablation import table as grid_table
+from cxr_train.ablation.grid import FlagSet, find_data, held_out_split
+from cxr_train.ablation.runner import GridRun
+from cxr_train.flags.many_runs import checked_run, data_of, flag_text, flags_for_all_runs, parse_numbers
+from cxr_train.flags.own_flags import flags_text, own_flags
+from cxr_train.flags.training import define_training_flags
+from cxr_train.runs.layout import SearchLayout
+from cxr_train.runs.monitor import Monitor
+from cxr_train.runs.notice import NOTICE
+from cxr_train.searching import table
+from cxr_train.searching.ledger import Ledger
+from cxr_train.searching.proposals import SAMPLERS, Proposals
+from cxr_train.searching.space import Params, Space, default_space, read_space
+from cxr_train.searching.study import (
+    PRUNERS,
+    REDUCTION,
+    Budget,
+    Plan,
+    Result,
+    Trial,
+    import_optuna,
+    run_search,
+    settings_of_search,
+    write_study,
+)
+from cxr_train.searching.trial_runs import TrialRuns, trial_name
+
+_WINNER, _DEFAULT = "winner", "default"
+# Configurations that are checked before the search begins; those of a larger space, as they are drawn.
+_MOST_CHECKED = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """What to search and how long; all else is for `cxr_train.main`, and --epochs is of a whole trial."""
+
+    space: str | None = setting(
+        None,
+        "JSON file {FLAG: [VALUE, ...], FLAG: {low, high, log}} of what varies; by default backbone, "
+        "attention, pooling, head, dropout, learning rate, freezing, and the sizes of --data.",
+        path=True,
+        local=True,
+    )
+    trials: int = setting(27, "Number of configurations to try, the default one first.", at_least=1)
+    least_epochs: int = setting(
+        1,
+        f"Epochs of every trial; then the best of {REDUCTION} goes on, {REDUCTION} times as long.",
+        at_least=1,
+    )
+    pruner: str = setting(
+        "asha", "Which trials end early: asha (successive halving), or none.", choices=PRUNERS
+    )
+    sampler: str = setting(
+        "tpe",
+        "How configurations are drawn, none twice: random; or tpe, which prefers what resembles the best.",
+        choices=SAMPLERS,
+    )
+    budget_epochs: int | None = setting(None, "Epochs of all trials together, at most.", at_least=1)
+    budget_gpu_seconds: float | None = setting(
+        None,
+        "GPU-seconds of all trials' epochs together, after which no rung begins; without a GPU, seconds.",
+    )
+    budget_hours: float | None = setting(None, "Hours of all trials' processes, after which no rung begins.")
+    seeds: tuple[int, ...] = setting(
+        (),
+        "Seeds, such as 0,1,2, with which the winner and the default are compared; --seed by default.",
+        parse=functools.partial(parse_numbers, "seeds"),
+    )
+    split: str | None = setting(
+        None, "Split of that comparison; by default test, or validation where there is no test."
+    )
+    resamples: int = setting(
+        bootstrap.RESAMPLES, "Resamples of the paired bootstrap; a 95 % interval needs 100.", at_least=100
+    )
+    dry_run: bool = setting(False, "Whether to print what would be tried and spent, and train nothing.")
+
+    def __post_init__(self) -> None:
+        for name in ("budget_gpu_seconds", "budget_hours"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"--{name}={value}: must be above 0")
+
+
+_OWN = tuple(field.name for field, _ in settings_of(SearchOptions))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    """What the flags come to."""
+
+    options: SearchOptions
+    space: Space
+    first: Params
+    plan: Plan
+    given: Mapping[str, str]
+    data: Mapping[int, Manifest]
+    directory: pathlib.Path
+    seed: int
+
+    def run(self, name: str, directory: str, values: Mapping[str, str], epochs: int, seed: int) -> GridRun:
+        """Return the run of a configuration. Raise UsageError for flags that it could not be started with."""
+        everything = {**self.given, **values}
+        manifest = data_of(everything, self.data)
+        placed = {
+            **everything,
+            "data": manifest.directory,
+            "run_dir": str(self.directory / directory),
+            "seed": str(seed),
+            "epochs": str(epochs),
+        }
+        return checked_run(name, placed, manifest)
+
+    def trial(self, number: int, values: Mapping[str, str], epochs: int) -> GridRun:
+        """Return the run of a trial."""
+        name = trial_name(number)
+        return self.run(name, name, values, epochs, self.seed)
+
+
+def _read_flags(options: SearchOptions) -> _Search:
+    values = flags.FLAGS
+    known = {name: flag for name, flag in own_flags().items() if name not in _OWN}
+    given = flags_for_all_runs(_OWN)
+    given.pop("epochs", None)
+    if options.space:
+        space = read_space(options.space)
+    else:
+        several = [] if "{" in values.data else find_data(values.data, [])
+        space = default_space(known, given, list(several))
+    for name in space.varied:
+        if name not in known:
+            raise UsageError(f"--space: --{name} is no flag of cxr_train.main; leave it out")
+        if name in (*given, "epochs"):
+            raise UsageError(f"--{name}: is for the space or for the command line; leave one out")
+    usual = {name: flag_text(known[name], known[name].default) for name in space.varied}
+    first = space.usual(usual)
+    sizes = space.dimensions.get("image_size")
+    of_sizes = [FlagSet(text, one) for text, one in getattr(sizes, "options", {}).items()]
+    data = find_data(
+        values.data, of_sizes or [FlagSet("all", {k: v for k, v in given.items() if k == "image_size"})]
+    )
+    monitor = Monitor(values.monitor)
+    plan = Plan(
+        options.trials,
+        values.epochs,
+        options.least_epochs,
+        options.pruner,
+        monitor.worst < 0,
+        Budget(
+            options.budget_epochs,
+            options.budget_gpu_seconds,
+            None if options.budget_hours is None else 3600 * options.budget_hours,
+        ),
+    )
+    return _Search(options, space, first, plan, given, data, pathlib.Path(values.run_dir), values.seed)
+
+
+def _check_all(search: _Search) -> None:
+    """Check every value with those of the default, and all configurations where they are not too many."""
+    for name, dimension in search.space.dimensions.items():
+        for label in getattr(dimension, "options", {}):
+            search.trial(0, search.space.flags({**search.first, name: label}), search.plan.rungs[0])
+    size = search.space.size
+    if size is not None and size <= _MOST_CHECKED:
+        for number in range(size):
+            search.trial(0, search.space.flags(search.space.numbered(number)), search.plan.rungs[0])
+    config = search.trial(0, search.space.flags(search.first), search.plan.rungs[0]).config
+    if config.held_out_validation is None:
+        raise UsageError("--train_split: a search needs a validation split that no trial is trained on")
+    if config.recipe.schedule != "constant" and len(search.plan.rungs) > 1:
+        raise UsageError(
+            f"--schedule={config.recipe.schedule}: is stretched by more epochs, so no trial could go on; "
+            "search with --schedule=constant, or with --pruner=none"
+        )
+    manifest = next(iter(search.data.values()))
+    Monitor(config.monitor).check(manifest, config.held_out_validation)
+
+
+def main() -> int:
+    """Run what is left of a search, and write its table."""
+    options, values = from_flags(SearchOptions), flags.FLAGS
+    check_local("run_dir", values.run_dir)
+    check_folder("run_dir", values.run_dir)
+    search = _read_flags(options)
+    _check_all(search)
+    if not options.dry_run:
+        import_optuna()
+    for line in _plan_lines(search):
+        print(line)
+    if options.dry_run:
+        return 0
+    directory = search.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    layout = SearchLayout(directory)
+    with locked(layout.lock, waits=True) as lock:
+        not_given = {name for name, flag in own_flags().items() if not flag.present}
+        text = flags_text(leave_out=not_given, resolved={"run_dir": str(directory)})
+        storage.replace(layout.flags, text.encode())
+        settings = settings_of_search(search.space, search.plan, options.sampler, search.seed, search.first)
+        ledger = Ledger(layout.trials, settings)
+        runner = TrialRuns(lock, search.trial)
+        proposals = Proposals(search.space, options.sampler, search.seed, search.first)
+        with runner.listening():
+            result = run_search(search.space, search.plan, proposals, ledger, runner)
+        again = f"python -m cxr_train.search --flagfile={shlex.quote(str(layout.flags))}"
+        runs: list[GridRun] = []
+        statuses: dict[str, str] = {}
+        if not result.stopped:
+            runs = _final_runs(search, result)
+            statuses = runner.run_all(runs, lambda: None)
+        if runner.stopped:
+            say(f"stopped; continue with: {again}")
+            return 0
+    comparison = _comparison(search, runs, statuses)
+    found = table.make_table(
+        result,
+        search.plan,
+        ledger,
+        metric=values.monitor,
+        sampler=options.sampler,
+        seed=search.seed,
+        comparison=comparison,
+    )
+    table.write_table(directory, found)
+    write_study(result, layout.study)
+    from cxr_train.reporting.search_page import write_search_page
+
+    notes = [*table.notes_of(found), *(grid_table.notes_of(comparison) if comparison else [])]
+    write_search_page(directory, found, table.ranked(found), notes)
+    print(f"\n{table.to_text(found)}")
+    if comparison:
+        print(f"\n{grid_table.to_text(comparison)}")
+    say(f"written: {layout.table('json')}, .csv, .txt, .html; {layout.study}")
+    print(NOTICE)
+    if statuses:
+        say(f"not finished: {len(statuses)} of {counted(len(runs), 'run')}; try again with: {again}")
+    return 1 if statuses else 0
+
+
+def _final_runs(search: _Search, result: Result) -> list[GridRun]:
+    """Return the runs of the default and of the winner with each seed; the trials are those of --seed."""
+    winner = result.winner(search.plan)
+    if winner is None:
+        return []
+    both: dict[str, Trial] = {_DEFAULT: result.trials[0]}
+    if winner.number:
+        both[_WINNER] = winner
+    runs = []
+    for seed in search.options.seeds or (search.seed,):
+        for name, trial in both.items():
+            place = trial_name(trial.number) + ("" if seed == search.seed else f"-seed{seed}")
+            runs.append(search.run(name, place, trial.flags, search.plan.epochs, seed))
+    return runs
+
+
+def _comparison(
+    search: _Search, runs: Sequence[GridRun], statuses: Mapping[str, str]
+) -> dict[str, Any] | None:
+    if not runs:
+        return None
+    manifest, config = next(iter(search.data.values())), runs[0].config
+    split = held_out_split(manifest, config.train_split, search.options.split)
+    return grid_table.make_table(
+        runs,
+        [statuses.get(run.label, "finished") for run in runs],
+        varied=search.space.varied,
+        baseline=_DEFAULT,
+        split=split,
+        picked_on=split == config.validation_split,
+        resamples=search.options.resamples,
+    )
+
+
+def _plan_lines(search: _Search) -> Iterator[str]:
+    """Yield what would be tried, and what that can cost."""
+    plan, space = search.plan, search.space
+    for name, dimension in space.dimensions.items():
+        options = getattr(dimension, "options", None)
+        shown = ", ".join(label or "(none)" for label in options) if options else _range_text(dimension)
+        yield wrapped(f"{name}: {shown}", rest="  ")
+    size = "any number of configurations" if space.size is None else counted(space.size, "configuration")
+    trials = plan.trials if space.size is None else min(plan.trials, space.size)
+    rungs = ", ".join(map(str, plan.rungs))
+    yield wrapped(
+        f"{size}, of which {trials:,} are tried, drawn by --sampler={search.options.sampler}; looked at "
+        f"after {rungs} epochs",
+        rest="  ",
+    )
+    yield wrapped(
+        f"at least {trials * plan.rungs[0] + plan.epochs - plan.rungs[0]:,} epochs and at most "
+        f"{trials * plan.epochs:,}, which all take without pruning",
+        rest="  ",
+    )
+    budget = plan.budget
+    limits = {
+        "epochs": budget.epochs,
+        "GPU-seconds": budget.gpu_seconds,
+        "hours": search.options.budget_hours,
+    }
+    for unit, limit in limits.items():
+        if limit is not None:
+            yield f"budget: {limit:,g} {unit}"
+
+
+def _range_text(dimension: Any) -> str:
+    return f"{dimension.low:g} to {dimension.high:g}{', in the logarithm' if dimension.log else ''}"
+
+
+def console_main() -> None:
+    """Run the command."""
+    define_training_flags()
+    define_flags(SearchOptions)
+    flags.mark_flags_as_required(["data", "run_dir"])
+    command.run(main)
+
+
+if __name__ == "__main__":
+    console_main()

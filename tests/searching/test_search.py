@@ -1,0 +1,148 @@
+"""`python -m cxr_train.search`: wrong command lines, what is said beforehand, and a search that is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from project import HELPERS, ROOT
+from shards import random_images, write_shards
+from waiting import SECONDS, wait_until
+
+pytest.importorskip("optuna", reason="the extra [search] is not installed")
+SPACE = {"head": ["", "8"], "dropout": [0, 0.5]}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Shards of 32 px and some spaces."""
+    root = tmp_path_factory.mktemp("data")
+    splits = {"train": random_images(12, 32), "validation": random_images(9, 32, seed=1)}
+    write_shards(root / "px32", {**splits, "test": random_images(9, 32, seed=2)})
+    spaces = {
+        "space": SPACE,
+        "odd": {"depth": [1, 2]},
+        "wrong": {"dropout": [0.5, 1.5]},
+        "pair": {"dropout_after": ["pooling", "head_1"], "dropout": [0, 0.5]},
+        "epochs": {"epochs": [1, 2]},
+    }
+    for name, space in spaces.items():
+        (root / f"{name}.json").write_text(json.dumps(space))
+    return root
+
+
+@pytest.fixture(scope="module")
+def answers(data, tmp_path_factory):
+    """What one process says to several command lines, by name."""
+    runs = tmp_path_factory.mktemp("runs")
+    fixed = [f"--data={data}/px32", f"--run_dir={runs}/search", "--dry_run", "--batch_size=4"]
+    own = [*fixed, f"--space={data}/space.json", "--epochs=9"]
+    lines = {
+        "own": [*own, "--trials=3", "--budget_epochs=20"],
+        "default": [*fixed, "--trials=40"],
+        "unknown flag": [*fixed, f"--space={data}/odd.json"],
+        "wrong value": [*fixed, f"--space={data}/wrong.json"],
+        "wrong pair": [*fixed, f"--space={data}/pair.json"],
+        "epochs": [*fixed, f"--space={data}/epochs.json"],
+        "no file": [*fixed, f"--space={data}/none.json"],
+        "both": [*own, "--head=16"],
+        "schedule": [*own, "--schedule=cosine"],
+        "rung": [*own, "--least_epochs=10"],
+        "warm-up": [*own, "--warmup_epochs=1"],
+        "trained on": [*own, "--train_split=train+validation"],
+        "budget": [*own, "--budget_hours=0"],
+        "resume": [*own, "--resume"],
+        "remote": [*own, "--run_dir=s3://bucket/search"],
+        "no data": own[1:],
+    }
+    done = subprocess.run(
+        [sys.executable, HELPERS / "ablate_lines.py", "cxr_train.search"],
+        input=json.dumps(list(lines.values())),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(runs.iterdir())
+    return dict(zip(lines, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("unknown flag", "--depth "),
+        ("wrong value", "--dropout=1.5: "),
+        ("wrong pair", "--dropout_after=head_1: "),
+        ("epochs", "--epochs"),
+        ("no file", "none.json: "),
+        ("both", "--head: "),
+        ("schedule", "--schedule=cosine: "),
+        ("rung", "--least_epochs=10: "),
+        ("warm-up", "--warmup_epochs=1"),
+        ("trained on", "--train_split"),
+        ("budget", "--budget_hours=0.0: "),
+        ("resume", "--resume: "),
+        ("remote", "--run_dir=s3://bucket/search"),
+        ("no data", "--data"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(answers, line, message):
+    assert answers[line]["code"] == 2, answers[line]
+    assert answers[line]["errors"].startswith("search: error: ")
+    assert message in answers[line]["errors"]
+    assert answers[line]["errors"].count("\n") == 1
+
+
+def test_what_can_be_spent_is_said_before_anything_is_trained(answers):
+    said = answers["own"]
+    assert said["code"] == 0, said["errors"]
+    lines = " ".join(said["out"].split())
+    for part in ("head: (none), 8", "dropout: 0, 0.5", "4 configurations", "1, 3, 9 epochs"):
+        assert part in lines
+    # Each of three trials takes one epoch, and the first all nine.
+    for part in ("11 epochs", "27,", "20 epochs"):
+        assert part in lines
+    assert "backbone: mobilenet_v2" in answers["default"]["out"]
+
+
+def finish(line: list[str]) -> subprocess.CompletedProcess:
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=3 * SECONDS, check=False)
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_comes_to_the_same_table(data, tmp_path):
+    def command(name: str) -> list[str]:
+        flags = [f"--data={data}/px32", f"--space={data}/space.json", f"--run_dir={tmp_path}/{name}"]
+        flags += ["--trials=3", "--epochs=3", "--seeds=0,1", "--deterministic", "--backbone=mobilenet_v2"]
+        flags += ["--batch_size=4", "--weights=none", "--resamples=100", "--save_minutes=0"]
+        return [sys.executable, "-m", "cxr_train.search", *flags]
+
+    killed = subprocess.Popen(
+        command("killed"),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_until((tmp_path / "killed/trial-0001/config.json").exists, killed)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    for name in ("killed", "whole"):
+        done = finish(command(name))
+        assert done.returncode == 0, done.stderr
+    tables = [json.loads((tmp_path / name / "search.json").read_text()) for name in ("killed", "whole")]
+    for table in tables:
+        assert table["winner"] is not None
+        assert {row["seed"] for row in table["comparison"]["rows"]} == {0, 1}
+        assert all(row["accuracy"] for row in table["comparison"]["rows"])
+        for row in table["trials"]:
+            assert row["parameters"] > 2_000_000
+    kept = ("number", "flags", "status", "epochs", "rungs", "value", "parameters")
+    rows = [[{name: row[name] for name in kept} for row in table["trials"]] for table in tables]
+    assert rows[0] == rows[1]
+    for name in ("search.html", "search.csv", "search.txt", "study.db"):
+        assert (tmp_path / "whole" / name).exists()

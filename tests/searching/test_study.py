@@ -1,0 +1,138 @@
+"""A search on emulated learning curves: what it finds, what it spends, and that a kill changes nothing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from emulated_trials import (
+    CONFIGURATIONS,
+    EPOCHS,
+    SPACE,
+    Curves,
+    curves,
+    key,
+    regret,
+    regret_of_whole_trials,
+    search,
+    value,
+    whole_search,
+)
+from project import HELPERS, ROOT
+
+from cxr_data.core.errors import DataError, UsageError
+from cxr_train.searching.ledger import Ledger
+from cxr_train.searching.study import Budget, Plan
+
+pytest.importorskip("optuna", reason="the extra [search] is not installed")
+PLAN = Plan(27, EPOCHS)
+
+
+def reached(result) -> list:
+    return [(trial.flags, trial.status, trial.rungs) for trial in result.trials]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_successive_halving_finds_the_best_with_a_third_of_the_epochs(seed):
+    of, ledger = curves(seed), Ledger(None, {})
+    result = search(seed, Curves(of), ledger, "tpe")
+    best = max(of, key=lambda name: of[name][0])
+    assert key(result.winner(PLAN).flags) == best
+    assert ledger.epochs <= 27 * EPOCHS / 3
+    assert reached(search(seed, Curves(of), None, "tpe")) == reached(result)
+
+
+def test_drawn_at_random_it_finds_the_best_too_with_a_third_of_the_epochs_on_average():
+    # One order in twelve takes more: where better trials come later and later, each of them goes on.
+    found = [regret(seed, "alike") for seed in range(5)]
+    assert [loss for loss, _ in found] == [0] * 5
+    assert sum(epochs for _, epochs in found) / 5 <= 27 * EPOCHS / 3
+
+
+def test_without_a_pruner_the_table_is_that_of_the_whole_grid():
+    of = curves(0)
+    result = search(0, Curves(of), pruner="none")
+    found = {key(trial.flags): trial.last.value for trial in result.trials}
+    assert found == {key(flags): value(of[key(flags)], EPOCHS) for flags in CONFIGURATIONS}
+    assert {(trial.status, trial.epochs) for trial in result.trials} == {("finished", EPOCHS)}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_no_configuration_is_tried_twice_and_the_first_is_the_default(sampler):
+    result = search(1, Curves(curves(1)), sampler=sampler, trials=40)
+    assert sorted(key(trial.flags) for trial in result.trials) == sorted(map(key, CONFIGURATIONS))
+    assert result.trials[0].params == SPACE.usual({})
+    assert result.why
+
+
+def test_where_curves_cross_the_search_sometimes_loses_and_by_how_much():
+    found = [regret(seed, "mixed") for seed in range(20)]
+    losses = [loss for loss, _ in found]
+    assert min(losses) >= 0
+    assert max(losses) > 0
+    whole = [regret_of_whole_trials(seed, "mixed", epochs) for seed, (_, epochs) in enumerate(found)]
+    assert sum(losses) < sum(whole)
+
+
+def test_a_budget_ends_a_search_and_a_larger_one_continues_it(tmp_path):
+    of, whole = curves(2), search(2, Curves(curves(2)))
+    path = tmp_path / "trials.jsonl"
+    for budget in (Budget(epochs=40), Budget(gpu_seconds=15), Budget(seconds=1000), Budget()):
+        runner = Curves(of)
+        ledger = Ledger(path, {})
+        before = {(one.trial, one.epochs) for one in ledger.rungs}
+        result = search(2, runner, ledger, budget=budget)
+        assert before.isdisjoint(runner.trained)
+        if budget.epochs:
+            assert ledger.epochs <= 40 < ledger.epochs + 18
+            assert "40" in result.why
+    assert reached(result) == reached(whole)
+
+
+def test_a_trial_that_fails_is_kept_and_the_next_follows(tmp_path):
+    fails = {key(CONFIGURATIONS[5])}
+    runner = Curves(curves(0), fails=fails)
+    result = search(0, runner, Ledger(tmp_path / "trials.jsonl", {}))
+    (failed,) = (trial for trial in result.trials if trial.status == "failed")
+    assert key(failed.flags) in fails
+    assert len(result.trials) == 27
+    again = Curves(curves(0), fails=fails)
+    assert reached(search(0, again, Ledger(tmp_path / "trials.jsonl", {}))) == reached(result)
+    assert again.trained == []
+
+
+def test_three_failures_in_a_row_end_the_search_and_are_tried_again(tmp_path):
+    path = tmp_path / "trials.jsonl"
+    with pytest.raises(DataError, match="trial 0 .*trial 2 .*exit code 1"):
+        search(0, Curves(curves(0), fails=set(map(key, CONFIGURATIONS))), Ledger(path, {}))
+    assert reached(search(0, Curves(curves(0)), Ledger(path, {}))) == reached(search(0, Curves(curves(0))))
+
+
+def test_a_search_goes_on_only_with_the_same_settings(tmp_path):
+    Ledger(tmp_path / "trials.jsonl", {"seed": 1})
+    with pytest.raises(UsageError, match="seed 1, not 2"):
+        Ledger(tmp_path / "trials.jsonl", {"seed": 2})
+
+
+def test_a_line_that_a_kill_has_cut_off_is_trained_again(tmp_path):
+    whole_search(tmp_path / "whole", 3, 0, "random")
+    lines = (tmp_path / "whole/trials.jsonl").read_bytes()
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut/trials.jsonl").write_bytes(lines[: len(lines) // 2])
+    whole_search(tmp_path / "cut", 3, 0, "random")
+    for name in ("trials.jsonl", "search.json", "search.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    (tmp_path / "cut/trials.jsonl").write_bytes(b"{}\n{no\n")
+    with pytest.raises(DataError, match="trials.jsonl"):
+        whole_search(tmp_path / "cut", 3, 0, "random")
+
+
+def test_thirty_kills_at_random_moments_change_no_table(tmp_path):
+    line = [sys.executable, HELPERS / "emulated_trials.py", "kill", tmp_path, "30", "0"]
+    done = subprocess.run(
+        line, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["kills"] >= 30
+    assert all(one["same"] and not one["trained twice"] for one in said["searches"])
