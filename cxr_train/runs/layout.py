@@ -29,6 +29,10 @@ search.json, search.csv, search.txt, search.html
 study.db                                  the same as a study of Optuna, for its own tools
 trial-0007/, trial-0007-seed1/            a run directory each
 
+FOLDS_DIR/                                what cxr_train.folds makes
+predictions_out_of_fold.csv, metrics_out_of_fold.json, label_issues.csv
+report/index.html
+
 WORKFLOW_DIR/                             what cxr_train.run makes
 plan.json, lock                           what was chosen
 tfrecords/                                the shards
