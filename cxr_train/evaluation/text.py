@@ -75,7 +75,7 @@ def evaluation_table(summary: dict[str, Any]) -> str:
             )
             lines.append(line(label, cells))
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
-    lines.append(f"{accuracy_name(summary)} {accuracy}, loss {_number(summary['loss'])}")
+    lines.append(_wrapped(f"{accuracy_name(summary)} {accuracy}, loss {_number(summary['loss'])}"))
     of_intervals = (
         f"[95 % intervals: {intervals['method']}, {intervals['resamples']:,} resamples of "
         f"{counted(intervals['patients'], 'patient')}]"
@@ -108,7 +108,7 @@ def evaluation_in_brief(summary: dict[str, Any]) -> str:
         lines.append(f"{name:{label}}{images:>8,}" + "".join(f"{cell:>{_COLUMN}}" for cell in cells))
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
     loss = _number(summary["loss"])
-    lines.append(f"{accuracy_name(summary)} {accuracy}, loss {loss}; best epoch, [95 % intervals]")
+    lines.append(_wrapped(f"{accuracy_name(summary)} {accuracy}, loss {loss}; best epoch, [95 % intervals]"))
     known = [*too_few(summary)]
     known += ["the model was trained on these images"] if summary["seen_in_training"] else []
     known += [*initial_statistics(summary.get("initial_statistics_share")), *patients(summary)]

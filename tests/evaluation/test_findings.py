@@ -121,10 +121,11 @@ def test_a_finding_with_too_few_images_says_so_and_has_no_number():
     )
     json.dumps(summary, allow_nan=False)
     probe = {"probe": None, "audit": None, "dropped": {}, "seen_in_training": False}
-    page = text.evaluation_table(summary | probe | {"own_data": True, "split": "test"})
-    assert "too few: nodule (5 of 200)" in page
-    assert "macro auroc is without" not in page
-    assert max(map(len, page.splitlines())) <= 100
+    for form in (text.evaluation_table, text.evaluation_in_brief):
+        page = form(summary | probe | {"own_data": True, "split": "test"})
+        assert "too few: nodule (5 of 200)" in page
+        assert "macro auroc is without" not in page
+        assert max(map(len, page.splitlines())) <= 100
 
 
 def test_the_threshold_of_youden_is_the_best_of_all():
