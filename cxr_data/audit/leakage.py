@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cxr_data.audit.findings import LEAKAGE, REPEATS, TWO_CLASSES, Finding
-from cxr_data.audit.near_duplicates import find_pairs
+from cxr_data.audit.near_duplicates import find_centres, find_pairs
 from cxr_data.audit.pictures import Pictures
 from cxr_data.core.wording import counted
 from cxr_data.sources.duplicates import tie_groups
@@ -39,7 +39,8 @@ def pairs_of(own: Pictures, other: Pictures | None = None) -> list[Pair]:
     """Return the pairs that link all pictures that show the same.
 
     Of many copies of a picture not every two are a pair, but they are all linked; and where copies lie on
-    two sides, one of the pairs does.
+    two sides, one of the pairs does. The centres of pictures are looked at where the files are known, and no
+    border was cut off.
 
     Args:
       own: the audited dataset.
@@ -48,7 +49,8 @@ def pairs_of(own: Pictures, other: Pictures | None = None) -> list[Pair]:
     rows = own.rows if other is None else np.concatenate([own.rows, other.rows])
     same_form = other is None or own.stored == other.stored
     found = []
-    for first, second, ncc in _similar(rows):
+    is_whole = all(pictures.is_whole for pictures in (own, other) if pictures is not None)
+    for first, second, ncc in _similar(rows, centres=is_whole):
         if first >= len(own):
             continue
         is_across = bool(second >= len(own))
@@ -61,12 +63,20 @@ def pairs_of(own: Pictures, other: Pictures | None = None) -> list[Pair]:
     return found
 
 
-def _similar(rows: np.ndarray) -> list[tuple[int, int, float]]:
-    """Return `find_pairs` of what shows something, and the exact copies of what is blank."""
+def _similar(rows: np.ndarray, *, centres: bool) -> list[tuple[int, int, float]]:
+    """Return `find_pairs`, and `find_centres` if wanted, of what shows something, and the exact copies of
+    what is blank.
+    """
     is_blank = np.ptp(rows["thumbnail"].reshape(len(rows), -1), axis=1) < _BLANK
     positions = np.flatnonzero(~is_blank)
     pairs = find_pairs(rows["thumbnail"][positions])
     similar = list(zip(positions[pairs.first], positions[pairs.second], pairs.ncc, strict=True))
+    if centres:
+        sizes = np.stack([rows["width"], rows["height"]], axis=1)[positions]
+        known = {(first, second) for first, second, _ in similar}
+        found = find_centres(rows["thumbnail"][positions], sizes)
+        more = zip(positions[found.first], positions[found.second], found.ncc, strict=True)
+        similar += [pair for pair in more if pair[:2] not in known]
     first_of: dict[int, int] = {}
     for position in np.flatnonzero(is_blank):
         first = first_of.setdefault(int(rows["crc32c"][position]), int(position))

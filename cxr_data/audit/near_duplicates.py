@@ -7,16 +7,25 @@ leaves whose boxes lie apart hold no pair, and the others are compared by one ma
 complete by construction. The decision is the correlation itself, the second picture being allowed to
 lie a fraction of a thumbnail's pixel beside the first: a shift of two pixels of a small file is that much.
 
+Collections also cut pictures to squares: a square file is compared with the central squares of longer files,
+in the same tree.
+
 A 64-bit difference hash alone flags hundreds of pairs of frontal X-rays, which all look alike to it.
 """
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 SAME_NCC = 0.99
 """Pictures that correlate above it, on 32x32 pixels, show the same."""
+
+SAME_CENTRE_NCC = 0.98
+"""So does a picture that correlates above it with the centre of another, which has fewer of the 32 pixels."""
+
+_SQUARE = 0.01  # share of its longer side by which the other may be shorter
 
 # A shifted copy of a small file correlates this much at least before it is aligned.
 _SHORTLIST_NCC = 0.97
@@ -54,13 +63,56 @@ def find_pairs(thumbnails: np.ndarray) -> Pairs:
     unique, member = np.unique(thumbnails.reshape(len(thumbnails), -1), axis=0, return_inverse=True)
     images = unique.reshape(-1, *thumbnails.shape[1:])
     first, second = _shortlist(normalised(images))
-    ncc = [
-        aligned_ncc(images[first[at : at + _BATCH]], images[second[at : at + _BATCH]])
-        for at in range(0, len(first), _BATCH)
-    ]
-    values = np.concatenate([np.empty(0, np.float32), *ncc])
+    values = _aligned(images, first, second)
     same = values > SAME_NCC
     return _expand(Pairs(first[same], second[same], values[same]), member)
+
+
+def find_centres(thumbnails: np.ndarray, sizes: np.ndarray) -> Pairs:
+    """Return the pairs of a square file and a longer one whose central square it shows.
+
+    The first of equal thumbnails stands for all of them, which are pairs of `find_pairs`.
+
+    Args:
+      thumbnails: uint8 [N, S, S], of whole files, each stretched to a square.
+      sizes: int [N, 2], widths and heights of the files in pixels; 0 where they are not known.
+    """
+    sides = sizes.astype(np.int64)
+    differ = np.ptp(sides, axis=1)
+    squares = _distinct(thumbnails, sides, (sides[:, 0] > 0) & (differ <= _SQUARE * sides.max(axis=1)))
+    longer = _distinct(thumbnails, sides, (sides.min(axis=1) > 0) & (differ > 0))
+    if not len(squares) or not len(longer):
+        return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+    images = np.concatenate(
+        [thumbnails[squares].astype(np.float32), [_centre(thumbnails[at], *sides[at]) for at in longer]]
+    )
+    first, second = _shortlist(normalised(images))
+    is_both = (first < len(squares)) & (second >= len(squares))
+    first, second = first[is_both], second[is_both]
+    one, other = squares[first], longer[second - len(squares)]
+    values = _aligned(images, first, second)
+    kept = np.flatnonzero((values > SAME_CENTRE_NCC) & (one != other))
+    order = kept[np.lexsort((np.maximum(one, other)[kept], np.minimum(one, other)[kept]))]
+    return Pairs(np.minimum(one, other)[order], np.maximum(one, other)[order], values[order])
+
+
+def _distinct(thumbnails: np.ndarray, sides: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the first position of each thumbnail and shape among those `chosen`: int64, ascending."""
+    positions = np.flatnonzero(chosen)
+    if not len(positions):
+        return positions
+    flat = thumbnails[positions].reshape(len(positions), -1)
+    rows = np.column_stack([flat, np.rint(256 * sides[positions] / sides[positions].max(axis=1)[:, None])])
+    return positions[np.sort(np.unique(rows.astype(np.int16), axis=0, return_index=True)[1])]
+
+
+def _centre(thumbnail: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return the central square of a file from its thumbnail: float32 [S, S], between pixels linear."""
+    size, short = len(thumbnail), min(width, height)
+    steps = np.arange(size, dtype=np.float32) + 0.5 - size / 2
+    x, y = (steps * short / side + size / 2 - 0.5 for side in (width, height))
+    x, y = np.meshgrid(x.astype(np.float32), y.astype(np.float32))
+    return cv2.remap(thumbnail.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def normalised(thumbnails: np.ndarray) -> np.ndarray:
@@ -140,6 +192,15 @@ def _axes(vectors: np.ndarray) -> np.ndarray:
     return axes
 
 
+def _aligned(images: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return `aligned_ncc` of pairs of positions, so many at once as fit into the cache."""
+    ncc = [
+        aligned_ncc(images[first[at : at + _BATCH]], images[second[at : at + _BATCH]])
+        for at in range(0, len(first), _BATCH)
+    ]
+    return np.concatenate([np.empty(0, np.float32), *ncc])
+
+
 def aligned_ncc(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the correlation of pairs, the second of each moved by up to half a pixel where that makes it
     larger.
@@ -148,7 +209,7 @@ def aligned_ncc(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     shifts below a pixel, the Taylor series of the moved picture.
 
     Args:
-      first, second: uint8 [P, S, S].
+      first, second: uint8 or float32 [P, S, S].
 
     Returns:
       float32 [P].

@@ -16,6 +16,7 @@ from cxr_data.core.runtime import cores
 from cxr_data.core.wording import counted
 from cxr_data.images import measure
 from cxr_data.images.guarded import Limits, SourceFile, read_each, read_one, read_picture
+from cxr_data.images.harmonize import NONE
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.images.undecodable import Undecodable
 from cxr_data.records import example
@@ -46,6 +47,7 @@ class Pictures:
       has_files: whether the rows say anything about the files.
       stored: what decides the stored pixels: equal ones can only be asked for where it is the same.
       findings: int [N, C], of `FINDING_VALUES`; None where each picture has one class.
+      sources: hospital or data set of each, empty where it is not known; no names at all for none.
       load: gives the picture at a position, uint8 [S, S] or [S, S, 3]; None where only thumbnails are known.
     """
 
@@ -60,9 +62,15 @@ class Pictures:
     stored: tuple[object, ...] = ()
     load: Callable[[int], np.ndarray] | None = None
     findings: np.ndarray | None = None
+    sources: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the pictures show whole files: no border was cut off."""
+        return len(self.stored) < 5 or self.stored[3] == NONE
 
     def image(self, position: int) -> np.ndarray:
         """Return one picture, as large as it can be had: uint8 [S, S] or [S, S, 3]."""
@@ -142,6 +150,7 @@ def pictures_of_shards(
         stored=_form(made),
         load=partial(_stored_at, made, cache(partial(read_index, made))),
         findings=np.array([fields.labels for fields in names]) if made.findings else None,
+        sources=[fields.source for fields in names],
     )
 
 

@@ -10,7 +10,14 @@ from PIL import Image
 from sharder_fixtures import encoded, save
 
 from cxr_data.audit.audit import AuditConfig, audit_dataset
-from cxr_data.audit.near_duplicates import SAME_NCC, aligned_ncc, find_pairs, normalised, pairs_within
+from cxr_data.audit.near_duplicates import (
+    SAME_NCC,
+    aligned_ncc,
+    find_centres,
+    find_pairs,
+    normalised,
+    pairs_within,
+)
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.images.decode import decode_pixels
@@ -61,6 +68,24 @@ def test_leaves_and_products_find_every_pair_within_the_radius(count, dimensions
     }
     assert len(found) == len(set(found))
     assert surely <= set(found) <= perhaps
+
+
+def test_a_square_file_is_found_in_the_centre_of_a_longer_one():
+    wide = [cv2.resize(chest(seed, 256), (320, 256)) for seed in range(30)]
+    tall = [np.ascontiguousarray(picture.T) for picture in wide]
+    files = [*wide, *tall, *(picture[:, 32:288] for picture in wide[:5]), tall[7][32:288], wide[9][:, :256]]
+
+    def thumbnail(picture):
+        return cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA)
+
+    thumbnails = np.stack([*map(thumbnail, files), thumbnail(files[60])])
+    sizes = np.array([*(picture.shape[::-1] for picture in files), (256, 256)])
+    found = find_centres(thumbnails, sizes)
+    pairs = set(zip(found.first.tolist(), found.second.tolist(), strict=True))
+    assert pairs == {(0, 60), (1, 61), (2, 62), (3, 63), (4, 64), (37, 65)}  # not what is off the centre
+    assert not len(find_centres(thumbnails, np.zeros_like(sizes)).first)
+    assert not len(find_centres(thumbnails, np.full_like(sizes, 256)).first)
+    assert not len(find_centres(thumbnails[:0], sizes[:0]).first)
 
 
 def test_correlation_is_that_of_numpy_and_flat_pictures_have_none():
