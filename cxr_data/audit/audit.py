@@ -17,6 +17,7 @@ from cxr_data.audit.document import SCHEMA, has_audit, read_audit
 from cxr_data.audit.findings import Finding
 from cxr_data.audit.leakage import Pair, find_leakage, pairs_of
 from cxr_data.audit.near_duplicates import SAME_NCC
+from cxr_data.audit.origins import counts_of, score_sources
 from cxr_data.audit.pictures import Pictures, pictures_of_files, pictures_of_shards, with_files
 from cxr_data.audit.repair import Conversion, Remedy, absolute, remedies_for
 from cxr_data.audit.targets import targets_of
@@ -67,6 +68,7 @@ class Audit:
       own, other: the pictures; `other` of the second dataset.
       pairs: of pictures that show the same.
       scores: of every feature and class.
+      source_scores: of every feature and source, where there are several.
       found: ranked.
       notes: what could not be looked at, and why.
       remedies: flags of make_tfrecords that do something about what was found.
@@ -81,6 +83,7 @@ class Audit:
     notes: tuple[str, ...]
     remedies: tuple[Remedy, ...] = ()
     conversion: Conversion | None = None
+    source_scores: tuple[shortcuts.Score, ...] = ()
 
 
 def audit_dataset(config: AuditConfig, conversion: Conversion | None = None) -> Audit:
@@ -148,6 +151,7 @@ def audit_pictures(
         _notes(own, shortcuts.too_few(tied)),
         tuple(remedies_for([finding.name for finding in found], own)),
         conversion,
+        tuple(score_sources(tied, quiet=quiet)),
     )
 
 
@@ -201,13 +205,15 @@ def as_document(audit: Audit) -> dict[str, Any]:
       correlation from which on two pictures are the same; alpha, `shortcuts.ALPHA`; notes on what could not
       be looked at; co_occurrence, only where each picture has several findings: findings, their names,
       counts, {present, absent, uncertain, unknown: pictures} of each, and both_present, in how many pictures
-      two of them are; findings, what the audit found, ranked: `findings.Finding`, their `cause` and `advice`
-      (see `causes`), and `cases`, the number of cases in `evidence`; shortcuts: `shortcuts.Score` of every
-      feature and class; repair: `repair.Remedy` of each flag that does something about the findings;
-      conversion: `repair.Conversion`, or null. Only second_dataset and conversion say where data lay: the
-      rest is the same for the same pictures elsewhere.
+      two of them are; sources, only where there are several: pictures, how many of each, and scores, of every
+      feature and source, as of shortcuts; findings, what the audit found, ranked: `findings.Finding`, their
+      `cause` and `advice` (see `causes`), and `cases`, the number of cases in `evidence`; shortcuts:
+      `shortcuts.Score` of every feature and class; repair: `repair.Remedy` of each flag that does something
+      about the findings; conversion: `repair.Conversion`, or null. Only second_dataset and conversion say
+      where data lay: the rest is the same for the same pictures elsewhere.
     """
     findings_of_pictures = {} if audit.own.findings is None else {"co_occurrence": _co_occurrence(audit.own)}
+    of_sources = {"pictures": counts_of(audit.own), "scores": [asdict(one) for one in audit.source_scores]}
     return {
         "schema": SCHEMA,
         "pictures": len(audit.own),
@@ -217,6 +223,7 @@ def as_document(audit: Audit) -> dict[str, Any]:
         "alpha": shortcuts.ALPHA,
         "notes": list(audit.notes),
         **findings_of_pictures,
+        **({"sources": of_sources} if of_sources["pictures"] else {}),
         "findings": [_finding(finding) for finding in audit.found],
         "shortcuts": [asdict(score) for score in audit.scores],
         "repair": [asdict(remedy) for remedy in audit.remedies],

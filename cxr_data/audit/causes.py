@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cxr_data.audit.findings import PROBE, SHORTCUT, STRONG
+from cxr_data.audit.findings import SOURCE as SOURCE_FEATURE
 
 CAUTION = (
     "Each number says how well a property predicts the class, not why: what looks like a shortcut may be "
@@ -19,6 +20,7 @@ SOURCE, ASSUMED, BORDERS, MARKS, LOOK = "source", "assumptions", "borders", "mar
 SPLITS, COPIES, LABELS, PATIENTS = "splits", "copies", "labels", "patients"
 
 _CAUSE_OF = {
+    SOURCE_FEATURE: SOURCE,
     **dict.fromkeys(("size", "aspect", "format", "mode", "bit depth", "JPEG quality"), SOURCE),
     **dict.fromkeys(("border rows", "border columns"), BORDERS),
     **dict.fromkeys(("mean", "contrast", "sharpness", PROBE), LOOK),
@@ -42,9 +44,9 @@ _TITLES = {
 
 ADVICE = {
     SOURCE: (
-        "Take every class from every source. The records hold none of these facts, but compression and "
-        "resolution leave traces in the pixels. These findings stay whatever is converted, since they "
-        "are of the files."
+        "Take every class from every source. A network is given none of these facts, but where pictures come "
+        "from, their compression and their resolution leave traces in the pixels. These findings stay "
+        "whatever is converted, since they are of the sources and their files."
     ),
     ASSUMED: (
         "docs/assumed.md says what the conversion assumes. Take every class from every source, or leave such "
@@ -117,11 +119,14 @@ def _title(name: str, found: Sequence[Mapping[str, Any]], document: Mapping[str,
     classes = _classes(score["label"] for score in scores if score["auroc"] >= STRONG)
     if not classes:
         classes = _classes(score["label"] for score in scores)
+    differ = "files differ" if of_cause - {SOURCE_FEATURE} else ""
     if is_of_findings:
-        return f"pictures with {', '.join(classes) or 'findings'} come from other sources: their files differ"
-    if len(classes) == 1:
-        return f"{classes[0]} comes from another source than the other classes: its files differ"
-    return f"{', '.join(classes) or 'classes'} come from different sources: their files differ"
+        title, whose = f"pictures with {', '.join(classes) or 'findings'} come from other sources", "their"
+    elif len(classes) == 1:
+        title, whose = f"{classes[0]} comes from another source than the other classes", "its"
+    else:
+        title, whose = f"{', '.join(classes) or 'classes'} come from different sources", "their"
+    return f"{title}: {whose} {differ}" if differ else title
 
 
 def _classes(labels: Iterable[str]) -> list[str]:

@@ -51,6 +51,13 @@ class RemedyDocument(TypedDict):
     does: str
 
 
+class SourcesDocument(TypedDict):
+    """How many pictures each source has, and how well they tell it."""
+
+    pictures: Mapping[str, Count]
+    scores: tuple[ScoreDocument, ...]
+
+
 class AuditDocument(TypedDict):
     """What readers need of an `audit.json`."""
 
@@ -61,6 +68,7 @@ class AuditDocument(TypedDict):
     findings: tuple[FindingDocument, ...]
     shortcuts: tuple[ScoreDocument, ...]
     alpha: NotRequired[float]
+    sources: NotRequired[SourcesDocument]
     repair: NotRequired[tuple[RemedyDocument, ...]]
     conversion: NotRequired[ConversionDocument | None]
     second_dataset: NotRequired[str | None]

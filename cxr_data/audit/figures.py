@@ -25,6 +25,7 @@ CAPTIONS = {
 _MOST_PAIRS = 12
 _MOST_VALUES = 8
 _MOST_FINDINGS = 4
+_MOST_LETTERS = 40  # of the values below a panel, side by side
 _BINS = 30
 _PANELS_IN_ROW = 2
 _PANEL_INCHES = 3.6
@@ -131,7 +132,9 @@ def _draw_strips(strips: Sequence[Any], feature: Feature, shown: Sequence[tuple[
         strip.spines[["top", "right", "left"]].set_visible(False)
         strip.tick_params(labelsize=8)
     if few:
-        strips[-1].set_xticks(range(len(distinct)), [feature.show(value) for value in distinct])
+        names = [_plain(feature.show(value)) for value in distinct]
+        tilted = {"rotation": 30, "ha": "right"} if sum(map(len, names)) > _MOST_LETTERS else {}
+        strips[-1].set_xticks(range(len(distinct)), names, **tilted)
     elif distinct[-1] >= _LARGE:
         strips[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
 

@@ -20,6 +20,9 @@ KINDS = {
 PROBE = "pixel probe"
 """Name of the classifier on the frame of the thumbnails, besides the features."""
 
+SOURCE = "source"
+"""Name of the feature that says which hospital or data set a picture comes from."""
+
 STRONG = 0.9
 """AUROC from which on a shortcut is ranked above everything but leakage."""
 

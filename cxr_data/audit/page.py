@@ -1,7 +1,7 @@
 """The page of a data set, `audit/index.html`: its classes and splits, and what the audit found."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -52,7 +52,7 @@ def _content(audit: Audit, made: Manifest, audited: str) -> dict[str, Any]:
         "subtitle": f"{counted(document['pictures'], 'picture')}, "
         f"{counted(document['patients'], 'known patient')}, audited on {date_in_words(audited)}",
         "counts": counts_table(manifest, _patients_by_split(audit)),
-        "findings_tables": tables_of(document),
+        "findings_tables": [*tables_of(document), *_sources(document)],
         "source": one_line(known.source) if known else "",
         "against": one_line(document["second_dataset"] or ""),
         "facts_of_shards": [
@@ -123,6 +123,17 @@ def _scores(document: Mapping[str, Any], class_names: Sequence[str]) -> Grid | N
     return Grid(caption, ["feature", *map(one_line, labels)], rows) if rows else None
 
 
+def _sources(document: Mapping[str, Any]) -> list[Grid]:
+    """Return a table of how well each feature tells the sources; nothing where there is one source."""
+    known = document.get("sources")
+    if not known or not known["scores"]:
+        return []
+    names = list(dict.fromkeys(score["label"] for score in known["scores"]))
+    table = _scores({"shortcuts": known["scores"], "alpha": document["alpha"]}, names)
+    caption = "AUROC of each feature for telling a source from the others; * is above chance"
+    return [replace(table, caption=caption)] if table else []
+
+
 def _unseen(document: Mapping[str, Any]) -> list[str]:
     """Return what this audit has not looked for, or cannot find."""
     return [
@@ -132,7 +143,7 @@ def _unseen(document: Mapping[str, Any]) -> list[str]:
             else ["Pictures of another data set: --against=DIR compares one."]
         ),
         "Copies that are mirrored, inverted, turned, or cropped by more than 2 % of a side.",
-        "One patient under two names: patients are distinguished by what files, headers or the CSV say.",
+        "One patient under two names: patients are distinguished by what files, headers or tables say.",
         "Wrong labels, other than of a picture that is there twice.",
         "Shortcuts other than those in the table of all scores, and weak ones: in three classes of 100 "
         "pictures, one below an AUROC of about 0.7 stays unseen.",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cxr_data.audit.causes import BORDERS, COPIES, LABELS, MARKS, SOURCE, SPLITS, cause_of
+from cxr_data.audit.findings import SOURCE as SOURCE_FEATURE
 from cxr_data.audit.pictures import Pictures
 from cxr_data.core import storage
 from cxr_data.core.wording import tool
@@ -76,7 +77,7 @@ def remedies_for(names: Iterable[str], pictures: Pictures) -> list[Remedy]:
         found.append(Remedy("crop_border", AUTO, "cuts off flat borders"))
     smallest = smallest_side(pictures)
     half = min(smallest // 2, _LARGEST_EQUALIZED)
-    is_of_files = SOURCE in causes or "sharpness" in names
+    is_of_files = "sharpness" in names or any(n != SOURCE_FEATURE and cause_of(n) == SOURCE for n in names)
     if is_of_files and color == "gray" and half >= SMALLEST_EQUALIZED and not 0 < equalized <= half:
         does = (
             "brings all pictures through one resolution and JPEG quality; it is half of the shorter side of "
@@ -105,11 +106,15 @@ def _shares(pictures: Pictures) -> str:
 
 
 def _has_source_of_all_classes(pictures: Pictures) -> bool:
-    """Return whether one of the folders CLASS/SOURCE/ is in all classes, so that these can be balanced."""
+    """Return whether a source, or one of the folders CLASS/SOURCE/, is in all classes, so that these can be
+    balanced.
+    """
     if pictures.findings is not None:
         return False
     classes = {pictures.label_name(position) for position in range(len(pictures))}
     of_source: dict[str, set[str]] = defaultdict(set)
+    for position, source in enumerate(pictures.sources):
+        of_source[source].add(pictures.label_name(position))
     for position, name in enumerate(pictures.ids):
         parts, label = PurePosixPath(name).parts, pictures.label_name(position)
         depth = next((at for at in (0, 1) if parts[at : at + 1] == (label,)), None)
@@ -219,7 +224,7 @@ def before_and_after(
         became = "still there" if name in old and name in new else "gone" if name in old else "new"
         if (old.get(name) or new[name])["kind"] == "shortcut":
             first, second = _score_of(name, before, after)
-            if became == "still there" and cause_of(name) == SOURCE:
+            if became == "still there" and name != SOURCE_FEATURE and cause_of(name) == SOURCE:
                 became = "stays: the files have it"
             elif became == "gone":
                 became = "no longer above chance"

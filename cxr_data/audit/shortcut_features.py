@@ -5,9 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cxr_data.audit.findings import SOURCE
 from cxr_data.audit.pictures import Pictures
 from cxr_data.images.assumed import assumed_words
 from cxr_data.images.measure import CORNERS, modes_of
+
+UNKNOWN = "unknown source"
+"""Name of an empty source."""
 
 _FREQUENT = 5  # a value that every fifth picture has is worth naming
 _HIGH = 90  # percentile: where the median is the same in all classes, the upper tenth may differ
@@ -35,6 +39,8 @@ def features_of(pictures: Pictures) -> list[Feature]:
     rows = pictures.rows
     thumbnails = rows["thumbnail"].reshape(len(rows), -1).astype(np.float64) / 255
     found: list[Feature] = []
+    if len(set(pictures.sources)) > 1:
+        found.append(_source(pictures.sources))
     if pictures.has_files:
         modes, letters = modes_of(rows)
         sizes = np.stack([rows["width"], rows["height"]], axis=1)
@@ -58,6 +64,11 @@ def features_of(pictures: Pictures) -> list[Feature]:
     for number, corner in enumerate(CORNERS):
         found.append(Feature(f"text {corner}", rows["corners"][:, number].astype(np.float64), _text))
     return found
+
+
+def _source(sources: Sequence[str]) -> Feature:
+    names, numbers = np.unique(np.array(sources, object), return_inverse=True)
+    return Feature(SOURCE, numbers.astype(np.float64), lambda value: names[int(value)] or UNKNOWN)
 
 
 def _size(sizes: np.ndarray) -> Feature:

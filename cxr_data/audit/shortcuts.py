@@ -101,16 +101,22 @@ def cells_of(values: np.ndarray) -> np.ndarray:
 def find_shortcuts(pictures: Pictures, seed: int = 0, *, quiet: bool = False) -> list[Score]:
     """Score every feature and the pixel probe against every class or finding; `quiet`: no progress on stderr.
 
-    Each finding is tried on the pictures in which it is known. Chance is that of the best of all features,
-    classes and findings.
+    Each finding is tried on the pictures in which it is known.
+    """
+    return score_targets(pictures, list(targets_of(pictures)), features_of(pictures), seed, quiet=quiet)
+
+
+def score_targets(
+    pictures: Pictures, targets: Sequence[Target], features: Sequence[Feature], seed: int, *, quiet: bool
+) -> list[Score]:
+    """Score features and the pixel probe against labels; chance is that of the best of all of them.
 
     Returns:
-      A score for each pair, in the order of the features; none of a class or finding that is in `too_few`.
+      A score for each pair, in the order of the features; none of a label of too few patients.
     """
-    targets = [target for target in targets_of(pictures) if _scored(target)]
+    targets = [target for target in targets if _scored(target)]
     if not targets:
         return []
-    features = features_of(pictures)
     labels: list[str] = []
     values: list[np.ndarray] = []  # AUROC, low and high of each label: [features, 3, labels]
     by_chance: list[np.ndarray] = []  # [permutations, features, labels]

@@ -5,6 +5,7 @@ from typing import Any
 
 from cxr_data.audit.causes import ADVICE, CAUTION, Cause, causes_of
 from cxr_data.audit.document import read_document
+from cxr_data.audit.origins import sources_in_words
 from cxr_data.audit.repair import (
     absolute,
     before_and_after,
@@ -34,7 +35,7 @@ def audit_as_text(directory: str, document: Mapping[str, Any], most_cases: int) 
     if causes:
         found += f" of {counted(len(causes), 'cause')}"
     lines = [wrapped(f"audit of {directory}: {scope}, {found}", "", "  ")]
-    if words := together_in_words(document):
+    for words in filter(None, (together_in_words(document), sources_in_words(document))):
         lines.append(wrapped(words, "", "  "))
     for number, cause in enumerate(causes, 1):
         lines += _cause(number, cause, most_cases)

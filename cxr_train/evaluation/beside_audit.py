@@ -23,6 +23,7 @@ from cxr_data.records.split_names import joined_splits
 logger = logging.getLogger(__name__)
 
 _FEATURES = {
+    "source": "the source",
     "size": "the image's size",
     "aspect": "the image's aspect",
     "format": "the file's format",
