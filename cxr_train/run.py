@@ -5,7 +5,9 @@
 
 It converts the images to shards, audits them, trains a network, evaluates it, explains it, and says which
 page to open. `xrays/` has a folder per class (`xrays/covid/*`, `xrays/normal/*`), or train/, validation/ and
-test/ above the classes. Nothing is written there.
+test/ above the classes. Nothing is written there. Of images whose findings stand in tables it is the same:
+
+    python -m cxr_train.run nih/images --labels=nih --table=nih/Data_Entry_2017.csv
 
 Each step is one of the other commands, and is printed as it is run, so that it can be pasted, changed and
 run again. Settings that are not given follow the number of images and the machine, and are printed with
@@ -33,7 +35,8 @@ from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import check_folder, setting
 from cxr_data.core.shown import say
 from cxr_data.core.wording import counted, wrapped
-from cxr_data.sources.discover import Found, discover_images
+from cxr_data.sources.discover import Found, find_inputs
+from cxr_data.sources.finding_values import PRESENT
 from cxr_data.sources.left_out import LeftOut
 from cxr_train.flags.passed_on import PassedOn, check_training
 from cxr_train.models.backbones import BACKBONES, check_image_size, check_weights_file
@@ -197,9 +200,9 @@ def _find_images(
     """
     config = passed_on.sharder_config(source, str(layout.shards))
     left_out = LeftOut(config.exclude_folders, config.exclude_files)
-    found = discover_images(source, "", left_out=left_out, follow_links=config.follow_links)
+    found = find_inputs(source, config.tables, "", left_out=left_out, follow_links=config.follow_links)
     classes = {item.label for item in found.items}
-    if len(classes) == 1:
+    if len(classes) == 1 and not found.findings:
         (name,) = classes
         below = any(item.source for item in found.items)
         hint = f"; if the classes lie in it, name {os.path.join(source, name)}" if below else ""
@@ -215,9 +218,12 @@ def _find_images(
 
 
 def _counts_text(found: Found) -> str:
-    classes = collections.Counter(item.label for item in found.items)
+    labels = collections.Counter(item.label for item in found.items)
+    if found.findings:
+        present = zip(*((value == PRESENT for value in item.labels) for item in found.items), strict=True)
+        labels = collections.Counter(dict(zip(found.findings, map(sum, present), strict=True)))
     splits = collections.Counter(item.split for item in found.items if item.split)
-    numbers = [", ".join(f"{name} {n:,}" for name, n in sorted(c.items())) for c in (classes, splits) if c]
+    numbers = [", ".join(f"{name} {n:,}" for name, n in sorted(c.items())) for c in (labels, splits) if c]
     return f"{counted(len(found.items), 'image')} ({'; '.join(numbers)})"
 
 

@@ -20,7 +20,7 @@ from cxr_data.images import resize
 from cxr_data.records import manifest
 from cxr_data.records.index import MOST_SOURCES
 from cxr_data.sources import duplicates, patients, splits
-from cxr_data.sources.discover import Found, discover_findings, discover_images
+from cxr_data.sources.discover import Found, find_inputs
 from cxr_data.sources.item import Item
 from cxr_data.sources.left_out import LeftOut
 from cxr_data.sources.masks import check_masks
@@ -73,7 +73,7 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
       UsageError, DataError: the source, a flag, or how they fit together.
     """
     left_out = LeftOut(config.exclude_folders, config.exclude_files)
-    found = _discover(config, left_out)
+    found = find_inputs(config.source, config.tables, left_out=left_out, follow_links=config.follow_links)
     for note in found.notes:
         progress.say(note)
     left_out.refuse_unused(found.quarantined)
@@ -122,13 +122,6 @@ def prepare_conversion(config: SharderConfig, progress: Progress) -> Prepared:
         assumed=groups.assumed,
     )
     return Prepared(found, made, header, excluded)
-
-
-def _discover(config: SharderConfig, left_out: LeftOut) -> Found:
-    tables = config.tables
-    if tables is None:
-        return discover_images(config.source, left_out=left_out, follow_links=config.follow_links)
-    return discover_findings(config.source, tables, left_out=left_out, follow_links=config.follow_links)
 
 
 def _without(found: Found, lost: Mapping[str, Quarantined]) -> Found:

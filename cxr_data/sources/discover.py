@@ -87,14 +87,36 @@ def discover_images(
     return Found(tuple(items), tuple(quarantined), has_splits, not from_csv)
 
 
+def find_inputs(
+    source: str,
+    tables: TableOptions | None,
+    flag: str = "--source=",
+    *,
+    left_out: LeftOut | None = None,
+    follow_links: str = "",
+) -> Found:
+    """List the inputs of a conversion: `discover_findings` where `tables` say the labels, else
+    `discover_images`.
+    """
+    if tables is None:
+        return discover_images(source, flag, left_out=left_out, follow_links=follow_links)
+    return discover_findings(source, tables, flag, left_out=left_out, follow_links=follow_links)
+
+
 def discover_findings(
-    source: str, options: TableOptions, *, left_out: LeftOut | None = None, follow_links: str = ""
+    source: str,
+    options: TableOptions,
+    flag: str = "--source=",
+    *,
+    left_out: LeftOut | None = None,
+    follow_links: str = "",
 ) -> Found:
     """List the pictures of a folder, local or remote, whose findings stand in tables.
 
     Args:
       source: the folder.
       options: the tables.
+      flag: as of `discover_images`.
       left_out: folders and files that are left out.
       follow_links: as of `discover_images`.
 
@@ -103,7 +125,7 @@ def discover_findings(
       DataError: a table is malformed, or names no file of the folder.
     """
     if not storage.store_of(source).has_directory(source):
-        raise UsageError(f"--source={source}: no such folder; give the folder of the pictures of the table")
+        raise UsageError(f"{flag}{source}: no such folder; give the folder of the pictures of the table")
     entries = list_files(source, _linked(follow_links), left_out or LeftOut())
     listed = list_tables(entries, options)
     if not listed.items:

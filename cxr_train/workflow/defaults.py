@@ -55,7 +55,10 @@ class Source:
         fractions = fractions_of(splits, self.has_splits)
         own = set(self.images) if self.has_splits else set()
         if fractions is None and not own:
-            raise UsageError(f"--splits={splits}: {self.place} has no folders train/ and test/")
+            raise UsageError(
+                f"--splits={splits}: {self.place} has no splits of its own; give shares, such as "
+                f"{DRAWN_SPLITS}"
+            )
         made = own if fractions is None or own & fractions.keys() else set()
         made = made | set(fractions or ())
         for name in ("test", "validation"):
@@ -82,7 +85,7 @@ def conversion_defaults(source: Source, machine: Machine) -> list[Choice]:
 def _splits(source: Source) -> Choice:
     named = " and ".join(sorted(source.images))
     if not source.has_splits:
-        return Choice("splits", DRAWN_SPLITS, "by patient; there are no folders train/ and test/")
+        return Choice("splits", DRAWN_SPLITS, "by patient; the source has no splits of its own")
     if "validation" in source.images:
         return Choice("splits", "folders", f"the source has {named}")
     return Choice("splits", _KEPT_SPLITS, f"the source has {named}, but no validation")
