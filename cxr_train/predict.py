@@ -22,8 +22,8 @@ from cxr_data.core.settings import required, setting
 from cxr_data.core.wording import counted
 from cxr_data.images.guarded import Limits
 from cxr_train.engine.placement_names import XLA, CompilationOptions
-from cxr_train.evaluation.calibration import move_thresholds
-from cxr_train.evaluation.stored import fitted_temperature, stored_thresholds
+from cxr_train.evaluation.calibration import Line, move_thresholds
+from cxr_train.evaluation.stored import fitted_platt, fitted_temperature, stored_thresholds
 from cxr_train.flags.compiled import kept_by_flags
 from cxr_train.flags.output_place import prepare_output
 from cxr_train.flags.run_directory import with_local_run
@@ -67,9 +67,13 @@ class PredictOptions(Limits):
     submission: str | None = setting(
         None, "File for the predictions in the format of the Chest XR COVID-19 challenge.", path=True
     )
-    calibrated: bool = setting(
-        False,
-        "Whether to divide the logits by the temperature that was fitted on the run's validation split.",
+    calibrated: str = setting(
+        "none",
+        "What calibrates the probabilities, as fitted on the run's validation split: temperature, which "
+        "divides all logits (what --calibrated alone means); platt, a slope and an offset for each finding; "
+        "or none.",
+        choices=("none", "temperature", "platt"),
+        bare="temperature",
     )
     overwrite: bool = setting(False, "Whether to replace files that are there.")
     batch_size: int = setting(16, "Images in a step.", at_least=1)
@@ -94,11 +98,7 @@ def main(arguments: Sequence[str]) -> int:
         _check_several(options)
     if options.submission and set(names) - set(SUBMISSION_CLASSES):
         raise UsageError(f"--submission: the challenge's classes are covid, normal, pneumonia, not {names}")
-    temperature = 1.0
-    if options.calibrated:
-        validation = TrainConfig.load(RunLayout(run_dir).config).held_out_validation
-        temperature = fitted_temperature(run_dir, validation)
-        print(f"probabilities at temperature {temperature:.3f}, fitted on {validation}", file=sys.stderr)
+    temperature, lines = _calibration(options.calibrated, run_dir, of_findings=of_findings)
     needs_thresholds = not others and (of_findings or options.panels)
     thresholds = stored_thresholds(run_dir) if needs_thresholds else {}
     keep_large_allocations()
@@ -112,26 +112,58 @@ def main(arguments: Sequence[str]) -> int:
             batch_size=options.batch_size,
             xla=options.xla,
             temperature=temperature,
-            # They are of the probabilities of one run before any temperature.
+            lines=lines,
+            # They are of the probabilities of one run before any calibration.
             thresholds=thresholds,
             others=others,
         )
     as_json = options.format == "json" or (not options.format and str(options.output).endswith(".json"))
-    content = to_json(rows, names, temperature) if as_json else to_csv(rows, names)
+    content = to_json(rows, names, temperature, lines) if as_json else to_csv(rows, names)
     if options.output:
         storage.replace(options.output, content)
     else:
         _to_stdout(content)
     if options.panels:
-        if options.calibrated:
+        if options.calibrated != "none":
             # Those of classes are of the probabilities before any temperature, which moves each otherwise.
-            thresholds = move_thresholds(thresholds, temperature) if of_findings else {}
+            thresholds = move_thresholds(thresholds, temperature, lines) if of_findings else {}
         _write_panels(pathlib.Path(options.panels), files, rows, options, thresholds)
     if options.submission:
         storage.replace(options.submission, to_submission(rows))
     failed = sum(row["error"] is not None for row in rows)
     print(f"{len(rows) - failed:,} of {counted(len(rows), 'file')} predicted. {NOTICE}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _calibration(
+    method: str, run_dir: pathlib.Path, *, of_findings: bool
+) -> tuple[float, dict[str, Line | None]]:
+    """Return the temperature, and the line of each finding, and say which they are.
+
+    Raises:
+      UsageError: lines are for findings, and the run is of classes.
+      DataError: nothing could be fitted on the run's validation split.
+    """
+    if method == "none":
+        return 1.0, {}
+    validation = TrainConfig.load(RunLayout(run_dir).config).held_out_validation
+    if method == "temperature":
+        temperature = fitted_temperature(run_dir, validation)
+        print(f"probabilities at temperature {temperature:.3f}, fitted on {validation}", file=sys.stderr)
+        return temperature, {}
+    if not of_findings:
+        raise UsageError(
+            f"--calibrated={method}: is for findings, and {run_dir} tells classes; give "
+            "--calibrated=temperature"
+        )
+    lines = fitted_platt(run_dir, validation)
+    without = [name for name, line in lines.items() if line is None]
+    kept = f"; as the model gives them for {', '.join(without)}, which have none" if without else ""
+    print(
+        f"probabilities by a slope and an offset for each finding (Platt), fitted on {validation}{kept}",
+        file=sys.stderr,
+    )
+    return 1.0, lines
 
 
 def _check_several(options: PredictOptions) -> None:
@@ -142,7 +174,7 @@ def _check_several(options: PredictOptions) -> None:
     """
     first, *others = options.run_dir
     for flag in ("calibrated", "panels"):
-        if getattr(options, flag):
+        if getattr(options, flag) not in (None, "none"):
             raise UsageError(f"--{flag}: is for one run; leave it out, or give one run with --run_dir")
     expected = trained_on(first)
     for other in others:
@@ -181,8 +213,10 @@ def _write_panels(
     from cxr_train.inference.panels import PanelParts, write_panels  # matplotlib is needed for nothing else
 
     run_dir = options.run_dir[0]
-    parts = PanelParts(last_map(run_dir), check_of_maps(run_dir), thresholds)
-    write_panels(directory, files, rows, trained_on(run_dir), parts, options.limits)
+    manifest = trained_on(run_dir)
+    of_findings = bool(manifest.findings)
+    parts = PanelParts(last_map(run_dir), check_of_maps(run_dir), thresholds, of_findings=of_findings)
+    write_panels(directory, files, rows, manifest, parts, options.limits)
 
 
 def console_main() -> None:

@@ -100,6 +100,34 @@ class _PathListParser(flags.ListParser):
         return [_PathParser().parse(path) for path in super().parse(argument)]
 
 
+class _BareParser(flags.EnumParser):
+    """Parses one of some choices, or what absl makes of a flag without a value."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(list(setting.choices))
+        self._bare = {"true": setting.bare, "false": setting.default}
+
+    def parse(self, argument: str) -> str:
+        return super().parse(self._bare.get(argument.lower()) or argument)
+
+
+class _BareFlag(flags.Flag[str]):
+    """A flag that may be written without a value: `--calibrated`, `--nocalibrated`, `--calibrated=platt`."""
+
+    def __init__(self, name: str, setting: Setting) -> None:
+        super().__init__(
+            _BareParser(setting),
+            flags.ArgumentSerializer(),
+            name,
+            setting.default,
+            setting.help,
+            boolean=True,
+        )
+
+    def _serialize(self, value: str | None) -> str:
+        return f"--{self.name}={value}"
+
+
 def define_path_flag(
     name: str, default: str | None, help: str, flag_values: flags.FlagValues = flags.FLAGS
 ) -> None:
@@ -122,6 +150,8 @@ def _define(name: str, kind: object, setting: Setting, flag_values: flags.FlagVa
         define_path_flag(name, default, setting.help, flag_values)
     elif kind is tuple:
         flags.DEFINE_list(name, list(default or ()), setting.help, flag_values=flag_values)
+    elif setting.bare:
+        flags.DEFINE_flag(_BareFlag(name, setting), flag_values)
     elif kind is str and setting.choices:
         flags.DEFINE_enum(name, default, setting.choices, setting.help, flag_values=flag_values)
     elif kind is str:

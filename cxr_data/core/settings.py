@@ -42,6 +42,7 @@ class Setting:
       flag: the flag's name where it is not the field's.
       path: whether it is the path of a file or folder (or of several): a user may write ~ for home.
       local: whether it must be on a mounted file system, and not on an object store.
+      bare: the choice that the flag without a value means; `--noFLAG` is the default then.
     """
 
     help: str
@@ -54,6 +55,7 @@ class Setting:
     flag: str | None = None
     path: bool = False
     local: bool = False
+    bare: str | None = None
 
 
 @overload
@@ -78,6 +80,7 @@ def setting(
     at_most: int | None = None,
     path: bool = False,
     local: bool = False,
+    bare: str | None = None,
 ) -> Value: ...
 
 

@@ -5,7 +5,7 @@ binning", 2015 (ECE); Guo et al., "On calibration of modern neural networks", 20
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from cxr_train.evaluation.intervals import IntervalNotes, percentile_interval
 BINS = 15
 # Searched for the temperature.
 _TEMPERATURES = (1e-2, 1e2)
+
+Line = tuple[float, float]
+"""Slope and offset of `fit_platt`."""
 
 _SMALLEST = 1e-300  # what a probability of 0 is taken for: its logarithm must be finite
 
@@ -233,13 +236,21 @@ def apply_temperature(probabilities: Floats, temperature: float, *, of_findings:
     return np.asarray(likelihoods / likelihoods.sum(axis=1, keepdims=True))
 
 
-def move_thresholds(thresholds: Mapping[str, float], temperature: float) -> dict[str, float]:
-    """Return the thresholds of findings that decide at a temperature as `thresholds` do at temperature 1."""
+def move_thresholds(
+    thresholds: Mapping[str, float], temperature: float, lines: Mapping[str, Line | None] | None = None
+) -> dict[str, float]:
+    """Return the thresholds of findings that decide after a calibration as `thresholds` do before it.
+
+    Args:
+      temperature: of the calibration.
+      lines: of `fit_platt`, by finding, where it is one by lines.
+    """
     moved = apply_temperature(np.array([[*thresholds.values()]]), temperature, of_findings=True)
+    moved = apply_platt(moved, [(lines or {}).get(name) for name in thresholds])
     return dict(zip(thresholds, moved[0].tolist(), strict=True))
 
 
-def fit_platt(labels: Counts, probabilities: Floats) -> list[tuple[float, float] | None]:
+def fit_platt(labels: Counts, probabilities: Floats) -> list[Line | None]:
     """Return for each finding the slope a and the offset b of the most likely sigmoid(a * logit + b).
 
     With Platt's targets (N+ + 1) / (N+ + 2) and 1 / (N- + 2), which keep it finite where the probabilities
@@ -255,7 +266,7 @@ def fit_platt(labels: Counts, probabilities: Floats) -> list[tuple[float, float]
     import scipy.optimize
 
     decisions = Decisions.of(labels, probabilities)
-    fitted: list[tuple[float, float] | None] = []
+    fitted: list[Line | None] = []
     for index, (known, few) in enumerate(zip(decisions.known.T, decisions.too_few(), strict=True)):
         if few:
             fitted.append(None)
@@ -276,7 +287,7 @@ def fit_platt(labels: Counts, probabilities: Floats) -> list[tuple[float, float]
     return fitted
 
 
-def apply_platt(probabilities: Floats, lines: list[tuple[float, float] | None]) -> Floats:
+def apply_platt(probabilities: Floats, lines: Sequence[Line | None]) -> Floats:
     """Return sigmoid(a * logit + b) of probabilities [N, C] of findings; unchanged where there is no line."""
     import scipy.special
 
@@ -285,7 +296,7 @@ def apply_platt(probabilities: Floats, lines: list[tuple[float, float] | None]) 
         column if line is None else scipy.special.expit(line[0] * of_column + line[1])
         for column, of_column, line in zip(probabilities.T, logits.T, lines, strict=True)
     ]
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1) if columns else probabilities
 
 
 def logits_of(probabilities: Floats, *, of_findings: bool) -> Floats:

@@ -9,7 +9,7 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import check_folder
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.split_names import have_common_images
-from cxr_train.evaluation.calibration import fit_temperature
+from cxr_train.evaluation.calibration import Line, fit_platt, fit_temperature
 from cxr_train.evaluation.predictions import NamedPredictions, read_predictions
 from cxr_train.evaluation.text import rule_of_thresholds
 from cxr_train.runs.config import TrainConfig
@@ -105,14 +105,7 @@ def fitted_temperature(run_dir: pathlib.Path, validation_split: str | None) -> f
     Raises:
       DataError: there is none, and why.
     """
-    if validation_split is None:
-        raise DataError(f"no temperature: {run_dir} was trained on its validation split")
-    stored = stored_predictions(run_dir, validation_split)
-    if stored is None:
-        raise DataError(
-            f"no temperature: {run_dir} has no predictions of its {validation_split} split by its best "
-            f"model; python -m cxr_train.evaluate --run_dir={run_dir} --split={validation_split} makes them"
-        )
+    stored = _validated(run_dir, validation_split, "no temperature")
     temperature = fit_temperature(stored.labels, stored.probabilities)
     if temperature is None:
         raise DataError(
@@ -120,6 +113,38 @@ def fitted_temperature(run_dir: pathlib.Path, validation_split: str | None) -> f
             "image is right, or the probabilities say nothing"
         )
     return temperature
+
+
+def fitted_platt(run_dir: pathlib.Path, validation_split: str | None) -> dict[str, Line | None]:
+    """Return by finding the line that was fitted on the run's validation split, see `fit_platt`.
+
+    Args:
+      validation_split: as of `fitted_temperature`.
+
+    Raises:
+      DataError: no finding has one, and why.
+    """
+    stored = _validated(run_dir, validation_split, "no line of a finding")
+    lines = fit_platt(stored.labels, stored.probabilities)
+    if not any(lines):
+        raise DataError(
+            f"no line of a finding: on the {validation_split} split of {run_dir} each finding is in too few "
+            "images, or its probabilities say nothing"
+        )
+    return dict(zip(stored.class_names, lines, strict=True))
+
+
+def _validated(run_dir: pathlib.Path, split: str | None, lack: str) -> NamedPredictions:
+    """Return the predictions of the validation split. Raises DataError, which begins with `lack`."""
+    if split is None:
+        raise DataError(f"{lack}: {run_dir} was trained on its validation split")
+    stored = stored_predictions(run_dir, split)
+    if stored is None:
+        raise DataError(
+            f"{lack}: {run_dir} has no predictions of its {split} split by its best "
+            f"model; python -m cxr_train.evaluate --run_dir={run_dir} --split={split} makes them"
+        )
+    return stored
 
 
 def stored_thresholds(run_dir: pathlib.Path) -> dict[str, float]:

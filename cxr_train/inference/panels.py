@@ -20,6 +20,7 @@ from cxr_train.inference.files import ImageFile, read_image
 # A file's name has at most 255 bytes, a character up to four.
 _LONGEST_STEM = 60
 _CHARACTERS_IN_LINE = 100
+_MOST_COLUMNS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +32,13 @@ class PanelParts:
         None for no map.
       check: verdict of the occlusion check of the maps.
       thresholds: by class name, the probability from which on the class is called.
+      of_findings: whether several findings may be called in an image: each has its map.
     """
 
     draw_map: Callable[[np.ndarray, int], np.ndarray] | None = None
     check: str = "not made"
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    of_findings: bool = False
 
 
 def write_panels(
@@ -63,14 +66,19 @@ def panel(image: np.ndarray, row: dict[str, Any], parts: PanelParts) -> Figure:
     pixels = np.broadcast_to(pixels, [*pixels.shape[:2], 3])
     shown = [("as the model sees it", "", pixels)]
     if parts.draw_map:
-        said = list(row["probabilities"].values())
-        index = int(np.argmax(said))
-        name = list(row["probabilities"])[index]
-        drawn = parts.draw_map(pixels, index)
-        note = "no evidence: the map is 0\n" if np.array_equal(drawn, pixels) else ""
-        shown.append((f"evidence for {name}", f"{note}occlusion check: {parts.check}", drawn))
-    figure = Figure(figsize=(3.2 * len(shown) + 3.6, 4.1), layout=ConstrainedLayoutEngine(h_pad=0.1))
-    *pictures, bars = figure.subplots(1, len(shown) + 1)
+        for index, title in _mapped(row, of_findings=parts.of_findings):
+            drawn = parts.draw_map(pixels, index)
+            note = "no evidence: the map is 0\n" if np.array_equal(drawn, pixels) else ""
+            shown.append((title, f"{note}occlusion check: {parts.check}", drawn))
+    columns = min(len(shown) + 1, _MOST_COLUMNS)
+    lines = -(-(len(shown) + 1) // columns)
+    figure = Figure(
+        figsize=(3.2 * (columns - 1) + 3.6, 4.1 * lines), layout=ConstrainedLayoutEngine(h_pad=0.1)
+    )
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for spare in axes[len(shown) + 1 :]:
+        spare.remove()
+    *pictures, bars = axes[: len(shown) + 1]
     for axis, (title, note, content) in zip(pictures, shown, strict=True):
         axis.imshow(np.clip(content, 0, 1), vmin=0, vmax=1)
         axis.set_xticks([])
@@ -82,6 +90,20 @@ def panel(image: np.ndarray, row: dict[str, Any], parts: PanelParts) -> Figure:
     figure.suptitle(plain("\n".join(textwrap.wrap(name, _CHARACTERS_IN_LINE)) or name), fontsize=10)
     _draw_probabilities(bars, row["probabilities"], parts.thresholds)
     return figure
+
+
+def _mapped(row: Mapping[str, Any], *, of_findings: bool) -> list[tuple[int, str]]:
+    """Return the position and the title of each class that has a map: the findings that are called, the most
+    probable first; the most probable class where there are no findings, or none is called.
+    """
+    names, said = list(row["probabilities"]), list(row["probabilities"].values())
+    if not of_findings:
+        best = int(np.argmax(said))
+        return [(best, f"evidence for {names[best]}")]
+    called = set(row["predicted"].split("|"))
+    order = sorted(range(len(names)), key=lambda index: -said[index])
+    found = [(index, f"evidence for {names[index]}") for index in order if names[index] in called]
+    return found or [(order[0], f"evidence for {names[order[0]]}, which is not called")]
 
 
 def _draw_probabilities(

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.csv_table import csv_bytes
@@ -25,12 +25,20 @@ def to_csv(rows: Sequence[Row], class_names: Sequence[str]) -> bytes:
     return csv_bytes(lines)
 
 
-def to_json(rows: Sequence[Row], class_names: Sequence[str], temperature: float = 1.0) -> bytes:
-    """Write predictions as JSON, with the temperature of their probabilities and the notice."""
+def to_json(
+    rows: Sequence[Row],
+    class_names: Sequence[str],
+    temperature: float = 1.0,
+    lines: Mapping[str, Sequence[float] | None] | None = None,
+) -> bytes:
+    """Write predictions as JSON, with the notice and the calibration of their probabilities: the temperature,
+    and `platt`, slope and offset of each finding, where there are `lines`.
+    """
     document = {
         "notice": NOTICE,
         "class_names": list(class_names),
         "temperature": temperature,
+        **({"platt": dict(lines)} if lines else {}),
         "predictions": list(rows),
     }
     return (json.dumps(document, indent=2) + "\n").encode()

@@ -11,6 +11,7 @@ from cxr_data.images.guarded import USUAL, Limits
 from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
 from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import choose_placement
+from cxr_train.evaluation.calibration import Line, apply_platt
 from cxr_train.evaluation.decisions import is_given, rounded
 from cxr_train.evaluation.forward_pass import Predictions
 from cxr_train.inference.files import ImageFile, read_images
@@ -32,6 +33,7 @@ def predict_files(
     batch_size: int = 16,
     xla: str = "auto",
     temperature: float = 1.0,
+    lines: Mapping[str, Line | None] | None = None,
     thresholds: Mapping[str, float] | None = None,
     others: Sequence[pathlib.Path] = (),
 ) -> list[Row]:
@@ -40,8 +42,9 @@ def predict_files(
     Args:
       limits: of one file.
       temperature: of the softmax or the sigmoid; 1 for the model's own probabilities. No prediction
-        depends on it.
-      thresholds: by finding, the probability at temperature 1 from which on it is predicted; 0.5 where there
+        depends on it, nor on `lines`.
+      lines: by finding, slope and offset of `fit_platt` for its probability; as it is where there is none.
+      thresholds: by finding, the model's own probability from which on it is predicted; 0.5 where there
         is none.
       others: directories of runs on the same classes and pixels; the probabilities are the means over all.
 
@@ -72,11 +75,13 @@ def predict_files(
                     np.mean([_probabilities(one, at, bool(manifest.findings)) for one in logits], axis=0)
                     for at in (1.0, temperature)
                 )
+                if lines:
+                    shown = apply_platt(shown, [lines.get(name) for name in names])
                 found.extend(zip(read, own, shown, strict=True))
             bar.update(len(read) + len(failed))
     chosen = (thresholds or {}) if manifest.findings else None
     for number, own, probabilities in found:
-        # A temperature changes no order, so no decision either; the thresholds are of the own probabilities.
+        # A calibration changes no order, so no decision either; the thresholds are of the own probabilities.
         rows[number]["predicted"] = _predicted(own, names, chosen)
         # Six digits, whatever other files are predicted with this one.
         rows[number]["probabilities"] = {

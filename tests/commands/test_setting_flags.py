@@ -51,6 +51,24 @@ GIVEN = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Bare:
+    how: str = setting("none", "How.", choices=("none", "some", "all"), bare="some")
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("--how", "some"), ("--nohow", "none"), ("--how=all", "all"), ("--how=true", "some")]
+)
+def test_a_flag_may_be_written_without_its_value(word, value):
+    values = flags.FlagValues()
+    define_flags(Bare, flag_values=values)
+    assert values(["program", word, "rest"])[1:] == ["rest"]
+    assert from_flags(Bare, flag_values=values).how == value
+    assert values["how"].serialize() == f"--how={value}"
+    with pytest.raises(flags.IllegalFlagValueError, match="none|some|all"):
+        values(["program", "--how=other"])
+
+
 def parse_widths(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split("-"))
 

@@ -48,6 +48,25 @@ def test_a_panel_shows_the_whole_name_the_map_and_the_thresholds():
     assert [label.get_text() for label in bars.get_yticklabels()] == ["a", r"\$b\$"]
 
 
+@pytest.mark.parametrize(("predicted", "mapped"), [("a|c|d|e|f", [3, 0, 4, 5, 2]), ("c", [2]), ("", [1])])
+def test_a_panel_has_a_map_of_every_finding_that_is_called(predicted, mapped):
+    said = {"a": 0.7, "b": 0.95, "c": 0.2, "d": 0.9, "e": 0.6, "f": 0.5}
+    asked = []
+
+    def draw_map(image, index):
+        asked.append(index)
+        return image / 2 + 0.1
+
+    row = {"file": "x", "predicted": predicted, "probabilities": said}
+    figure = panel(np.ones([4, 4, 1], np.float32), row, PanelParts(draw_map, of_findings=True))
+    assert asked == mapped
+    assert len(figure.axes) == len(mapped) + 2
+    titles = [axis.get_title() for axis in figure.axes[1:-1]]
+    assert all(f"evidence for {[*said][index]}" in title for index, title in zip(mapped, titles, strict=True))
+    assert ("not called" in titles[0]) == (predicted == "")
+    assert len(figure.axes[-1].patches) == len(said)
+
+
 def test_a_panel_can_be_without_a_map():
     row = {"file": "x", "probabilities": {"a": 0.1, "b": 0.9}}
     assert len(panel(np.zeros([4, 4, 1], np.float32), row, PanelParts()).axes) == 2

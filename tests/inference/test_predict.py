@@ -211,6 +211,42 @@ def test_a_temperature_changes_no_finding_that_is_predicted(tmp_path, monkeypatc
         assert (float(row["p_effusion"]) > moved - 1e-6) == ("effusion" in row["predicted"])
 
 
+def test_a_line_of_each_finding_calibrates_its_probability_and_changes_no_prediction(
+    manifest, source, tmp_path, monkeypatch
+):
+    made = make_columns(tmp_path)
+    data = make_tfrecords(
+        SharderConfig(str(made.source), str(tmp_path / "out"), size=32, workers=0, quiet=True, **made.flags)
+    )
+    make_run(tmp_path / "run", data)
+    monkeypatch.setattr(predict, "fitted_platt", lambda *_: {"effusion": (0.5, 1.0), "edema": None})
+
+    def said(*flags: str):
+        return run_command(
+            "cxr_train.predict", f"--run_dir={tmp_path}/run", made.source, "--format=json", *flags
+        )
+
+    own, by_lines = said(), said("--calibrated=platt")
+    assert own.code == by_lines.code == 0, by_lines.output
+    assert b"Platt" in by_lines.stderr
+    assert b"edema" in by_lines.stderr
+    assert "platt" not in json.loads(own.stdout)
+    assert json.loads(by_lines.stdout)["platt"] == {"effusion": [0.5, 1.0], "edema": None}
+    before, after = (json.loads(done.stdout)["predictions"] for done in (own, by_lines))
+    assert [row["predicted"] for row in after] == [row["predicted"] for row in before]
+    for one, other in zip(before, after, strict=True):
+        p, q = (row["probabilities"] for row in (one, other))
+        assert q["edema"] == p["edema"]
+        logit = np.log(p["effusion"] / (1 - p["effusion"]))
+        assert q["effusion"] == pytest.approx(1 / (1 + np.exp(-(0.5 * logit + 1))), rel=1e-4)
+    moved = move_thresholds({"effusion": 0.5, "edema": 0.3}, 1.0, {"effusion": (0.5, 1.0), "edema": None})
+    assert moved == pytest.approx({"effusion": 1 / (1 + np.exp(-1)), "edema": 0.3})
+    make_run(tmp_path / "classes", manifest)
+    refused = run_command("cxr_train.predict", f"--run_dir={tmp_path}/classes", "--calibrated=platt", source)
+    assert refused.code == 2
+    assert "--calibrated=platt" in refused.stderr.decode()
+
+
 @pytest.mark.ci
 def test_the_command(manifest, tmp_path):
     model = make_run(tmp_path / "run", manifest)
