@@ -11,6 +11,7 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.records.folds import class_counts, labels_of_split
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.split_names import joined_splits, parse_split
+from cxr_data.sources.finding_values import UNKNOWN
 from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement
@@ -184,6 +185,7 @@ def _seeds(model: keras.Model) -> list[tf.Variable]:
 
 def _absent_classes(config: TrainConfig, manifest: Manifest) -> list[str]:
     """Say which classes cannot be validated, or are nowhere. Raise DataError: one cannot be learned."""
+    _refuse_one_class(config, manifest)
     notes, kind = [], "finding" if manifest.findings else "class"
     split = config.held_out_validation
     is_there = split is not None and {*joined_splits(split)} <= {*manifest.splits}
@@ -212,6 +214,25 @@ def _absent_classes(config: TrainConfig, manifest: Manifest) -> list[str]:
                 "part in choosing the best epoch"
             )
     return notes
+
+
+def _refuse_one_class(config: TrainConfig, manifest: Manifest) -> None:
+    """Raise DataError where no training image differs from another in its label: nothing can be learned."""
+    where = f"{manifest.directory}: in the {config.train_split} split"
+    if manifest.findings:
+        columns = labels_of_split(manifest, config.train_split).T
+        if all(len({*column.tolist()} - {UNKNOWN}) < 2 for column in columns):
+            raise DataError(
+                f"{where}, no finding is present in one image and absent in another: there is nothing to "
+                "learn; convert a table that says what is absent too"
+            )
+        return
+    present = [name for name, images in class_counts(manifest, config.train_split).items() if images]
+    if len(present) == 1:
+        raise DataError(
+            f"{where}, all images are of one class, {present[0]!r}: there is nothing to learn; convert "
+            "images of two classes or more"
+        )
 
 
 def _refuse_uneven_batch(config: TrainConfig, replicas: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from shards import findings_of, random_images, write_shards
 from tiny import StopAfter, make_trainer, results, rows, train_whole
 
-from cxr_data.core.errors import UsageError
+from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_train.engine.strategy import choose_placement
@@ -53,6 +53,14 @@ def test_a_monitor_needs_a_finding_with_images_of_either_kind(tmp_path):
     with pytest.raises(UsageError, match="--monitor=mean_auroc: .*'validation'"):
         Monitor("mean_auroc").check(few, "validation")
     Monitor("loss").check(few, "validation")
+
+
+@pytest.mark.parametrize(("findings", "named"), [(0, "'covid'"), (FINDINGS, "no finding")])
+def test_images_that_are_all_alike_are_refused(tmp_path, findings, named):
+    splits = {"train": random_images(1), "validation": random_images(1)}
+    made = write_shards(tmp_path / "one", splits, findings=findings)
+    with pytest.raises(DataError, match=f"one: .*train split.*{named}"):
+        make_trainer(made, tmp_path / "run", batch_size=1)
 
 
 def test_the_epochs_are_validated_on_the_known_labels(data, whole):
