@@ -19,9 +19,9 @@ class Item:
       label: class name; empty where there are `labels`.
       bytes: size of the file.
       changed_ns: when it was last changed (ctime), 0 if unknown.
-      split: where folders or CSV decide it.
-      group: the patient, where the CSV states it.
-      source: where it comes from: the first folder below that of its class, or as the CSV states it.
+      split: where folders, a CSV or a table decide it.
+      group: the patient, where a CSV or a table states it.
+      source: where it comes from: the first folder below that of its class, or as a CSV or a table states it.
       labels: of each finding, one of `finding_values.FINDING_VALUES`; empty where each picture has one class.
     """
 

@@ -89,7 +89,7 @@ def _not_a_class(name: str) -> str:
     if not name.strip():
         return "it is empty"
     if "|" in name:
-        return "several findings in one picture are not supported yet; give each picture one class"
+        return "the sign | separates findings; give each picture one class, or a table of findings (--labels)"
     if name.strip().lower() in _MISSING or (number is not None and math.isnan(number)):
         return "it stands for a missing label; leave such pictures out"
     if number is not None and number < 0:

@@ -1,4 +1,4 @@
-"""Which images belong to one patient: by a pattern in the path, the CSV, or the DICOM header."""
+"""Which images belong to one patient: by a pattern in the path, the CSV or table, or the DICOM header."""
 
 import re
 from collections import Counter, defaultdict
@@ -54,7 +54,7 @@ class Groups:
 
 
 def find_groups(items: Sequence[Item], group_regex: str, patients: Mapping[str, str]) -> Groups:
-    """Find the group of every item; CSV before DICOM header before pattern.
+    """Find the group of every item; CSV or table before DICOM header before pattern.
 
     Args:
       items: the inputs.
@@ -67,7 +67,7 @@ def find_groups(items: Sequence[Item], group_regex: str, patients: Mapping[str, 
 
     Raises:
       UsageError: the pattern is no regular expression, or matches no id.
-      DataError: a number of the CSV is written in two ways.
+      DataError: a number of the CSV or table is written in two ways.
     """
     patterns = _patterns(group_regex)
     of: dict[str, str] = {}
@@ -131,7 +131,7 @@ def _group_of(
     item: Item, patterns: Mapping[str, re.Pattern[str]], patients: Mapping[str, str]
 ) -> tuple[str, str]:
     if item.group and not is_nobody(item.group):
-        return "CSV", item.group
+        return ("table" if item.labels else "CSV"), item.group
     if item.id in patients:
         return "DICOM PatientID", patients[item.id]
     for name, pattern in patterns.items():
@@ -149,8 +149,8 @@ def _refuse_two_ways(groups: Iterable[str]) -> None:
         first = first_of.setdefault(re.sub(r"^(\d+)\.0$", r"\1", group), group)
         if first != group:
             raise DataError(
-                f"the CSV has the groups {first!r} and {group!r}: write the number of a patient in one "
-                "way only"
+                f"the CSV or table has the patients {first!r} and {group!r}: write the number of a patient "
+                "in one way only"
             )
 
 

@@ -1,4 +1,4 @@
-"""Which split a patient belongs to: as folders or the CSV say, or drawn so that every class has its share.
+"""Which split a patient belongs to: as folders or tables say, or drawn so that every class has its share.
 
 It depends on ids, labels, groups, fractions and the seed, and on nothing else. scikit-learn's grouped
 splitters cut equal folds; these have any ratio.
@@ -17,7 +17,7 @@ from cxr_data.sources.stratification import stratify_groups
 
 DEFAULT_SPLITS = "train:0.8,validation:0.1,test:0.1"
 # Of `patients.Groups.found_by`, what --group_regex does not change.
-_STATED = ("CSV", "DICOM PatientID")
+_STATED = ("CSV", "table", "DICOM PatientID")
 
 
 def parse_splits(text: str) -> dict[str, float] | None:

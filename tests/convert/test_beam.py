@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from finding_tables import make_columns
 from project import HELPERS, ROOT
 from sharder_fixtures import content_of, encoded, make_source, picture, save
 from waiting import SECONDS, wait_until
@@ -71,6 +72,18 @@ def test_beam_writes_what_the_local_runner_writes(source, local, tmp_path, mode,
     made = run(source, tmp_path / "out", runner="beam", beam_options=options)
     assert made.source_counts["quarantined"] == 1
     assert content_of(tmp_path / "out") == local
+
+
+def test_beam_writes_the_findings_of_a_table_as_the_local_runner_does(tmp_path):
+    pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
+    made = make_columns(tmp_path)
+    outputs = tmp_path / "local", tmp_path / "beam"
+    run(made.source, outputs[0], **made.flags)
+    options = "--direct_running_mode=in_memory --direct_num_workers=1"
+    written = run(made.source, outputs[1], runner="beam", beam_options=options, **made.flags)
+    assert written.class_names == ("effusion", "edema")
+    assert {*written.sources} == {"north", "south"}
+    assert content_of(outputs[0]) == content_of(outputs[1])
 
 
 def test_a_killed_driver_is_resumed(source, local, tmp_path):
