@@ -1,11 +1,16 @@
 """A model's forward pass in training, with what a domain method looks at, or changes, on its way."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
 
+from cxr_data.core.errors import UsageError
+from cxr_data.core.tensorflow_private import replace_call
 from cxr_train.models.head import POOLING
+from cxr_train.models.stages import stage_ends
+from cxr_train.recipe.augment import DRAWS
 from cxr_train.recipe.domain.method import DomainMethod
 
 Network = Callable[[tf.Tensor, tf.Tensor | None], tuple[tf.Tensor | None, tf.Tensor]]
@@ -14,10 +19,51 @@ Network = Callable[[tf.Tensor, tf.Tensor | None], tuple[tf.Tensor | None, tf.Ten
 The draws are `DRAWS` of the augmentation, then those of the domain method.
 """
 
+_EARLY = 4
+"""How many times smaller than the image the maps of an early stage are."""
+
 
 def network_of(model: keras.Model, domain: DomainMethod | None) -> Network:
-    """Return the forward pass of a model in training."""
+    """Return the forward pass of a model in training.
+
+    Raises:
+      UsageError: the method changes an early stage, and the model has none.
+    """
     if domain and domain.needs_features:
         both = keras.Model(model.inputs[0], [model.get_layer(POOLING).output, model.output])
         return lambda images, draws: tuple(both(images, training=True))
+    if domain and domain.mixes_early:
+        layer = model.get_layer(early_layer(model))
+
+        def mixing(images: tf.Tensor, draws: tf.Tensor | None) -> tuple[None, tf.Tensor]:
+            assert draws is not None
+            with _followed_by(layer, lambda maps: domain.mix(maps, draws[:, len(DRAWS) :])):
+                return None, model(images, training=True)
+
+        return mixing
     return lambda images, draws: (None, model(images, training=True))
+
+
+def early_layer(model: keras.Model) -> str:
+    """Name the end of the last stage whose maps are not smaller than a quarter of the image.
+
+    Raises:
+      UsageError: there is none.
+    """
+    size = model.inputs[0].shape[1]
+    ends = stage_ends(model) if size > _EARLY else ()
+    early = [name for name in ends if model.get_layer(name).output.shape[1] * (_EARLY + 1) > size]
+    if not early:
+        raise UsageError(f"--domain_method=mixstyle: {model.name} has no early stage; choose another method")
+    return early[-1]
+
+
+@contextlib.contextmanager
+def _followed_by(layer: keras.layers.Layer, change: Callable[[tf.Tensor], tf.Tensor]) -> Iterator[None]:
+    """Let a layer of the model put out something else while the context is open."""
+    own = layer.call
+    replace_call(layer, lambda *inputs, **options: change(own(*inputs, **options)))
+    try:
+        yield
+    finally:
+        replace_call(layer, None)

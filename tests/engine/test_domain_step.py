@@ -6,11 +6,14 @@ import pytest
 import tensorflow as tf
 from tiny_steps import BATCH, CLASSES, batches, one, tiny_model, train, two
 
+from cxr_data.core.errors import UsageError
+from cxr_train.models.parts import early_layer
 from cxr_train.recipe.domain.coral import Coral
 from cxr_train.recipe.domain.dann import Dann
 from cxr_train.recipe.domain.groupdro import GroupDro
 from cxr_train.recipe.domain.irm import Irm
 from cxr_train.recipe.domain.method import BalancedSources, DomainMethod
+from cxr_train.recipe.domain.mixstyle import MixStyle
 from cxr_train.recipe.loss import FindingsObjective, Objective
 from cxr_train.recipe.loss_scale import LossScale
 
@@ -269,3 +272,27 @@ def test_irms_optimizer_begins_as_a_new_one_after_its_warm_up():
     model, _, _ = trained(one(), items[:5], make, optimizer=adam)
     assert np.isfinite(records.loss).all()
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+@pytest.mark.parametrize(("strategy", "compile"), [(one, True), (two, False)])
+def test_mixstyle_changes_the_training_and_nothing_of_the_model(strategy, compile):
+    items = sourced(2)
+    saved = tiny_model().get_config()
+    plain, _, _ = train(strategy(), items, compile=compile)
+    for strength in (0.0, 1.0):
+        model, _, (step, _) = trained(
+            strategy(), items, lambda s=strength: MixStyle(SOURCES, Objective(), s), compile=compile
+        )
+        same = [np.array_equal(*pair) for pair in zip(model.get_weights(), plain.get_weights(), strict=True)]
+        assert all(same) == (strength == 0)
+        assert step.traces["step"] == 1
+        assert [layer["class_name"] for layer in model.get_config()["layers"]] == [
+            layer["class_name"] for layer in saved["layers"]
+        ]
+
+
+def test_mixstyle_needs_an_early_stage():
+    assert early_layer(tiny_model()).startswith("conv2d")
+    inputs = keras.Input([1, 1, 16])
+    with pytest.raises(UsageError, match="--domain_method=mixstyle: "):
+        early_layer(keras.Model(inputs, keras.layers.Flatten(name="pooling")(inputs)))

@@ -36,7 +36,9 @@ def state(run) -> list[np.ndarray]:
     return [value.numpy() for value in (*values, *training.average.averages)]
 
 
-@pytest.mark.parametrize(("method", "findings", "steps"), [("dann", 0, 2), ("groupdro", 3, 2), ("irm", 0, 5)])
+@pytest.mark.parametrize(
+    ("method", "findings", "steps"), [("dann", 0, 2), ("groupdro", 3, 2), ("irm", 0, 5), ("mixstyle", 0, 2)]
+)
 def test_a_run_stopped_within_an_epoch_ends_bit_for_bit_the_same(
     tmp_path, monkeypatch, method, findings, steps
 ):

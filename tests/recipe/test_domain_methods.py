@@ -12,6 +12,7 @@ from cxr_train.recipe.domain import coral, groupdro, irm
 from cxr_train.recipe.domain.dann import reverse_gradient
 from cxr_train.recipe.domain.make import make_domain_method
 from cxr_train.recipe.domain.method import BalancedSources
+from cxr_train.recipe.domain.mixstyle import MixStyle, beta_quantiles, mixed
 from cxr_train.recipe.domain.settings import STRENGTHS
 from cxr_train.recipe.loss import FindingsObjective, Objective
 from cxr_train.recipe.recipe import Recipe
@@ -156,6 +157,45 @@ def test_irms_penalty_is_the_product_over_two_halves_of_each_source():
         expected.append(first * second)
     found = irm.penalty_of(tf.constant(slopes), tf.constant(labels), tf.constant(members_of(source)))
     assert float(found) == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+def test_mixed_maps_have_the_mixed_style_and_a_share_of_1_changes_nothing():
+    random = np.random.default_rng(5)
+    maps = random.normal(random.uniform(-3, 3, [6, 1, 1, 4]), 2, [6, 9, 7, 4]).astype(np.float32)
+    partner, share = np.array([3, 0, 5, 1, 2, 4]), np.linspace(0, 1, 6, dtype=np.float32)
+    result = mixed(tf.constant(maps), tf.constant(partner), tf.constant(share)).numpy()
+    own = share[:, None, None]
+    for statistic in (np.mean, np.std):
+        of = statistic(maps, axis=(1, 2))[:, None]
+        expected = own * of + (1 - own) * of[partner]
+        np.testing.assert_allclose(statistic(result, axis=(1, 2))[:, None], expected, atol=1e-4)
+    np.testing.assert_allclose(result[5], maps[5], atol=1e-5)
+    with tf.GradientTape() as tape:  # statistics are constants: the gradient is a factor of each channel
+        values = tf.constant(maps)
+        tape.watch(values)
+        total = tf.reduce_sum(mixed(values, tf.constant(partner), tf.constant(share)))
+    gradient = tape.gradient(total, values).numpy()
+    np.testing.assert_allclose(gradient, np.broadcast_to(gradient[:, :1, :1], maps.shape), rtol=1e-5)
+
+
+def test_the_shares_are_of_the_beta_distribution():
+    shares = beta_quantiles()
+    assert shares.mean() == pytest.approx(0.5, abs=1e-3)
+    assert shares.var() == pytest.approx(1 / (4 * (2 * 0.1 + 1)), rel=1e-2)
+    np.testing.assert_allclose(beta_quantiles(1.0, 100), (np.arange(100) + 0.5) / 100, atol=1e-3)
+
+
+@pytest.mark.parametrize("step", [0, 7])
+def test_a_step_mixes_all_or_nothing_and_its_draws_follow_its_number(step):
+    method = MixStyle(TWO, Objective(), 0.5)
+    draws = method.draw(3, tf.constant(step, tf.int64), 8)
+    np.testing.assert_array_equal(draws, method.draw(3, tf.constant(step, tf.int64), 8))
+    assert (draws.numpy() != method.draw(3, tf.constant(step + 1, tf.int64), 8).numpy()).all()
+    maps = tf.random.stateless_normal([8, 4, 4, 2], [1, 2])
+    run = tf.function(method.mix, jit_compile=True)
+    for coin, is_mixed in ((0.7, False), (0.3, True)):
+        tossed = tf.concat([draws[:, :2], tf.fill([8, 1], coin)], axis=1)
+        assert (run(maps, tossed).numpy() != maps.numpy()).any() == is_mixed
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -6,6 +6,7 @@ from cxr_train.recipe.domain.dann import Dann
 from cxr_train.recipe.domain.groupdro import GroupDro
 from cxr_train.recipe.domain.irm import Irm
 from cxr_train.recipe.domain.method import BalancedSources, DomainMethod
+from cxr_train.recipe.domain.mixstyle import MixStyle
 from cxr_train.recipe.domain.settings import BALANCED, NONE, strength_of
 from cxr_train.recipe.loss import FindingsObjective, Objective
 from cxr_train.recipe.recipe import Recipe
@@ -55,4 +56,6 @@ def make_domain_method(
             return GroupDro(sources, objective, strength)
         case "irm":
             return Irm(sources, objective, strength, recipe.domain_warmup_steps)
+        case "mixstyle":
+            return MixStyle(sources, objective, strength)
     raise AssertionError(method)

@@ -28,6 +28,7 @@ STRENGTHS = {
     "dann": _Strength("factor of the reversed gradient", 1.0),
     "groupdro": _Strength("step of the weights of the sources", 0.01),
     "irm": _Strength("weight of the penalty", 100.0),
+    "mixstyle": _Strength("share of the steps that mix", 0.5, most=1.0),
 }
 
 METHODS = (NONE, BALANCED, *STRENGTHS)
