@@ -394,7 +394,8 @@ def comparison(summary: dict[str, Any]) -> list[str]:
     for metric in ("accuracy", "macro sensitivity", "macro auroc"):
         difference = found["differences"][metric]
         if difference["value"] is not None:
-            lines.append(f"  {DIFFERENCES[metric]} {_difference(difference)}")
+            at_half = " at p >= 0.5" if "per_finding" in found and metric != "macro auroc" else ""
+            lines.append(f"  {DIFFERENCES[metric]}{at_half} {_difference(difference)}")
     return lines
 
 

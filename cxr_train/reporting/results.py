@@ -317,7 +317,10 @@ def _differences(metrics: Document) -> list[Grid]:
         value, interval = difference.get("value"), difference.get("interval")
         told = _UNDEFINED if value is None else f"{value:+.3f}"
         rows.append([name, told, f"{interval[0]:+.3f} to {interval[1]:+.3f}" if interval else ""])
-    caption = f"This run minus {found['other']}: intervals are not adjusted for the number of metrics"
+    at_half = ", rates at p >= 0.5" if "per_finding" in found else ""
+    caption = (
+        f"This run minus {found['other']}{at_half}: intervals are not adjusted for the number of metrics"
+    )
     grids = [Grid(caption, ["metric", "difference", "95 % interval"], rows)]
     return [*grids, *_differences_of_findings(found)] if "per_finding" in found else grids
 

@@ -298,4 +298,6 @@ def test_two_runs_are_compared_at_the_thresholds_that_each_has_chosen():
     found = summary["comparison"]
     assert found["per_finding"]["effusion"]["auroc_p"] == pytest.approx(2 / 101)
     assert found["per_finding"]["effusion"]["auroc_holm_p"] == pytest.approx(4 / 101)
-    assert "effusion" in "\n".join(text.comparison(summary))
+    said = "\n".join(text.comparison(summary))
+    assert "effusion" in said
+    assert "accuracy at p >= 0.5 +" in said
