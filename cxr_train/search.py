@@ -28,6 +28,7 @@ from cxr_data.core.wording import counted, wrapped
 from cxr_data.records.manifest import Manifest
 from cxr_data.stats import bootstrap
 from cxr_train.ablation import table as grid_table
+from cxr_train.ablation.cost import cost_of
 from cxr_train.ablation.grid import FlagSet, find_data, held_out_split
 from cxr_train.ablation.runner import GridRun
 from cxr_train.flags.many_runs import checked_run, data_of, flag_text, flags_for_all_runs, parse_numbers
@@ -50,6 +51,7 @@ from cxr_train.searching.study import (
     import_optuna,
     run_search,
     settings_of_search,
+    typical_epochs,
     write_study,
 )
 from cxr_train.searching.trial_runs import TrialRuns, trial_name
@@ -211,8 +213,7 @@ def main() -> int:
     check_folder("run_dir", values.run_dir)
     search = _read_flags(options)
     _check_all(search)
-    if not options.dry_run:
-        import_optuna()
+    import_optuna()
     for line in _plan_lines(search):
         print(line)
     if options.dry_run:
@@ -314,9 +315,18 @@ def _plan_lines(search: _Search) -> Iterator[str]:
         f"after {rungs} epochs",
         rest="  ",
     )
+    least, most = trials * plan.rungs[0] + plan.epochs - plan.rungs[0], trials * plan.epochs
+    typical = typical_epochs(plan, trials)
     yield wrapped(
-        f"at least {trials * plan.rungs[0] + plan.epochs - plan.rungs[0]:,} epochs and at most "
-        f"{trials * plan.epochs:,}, which all take without pruning",
+        f"at least {least:,} epochs and at most {most:,}, which all take without pruning; about {typical:,} "
+        "where the order of two trials stays what it is after the first rung",
+        rest="  ",
+    )
+    default = search.trial(0, space.flags(search.first), 1)
+    cost = cost_of(default.config, data_of(default.flags, search.data))
+    yield wrapped(
+        f"an epoch of the default configuration: {_flops(cost.flops)}; a network of the space may take "
+        "many times as much",
         rest="  ",
     )
     budget = plan.budget
@@ -328,6 +338,11 @@ def _plan_lines(search: _Search) -> Iterator[str]:
     for unit, limit in limits.items():
         if limit is not None:
             yield f"budget: {limit:,g} {unit}"
+
+
+def _flops(count: float) -> str:
+    unit, name = (1e15, "PFLOP") if count >= 1e15 else (1e9, "GFLOP")
+    return f"{count / unit:,.3g} {name}"
 
 
 def _range_text(dimension: Any) -> str:

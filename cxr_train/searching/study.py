@@ -10,13 +10,16 @@ import dataclasses
 import math
 import os
 import pathlib
+import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_train.searching.ledger import Ledger, Outcome, Rung
 from cxr_train.searching.proposals import Proposals
-from cxr_train.searching.space import Params, Space
+from cxr_train.searching.space import Params, Space, make_space
 
 if TYPE_CHECKING:
     import optuna
@@ -25,6 +28,8 @@ PRUNERS = ("asha", "none")
 REDUCTION = 3
 FINISHED, PRUNED, FAILED, WAITING = "finished", "pruned", "failed", "waiting"
 _FAILURES = 3  # in a row: the fault is not the configuration's
+# Searches that are drawn to say how many epochs one takes; each needs a moment.
+_DRAWS, _FEW_TRIALS = 10, 50
 
 
 class TrialRunner(Protocol):
@@ -243,6 +248,30 @@ def settings_of_search(space: Space, plan: Plan, sampler: str, seed: int, first:
         "rungs": list(plan.rungs),
         "maximize": plan.maximize,
     }
+
+
+def typical_epochs(plan: Plan, trials: int) -> int:
+    """Return how many epochs so many trials take on average where no two curves cross, and budget is no
+    matter.
+    """
+    space = make_space({"trial": list(range(trials))}, "")
+    plan = dataclasses.replace(plan, trials=trials, budget=Budget())
+    spent = []
+    for seed in range(_DRAWS if trials <= _FEW_TRIALS else 1):
+        ledger, first = Ledger(None, {}), space.numbered(0)
+        run_search(space, plan, Proposals(space, "random", seed, first), ledger, _RandomValues(seed))
+        spent.append(ledger.epochs)
+    return round(statistics.fmean(spent))
+
+
+class _RandomValues:
+    """Trials whose values are drawn at random, and stay as they are."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def train(self, trial: int, flags: Mapping[str, str], epochs: int) -> Outcome:
+        return Outcome(float(np.random.default_rng([self._seed, trial]).random()))
 
 
 def write_study(result: Result, path: pathlib.Path) -> None:

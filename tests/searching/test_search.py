@@ -1,15 +1,19 @@
 """`python -m cxr_train.search`: wrong command lines, what is said beforehand, and a search that is killed."""
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from project import HELPERS, ROOT
 from shards import random_images, write_shards
 from waiting import SECONDS, wait_until
+
+from cxr_data.records.manifest import write_manifest
 
 pytest.importorskip("optuna", reason="the extra [search] is not installed")
 SPACE = {"head": ["", "8"], "dropout": [0, 0.5]}
@@ -21,6 +25,10 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     splits = {"train": random_images(12, 32), "validation": random_images(9, 32, seed=1)}
     write_shards(root / "px32", {**splits, "test": random_images(9, 32, seed=2)})
+    draw, splits = np.random.default_rng(0), {"train": 24, "validation": 12, "test": 12}
+    features = {split: draw.normal(size=[count, 1, 1, 6]) for split, count in splits.items()}
+    embedded = write_shards(root / "embedded", {split: x.astype(np.float32) for split, x in features.items()})
+    write_manifest(dataclasses.replace(embedded, embedding="an encoder", mean=(), std=()))
     spaces = {
         "space": SPACE,
         "odd": {"depth": [1, 2]},
@@ -104,7 +112,7 @@ def test_what_can_be_spent_is_said_before_anything_is_trained(answers):
     for part in ("head: (none), 8", "dropout: 0, 0.5", "4 configurations", "1, 3, 9 epochs"):
         assert part in lines
     # Each of three trials takes one epoch, and the first all nine.
-    for part in ("11 epochs", "27,", "20 epochs"):
+    for part in ("11 epochs", "27,", "20 epochs", "GFLOP"):
         assert part in lines
     assert "backbone: mobilenet_v2" in answers["default"]["out"]
 
@@ -116,9 +124,9 @@ def finish(line: list[str]) -> subprocess.CompletedProcess:
 @pytest.mark.slow
 def test_a_search_that_is_killed_comes_to_the_same_table(data, tmp_path):
     def command(name: str) -> list[str]:
-        flags = [f"--data={data}/px32", f"--space={data}/space.json", f"--run_dir={tmp_path}/{name}"]
-        flags += ["--trials=3", "--epochs=3", "--seeds=0,1", "--deterministic", "--backbone=mobilenet_v2"]
-        flags += ["--batch_size=4", "--weights=none", "--resamples=100", "--save_minutes=0"]
+        flags = [f"--data={data}/embedded", f"--space={data}/space.json", f"--run_dir={tmp_path}/{name}"]
+        flags += ["--trials=2", "--epochs=3", "--seeds=0,1", "--deterministic", "--backbone=none"]
+        flags += ["--batch_size=4", "--resamples=100", "--save_minutes=0"]
         return [sys.executable, "-m", "cxr_train.search", *flags]
 
     killed = subprocess.Popen(
@@ -140,7 +148,8 @@ def test_a_search_that_is_killed_comes_to_the_same_table(data, tmp_path):
         assert {row["seed"] for row in table["comparison"]["rows"]} == {0, 1}
         assert all(row["accuracy"] for row in table["comparison"]["rows"])
         for row in table["trials"]:
-            assert row["parameters"] > 2_000_000
+            hidden = 8 if row["flags"]["head"] else 0
+            assert row["parameters"] == (6 * hidden + hidden + 3 * hidden + 3 if hidden else 6 * 3 + 3)
     kept = ("number", "flags", "status", "epochs", "rungs", "value", "parameters")
     rows = [[{name: row[name] for name in kept} for row in table["trials"]] for table in tables]
     assert rows[0] == rows[1]

@@ -22,7 +22,7 @@ from project import HELPERS, ROOT
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_train.searching.ledger import Ledger
-from cxr_train.searching.study import Budget, Plan
+from cxr_train.searching.study import Budget, Plan, typical_epochs, write_study
 
 pytest.importorskip("optuna", reason="the extra [search] is not installed")
 PLAN = Plan(27, EPOCHS)
@@ -65,6 +65,12 @@ def test_no_configuration_is_tried_twice_and_the_first_is_the_default(sampler):
     assert result.why
 
 
+def test_the_epochs_that_a_search_typically_takes_are_said_beforehand():
+    spent = [regret(seed, "alike")[1] for seed in range(10)]
+    assert typical_epochs(PLAN, 27) == pytest.approx(sum(spent) / 10, rel=0.25)
+    assert typical_epochs(Plan(5, 9, pruner="none"), 5) == 45
+
+
 def test_where_curves_cross_the_search_sometimes_loses_and_by_how_much():
     found = [regret(seed, "mixed") for seed in range(20)]
     losses = [loss for loss, _ in found]
@@ -87,6 +93,21 @@ def test_a_budget_ends_a_search_and_a_larger_one_continues_it(tmp_path):
             assert ledger.epochs <= 40 < ledger.epochs + 18
             assert "40" in result.why
     assert reached(result) == reached(whole)
+
+
+def test_a_search_is_a_study_for_the_tools_of_optuna(tmp_path):
+    import optuna
+
+    failed = search(4, Curves(curves(4)), trials=3).trials[2]
+    result = search(4, Curves(curves(4), fails={key(failed.flags)}), trials=6)
+    (tmp_path / "study.db").write_text("of an earlier start")
+    write_study(result, tmp_path / "study.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/study.db")
+    assert study.best_trial.number == result.winner(PLAN).number
+    states = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
+    assert [trial.state.name for trial in study.trials] == [states[trial.status] for trial in result.trials]
+    assert [trial.params for trial in study.trials] == [trial.params for trial in result.trials]
 
 
 def test_a_trial_that_fails_is_kept_and_the_next_follows(tmp_path):
@@ -125,6 +146,12 @@ def test_a_line_that_a_kill_has_cut_off_is_trained_again(tmp_path):
     (tmp_path / "cut/trials.jsonl").write_bytes(b"{}\n{no\n")
     with pytest.raises(DataError, match="trials.jsonl"):
         whole_search(tmp_path / "cut", 3, 0, "random")
+
+
+def test_where_optuna_is_missing_one_line_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(UsageError, match=r"cxr\[search\]"):
+        search(0, Curves(curves(0)))
 
 
 def test_thirty_kills_at_random_moments_change_no_table(tmp_path):
