@@ -26,6 +26,7 @@ from cxr_train.models.flops import count_flops
 from cxr_train.models.parts import network_of
 from cxr_train.recipe.augment import change_images, draw
 from cxr_train.recipe.augmentation import Augmentation
+from cxr_train.recipe.domain.fda import FourierAdaptation
 from cxr_train.recipe.domain.method import DomainMethod
 from cxr_train.recipe.ema import WeightAverage
 from cxr_train.recipe.loss import ExampleSums, FindingsObjective, Objective
@@ -62,6 +63,7 @@ class TrainStep:
       average: of the weights, moved with each step that is applied.
       in_flight: how many steps may be launched before the loss of the first of them is known.
       domain: how the sources of a batch are treated, made under the same scope; None: all alike.
+      adaptation: what images take from a target, before they are augmented; None for nothing.
 
     Attributes:
       loss_scale: as given; it counts the steps that were skipped.
@@ -89,6 +91,7 @@ class TrainStep:
         average: WeightAverage | None = None,
         in_flight: int = 1,
         domain: DomainMethod | None = None,
+        adaptation: FourierAdaptation | None = None,
     ) -> None:
         self._model = model
         self._optimizer = optimizer
@@ -104,6 +107,7 @@ class TrainStep:
         self._average = average
         self._in_flight = in_flight
         self._domain = domain
+        self._adaptation = adaptation
         self._sums_of_sources = len(domain.sources.numbers) if domain and domain.learns_weights else None
         self.traces: dict[str, int] = {}
         self._pass: tuple[tf.Graph, int] | None = None
@@ -192,13 +196,15 @@ class TrainStep:
     def _step(self, batch: Batch, step: tf.Tensor) -> Sums:
         self._traced("step")
         draws = None
-        if self._augmentation or (self._domain and self._domain.mixes_early):
+        mixes = self._domain is not None and self._domain.mixes_early
+        if self._augmentation or self._adaptation or mixes:
             # Drawn outside of the compiled part: XLA's generator gives other numbers for the same key.
             # On the device, since a copy to it would wait for the step that computes.
             with tf.device(self._strategy.extended.worker_devices[0]):
                 draws = draw(self._seed, step, self._global_batch)
-                if self._domain and self._domain.mixes_early:
-                    draws = tf.concat([draws, self._domain.draw(self._seed, step, self._global_batch)], 1)
+                for one in (self._domain if mixes else None, self._adaptation):
+                    if one:
+                        draws = tf.concat([draws, one.draw(self._seed, step, self._global_batch)], 1)
         # A mirrored strategy leaves the replica to update, however few there are.
         if isinstance(self._strategy, tf.distribute.OneDeviceStrategy):
             one_device: Sums = self._strategy.run(self.compiled_step, args=(batch, draws))
@@ -319,6 +325,8 @@ class TrainStep:
         """Gradient of the scaled loss of a batch, as its share of the global batch."""
         images = batch["image"]
         self._pass = tf.compat.v1.get_default_graph(), images.shape[0]
+        if self._adaptation:
+            images = self._adaptation.change(images, batch["draws"][:, -1])
         if self._augmentation:
             images = change_images(self._augmentation, images, batch["draws"])
         values = [variable.value for variable in self._trained]

@@ -20,6 +20,7 @@ from cxr_train.models.freeze import backbone_layers, layers_to_freeze, set_train
 from cxr_train.models.head import POOLING
 from cxr_train.recipe.augmentation import parse_augmentation
 from cxr_train.recipe.class_weights import resolve_class_weights, resolve_positive_weights
+from cxr_train.recipe.domain.fda import FourierAdaptation
 from cxr_train.recipe.domain.make import make_domain_method
 from cxr_train.recipe.domain.method import BalancedSources, DomainMethod
 from cxr_train.recipe.ema import WeightAverage
@@ -70,11 +71,13 @@ def assemble_training(
     placement: Placement,
     steps_per_epoch: int,
     sources: Mapping[int, float] | None = None,
+    adaptation: FourierAdaptation | None = None,
 ) -> Training:
     """Build all of it; the same configuration gives the same initial weights.
 
     Args:
       sources: see `Pipeline.balanced_sources`; needed for a `--domain_method`.
+      adaptation: see `adaptation.read_adaptation`.
 
     Raises:
       UsageError: the batch does not divide by replicas and micro-batches, or the recipe names
@@ -126,6 +129,7 @@ def assemble_training(
         average=average,
         in_flight=placement.steps_in_flight,
         domain=domain,
+        adaptation=adaptation,
     )
     notes = [*unseen, *weights_note, *notes_on_network(config, model)]
     if domain and (domain.needs_features or domain.needs_slopes):

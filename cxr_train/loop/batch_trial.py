@@ -34,6 +34,7 @@ from cxr_train.engine.strategy import (
     split_cpu,
 )
 from cxr_train.engine.xla import go_on_uncompiled
+from cxr_train.loop.adaptation import read_adaptation
 from cxr_train.loop.assemble import Training, assemble_training
 from cxr_train.loop.batch_size import choose_batch_size_of, device_memory_gb
 from cxr_train.loop.throughput import peak_memory
@@ -198,7 +199,8 @@ def _take_one_step(
     config = dataclasses.replace(config, batch_size=images * parts)
     try:
         sources = pipeline.balanced_sources(config.train_split, config.batch_size)
-        training = assemble_training(config, manifest, placement, 1, sources)
+        adaptation = read_adaptation(config, pipeline)
+        training = assemble_training(config, manifest, placement, 1, sources, adaptation)
         dataset = pipeline.training_dataset(
             config.train_split, batch_size=config.batch_size, seed=config.seed, epoch=0, epochs=1
         )

@@ -22,6 +22,7 @@ from cxr_train.engine.strategy import Placement
 from cxr_train.engine.xla import go_on_uncompiled
 from cxr_train.evaluation.forward_pass import predict_split
 from cxr_train.loop import diverged, epoch_row, throughput
+from cxr_train.loop.adaptation import read_adaptation
 from cxr_train.loop.assemble import assemble_training, learning_rate_at
 from cxr_train.loop.batch_size import planned_memory
 from cxr_train.loop.checkpoint import Checkpoints
@@ -78,7 +79,10 @@ class Trainer:
             manifest.shards_of(split)
             self._monitor.check(manifest, split)
         sources = pipeline.balanced_sources(config.train_split, config.batch_size)
-        self.training = assemble_training(config, manifest, placement, self._steps_per_epoch, sources)
+        adaptation = read_adaptation(config, pipeline)
+        self.training = assemble_training(
+            config, manifest, placement, self._steps_per_epoch, sources, adaptation
+        )
         self.model = self.training.model
         self.train_step = self.training.step
         self._prepare_evaluation()

@@ -16,7 +16,7 @@ from cxr_train.recipe.domain.method import DomainMethod
 Network = Callable[[tf.Tensor, tf.Tensor | None], tuple[tf.Tensor | None, tf.Tensor]]
 """From images float32 [B, S, S, 3] and draws [B, n] to the features [B, F], if needed, and the logits [B, C].
 
-The draws are `DRAWS` of the augmentation, then those of the domain method.
+The draws are `DRAWS` of the augmentation, then those of the domain method, then of the adaptation.
 """
 
 _EARLY = 4

@@ -119,6 +119,14 @@ class TrainConfig:
     validation_split: str = setting("validation", "Split that picks the best epoch, unless it is trained on.")
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
     read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
+    fda_split: str = setting(
+        "",
+        "Split of the same data whose images, without their labels, lend training images their low "
+        "frequencies (FDA, unsupervised adaptation), such as train@only=nih; none by default.",
+    )
+    fda_beta: float = setting(
+        0.01, "Share of the width up to which frequencies are of --fda_split; 0 for none."
+    )
     monitor: str = setting(
         "loss", "Validation metric that picks the best epoch, kept as best.keras.", choices=MONITORS
     )
@@ -151,6 +159,10 @@ class TrainConfig:
                     f"--{flag}={getattr(self, flag)}: needs a validation split, and --train_on="
                     f"{self.train_split} trains on it"
                 )
+        if not 0 <= self.fda_beta < 0.5:
+            raise UsageError(f"--fda_beta={self.fda_beta}: must be at least 0 and below 0.5, such as 0.01")
+        if self.fda_beta != TrainConfig.fda_beta and not self.fda_split:
+            raise UsageError(f"--fda_beta={self.fda_beta}: needs --fda_split, the images to adapt to")
         parse_steps(self.profile_steps)
         parse_attention(self.attention)
         if any(width < 1 for width in self.head):

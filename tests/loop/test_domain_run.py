@@ -12,6 +12,7 @@ from cxr_data.input.options import ReadOptions
 from cxr_train.loop import trainer
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.recipe.recipe import Recipe
+from cxr_train.runs.config import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("tiny")
 BALANCED = ReadOptions(balance_batches=True)
@@ -70,3 +71,28 @@ def test_one_source_has_no_domains(tmp_path):
     with pytest.raises(UsageError, match="--domain_method=coral: "):
         begin(one, tmp_path / "run", recipe=Recipe(domain_method="coral"))
     assert begin(one, tmp_path / "run", recipe=Recipe(domain_method="balanced")).training.domain
+
+
+def test_a_run_adapts_to_images_of_another_source_and_goes_on_as_it_was(tmp_path, monkeypatch):
+    data = write(tmp_path / "data")
+    split = {"train_split": "train@only=nih", "validation_split": "validation@only=nih"}
+    adapt = functools.partial(make_trainer, epochs=1, **split)
+    plain, _ = train_whole(adapt, data, tmp_path / "plain")
+    adapted = functools.partial(adapt, fda_split="train@only=guangzhou", fda_beta=0.2)
+    whole, _ = train_whole(adapted, data, tmp_path / "whole")
+    pairs = zip(whole.model.variables, plain.model.variables, strict=True)
+    assert any((one.numpy() != other.numpy()).any() for one, other in pairs)
+    monkeypatch.setattr(trainer, "MOST_STEPS_PER_CALL", 1)
+    with pytest.raises(Stopped):
+        adapted(data, tmp_path / "run").run(StopAfter(2))
+    resumed = adapted(data, tmp_path / "run")
+    resumed.resume()
+    resumed.run(StopRequest())
+    for value, expected in zip(resumed.model.variables, whole.model.variables, strict=True):
+        np.testing.assert_array_equal(value.numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize("values", [{"fda_beta": 0.05}, {"fda_split": "train", "fda_beta": 0.5}], ids=str)
+def test_an_adaptation_that_cannot_be_is_refused(values):
+    with pytest.raises(UsageError, match="--fda_beta="):
+        TrainConfig("xception", "data", "run", **values)

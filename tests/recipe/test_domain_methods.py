@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from cxr_data.core.errors import UsageError
 from cxr_data.input.options import ReadOptions
-from cxr_train.recipe.domain import coral, groupdro, irm
+from cxr_train.recipe.domain import coral, fda, groupdro, irm
 from cxr_train.recipe.domain.dann import reverse_gradient
 from cxr_train.recipe.domain.make import make_domain_method
 from cxr_train.recipe.domain.method import BalancedSources
@@ -196,6 +196,40 @@ def test_a_step_mixes_all_or_nothing_and_its_draws_follow_its_number(step):
     for coin, is_mixed in ((0.7, False), (0.3, True)):
         tossed = tf.concat([draws[:, :2], tf.fill([8, 1], coin)], axis=1)
         assert (run(maps, tossed).numpy() != maps.numpy()).any() == is_mixed
+
+
+@pytest.mark.parametrize("size", [16, 15])
+def test_fda_replaces_the_low_amplitudes_and_nothing_else(size):
+    random = np.random.default_rng(6)
+    images, target = random.random([2, 3, size, size, 2]).astype(np.float32)
+    reach = fda.reach_of(0.15, size)
+    low = fda.low_amplitudes(target, reach)
+    result = tf.function(fda.with_low_amplitudes, jit_compile=True)(images, low).numpy()
+    # The authors' own code: shifted, with a window around the middle.
+    axes = (1, 2)
+    spectra = [np.fft.fftshift(np.fft.fft2(one, axes=axes), axes=axes) for one in (images, target)]
+    amplitude, phase = np.abs(spectra[0]), np.angle(spectra[0])
+    rows = slice(size // 2 - reach, size // 2 + reach + 1)
+    amplitude[:, rows, rows] = np.abs(spectra[1])[:, rows, rows]
+    changed = np.fft.ifftshift(amplitude * np.exp(1j * phase), axes=axes)
+    np.testing.assert_allclose(result, np.fft.ifft2(changed, axes=axes).real, atol=1e-5)
+    # Parseval: the energy is that of the new amplitudes.
+    np.testing.assert_allclose((result**2).sum(), (amplitude**2).sum() / size**2, rtol=1e-5)
+    itself = fda.with_low_amplitudes(tf.constant(images), fda.low_amplitudes(images, reach))
+    np.testing.assert_allclose(itself, images, atol=1e-5)
+
+
+def test_fda_draws_an_image_of_the_target_for_each_image_and_beta_0_is_nothing():
+    assert fda.reach_of(0.0, 224) == -1
+    assert fda.reach_of(0.01, 224) == 2
+    target = np.ones([2, 8, 8, 1], np.float32) * np.array([0.2, 0.9], np.float32)[:, None, None, None]
+    adaptation = fda.FourierAdaptation(fda.low_amplitudes(target, 0))
+    images = tf.constant(np.random.default_rng(7).integers(0, 256, [4, 8, 8, 1]), tf.uint8)
+    changed = adaptation.change(images, tf.constant([0.0, 0.49, 0.5, 0.99]))
+    np.testing.assert_allclose(np.mean(changed, axis=(1, 2, 3)), [0.2, 0.2, 0.9, 0.9], atol=1e-6)
+    first = adaptation.draw(3, tf.constant(5, tf.int64), 4)
+    np.testing.assert_array_equal(first, adaptation.draw(3, tf.constant(5, tf.int64), 4))
+    assert (first.numpy() != adaptation.draw(3, tf.constant(6, tf.int64), 4).numpy()).all()
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
