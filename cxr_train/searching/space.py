@@ -38,6 +38,7 @@ _DEFAULT: dict[str, Any] = {
 # Flags that vary a network; without one, as on embeddings, there is nothing that they could change.
 _OF_A_NETWORK = ("attention", "pooling", "freeze")
 _NO_NETWORK = "none"
+_WEIGHTS_BY_NAME = ("auto", "imagenet", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +178,8 @@ def default_space(known: Collection[str], given: Mapping[str, str], sizes: Seque
       sizes: of the images in the data; several of them vary.
     """
     left_out = {*given, *(_OF_A_NETWORK if given.get("backbone") == _NO_NETWORK else ())}
+    if given.get("weights", _NO_NETWORK) not in _WEIGHTS_BY_NAME:
+        left_out.add("backbone")  # a file has the weights of one network
     values = {name: one for name, one in _DEFAULT.items() if name in known and name not in left_out}
     if len(sizes) > 1:
         values["image_size"] = sorted(sizes)

@@ -80,4 +80,6 @@ def test_the_default_space_leaves_out_what_is_given_or_unknown():
     assert set(default_space(known, {}, []).dimensions) == set(known)
     given = default_space(known, {"backbone": "none", "head": "8"}, [])
     assert set(given.dimensions) == {"dropout", "learning_rate"}
+    assert "backbone" not in default_space(known, {"weights": "vgg16.h5"}, []).dimensions
+    assert "backbone" in default_space(known, {"weights": "none"}, []).dimensions
     assert list(default_space(known, {}, [360, 224]).dimensions["image_size"].options) == ["224", "360"]
