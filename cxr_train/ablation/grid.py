@@ -25,8 +25,7 @@ _STUDY_DROPOUTS = (0.0, 0.5)
 _HELD_OUT = ("test", "validation")
 # In --data.
 _SIZE = "{size}"
-# What a grid itself decides for every run, or what trains nothing.
-_RESERVED = (
+RESERVED = (
     "data",
     "run_dir",
     "resume",
@@ -37,6 +36,7 @@ _RESERVED = (
     "emulate_step_ms",
     "emulate_images_per_second",
 )
+"""What a grid itself decides for every run, or what trains nothing."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")
 # A name is part of a path, and the file system has its limit.
 _LONGEST_NAME = 100
@@ -130,7 +130,7 @@ def flag_text(where: str, flag: str, value: Any) -> str:
     Raises:
       UsageError: what makes the runs decides this flag itself, or the value is no single one.
     """
-    if flag in _RESERVED:
+    if flag in RESERVED:
         raise UsageError(f"{where}: --{flag} is not for a file; give it to the command, or leave it out")
     if not isinstance(value, (str, int, float)):
         raise UsageError(f"{where}: --{flag} must be a text, a number, true or false")

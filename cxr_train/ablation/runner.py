@@ -80,6 +80,11 @@ class GridRun:
         history = self.layout.history
         return len(history.read_text().splitlines()) if history.exists() else 0
 
+    @property
+    def may_differ(self) -> tuple[str, ...]:
+        """Flags that may have another value there: an automatic batch is known only on the device."""
+        return ("batch_size",) if self.flags.get("batch_size") == "auto" else ()
+
     def refuse_another(self) -> None:
         """Check that what is in the directory is this run.
 
@@ -89,8 +94,8 @@ class GridRun:
         """
         there = TrainConfig.load(self.layout.config).what_decides_the_result()
         for name, wanted in self.config.what_decides_the_result().items():
-            if name == "batch_size" and self.flags.get(name) == "auto":
-                continue  # what it comes to is known only on the device
+            if name in self.may_differ:
+                continue
             if there.get(name, wanted) != wanted:
                 raise UsageError(
                     f"{self.directory}: the run there has --{name}={there[name]}, the grid wants {wanted}; "

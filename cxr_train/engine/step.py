@@ -166,12 +166,16 @@ class TrainStep:
           batch: see `__call__`.
           number: of the step, from the start of the run.
         """
-        if self._domain:
-            self._domain.begin_step(number, self._forget)
+        self.prepare(number)
         with tf.device("/cpu:0"):
             on_the_host = tf.constant(number, tf.int64)
         sums: Sums = self._run(batch, on_the_host)
         return sums
+
+    def prepare(self, number: int) -> None:
+        """Do on the host what comes before the step of a number, as `launch` does."""
+        if self._domain:
+            self._domain.begin_step(number, self._forget)
 
     def _forget(self) -> None:
         """Let the optimizers begin as new ones, at the present rate."""
@@ -342,7 +346,8 @@ class TrainStep:
                 part = self._domain.part(batch, of_examples, logits, features)
                 if labels_of_sources is not None:
                     loss = self._domain.loss(part, self._domain.rates(labels_of_sources))
-                if (penalty := self._domain.penalty(part)) is not None:
+                penalty = self._domain.penalty(part)  # AutoGraph reads no assignment within a condition
+                if penalty is not None:
                     loss += penalty * (images.shape[0] / self._global_batch)
             scaled = loss * self.loss_scale.scale
         gradients = tape.gradient(scaled, values)

@@ -17,7 +17,7 @@ from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.models.backbones import check_input
 from cxr_train.models.freeze import backbone_layers, layers_to_freeze, set_trainable
-from cxr_train.models.head import POOLING
+from cxr_train.models.parts import feature_layer
 from cxr_train.recipe.augmentation import parse_augmentation
 from cxr_train.recipe.class_weights import resolve_class_weights, resolve_positive_weights
 from cxr_train.recipe.domain.fda import FourierAdaptation
@@ -108,7 +108,7 @@ def assemble_training(
             recipe,
             BalancedSources(tuple(sources), tuple(sources.values())) if sources else None,
             objective,
-            features=model.get_layer(POOLING).output.shape[-1],
+            features=feature_layer(model).output.shape[-1],
             rate=config.learning_rate,
         )
     # Before the freezing, which makes weights non-trainable too.

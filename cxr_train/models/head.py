@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-POOLING = "pooling"
+POOLING, HIDDEN = "pooling", "head_"
 
 
 def layers_before_logits(head: Sequence[int]) -> list[str]:
@@ -11,4 +11,4 @@ def layers_before_logits(head: Sequence[int]) -> list[str]:
     Args:
       head: widths of the hidden dense layers.
     """
-    return [POOLING, *(f"head_{number}" for number in range(1, len(head) + 1))]
+    return [POOLING, *(f"{HIDDEN}{number}" for number in range(1, len(head) + 1))]

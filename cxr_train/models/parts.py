@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from cxr_data.core.errors import UsageError
 from cxr_data.core.tensorflow_private import replace_call
-from cxr_train.models.head import POOLING
+from cxr_train.models.head import HIDDEN, POOLING
 from cxr_train.models.stages import stage_ends
 from cxr_train.recipe.augment import DRAWS
 from cxr_train.recipe.domain.method import DomainMethod
@@ -23,6 +23,18 @@ _EARLY = 4
 """How many times smaller than the image the maps of an early stage are."""
 
 
+def feature_layer(model: keras.Model) -> keras.layers.Layer:
+    """Return the layer whose output [B, F] domain methods compare: the pooling.
+
+    A head on embeddings trains nothing before its pooling, so that no penalty could change what that gives:
+    there it is the last hidden layer.
+    """
+    pooling = model.get_layer(POOLING)
+    hidden = [layer for layer in model.layers if layer.name.startswith(HIDDEN)]
+    is_trained = any(layer.weights for layer in model.layers[: model.layers.index(pooling)])
+    return pooling if is_trained or not hidden else hidden[-1]
+
+
 def network_of(model: keras.Model, domain: DomainMethod | None) -> Network:
     """Return the forward pass of a model in training.
 
@@ -30,7 +42,7 @@ def network_of(model: keras.Model, domain: DomainMethod | None) -> Network:
       UsageError: the method changes an early stage, and the model has none.
     """
     if domain and domain.needs_features:
-        both = keras.Model(model.inputs[0], [model.get_layer(POOLING).output, model.output])
+        both = keras.Model(model.inputs[0], [feature_layer(model).output, model.output])
         return lambda images, draws: tuple(both(images, training=True))
     if domain and domain.mixes_early:
         layer = model.get_layer(early_layer(model))

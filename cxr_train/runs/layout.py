@@ -33,6 +33,11 @@ FOLDS_DIR/                                what cxr_train.folds makes
 predictions_out_of_fold.csv, metrics_out_of_fold.json, label_issues.csv
 report/index.html
 
+TRANSFER_DIR/                             what cxr_train.transfer makes, see cxr_train.transferring.run
+flags.txt, lock
+transfer.json, transfer.csv, transfer.txt, transfer.html
+leave_one_out/, within/, stress/          run directories
+
 WORKFLOW_DIR/                             what cxr_train.run makes
 plan.json, lock                           what was chosen
 tfrecords/                                the shards
@@ -234,6 +239,32 @@ class SearchLayout:
     def table(self, suffix: str) -> pathlib.Path:
         """Return the file of the table as `json`, `csv`, `txt` or `html`."""
         return self.directory / f"search.{suffix}"
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferLayout:
+    """The paths in the directory of a comparison of methods on held-out sources, beside its runs."""
+
+    directory: pathlib.Path
+
+    @property
+    def flags(self) -> pathlib.Path:
+        """The flags that start the comparison again, for `--flagfile`."""
+        return self.directory / FLAGS_NAME
+
+    @property
+    def lock(self) -> pathlib.Path:
+        """Held by the process that trains."""
+        return self.directory / LOCK_NAME
+
+    @property
+    def stress(self) -> pathlib.Path:
+        """The data sets and the runs of the stress test."""
+        return self.directory / "stress"
+
+    def table(self, suffix: str) -> pathlib.Path:
+        """Return the file of the tables as `json`, `csv`, `txt` or `html`."""
+        return self.directory / f"transfer.{suffix}"
 
 
 @dataclasses.dataclass(frozen=True)

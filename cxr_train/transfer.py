@@ -1,0 +1,250 @@
+"""Tests methods on sources (hospitals) that they were not trained on.
+
+    python -m cxr_train.transfer --data=EMBEDDINGS --backbone=none --run_dir=runs/transfer --dry_run
+    python -m cxr_train.transfer --data=EMBEDDINGS --backbone=none --run_dir=runs/transfer
+
+Each source with enough patients is left out once. Every method has the same number of random draws of its
+hyper-parameters. Everything is chosen on validation patients of the other sources, and the held-out source is
+tested once. A stress test, in which the source says the class in training and the reverse in the test, shows
+what there is to gain. The same command, also after kill -9, runs what is not finished.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import shlex
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from absl.testing import flagsaver
+
+from cxr_data.commands import command
+from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.core import storage
+from cxr_data.core.errors import UsageError
+from cxr_data.core.folder_lock import locked
+from cxr_data.core.settings import check_choice, check_folder, check_local, setting, settings_of
+from cxr_data.core.shown import say, visible
+from cxr_data.core.wording import counted
+from cxr_data.records.manifest import Manifest, read_manifest
+from cxr_train.flags.many_runs import flags_for_all_runs, parse_numbers
+from cxr_train.flags.own_flags import flags_text, own_flags
+from cxr_train.flags.training import config_from_flags, define_training_flags
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import TransferLayout
+from cxr_train.runs.notice import NOTICE
+from cxr_train.transferring import plan, text
+from cxr_train.transferring.document import make_tables
+from cxr_train.transferring.methods import Method, read_methods
+from cxr_train.transferring.plan import Budget, Comparison
+from cxr_train.transferring.runner import cost_lines, run_here, run_in_processes
+from cxr_train.transferring.stress import (
+    Correlated,
+    Splits,
+    choose_correlated,
+    parse_correlated,
+    stress_splits,
+    write_stress,
+)
+from cxr_train.transferring.targets import Target, find_targets
+from cxr_train.transferring.told_apart import told_apart
+
+AUTO, NONE = "auto", "none"
+# Of a comparison, where the command line says nothing else.
+_USUAL = {"epochs": "10", "optimizer": "adamw", "monitor": "macro_auroc"}
+_SPLITS = ("train", "validation", "test")
+
+
+def _parse_sources(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(urllib.parse.unquote, names))
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferOptions:
+    """What is compared, and how; all other flags are those of `cxr_train.main`."""
+
+    methods: str = setting(
+        "",
+        "Methods, the baseline first: names separated by commas, or a .json file {NAME: {FLAG: VALUE or "
+        "[LOW, HIGH]}}; all domain methods by default.",
+        path=True,
+        local=True,
+    )
+    draws: int = setting(5, "Draws of the hyper-parameters of each method and seed.", at_least=1)
+    seeds: tuple[int, ...] = setting(
+        ("0", "1", "2"),
+        "Seeds of the training, such as 0,1,2; each chooses its own draw.",
+        parse=functools.partial(parse_numbers, "seeds"),
+    )
+    hold_out: tuple[str, ...] = setting(
+        (),
+        "Sources that are held out, one at a time, a comma in a name as %2C; every one with enough patients "
+        "by default.",
+        parse=_parse_sources,
+    )
+    stress: str = setting(
+        AUTO,
+        "Stress test: CLASS:SOURCE,CLASS:SOURCE that go together in training; auto: the two largest sources "
+        "with two classes; none: no such test.",
+    )
+    sensitivity: float = setting(
+        0.9, "Sensitivity that the thresholds reach on validation patients of the training sources."
+    )
+    resamples: int = setting(
+        2000, "Resamples of the paired bootstrap; a 95 % interval needs 100.", at_least=100
+    )
+    dry_run: bool = setting(False, "Whether to print what would run and what it costs, and run nothing.")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sensitivity <= 1:
+            raise UsageError(f"--sensitivity={self.sensitivity}: must be above 0 and at most 1")
+
+
+_OWN = tuple(field.name for field, _ in settings_of(TransferOptions))
+
+
+def _make_config(values: Mapping[str, str]) -> TrainConfig:
+    """Return the configuration of a run from its flags. Raise UsageError: no run could use them."""
+    line = ["transfer", *(f"--{flag}={value}" for flag, value in values.items())]
+    with flagsaver.flagsaver():
+        try:
+            flags.FLAGS(line)
+            return config_from_flags()
+        except (flags.Error, UsageError) as error:
+            name = pathlib.Path(values["run_dir"]).name
+            raise UsageError(f"run {name!r}: {error}") from error
+
+
+def _plan(options: TransferOptions) -> Comparison:
+    values = flags.FLAGS
+    manifest = read_manifest(values.data)
+    if manifest.findings:
+        raise UsageError(
+            f"--data={values.data}: has several findings a picture; transfer needs one class a picture"
+        )
+    for flag in ("train_split", "validation_split", "fold", "batch_size"):
+        if values[flag].present:
+            raise UsageError(f"--{flag}: is chosen for each held-out source; leave it out")
+    methods = read_methods(options.methods)
+    _check_flags(methods)
+    if methods[0].kind == "test-time":
+        raise UsageError(f"--methods={options.methods}: the first is the baseline, and must be trained")
+    budget = Budget(options.draws, options.seeds, {**_USUAL, **flags_for_all_runs(_OWN)})
+    place = pathlib.Path(values.run_dir)
+    targets = find_targets(manifest, *_SPLITS)
+    measurable = [target for target in targets if target.is_measurable]
+    for name in options.hold_out:
+        check_choice("hold_out", name, [target.source for target in measurable])
+    held_out = [one for one in measurable if not options.hold_out or one.source in options.hold_out]
+    trained = [method for method in methods if method.kind != "test-time"]
+    notes = [
+        f"{one.source}: {text.TOO_FEW} patients of two classes" for one in targets if not one.is_measurable
+    ]
+    correlated, stress_data = _stress(options, manifest, targets, notes)
+    make = _make_config
+    return Comparison(
+        manifest,
+        methods,
+        budget,
+        targets,
+        held_out,
+        {one.source: plan.runs_without(make, budget, trained, one, place, manifest) for one in held_out},
+        {one.source: plan.runs_within(make, budget, methods[0], one, place, manifest) for one in held_out},
+        correlated,
+        stress_data,
+        plan.runs_of_stress(make, budget, trained, place) if correlated else [],
+        notes,
+    )
+
+
+def _check_flags(methods: Sequence[Method]) -> None:
+    known = own_flags()
+    for method in methods:
+        for flag in (*method.flags, *method.ranges):
+            if flag not in known or flag in _OWN:
+                raise UsageError(f"--methods: method {method.name!r}: --{flag} is no flag of cxr_train.main")
+
+
+def _stress(
+    options: TransferOptions, manifest: Manifest, targets: Sequence[Target], notes: list[str]
+) -> tuple[Correlated | None, Mapping[str, Splits] | None]:
+    if options.stress == NONE:
+        return None, None
+    if options.stress != AUTO:
+        correlated = parse_correlated(options.stress, manifest)
+        return correlated, stress_splits(manifest, correlated)
+    found = choose_correlated({target.source: target.patients for target in targets})
+    try:
+        if found:
+            return found, stress_splits(manifest, found)
+    except UsageError:
+        pass
+    notes.append("no stress test: no two sources have enough patients of two classes")
+    return None, None
+
+
+def _write(directory: pathlib.Path, found: dict[str, Any]) -> None:
+    layout = TransferLayout(directory)
+    contents = {
+        "json": (json.dumps(found, indent=2) + "\n").encode(),
+        "csv": text.to_csv(found),
+        "txt": (visible(text.to_text(found)) + "\n").encode(),
+    }
+    for suffix, content in contents.items():
+        storage.replace(layout.table(suffix), content)
+    from cxr_train.reporting.transfer_page import write_transfer_page
+
+    write_transfer_page(directory, found, text.sentences(found), text.notes(found))
+
+
+def main() -> int:
+    """Run what is left of a comparison, and write its tables."""
+    options, values = from_flags(TransferOptions), flags.FLAGS
+    check_local("run_dir", values.run_dir)
+    check_folder("run_dir", values.run_dir)
+    found = _plan(options)
+    for line in cost_lines(found):
+        say(line)
+    if options.dry_run:
+        return 0
+    directory = pathlib.Path(values.run_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    layout = TransferLayout(directory)
+    with locked(layout.lock, waits=True) as lock:
+        not_given = {name for name, flag in own_flags().items() if not flag.present}
+        lines = flags_text(leave_out=not_given, resolved={"run_dir": str(directory)})
+        storage.replace(layout.flags, lines.encode())
+        if found.stress_data:
+            write_stress(found.manifest, found.stress_data, str(layout.stress))
+        if found.manifest.embedding:
+            statuses, stopped = run_here(found)
+        else:
+            statuses, stopped = run_in_processes(found, lock)
+    again = f"python -m cxr_train.transfer --flagfile={shlex.quote(str(layout.flags))}"
+    if stopped:
+        say(f"stopped; continue with: {again}")
+        return 0
+    told = told_apart(found.manifest) if found.manifest.embedding else {}
+    result = make_tables(found, told, resamples=options.resamples, sensitivity=options.sensitivity)
+    _write(directory, result)
+    print(f"\n{visible(text.to_text(result))}")
+    say(f"written: {layout.table('json')}, .csv, .txt, .html")
+    say(NOTICE)
+    if statuses:
+        say(f"not finished: {len(statuses)} of {counted(len(found.runs), 'run')}; try again with: {again}")
+    return 1 if statuses else 0
+
+
+def console_main() -> None:
+    """Run the command."""
+    define_training_flags()
+    define_flags(TransferOptions)
+    flags.mark_flags_as_required(["data", "run_dir"])
+    command.run(main)
+
+
+if __name__ == "__main__":
+    console_main()

@@ -1,0 +1,110 @@
+"""Methods compared with the baseline on the same patients and seeds, and the numbers of a table.
+
+A resample draws patients, and then as many training seeds as there are, with replacement: the interval of
+a difference holds the chance of both. The two-sided p-value of no difference is twice the smaller share of
+resamples on either side of 0.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cxr_data.stats.undefined import json_number
+from cxr_train.evaluation.decisions import Floats
+from cxr_train.evaluation.intervals import IntervalNotes, percentile_interval
+from cxr_train.transferring.measure import METRICS, Measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number, and what it is in every resample of patients and seeds.
+
+    Attributes:
+      value: NaN where undefined.
+      replicates: float64 [R].
+    """
+
+    value: float
+    replicates: Floats
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        return Estimate(self.value - other.value, self.replicates - other.replicates)
+
+    def entry(self) -> dict[str, Any]:
+        """Return value and 95 % interval, ready for JSON; null where undefined."""
+        interval = percentile_interval(self.value, self.replicates, "", IntervalNotes())
+        return {"value": json_number(self.value), "interval": interval}
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of the hypothesis that the number is 0; at least 2 / (R + 1)."""
+        known = self.replicates[~np.isnan(self.replicates)]
+        fewer = min((known <= 0).sum(), (known >= 0).sum())
+        return float(min(1.0, 2 * (fewer + 1) / (len(known) + 1)))
+
+
+def over_seeds(measured: Sequence[Measured], *, seed: int = 0) -> dict[str, Estimate]:
+    """Return by metric the mean over training seeds, which are drawn with the patients.
+
+    Args:
+      measured: of each training seed, on the same resamples of patients.
+      seed: of the draws of training seeds; the same for methods that are compared.
+    """
+    found = {}
+    for metric in METRICS:
+        values = np.array([one.values[metric] for one in measured])
+        replicates = np.stack([one.replicates[metric] for one in measured], axis=1)
+        picks = np.random.default_rng(seed).integers(len(measured), size=replicates.shape)
+        drawn = np.take_along_axis(replicates, picks, axis=1).mean(axis=1)
+        found[metric] = Estimate(float(values.mean()), drawn)
+    return found
+
+
+def over_sources(estimates: Sequence[Estimate], *, worst: bool = False) -> Estimate:
+    """Return the mean over some sources, or the lowest of them."""
+    together = np.min if worst else np.mean
+    values = [one.value for one in estimates]
+    replicates = np.stack([one.replicates for one in estimates])
+    return Estimate(float(together(values)), together(replicates, axis=0))
+
+
+def share_closed(method: Estimate, baseline: Estimate, oracle: Estimate) -> Estimate | None:
+    """Return the share of the gap between baseline and oracle that a method closes.
+
+    Returns:
+      None where the oracle is not better than the baseline beyond chance: there is no gap to close.
+    """
+    gap, gain = oracle - baseline, method - baseline
+    if gap.value <= 0 or gap.p_value >= 0.05:
+        return None
+    gaps = np.where(gap.replicates > 0, gap.replicates, np.nan)
+    return Estimate(gain.value / gap.value, gain.replicates / gaps)
+
+
+def sentence(baseline: str, rows: Sequence[Mapping[str, Any]], where: str) -> str:
+    """Return what a reader must not miss: which methods were better than the baseline beyond chance.
+
+    Args:
+      baseline: its name.
+      rows: of the other methods: name, difference (an entry) and holm_p.
+      where: of what the differences are, in words.
+    """
+    shown = "ERM" if baseline == "erm" else baseline
+    apart = [row for row in rows if row["holm_p"] is not None and row["holm_p"] < 0.05]
+    better = [row["method"] for row in apart if row["difference"]["value"] > 0]
+    worse = [row["method"] for row in apart if row["difference"]["value"] < 0]
+    if not rows:
+        return f"{where}: nothing was compared with {shown}"
+    first = (
+        f"{where}: {_listed(better)} better than {shown} beyond chance"
+        if better
+        else f"{where}: no method was better than {shown} beyond chance"
+    )
+    return first + (f"; {_listed(worse)} worse" if worse else "")
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last} were" if first else f"{last} was"

@@ -1,0 +1,145 @@
+"""What is compared: methods as sets of flags, and the random draws of their hyper-parameters.
+
+A method is an object of flags. A value that is a list of two numbers is a range, from which each draw takes a
+number, evenly in its logarithm; the first draw is the range's geometric middle. Of two whole numbers, the
+draws are whole.
+
+    {"erm": {}, "coral": {"domain_method": "coral", "domain_strength": [0.1, 10.0]}}
+
+A draw depends on the flag and its number alone, so that all methods, and all held-out sources, have the same
+draws of a flag.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cxr_data.core.errors import UsageError
+from cxr_data.core.seeded import seeded_fraction
+from cxr_train.ablation.grid import RESERVED
+
+KINDS = ("generalisation", "adaptation", "test-time")
+"""What a method may see of the held-out source: nothing; pictures without labels while it is trained; their
+statistics, or predictions, when it is tested. They are never compared in one table."""
+
+PRIOR = "prior_correction"
+"""The baseline's probabilities, corrected to the shares of the classes in the held-out source, by EM."""
+
+Range = tuple[float, float]
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,40}")
+# What a held-out source decides.
+_RESERVED = (*RESERVED, "train_split", "train_on", "validation_split", "batch_size", "backbone")
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A named set of flags and of ranges to draw flags from.
+
+    Attributes:
+      name: fit for a folder.
+      flags: values by flag name, as text.
+      ranges: low and high end by flag name, above 0.
+      kind: one of `KINDS`.
+    """
+
+    name: str
+    flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
+    kind: str = KINDS[0]
+
+    def drawn(self, draw: int) -> dict[str, str]:
+        """Return the method's flags with the numbers of a draw, from 0."""
+        return {**self.flags, **drawn(self.ranges, draw)}
+
+
+def _domain(name: str, **ranges: Range) -> Method:
+    flags = {"domain_method": name, "balance_batches": "true"}
+    return Method(name, flags, {f"domain_{key}": reach for key, reach in ranges.items()})
+
+
+# The ranges are DomainBed's, and their middles the defaults there; a warm-up of IRM fits a head of some
+# hundred steps.
+METHODS = (
+    Method("erm"),
+    _domain("balanced"),
+    _domain("coral", strength=(0.1, 10.0)),
+    _domain("dann", strength=(0.01, 100.0)),
+    _domain("groupdro", strength=(1e-3, 0.1)),
+    _domain("irm", strength=(0.1, 1e5), warmup_steps=(1, 400)),
+    Method(PRIOR, kind="test-time"),
+)
+SHARED: Mapping[str, Range] = {"learning_rate": (1e-4, 1e-2), "weight_decay": (1e-4, 1e-1)}
+"""What every method draws, unless the command line gives it."""
+
+
+def drawn(ranges: Mapping[str, Range], draw: int) -> dict[str, str]:
+    """Return a number of each range by flag, as text."""
+    return {flag: _number(reach, flag, draw) for flag, reach in ranges.items()}
+
+
+def _number(reach: Range, flag: str, draw: int) -> str:
+    low, high = reach
+    fraction = seeded_fraction(0, flag, str(draw)) if draw else 0.5
+    value = low * (high / low) ** fraction
+    is_whole = isinstance(low, int) and isinstance(high, int)
+    return str(round(value)) if is_whole else f"{value:.6g}"
+
+
+def read_methods(text: str) -> tuple[Method, ...]:
+    """Return the methods that are asked for, the baseline first.
+
+    Args:
+      text: names of `METHODS`, separated by commas; a file, see above; or empty for all of `METHODS`.
+
+    Raises:
+      UsageError: it is neither, or a name or a value is none that a run could have.
+    """
+    if not text:
+        return METHODS
+    if not text.endswith(".json"):
+        known = {method.name: method for method in METHODS}
+        names = text.split(",")
+        for name in names:
+            if name not in known or names.count(name) > 1:
+                raise UsageError(
+                    f"--methods={text}: must be different ones of {', '.join(known)}, or a .json file"
+                )
+        return tuple(known[name] for name in names)
+    try:
+        document = json.loads(pathlib.Path(text).read_text())
+    except OSError as error:
+        raise UsageError(f"--methods={text}: {error.strerror}; name a file that is there") from error
+    except ValueError as error:
+        raise UsageError(f"--methods={text}: is not JSON: {error}") from error
+    if not isinstance(document, dict) or not document:
+        raise UsageError(f'--methods={text}: must be an object of names and flags, as {{"erm": {{}}}}')
+    return tuple(_method(text, name, values) for name, values in document.items())
+
+
+def _method(path: str, name: str, values: Any) -> Method:
+    where = f"--methods={path}: method {name!r}"
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{where}: names a folder; use up to 41 letters, digits and _ . + - for it")
+    if not isinstance(values, dict):
+        raise UsageError(f'{where}: must be an object of flags, as {{"label_smoothing": [0.01, 0.2]}}')
+    flags, ranges = {}, {}
+    for flag, value in values.items():
+        if flag in _RESERVED:
+            raise UsageError(f"{where}: --{flag} is not for a method; leave it out")
+        if isinstance(value, list):
+            ranges[flag] = _range(where, flag, value)
+        elif isinstance(value, (str, int, float)):
+            flags[flag] = str(value).lower() if isinstance(value, bool) else str(value)
+        else:
+            raise UsageError(f"{where}: --{flag} must be a text, a number, true, false or a range")
+    return Method(name, flags, ranges)
+
+
+def _range(where: str, flag: str, value: Sequence[Any]) -> Range:
+    are_numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in value)
+    if len(value) != 2 or not are_numbers or not 0 < value[0] < value[1]:
+        raise UsageError(f"{where}: --{flag}: a range must be two numbers above 0, the lower first")
+    return value[0], value[1]

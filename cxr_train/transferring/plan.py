@@ -1,0 +1,207 @@
+"""Which runs a comparison has: for each held-out source, for the bound within it, and for the stress test."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+from cxr_data.core.errors import UsageError
+from cxr_data.records.folds import class_counts, positions_of
+from cxr_data.records.index import read_split_fields
+from cxr_data.records.manifest import Manifest
+from cxr_data.records.split_names import Sources
+from cxr_train.evaluation.decisions import FEW
+from cxr_train.runs.config import TrainConfig
+from cxr_train.transferring.methods import SHARED, Method, drawn
+from cxr_train.transferring.run import ORACLE, STRESS, TransferRun
+from cxr_train.transferring.stress import Correlated, Splits
+from cxr_train.transferring.targets import Target, batch_of
+
+WITHOUT, WITHIN = "leave_one_out", "within"
+
+MakeConfig = Callable[[Mapping[str, str]], TrainConfig]
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What every method may try, and what holds for all runs.
+
+    Attributes:
+      draws: of the hyper-parameters, numbered from 0.
+      seeds: of the training; each chooses its own draw.
+      given: flags of the command line, as text, which nothing draws.
+    """
+
+    draws: int
+    seeds: Sequence[int]
+    given: Mapping[str, str]
+
+    @property
+    def shared(self) -> Mapping[str, tuple[float, float]]:
+        """The ranges that every method draws from, alike."""
+        return {flag: reach for flag, reach in SHARED.items() if flag not in self.given}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """All that is to run.
+
+    Attributes:
+      manifest: of the data.
+      methods: the baseline first.
+      budget: of each method.
+      targets: every source.
+      held_out: those that are held out.
+      without, within: the runs by source.
+      correlated, stress_data: of the stress test; None without one.
+      stress: its runs.
+      notes: what was left out, and why.
+    """
+
+    manifest: Manifest
+    methods: Sequence[Method]
+    budget: Budget
+    targets: Sequence[Target]
+    held_out: Sequence[Target]
+    without: Mapping[str, Sequence[TransferRun]]
+    within: Mapping[str, Sequence[TransferRun]]
+    correlated: Correlated | None
+    stress_data: Mapping[str, Splits] | None
+    stress: Sequence[TransferRun]
+    notes: Sequence[str]
+
+    @property
+    def runs(self) -> list[TransferRun]:
+        """All of them, in the order in which they run: every method of a draw before the next draw."""
+        cells = [*self.without.values(), *self.within.values(), self.stress]
+        return [run for cell in cells for run in cell]
+
+
+def _runs(
+    make_config: MakeConfig,
+    budget: Budget,
+    methods: Sequence[Method],
+    *,
+    cell: str,
+    directory: pathlib.Path,
+    tested: str,
+    flags: Mapping[str, str],
+) -> list[TransferRun]:
+    """Return the runs of a cell: for each seed and draw, one of each method."""
+    runs = []
+    for seed in budget.seeds:
+        for draw in range(budget.draws):
+            for method in methods:
+                values = {
+                    **drawn(budget.shared, draw),
+                    **budget.given,
+                    **method.drawn(draw),
+                    **flags,
+                    "seed": str(seed),
+                    "run_dir": str(directory / f"{method.name}-draw{draw}-seed{seed}"),
+                }
+                config = make_config(values)
+                runs.append(TransferRun(method.name, values, config, cell=cell, draw=draw, tested=tested))
+    return runs
+
+
+def runs_without(
+    make_config: MakeConfig,
+    budget: Budget,
+    methods: Sequence[Method],
+    target: Target,
+    place: pathlib.Path,
+    manifest: Manifest,
+) -> list[TransferRun]:
+    """Return the runs of all methods that have not seen a source."""
+    return _runs(
+        make_config,
+        budget,
+        methods,
+        cell=target.source,
+        directory=place / WITHOUT / f"without={_folder(target.source)}",
+        tested=target.split,
+        flags={
+            "data": manifest.directory,
+            "train_split": target.train_split,
+            "validation_split": target.validation_split,
+            "batch_size": str(target.batch_size),
+        },
+    )
+
+
+def runs_within(
+    make_config: MakeConfig,
+    budget: Budget,
+    baseline: Method,
+    target: Target,
+    place: pathlib.Path,
+    manifest: Manifest,
+) -> list[TransferRun]:
+    """Return the runs of the bound; none where the source has too few patients of its own."""
+    try:
+        has_enough = _has_enough(manifest, target)
+    except UsageError:  # a split without any picture of the source
+        has_enough = False
+    if not has_enough:
+        return []
+    images = len(positions_of(manifest, target.own_train))
+    return _runs(
+        make_config,
+        budget,
+        [baseline],
+        cell=target.source,
+        directory=place / WITHIN / f"only={_folder(target.source)}",
+        tested=target.own_test,
+        flags={
+            "data": manifest.directory,
+            "train_split": target.own_train,
+            "validation_split": target.own_validation,
+            "batch_size": str(min(batch_of(1), images)),
+        },
+    )
+
+
+def _has_enough(manifest: Manifest, target: Target) -> bool:
+    """Return whether a class's AUROC can be learned, chosen and measured within a source."""
+    positions = positions_of(manifest, target.own_test)
+    fields = read_split_fields(manifest, target.own_test)
+    patients: dict[int, set[str]] = {}
+    for position in positions:
+        patients.setdefault(fields[position].label, set()).add(fields[position].group)
+    measurable = {label for label, groups in patients.items() if len(groups) >= FEW}
+    training, validation = (
+        class_counts(manifest, split) for split in (target.own_train, target.own_validation)
+    )
+    learnable = all(training[manifest.class_names[label]] for label in patients)
+    return learnable and len(measurable) > 1 and sum(map(bool, validation.values())) > 1
+
+
+def runs_of_stress(
+    make_config: MakeConfig, budget: Budget, methods: Sequence[Method], place: pathlib.Path
+) -> list[TransferRun]:
+    """Return the runs of the stress test, and of its oracle, which is the first method on balanced data."""
+    flags = {"train_split": "train", "validation_split": "validation", "batch_size": str(batch_of(2))}
+    of_methods = _runs(
+        make_config,
+        budget,
+        methods,
+        cell=STRESS,
+        directory=place / STRESS,
+        tested="test",
+        flags={**flags, "data": str(place / STRESS / "data")},
+    )
+    of_oracle = _runs(
+        make_config,
+        budget,
+        methods[:1],
+        cell=ORACLE,
+        directory=place / STRESS / "oracle",
+        tested="test",
+        flags={**flags, "data": str(place / STRESS / "oracle_data")},
+    )
+    return of_methods + of_oracle
+
+
+def _folder(source: str) -> str:
+    """Return a source's name as a part of a path."""
+    return str(Sources((source,))).partition("=")[2]

@@ -1,0 +1,78 @@
+"""A run of the comparison: a configuration without one source, and the files that the table is made of.
+
+RUN_DIR/leave_one_out/without=SOURCE/METHOD-drawN-seedN/     a run directory each
+RUN_DIR/within/only=SOURCE/METHOD-drawN-seedN/               the bound: trained within the source
+RUN_DIR/stress/data/, RUN_DIR/stress/oracle_data/            the data of the stress test
+RUN_DIR/stress/METHOD-drawN-seedN/, RUN_DIR/stress/oracle/METHOD-drawN-seedN/
+RUN_DIR/transfer.json, .csv, .txt, .html                     the tables
+
+The table needs of a run its predictions of the validation split and of what was held out.
+"""
+
+import dataclasses
+import functools
+import sys
+
+import numpy as np
+
+from cxr_data.records.folds import class_counts
+from cxr_data.records.manifest import read_manifest
+from cxr_train.ablation.runner import GridRun
+from cxr_train.evaluation.predictions import NamedPredictions, read_predictions
+
+STRESS, ORACLE = "stress", "stress-oracle"
+"""Cells of the stress test."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferRun(GridRun):
+    """A run of a method with a draw of its hyper-parameters and a seed.
+
+    Attributes:
+      cell: what is compared on the same pictures: the held-out source, or a part of the stress test.
+      draw: its number, from 0.
+      tested: the split that is predicted once, at the end.
+    """
+
+    cell: str = ""
+    draw: int = 0
+    tested: str = ""
+
+    @property
+    def validation(self) -> str:
+        """The split on which everything is chosen."""
+        return self.config.validation_split
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it was trained to its last epoch, and its held-out split predicted."""
+        return super().is_finished and self.layout.predictions(self.tested).exists()
+
+    @property
+    def may_differ(self) -> tuple[str, ...]:
+        """Flags that may have another value there: the data of the stress test is moved with its runs."""
+        return (*super().may_differ, *(("data",) if self.cell.startswith(STRESS) else ()))
+
+    @functools.cached_property
+    def chosen_on(self) -> NamedPredictions:
+        """Its predictions of the validation split. Raises DataError: there are none."""
+        return read_predictions(self.layout.predictions(self.validation))
+
+    @functools.cached_property
+    def held_out(self) -> NamedPredictions:
+        """Its predictions of what was held out. Raises DataError: there are none."""
+        return read_predictions(self.layout.predictions(self.tested))
+
+    @functools.cached_property
+    def training_prior(self) -> np.ndarray:
+        """The shares of the classes in its training split, float64 [C]."""
+        counts = class_counts(read_manifest(self.config.data), self.config.train_split)
+        images = np.array([*counts.values()], np.float64)
+        return images / images.sum()
+
+    @property
+    def commands_left(self) -> list[list[str]]:
+        """The commands that train it in processes of its own and predict what is held out."""
+        evaluate = [sys.executable, "-m", "cxr_train.evaluate", f"--run_dir={self.directory}"]
+        evaluation = [*evaluate, f"--split={self.tested}", "--probe_images=0"]
+        return [evaluation] if super().is_finished else [self.command(), evaluation]

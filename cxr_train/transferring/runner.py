@@ -1,0 +1,121 @@
+"""Running what is left of a comparison, heads in this process, pictures in a process each; and its cost."""
+
+import contextlib
+import json
+import logging
+import shlex
+import statistics
+from collections.abc import Iterator, Sequence
+
+from cxr_data.core.errors import CxrError
+from cxr_data.core.wording import counted
+from cxr_data.records.folds import count_images
+from cxr_data.records.manifest import read_manifest
+from cxr_train.runs.child_commands import ChildCommands, exit_reason
+from cxr_train.transferring.plan import Comparison
+from cxr_train.transferring.run import ORACLE, STRESS, TransferRun
+
+logger = logging.getLogger(__name__)
+
+
+def cost_lines(found: Comparison) -> Iterator[str]:
+    """Yield what there is to run and what it costs."""
+    cells = [
+        *((f"without {name}", runs) for name, runs in found.without.items()),
+        *((f"within {name}", runs) for name, runs in found.within.items() if runs),
+        *(
+            (cell, [run for run in found.stress if run.cell == cell])
+            for cell in (STRESS, ORACLE)
+            if found.stress
+        ),
+    ]
+    width = max([len(name) for name, _ in cells] or [0]) + 2
+    yield f"{'':{width}}{'runs':>8}{'finished':>10}{'epochs':>8}{'batch':>7}{'images/epoch':>14}"
+    for name, runs in cells:
+        first = runs[0]
+        images = (
+            len(found.stress_data["data"]["train"])
+            if first.cell in (STRESS, ORACLE) and found.stress_data
+            else count_images(found.manifest, first.config.train_split)
+        )
+        finished = sum(run.is_finished for run in runs)
+        yield (
+            f"{name:{width}}{len(runs):>8}{finished:>10}{first.config.epochs:>8}"
+            f"{first.config.batch_size:>7}{images:>14,}"
+        )
+    runs = found.runs
+    left = [run for run in runs if not run.is_finished]
+    yield (
+        f"{counted(len(found.methods), 'method')}, each with {counted(found.budget.draws, 'draw')} and "
+        f"{counted(len(found.budget.seeds), 'seed')}; {len(runs) - len(left)} of {counted(len(runs), 'run')} "
+        f"finished; {_to_go(runs, left)}"
+    )
+    yield from found.notes
+
+
+def _to_go(runs: Sequence[TransferRun], left: Sequence[TransferRun]) -> str:
+    measured = [seconds for run in runs if (seconds := _seconds(run)) is not None]
+    if not measured:
+        return "the time of a run is known once one is finished"
+    mean = statistics.fmean(measured)
+    return f"about {len(left) * mean / 60:.1f} min to go, at {mean:.1f} s a run"
+
+
+def _seconds(run: TransferRun) -> float | None:
+    if not run.is_finished:
+        return None
+    seconds: float | None = json.loads(run.layout.throughput.read_text()).get("seconds")
+    return seconds
+
+
+def run_here(found: Comparison) -> tuple[dict[str, str], bool]:
+    """Train heads in this process; return why some are not finished, by label, and whether it was stopped."""
+    from cxr_data.input.pipeline import Pipeline
+    from cxr_train.loop.stop import Stopped, StopRequest
+    from cxr_train.transferring.heads import HeadTrainer  # which need TensorFlow
+
+    statuses: dict[str, str] = {}
+    left = [run for run in found.runs if not run.is_finished]
+    stop = StopRequest()
+    trainers: dict[str, HeadTrainer] = {}
+    with stop.listening(), contextlib.suppress(Stopped):
+        for number, run in enumerate(left):
+            stop.check()
+            if run.config.data not in trainers:
+                trainers[run.config.data] = HeadTrainer(Pipeline(read_manifest(run.config.data)), stop.check)
+            try:
+                trainers[run.config.data].train(run)
+            except CxrError as error:
+                statuses[f"{run.cell}: {run.label}"] = str(error)
+                logger.info("%s: %s: %s", run.cell, run.label, error)
+                continue
+            done = number + 1
+            if done % 10 == 0 or done == len(left):
+                logger.info(
+                    "[%d of %d] %s: %s; %s",
+                    done,
+                    len(left),
+                    run.cell,
+                    run.label,
+                    _to_go(found.runs, left[done:]),
+                )
+    return statuses, bool(stop)
+
+
+def run_in_processes(found: Comparison, lock: int) -> tuple[dict[str, str], bool]:
+    """Run each in processes of its own, as `run_here`."""
+    statuses: dict[str, str] = {}
+    left = [run for run in found.runs if not run.is_finished]
+    commands = ChildCommands(lock)
+    with commands.listening():
+        for number, run in enumerate(left):
+            for line in run.commands_left:
+                if commands.stopped:
+                    return statuses, True
+                logger.info(
+                    "\n[%d of %d] %s: %s\n%s", number + 1, len(left), run.cell, run.label, shlex.join(line)
+                )
+                if code := commands.run(line):
+                    statuses[f"{run.cell}: {run.label}"] = exit_reason(code)
+                    break
+    return statuses, bool(commands.stopped)

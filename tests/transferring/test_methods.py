@@ -1,0 +1,60 @@
+"""Methods and draws: the same for all methods, within their ranges, and files that are refused."""
+
+import json
+
+import pytest
+
+from cxr_data.core.errors import UsageError
+from cxr_train.transferring.methods import METHODS, SHARED, drawn, read_methods
+
+
+def test_a_draw_depends_on_flag_and_number_alone_and_stays_in_its_range():
+    rates = [float(drawn(SHARED, draw)["learning_rate"]) for draw in range(50)]
+    assert rates[0] == 1e-3
+    assert len({*rates}) == 50
+    assert 1e-4 <= min(rates) < 3e-4
+    assert 3e-3 < max(rates) <= 1e-2
+    alone = {"learning_rate": SHARED["learning_rate"]}
+    assert drawn(alone, 7)["learning_rate"] == drawn(SHARED, 7)["learning_rate"]
+    assert {type(json.loads(drawn({"steps": (1, 400)}, draw)["steps"])) for draw in range(9)} == {int}
+
+
+def test_methods_by_name_and_from_a_file(tmp_path):
+    assert read_methods("") == METHODS
+    assert [method.name for method in read_methods("coral,erm")] == ["coral", "erm"]
+    path = tmp_path / "methods.json"
+    path.write_text(
+        '{"erm": {}, "smooth": {"label_smoothing": [0.01, 0.2], "clip_norm": 1, "balance_batches": true}}'
+    )
+    erm, smooth = read_methods(str(path))
+    assert (erm.drawn(3), smooth.drawn(0)["clip_norm"]) == ({}, "1")
+    assert smooth.drawn(0)["balance_batches"] == "true"
+    assert 0.01 <= float(smooth.drawn(3)["label_smoothing"]) <= 0.2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "[]",
+            "{}",
+            "{",
+            '{"../a": {}}',
+            '{"a": 1}',
+            '{"a": {"seed": 1}}',
+            '{"a": {"train_split": "train"}}',
+        ),
+        *('{"a": {"ema": [0, 1]}}', '{"a": {"ema": [1]}}', '{"a": {"ema": [2, 1]}}', '{"a": {"ema": null}}'),
+    ],
+)
+def test_what_is_no_file_of_methods_is_refused(tmp_path, text):
+    path = tmp_path / "methods.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="--methods="):
+        read_methods(str(path))
+
+
+@pytest.mark.parametrize("text", ["none", "erm,erm", "erm,", "nowhere.json"])
+def test_names_that_are_none_are_refused(text):
+    with pytest.raises(UsageError, match="--methods="):
+        read_methods(text)
