@@ -88,7 +88,7 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
     """Return the name, summary, tiles, tables, notes and charts of a split that has metrics."""
     metrics = split.metrics or {}
     undefined = [
-        f"{_METRICS[metric]} is undefined for {', '.join(classes)}, which the mean leaves out."
+        f"{capitalized(_METRICS[metric])} is undefined for {', '.join(classes)}, which the mean leaves out."
         for metric, classes in text.undefined(metrics).items()
         if metric in _METRICS
     ]
@@ -293,6 +293,7 @@ def _thresholds(metrics: Document) -> list[Grid]:
             *(with_interval(row[rate], row["intervals"][rate]).replace(" (", "\n(") for rate in REPORTED),
         ]
         for name, row in found["per_class"].items()
+        if name not in metrics.get("too_few", ())
     ]
     split = found["chosen_on"]
     caption = f"Thresholds {text.rule_of_thresholds(found)}, chosen on the {split} split"
