@@ -36,7 +36,14 @@ class Cost:
 def cost_of(config: TrainConfig, manifest: Manifest) -> Cost:
     """Return the cost of a run on the data of `manifest`; without early stopping."""
     forward, step = flops_per_image(
-        config.backbone, manifest.size, config.head, len(manifest.class_names), manifest.features
+        config.backbone,
+        manifest.size,
+        config.head,
+        len(manifest.class_names),
+        manifest.features,
+        of_findings=bool(manifest.findings),
+        attention=config.attention,
+        pooling=config.pooling,
     )
     steps = count_images(manifest, config.train_split) // config.batch_size
     trained = config.epochs * steps * config.batch_size

@@ -5,6 +5,7 @@ whatever of the backbone is frozen.
 """
 
 import dataclasses
+import math
 
 from cxr_data.core.errors import UsageError
 from cxr_train.models.head import POOLING
@@ -16,6 +17,10 @@ POOLINGS = {
     "attention": "attention pooling",
 }
 GATE = "attention"
+SPATIAL_KERNEL = 7  # pixels each way that decide on a pixel, of CBAM
+POOLING_WIDTH = 128  # of the hidden layer of attention pooling, as of Ilse et al.
+_REDUCTION = 16
+_FEWEST = 8  # fewer relus, of few channels, are all 0 too often: then no gradient gets through
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +58,21 @@ def parse_attention(text: str) -> Attention:
     if stages and kind == "none":
         raise UsageError(f"--attention={text}: must have no stages; write none, or name a kind of attention")
     return Attention(kind, stages)
+
+
+def excite_width(channels: int) -> int:
+    """Return the width of the hidden layer that decides on `channels`, of SE and CBAM."""
+    return max(channels // _REDUCTION, _FEWEST)
+
+
+def eca_kernel(channels: int) -> int:
+    """Return the paper's |(log2 C + 1) / 2|, whole, and made odd upwards, as its code does.
+
+    That is 5, 5, 5 and 7 for the 256, 512, 1024 and 2048 channels of a ResNet-50, 86 parameters in its 16
+    blocks. The 80 that the authors' page gives for it are those of 3, 5, 5 and 7.
+    """
+    whole = int((math.log2(channels) + 1) / 2)
+    return whole if whole % 2 else whole + 1
 
 
 def is_added(name: str) -> bool:

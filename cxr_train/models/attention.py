@@ -11,7 +11,6 @@ they were. (With the sigmoid alone every gate would begin at one half.) The publ
 """
 
 import contextlib
-import math
 import random
 from collections.abc import Callable, Iterator
 
@@ -19,12 +18,8 @@ import keras
 
 from cxr_data.core.errors import UsageError
 from cxr_data.core.tensorflow_private import is_abstract
-from cxr_train.models.added import GATE, Attention
+from cxr_train.models.added import GATE, SPATIAL_KERNEL, Attention, eca_kernel, excite_width
 from cxr_train.models.stages import stage_ends
-
-_REDUCTION = 16
-_FEWEST = 8  # fewer relus, of few channels, are all 0 too often: then no gradient gets through
-_SPATIAL_KERNEL = 7
 
 Gate = Callable[[keras.KerasTensor, str], keras.KerasTensor]
 
@@ -89,16 +84,6 @@ def eca_gate(x: keras.KerasTensor, prefix: str, kernel: int | None = None) -> ke
     return _times_gate(x, keras.layers.Reshape((1, 1, channels), name=f"{prefix}_column")(z), prefix)
 
 
-def eca_kernel(channels: int) -> int:
-    """Return the paper's |(log2 C + 1) / 2|, whole, and made odd upwards, as its code does.
-
-    That is 5, 5, 5 and 7 for the 256, 512, 1024 and 2048 channels of a ResNet-50, 86 parameters in its 16
-    blocks. The 80 that the authors' page gives for it are those of 3, 5, 5 and 7.
-    """
-    whole = int((math.log2(channels) + 1) / 2)
-    return whole if whole % 2 else whole + 1
-
-
 def cbam_gate(x: keras.KerasTensor, prefix: str) -> keras.KerasTensor:
     """Return [B, h, w, C] with each channel times its gate, and then each pixel times its own."""
     height, width, channels = x.shape[1:]
@@ -118,9 +103,7 @@ def cbam_gate(x: keras.KerasTensor, prefix: str) -> keras.KerasTensor:
     mean = keras.layers.GlobalAveragePooling1D(name=f"{prefix}_mean", **options)(row)
     z = keras.layers.Concatenate(name=f"{prefix}_both")([most, mean])
     z = keras.layers.Reshape((height, width, 2), name=f"{prefix}_maps")(z)
-    z = keras.layers.Conv2D(1, _SPATIAL_KERNEL, padding="same", use_bias=False, name=f"{prefix}_neighbours")(
-        z
-    )
+    z = keras.layers.Conv2D(1, SPATIAL_KERNEL, padding="same", use_bias=False, name=f"{prefix}_neighbours")(z)
     # A gamma and a beta of zero: the gate is 1 whatever the convolution says.
     z = keras.layers.BatchNormalization(
         gamma_initializer="zeros", beta_initializer="zeros", name=f"{prefix}_bn"
@@ -133,8 +116,9 @@ GATES: dict[str, Gate] = {"se": se_gate, "eca": eca_gate, "cbam": cbam_gate}
 
 def _excite(x: keras.KerasTensor, prefix: str, *, use_bias: bool) -> keras.KerasTensor:
     channels = x.shape[-1]
-    reduced = max(channels // _REDUCTION, _FEWEST)
-    reduce = keras.layers.Dense(reduced, activation="relu", use_bias=use_bias, name=f"{prefix}_reduce")
+    reduce = keras.layers.Dense(
+        excite_width(channels), activation="relu", use_bias=use_bias, name=f"{prefix}_reduce"
+    )
     excite = keras.layers.Dense(
         channels, use_bias=use_bias, kernel_initializer="zeros", name=f"{prefix}_excite"
     )

@@ -8,9 +8,9 @@ a time, with the same weights for each (`by_finding`), and gives the logit of th
 
 import keras
 
+from cxr_train.models.added import POOLING_WIDTH
 from cxr_train.models.head import POOLING
 
-_HIDDEN = 128  # of Ilse et al.
 _START = 3.0  # of Radenovic et al.
 _SMALLEST, _SMALLEST_MEAN = 1e-6, 1e-20
 
@@ -38,7 +38,7 @@ def _by_attention(features: keras.KerasTensor, maps: int) -> keras.KerasTensor:
     height, width, channels = features.shape[1:]
     options = {"use_bias": False, "dtype": "float32"}
     x = keras.layers.Reshape((height * width, channels), name=f"{POOLING}_pixels", dtype="float32")(features)
-    hidden = keras.layers.Dense(_HIDDEN, activation="tanh", name=f"{POOLING}_hidden", **options)(x)
+    hidden = keras.layers.Dense(POOLING_WIDTH, activation="tanh", name=f"{POOLING}_hidden", **options)(x)
     scores = keras.layers.Dense(maps, kernel_initializer="zeros", name=f"{POOLING}_scores", **options)(hidden)
     weights = keras.layers.Softmax(axis=1, name=f"{POOLING}_maps", dtype="float32")(scores)
     sums = keras.layers.Dot(axes=1, name=f"{POOLING}_sums", dtype="float32")([weights, x])

@@ -9,8 +9,8 @@ from tiny import registered
 
 from cxr_data.core.errors import UsageError
 from cxr_train.explanation.gradcam import GradCam
-from cxr_train.models.added import Attention, is_added, parse_attention
-from cxr_train.models.attention import GATES, eca_gate, eca_kernel
+from cxr_train.models.added import Attention, eca_kernel, is_added, parse_attention
+from cxr_train.models.attention import GATES, eca_gate
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.models.classifier import build_model
 from cxr_train.models.freeze import backbone_layers, layers_to_freeze, set_trainable
