@@ -103,6 +103,12 @@ def expectations(function: ast.FunctionDef) -> Iterator[ast.expr]:
                     yield from part.args
 
 
+def test_no_two_test_files_have_one_name():
+    """pytest would collect one of them alone, and refuse the whole suite."""
+    names = [path.name for path in TESTS.values() if path.name.startswith("test_")]
+    assert sorted(set(names)) == sorted(names)
+
+
 @pytest.mark.parametrize("name", TESTS)
 def test_no_sentence_of_a_message_is_frozen(name):
     found = {(line, text) for line, text in expected_texts(parsed(TESTS[name])) if SENTENCE.search(text)}
