@@ -3,15 +3,73 @@
 import dataclasses
 import io
 import json
+import sys
 import zipfile
 
 import h5py
 import numpy as np
 import pytest
 
+from cxr_data.core.errors import UsageError
+from cxr_data.core.folder_lock import locked
 from cxr_train.ablation.runner import GridRun
 from cxr_train.runs.config import TrainConfig
-from cxr_train.searching.trial_runs import gpu_seconds_of, parameters_of, value_of
+from cxr_train.searching.trial_runs import TrialRuns, gpu_seconds_of, parameters_of, value_of
+
+# In place of the trainer: it appends the rows of the epochs that are missing, and says that it has ended.
+TRAINER = """
+import json, pathlib, sys
+run, config, epochs = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
+run.mkdir(exist_ok=True)
+(run / "config.json").write_bytes(config.read_bytes())
+(run / "starts").open("a").write(str(epochs))
+history = run / "metrics.jsonl"
+done = len(history.read_text().splitlines()) if history.exists() else 0
+for epoch in range(done + 1, epochs + 1):
+    row = {"epoch": epoch, "train": {}, "validation": {"loss": 1 / epoch}}
+    history.open("a").write(json.dumps(row) + "\\n")
+    if epoch == 4:
+        sys.exit(3)
+(run / "throughput.json").write_text('{"flops_per_image": 12.5}')
+"""
+
+
+class Emulated(GridRun):
+    """A run whose process is not the trainer's."""
+
+    def command(self) -> list[str]:
+        wanted = self.directory.with_suffix(f".{self.config.epochs}.json")
+        self.config.save(wanted)
+        return [sys.executable, "-c", TRAINER, str(self.directory), str(wanted), str(self.config.epochs)]
+
+
+def test_a_trial_goes_on_from_rung_to_rung_and_is_not_trained_twice(tmp_path):
+    def plan_run(trial: int, flags, epochs: int) -> GridRun:
+        place = str(tmp_path / f"trial-{trial}")
+        config = TrainConfig(
+            "vgg16", "data", place, epochs=epochs, weights="none", dropout=float(flags["dropout"])
+        )
+        return Emulated("trial", flags, config)
+
+    with locked(tmp_path / "lock") as lock:
+        runs = TrialRuns(lock, plan_run)
+        flags = {"dropout": "0.5"}
+        reached = [runs.train(7, flags, epochs) for epochs in (1, 3)]
+        assert [(one.value, one.flops, one.failed) for one in reached] == [
+            (1, 12.5, None),
+            (1 / 3, 12.5, None),
+        ]
+        assert [runs.train(7, flags, epochs).value for epochs in (1, 3)] == [1, 1 / 3]
+        assert (tmp_path / "trial-7/starts").read_text() == "13"
+        with pytest.raises(UsageError, match="--dropout=0.5"):
+            runs.train(7, {"dropout": "0.2"}, 3)
+        (tmp_path / "trial-7/throughput.json").unlink()
+        failed = runs.train(7, flags, 9)
+        assert failed.value is None
+        assert "exit code 3" in failed.failed
+        runs.stopped = 15
+        assert runs.train(8, flags, 1) is None
+        assert not (tmp_path / "trial-8").exists()
 
 
 @pytest.fixture
