@@ -28,6 +28,7 @@ from collections.abc import Sequence
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
+from cxr_data.convert.split_file import splits_in_file
 from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError, UsageError
@@ -101,7 +102,7 @@ def run_workflow(options: WorkflowOptions, arguments: Sequence[str]) -> int:
     source = os.path.normpath(named)
     layout = WorkflowLayout(pathlib.Path(options.output or pathlib.Path("runs", _name_of(source))))
     _check_places(source, layout)
-    found, counts = _find_images(source, layout, passed_on)
+    found, images = _find_images(source, layout, passed_on)
     own = {name: getattr(options, name) for name in ("backbone", "weights")}
     given = {name: value for name, value in own.items() if value != "auto"}
     flags = as_flags([Choice(*flag) for flag in (given | passed_on.conversion | passed_on.training).items()])
@@ -111,7 +112,7 @@ def run_workflow(options: WorkflowOptions, arguments: Sequence[str]) -> int:
         return find_plan(layout, source, found.discovered, flags)
 
     plan = find()
-    made = plan or _make_plan(Source(counts, source), found, given, flags, passed_on)
+    made = plan or _make_plan(images, found, given, flags, passed_on)
     if options.dry_run:
         _print_settings(layout, plan, made)
         steps = steps_of(made, source, layout)
@@ -190,10 +191,8 @@ def _check_places(source: str, layout: WorkflowLayout) -> None:
         )
 
 
-def _find_images(
-    source: str, layout: WorkflowLayout, passed_on: PassedOn
-) -> tuple[Found, collections.Counter[str]]:
-    """Return the images, and how many there are by split; "" where there are no splits.
+def _find_images(source: str, layout: WorkflowLayout, passed_on: PassedOn) -> tuple[Found, Source]:
+    """Return the images, and what is known of them: how many there are by split, "" where there are none.
 
     Raises:
       UsageError, DataError: there are none, or nothing could be learned from them.
@@ -210,11 +209,14 @@ def _find_images(
             f"{source} has a single class, {name!r}: two are needed, each a folder of its own{hint}"
         )
     counts = collections.Counter(item.split or "" for item in found.items)
-    if found.has_splits and "train" not in counts:
+    if config.split_file:
+        counts = splits_in_file(config.split_file)
+    if set(counts) != {""} and "train" not in counts:
         raise DataError(
-            f"{source} has images in {', '.join(sorted(counts))}, but none in train: nothing to learn"
+            f"{config.split_file or source} has images in {', '.join(sorted(counts))}, but none in train: "
+            "nothing to learn"
         )
-    return found, counts
+    return found, Source(counts, source, bool(config.split_file))
 
 
 def _counts_text(found: Found) -> str:

@@ -5,6 +5,7 @@ A CSV with a line an image: sha256 of its file, id, split, and fold of `cxr_trai
 """
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -92,6 +93,12 @@ def assign_by_file(path: str, items: Sequence[Item], max_pixels: int, threads: i
         f"{max(lines - len(used), 0):,} of its {counted(lines, 'line')} have no image here"
     )
     return Assigned(tuple(found), left_out, summary)
+
+
+def splits_in_file(path: str) -> Counter[str]:
+    """Return how many images a split file gives each split. Raises UsageError, DataError: as above."""
+    by_sha256, by_id = _read(path)
+    return Counter((by_sha256 or by_id).values())
 
 
 def _read(path: str) -> tuple[dict[str, str], dict[str, str]]:

@@ -26,10 +26,12 @@ class Source:
     Attributes:
       images: by split, "" being that of all images where the source has no splits.
       place: the folder or CSV.
+      has_split_file: whether a split file says the splits.
     """
 
     images: Mapping[str, int]
     place: str
+    has_split_file: bool = False
 
     @property
     def has_splits(self) -> bool:
@@ -84,6 +86,8 @@ def conversion_defaults(source: Source, machine: Machine) -> list[Choice]:
 
 def _splits(source: Source) -> Choice:
     named = " and ".join(sorted(source.images))
+    if source.has_split_file:
+        return Choice("splits", "folders", f"the split file has {named}")
     if not source.has_splits:
         return Choice("splits", DRAWN_SPLITS, "by patient; the source has no splits of its own")
     if "validation" in source.images:

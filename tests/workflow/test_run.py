@@ -270,6 +270,16 @@ def test_a_split_that_is_drawn_takes_the_place_of_the_folders(fakes, tmp_path):
     assert fakes.commands[-1][1]["split"] == "test"
 
 
+@pytest.mark.parametrize(("other", "explained"), [("test", "test"), ("validation", "validation")])
+def test_splits_of_a_split_file_are_taken(fakes, tmp_path, other, explained):
+    ids = [path.relative_to("xrays").as_posix() for path in sorted(pathlib.Path("xrays").glob("*/*"))]
+    lines = [f"{name},{'train' if number % 3 else other}" for number, name in enumerate(ids)]
+    save(tmp_path / "splits.csv", "\n".join(["id,split", *lines]).encode())
+    assert go("xrays", "--split_file=splits.csv") == 0
+    assert (fakes.commands[0][1]["splits"], fakes.commands[0][1]["split_file"]) == ("folders", "splits.csv")
+    assert fakes.commands[-1][1]["split"] == explained
+
+
 @pytest.mark.parametrize("splits", ["train:0.8,other:0.2", "validation:0.5,test:0.5", "folders"])
 def test_splits_without_one_to_evaluate_are_refused_before_anything_is_made(fakes, splits):
     with pytest.raises(UsageError, match="--splits"):
