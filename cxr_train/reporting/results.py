@@ -273,11 +273,12 @@ def _subgroups(metrics: Document) -> list[Grid]:
         for value, row in found["groups"].items():
             means, reach = row["macro"], row["intervals"]["macro"]
             cells = [with_interval(means[name], reach[name]).replace(" (", "\n(") for name in _OF_CLASS]
-            few = f"too few: {', '.join(row['too_few'])}" if row["too_few"] else ""
+            few = "\n".join(row["too_few"]) if len(row["too_few"]) <= 2 else f"{len(row['too_few'])} of them"
             rows.append([value, f"{row['images']:,}", f"{row['patients']:,}", *cells, few])
         gap = found["gap"].get("auroc")
         told = f"; gap of the AUROC {gap['value']:.3f}, worst {gap['worst']}" if gap else ""
-        header = [column, "images", "patients", *(f"{_METRICS[name]}, mean" for name in _OF_CLASS), ""]
+        means = [f"{_METRICS[name]}, mean" for name in _OF_CLASS]
+        header = [column, "images", "patients", *means, "too few images of"]
         grids.append(Grid(f"By {column}, with 95 % intervals{told}", header, rows))
     return grids
 
