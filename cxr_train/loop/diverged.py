@@ -1,10 +1,11 @@
 """A loss that is not finite: which step, which images, and the state that shows it again."""
 
+import contextlib
 import json
 import shutil
 
 from cxr_data.core import storage
-from cxr_data.core.errors import CxrError
+from cxr_data.core.errors import CxrError, DataError
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.index import read_split_fields
 from cxr_train.engine.strategy import Placement
@@ -68,14 +69,16 @@ def batch_ids(
       epoch, step: from 0.
 
     Returns:
-      An id for each example in its order; for remote shards its place, such as `train[17]`.
+      An id for each example in its order; its place, such as `train[17]`, for remote shards and where names
+      are damaged, which must not hide the loss.
     """
     split = config.train_split
     dataset = pipeline.training_dataset(
         split, batch_size=config.batch_size, seed=config.seed, epoch=epoch, first_step=step
     )
     positions = placement.gather(next(dataset.as_numpy_iterator())["index"]).ravel()
-    if not pipeline.manifest.is_local:
-        return [f"{split}[{position}]" for position in positions]
-    fields = read_split_fields(pipeline.manifest, split)
-    return [fields[position].id for position in positions]
+    if pipeline.manifest.is_local:
+        with contextlib.suppress(DataError):
+            fields = read_split_fields(pipeline.manifest, split)
+            return [fields[position].id for position in positions]
+    return [f"{split}[{position}]" for position in positions]

@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import math
+import os
 import re
 import resource
 
@@ -152,6 +153,19 @@ def test_a_batch_of_a_data_service_is_not_named(manifest, tmp_path, monkeypatch)
     (kept,) = (tmp_path / "not_finite").iterdir()
     assert "--data_service" in str(told)
     assert str(kept) in str(told)
+
+
+def test_damaged_names_do_not_hide_a_loss_that_is_not_finite(tmp_path):
+    made = write_shards(tmp_path / "data", {"train": random_images(8), "validation": random_images(3)})
+    pipeline = Pipeline(made)
+    config = TrainConfig("vgg16", made.directory, str(tmp_path), batch_size=4, weights="none")
+    placement = choose_placement("one", "float32", "off")
+    named = diverged.batch_ids(pipeline, config, placement, 0, 1)
+    assert all(name.endswith(".png") for name in named)
+    with open(made.path(made.shards[0]), "r+b") as file:
+        os.pwrite(file.fileno(), b"\xff", 40)
+    places = [re.sub(r"train/(\d+)\.png", r"train[\1]", name) for name in named]
+    assert diverged.batch_ids(pipeline, config, placement, 0, 1) == places
 
 
 def test_steps_that_were_skipped_are_counted_and_said(manifest, tmp_path, caplog):
