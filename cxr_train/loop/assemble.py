@@ -17,12 +17,14 @@ from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.models.backbones import check_input
 from cxr_train.models.freeze import backbone_layers, layers_to_freeze, set_trainable
+from cxr_train.models.head import POOLING
 from cxr_train.models.parts import feature_layer
 from cxr_train.recipe.augmentation import parse_augmentation
 from cxr_train.recipe.class_weights import resolve_class_weights, resolve_positive_weights
 from cxr_train.recipe.domain.fda import FourierAdaptation
 from cxr_train.recipe.domain.make import make_domain_method
 from cxr_train.recipe.domain.method import BalancedSources, DomainMethod
+from cxr_train.recipe.domain.settings import NEED_FEATURES
 from cxr_train.recipe.ema import WeightAverage
 from cxr_train.recipe.loss import FindingsObjective, Objective
 from cxr_train.recipe.loss_scale import LossScale
@@ -104,13 +106,7 @@ def assemble_training(
         loss_scale = LossScale.for_policy(placement.policy)
         average = WeightAverage(model, recipe.ema) if recipe.ema else None
         # Last, as it draws initial weights too.
-        domain = make_domain_method(
-            recipe,
-            BalancedSources(tuple(sources), tuple(sources.values())) if sources else None,
-            objective,
-            features=feature_layer(model).output.shape[-1],
-            rate=config.learning_rate,
-        )
+        domain = _domain_method(config, model, frozen, sources, objective)
     # Before the freezing, which makes weights non-trainable too.
     replica_values = ReplicaValues(_statistics(model, average), placement, _seeds(model))
     set_trainable(frozen, False)
@@ -145,6 +141,30 @@ def assemble_training(
     elif config.batch_norm_momentum is not None and config.batch_norm_statistics == "precise":
         notes.append("--batch_norm_momentum: changes no result with --batch_norm_statistics=precise")
     return Training(model, optimizer, loss_scale, average, domain, replica_values, step, frozen, tuple(notes))
+
+
+def _domain_method(
+    config: TrainConfig,
+    model: keras.Model,
+    frozen: list[keras.layers.Layer],
+    sources: Mapping[int, float] | None,
+    objective: Objective | FindingsObjective,
+) -> DomainMethod | None:
+    """Return how the sources of a batch are treated. Raises UsageError: as `make_domain_method`."""
+    recipe = config.recipe
+    layer = model.get_layer(POOLING)
+    if recipe.domain_method in NEED_FEATURES:
+        layer = feature_layer(model, frozen if recipe.unfreeze_at_epoch is None else [])
+    domain = make_domain_method(
+        recipe,
+        BalancedSources(tuple(sources), tuple(sources.values())) if sources else None,
+        objective,
+        features=layer.output.shape[-1],
+        rate=config.learning_rate,
+    )
+    if domain:
+        domain.feature_layer = layer.name
+    return domain
 
 
 def _objective(config: TrainConfig, manifest: Manifest) -> tuple[Objective | FindingsObjective, list[str]]:

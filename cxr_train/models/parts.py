@@ -1,7 +1,7 @@
 """A model's forward pass in training, with what a domain method looks at, or changes, on its way."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -23,16 +23,30 @@ _EARLY = 4
 """How many times smaller than the image the maps of an early stage are."""
 
 
-def feature_layer(model: keras.Model) -> keras.layers.Layer:
+def feature_layer(model: keras.Model, frozen: Sequence[keras.layers.Layer] = ()) -> keras.layers.Layer:
     """Return the layer whose output [B, F] domain methods compare: the pooling.
 
-    A head on embeddings trains nothing before its pooling, so that no penalty could change what that gives:
-    there it is the last hidden layer.
+    A head on embeddings, or on a frozen backbone, trains nothing up to its pooling, so that no penalty could
+    change what that gives: there it is the last hidden layer.
+
+    Args:
+      model: of `build_model`.
+      frozen: the layers that are never trained.
+
+    Raises:
+      UsageError: there is no hidden layer either.
     """
     pooling = model.get_layer(POOLING)
+    before = model.layers[: model.layers.index(pooling) + 1]
+    if any(layer.weights for layer in before if layer not in frozen):
+        return pooling
     hidden = [layer for layer in model.layers if layer.name.startswith(HIDDEN)]
-    is_trained = any(layer.weights for layer in model.layers[: model.layers.index(pooling)])
-    return pooling if is_trained or not hidden else hidden[-1]
+    if not hidden:
+        raise UsageError(
+            "--head=: below the logits nothing is trained, and --domain_method=coral|dann compares what is; "
+            "give the head a hidden layer, such as --head=32"
+        )
+    return hidden[-1]
 
 
 def network_of(model: keras.Model, domain: DomainMethod | None) -> Network:
@@ -42,7 +56,7 @@ def network_of(model: keras.Model, domain: DomainMethod | None) -> Network:
       UsageError: the method changes an early stage, and the model has none.
     """
     if domain and domain.needs_features:
-        both = keras.Model(model.inputs[0], [feature_layer(model).output, model.output])
+        both = keras.Model(model.inputs[0], [model.get_layer(domain.feature_layer).output, model.output])
         return lambda images, draws: tuple(both(images, training=True))
     if domain and domain.mixes_early:
         layer = model.get_layer(early_layer(model))

@@ -207,11 +207,12 @@ def _training(record: RunRecord) -> str:
 def _loss(record: RunRecord) -> str:
     """Return what was minimised, in words."""
     recipe = record.config.recipe
+    domain = "" if recipe.domain_method == "none" else f", domain method {recipe.domain_method}"
     if not record.is_of_findings:
-        return "cross-entropy"
+        return f"cross-entropy{domain}"
     focal = f", focal with gamma {recipe.focal_gamma:g}" if recipe.focal_gamma else ""
     counted_as = "" if recipe.uncertain == "ignore" else f", uncertain ones as {recipe.uncertain}"
-    return f"binary cross-entropy of each finding over its known labels{counted_as}{focal}"
+    return f"binary cross-entropy of each finding over its known labels{counted_as}{focal}{domain}"
 
 
 def _imbalance(record: RunRecord) -> str:

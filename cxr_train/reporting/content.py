@@ -105,6 +105,9 @@ def _run(record: RunRecord) -> Facts:
         ("input range", config.input_range),
         ("seed", str(config.seed)),
     ]
+    if config.fda_split:
+        how = f"{config.fda_split}, without its labels (FDA, beta {config.fda_beta:g})"
+        facts.append(("adapted to", how))
     usual = Recipe()
     for name, value in dataclasses.asdict(config.recipe).items():
         if value != getattr(usual, name):

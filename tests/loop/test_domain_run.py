@@ -96,3 +96,19 @@ def test_a_run_adapts_to_images_of_another_source_and_goes_on_as_it_was(tmp_path
 def test_an_adaptation_that_cannot_be_is_refused(values):
     with pytest.raises(UsageError, match="--fda_beta="):
         TrainConfig("xception", "data", "run", **values)
+
+
+@pytest.mark.parametrize("method", ["coral", "dann"])
+def test_where_the_backbone_is_frozen_the_features_are_those_of_the_head(tmp_path, method):
+    data = write(tmp_path / "data")
+    frozen = Recipe(domain_method=method, freeze="backbone")
+    changes = {"epochs": 1, "head": (6, 5)}
+    run, _ = train_whole(begin, data, tmp_path / "run", recipe=frozen, **changes)
+    assert run.training.domain.feature_layer == "head_2"
+    plain, _ = train_whole(begin, data, tmp_path / "plain", recipe=Recipe(freeze="backbone"), **changes)
+    pairs = zip(run.model.get_layer("head_1").weights, plain.model.get_layer("head_1").weights, strict=True)
+    assert any((one.numpy() != other.numpy()).any() for one, other in pairs)
+    thawed = Recipe(domain_method=method, freeze="backbone", unfreeze_at_epoch=2)
+    assert begin(data, tmp_path / "thawed", recipe=thawed).training.domain.feature_layer == "pooling"
+    with pytest.raises(UsageError, match="--head=: .*coral"):
+        begin(data, tmp_path / "none", recipe=frozen, head=())

@@ -45,7 +45,7 @@ class Part(NamedTuple):
       members: float32 [B, D], see `BalancedSources.members`.
       sums: the losses, by example.
       slopes: float32 [B], see `Objective.slopes`; None unless `needs_slopes`.
-      features: float32 [B, F], what the pooling layer gives; None unless `needs_features`.
+      features: float32 [B, F], what `feature_layer` gives; None unless `needs_features`.
     """
 
     members: tf.Tensor
@@ -65,6 +65,7 @@ class DomainMethod(tf.Module):
       needs_features, needs_slopes: what of a `Part` its penalty is computed from.
       mixes_early: whether it changes the maps of an early stage, see `mixstyle`.
       learns_weights: whether the losses of the sources change their weights.
+      feature_layer: the name of the layer that gives the features, which depends on the network.
       trained: variables of its own that the step trains with `optimizer`, in the place of the model's.
     """
 
@@ -72,6 +73,7 @@ class DomainMethod(tf.Module):
     needs_slopes = False
     mixes_early = False
     learns_weights = False
+    feature_layer = "pooling"
     trained: Sequence[keras.Variable] = ()
     optimizer: keras.optimizers.Optimizer | None = None
 

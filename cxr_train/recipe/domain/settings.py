@@ -31,6 +31,8 @@ STRENGTHS = {
     "mixstyle": _Strength("share of the steps that mix", 0.5, most=1.0),
 }
 
+NEED_FEATURES = ("coral", "dann")
+
 METHODS = (NONE, BALANCED, *STRENGTHS)
 
 DEFAULT_WARMUP_STEPS = 500
