@@ -199,7 +199,7 @@ class TrainConfig:
         if self.weights != "none":
             raise UsageError(f"--weights={self.weights}: --backbone={NO_BACKBONE} has none; leave it out")
         for settings, flags in (
-            (self, ("input_range", "attention", "pooling", "batch_norm_momentum")),
+            (self, ("input_range", "attention", "pooling", "batch_norm_momentum", "fda_split")),
             (self.recipe, ("freeze", "backbone_rate_factor", "augment", "augment_flip")),
         ):
             for flag in flags:
