@@ -109,16 +109,23 @@ class Throughput(TypedDict):
     input_images_per_second: NotRequired[Measured | None]
     stage_seconds_per_image: NotRequired[Mapping[str, Measured]]
     flops_per_second: NotRequired[Measured | None]
+    flops_per_image: NotRequired[Measured | None]
+    seconds: NotRequired[Measured | None]
 
 
-class Environment(TypedDict):
+class WithGpus(TypedDict):
+    """An `environment.json`, as far as it says which GPUs there were."""
+
+    gpus: tuple[str, ...]
+
+
+class Environment(WithGpus):
     """What readers need of an `environment.json`."""
 
     versions: Mapping[str, str | None]
     commit: str | None
     platform: str
     cpus: Count | None
-    gpus: tuple[str, ...]
     choices: tuple[str, ...]
     started: NotRequired[str]
 

@@ -1,6 +1,5 @@
 """Trials as runs of `cxr_train.main`: a run directory each, and a process for each rung."""
 
-import json
 import logging
 import pathlib
 import shlex
@@ -8,9 +7,11 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 
+from cxr_data.core.errors import DataError
 from cxr_train.ablation.runner import GridRun, Runner
 from cxr_train.runs.child_commands import exit_reason
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.documents import Throughput, WithGpus, read_document
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.monitor import Monitor
 from cxr_train.runs.saved_run import epoch_rows
@@ -77,8 +78,8 @@ def gpu_seconds_of(run: GridRun, epochs: int) -> float:
     rows = [row for row in epoch_rows(run.layout.history)[0] if row["epoch"] <= epochs]
     parts = (row["train"].get(name) or 0.0 for row in rows for name in ("epoch_seconds", "compile_seconds"))
     try:
-        gpus = len(json.loads(run.layout.environment.read_text())["gpus"])
-    except (OSError, ValueError, KeyError, TypeError):
+        gpus = len(read_document(run.layout.environment, WithGpus)["gpus"])
+    except DataError:
         gpus = 0
     return float(sum(parts)) * max(gpus, 1)
 
@@ -115,7 +116,7 @@ def _has_reached(run: GridRun, epochs: int) -> bool:
 
 def _flops_of(layout: RunLayout) -> float | None:
     try:
-        measured = json.loads(layout.throughput.read_text())["flops_per_image"]
-    except (OSError, ValueError, KeyError):
+        measured = read_document(layout.throughput, Throughput).get("flops_per_image")
+    except DataError:
         return None
     return None if measured is None else float(measured)

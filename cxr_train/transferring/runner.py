@@ -1,7 +1,6 @@
 """Running what is left of a comparison, heads in this process, pictures in a process each; and its cost."""
 
 import contextlib
-import json
 import logging
 import shlex
 import statistics
@@ -12,6 +11,7 @@ from cxr_data.core.wording import counted
 from cxr_data.records.folds import count_images
 from cxr_data.records.manifest import read_manifest
 from cxr_train.runs.child_commands import ChildCommands, exit_reason
+from cxr_train.runs.documents import Throughput, read_document
 from cxr_train.transferring.plan import Comparison
 from cxr_train.transferring.run import ORACLE, STRESS, TransferRun
 
@@ -64,7 +64,7 @@ def _to_go(runs: Sequence[TransferRun], left: Sequence[TransferRun]) -> str:
 def _seconds(run: TransferRun) -> float | None:
     if not run.is_finished:
         return None
-    seconds: float | None = json.loads(run.layout.throughput.read_text()).get("seconds")
+    seconds: float | None = read_document(run.layout.throughput, Throughput).get("seconds")
     return seconds
 
 
