@@ -55,7 +55,7 @@ def whole(manifest, tiny, tmp_path_factory):
 
 # A stop is asked for before each of the 5 steps, the 5 batches of BatchNorm's statistics and the 2 of
 # evaluation of an epoch.
-@pytest.mark.parametrize("calls", [0, 1, 4, 5, 9, 10, 11, 12, 23])
+@pytest.mark.parametrize("calls", [0, 4, 5, 9, 10, 12, 23])
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(
     manifest, tmp_path, monkeypatch, calls, whole
 ):

@@ -88,6 +88,8 @@ def test_a_copy_that_cannot_be_written_names_its_peer_and_leaves_no_folder(scrat
 # -- the peers ---------------------------------------------------------------------------------
 
 
+# Each is a process that imports what it measures.
+@pytest.mark.ci
 @pytest.mark.parametrize("peer", PEERS, ids=[peer.key for peer in PEERS])
 def test_an_epoch_of_every_peer_has_every_image_once(peer, scratch, data, pixels):
     missing = peers.missing_package(peer, ENVIRONMENT.versions(), {})
