@@ -44,6 +44,11 @@ def test_no_line_of_prose_or_of_a_command_is_longer_than_110_columns(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
+def test_no_conflict_of_a_merge_is_left(document):
+    assert not re.search(r"<{7} |>{7} ", (ROOT / document).read_text())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_of_the_code_that_is_named_exists(document):
     text = (ROOT / document).read_text()
     named = re.findall(r"(?:cxr_data|cxr_train|tools|tests)/[\w/]+\.(?:py|jinja)", text)
