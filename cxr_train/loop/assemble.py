@@ -209,8 +209,7 @@ def _seeds(model: keras.Model) -> list[tf.Variable]:
 
 def _absent_classes(config: TrainConfig, manifest: Manifest) -> list[str]:
     """Say which classes cannot be validated, or are nowhere. Raise DataError: one cannot be learned."""
-    _refuse_one_class(config, manifest)
-    notes, kind = [], "finding" if manifest.findings else "class"
+    notes, kind = _nothing_to_learn(config, manifest), "finding" if manifest.findings else "class"
     split = config.held_out_validation
     is_there = split is not None and {*joined_splits(split)} <= {*manifest.splits}
     validation = class_counts(manifest, split) if split is not None and is_there else None
@@ -240,23 +239,23 @@ def _absent_classes(config: TrainConfig, manifest: Manifest) -> list[str]:
     return notes
 
 
-def _refuse_one_class(config: TrainConfig, manifest: Manifest) -> None:
-    """Raise DataError where no training image differs from another in its label: nothing can be learned."""
+def _nothing_to_learn(config: TrainConfig, manifest: Manifest) -> list[str]:
+    """Say where no training image has a finding that another lacks. Raise DataError: all are of one class."""
     where = f"{manifest.directory}: in the {config.train_split} split"
     if manifest.findings:
         columns = labels_of_split(manifest, config.train_split).T
-        if all(len({*column.tolist()} - {UNKNOWN}) < 2 for column in columns):
-            raise DataError(
-                f"{where}, no finding is present in one image and absent in another: there is nothing to "
-                "learn; convert a table that says what is absent too"
-            )
-        return
+        if any(len({*column.tolist()} - {UNKNOWN}) > 1 for column in columns):
+            return []
+        return [
+            f"{where}, no finding is present in one image and absent in another: there is nothing to learn"
+        ]
     present = [name for name, images in class_counts(manifest, config.train_split).items() if images]
     if len(present) == 1:
         raise DataError(
             f"{where}, all images are of one class, {present[0]!r}: there is nothing to learn; convert "
             "images of two classes or more"
         )
+    return []
 
 
 def _refuse_uneven_batch(config: TrainConfig, replicas: int) -> None:
