@@ -165,8 +165,9 @@ def run_search(space: Space, plan: Plan, proposals: Proposals, ledger: Ledger, r
         if params is None:
             return Result(trials, False, "every configuration of the space was tried", study)
         trial = Trial(number, params, space.flags(params))
-        if why := plan.budget.spent_by(ledger, plan.rungs[0]) if not ledger.params(number) else None:
-            return Result(trials, False, f"the budget of {why} is spent", study)
+        limit = None if ledger.params(number) else plan.budget.spent_by(ledger, plan.rungs[0])
+        if limit:
+            return Result(trials, False, _spent(limit), study)
         trials.append(trial)
         study.enqueue_trial(dict(params))
         why = _climb(trial, study.ask(proposals.distributions()), study, plan, ledger, runner)
@@ -200,7 +201,7 @@ def _climb(
         if known is None:
             limit = plan.budget.spent_by(ledger, epochs - trial.epochs)
             if limit:
-                return f"the budget of {limit} is spent"
+                return _spent(limit)
             outcome = runner.train(trial.number, trial.flags, epochs)
             if outcome is None:
                 return ""
@@ -220,6 +221,10 @@ def _climb(
     trial.status = FINISHED
     study.tell(asked, _value(trial))
     return None
+
+
+def _spent(limit: str) -> str:
+    return f"the budget of {limit} is spent"
 
 
 def import_optuna() -> Any:

@@ -13,8 +13,8 @@
     size_alone    a rung each, where three trials or more reached it: epochs, trials, and the rank
                   correlations (Spearman) of `parameters` and `flops` with the value; above 0: larger is
                   better; null where all are of one size
-    comparison    null, or what `ablation.json` holds of the winner's and the default's runs: on images that
-                  no trial was chosen by
+    comparison    null, or what `ablation.json` holds of the winner's and the default's runs on a split by
+                  which no trial was chosen, if there is one
 """
 
 import json
@@ -186,10 +186,16 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
     if table["winner"] is None:
         notes.append("no trial was trained to the end: there is no winner")
     else:
+        comparison = table["comparison"]
+        is_held_out = comparison is not None and not comparison["picked_on"]
+        worth = (
+            f"what counts is the comparison on the {comparison['split']} split, by which no trial was chosen"
+            if is_held_out
+            else "no number here is of images that no trial was chosen by"
+        )
         notes.append(
             f"trial {table['winner']} won: its {table['metric']} on the validation split is the {way} of "
-            f"{counted(states.count(FINISHED), 'finished trial')}, and flatters; what counts is the "
-            "comparison on images that no trial was chosen by"
+            f"{counted(states.count(FINISHED), 'finished trial')}, and flatters; {worth}"
         )
     if table["winner"] == 0:
         notes.append("trial 0 is the default configuration: the search found nothing better")
