@@ -267,13 +267,13 @@ def _shaded_by_row(
 
 def _subgroups(metrics: Document) -> list[Grid]:
     """Return the mean of each metric by hospital, view, sex or age, as `subgroups` measured it."""
-    grids = []
+    grids, kinds = [], "findings" if text.is_of_findings(metrics) else "classes"
     for column, found in (metrics.get("by") or {}).items():
         rows = []
         for value, row in found["groups"].items():
             means, reach = row["macro"], row["intervals"]["macro"]
             cells = [with_interval(means[name], reach[name]).replace(" (", "\n(") for name in _OF_CLASS]
-            few = "\n".join(row["too_few"]) if len(row["too_few"]) <= 2 else f"{len(row['too_few'])} of them"
+            few = "\n".join(row["too_few"]) if len(row["too_few"]) <= 2 else f"{len(row['too_few'])} {kinds}"
             rows.append([value, f"{row['images']:,}", f"{row['patients']:,}", *cells, few])
         gap = found["gap"].get("auroc")
         told = f"; gap of the AUROC {gap['value']:.3f}, worst {gap['worst']}" if gap else ""
