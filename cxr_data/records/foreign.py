@@ -10,23 +10,19 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.core.local_store import sha256_of
-from cxr_data.core.wording import tool
-from cxr_data.images.decode import sniff
 from cxr_data.records import manifest
-from cxr_data.records.example import Example, Fields
-from cxr_data.records.index import MOST_SOURCES, scan_shard, write_index
+from cxr_data.records.foreign_shard import Scanned, Stored, scan_file
+from cxr_data.records.index import MOST_SOURCES, write_index
 from cxr_data.records.layout import FOREIGN_SHARD, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.quarantine_file import write_quarantine
-from cxr_data.records.tfrecord import MOST_BESIDES_PIXELS, begins_with_frame
-from cxr_data.records.value_range import UNIT, VALUE_RANGES, check_range, in_unit_range
+from cxr_data.records.tfrecord import begins_with_frame
+from cxr_data.records.value_range import UNIT, VALUE_RANGES
 from cxr_data.sources.names import check_class_names, split_of
 
 logger = logging.getLogger(__name__)
@@ -35,52 +31,6 @@ _EXPECTED_NAME = (
     "expected is one of the words train, validation (or val) and test in the name of each file, such as "
     "train-00003-of-00012.tfrecord or chest_val.tfrecord"
 )
-
-
-@dataclass(frozen=True)
-class Stored:
-    """How the pixels of the records are stored, as the user says.
-
-    Attributes:
-      size: height and width of every image, in pixels.
-      channels: 1 or 3.
-      dtype: one of `example.DTYPES`; float32 must be a FloatList, the others one bytes value.
-      value_range: of floats, one of `VALUE_RANGES`.
-    """
-
-    size: int
-    channels: int
-    dtype: str
-    value_range: tuple[float, float] = UNIT
-
-    @property
-    def payload_bytes(self) -> int:
-        """Bytes of the pixels of one image."""
-        return self.size**2 * self.channels * np.dtype(self.dtype).itemsize
-
-    @property
-    def is_float(self) -> bool:
-        """Whether the pixels are floats; uint8 is in [0, 255]."""
-        return np.issubdtype(np.dtype(self.dtype), np.floating)
-
-
-@dataclass
-class _Scanned:
-    """What a scan has seen of one file.
-
-    Attributes:
-      fields: of every record, each with an id and a group.
-      unnamed: how many records have no id.
-      low, high: the range of all values.
-      sums, squares: of the pixels in [0, 1], float64 [channels], and of their squares.
-    """
-
-    fields: list[Fields] = field(default_factory=list)
-    unnamed: int = 0
-    low: float = np.inf
-    high: float = -np.inf
-    sums: np.ndarray | float = 0.0
-    squares: np.ndarray | float = 0.0
 
 
 def adopt(
@@ -125,24 +75,15 @@ def adopt(
     stored = Stored(size, channels, dtype, value_range)
     findings = len(class_names) if task == manifest.FINDINGS else 0
 
-    def scan(number: int) -> tuple[Shard, np.ndarray, _Scanned]:
-        path = paths[number]
-        seen = _Scanned()
-        place = f"{splits[path]}/{path.name}"
-
-        def check(record: Example, data: memoryview) -> None:
-            if not findings:
-                _check_class(record.fields.label, class_names)
-            _take(record, data, stored, place, seen)
-
-        largest = stored.payload_bytes + MOST_BESIDES_PIXELS
-        rows = scan_shard(path, check, findings=findings, largest=largest)
-        rows["shard"] = number
+    def scan(path: Path) -> tuple[Shard, np.ndarray, Scanned]:
+        found = scan_file(path, splits[path], stored, class_names, findings=findings)
         tick(path.name)
-        return (Shard(path.name, splits[path], len(rows), path.stat().st_size, sha256_of(path)), rows, seen)
+        return found
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        shards, rows, scanned = zip(*pool.map(scan, range(len(paths))), strict=True)
+        shards, rows, scanned = zip(*pool.map(scan, paths), strict=True)
+    for number, of_shard in enumerate(rows):
+        of_shard["shard"] = number
     index = np.concatenate(rows)
     if not len(index):
         raise DataError(f"{directory}: the files named SPLIT*.tfrecord hold no record")
@@ -230,55 +171,10 @@ def split_named(path: Path) -> str:
     raise DataError(f"the name of {path} says {named}: {_EXPECTED_NAME}")
 
 
-# -- one record --------------------------------------------------------------------------------
-
-
-def _check_class(label: int, class_names: Sequence[str]) -> None:
-    if not 0 <= label < len(class_names):
-        raise ValueError(
-            f"it has label {label}, there are {len(class_names)} classes ({', '.join(class_names)}): the "
-            "label is the position in --classes, from 0"
-        )
-
-
-def _take(record: Example, data: memoryview, stored: Stored, place: str, seen: _Scanned) -> None:
-    """Check one record, and add it to what was seen. Raises ValueError: it is not what the flags say."""
-    _check_form(record, data, stored)
-    values = np.frombuffer(data, stored.dtype).reshape(-1, stored.channels)
-    low, high = float(values.min()), float(values.max())
-    if stored.is_float:
-        check_range(low, high, stored.value_range)
-    seen.unnamed += not record.fields.id.strip()
-    seen.fields.append(record.fields.named(place, len(seen.fields)))
-    seen.low, seen.high = min(seen.low, low), max(seen.high, high)
-    pixels = in_unit_range(values, stored.value_range) if stored.is_float else values / np.float32(255)
-    seen.sums = seen.sums + pixels.sum(axis=0, dtype=np.float64)
-    seen.squares = seen.squares + np.square(pixels, dtype=np.float64).sum(axis=0)
-
-
-def _check_form(record: Example, data: memoryview, stored: Stored) -> None:
-    must_be_floats = stored.dtype == "float32"
-    if record.payload_bytes == stored.payload_bytes and record.is_float_list == must_be_floats:
-        return
-    held = "a FloatList" if record.is_float_list else "one bytes value"
-    encoded = None if record.is_float_list else sniff(bytes(data[:132]))
-    if encoded:
-        raise ValueError(
-            f"feature 'image' is a {encoded} file, and must be its pixels: decode it before it is written, "
-            f"or convert the image files with python -m {tool('make_tfrecords')}"
-        )
-    wanted = "a FloatList" if must_be_floats else "one bytes value"
-    raise ValueError(
-        f"feature 'image' holds {held} of {record.payload_bytes} bytes, not {wanted} of the "
-        f"{stored.payload_bytes} bytes that --size={stored.size}, --channels={stored.channels} and "
-        f"--dtype={stored.dtype} say"
-    )
-
-
 # -- all of them -------------------------------------------------------------------------------
 
 
-def _check_ranges(paths: Sequence[Path], stored: Stored, scanned: Sequence[_Scanned]) -> None:
+def _check_ranges(paths: Sequence[Path], stored: Stored, scanned: Sequence[Scanned]) -> None:
     """Refuse a file all of whose values lie in a small part of the range that they are said to have."""
     said = next(name for name, ends in VALUE_RANGES.items() if ends == stored.value_range)
     doubtful = []
@@ -311,7 +207,7 @@ def _smaller_range(said: str, low: float, high: float) -> str:
     return ""
 
 
-def _check_ids_and_patients(directory: str, shards: Sequence[Shard], scanned: Sequence[_Scanned]) -> None:
+def _check_ids_and_patients(directory: str, shards: Sequence[Shard], scanned: Sequence[Scanned]) -> None:
     """Refuse what only all records together show: an id of two records, and a patient in two splits."""
     ids = Counter(fields.id for seen in scanned for fields in seen.fields)
     name, count = max(ids.items(), key=lambda item: item[1])
@@ -335,7 +231,7 @@ def _check_ids_and_patients(directory: str, shards: Sequence[Shard], scanned: Se
 
 
 def _statistics(
-    shards: Sequence[Shard], scanned: Sequence[_Scanned], stored: Stored
+    shards: Sequence[Shard], scanned: Sequence[Scanned], stored: Stored
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of the training pixels (of all, without training) by channel."""
     chosen = [seen for shard, seen in zip(shards, scanned, strict=True) if shard.split == "train"]
@@ -346,7 +242,7 @@ def _statistics(
     return tuple(mean.tolist()), tuple(np.sqrt(np.maximum(variance, 0)).tolist())
 
 
-def _number_sources(index: np.ndarray, scanned: Sequence[_Scanned]) -> tuple[str, ...]:
+def _number_sources(index: np.ndarray, scanned: Sequence[Scanned]) -> tuple[str, ...]:
     """Write the number of each record's source into the index; return the sources by number.
 
     Raises:
@@ -364,7 +260,7 @@ def _number_sources(index: np.ndarray, scanned: Sequence[_Scanned]) -> tuple[str
 
 
 def _counts(
-    shards: Sequence[Shard], scanned: Sequence[_Scanned], class_names: tuple[str, ...]
+    shards: Sequence[Shard], scanned: Sequence[Scanned], class_names: tuple[str, ...]
 ) -> dict[str, dict[str, int]]:
     counts = {shard.split: dict.fromkeys(class_names, 0) for shard in shards}
     for shard, seen in zip(shards, scanned, strict=True):
@@ -374,7 +270,7 @@ def _counts(
     return counts
 
 
-def _tell(adopted: Manifest, scanned: Sequence[_Scanned]) -> None:
+def _tell(adopted: Manifest, scanned: Sequence[Scanned]) -> None:
     """Log what the records leave open, and what was assumed in its place."""
     low, high = min(seen.low for seen in scanned), max(seen.high for seen in scanned)
     logger.info("pixels: values from %g to %g", low, high)
