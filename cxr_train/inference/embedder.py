@@ -125,14 +125,12 @@ def _locked(folder: pathlib.Path) -> contextlib.AbstractContextManager[object]:
 
 def _publish(folder: pathlib.Path, output: pathlib.Path) -> None:
     """Give the finished folder its name; what has the name is set aside first, and then removed."""
-    if not output.exists():
-        publish(folder, output)
-        return
     aside = output.with_name(f"{output.name}.replaced{TEMPORARY_SUFFIX}")
-    shutil.rmtree(aside, ignore_errors=True)
-    os.rename(output, aside)
+    if output.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(output, aside)
     publish(folder, output)
-    shutil.rmtree(aside)
+    shutil.rmtree(aside, ignore_errors=True)  # also that of a process that was killed before this line
 
 
 class _Embedder:

@@ -1,6 +1,8 @@
 """Embeddings: the features of a float64 reference, and all else of the records as it was."""
 
 import dataclasses
+import errno
+import os
 import pathlib
 
 import keras
@@ -20,6 +22,7 @@ from cxr_data.input.batch import expand_image
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.index import read_index, read_split_fields
 from cxr_data.records.manifest import read_manifest
+from cxr_data.records.shard_file import ShardFile
 from cxr_data.records.verify import verify_dataset
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.inference import encoder as encoders
@@ -234,9 +237,27 @@ def test_another_embedding_takes_the_place_of_an_unfinished_one(data, encoder, p
         embed_dataset(data, stops, placement, str(output), dtype="float32", batch_size=4)
     embed_dataset(data, encoder, placement, str(output), dtype="float16", batch_size=4)
     assert [*tmp_path.iterdir()] == [output]
-    again = embed_dataset(data, encoder, placement, str(output), dtype="float32", batch_size=4)
-    assert [*tmp_path.iterdir()] == [output]
+    # As it is left by a process that was killed between the two renames.
+    output.rename(tmp_path / "made.replaced.tmp")
+    for _ in range(2):
+        again = embed_dataset(data, encoder, placement, str(output), dtype="float32", batch_size=4)
+        assert [*tmp_path.iterdir()] == [output]
     assert again.dtype == read_manifest(str(output)).dtype == "float32"
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_shard(data, encoder, placement, tmp_path, monkeypatch):
+    append = ShardFile.append
+
+    def fill(file, fields, payload):
+        if fields.id == "train/9.png":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return append(file, fields, payload)
+
+    monkeypatch.setattr(ShardFile, "append", fill)
+    with pytest.raises(DataError, match="--output=.*No space left"):
+        embed_dataset(data, encoder, placement, str(tmp_path / "made"), dtype="float32", batch_size=4)
+    (unfinished,) = tmp_path.iterdir()
+    assert len([*unfinished.iterdir()]) == 2
 
 
 @pytest.mark.parametrize(
