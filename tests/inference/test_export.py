@@ -16,6 +16,8 @@ from PIL import Image
 from runs import make_run, probabilities_of
 from sharder_fixtures import encoded, picture, save
 from shards import random_images, write_shards
+from staged import three_stages
+from tiny import registered
 
 from cxr_data.core.errors import CxrError, DataError, UsageError
 from cxr_data.core.runtime import keep_large_allocations
@@ -24,6 +26,7 @@ from cxr_data.images.decode import decode_pixels
 from cxr_data.records.manifest import write_manifest
 from cxr_train.inference import export_formats, export_names, exporter, graph_preprocess, predictor
 from cxr_train.inference.files import ImageFile
+from cxr_train.models.classifier import build_model, to_probabilities
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_model import load_best_model
 
@@ -167,6 +170,40 @@ def test_every_format_says_the_same_as_the_model_in_every_precision(manifest, tm
     assert difference <= exporter.TOLERANCES[policy]
     # The other precisions would not pass for float32.
     assert (policy == "float32" or form == "savedmodel") == (difference <= exporter.TOLERANCES["float32"])
+
+
+def assert_exported(form, model, manifest, path):
+    """Check an export of a model, its added layers and scales set to what makes them count."""
+    generator = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        if variable.path.startswith(("attention_", "pooling")) or "layer_scale" in variable.path:
+            variable.assign(generator.random(variable.shape) + 0.1)
+    pixels = random_images(2, manifest.size, seed=9)
+    expected = to_probabilities(model, model(pixels)).numpy()
+    assert np.ptp(expected) > 1e-3
+    export_formats.write_export(form, model, manifest, path)
+    np.testing.assert_allclose(export_formats.run_export(form, path, [], pixels), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("form", "attention", "pooling"),
+    [("tflite", "cbam", "attention"), ("onnx", "cbam", "attention"), ("onnx", "eca:2", "gem")],
+)
+def test_gates_and_poolings_are_exported(manifest, tmp_path, form, attention, pooling):
+    keras.utils.set_random_seed(0)
+    options = {"classes": 3, "head": (16,), "of_findings": True, "attention": attention, "pooling": pooling}
+    with registered("staged", three_stages):
+        model = build_model("staged", image_size=manifest.size, **options)
+    assert_exported(form, model, manifest, tmp_path / "model")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["tflite", "onnx"])
+def test_a_convnext_is_exported(manifest, tmp_path, form):
+    keras.utils.set_random_seed(0)
+    larger = dataclasses.replace(manifest, size=64)  # of more than one pixel at the end
+    model = build_model("convnext_tiny", classes=3, image_size=64, head=(16,), input_range="imagenet")
+    assert_exported(form, model, larger, tmp_path / "model")
 
 
 def test_an_onnx_file_says_what_it_takes_and_gives(manifest, tmp_path):
