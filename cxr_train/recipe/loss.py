@@ -128,7 +128,7 @@ class FindingsObjective:
         """
         if self.focal_gamma:
             raise ValueError("the slopes of the focal loss are not known")
-        targets = tf.cast(self._smoothed(self._targets(labels, index)), logits.dtype)
+        targets = self._smoothed(tf.cast(self._targets(labels, index), logits.dtype))
         positive = tf.constant(self.positive_weights or (1.0,), logits.dtype)
         present = tf.nn.sigmoid(logits)
         slopes = (positive * targets * (present - 1) + (1 - targets) * present) * logits
