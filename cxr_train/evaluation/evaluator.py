@@ -28,7 +28,8 @@
     audit             what the audit of the data says beside it: see the head of `beside_audit`
     by                {} or every metric by group: see the head of `subgroups`
     test_time         only with a test-time method: batch_norm_images, the images that BatchNorm's statistics
-                      are of, 0 for none; prior, null or the shares of the classes before and after
+                      are of, 0 for none; prior, null or a temperature and the shares of the classes
+                      before and after
     probe             null where it was left out, or what remains without the lungs: see the head of `probe`
 
 With `own_data` and `fitted_on` or `chosen_on` the split itself, these numbers are of the very images
@@ -191,7 +192,7 @@ def evaluate_split(
         validation = stored_predictions(run_dir, options.validation_split)
     shares = None
     if options.prior_correction:
-        named, shares = with_corrected_prior(named, validation)
+        named, validation, shares = with_corrected_prior(named, validation)
     summary = {
         "schema": SCHEMA,
         "split": split,

@@ -6,6 +6,7 @@ own, and says so.
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +17,13 @@ from cxr_data.core.errors import UsageError
 from cxr_data.input.pipeline import Pipeline
 from cxr_train.engine.batch_norm import PreciseStatistics
 from cxr_train.engine.strategy import Placement
-from cxr_train.evaluation import priors
+from cxr_train.evaluation import calibration, priors
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions, six_digits
+
+logger = logging.getLogger(__name__)
+
+_VANISHED = 0.001
 
 
 @contextlib.contextmanager
@@ -69,8 +74,11 @@ def adapted_batch_norm(
 
 def with_corrected_prior(
     predictions: NamedPredictions, validation: NamedPredictions | None
-) -> tuple[NamedPredictions, dict[str, Any]]:
+) -> tuple[NamedPredictions, NamedPredictions, dict[str, Any]]:
     """Correct probabilities for the shares that classes have among these pictures, see `priors`.
+
+    The temperature of the validation pictures comes first, since the correction needs calibrated
+    probabilities (Alexandari et al., 2020).
 
     Args:
       predictions: of the pictures.
@@ -78,7 +86,8 @@ def with_corrected_prior(
         model expects, whatever weights the classes had in its loss.
 
     Returns:
-      The corrected predictions; and the shares `before` and `after`, by class.
+      The corrected predictions; those of the validation pictures at the same temperature; and the
+      `temperature`, 1 where none is the best, and the shares `before` and `after`, by class.
 
     Raises:
       UsageError: there are no validation pictures.
@@ -87,14 +96,27 @@ def with_corrected_prior(
         raise UsageError(
             "--prior_correction: needs this run's predictions of its validation split; evaluate that first"
         )
-    prior = validation.probabilities.mean(axis=0)
     of_findings = predictions.labels.ndim == 2
-    corrected, new = priors.correct(predictions.probabilities, prior, of_findings=of_findings)
-    shares = {
-        when: dict(zip(predictions.class_names, map(float, values), strict=True))
-        for when, values in (("before", prior), ("after", new))
-    }
-    return dataclasses.replace(predictions, probabilities=six_digits(corrected)), shares
+    temperature = calibration.fit_temperature(validation.labels, validation.probabilities)
+    cooled, known = predictions.probabilities, validation.probabilities
+    if temperature is not None:
+        cooled, known = (
+            calibration.apply_temperature(each, temperature, of_findings=of_findings)
+            for each in (cooled, known)
+        )
+    corrected, new = priors.correct(cooled, known.mean(axis=0), of_findings=of_findings)
+    names = predictions.class_names
+    if vanished := [name for name, share in zip(names, new, strict=True) if share < _VANISHED]:
+        logger.warning(
+            "--prior_correction: hardly any image seems to be of %s; if there are some, this class looks "
+            "different here, and the corrected probabilities are wrong",
+            ", ".join(vanished),
+        )
+    shares: dict[str, Any] = {"temperature": temperature or 1.0}
+    for when, values in (("before", known.mean(axis=0)), ("after", new)):
+        shares[when] = dict(zip(names, map(float, values), strict=True))
+    changed = dataclasses.replace(predictions, probabilities=six_digits(corrected))
+    return changed, dataclasses.replace(validation, probabilities=known), shares
 
 
 def said_of(options: EvaluationOptions, images: int, shares: dict[str, Any] | None) -> dict[str, Any]:

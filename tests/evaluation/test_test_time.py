@@ -121,6 +121,7 @@ def test_an_evaluation_with_test_time_methods_has_a_folder_of_its_own(run):
     assert json.loads((plan.output / "metrics_validation.json").read_text()) == found
     assert found["test_time"]["batch_norm_images"] == 16
     assert sum(found["test_time"]["prior"]["after"].values()) == pytest.approx(1)
+    assert found["test_time"]["prior"]["temperature"] > 0
     assert found["loss"] != usual["loss"]
 
 
