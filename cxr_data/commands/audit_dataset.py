@@ -3,7 +3,7 @@
     python -m tools.audit_dataset --data=DIR
 
 Prints the findings, and writes audit.json and pictures of them; with --html, a page too. Exit code 1 if
-there is a finding that --fail_on names, or if the audit could not look for it.
+there is a finding that --fail_on names, if the audit could not look for it, or if records are damaged.
 """
 
 import dataclasses
