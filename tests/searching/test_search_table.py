@@ -37,7 +37,7 @@ def test_the_table_has_every_trial_and_what_was_spent(found, tmp_path):
     assert winner["value"] == winner["after_27"] == max(row["after_27"] for row in rows)
     text = (tmp_path / "search.txt").read_text()
     assert f"trial {found['winner']} won" in text
-    for picked_on, named in ((False, "the hold split, by which"), (True, "no number here")):
+    for picked_on, named in ((False, "the hold split"), (True, "no number here")):
         compared = {**found, "comparison": {"split": "hold", "picked_on": picked_on}}
         assert any(named in note for note in table.notes_of(compared))
     assert max(map(len, text.splitlines())) <= 100

@@ -9,6 +9,7 @@ import pytest
 from embedded_sources import SOURCES, write_embedded_sources
 from in_process import run_command
 
+from cxr_data.records.example import Fields
 from cxr_train.evaluation.predictions import read_predictions
 from cxr_train.transferring import targets
 
@@ -198,7 +199,7 @@ def test_a_patient_of_two_sources_is_refused(root, tmp_path, monkeypatch):
     read = targets.read_split_fields
 
     def of_one_patient(manifest, split):
-        return [one._replace(group="somebody") for one in read(manifest, split)]
+        return [Fields(**{**one._asdict(), "group": "somebody"}) for one in read(manifest, split)]
 
     monkeypatch.setattr(targets, "read_split_fields", of_one_patient)
     line = arguments(root / "data", tmp_path / "runs", root / "methods.json")
