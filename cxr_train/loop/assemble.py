@@ -209,7 +209,7 @@ def _seeds(model: keras.Model) -> list[tf.Variable]:
 
 def _absent_classes(config: TrainConfig, manifest: Manifest) -> list[str]:
     """Say which classes cannot be validated, or are nowhere. Raise DataError: one cannot be learned."""
-    notes, kind = _nothing_to_learn(config, manifest), "finding" if manifest.findings else "class"
+    notes, kind = [], "finding" if manifest.findings else "class"
     split = config.held_out_validation
     is_there = split is not None and {*joined_splits(split)} <= {*manifest.splits}
     validation = class_counts(manifest, split) if split is not None and is_there else None
@@ -236,7 +236,7 @@ def _absent_classes(config: TrainConfig, manifest: Manifest) -> list[str]:
                 f"{kind} {name!r} has no image in the {split} split: how well the model knows it has no "
                 "part in choosing the best epoch"
             )
-    return notes
+    return [*_nothing_to_learn(config, manifest), *notes]
 
 
 def _nothing_to_learn(config: TrainConfig, manifest: Manifest) -> list[str]:
