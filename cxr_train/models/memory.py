@@ -206,6 +206,11 @@ def read_graph(model: keras.Model) -> Network:
             channels, places = node.input_tensors[0].shape[-1], node.outputs[0].shape[1:3]
             elements.append(channels * math.prod(places))
             reads += (len(elements) - 1,)
+        for _ in range(_kept_besides(layer) if reads else 0):
+            elements.append(elements[inputs[0]])
+            reads += (len(elements) - 1,)
+            # Element by element: XLA computes it again.
+            calls.append(Call(inputs, reads[-1:], (), "elementwise", 0, 0))
         kernels = [math.prod(v.shape) for v in getattr(layer, "variables", []) if len(v.shape) > 1]
         calls.append(Call(inputs, outputs, reads, _kind(layer), sum(kernels), sum(trained)))
     variables = sum(math.prod(variable.shape) for variable in model.variables)
@@ -241,6 +246,15 @@ def _kind(layer: keras.Operation) -> str:
     if isinstance(layer, _POOLINGS):
         return "pooling"
     return "normalization" if isinstance(layer, _NORMALIZATIONS) else "elementwise"
+
+
+def _kept_besides(layer: keras.Operation) -> int:
+    """Return how many tensors as large as its input a layer of several operations keeps, op by op.
+
+    Of a layer normalization, x less its mean, and that over its deviation; of a gelu, the two factors of its
+    last product.
+    """
+    return 2 if isinstance(layer, keras.layers.LayerNormalization) or _activation(layer) == "gelu" else 0
 
 
 def _activation(layer: keras.Operation) -> str:

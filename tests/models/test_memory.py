@@ -78,6 +78,17 @@ def test_a_frozen_backbone_keeps_only_what_the_head_reads():
     assert found.gradients == 4 * (4 * 2 + 2)
 
 
+def test_the_parts_of_a_layer_are_kept_op_by_op_and_computed_again_by_xla():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(image)
+    x = keras.layers.LayerNormalization()(x)
+    x = keras.layers.Activation("gelu")(keras.layers.Dense(4)(x))
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+    # Three tensors of the normalization and of the gelu each; the inputs of the two dense layers.
+    assert estimate(read_graph(model), 1, Setting()).activations == 4 * (7 * WIDE + 4 + 2 * IMAGE)
+    assert estimate(read_graph(model), 1, Setting(compile=True)).activations == 4 * (3 * WIDE + 4 + 2 * IMAGE)
+
+
 @pytest.mark.parametrize("batch", [1, 5, 7, 8, 16, 24, 1000])
 def test_the_largest_batch_fits_and_the_next_does_not(batch):
     setting = Setting()
@@ -143,6 +154,7 @@ def test_a_memory_that_no_device_has_or_nothing_asks_for_is_refused():
         ("inception_v3", 360, 8, "float32"),
         ("resnet152_v2", 360, 4, "float32"),
         ("efficientnet_b1", 360, 4, "float32"),
+        ("convnext_tiny", 224, 4, "float32"),
     ],
 )
 def test_the_estimate_is_within_15_percent_of_the_allocators_peak(backbone, size, batch, policy):
