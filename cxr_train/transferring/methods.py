@@ -6,6 +6,8 @@ draws are whole.
 
     {"erm": {}, "coral": {"domain_method": "coral", "domain_strength": [0.1, 10.0]}}
 
+"kind": "adaptation" says of a method that it sees pictures of the held-out source, without labels.
+
 A draw depends on the flag and its number alone, so that all methods, and all held-out sources, have the same
 draws of a flag.
 """
@@ -126,7 +128,12 @@ def _method(path: str, name: str, values: Any) -> Method:
     if not isinstance(values, dict):
         raise UsageError(f'{where}: must be an object of flags, as {{"label_smoothing": [0.01, 0.2]}}')
     flags, ranges = {}, {}
+    kind = values.get("kind", KINDS[0])
+    if kind not in KINDS[:2]:
+        raise UsageError(f"{where}: kind must be {' or '.join(KINDS[:2])}")
     for flag, value in values.items():
+        if flag == "kind":
+            continue
         if flag in _RESERVED:
             raise UsageError(f"{where}: --{flag} is not for a method; leave it out")
         if isinstance(value, list):
@@ -135,7 +142,7 @@ def _method(path: str, name: str, values: Any) -> Method:
             flags[flag] = str(value).lower() if isinstance(value, bool) else str(value)
         else:
             raise UsageError(f"{where}: --{flag} must be a text, a number, true, false or a range")
-    return Method(name, flags, ranges)
+    return Method(name, flags, ranges, kind)
 
 
 def _range(where: str, flag: str, value: Sequence[Any]) -> Range:

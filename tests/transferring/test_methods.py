@@ -29,6 +29,9 @@ def test_methods_by_name_and_from_a_file(tmp_path):
     erm, smooth = read_methods(str(path))
     assert (erm.drawn(3), smooth.drawn(0)["clip_norm"]) == ({}, "1")
     assert smooth.drawn(0)["balance_batches"] == "true"
+    path.write_text('{"erm": {}, "seen": {"kind": "adaptation", "ema": 0.9}}')
+    erm, seen = read_methods(str(path))
+    assert (erm.kind, seen.kind, seen.drawn(1)) == ("generalisation", "adaptation", {"ema": "0.9"})
     assert 0.01 <= float(smooth.drawn(3)["label_smoothing"]) <= 0.2
 
 
@@ -44,7 +47,14 @@ def test_methods_by_name_and_from_a_file(tmp_path):
             '{"a": {"seed": 1}}',
             '{"a": {"train_split": "train"}}',
         ),
-        *('{"a": {"ema": [0, 1]}}', '{"a": {"ema": [1]}}', '{"a": {"ema": [2, 1]}}', '{"a": {"ema": null}}'),
+        *(
+            '{"a": {"kind": "none"}}',
+            '{"a": {"kind": "test-time"}}',
+            '{"a": {"ema": [0, 1]}}',
+            '{"a": {"ema": [1]}}',
+            '{"a": {"ema": [2, 1]}}',
+            '{"a": {"ema": null}}',
+        ),
     ],
 )
 def test_what_is_no_file_of_methods_is_refused(tmp_path, text):
