@@ -43,12 +43,12 @@ from cxr_train.transferring.plan import Budget, Comparison
 from cxr_train.transferring.runner import cost_lines, run_here, run_in_processes
 from cxr_train.transferring.stress import (
     Correlated,
-    Splits,
     choose_correlated,
     parse_correlated,
     stress_splits,
     write_stress,
 )
+from cxr_train.transferring.subset import Splits
 from cxr_train.transferring.targets import Target, find_targets
 from cxr_train.transferring.told_apart import told_apart
 
@@ -219,6 +219,9 @@ def main() -> int:
         storage.replace(layout.flags, lines.encode())
         if found.stress_data:
             write_stress(found.manifest, found.stress_data, str(layout.stress))
+        for target in found.held_out:
+            if found.within[target.source]:
+                plan.write_within(found.manifest, target, directory)
         if found.manifest.embedding:
             statuses, stopped = run_here(found)
         else:

@@ -4,16 +4,19 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from cxr_data.core.errors import UsageError
 from cxr_data.records.folds import class_counts, positions_of
-from cxr_data.records.index import read_split_fields
+from cxr_data.records.index import read_split_fields, read_split_index
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.split_names import Sources
 from cxr_train.evaluation.decisions import FEW
 from cxr_train.runs.config import TrainConfig
 from cxr_train.transferring.methods import SHARED, Method, drawn
 from cxr_train.transferring.run import ORACLE, STRESS, TransferRun
-from cxr_train.transferring.stress import Correlated, Splits
+from cxr_train.transferring.stress import Correlated
+from cxr_train.transferring.subset import Splits, write_subset
 from cxr_train.transferring.targets import Target, batch_of
 
 WITHOUT, WITHIN = "leave_one_out", "within"
@@ -85,6 +88,7 @@ def _runs(
     directory: pathlib.Path,
     tested: str,
     flags: Mapping[str, str],
+    is_copied: bool = False,
 ) -> list[TransferRun]:
     """Return the runs of a cell: for each seed and draw, one of each method."""
     runs = []
@@ -100,7 +104,11 @@ def _runs(
                     "run_dir": str(directory / f"{method.name}-draw{draw}-seed{seed}"),
                 }
                 config = make_config(values)
-                runs.append(TransferRun(method.name, values, config, cell=cell, draw=draw, tested=tested))
+                runs.append(
+                    TransferRun(
+                        method.name, values, config, cell=cell, draw=draw, tested=tested, is_copied=is_copied
+                    )
+                )
     return runs
 
 
@@ -145,20 +153,39 @@ def runs_within(
     if not has_enough:
         return []
     images = len(positions_of(manifest, target.own_train))
+    directory = within_place(place, target)
     return _runs(
         make_config,
         budget,
         [baseline],
         cell=target.source,
-        directory=place / WITHIN / f"only={_folder(target.source)}",
-        tested=target.own_test,
+        directory=directory,
+        tested="test",
+        is_copied=True,
         flags={
-            "data": manifest.directory,
-            "train_split": target.own_train,
-            "validation_split": target.own_validation,
+            "data": str(directory / "data"),
+            "train_split": "train",
+            "validation_split": "validation",
             "batch_size": str(min(batch_of(1), images)),
         },
     )
+
+
+def within_place(place: pathlib.Path, target: Target) -> pathlib.Path:
+    """Return the folder of the bound of a source."""
+    return place / WITHIN / f"only={_folder(target.source)}"
+
+
+def write_within(manifest: Manifest, target: Target, place: pathlib.Path) -> None:
+    """Write the records of one source as a data set of their own, unless it is there.
+
+    Classes that the source does not have are nowhere in it, and need not be learned.
+    """
+    names = {"train": target.own_train, "validation": target.own_validation, "test": target.own_test}
+    rows = [read_split_index(manifest, name)[positions_of(manifest, name)] for name in names.values()]
+    ends = np.cumsum([0, *map(len, rows)])
+    splits = {split: range(*ends[number : number + 2]) for number, split in enumerate(names)}
+    write_subset(manifest, str(within_place(place, target) / "data"), np.concatenate(rows), splits)
 
 
 def _has_enough(manifest: Manifest, target: Target) -> bool:
@@ -188,6 +215,7 @@ def runs_of_stress(
         cell=STRESS,
         directory=place / STRESS,
         tested="test",
+        is_copied=True,
         flags={**flags, "data": str(place / STRESS / "data")},
     )
     of_oracle = _runs(
@@ -197,6 +225,7 @@ def runs_of_stress(
         cell=ORACLE,
         directory=place / STRESS / "oracle",
         tested="test",
+        is_copied=True,
         flags={**flags, "data": str(place / STRESS / "oracle_data")},
     )
     return of_methods + of_oracle

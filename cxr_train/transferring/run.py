@@ -1,7 +1,7 @@
 """A run of the comparison: a configuration without one source, and the files that the table is made of.
 
 RUN_DIR/leave_one_out/without=SOURCE/METHOD-drawN-seedN/     a run directory each
-RUN_DIR/within/only=SOURCE/METHOD-drawN-seedN/               the bound: trained within the source
+RUN_DIR/within/only=SOURCE/METHOD-drawN-seedN/               the bound: trained within the source, on `data/`
 RUN_DIR/stress/data/, RUN_DIR/stress/oracle_data/            the data of the stress test
 RUN_DIR/stress/METHOD-drawN-seedN/, RUN_DIR/stress/oracle/METHOD-drawN-seedN/
 RUN_DIR/transfer.json, .csv, .txt, .html                     the tables
@@ -32,11 +32,13 @@ class TransferRun(GridRun):
       cell: what is compared on the same pictures: the held-out source, or a part of the stress test.
       draw: its number, from 0.
       tested: the split that is predicted once, at the end.
+      is_copied: whether its data is a copy of records, which lies beside the runs.
     """
 
     cell: str = ""
     draw: int = 0
     tested: str = ""
+    is_copied: bool = False
 
     @property
     def validation(self) -> str:
@@ -50,8 +52,8 @@ class TransferRun(GridRun):
 
     @property
     def may_differ(self) -> tuple[str, ...]:
-        """Flags that may have another value there: the data of the stress test is moved with its runs."""
-        return (*super().may_differ, *(("data",) if self.cell.startswith(STRESS) else ()))
+        """Flags that may have another value there: a copy of records is moved with its runs."""
+        return (*super().may_differ, *(("data",) if self.is_copied else ()))
 
     @functools.cached_property
     def chosen_on(self) -> NamedPredictions:

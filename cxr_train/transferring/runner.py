@@ -33,11 +33,7 @@ def cost_lines(found: Comparison) -> Iterator[str]:
     yield f"{'':{width}}{'runs':>8}{'finished':>10}{'epochs':>8}{'batch':>7}{'images/epoch':>14}"
     for name, runs in cells:
         first = runs[0]
-        images = (
-            len(found.stress_data["data"]["train"])
-            if first.cell in (STRESS, ORACLE) and found.stress_data
-            else count_images(found.manifest, first.config.train_split)
-        )
+        images = _training_images(found, first)
         finished = sum(run.is_finished for run in runs)
         yield (
             f"{name:{width}}{len(runs):>8}{finished:>10}{first.config.epochs:>8}"
@@ -51,6 +47,13 @@ def cost_lines(found: Comparison) -> Iterator[str]:
         f"finished; {_to_go(runs, left)}"
     )
     yield from found.notes
+
+
+def _training_images(found: Comparison, run: TransferRun) -> int:
+    if found.stress_data and run.cell in (STRESS, ORACLE):
+        return len(found.stress_data["data"]["train"])
+    own_train = {target.source: target.own_train for target in found.targets}
+    return count_images(found.manifest, own_train[run.cell] if run.is_copied else run.config.train_split)
 
 
 def _to_go(runs: Sequence[TransferRun], left: Sequence[TransferRun]) -> str:

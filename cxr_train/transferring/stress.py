@@ -10,7 +10,6 @@ both classes are left out. The data sets are copies of records, so that everythi
 """
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 
@@ -19,11 +18,10 @@ import numpy as np
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.seeded import seeded_fraction, seeded_hash
-from cxr_data.records.index import labels_of, read_split_fields, read_split_index, write_index
-from cxr_data.records.layout import MANIFEST_NAME, QUARANTINE_NAME, shard_name
-from cxr_data.records.manifest import Manifest, Shard, write_manifest
-from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES
+from cxr_data.records.index import labels_of, read_split_fields, read_split_index
+from cxr_data.records.manifest import Manifest
 from cxr_train.evaluation.decisions import FEW
+from cxr_train.transferring.subset import Splits, write_subset
 
 SHARE = 0.9
 """Of a class's pictures in training, those of the source that goes with it."""
@@ -82,9 +80,6 @@ def parse_correlated(text: str, manifest: Manifest) -> Correlated:
     return Correlated((sources[0], sources[1]), (classes[0], classes[1]))
 
 
-Splits = Mapping[str, Sequence[int]]
-
-
 def stress_splits(manifest: Manifest, correlated: Correlated, *, seed: int = 0) -> dict[str, Splits]:
     """Return the rows of the two data sets by name and split: `data` and `oracle_data`, with the same test.
 
@@ -119,7 +114,7 @@ def write_stress(manifest: Manifest, splits: Mapping[str, Splits], directory: st
     """Write the data sets of `stress_splits` into a folder, unless they are there already."""
     rows = read_split_index(manifest, "+".join(manifest.splits))
     for name, of_splits in splits.items():
-        _write(manifest, storage.join(directory, name), rows, of_splits)
+        write_subset(manifest, storage.join(directory, name), rows, of_splits)
 
 
 def _part_of(group: str, seed: int) -> str:
@@ -177,41 +172,3 @@ def _take(cells: Cells, share: float, images: int, groups: Sequence[str], seed: 
                 taken += by_patient[patient]
                 left -= len(by_patient[patient])
     return sorted(taken)
-
-
-def _write(manifest: Manifest, directory: str, rows: np.ndarray, splits: Splits) -> None:
-    """Write a data set of copies of records, a shard a split."""
-    if storage.size(storage.join(directory, MANIFEST_NAME)) is not None:
-        return
-    storage.store_of(directory).make_directory(directory)
-    shards, written, counts = [], [], {}
-    for number, (split, chosen) in enumerate(splits.items()):
-        content, index = bytearray(), rows[list(chosen)].copy()
-        for row in index:
-            start = int(row["record"])
-            with storage.opened_at(manifest.path(manifest.shards[row["shard"]])) as read_at:
-                frame = read_at(int(row["length"]) + FRAME_HEADER_BYTES + FRAME_FOOTER_BYTES, start)
-            row["payload"] += len(content) - start
-            row["record"], row["shard"] = len(content), number
-            content += frame
-        name = shard_name(split, 0, 1)
-        storage.replace(storage.join(directory, name), bytes(content))
-        shards.append(Shard(name, split, len(index), len(content), hashlib.sha256(content).hexdigest()))
-        written.append(index)
-        of_split = np.bincount(labels_of(index), minlength=len(manifest.class_names)).tolist()
-        counts[split] = dict(zip(manifest.class_names, of_split, strict=True))
-    whole = np.concatenate(written)
-    storage.replace(storage.join(directory, QUARANTINE_NAME), b"")
-    found = dict.fromkeys(manifest.source_counts, 0) | {"discovered": len(whole), "written": len(whole)}
-    write_manifest(
-        dataclasses.replace(
-            manifest,
-            directory=directory,
-            shards=tuple(shards),
-            counts=counts,
-            index_sha256=write_index(directory, whole),
-            features_sha256="",
-            source_counts=found,
-            inputs_hash=hashlib.sha256(whole.tobytes()).hexdigest(),
-        )
-    )

@@ -12,7 +12,7 @@ from cxr_data.records.index import scan_shard, write_index
 from cxr_data.records.manifest import Manifest, Shard, write_manifest
 from cxr_data.records.tfrecord import frame
 
-CLASSES = ("normal", "pneumonia")
+CLASSES = ("normal", "pneumonia", "covid")
 SOURCES = ("nih", "Köln, Süd", "rare/site")
 FEATURES = 6
 
@@ -20,7 +20,7 @@ FEATURES = 6
 def write_embedded_sources(
     directory: pathlib.Path, *, patients: tuple[int, ...] = (130, 120, 6), odd: str = ""
 ) -> Manifest:
-    """Write train, validation and test: two pictures of each patient, the classes in turns.
+    """Write train, validation and test: two pictures a patient, two classes in turns, covid in one source.
 
     Args:
       directory: is made.
@@ -30,14 +30,14 @@ def write_embedded_sources(
     manifest = write_shards(directory, {"train": np.zeros([3, 1, 1, FEATURES], np.float32)})
     (directory / manifest.shards[0].name).unlink()
     random = np.random.default_rng(0)
-    signal, of_source = random.normal(size=(2, 2, FEATURES))
+    signal, of_source = random.normal(size=(2, 3, FEATURES))
     shards, rows, counts = [], [], {}
     for number, (split, share) in enumerate((("train", 0.5), ("validation", 0.25), ("test", 0.25))):
         content, sources, labels = bytearray(), [], []
         for source, name in enumerate(SOURCES):
             for patient in range(int(patients[source] * share)):
                 for picture in range(2):
-                    label = patient % 2
+                    label = patient % 2 * (2 if source == 2 else 1)
                     values = signal[label] + of_source[source % 2] + 1.5 * random.normal(size=FEATURES)
                     values = (-values if name == odd else values).astype(np.float32)
                     group = f"{split}-{name}-{patient}"
