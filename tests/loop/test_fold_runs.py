@@ -123,8 +123,8 @@ def test_runs_that_are_not_the_folds_of_one_pool_are_refused(runs, tmp_path, mon
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
-    """Data of 16 images, and the names of an eighth of them, without some class, and of the rest."""
-    splits = {"train": random_images(3), "validation": random_images(13)}
+    """Data of 17 images, and the names of an eighth of them, without some class, and of the rest."""
+    splits = {"train": random_images(3), "validation": random_images(14)}
     manifest = write_shards(tmp_path_factory.mktemp("few"), splits)
     parts = [fold_splits(POOL, number, 8) for number in range(1, 9)]
     # Two other classes are there: of one class alone nothing can be learned, which is another error.
