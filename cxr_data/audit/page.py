@@ -142,7 +142,8 @@ def _unseen(document: Mapping[str, Any]) -> list[str]:
             if document["second_dataset"]
             else ["Pictures of another data set: --against=DIR compares one."]
         ),
-        "Copies that are mirrored, inverted, turned, or cropped by more than 2 % of a side.",
+        "Copies that are mirrored, inverted, turned, or cropped by more than 2 % of a side, unless to "
+        "the square in the centre.",
         "One patient under two names: patients are distinguished by what files, headers or tables say.",
         "Wrong labels, other than of a picture that is there twice.",
         "Shortcuts other than those in the table of all scores, and weak ones: in three classes of 100 "

@@ -114,7 +114,8 @@ def _has_source_of_all_classes(pictures: Pictures) -> bool:
     classes = {pictures.label_name(position) for position in range(len(pictures))}
     of_source: dict[str, set[str]] = defaultdict(set)
     for position, source in enumerate(pictures.sources):
-        of_source[source].add(pictures.label_name(position))
+        if source:
+            of_source[source].add(pictures.label_name(position))
     for position, name in enumerate(pictures.ids):
         parts, label = PurePosixPath(name).parts, pictures.label_name(position)
         depth = next((at for at in (0, 1) if parts[at : at + 1] == (label,)), None)

@@ -22,7 +22,8 @@ def correct(probabilities: Floats, prior: Floats, *, of_findings: bool) -> tuple
       of_findings: whether each column is a finding of its own, which is there or not.
 
     Returns:
-      float64 [N, C] and [C]; unchanged where a class's share was 0 or, of a finding, 1.
+      float64 [N, C] and [C]. A finding whose share was 0 or 1 is unchanged. A class whose share was 0 keeps
+      its weight beside the others.
     """
     if not of_findings:
         return _correct(probabilities, prior)

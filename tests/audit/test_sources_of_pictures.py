@@ -58,3 +58,5 @@ def test_sources_of_all_classes_can_be_balanced_and_need_no_equal_files(pictures
     assert [remedy.flag for remedy in remedies_for(["source", "size"], known)] == ["balance", "equalize_to"]
     apart = dataclasses.replace(known, sources=[known.label_name(at) for at in range(len(known))])
     assert not remedies_for(["source"], apart)
+    unknown = dataclasses.replace(known, sources=[""] * len(known))
+    assert [remedy.flag for remedy in remedies_for(["size"], unknown)] == ["equalize_to"]
