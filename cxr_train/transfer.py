@@ -155,7 +155,9 @@ def _plan(options: TransferOptions) -> Comparison:
         {one.source: plan.runs_within(make, budget, methods[0], one, place, manifest) for one in held_out},
         correlated,
         stress_data,
-        plan.runs_of_stress(make, budget, trained, place) if correlated else [],
+        plan.runs_of_stress(make, budget, trained, place, len(stress_data["data"]["train"]))
+        if stress_data
+        else [],
         notes,
     )
 

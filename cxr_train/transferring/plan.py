@@ -166,7 +166,7 @@ def runs_within(
             "data": str(directory / "data"),
             "train_split": "train",
             "validation_split": "validation",
-            "batch_size": str(min(batch_of(1), images)),
+            "batch_size": str(batch_of(1, images)),
         },
     )
 
@@ -204,10 +204,13 @@ def _has_enough(manifest: Manifest, target: Target) -> bool:
 
 
 def runs_of_stress(
-    make_config: MakeConfig, budget: Budget, methods: Sequence[Method], place: pathlib.Path
+    make_config: MakeConfig, budget: Budget, methods: Sequence[Method], place: pathlib.Path, images: int
 ) -> list[TransferRun]:
-    """Return the runs of the stress test, and of its oracle, which is the first method on balanced data."""
-    flags = {"train_split": "train", "validation_split": "validation", "batch_size": str(batch_of(2))}
+    """Return the runs of the stress test, and of its oracle, which is the first method on balanced data.
+
+    Both train on so many images.
+    """
+    flags = {"train_split": "train", "validation_split": "validation", "batch_size": str(batch_of(2, images))}
     of_methods = _runs(
         make_config,
         budget,

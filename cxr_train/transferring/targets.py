@@ -107,13 +107,18 @@ def _target(
         own_train=own_train,
         own_validation=own_validation,
         own_test=own_test,
-        batch_size=batch_of(len(set(training.tolist()))),
+        batch_size=batch_of(len(set(training.tolist())), len(training)),
     )
 
 
-def batch_of(sources: int) -> int:
-    """Return a batch size that has as many examples, and enough, of each of some sources."""
-    return sources * max(LEAST_IN_BATCH, math.ceil(_BATCH / sources))
+def batch_of(sources: int, images: int) -> int:
+    """Return a batch size that has as many examples of each of some sources: enough, and not more than all.
+
+    Args:
+      sources: how many there are in training.
+      images: all that are trained on.
+    """
+    return sources * max(LEAST_IN_BATCH, min(math.ceil(_BATCH / sources), images // sources))
 
 
 def _refuse_shared_patients(manifest: Manifest, groups: np.ndarray, sources: np.ndarray) -> None:

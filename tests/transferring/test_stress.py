@@ -74,5 +74,7 @@ def test_targets_need_two_sources_and_patients_of_one_each(tmp_path):
     manifest = write_embedded_sources(tmp_path / "a")
     targets = find_targets(manifest, "train", "validation", "test")
     assert [target.is_measurable for target in targets] == [True, True, False]
-    assert [batch_of(sources) for sources in (1, 2, 3, 6, 9, 12)] == [64, 64, 66, 66, 72, 96]
+    assert [batch_of(sources, 1000) for sources in (1, 2, 3, 6, 9, 12)] == [64, 64, 66, 66, 72, 96]
+    # Of few images no more than there are, unless a source would have too few.
+    assert [batch_of(sources, 62) for sources in (1, 2, 3, 6, 9)] == [62, 62, 60, 60, 72]
     assert targets[0].batch_size == 64
