@@ -5,14 +5,15 @@ from collections.abc import Sequence
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.sources.tables.picture_files import PictureFiles
-from cxr_data.sources.tables.table_file import Table, read_table
+from cxr_data.sources.tables.table_file import Line, Table, read_table
 
 
 def read_columns(path: pathlib.Path, names: Sequence[str], ids: Sequence[str]) -> dict[str, list[str]]:
     """Read columns of a CSV file for the images of some records.
 
     A row belongs to the image whose path one of its columns holds, or an end of that path, such as the file's
-    name, with or without the ending of an image; an end that several images share names none. Of the columns,
+    name, with or without the ending of an image; an end that several images share names none. The cell may
+    begin with folders that the image's path lacks, but all the folders that both have agree. Of the columns,
     the one that names most images is taken.
 
     Args:
@@ -25,13 +26,14 @@ def read_columns(path: pathlib.Path, names: Sequence[str], ids: Sequence[str]) -
 
     Raises:
       UsageError: the file or a column is not there.
-      DataError: the file is no table, or no row belongs to any of the images.
+      DataError: the file is no table, no row belongs to any of the images, or the values of two rows of an
+        image differ.
     """
     table = open_table(path, names)
     rows = list(table.lines())
     columns = table.columns
-    files = PictureFiles(ids, least_parts=1)
-    found = {column: [_only(files.find(row[column])) for row in rows] for column in columns}
+    files = PictureFiles(ids)
+    found = {column: [_only(files.find_agreeing(row[column])) for row in rows] for column in columns}
     key = max(columns, key=lambda column: len({*found[column]} - {None}))
     values = {name: [""] * len(ids) for name in names}
     if not {*found[key]} - {None}:
@@ -39,9 +41,16 @@ def read_columns(path: pathlib.Path, names: Sequence[str], ids: Sequence[str]) -
             f"--by_table={path}: no row names an image of this data, such as {ids[0]}; one column must hold "
             "the path or the name of each file"
         )
+    rows_of: dict[int, Line] = {}
     for row, number in zip(rows, found[key], strict=True):
         if number is not None:
+            first = rows_of.setdefault(number, row)
             for name in names:
+                if row[name] != first[name]:
+                    raise DataError(
+                        f"--by_table={path}: the column {name} of {ids[number]} is {first[name]!r} in "
+                        f"{first.where} and {row[name]!r} in {row.where}; keep one of the rows"
+                    )
                 values[name][number] = row[name]
     return values
 

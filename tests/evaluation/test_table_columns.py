@@ -33,6 +33,40 @@ def test_a_name_that_several_images_share_names_none_of_them(tmp_path):
     assert read_columns(path, ["Age"], ids)["Age"] == ["0", "1", ""]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("root", ["", "CheXpert-v1.0/"])
+def test_a_row_of_another_patient_with_the_same_file_name_gives_no_value(tmp_path, order, root):
+    ids = [
+        "train/patient2/study1/view2_frontal.jpg",
+        "train/patient4/study1/view1_frontal.jpg",
+        "train/patient5/study1/view1_frontal.jpg",
+    ]
+    own = [f"{root}{ids[0]},F", f"{root}{ids[1]},F"]
+    other = f"{root}train/patient3/study1/view2_frontal.jpg,M"
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["Path,Sex", *[*own, other][::order]]))
+    assert read_columns(path, ["Sex"], ids)["Sex"] == ["F", "F", ""]
+    path.write_text("\n".join(["Path,Sex", *[own[1], other][::order]]))
+    assert read_columns(path, ["Sex"], ids)["Sex"] == ["", "F", ""]
+
+
+def test_a_row_may_begin_with_folders_that_the_image_lacks_or_lack_some(tmp_path):
+    ids = ["x.png", "b/a/x.png", "c/y.png"]
+    path = tmp_path / "table.csv"
+    path.write_text("name,sex\nr/c/x,F\na/x.png,M\ny,O\n,M\n")
+    assert read_columns(path, ["sex"], ids)["sex"] == ["F", "M", "O"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_rows_of_an_image_with_different_values_are_refused(tmp_path, order):
+    path = tmp_path / "table.csv"
+    rows = ["00000001_000.png,F,1", "images/00000001_000,M,1"][::order]
+    path.write_text("\n".join(["name,sex,age", *rows]))
+    assert read_columns(path, ["age"], IDS)["age"] == ["1", "", ""]
+    with pytest.raises(DataError, match=r"table.csv: the column sex of images/00000001_000.png is "):
+        read_columns(path, ["age", "sex"], IDS)
+
+
 def test_a_picture_may_have_another_ending_than_its_row(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("Image Index,View Position\n00000001_000.jpg,PA\n00000002_000,AP\n")

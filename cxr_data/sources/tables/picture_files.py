@@ -11,14 +11,17 @@ class PictureFiles:
 
     Args:
       ids: [N], of the files: their paths below the source.
-      least_parts: number of the last parts of a path that tell a picture from all others; 0 for all parts
-        that a row has.
+      least_parts: number of the last parts of a path that tell a picture from all others, for `find`; 0 for
+        all parts that a row has.
     """
 
-    def __init__(self, ids: Sequence[str], least_parts: int) -> None:
+    def __init__(self, ids: Sequence[str], least_parts: int = 0) -> None:
         self._ids = ids
         self._least = least_parts
         self._by_end: dict[int, dict[tuple[str, ...], list[int]]] = {}
+        self._by_path: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        for number, name in enumerate(ids):
+            self._by_path[_parts(name)].append(number)
 
     def find(self, path: str) -> list[int]:
         """Return the numbers of the files that a row may mean: one where it is clear."""
@@ -32,8 +35,26 @@ class PictureFiles:
             if not longer:
                 break
             found = longer
+        return self._closest(path, found)
+
+    def find_agreeing(self, path: str) -> list[int]:
+        """Return the numbers of the files that a row of any table may mean: one where it is clear.
+
+        It is unknown how many parts tell its pictures apart, so all the parts that both paths have agree:
+        the row's path is an end of the file's, or the file's an end of the row's, the longest that there is.
+        """
+        parts = _parts(path)
+        if not parts:
+            return []
+        found = self._ending(parts)
+        for start in range(1, len(parts)):
+            found = found or self._by_path.get(parts[start:], [])
+        return self._closest(path, found)
+
+    def _closest(self, path: str, found: list[int]) -> list[int]:
+        """Return those of the files found whose whole path is the row's; all where there is none."""
         exact = [number for number in found if self._ids[number] == path]
-        whole = [number for number in found if _parts(self._ids[number]) == parts]
+        whole = [number for number in found if _parts(self._ids[number]) == _parts(path)]
         return exact or whole or found
 
     def _ending(self, parts: tuple[str, ...]) -> list[int]:
