@@ -77,9 +77,17 @@ class PatientBootstrap:
 
     def sums(self, values: npt.ArrayLike) -> Floats:
         """Return the resampled sums [R, K] of values [N, K]; exact for whole numbers."""
+        return self.sums_of_patients(self.of_patients(values))
+
+    def of_patients(self, values: npt.ArrayLike) -> Floats:
+        """Return the sum of values [N, K] over the images of each patient, float64 [G, K]."""
         values = np.asarray(values, np.float64)
         of_patient = np.zeros((self.patients, values.shape[1]))
         np.add.at(of_patient, self.patient_of, values)
+        return of_patient
+
+    def sums_of_patients(self, of_patient: Floats) -> Floats:
+        """Return the resampled sums [R, K] of what `of_patients` returns."""
         return np.concatenate([times @ of_patient for times in self.times_drawn()])
 
 

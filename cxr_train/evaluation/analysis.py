@@ -105,11 +105,11 @@ def _measured(
     """Return `calibration.measure_calibration` of probabilities of these images, findings by name, with
     `calibration_intervals`.
     """
-    found = calibration.measure_calibration(predictions.labels, probabilities)
-    of_found = calibration.calibration_intervals(predictions.labels, probabilities, bootstrap)
-    for part in (found, of_found):
-        if "per_class" in part:
-            part["per_class"] = dict(zip(predictions.class_names, part["per_class"], strict=True))
+    labels, names = predictions.labels, predictions.class_names
+    found = calibration.measure_calibration(labels, probabilities)
+    of_found = calibration.calibration_intervals(labels, probabilities, names, bootstrap)
+    if "per_class" in found:
+        found["per_class"] = dict(zip(names, found["per_class"], strict=True))
     return found | {"intervals": of_found}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cxr_data.stats.bootstrap import PatientBootstrap
+from cxr_data.stats.bootstrap import PatientBootstrap, percentiles
 from cxr_data.stats.undefined import json_number, ratio
 from cxr_train.evaluation.decisions import Counts, Decisions, Floats
 from cxr_train.evaluation.intervals import IntervalNotes, percentile_interval
@@ -84,6 +84,7 @@ class _Forecasts:
       distance: float64 [N, K], the squared distance to the truth, of all classes together.
       of_label: float64 [N, K], the probability of what is true.
       known: bool [N, K], what counts.
+      averaged: bool [K], what the mean ECE is over: all with known labels, and not too few of them.
     """
 
     confidence: Floats
@@ -91,6 +92,7 @@ class _Forecasts:
     distance: Floats
     of_label: Floats
     known: npt.NDArray[np.bool_]
+    averaged: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, labels: Counts, probabilities: Floats) -> "_Forecasts":
@@ -98,11 +100,13 @@ class _Forecasts:
         distance = (probabilities - decisions.is_class) ** 2
         if decisions.of_findings:
             of_label = np.where(decisions.is_class, probabilities, 1 - probabilities)
-            return cls(probabilities, decisions.is_class, distance, of_label, decisions.known)
+            known, averaged = decisions.known, decisions.known.any(axis=0) & ~decisions.few_findings()
+            return cls(probabilities, decisions.is_class, distance, of_label, known, averaged)
         right = (decisions.is_class & decisions.is_given).any(axis=1, keepdims=True)
         of_label = np.take_along_axis(probabilities, labels[:, np.newaxis], axis=1)
         highest = probabilities.max(axis=1, keepdims=True)
-        return cls(highest, right, distance.sum(axis=1, keepdims=True), of_label, np.ones_like(right))
+        known, distance = np.ones_like(right), distance.sum(axis=1, keepdims=True)
+        return cls(highest, right, distance, of_label, known, known.any(axis=0))
 
 
 def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS) -> dict[str, Any]:
@@ -112,8 +116,9 @@ def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS)
       ece: of the predicted class's probability; negative_log_likelihood: mean, in nats; brier: the
       mean of the squared distance to the one-hot label, in [0, 2]; bins: see `reliability`.
       Of findings, all of it is over the known labels: bins hold the probability that a finding is present and
-      the share in which it is, brier is in [0, 1], ece is the mean over the findings, and per_class, in their
-      order, has ece and brier of each; null for one without known labels.
+      the share in which it is, brier is in [0, 1], ece is the mean over the findings but for those that
+      `Decisions.few_findings` names, and per_class, in their order, has ece and brier of each; null for one
+      without known labels.
     """
     of = _Forecasts.of(labels, probabilities)
     per_class = []
@@ -122,10 +127,10 @@ def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS)
     ):
         error = expected_calibration_error(reliability(right[known], sure[known], bins))
         per_class.append({"ece": error, "brier": json_number(ratio(distance[known].sum(), known.sum()))})
-    defined = [row["ece"] for row in per_class if row["ece"] is not None]
+    errors: list[Any] = [row["ece"] for row, counts in zip(per_class, of.averaged, strict=True) if counts]
     known = of.known
     found = {
-        "ece": json_number(ratio(sum(defined), len(defined))),
+        "ece": json_number(ratio(sum(errors), len(errors))),
         "negative_log_likelihood": json_number(ratio(-_log(of.of_label)[known].sum(), known.sum())),
         "brier": json_number(ratio(of.distance[known].sum(), known.sum())),
         "bins": reliability(of.is_right[known], of.confidence[known], bins),
@@ -134,19 +139,25 @@ def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS)
 
 
 def calibration_intervals(
-    labels: Counts, probabilities: Floats, bootstrap: PatientBootstrap, bins: int = BINS
+    labels: Counts,
+    probabilities: Floats,
+    class_names: Sequence[str],
+    bootstrap: PatientBootstrap,
+    bins: int = BINS,
 ) -> dict[str, Any]:
     """Return the patient-clustered 95 % intervals of `ece` and `brier`; ready for JSON.
 
     The ECE of a resample is on average higher than that of the images, since the gap of a bin has no sign.
-    So its interval is moved by this mean difference, to 0 at least.
+    So its interval is moved by this mean difference, to 0 at least. The mean ECE of a resample is without the
+    findings that have no known label in it.
 
     Args:
       labels, probabilities, bins: as for `measure_calibration`.
+      class_names: [C].
       bootstrap: of the N images.
 
     Returns:
-      ece, brier: [low, high] or null; of findings also per_class, in their order, with ece and brier of each,
+      ece, brier: [low, high] or null; of findings also per_class, by name, with ece and brier of each,
       null for one that `Decisions.too_few` names; and the notes of `intervals.IntervalNotes`.
     """
     measured = measure_calibration(labels, probabilities, bins)
@@ -154,33 +165,41 @@ def calibration_intervals(
     counts = bootstrap.sums(of.known)
     distances = bootstrap.sums(of.distance * of.known)
     gaps = (of.is_right - of.confidence.astype(np.float64)) * of.known
-    inside = _bin_of(of.confidence, bins)[..., np.newaxis] == np.arange(bins)
-    by_bin = bootstrap.sums((gaps[..., np.newaxis] * inside).reshape(len(labels), -1))
+    bin_of = _bin_of(of.confidence, bins)
+    # One finding at a time: the gaps of all, by bin, would be 15 times as large as the probabilities.
+    by_patient = np.empty((bootstrap.patients, counts.shape[1] * bins))
+    for k in range(counts.shape[1]):
+        inside = bin_of[:, k, np.newaxis] == np.arange(bins)
+        by_patient[:, k * bins : (k + 1) * bins] = bootstrap.of_patients(gaps[:, k, np.newaxis] * inside)
+    by_bin = bootstrap.sums_of_patients(by_patient)
     errors = ratio(np.abs(by_bin).reshape(*counts.shape, bins).sum(axis=2), counts)
     notes = IntervalNotes()
 
     def interval(value: float | None, replicates: Floats, name: str) -> list[float] | None:
         if value is None:
             return None
-        if name.endswith("ece"):
-            replicates = np.maximum(replicates + (value - np.nanmean(replicates)), 0)
-        return percentile_interval(value, replicates, name, notes)
+        found = percentile_interval(value, replicates, name, notes)
+        if found is None or not name.endswith("ece"):
+            return found
+        moved = np.maximum(replicates + (value - np.nanmean(replicates)), 0)
+        return list(percentiles(moved[~np.isnan(moved)]))
 
-    defined = of.known.any(axis=0)
+    averaged = errors[:, of.averaged]
+    mean = ratio(np.nansum(averaged, axis=1), (~np.isnan(averaged)).sum(axis=1))
     found: dict[str, Any] = {
-        "ece": interval(measured["ece"], ratio(errors[:, defined].sum(axis=1), defined.sum()), "ece"),
+        "ece": interval(measured["ece"], mean, "ece"),
         "brier": interval(measured["brier"], ratio(distances.sum(axis=1), counts.sum(axis=1)), "brier"),
     }
     if labels.ndim == 2:
         hidden = Decisions.of(labels, probabilities).too_few()
         replicates = {"ece": errors, "brier": ratio(distances, counts)}
-        found["per_class"] = [
-            {
-                name: None if hidden[k] else interval(row[name], of_name[:, k], f"{k} {name}")
+        found["per_class"] = {
+            finding: {
+                name: None if hidden[k] else interval(row[name], of_name[:, k], f"{finding} {name}")
                 for name, of_name in replicates.items()
             }
-            for k, row in enumerate(measured["per_class"])
-        ]
+            for k, (finding, row) in enumerate(zip(class_names, measured["per_class"], strict=True))
+        }
     return found | vars(notes)
 
 

@@ -169,7 +169,8 @@ def percentile_interval(
     if len(defined) <= len(replicates) / 2:
         notes.no_interval[name] = f"undefined in {lost} of {len(replicates)} resamples"
         return None
-    if (defined == defined[0]).all():
+    # The sum of a patient who is drawn three times, divided by three, may differ in the last digit.
+    if np.isclose(defined, defined[0], rtol=1e-12, atol=0).all():
         notes.no_interval[name] = f"the same in all resamples ({float(defined[0]):g})"
         return None
     return list(percentiles(defined, confidence))

@@ -311,7 +311,7 @@ def _calibration(summary: dict[str, Any]) -> str:
         return f"{before}; {no_temperature(found)}"
     platt = found.get("platt")
     by_finding = f", {_number(platt['calibrated']['ece'])} with a line a finding (Platt)" if platt else ""
-    after = f"ECE {found['calibrated']['ece']:.4f} at temperature {found['temperature']:.3f}{by_finding}"
+    after = f"ECE {_number(found['calibrated']['ece'])} at temperature {found['temperature']:.3f}{by_finding}"
     return f"{before}; {after} (fitted on {found['fitted_on']}{optimistic(summary, found['fitted_on'])})"
 
 

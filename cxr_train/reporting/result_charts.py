@@ -285,7 +285,7 @@ def reliability_chart(labels: np.ndarray, probabilities: np.ndarray, error: floa
     Args:
       labels: int64 [N], or [N, C] of findings.
       probabilities: float64 [N, C].
-      error: the expected calibration error.
+      error: the expected calibration error; None where it is undefined, as of findings with too few images.
 
     Returns:
       None where no label is known.
@@ -297,7 +297,7 @@ def reliability_chart(labels: np.ndarray, probabilities: np.ndarray, error: floa
     else:
         confidence, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
         what, share_name, of = "the predicted class", "share that is right", "image"
-    if error is None or not len(confidence):
+    if not len(confidence):
         return None
     order = np.argsort(confidence, kind="stable")
     bins = np.array_split(order, min(max(len(order) // _FEWEST_IN_BIN, 1), _MOST_BINS))
@@ -318,9 +318,10 @@ def reliability_chart(labels: np.ndarray, probabilities: np.ndarray, error: floa
     for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
         lower.column((low, high), count, COLORS[0])
     points = ", ".join(f"{share:.2f} at {mean:.2f}" for mean, share in zip(means, shares, strict=True))
+    of_all = "" if error is None else f" Expected calibration error {error:.3f}."
     return drawing.picture(
         f"Reliability diagram of {counted(len(order), of)} in {counted(len(bins), 'bin')}: "
-        f"right {points}. Expected calibration error {error:.3f}."
+        f"right {points}.{of_all}"
     )
 
 

@@ -158,7 +158,7 @@ def test_micro_brier_and_ece_have_their_place_and_their_intervals(tmp_path):
     assert reach in "".join(picture.alt for picture, _ in result["forests"])
     measured = summary["calibration"]["uncalibrated"]
     assert rows["all labels together"]["Brier"].startswith(f"{measured['brier']:.3f}\n(")
-    assert rows["mean"]["ECE"].startswith(f"{measured['ece']:.3f}\n(")
+    assert (measured["ece"], rows["mean"]["ECE"]) == (None, "undefined")  # each finding has too few images
     few = summary["too_few"]
     for name in NAMES:
         assert rows[name]["ECE"].startswith(
