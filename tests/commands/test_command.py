@@ -76,6 +76,7 @@ def test_a_defect_of_ours_keeps_its_traceback():
 IMPORTING = """
 import importlib.abc, os, signal, sys
 sys.argv = ["/bin/cxr-run", *sys.argv[1:]]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests with & ignores it
 class Interrupts(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == sys.argv[1]:
