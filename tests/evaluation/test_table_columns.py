@@ -63,7 +63,7 @@ def test_two_rows_of_an_image_with_different_values_are_refused(tmp_path, order)
     rows = ["00000001_000.png,F,1", "images/00000001_000,M,1"][::order]
     path.write_text("\n".join(["name,sex,age", *rows]))
     assert read_columns(path, ["age"], IDS)["age"] == ["1", "", ""]
-    with pytest.raises(DataError, match=r"table.csv: the column sex of images/00000001_000.png is "):
+    with pytest.raises(DataError, match=r"sex.*00000001_000\.png"):
         read_columns(path, ["age", "sex"], IDS)
 
 

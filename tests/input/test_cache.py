@@ -9,7 +9,7 @@ import pytest
 from shards import random_images, write_shards
 
 from cxr_data.core.errors import DataError
-from cxr_data.core.machine_memory import all_memory, free_memory
+from cxr_data.core.machine_memory import all_memory, control_groups, free_memory
 from cxr_data.input import cache
 from cxr_data.input.cache import MemoryCache, cache_on_disk, choose_cache
 from cxr_data.input.indexed import IndexedReader
@@ -58,6 +58,30 @@ def test_a_small_control_group_limits_what_is_free(machine):
 
 def test_this_machine_has_memory():
     assert 0 < free_memory() < all_memory() < 2**50
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "limit", "usage"),
+    [
+        ("0::/system.slice/job", "system.slice/job", "memory.max", "memory.current"),
+        ("4:memory:/slurm/job", "memory/slurm/job", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ],
+)
+@pytest.mark.parametrize("up", [0, 1, 2])
+def test_a_limit_of_a_group_above_the_process_counts(tmp_path, line, folder, limit, usage, up):
+    own = tmp_path / "own"
+    own.write_text(f"7:pids:/elsewhere\n{line}\n")
+    group = tmp_path / folder
+    group.mkdir(parents=True)
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 1000000 kB\nMemAvailable: 1000000 kB\n")
+    found = control_groups(str(own), str(tmp_path))
+    assert all_memory(str(meminfo), found) == 1_024_000_000
+    limited = [group, *group.parents][up]
+    (limited / limit).write_text("5000\n")
+    (limited / usage).write_text("2000\n")
+    assert free_memory(str(meminfo), found) == 3000
+    assert all_memory(str(meminfo), found) == 5000
 
 
 class Counting:
