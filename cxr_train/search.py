@@ -312,7 +312,7 @@ def _plan_lines(search: _Search) -> Iterator[str]:
     rungs = ", ".join(map(str, plan.rungs))
     yield wrapped(
         f"{size}, of which {trials:,} are tried, drawn by --sampler={search.options.sampler}; looked at "
-        f"after {rungs} epochs",
+        f"after {rungs} {'epoch' if plan.rungs == (1,) else 'epochs'}",
         rest="  ",
     )
     least, most = trials * plan.rungs[0] + plan.epochs - plan.rungs[0], trials * plan.epochs

@@ -106,6 +106,7 @@ def test_the_commands_of_the_trainer(source, data, tmp_path):
     run, folder, grid = tmp_path / PLACE, tmp_path / f"folder{NAME}", tmp_path / f"grid{NAME}"
     grid.write_text(json.dumps({"head": ["8", "16"]}))
     short = (f"--data={data}", "--backbone=tiny", "--epochs=1", "--batch_size=4", "--weights=none")
+    heads = (f"--data={folder / 'embeddings'}", "--backbone=none", "--epochs=1", "--batch_size=4")
     for code, command, *arguments in (
         (0, "main", *short, f"--run_dir={run}"),
         (2, "main", *short, f"--run_dir={run}"),
@@ -114,6 +115,11 @@ def test_the_commands_of_the_trainer(source, data, tmp_path):
         (1, "predict", f"--run_dir={run}", source, f"--output={folder}.csv", f"--panels={folder / 'panels'}"),
         (0, "explain", f"--run_dir={run}", "--check_images=4", "--filters=0"),
         (0, "export", f"--run_dir={run}", f"--output={folder / 'export'}"),
+        (0, "embed", f"--data={data}", f"--run_dir={run}", f"--output={folder / 'embeddings'}"),
+        (0, "search", *heads, "--trials=2", f"--run_dir={folder / 'search'}", "--dry_run"),
+        (0, "search", *heads, f"--space={grid}", f"--run_dir={folder / 'search'}", "--dry_run"),
+        (1, "transfer", f"--data={data}", "--backbone=tiny", f"--run_dir={folder / 'transfer'}", "--dry_run"),
+        (2, "folds", f"--runs={folder / 'none'}", f"--output={folder / 'folds'}"),
         (0, "report", f"--run_dir={run}"),
         (1, "report", f"--run_dir={data}"),
         (0, "run", source, f"--output={folder / 'study'}", "--dry_run", "--weights=none"),

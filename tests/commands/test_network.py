@@ -32,8 +32,8 @@ def test_everything_local_works_without_a_network(tmp_path):
         check=True,
     )
     *local, run, imagenet = map(json.loads, done.stdout.splitlines())
-    assert len(local) == 10
-    assert [line[1:3] for line in local] == [[0, []]] * 10, local
+    assert len(local) == 14
+    assert [line[1:3] for line in local] == [[0, []]] * 14, local
     # The weights are what these two ask for, and both say where else they may come from.
     assert run[1] == 0
     assert imagenet[1] == 1

@@ -20,6 +20,9 @@ def main() -> None:
     os.environ["KERAS_HOME"] = str(folder / "keras")
     images, data, run = folder / "images", folder / "data", folder / "run"
     short = (f"--data={data}", "--epochs=1", "--batch_size=4", "--xla=off")
+    embeddings, grid = folder / "embeddings", folder / "grid.json"
+    heads = (f"--data={embeddings}", "--backbone=none", "--epochs=1", "--batch_size=4", "--xla=off")
+    grid.write_text('{"small": {"head": "8"}}')
 
     with tiny.registered("tiny", tiny.with_batch_norm):
         for command in (
@@ -33,6 +36,10 @@ def main() -> None:
             ("cxr_train.explain", f"--run_dir={run}", "--check_images=4", "--filters=0"),
             ("cxr_train.export", f"--run_dir={run}", f"--output={folder / 'export'}"),
             ("cxr_train.report", f"--run_dir={run}"),
+            ("cxr_train.embed", f"--data={data}", f"--run_dir={run}", f"--output={embeddings}"),
+            ("cxr_train.main", *heads, f"--run_dir={folder / 'head'}"),
+            ("cxr_train.ablate", *heads, f"--grid={grid}", f"--run_dir={folder / 'grid'}", "--dry_run"),
+            ("cxr_train.search", *heads, "--trials=2", f"--run_dir={folder / 'search'}", "--dry_run"),
             ("cxr_train.run", images, f"--output={folder / 'study'}", "--dry_run"),
             ("cxr_train.main", *short, f"--run_dir={run}2", "--backbone=mobilenet_v2", "--weights=imagenet"),
         ):
