@@ -2,14 +2,16 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from cxr_data.core import storage
+from cxr_data.core.errors import UsageError
 from cxr_data.records.index import labels_of, write_index
 from cxr_data.records.layout import MANIFEST_NAME, QUARANTINE_NAME, shard_name
-from cxr_data.records.manifest import Manifest, Shard, write_manifest
+from cxr_data.records.manifest import Manifest, Shard, read_manifest, write_manifest
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES
 
 Splits = Mapping[str, Sequence[int]]
@@ -23,9 +25,22 @@ def write_subset(manifest: Manifest, directory: str, rows: np.ndarray, splits: S
       directory: local, is made.
       rows: of `read_index`.
       splits: which of them each split has.
+
+    Raises:
+      UsageError: copies of other records are there.
     """
+    chosen_from = [
+        manifest.index_sha256,
+        {split: [int(row) for row in chosen] for split, chosen in splits.items()},
+    ]
+    inputs_hash = hashlib.sha256(json.dumps(chosen_from).encode()).hexdigest()
     if storage.size(storage.join(directory, MANIFEST_NAME)) is not None:
-        return
+        if read_manifest(directory, check_shards=False).inputs_hash == inputs_hash:
+            return
+        raise UsageError(
+            f"{directory}: holds copies of other records, of another --stress or of data that was replaced "
+            "since; choose another --run_dir"
+        )
     storage.store_of(directory).make_directory(directory)
     shards, written, counts = [], [], {}
     for number, (split, chosen) in enumerate(splits.items()):
@@ -55,6 +70,6 @@ def write_subset(manifest: Manifest, directory: str, rows: np.ndarray, splits: S
             index_sha256=write_index(directory, whole),
             features_sha256="",
             source_counts=found,
-            inputs_hash=hashlib.sha256(whole.tobytes()).hexdigest(),
+            inputs_hash=inputs_hash,
         )
     )

@@ -51,6 +51,9 @@ def test_the_source_says_the_class_and_then_the_reverse(tmp_path):
     before = (tmp_path / "data" / "manifest.json").stat().st_mtime_ns
     write_stress(manifest, stress_splits(manifest, PAIR), str(tmp_path))
     assert (tmp_path / "data" / "manifest.json").stat().st_mtime_ns == before
+    reverse = Correlated(PAIR.sources, PAIR.classes[::-1])
+    with pytest.raises(UsageError, match="--run_dir"):
+        write_stress(manifest, stress_splits(manifest, reverse), str(tmp_path))
 
 
 def test_which_pair_is_stressed(tmp_path):
