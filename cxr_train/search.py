@@ -225,7 +225,15 @@ def main() -> int:
         not_given = {name for name, flag in own_flags().items() if not flag.present}
         text = flags_text(leave_out=not_given, resolved={"run_dir": str(directory)})
         storage.replace(layout.flags, text.encode())
-        settings = settings_of_search(search.space, search.plan, options.sampler, search.seed, search.first)
+        first = search.trial(0, search.space.flags(search.first), search.plan.rungs[0]).config
+        settings = settings_of_search(
+            search.space,
+            search.plan,
+            options.sampler,
+            search.seed,
+            search.first,
+            first.what_decides_the_result(),
+        )
         ledger = Ledger(layout.trials, settings)
         runner = TrialRuns(lock, search.trial)
         proposals = Proposals(search.space, options.sampler, search.seed, search.first)

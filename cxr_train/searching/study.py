@@ -242,9 +242,18 @@ def _value(trial: Trial) -> float:
     return math.nan if value is None else value
 
 
-def settings_of_search(space: Space, plan: Plan, sampler: str, seed: int, first: Params) -> dict[str, Any]:
-    """Return what decides the order of the trials and their rungs; more trials or budget go on with it."""
+def settings_of_search(
+    space: Space, plan: Plan, sampler: str, seed: int, first: Params, trained: Mapping[str, object]
+) -> dict[str, Any]:
+    """Return what decides the trials, their order, rungs and results; more trials or budget go on with it.
+
+    Args:
+      space, plan, sampler, seed: of the search.
+      first: the choices of trial 0.
+      trained: what decides the result of trial 0, by flag; the other trials share it, but for their choices.
+    """
     return {
+        **{f"--{flag}": value for flag, value in trained.items()},
         "space": space.document(),
         "first": dict(first),
         "sampler": sampler,

@@ -90,7 +90,7 @@ def whole_search(folder: pathlib.Path, seed: int, seconds: float, sampler: str) 
     """A search that goes on with what is in its folder, and writes its table there."""
     folder.mkdir(exist_ok=True)
     plan, first = Plan(27, EPOCHS), SPACE.usual({})
-    ledger = Ledger(folder / "trials.jsonl", settings_of_search(SPACE, plan, sampler, seed, first))
+    ledger = Ledger(folder / "trials.jsonl", settings_of_search(SPACE, plan, sampler, seed, first, {}))
     fails = {key(CONFIGURATIONS[seed % 26 + 1])}
     result = search(seed, Curves(curves(seed), folder, seconds, fails), ledger, sampler)
     found = table.make_table(result, plan, ledger, metric="accuracy", sampler=sampler, seed=seed)

@@ -22,7 +22,7 @@ from project import HELPERS, ROOT
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_train.searching.ledger import Ledger
-from cxr_train.searching.study import Budget, Plan, typical_epochs, write_study
+from cxr_train.searching.study import Budget, Plan, settings_of_search, typical_epochs, write_study
 
 pytest.importorskip("optuna", reason="the extra [search] is not installed")
 PLAN = Plan(27, EPOCHS)
@@ -133,6 +133,18 @@ def test_a_search_goes_on_only_with_the_same_settings(tmp_path):
     Ledger(tmp_path / "trials.jsonl", {"seed": 1})
     with pytest.raises(UsageError, match="seed 1, not 2"):
         Ledger(tmp_path / "trials.jsonl", {"seed": 2})
+
+
+def test_a_search_goes_on_only_with_the_flags_that_all_its_trials_had(tmp_path):
+    def settings(optimizer: str) -> dict[str, object]:
+        plan = Plan(trials=1, epochs=1)
+        trained = {"optimizer": optimizer, "head": (8,)}
+        return settings_of_search(SPACE, plan, "random", 0, SPACE.numbered(0), trained)
+
+    Ledger(tmp_path / "trials.jsonl", settings("adam"))
+    Ledger(tmp_path / "trials.jsonl", settings("adam"))
+    with pytest.raises(UsageError, match=r'--optimizer "adam", not "sgd"'):
+        Ledger(tmp_path / "trials.jsonl", settings("sgd"))
 
 
 def test_a_line_that_a_kill_has_cut_off_is_trained_again(tmp_path):
