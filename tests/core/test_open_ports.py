@@ -71,15 +71,21 @@ def test_no_more_than_so_many_are_forwarded_at_a_time(listener, outside, monkeyp
     port = listener.getsockname()[1]
     open_ports.keep_to(port, open_ports.addresses_of(outside))
     with contextlib.ExitStack() as opened:
-        clients = [opened.enter_context(socket.create_connection((outside, port), 5)) for _ in range(2)]
-        servers = [opened.enter_context(listener.accept()[0]) for _ in clients]
+        # One after the other: two at once may be accepted in either order.
+        pairs = [
+            (
+                opened.enter_context(socket.create_connection((outside, port), 5)),
+                opened.enter_context(listener.accept()[0]),
+            )
+            for _ in range(2)
+        ]
         for _ in range(2):
             with socket.create_connection((outside, port), 5) as third, contextlib.suppress(ConnectionError):
                 assert third.recv(1) == b""
         (line,) = [record.getMessage() for record in caplog.records if str(port) in record.getMessage()]
         assert outside in line
-        clients[0].close()
-        servers[0].close()
+        for one in pairs[0]:
+            one.close()
         # The threads of the first connection end soon.
         threading.Thread(target=answer, args=(listener,), daemon=True).start()
         for _ in range(500):
