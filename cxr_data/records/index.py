@@ -295,8 +295,9 @@ def _read_rows(path: str, sha256: str, notes: object) -> np.ndarray:
 
 
 def _rows_of(content: bytes) -> np.ndarray:
-    """Return the rows of an .npy file: `np.load` would make room for as many as the header claims, before it
-    reads one. Raises ValueError, or what numpy raises for a header that is none.
+    """Return the rows of an .npy file. Raise ValueError, or what numpy raises where its header is damaged.
+
+    `np.load` takes memory for as many rows as the header claims, before it reads the first.
     """
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)

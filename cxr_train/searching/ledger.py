@@ -97,12 +97,12 @@ class Ledger:
 
     @property
     def gpu_seconds(self) -> float:
-        """Of all trials together."""
+        """GPU-seconds of all trials together, up to their last rungs."""
         return sum(last.outcome.gpu_seconds for last in self._last())
 
     @property
     def seconds(self) -> float:
-        """Of all processes together."""
+        """Seconds of all processes together."""
         return sum(one.outcome.seconds for one in self.rungs)
 
     def _last(self) -> list[Rung]:
