@@ -39,7 +39,7 @@ def reliability(right: npt.ArrayLike, confidences: npt.ArrayLike, bins: int = BI
       is right), both null in an empty bin.
     """
     is_right, confidence = np.asarray(right, bool), np.asarray(confidences, np.float64)
-    edges, bin_of = _edges(bins), _bin_of(confidence, bins)
+    edges, bin_of = _edges(bins), bins_of(confidence, bins)
     rows = []
     for number in range(bins):
         inside = bin_of == number
@@ -60,7 +60,7 @@ def _edges(bins: int) -> Floats:
     return np.linspace(0, 1, bins + 1)
 
 
-def _bin_of(confidence: Floats, bins: int) -> Counts:
+def bins_of(confidence: Floats, bins: int = BINS) -> Counts:
     """Return the bin of each confidence, int64 of the same shape."""
     return np.clip(np.searchsorted(_edges(bins), confidence, side="left") - 1, 0, bins - 1)
 
@@ -165,7 +165,7 @@ def calibration_intervals(
     counts = bootstrap.sums(of.known)
     distances = bootstrap.sums(of.distance * of.known)
     gaps = (of.is_right - of.confidence.astype(np.float64)) * of.known
-    bin_of = _bin_of(of.confidence, bins)
+    bin_of = bins_of(of.confidence, bins)
     # One finding at a time: the gaps of all, by bin, would be 15 times as large as the probabilities.
     by_patient = np.empty((bootstrap.patients, counts.shape[1] * bins))
     for k in range(counts.shape[1]):

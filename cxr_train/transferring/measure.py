@@ -16,6 +16,7 @@ from cxr_train.evaluation import intervals, metrics
 from cxr_train.evaluation.calibration import (
     BINS,
     apply_temperature,
+    bins_of,
     expected_calibration_error,
     fit_temperature,
     measure_calibration,
@@ -128,8 +129,6 @@ def _calibration_error(
     value = expected_calibration_error(reliability(right, confidence))
     assert value is not None  # since there are images
     # A bin's gap is the sum of (right - confidence) over its images.
-    edges = np.linspace(0, 1, BINS + 1)
-    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)
-    gaps = np.where(bin_of[:, None] == np.arange(BINS), (right - confidence)[:, None], 0.0)
+    gaps = np.where(bins_of(confidence)[:, None] == np.arange(BINS), (right - confidence)[:, None], 0.0)
     sums = bootstrap.sums(np.concatenate([gaps, np.ones((len(labels), 1))], axis=1))
     return value, np.abs(sums[:, :BINS]).sum(axis=1) / sums[:, BINS]
