@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from project import HELPERS, ROOT
+from command_lines import answers_of
+from project import ROOT
 from shards import random_images, write_shards
 from waiting import SECONDS, wait_until
 
@@ -66,17 +67,7 @@ def answers(data, tmp_path_factory):
         "remote grid": [*own, "--grid=s3://bucket/grid.json"],
         "a file": [*own, f"--run_dir={odd}/grid"],
     }
-    done = subprocess.run(
-        [sys.executable, HELPERS / "ablate_lines.py"],
-        input=json.dumps(list(lines.values())),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(zip(lines, json.loads(done.stdout), strict=True))
+    return answers_of("cxr_train.ablate", lines)
 
 
 @pytest.mark.parametrize(

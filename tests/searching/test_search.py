@@ -9,7 +9,8 @@ import sys
 
 import numpy as np
 import pytest
-from project import HELPERS, ROOT
+from command_lines import answers_of
+from project import ROOT
 from shards import random_images, write_shards
 from waiting import SECONDS, wait_until
 
@@ -65,18 +66,9 @@ def answers(data, tmp_path_factory):
         "remote": [*own, "--run_dir=s3://bucket/search"],
         "no data": own[1:],
     }
-    done = subprocess.run(
-        [sys.executable, HELPERS / "ablate_lines.py", "cxr_train.search"],
-        input=json.dumps(list(lines.values())),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    answers = answers_of("cxr_train.search", lines)
     assert not list(runs.iterdir())
-    return dict(zip(lines, json.loads(done.stdout), strict=True))
+    return answers
 
 
 @pytest.mark.parametrize(
