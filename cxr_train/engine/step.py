@@ -1,4 +1,4 @@
-"""The compiled steps: what runs on the devices, several batches to a host call.
+"""The compiled training step: what runs on the devices, several batches to a host call.
 
 One replica's forward and backward pass is compiled by XLA inside `strategy.run`.
 The reduction over the replicas, the check for overflow and the optimizer stand
@@ -8,7 +8,6 @@ two replicas. On one device they are one program, which updates the variables in
 for the condition of one, and launches what follows only then.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 
 import keras
@@ -19,9 +18,7 @@ from cxr_data.core.tensorflow_private import take_reduced_gradients
 from cxr_data.input.batch import expand_image
 from cxr_train.engine.compilation_cache import align_names
 from cxr_train.engine.multi_step import Batch, StepRecords, Sums, take_steps
-from cxr_train.engine.strategy import Placement
 from cxr_train.engine.totals import Totals, add, no_examples
-from cxr_train.engine.xla import go_on_uncompiled
 from cxr_train.models.flops import count_flops
 from cxr_train.models.parts import network_of
 from cxr_train.recipe.augment import change_images, draw
@@ -33,11 +30,9 @@ from cxr_train.recipe.loss import ExampleSums, FindingsObjective, Objective
 from cxr_train.recipe.loss_scale import LossScale, all_finite
 from cxr_train.recipe.optimizers import ParameterGroups
 
-logger = logging.getLogger(__name__)
-
 Gradients = list[tf.Tensor]
-# See `align_names`: the training step is two functions, and is traced first.
-_TRAINING_NAMES, _PREDICTION_NAMES = 1, 3
+# See `align_names`: the training step is two functions, and takes 1 and 2; it is traced first.
+_TRAINING_NAMES = 1
 
 
 class TrainStep:
@@ -384,56 +379,3 @@ class TrainStep:
         apply()
         for variable, value in zip(state, before, strict=True):
             variable.assign(tf.where(condition, variable.read_value(), value))
-
-
-class PredictStep:
-    """The prediction step of one model, as it is placed.
-
-    Args:
-      model: as for `TrainStep`.
-      placement: where and how it computes; where `auto` chose XLA, and that cannot compile the
-        network, it logs so and goes on without.
-
-    Attributes:
-      traces: how often the network was traced, see `TrainStep`.
-    """
-
-    def __init__(self, model: keras.Model, placement: Placement) -> None:
-        self._model = model
-        self.traces = 0
-        self._place(placement)
-
-    def __call__(self, batch: Batch) -> np.ndarray:
-        """Return the logits float32 [B, C] of a distributed batch, in its order.
-
-        Raises:
-          CxrError: XLA was asked for, and cannot compile the network.
-        """
-        try:
-            logits = self._run(batch["image"])
-        except tf.errors.OpError as error:
-            placement, choice = go_on_uncompiled(error, self._placement)
-            logger.info("%s", choice)
-            self._place(placement)
-            logits = self._run(batch["image"])
-        return self.gather(logits)
-
-    def gather(self, per_replica: tf.Tensor) -> np.ndarray:
-        """Return the replicas' parts of a batch as one array [B, ...], in the batch's order."""
-        parts = self._placement.strategy.experimental_local_results(per_replica)
-        return np.concatenate([part.numpy() for part in parts])
-
-    def _place(self, placement: Placement) -> None:
-        self._placement = placement
-
-        def forward(images: tf.Tensor) -> tf.Tensor:
-            self.traces += 1
-            if placement.compile:
-                align_names(_PREDICTION_NAMES)
-            return self._model(expand_image(images), training=False)
-
-        compiled = tf.function(forward, jit_compile=placement.compile)
-        # `run` would compile a `tf.function` around the replicas, not in each of them.
-        self._run = tf.function(
-            lambda images: placement.strategy.run(lambda part: compiled(part), args=(images,))
-        )

@@ -50,7 +50,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.split_names import have_common_images
-from cxr_train.engine.step import PredictStep
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.beside_audit import audit_beside

@@ -16,7 +16,7 @@ from cxr_data.records.manifest import Manifest
 from cxr_data.sources.finding_values import ABSENT, PRESENT
 from cxr_data.stats.undefined import json_number, ratio
 from cxr_train.engine.multi_step import Batch
-from cxr_train.engine.step import PredictStep
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import metrics
 from cxr_train.evaluation.calibration import logits_of

@@ -38,7 +38,7 @@ from cxr_data.sources.finding_values import PRESENT
 from cxr_data.stats.bootstrap import CONFIDENCE, PatientBootstrap
 from cxr_data.stats.undefined import json_number
 from cxr_train.engine.multi_step import Batch
-from cxr_train.engine.step import PredictStep
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation import intervals, metrics
 from cxr_train.evaluation.decisions import FEW, Counts, Decisions

@@ -23,7 +23,7 @@ from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.example import Fields
 from cxr_data.records.index import read_split_fields
-from cxr_train.engine.step import PredictStep
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.forward_pass import Predictions, known_predictions, predict_split
 from cxr_train.evaluation.stored import stored_thresholds

@@ -45,7 +45,7 @@ from cxr_data.records.layout import AUDIT_FOLDER, AUDIT_NAME, QUARANTINE_NAME, S
 from cxr_data.records.manifest import SCHEMA, Manifest, Shard, write_manifest
 from cxr_data.records.shard_file import ShardFile
 from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
-from cxr_train.engine.step import PredictStep
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.inference.encoder import Encoder
 

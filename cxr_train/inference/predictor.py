@@ -9,7 +9,7 @@ import numpy as np
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.images.guarded import USUAL, Limits
 from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
-from cxr_train.engine.step import PredictStep
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.calibration import Line, apply_platt
 from cxr_train.evaluation.decisions import is_given, rounded

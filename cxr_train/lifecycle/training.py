@@ -19,7 +19,7 @@ from cxr_data.records.manifest import read_manifest
 from cxr_data.records.split_names import have_common_images
 from cxr_train.engine.cluster import clear_cluster_errors
 from cxr_train.engine.memory_errors import clear_memory_errors
-from cxr_train.engine.step import PredictStep
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import Placement, choose_placement, make_deterministic
 from cxr_train.evaluation import text
 from cxr_train.evaluation.evaluator import evaluate_split

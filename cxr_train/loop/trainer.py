@@ -16,8 +16,8 @@ from cxr_data.input.bottleneck import measure_input
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
 from cxr_train.engine.multi_step import StepRecords
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.profiler import StepProfiler, parse_steps
-from cxr_train.engine.step import PredictStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.engine.xla import go_on_uncompiled
 from cxr_train.evaluation.forward_pass import predict_split

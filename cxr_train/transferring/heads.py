@@ -21,7 +21,8 @@ from cxr_data.input.mix import Mix
 from cxr_data.input.order import Epochs
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.index import read_split_fields
-from cxr_train.engine.step import PredictStep, TrainStep
+from cxr_train.engine.predict_step import PredictStep
+from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement, choose_placement
 from cxr_train.evaluation.forward_pass import Predictions
 from cxr_train.evaluation.predictions import NamedPredictions, six_digits, write_predictions

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from tiny_steps import BATCH, CLASSES, batches, dataset, one, reference_weights, tiny_model, train, two
 
-from cxr_train.engine.step import PredictStep, TrainStep
+from cxr_train.engine.predict_step import PredictStep
+from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement
 from cxr_train.recipe.loss_scale import LossScale
 

@@ -15,7 +15,7 @@ from cxr_data.audit.shortcuts import frame_of
 from cxr_data.images.measure import THUMBNAIL, lung_block
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
-from cxr_train.engine.step import PredictStep
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import probe, text
 from cxr_train.evaluation.forward_pass import predict_split

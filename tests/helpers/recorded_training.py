@@ -14,7 +14,8 @@ import numpy as np
 import tiny
 
 from cxr_train import main
-from cxr_train.engine.step import PredictStep, TrainStep
+from cxr_train.engine.predict_step import PredictStep
+from cxr_train.engine.step import TrainStep
 from cxr_train.loop import trainer
 from cxr_train.models import backbones
 
