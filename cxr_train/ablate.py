@@ -19,7 +19,6 @@ from absl import flags
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
-from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import check_choice, check_folder, check_local, setting, settings_of
@@ -43,8 +42,15 @@ from cxr_train.ablation.grid import (
 )
 from cxr_train.ablation.runner import GridRun, Runner, refuse_same_runs
 from cxr_train.ablation.table import OWN_FOLD
-from cxr_train.flags.many_runs import checked_run, data_of, flag_text, flags_for_all_runs, parse_numbers
-from cxr_train.flags.own_flags import flags_text, own_flags
+from cxr_train.flags.many_runs import (
+    checked_run,
+    data_of,
+    flag_text,
+    flags_for_all_runs,
+    flags_of_runs,
+    keep_flags,
+    parse_numbers,
+)
 from cxr_train.flags.training import define_training_flags
 from cxr_train.runs.layout import GridLayout
 from cxr_train.runs.notice import NOTICE
@@ -133,7 +139,7 @@ def with_defaults(grid: Sequence[FlagSet], varied: Sequence[str]) -> tuple[FlagS
     Raises:
       UsageError: a flag that `cxr_train.main` does not have.
     """
-    known = {name: flag for name, flag in own_flags().items() if name not in _OWN}
+    known = flags_of_runs(_OWN)
     for one in grid:
         for name in one.flags:
             if name not in known:
@@ -200,12 +206,9 @@ def main() -> int:
     directory.mkdir(parents=True, exist_ok=True)
     layout = GridLayout(directory)
     with locked(layout.lock, waits=True) as lock:
-        not_given = {name for name, flag in own_flags().items() if not flag.present}
-        text = flags_text(leave_out=not_given, resolved={"run_dir": str(directory)})
-        storage.replace(layout.flags, text.encode())
+        again = keep_flags(layout, "cxr_train.ablate")
         runner = Runner(lock)
         statuses = runner.run_all(runs, lambda: seconds_to_go(runs, list(data.values()), options.tflops))
-    again = f"python -m cxr_train.ablate --flagfile={shlex.quote(str(layout.flags))}"
     if runner.stopped:
         say(f"stopped; continue with: {again}")
         return 0

@@ -11,7 +11,6 @@ default configuration on images that no trial was chosen by.
 import dataclasses
 import functools
 import pathlib
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,6 @@ from absl import flags
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
-from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import check_folder, check_local, setting, settings_of
@@ -31,8 +29,15 @@ from cxr_train.ablation import table as grid_table
 from cxr_train.ablation.cost import cost_of
 from cxr_train.ablation.grid import FlagSet, find_data, held_out_split
 from cxr_train.ablation.runner import GridRun
-from cxr_train.flags.many_runs import checked_run, data_of, flag_text, flags_for_all_runs, parse_numbers
-from cxr_train.flags.own_flags import flags_text, own_flags
+from cxr_train.flags.many_runs import (
+    checked_run,
+    data_of,
+    flag_text,
+    flags_for_all_runs,
+    flags_of_runs,
+    keep_flags,
+    parse_numbers,
+)
 from cxr_train.flags.training import define_training_flags
 from cxr_train.runs.layout import SearchLayout
 from cxr_train.runs.monitor import Monitor
@@ -149,7 +154,7 @@ class _Search:
 
 def _read_flags(options: SearchOptions) -> _Search:
     values = flags.FLAGS
-    known = {name: flag for name, flag in own_flags().items() if name not in _OWN}
+    known = flags_of_runs(_OWN)
     given = flags_for_all_runs(_OWN)
     given.pop("epochs", None)
     if options.space:
@@ -222,9 +227,7 @@ def main() -> int:
     directory.mkdir(parents=True, exist_ok=True)
     layout = SearchLayout(directory)
     with locked(layout.lock, waits=True) as lock:
-        not_given = {name for name, flag in own_flags().items() if not flag.present}
-        text = flags_text(leave_out=not_given, resolved={"run_dir": str(directory)})
-        storage.replace(layout.flags, text.encode())
+        again = keep_flags(layout, "cxr_train.search")
         first = search.trial(0, search.space.flags(search.first), search.plan.rungs[0]).config
         settings = settings_of_search(
             search.space,
@@ -239,7 +242,6 @@ def main() -> int:
         proposals = Proposals(search.space, options.sampler, search.seed, search.first)
         with runner.listening():
             result = run_search(search.space, search.plan, proposals, ledger, runner)
-        again = f"python -m cxr_train.search --flagfile={shlex.quote(str(layout.flags))}"
         runs: list[GridRun] = []
         statuses: dict[str, str] = {}
         if not result.stopped:

@@ -11,31 +11,27 @@ what there is to gain. The same command, also after kill -9, runs what is not fi
 
 import dataclasses
 import functools
-import json
 import pathlib
-import shlex
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
-from absl.testing import flagsaver
 
 from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
-from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import check_choice, check_folder, check_local, setting, settings_of
 from cxr_data.core.shown import say, visible
 from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Manifest, read_manifest
-from cxr_train.flags.many_runs import flags_for_all_runs, parse_numbers
-from cxr_train.flags.own_flags import flags_text, own_flags
-from cxr_train.flags.training import config_from_flags, define_training_flags
+from cxr_train.flags.many_runs import config_of, flags_for_all_runs, flags_of_runs, keep_flags, parse_numbers
+from cxr_train.flags.training import define_training_flags
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import TransferLayout
 from cxr_train.runs.notice import NOTICE
+from cxr_train.runs.tables import write_tables
 from cxr_train.transferring import plan, text
 from cxr_train.transferring.document import make_tables
 from cxr_train.transferring.methods import Method, read_methods
@@ -108,14 +104,7 @@ _OWN = tuple(field.name for field, _ in settings_of(TransferOptions))
 
 def _make_config(values: Mapping[str, str]) -> TrainConfig:
     """Return the configuration of a run from its flags. Raise UsageError: no run could use them."""
-    line = ["transfer", *(f"--{flag}={value}" for flag, value in values.items())]
-    with flagsaver.flagsaver():
-        try:
-            flags.FLAGS(line)
-            return config_from_flags()
-        except (flags.Error, UsageError) as error:
-            name = pathlib.Path(values["run_dir"]).name
-            raise UsageError(f"run {name!r}: {error}") from error
+    return config_of(pathlib.Path(values["run_dir"]).name, values)
 
 
 def _plan(options: TransferOptions) -> Comparison:
@@ -163,10 +152,10 @@ def _plan(options: TransferOptions) -> Comparison:
 
 
 def _check_flags(methods: Sequence[Method]) -> None:
-    known = own_flags()
+    known = flags_of_runs(_OWN)
     for method in methods:
         for flag in (*method.flags, *method.ranges):
-            if flag not in known or flag in _OWN:
+            if flag not in known:
                 raise UsageError(f"--methods: method {method.name!r}: --{flag} is no flag of cxr_train.main")
 
 
@@ -189,14 +178,7 @@ def _stress(
 
 
 def _write(directory: pathlib.Path, found: dict[str, Any]) -> None:
-    layout = TransferLayout(directory)
-    contents = {
-        "json": (json.dumps(found, indent=2) + "\n").encode(),
-        "csv": text.to_csv(found),
-        "txt": (visible(text.to_text(found)) + "\n").encode(),
-    }
-    for suffix, content in contents.items():
-        storage.replace(layout.table(suffix), content)
+    write_tables(TransferLayout(directory), found, csv=text.to_csv(found), text=text.to_text(found))
     from cxr_train.reporting.transfer_page import write_transfer_page
 
     write_transfer_page(directory, found, text.sentences(found), text.notes(found))
@@ -216,9 +198,7 @@ def main() -> int:
     directory.mkdir(parents=True, exist_ok=True)
     layout = TransferLayout(directory)
     with locked(layout.lock, waits=True) as lock:
-        not_given = {name for name, flag in own_flags().items() if not flag.present}
-        lines = flags_text(leave_out=not_given, resolved={"run_dir": str(directory)})
-        storage.replace(layout.flags, lines.encode())
+        again = keep_flags(layout, "cxr_train.transfer")
         if found.stress_data:
             write_stress(found.manifest, found.stress_data, str(layout.stress))
         for target in found.held_out:
@@ -228,7 +208,6 @@ def main() -> int:
             statuses, stopped = run_here(found)
         else:
             statuses, stopped = run_in_processes(found, lock)
-    again = f"python -m cxr_train.transfer --flagfile={shlex.quote(str(layout.flags))}"
     if stopped:
         say(f"stopped; continue with: {again}")
         return 0

@@ -23,16 +23,13 @@ Intervals are patient-clustered bootstraps, see `intervals`; those of difference
 number of comparisons, the p-values of McNemar's test are (`significance.holm`).
 """
 
-import json
 import math
 import pathlib
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cxr_data.core import storage
 from cxr_data.core.csv_table import csv_bytes
-from cxr_data.core.shown import visible
 from cxr_data.core.wording import counted, wrapped
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.ablation.runner import GridRun
@@ -44,6 +41,7 @@ from cxr_train.evaluation.stored import stored_predictions
 from cxr_train.runs.documents import read_document
 from cxr_train.runs.layout import GridLayout, RunLayout
 from cxr_train.runs.metrics_document import Metrics
+from cxr_train.runs.tables import write_tables
 
 SCHEMA = "cxr.ablation/1"
 OWN_FOLD = "own-fold"
@@ -309,10 +307,4 @@ def _cell(entry: Row, form: str = ".4f") -> str:
 
 def write_table(directory: pathlib.Path, table: Mapping[str, Any]) -> None:
     """Write `ablation.json`, `ablation.csv` and `ablation.txt`."""
-    contents = {
-        "json": (json.dumps(table, indent=2) + "\n").encode(),
-        "csv": table_to_csv(table),
-        "txt": (visible(to_text(table)) + "\n").encode(),
-    }
-    for suffix, content in contents.items():
-        storage.replace(GridLayout(directory).table(suffix), content)
+    write_tables(GridLayout(directory), table, csv=table_to_csv(table), text=to_text(table))

@@ -1,16 +1,21 @@
 """The flags of the runs that a command starts: those for all, and each run's, checked before it starts."""
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from absl import flags
 from absl.testing import flagsaver
 
+from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.records.folds import count_images
 from cxr_data.records.manifest import Manifest
 from cxr_train.ablation.runner import GridRun
-from cxr_train.flags.own_flags import own_flags
+from cxr_train.flags.own_flags import flags_text, own_flags
 from cxr_train.flags.training import config_from_flags
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import ManyRunsLayout
 
 _NOT_FOR_MANY = ("resume", "plan", "memory_gb", "emulate_step_ms", "emulate_images_per_second")
 
@@ -26,6 +31,11 @@ def parse_numbers(flag: str, texts: Sequence[str]) -> tuple[int, ...]:
     return numbers
 
 
+def flags_of_runs(own: Collection[str]) -> dict[str, flags.Flag]:
+    """Return the flags that a command shares with `cxr_train.main`, by name; `own` are its own ones."""
+    return {name: flag for name, flag in own_flags().items() if name not in own}
+
+
 def flags_for_all_runs(own: Collection[str]) -> dict[str, str]:
     """Return what the command line gives `cxr_train.main`, as text.
 
@@ -36,8 +46,8 @@ def flags_for_all_runs(own: Collection[str]) -> dict[str, str]:
       UsageError: one that makes no sense for several runs.
     """
     given = {}
-    for name, flag in own_flags().items():
-        if not flag.present or name in (*own, "data", "run_dir", "seed"):
+    for name, flag in flags_of_runs((*own, "data", "run_dir", "seed")).items():
+        if not flag.present:
             continue
         if name in _NOT_FOR_MANY and flag.value:
             raise UsageError(f"--{name}: is for one run of cxr_train.main, not for a grid")
@@ -50,11 +60,42 @@ def flag_text(flag: flags.Flag, value: object) -> str:
     return str(value).lower() if flag.boolean else str(value)
 
 
+def keep_flags(layout: ManyRunsLayout, command: str) -> str:
+    """Write the flags of a command that starts runs into its directory, and return the line that repeats it.
+
+    Args:
+      layout: of its directory.
+      command: its module.
+
+    Raises:
+      UsageError: a flag holds what a line of a flag file cannot.
+    """
+    not_given = {name for name, flag in own_flags().items() if not flag.present}
+    text = flags_text(leave_out=not_given, resolved={"run_dir": str(layout.directory)})
+    storage.replace(layout.flags, text.encode())
+    return f"python -m {command} --flagfile={shlex.quote(str(layout.flags))}"
+
+
 def data_of(values: Mapping[str, str], data: Mapping[int, Manifest]) -> Manifest:
     """Return the data of a run with these flags, of what `grid.find_data` found by image size."""
     if "image_size" in values:
         return data[int(values["image_size"])]
     return next(iter(data.values()))
+
+
+def config_of(name: str, values: Mapping[str, str]) -> TrainConfig:
+    """Return the configuration of a run, as `cxr_train.main` would make it of these flags.
+
+    Args:
+      name: of the run, for errors.
+      values: all that it is given, as text.
+
+    Raises:
+      UsageError: no run could use them.
+    """
+    with flagsaver.flagsaver(), _named(name):
+        flags.FLAGS(["run", *(f"--{flag}={value}" for flag, value in values.items())])
+        return config_from_flags()
 
 
 def checked_run(name: str, values: dict[str, str], manifest: Manifest) -> GridRun:
@@ -68,15 +109,18 @@ def checked_run(name: str, values: dict[str, str], manifest: Manifest) -> GridRu
     Raises:
       UsageError: it could not be started with them.
     """
-    line = ["run", *(f"--{flag}={value}" for flag, value in values.items())]
-    with flagsaver.flagsaver():
-        try:
-            flags.FLAGS(line)
-            run = GridRun(name, values, config_from_flags())
-            split = run.config.train_split
-            images = count_images(manifest, split)
-            if images < run.config.batch_size and values.get("batch_size") != "auto":
-                raise UsageError(f"--batch_size={run.config.batch_size}: there are {images} training images")
-        except (flags.Error, UsageError) as error:
-            raise UsageError(f"run {name!r}: {error}") from error
+    run = GridRun(name, values, config_of(name, values))
+    with _named(name):
+        images = count_images(manifest, run.config.train_split)
+        if images < run.config.batch_size and values.get("batch_size") != "auto":
+            raise UsageError(f"--batch_size={run.config.batch_size}: there are {images} training images")
     return run
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Name the run in what is wrong with its flags."""
+    try:
+        yield
+    except (flags.Error, UsageError) as error:
+        raise UsageError(f"run {name!r}: {error}") from error

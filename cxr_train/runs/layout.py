@@ -47,6 +47,7 @@ run/                                      a run directory
 import dataclasses
 import pathlib
 import re
+from typing import ClassVar
 
 from cxr_data.records.layout import MANIFEST_NAME
 
@@ -190,41 +191,38 @@ class RunLayout:
 
 
 @dataclasses.dataclass(frozen=True)
-class GridLayout:
-    """The paths in the directory of a grid, beside its runs."""
+class ManyRunsLayout:
+    """The paths in the directory of a command that starts runs, beside these; `TABLE` names its tables."""
+
+    TABLE: ClassVar[str]
 
     directory: pathlib.Path
 
     @property
     def flags(self) -> pathlib.Path:
-        """The flags that start the grid again, for `--flagfile`."""
+        """The flags that start the command again, for `--flagfile`."""
         return self.directory / FLAGS_NAME
 
     @property
     def lock(self) -> pathlib.Path:
-        """Held by the process that runs the grid, and by the run at work."""
+        """Held by the process of the command, and by the run at work."""
         return self.directory / LOCK_NAME
 
     def table(self, suffix: str) -> pathlib.Path:
         """Return the file of the table as `json`, `csv`, `txt` or `html`."""
-        return self.directory / f"ablation.{suffix}"
+        return self.directory / f"{self.TABLE}.{suffix}"
 
 
-@dataclasses.dataclass(frozen=True)
-class SearchLayout:
+class GridLayout(ManyRunsLayout):
+    """The paths in the directory of a grid, beside its runs."""
+
+    TABLE = "ablation"
+
+
+class SearchLayout(ManyRunsLayout):
     """The paths in the directory of a search, beside its trials."""
 
-    directory: pathlib.Path
-
-    @property
-    def flags(self) -> pathlib.Path:
-        """The flags that start the search again, for `--flagfile`."""
-        return self.directory / FLAGS_NAME
-
-    @property
-    def lock(self) -> pathlib.Path:
-        """Held by the process that searches, and by the run at work."""
-        return self.directory / LOCK_NAME
+    TABLE = "search"
 
     @property
     def trials(self) -> pathlib.Path:
@@ -236,35 +234,16 @@ class SearchLayout:
         """The search as a study of Optuna, SQLite."""
         return self.directory / "study.db"
 
-    def table(self, suffix: str) -> pathlib.Path:
-        """Return the file of the table as `json`, `csv`, `txt` or `html`."""
-        return self.directory / f"search.{suffix}"
 
-
-@dataclasses.dataclass(frozen=True)
-class TransferLayout:
+class TransferLayout(ManyRunsLayout):
     """The paths in the directory of a comparison of methods on held-out sources, beside its runs."""
 
-    directory: pathlib.Path
-
-    @property
-    def flags(self) -> pathlib.Path:
-        """The flags that start the comparison again, for `--flagfile`."""
-        return self.directory / FLAGS_NAME
-
-    @property
-    def lock(self) -> pathlib.Path:
-        """Held by the process that trains."""
-        return self.directory / LOCK_NAME
+    TABLE = "transfer"
 
     @property
     def stress(self) -> pathlib.Path:
         """The data sets and the runs of the stress test."""
         return self.directory / "stress"
-
-    def table(self, suffix: str) -> pathlib.Path:
-        """Return the file of the tables as `json`, `csv`, `txt` or `html`."""
-        return self.directory / f"transfer.{suffix}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,16 +17,14 @@
                   which no trial was chosen, if there is one
 """
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cxr_data.core import storage
 from cxr_data.core.csv_table import csv_bytes
-from cxr_data.core.shown import visible
 from cxr_data.core.wording import counted, wrapped
 from cxr_train.runs.layout import SearchLayout
+from cxr_train.runs.tables import write_tables
 from cxr_train.searching.ledger import SCHEMA, Ledger
 from cxr_train.searching.study import FINISHED, PRUNED, Plan, Result, Trial
 from cxr_train.searching.trial_runs import trial_name
@@ -214,10 +212,4 @@ def _number(value: float | None, form: str = ".4f") -> str:
 
 def write_table(directory: pathlib.Path, table: Mapping[str, Any]) -> None:
     """Write `search.json`, `search.csv` and `search.txt`."""
-    contents = {
-        "json": (json.dumps(table, indent=2) + "\n").encode(),
-        "csv": to_csv(table),
-        "txt": (visible(to_text(table)) + "\n").encode(),
-    }
-    for suffix, content in contents.items():
-        storage.replace(SearchLayout(directory).table(suffix), content)
+    write_tables(SearchLayout(directory), table, csv=to_csv(table), text=to_text(table))
