@@ -184,7 +184,7 @@ def _records(made: Manifest, with_pixels: bool) -> Iterator[tuple[example.Fields
             raise DataError(f"cannot read {path}: {error}") from error
     if damaged:
         raise DataError(
-            f"{counted(len(damaged), 'record')} of {made.records:,} are damaged, the first is {damaged[0]}: "
+            f"damaged: {len(damaged):,} of {counted(made.records, 'record')}, the first is {damaged[0]}: "
             f"{way_out(made.notes)}"
         )
 

@@ -7,11 +7,13 @@ what it prints any more, as in `| head`.
 """
 
 import contextlib
+import gc
 import os
 import re
 import select
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
@@ -149,8 +151,22 @@ def _exit_with(main: Callable[[], int | None], argv: Sequence[str], info_to: str
         sys.stdout.flush()
         os._exit(error.exit_code)
     except CxrError as error:
-        _fail(argv, error, error.exit_code)
+        _say_failure(argv, error)
+        code = error.exit_code
+        _let_go(error)
     sys.exit(code or 0)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop what the functions that an error went through still hold.
+
+    An error that is kept, as in a future, keeps them in a circle, which would be collected when the
+    interpreter ends. There, an iterator of TensorFlow waits for its threads, and these for the interpreter.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
 
 
 @contextlib.contextmanager
@@ -169,8 +185,10 @@ def ending_as_a_program(argv: Sequence[str]) -> Iterator[None]:
         finally:
             # Here, since the interpreter would show a traceback for what it cannot write as it ends.
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        _fail(argv, "interrupted", exit_code=130)
+    except KeyboardInterrupt as error:
+        _say_failure(argv, "interrupted")
+        _let_go(error)
+        sys.exit(130)
     except BrokenPipeError:
         if not _discard_unread():
             raise

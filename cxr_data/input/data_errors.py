@@ -20,8 +20,12 @@ _STORE_ERRORS = (
 
 
 @contextlib.contextmanager
-def clear_data_errors(manifest: Manifest) -> Iterator[None]:
+def clear_data_errors(manifest: Manifest, *, can_skip: bool = True) -> Iterator[None]:
     """Turn TensorFlow's errors about damaged records into one line that says what to do.
+
+    Args:
+      manifest: of the data that is read.
+      can_skip: whether the command has --on_bad_record.
 
     Raises:
       DataError: in place of the error of a reader that runs inside of tf.data, of
@@ -36,8 +40,8 @@ def clear_data_errors(manifest: Manifest) -> Iterator[None]:
         if not reason:
             raise
         raise DataError(
-            f"{reason}; `python -m {tool('verify_tfrecords')} --data={manifest.directory}` lists all damage, "
-            "--on_bad_record=skip goes on without these records"
+            f"{reason}; `python -m {tool('verify_tfrecords')} --data={manifest.directory}` lists all damage"
+            + (", --on_bad_record=skip goes on without these records" if can_skip else "")
         ) from error
 
 

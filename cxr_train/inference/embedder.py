@@ -242,7 +242,8 @@ class _Embedder:
             return found[np.argsort(index, kind="stable")[np.count_nonzero(index == PADDING) :]]
 
         # The next batch is computed while the records of this one are written.
-        with clear_data_errors(self._manifest), concurrent.futures.ThreadPoolExecutor(1) as pool:
+        errors = clear_data_errors(self._manifest, can_skip=False)
+        with errors, concurrent.futures.ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(compute)
             while (features := ahead.result()) is not None:
                 ahead = pool.submit(compute)

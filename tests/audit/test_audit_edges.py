@@ -283,7 +283,7 @@ def test_damaged_records_are_counted_and_the_audit_fails(few, measured, tmp_path
     done = run_command("cxr_data.commands.audit_dataset", f"--data={few.directory}", "--fail_on=leakage")
     assert (done.code, done.stdout) == (1, b"")
     (line,) = [line for line in done.stderr.decode().splitlines() if shard.name in line]
-    assert "2 records of 3 " in line
+    assert "2 of 3 records" in line
     assert f"{shard.name}: record 1: " in line
     assert not (tmp_path / "out/audit.json").exists()
     with pytest.raises(DataError, match=f"{shard.name}: record at byte {rows[1]['record']}: "):

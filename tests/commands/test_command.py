@@ -55,6 +55,39 @@ def test_what_a_user_can_cause_is_one_line_and_a_code(arguments, code, stderr):
     assert result.stderr.count("\n") == bool(stderr)
 
 
+HOLDING = """
+import sys
+from cxr_data.commands import command
+from cxr_data.core.errors import DataError
+
+class Held:
+    def __del__(self):
+        print("too late" if sys.is_finalizing() else "let go")
+
+def fail(kept):
+    held = Held()
+    kept.append(1 / 0)
+
+def main():
+    kept, held = [], Held()
+    try:
+        fail(kept)
+    except ZeroDivisionError as error:
+        kept.append(error)  # a circle: error, traceback, frame, list
+        raise KIND from error
+
+command.run(main)
+"""
+
+
+@pytest.mark.parametrize(("kind", "code"), [("DataError('no')", 1), ("KeyboardInterrupt", 130)])
+def test_what_an_error_holds_is_let_go_before_the_interpreter_ends(kind, code):
+    result = subprocess.run(
+        [sys.executable, "-c", HOLDING.replace("KIND", kind)], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout.split("\n")) == (code, ["let go", "let go", ""])
+
+
 def test_a_missing_flag_is_called_missing():
     program = PROGRAM.replace(
         "def main", 'flags.DEFINE_string("data", None, "What.", required=True)\ndef main'
