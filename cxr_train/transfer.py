@@ -34,7 +34,7 @@ from cxr_train.runs.notice import NOTICE
 from cxr_train.runs.tables import write_tables
 from cxr_train.transferring import plan, text
 from cxr_train.transferring.document import make_tables
-from cxr_train.transferring.methods import Method, read_methods
+from cxr_train.transferring.methods import KINDS, Method, read_methods
 from cxr_train.transferring.plan import Budget, Comparison
 from cxr_train.transferring.runner import cost_lines, run_here, run_in_processes
 from cxr_train.transferring.stress import (
@@ -114,13 +114,16 @@ def _plan(options: TransferOptions) -> Comparison:
         raise UsageError(
             f"--data={values.data}: has several findings a picture; transfer needs one class a picture"
         )
-    for flag in ("train_split", "validation_split", "fold", "batch_size"):
+    for flag in ("train_split", "validation_split", "fold", "batch_size", "fda_split"):
         if values[flag].present:
             raise UsageError(f"--{flag}: is chosen for each held-out source; leave it out")
     methods = read_methods(options.methods)
     _check_flags(methods)
-    if methods[0].kind == "test-time":
-        raise UsageError(f"--methods={options.methods}: the first is the baseline, and must be trained")
+    if methods[0].kind != KINDS[0]:
+        raise UsageError(
+            f"--methods={options.methods}: the first is the baseline of every table, and must see nothing of "
+            f"the held-out source, as {methods[0].name} does; name another one first"
+        )
     budget = Budget(options.draws, options.seeds, {**_USUAL, **flags_for_all_runs(_OWN)})
     place = pathlib.Path(values.run_dir)
     targets = find_targets(manifest, *_SPLITS)
@@ -181,7 +184,7 @@ def _write(directory: pathlib.Path, found: dict[str, Any]) -> None:
     write_tables(TransferLayout(directory), found, csv=text.to_csv(found), text=text.to_text(found))
     from cxr_train.reporting.transfer_page import write_transfer_page
 
-    write_transfer_page(directory, found, text.sentences(found), text.notes(found))
+    write_transfer_page(directory, found, text.sentences(found), text.notes(found), text.SEES)
 
 
 def main() -> int:

@@ -13,10 +13,15 @@ Row = Mapping[str, Any]
 _METRICS = {"auroc": "AUROC", "sensitivity": "sensitivity", "specificity": "specificity", "ece": "ECE"}
 _LINE = 20.0
 _PLOT_WIDTH = 300.0
+_LONGEST_NAME = 24
 
 
 def write_transfer_page(
-    directory: pathlib.Path, table: Row, sentences: Sequence[str], notes: Sequence[str]
+    directory: pathlib.Path,
+    table: Row,
+    sentences: Sequence[str],
+    notes: Sequence[str],
+    sees: Mapping[str, str],
 ) -> pathlib.Path:
     """Write the page of a comparison and return its path.
 
@@ -25,48 +30,62 @@ def write_transfer_page(
       table: content of `transfer.json`.
       sentences: what a reader must not miss.
       notes: what a reader of its numbers must know.
+      sees: by kind of methods what they see of the held-out source.
     """
     path = TransferLayout(directory).table("html")
     content = {
         "title": "Transfer to sources that were not seen",
         "subtitle": f"{table['data']}; the baseline is {table['baseline']}",
-        "sentences": [f"{one[:1].upper()}{one[1:]}." for one in sentences],
+        "sentences": [_sentence(one) for one in sentences],
         "kinds": [
-            {"name": kind, "plot": forest_plot(of_kind, table["baseline"]), "grids": _grids(of_kind)}
+            {
+                "name": _capital(kind),
+                "sees": _sentence(sees[kind]),
+                "plot": forest_plot(_entries_of(of_kind), table["baseline"]),
+                "grids": _grids(of_kind, table),
+            }
             for kind, of_kind in table["tables"].items()
         ],
         "sources": _sources(table),
-        "stress": table["stress"] and _stress(table["stress"]),
-        "notes": [f"{note[:1].upper()}{note[1:]}." for note in notes],
+        "stress": table["stress"] and _stress(table["stress"], table["baseline"]),
+        "notes": [_sentence(note) for note in notes],
         "directory": str(directory),
     }
     write_page(path, "transfer.html.jinja", content)
     return path
 
 
-def forest_plot(of_kind: Row, baseline: str) -> Picture | None:
+def _capital(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def _sentence(text: str) -> str:
+    return f"{_capital(text)}."
+
+
+Compared = tuple[str, str, Row]
+"""A method, where it is compared with the baseline, and the difference."""
+
+
+def _entries_of(of_kind: Row) -> list[Compared]:
+    rows = [(row["source"], row) for row in of_kind["rows"]]
+    rows += [("mean", row) for row in of_kind.get("mean", ())]
+    return [(row["method"], where, row["against"]["difference"]) for where, row in rows if "against" in row]
+
+
+def forest_plot(entries: Sequence[Compared], baseline: str) -> Picture | None:
     """Return the difference of each method to the baseline on each source, and on their mean, with intervals.
 
     Returns:
       None where nothing is compared.
     """
-    entries: list[tuple[str, str, Row]] = [
-        (row["method"], row["source"], row["against"]["difference"])
-        for row in of_kind["rows"]
-        if "against" in row
-    ]
-    entries += [
-        (row["method"], "mean", row["against"]["difference"])
-        for row in of_kind.get("mean", ())
-        if "against" in row
-    ]
     entries = [entry for entry in entries if entry[2]["value"] is not None]
     if not entries:
         return None
     methods = list(dict.fromkeys(method for method, _, _ in entries))
     ends = [end for _, _, one in entries for end in (one["interval"] or [one["value"]])]
     axis = Axis.around([*ends, 0.0], f"AUROC minus that of {baseline}")
-    names = max(text_width(source) for _, source, _ in entries) + 24
+    names = max(text_width(_cut(source)) for _, source, _ in entries) + 24
     drawing = Drawing(names + _PLOT_WIDTH + 12)
     bottom = 10 + _LINE * (len(entries) + len(methods))
 
@@ -81,11 +100,11 @@ def forest_plot(of_kind: Row, baseline: str) -> Picture | None:
     down = 10.0
     for method in methods:
         down += _LINE
-        drawing.text(4, down - 4, method, bold=True)
+        drawing.text(4, down - 4, _cut(method), bold=True)
         for _, source, one in (entry for entry in entries if entry[0] == method):
             down += _LINE
             is_mean = source == "mean"
-            drawing.text(16, down - 4, source, bold=is_mean)
+            drawing.text(16, down - 4, _cut(source), bold=is_mean)
             if one["interval"]:
                 low, high = map(place, one["interval"])
                 drawing.line((low, high), (down - 8, down - 8), Stroke(INK), 1.8)
@@ -100,11 +119,20 @@ def _words(entry: Row) -> str:
     return f"{entry['value']:+.3f}" + (f" ({reach[0]:+.3f} to {reach[1]:+.3f})" if reach else "")
 
 
+def _cut(name: str) -> str:
+    """Return a name, without its middle where it would leave no room for a plot."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:12]}…{name[-11:]}"
+
+
 def _cell(entry: Row) -> str:
     if entry["value"] is None:
         return "too few"
     reach = entry["interval"]
     return f"{entry['value']:.3f}" + (f"\n({reach[0]:.3f} to {reach[1]:.3f})" if reach else "")
+
+
+def _metrics(row: Row) -> list[str]:
+    return [_cell(row[metric]) for metric in _METRICS]
 
 
 def _compared(row: Row) -> list[str]:
@@ -114,56 +142,88 @@ def _compared(row: Row) -> list[str]:
     return [_words(test["difference"]).replace(" (", "\n("), f"{test['holm_p']:.2g}"]
 
 
-def _grids(of_kind: Row) -> list[Grid]:
+def _tested(row: Row) -> list[str]:
+    """Return the cells of a row of a source or of the stress test."""
+    runs = f"{row['runs']['finished']} of {row['runs']['planned']}"
+    if not row["seeds"]:
+        return [row["method"], runs, *[""] * len(_METRICS), "", ""]
+    return [row["method"], runs, *_metrics(row), *_compared(row)]
+
+
+_COMPARED = ["difference of AUROC", "Holm p"]
+
+
+def _grids(of_kind: Row, table: Row) -> list[Grid]:
     grids = []
-    for source in dict.fromkeys(row["source"] for row in of_kind["rows"]):
-        rows = [
-            [row["method"], *(_cell(row[metric]) for metric in _METRICS), *_compared(row)]
-            for row in of_kind["rows"]
-            if row["source"] == source
-        ]
-        header = ["method", *_METRICS.values(), "difference of AUROC", "Holm p"]
-        grids.append(Grid(f"Trained without {source}, tested on all of it", header, rows))
     for key, caption in (
         ("mean", "Mean of the held-out sources"),
-        ("worst", "Worst of the held-out sources"),
+        ("worst", "Worst of the held-out sources, of each metric by itself"),
     ):
         if of_kind.get(key):
-            rows = [[row["method"], _cell(row["auroc"]), *_compared(row)] for row in of_kind[key]]
-            grids.append(Grid(caption, ["method", "AUROC", "difference of AUROC", "Holm p"], rows))
+            rows = [[row["method"], *_metrics(row), *_compared(row)] for row in of_kind[key]]
+            grids.append(Grid(caption, ["method", *_METRICS.values(), *_COMPARED], rows))
+    for source in dict.fromkeys(row["source"] for row in of_kind["rows"]):
+        rows = [_tested(row) for row in of_kind["rows"] if row["source"] == source]
+        header = ["method", "runs", *_METRICS.values(), *_COMPARED]
+        rows += _bounds(source, table)
+        grids.append(Grid(f"Trained without {source}, tested on all of it", header, rows))
     return grids
+
+
+def _bounds(source: str, table: Row) -> list[list[str]]:
+    """Return the rows that are no methods: what can be reached within a source, and how far it is apart."""
+    rows = []
+    found = table["bounds"].get(source)
+    if found:
+        images, baseline = f"{found['images']:,} test images", table["baseline"]
+        for name, key in (
+            (f"bound: {baseline} trained within {source}, {images}", "within"),
+            (f"{baseline} without {source}, the same {images}", "without"),
+        ):
+            rows.append([name, "", *_metrics(found[key]), "", ""])
+    (told,) = (one["told_apart"] for one in table["sources"] if one["source"] == source)
+    if told is not None:
+        name = f"bound: {source} itself told from the other sources"
+        rows.append([name, "", f"{told:.3f}", *[""] * (len(_METRICS) + 1)])
+    return rows
 
 
 def _sources(table: Row) -> Grid:
     rows = []
     for one in table["sources"]:
-        found = table["bounds"].get(one["source"])
-        areas = [_cell(found[key]["auroc"]) for key in ("within", "without")] if found else ["too few", ""]
-        if one["state"] != "held out":
-            areas = ["", ""]
         counts = ", ".join(f"{name} {patients}" for name, patients in one["patients"].items())
         told = "" if one["told_apart"] is None else f"{one['told_apart']:.3f}"
-        rows.append([one["source"], f"{one['images']:,}", counts, one["state"], told, *areas])
-    header = ["source", "images", "patients", "state", "AUROC of the source itself"]
-    header += ["baseline trained within it", "baseline without it, same images"]
-    return Grid("Sources and bounds", header, rows)
+        rows.append([one["source"], f"{one['images']:,}", counts, one["state"], told])
+    header = ["source", "images", "patients", "state", "bound: AUROC of the source itself"]
+    return Grid("Sources of the data", header, rows)
 
 
-def _stress(stress: Row) -> dict[str, Any]:
+def _stress(stress: Row, baseline: str) -> dict[str, Any]:
     (first, second), (a, b) = stress["classes"], stress["sources"]
-    rows = [
-        [
-            row["method"],
-            *(_cell(row[metric]) for metric in _METRICS),
-            *_compared(row),
-            _cell(row["closed"]) if row.get("closed") else "",
-        ]
-        for row in stress["rows"]
-    ]
-    if stress["oracle"]:
-        rows.append(
-            ["balanced oracle", *(_cell(stress["oracle"][metric]) for metric in _METRICS), "", "", ""]
+    kinds = []
+    for kind, of_kind in stress["tables"].items():
+        rows = [[*_tested(row), _cell(row["closed"]) if row.get("closed") else ""] for row in of_kind["rows"]]
+        if stress["oracle"]:
+            rows.append(["bound: balanced oracle", "", *_metrics(stress["oracle"]), "", "", ""])
+        header = ["method", "runs", *_METRICS.values(), *_COMPARED, "share of the gap closed"]
+        kinds.append(
+            {
+                "plot": forest_plot(_entries_of_stress(of_kind), baseline),
+                "grid": Grid(f"{_capital(kind)}, tested on the reverse", header, rows),
+            }
         )
-    header = ["method", *_METRICS.values(), "difference of AUROC", "Holm p", "share of the gap closed"]
-    caption = f"In training 90 % of {first} is of {a} and 90 % of {second} of {b}; in the test the reverse"
-    return {"grid": Grid(caption, header, rows)}
+    images = ", ".join(f"{split} {count:,}" for split, count in stress["images"].items())
+    return {
+        "text": f"In training, 90 % of {first} is of {a} and 90 % of {second} of {b}; in the test the "
+        f"reverse. Images: {images}. The balanced oracle is {baseline}, trained on as many images in which "
+        "the source says nothing.",
+        "kinds": kinds,
+    }
+
+
+def _entries_of_stress(of_kind: Row) -> list[Compared]:
+    return [
+        (row["method"], "reverse", row["against"]["difference"])
+        for row in of_kind["rows"]
+        if "against" in row
+    ]

@@ -62,9 +62,15 @@ def over_seeds(measured: Sequence[Measured], *, seed: int = 0) -> dict[str, Esti
     return found
 
 
-def over_sources(estimates: Sequence[Estimate], *, worst: bool = False) -> Estimate:
-    """Return the mean over some sources, or the lowest of them."""
-    together = np.min if worst else np.mean
+def over_sources(estimates: Sequence[Estimate], *, metric: str = "auroc", worst: bool = False) -> Estimate:
+    """Return the mean of a metric over some sources, or what it is where it is worst.
+
+    Args:
+      estimates: of the sources.
+      metric: of `METRICS`; the worst ECE is the highest, the worst of all others the lowest.
+      worst: whether to take the worst instead of the mean.
+    """
+    together = np.mean if not worst else np.max if metric == "ece" else np.min
     values = [one.value for one in estimates]
     replicates = np.stack([one.replicates for one in estimates])
     return Estimate(float(together(values)), together(replicates, axis=0))
@@ -83,26 +89,33 @@ def share_closed(method: Estimate, baseline: Estimate, oracle: Estimate) -> Esti
     return Estimate(gain.value / gap.value, gain.replicates / gaps)
 
 
-def sentence(baseline: str, rows: Sequence[Mapping[str, Any]], where: str) -> str:
+def sentence(baseline: str, others: Sequence[str], rows: Sequence[Mapping[str, Any]], where: str) -> str:
     """Return what a reader must not miss: which methods were better than the baseline beyond chance.
 
     Args:
       baseline: its name.
-      rows: of the other methods: name, difference (an entry) and holm_p.
+      others: the methods that were to be compared with it.
+      rows: of methods, compared ones with an entry `against`.
       where: of what the differences are, in words.
     """
     shown = "ERM" if baseline == "erm" else baseline
-    apart = [row for row in rows if row["holm_p"] is not None and row["holm_p"] < 0.05]
-    better = [row["method"] for row in apart if row["difference"]["value"] > 0]
-    worse = [row["method"] for row in apart if row["difference"]["value"] < 0]
-    if not rows:
-        return f"{where}: nothing was compared with {shown}"
-    first = (
-        f"{where}: {_listed(better)} better than {shown} beyond chance"
-        if better
-        else f"{where}: no method was better than {shown} beyond chance"
+    tests = {row["method"]: row["against"] for row in rows if "against" in row}
+    tests = {name: test for name, test in tests.items() if test["holm_p"] is not None}
+    better, worse = (
+        [
+            name
+            for name, test in tests.items()
+            if test["holm_p"] < 0.05 and sign * test["difference"]["value"] > 0
+        ]
+        for sign in (1, -1)
     )
-    return first + (f"; {_listed(worse)} worse" if worse else "")
+    missing = [name for name in others if name not in tests]
+    reason = "; not compared, for want of finished runs or patients: "
+    left_out = f"{reason}{', '.join(missing)}" if missing else ""
+    if not tests:
+        return f"{where}: nothing was compared with {shown}{left_out}"
+    found = f"{where}: {_listed(better) if better else 'no method was'} better than {shown} beyond chance"
+    return found + (f"; {_listed(worse)} worse" if worse else "") + left_out
 
 
 def _listed(names: Sequence[str]) -> str:

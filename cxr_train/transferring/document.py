@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr_train.transferring import table
+from cxr_train.transferring.cell import Cell
 from cxr_train.transferring.plan import Comparison
 from cxr_train.transferring.run import ORACLE, STRESS
 from cxr_train.transferring.text import TOO_FEW
@@ -21,7 +22,7 @@ def make_tables(
       resamples, sensitivity: see `table`.
     """
     baseline = found.methods[0].name
-    settled = functools.partial(table.Cell, baseline=baseline, resamples=resamples, sensitivity=sensitivity)
+    settled = functools.partial(Cell, baseline=baseline, resamples=resamples, sensitivity=sensitivity)
     without = {
         name: settled(runs, bootstrap_seed=number)
         for number, (name, runs) in enumerate(found.without.items())
@@ -50,13 +51,14 @@ def make_tables(
             "seeds": list(found.budget.seeds),
             "shared": found.budget.shared,
         },
+        "runs": {"finished": sum(run.is_finished for run in found.runs), "planned": len(found.runs)},
         "chosen_by": found.runs[0].config.monitor if found.runs else None,
         "sensitivity": sensitivity,
         "resamples": resamples,
         "sources": sources,
         "tables": {
             kind: table.table_of_sources(without, found.methods, baseline, kind)
-            for kind in table.kinds_of(found.methods)
+            for kind in table.kinds_of(found.methods, baseline)
         },
         "bounds": bounds,
         "stress": _stress_table(found, settled, baseline),
@@ -70,12 +72,11 @@ def _stress_table(found: Comparison, settled: Any, baseline: str) -> dict[str, A
         settled([run for run in found.stress if run.cell == cell], bootstrap_seed=0)
         for cell in (STRESS, ORACLE)
     )
-    trained = [method for method in found.methods if method.kind != "test-time"]
-    rows = table.table_of_stress(of_methods, of_oracle, trained, baseline)
+    tables = table.table_of_stress(of_methods, of_oracle, found.methods, baseline)
     images = {split: len(rows) for split, rows in found.stress_data["data"].items()}
-    return rows and {
+    return tables and {
         "sources": list(found.correlated.sources),
         "classes": list(found.correlated.classes),
         "images": images,
-        **rows,
+        **tables,
     }

@@ -6,7 +6,8 @@ draws are whole.
 
     {"erm": {}, "coral": {"domain_method": "coral", "domain_strength": [0.1, 10.0]}}
 
-"kind": "adaptation" says of a method that it sees pictures of the held-out source, without labels.
+"kind": "adaptation" says of a method that it sees pictures of the held-out source, without labels. A method
+with `fda_split` sees such pictures, whatever it says.
 
 A draw depends on the flag and its number alone, so that all methods, and all held-out sources, have the same
 draws of a flag.
@@ -29,6 +30,9 @@ statistics, or predictions, when it is tested. They are never compared in one ta
 
 PRIOR = "prior_correction"
 """The baseline's probabilities, corrected to the shares of the classes in the held-out source, by EM."""
+
+_ADAPTATION = KINDS[1]
+_SEES_TARGET = {"fda_split"}
 
 Range = tuple[float, float]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,40}")
@@ -142,7 +146,7 @@ def _method(path: str, name: str, values: Any) -> Method:
             flags[flag] = str(value).lower() if isinstance(value, bool) else str(value)
         else:
             raise UsageError(f"{where}: --{flag} must be a text, a number, true, false or a range")
-    return Method(name, flags, ranges, kind)
+    return Method(name, flags, ranges, _ADAPTATION if _SEES_TARGET & {*flags, *ranges} else kind)
 
 
 def _range(where: str, flag: str, value: Sequence[Any]) -> Range:

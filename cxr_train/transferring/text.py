@@ -12,48 +12,84 @@ TOO_FEW = "too few"
 
 
 def sentences(table: Row) -> list[str]:
-    """Return what a reader must not miss: a sentence for each table."""
-    found = [of_kind["sentence"] for of_kind in table["tables"].values()]
-    return found + ([table["stress"]["sentence"]] if table["stress"] else [])
+    """Return what a reader must not miss: a sentence for each table, and before them what is not finished."""
+    runs = table["runs"]
+    left = runs["planned"] - runs["finished"]
+    unfinished = [
+        f"{left} of {counted(runs['planned'], 'run')} are not finished: methods had unequal budgets, and "
+        "each difference is of the draws and seeds that the method and the baseline both have"
+    ]
+    return [*(unfinished if left else []), *(of_kind["sentence"] for of_kind in _all_tables(table))]
 
 
 def notes(table: Row) -> list[str]:
     """Return what a reader of the numbers must know."""
     budget = table["budget"]
     ranges = ", ".join(f"{flag} {low:g} to {high:g}" for flag, (low, high) in budget["shared"].items())
+    is_whole = table["runs"]["finished"] == table["runs"]["planned"]
     return [
-        f"each method had {counted(budget['draws'], 'draw')} of its hyper-parameters and "
-        f"{counted(len(budget['seeds']), 'seed')}; the draws of {ranges or 'shared flags'} are the same for "
-        "all methods",
+        f"each method {'had' if is_whole else 'was to have'} {counted(budget['draws'], 'draw')} of its "
+        f"hyper-parameters and {counted(len(budget['seeds']), 'seed')}; the draws of "
+        f"{ranges or 'shared flags'} are the same for all methods",
+        *([] if is_whole else [_unfinished(table)]),
         f"epoch, draw, temperature and thresholds (sensitivity {table['sensitivity']:g}) are chosen on "
         f"validation patients of the training sources ({table['chosen_by']}); the held-out source is tested "
         "once, with all its patients",
         f"[95 % intervals: {table['resamples']:,} resamples of patients and seeds]; AUROC, sensitivity and "
         f"specificity are means over the classes with enough patients; {TOO_FEW}: fewer than 10 patients "
         "of the class, or of all others",
+        "worst of the sources: each metric of the source where it is worst, which may be another source for "
+        "another metric; of the ECE, the highest",
         f"p: {table['baseline']} against each method on the same patients; Holm: adjusted for the methods "
-        "of a source",
+        "of a source and kind",
         "of two sources, one may have other patients, films and labels: a difference between sources is not "
         "the method's alone",
     ]
+
+
+def _all_tables(table: Row) -> list[Row]:
+    """Return the tables of all kinds, of held-out sources and of the stress test."""
+    stress = table["stress"]["tables"] if table["stress"] else {}
+    return [*table["tables"].values(), *stress.values()]
+
+
+def _unfinished(table: Row) -> str:
+    """Return which methods have how many of their runs, of those that have not all."""
+    found: dict[str, dict[str, str]] = {}
+    for of_kind in _all_tables(table):
+        for row in of_kind["rows"]:
+            if row["runs"]["finished"] < row["runs"]["planned"]:
+                where = f"without {row['source']}" if "source" in row else "stress test"
+                found.setdefault(where, {})[row["method"]] = runs_of(row)
+    listed = (
+        f"{where}: {', '.join(f'{name} {runs}' for name, runs in of_methods.items())}"
+        for where, of_methods in found.items()
+    )
+    return f"finished runs, where not all are: {'; '.join(listed) or 'of bounds and oracle'}"
+
+
+def runs_of(row: Row) -> str:
+    """Return how many of the runs of a row's method are finished, in words."""
+    return f"{row['runs']['finished']} of {row['runs']['planned']}"
 
 
 def to_text(table: Row) -> str:
     """Return the tables for the terminal, below 100 columns."""
     lines = [wrapped(one, rest="  ") for one in sentences(table)]
     for kind, of_kind in table["tables"].items():
-        lines += ["", f"{kind}: {_SEES[kind]}", *_lines_of_kind(of_kind)]
+        lines += ["", f"{kind}: {SEES[kind]}", *_lines_of_kind(of_kind)]
     lines += ["", "sources", *_source_lines(table)]
     if table["stress"]:
         lines += ["", *_stress_lines(table["stress"])]
     return "\n".join([*lines, "", *(wrapped(note, rest="  ") for note in notes(table))])
 
 
-_SEES = {
+SEES = {
     "generalisation": "no picture of the held-out source is seen",
     "adaptation": "pictures of the held-out source are seen in training, without labels",
     "test-time": "statistics of the held-out source are seen when it is tested",
 }
+"""What methods of a kind see of the held-out source."""
 
 
 def _header() -> str:
@@ -75,7 +111,9 @@ def _lines_of_kind(of_kind: Row) -> Iterator[str]:
 
 
 def _line(row: Row) -> str:
-    others = "".join(f"{_short(row[key]):>6}" if key in row else f"{'':6}" for key in METRICS[1:])
+    if row.get("seeds") == 0:
+        return f"  {row['method'][:18]:18}{runs_of(row)} runs finished"
+    others = "".join(f"{_short(row[key]):>6}" for key in METRICS[1:])
     test = row.get("against")
     compared = ""
     if test:
@@ -88,7 +126,7 @@ def _source_lines(table: Row) -> Iterator[str]:
     for one in table["sources"]:
         counts = ", ".join(f"{name} {patients}" for name, patients in one["patients"].items())
         told = one["told_apart"]
-        apart = f"; the source itself is told with AUROC {told:.3f}" if told is not None else ""
+        apart = f"; bound: the source itself is told with AUROC {told:.3f}" if told is not None else ""
         yield wrapped(
             f"  {one['source']}: {one['images']:,} images; patients: {counts}; {one['state']}{apart}",
             rest="    ",
@@ -96,12 +134,12 @@ def _source_lines(table: Row) -> Iterator[str]:
         found = table["bounds"].get(one["source"])
         if found:
             yield wrapped(
-                f"    trained within it {cell(found['within']['auroc'])}, without it "
+                f"    bound: trained within it {cell(found['within']['auroc'])}, without it "
                 f"{cell(found['without']['auroc'])} (AUROC, the same {found['images']} test images)",
                 rest="      ",
             )
         elif one["state"] == "held out":
-            yield f"    trained within it: {TOO_FEW} patients for a training of its own"
+            yield f"    bound: {TOO_FEW} patients within it for a training of its own"
 
 
 def _stress_lines(stress: Row) -> Iterator[str]:
@@ -112,13 +150,15 @@ def _stress_lines(stress: Row) -> Iterator[str]:
         f"test ({', '.join(f'{name} {count}' for name, count in stress['images'].items())} images)",
         rest="  ",
     )
-    yield f"{_header()}"
-    for row in stress["rows"]:
-        yield _line(row)
-        if row.get("closed"):
-            yield f"{'':20}closes {cell(row['closed'], '.2f')} of the gap to the balanced oracle"
-    if stress["oracle"]:
-        yield _line({"method": "balanced oracle", **stress["oracle"]})
+    for kind, of_kind in stress["tables"].items():
+        yield f"{kind}: {SEES[kind].replace('held-out source', 'test')}"
+        yield _header()
+        for row in of_kind["rows"]:
+            yield _line(row)
+            if row.get("closed"):
+                yield f"{'':20}closes {cell(row['closed'], '.2f')} of the gap to the balanced oracle"
+        if stress["oracle"]:
+            yield _line({"method": "balanced oracle", **stress["oracle"]})
 
 
 def _short(entry: Row) -> str:
@@ -135,27 +175,32 @@ def cell(entry: Row, form: str = ".3f") -> str:
 
 
 def to_csv(table: Row) -> bytes:
-    """Return a line for each method and held-out source, the stress test's included."""
-    header = ["kind", "source", "method", "seeds"]
+    """Return a line for each test and method: of each held-out source, their mean, the worst, and the stress
+    test.
+    """
+    header = ["test", "kind", "source", "method", "runs_finished", "runs_planned", "seeds"]
     for metric in METRICS:
         header += [metric, f"{metric}_low", f"{metric}_high"]
-    header += ["difference", "difference_low", "difference_high", "p", "holm_p"]
+    header += ["difference", "difference_low", "difference_high", "p", "holm_p", "paired_seeds"]
     lines: list[Sequence[object]] = [header]
     for kind, of_kind in table["tables"].items():
-        lines += [_cells(kind, row["source"], row) for row in of_kind["rows"]]
-    if table["stress"]:
-        lines += [
-            _cells("stress", "+".join(table["stress"]["sources"]), row) for row in table["stress"]["rows"]
-        ]
-        if table["stress"]["oracle"]:
-            oracle = {"method": "balanced oracle", "seeds": None, **table["stress"]["oracle"]}
-            lines.append(_cells("stress", "+".join(table["stress"]["sources"]), oracle))
+        lines += [_cells("held_out", kind, row["source"], row) for row in of_kind["rows"]]
+        for key in ("mean", "worst"):
+            lines += [_cells(key, kind, "", row) for row in of_kind.get(key, ())]
+    if stress := table["stress"]:
+        both = "+".join(stress["sources"])
+        for kind, of_kind in stress["tables"].items():
+            lines += [_cells("stress", kind, both, row) for row in of_kind["rows"]]
+        if stress["oracle"]:
+            lines.append(_cells("stress", "", both, {"method": "balanced oracle", **stress["oracle"]}))
     return csv_bytes(lines)
 
 
-def _cells(kind: str, source: str, row: Row) -> list[object]:
-    cells: list[object] = [kind, source, row["method"], row["seeds"]]
-    test = row.get("against") or {}
-    for entry in (*(row[metric] for metric in METRICS), test.get("difference", {})):
+def _cells(test: str, kind: str, source: str, row: Row) -> list[object]:
+    runs = row.get("runs") or {}
+    cells: list[object] = [test, kind, source, row["method"]]
+    cells += [runs.get("finished"), runs.get("planned"), row.get("seeds")]
+    compared = row.get("against") or {}
+    for entry in (*(row[metric] for metric in METRICS), compared.get("difference", {})):
         cells += [entry.get("value"), *(entry.get("interval") or (None, None))]
-    return [*cells, test.get("p"), test.get("holm_p")]
+    return [*cells, *(compared.get(key) for key in ("p", "holm_p", "seeds"))]

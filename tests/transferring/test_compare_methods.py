@@ -48,6 +48,7 @@ def test_mean_and_worst_of_sources():
     worst = over_sources([one, other], worst=True)
     assert worst.value == 0.6
     np.testing.assert_array_equal(worst.replicates, np.minimum(one.replicates, other.replicates))
+    assert over_sources([one, other], metric="ece", worst=True).value == 0.9
 
 
 def test_a_share_of_a_gap_needs_a_gap():
@@ -60,12 +61,17 @@ def test_a_share_of_a_gap_needs_a_gap():
 
 def test_the_sentence_says_what_is_beyond_chance():
     def row(name, value, p):
-        return {"method": name, "difference": {"value": value}, "holm_p": p}
+        return {"method": name, "against": {"difference": {"value": value}, "holm_p": p}}
 
-    nothing = sentence("erm", [row("coral", 0.1, 0.2), row("irm", -0.1, 0.04)], "here")
+    nothing = sentence(
+        "erm", ["coral", "dann", "irm"], [row("coral", 0.1, 0.2), row("irm", -0.1, 0.04)], "here"
+    )
+    assert "not compared" in nothing
+    assert nothing.endswith("dann")
     assert "no method was better" in nothing
     assert "irm was worse" in nothing
-    better = sentence("erm", [row("coral", 0.1, 0.02), row("dann", 0.1, 0.01)], "here")
+    better = sentence("erm", ["coral", "dann"], [row("coral", 0.1, 0.02), row("dann", 0.1, 0.01)], "here")
+    assert "not compared" not in better
     assert "and dann were better" in better
 
 

@@ -32,6 +32,8 @@ def test_methods_by_name_and_from_a_file(tmp_path):
     path.write_text('{"erm": {}, "seen": {"kind": "adaptation", "ema": 0.9}}')
     erm, seen = read_methods(str(path))
     assert (erm.kind, seen.kind, seen.drawn(1)) == ("generalisation", "adaptation", {"ema": "0.9"})
+    path.write_text('{"erm": {}, "fda": {"fda_split": "train@only=nih"}}')
+    assert [method.kind for method in read_methods(str(path))] == ["generalisation", "adaptation"]
     assert 0.01 <= float(smooth.drawn(3)["label_smoothing"]) <= 0.2
 
 
