@@ -6,17 +6,19 @@ is given back.
 
 import collections
 import dataclasses
+import functools
 import logging
 import pathlib
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from cxr_data.core.errors import UsageError
+from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.wording import counted
 from cxr_train.runs.child_commands import ChildCommands, exit_reason
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
+from cxr_train.runs.run_dir import is_on_its_data
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ class GridRun:
 
         Raises:
           UsageError: it was started with other flags.
-          DataError: its configuration is damaged.
+          DataError: it was started on other data, or its configuration is damaged.
         """
         there = TrainConfig.load(self.layout.config).what_decides_the_result()
         for name, wanted in self.config.what_decides_the_result().items():
@@ -101,6 +103,16 @@ class GridRun:
                     f"{self.directory}: the run there has --{name}={there[name]}, the grid wants {wanted}; "
                     "choose another --run_dir, or move that run away"
                 )
+        if not self._is_on_its_data:
+            raise DataError(
+                f"{self.directory}: the run there was trained on other records than {self.config.data} holds "
+                "now; choose another --run_dir, or put the former data back"
+            )
+
+    @functools.cached_property
+    def _is_on_its_data(self) -> bool:
+        """Whether its data is still what it was begun on: read once, as remote data takes long to answer."""
+        return is_on_its_data(self.config)
 
     def command(self) -> list[str]:
         """Return the command that begins the run, or continues it."""

@@ -99,11 +99,22 @@ def check_resumed(config: TrainConfig, before: TrainConfig) -> None:
                     else f"its configuration is {layout.config}"
                 )
             )
-    manifest = layout.manifest
-    if manifest.exists() and manifest.read_bytes() != _manifest(config):
+    if not is_on_its_data(config):
         raise DataError(
-            f"--resume: {config.data} is not the data that {config.run_dir} was started on: see {manifest}"
+            f"--resume: {config.data} is not the data that {config.run_dir} was started on: see "
+            f"{layout.manifest}"
         )
+
+
+def is_on_its_data(config: TrainConfig) -> bool:
+    """Return whether the data of a run is that which its directory was started on, as far as both are there.
+
+    Moved data is the same, and other records of the same path are not.
+    """
+    manifest = config.layout.manifest
+    if not manifest.exists() or storage.size(storage.join(config.data, MANIFEST_NAME)) is None:
+        return True
+    return manifest.read_bytes() == _manifest(config)
 
 
 def keep_run(config: TrainConfig, flags: str | None, choices: Sequence[Choice]) -> None:

@@ -13,6 +13,7 @@ from cxr_train.ablation.grid import FlagSet, find_data, override, read_grid, stu
 from cxr_train.ablation.runner import GridRun
 from cxr_train.models.network_flops import flops_per_image
 from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.run_dir import keep_run
 
 # FACTS of the study: backbone, size, head, dropout rate and what it follows.
 STUDY = {
@@ -144,6 +145,20 @@ def test_a_run_is_finished_when_it_was_trained_to_this_end(tmp_path):
     other = dataclasses.replace(run, config=dataclasses.replace(config, dropout=0.5))
     with pytest.raises(UsageError, match="a-seed0: .*--dropout=0.0, .*0.5"):
         assert not other.is_finished
+
+
+def test_a_run_that_was_trained_on_other_records_of_the_same_place_is_refused(tmp_path):
+    data = tmp_path / "data"
+    write_shards(data, {"train": random_images(4)})
+    config = TrainConfig("vgg16", str(data), str(tmp_path / "a-seed0"), epochs=2, weights="none")
+    run = GridRun("a", {"backbone": "vgg16"}, config)
+    run.directory.mkdir()
+    keep_run(config, None, [])
+    assert run.is_begun
+    assert not run.is_finished
+    write_shards(data, {"train": random_images(4, seed=1)})
+    with pytest.raises(DataError, match="a-seed0: .*data"):
+        GridRun("a", {"backbone": "vgg16"}, config).refuse_another()
 
 
 def test_the_cost_of_vgg16_is_the_published_one():
