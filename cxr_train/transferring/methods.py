@@ -6,6 +6,8 @@ draws are whole.
 
     {"erm": {}, "coral": {"domain_method": "coral", "domain_strength": [0.1, 10.0]}}
 
+A test-time method of `METHODS` is named without flags: {"erm": {}, "prior_correction": {}}.
+
 "kind": "adaptation" says of a method that it sees pictures of the held-out source, without labels. A method
 with `fda_split` sees such pictures, whatever it says.
 
@@ -14,13 +16,14 @@ draws of a flag.
 """
 
 import dataclasses
-import json
+import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.errors import UsageError
+from cxr_data.core.schema import parse_json
 from cxr_data.core.seeded import seeded_fraction
 from cxr_train.ablation.grid import RESERVED
 
@@ -77,6 +80,7 @@ METHODS = (
     _domain("irm", strength=(0.1, 1e5), warmup_steps=(1, 400)),
     Method(PRIOR, kind="test-time"),
 )
+_TEST_TIME = {method.name: method for method in METHODS if method.kind == KINDS[2]}
 SHARED: Mapping[str, Range] = {"learning_rate": (1e-4, 1e-2), "weight_decay": (1e-4, 1e-1)}
 """What every method draws, unless the command line gives it."""
 
@@ -115,11 +119,11 @@ def read_methods(text: str) -> tuple[Method, ...]:
                 )
         return tuple(known[name] for name in names)
     try:
-        document = json.loads(pathlib.Path(text).read_text())
+        document = parse_json(pathlib.Path(text).read_bytes())
     except OSError as error:
         raise UsageError(f"--methods={text}: {error.strerror}; name a file that is there") from error
     except ValueError as error:
-        raise UsageError(f"--methods={text}: is not JSON: {error}") from error
+        raise UsageError(f"--methods={text}: must be JSON, and is not: {error}; correct the file") from error
     if not isinstance(document, dict) or not document:
         raise UsageError(f'--methods={text}: must be an object of names and flags, as {{"erm": {{}}}}')
     return tuple(_method(text, name, values) for name, values in document.items())
@@ -131,6 +135,12 @@ def _method(path: str, name: str, values: Any) -> Method:
         raise UsageError(f"{where}: names a folder; use up to 41 letters, digits and _ . + - for it")
     if not isinstance(values, dict):
         raise UsageError(f'{where}: must be an object of flags, as {{"label_smoothing": [0.01, 0.2]}}')
+    if name in _TEST_TIME:
+        if values:
+            raise UsageError(
+                f"{where}: is a test-time method, which has no flags; give it as {{}}, or choose another name"
+            )
+        return _TEST_TIME[name]
     flags, ranges = {}, {}
     kind = values.get("kind", KINDS[0])
     if kind not in KINDS[:2]:
@@ -142,6 +152,8 @@ def _method(path: str, name: str, values: Any) -> Method:
             raise UsageError(f"{where}: --{flag} is not for a method; leave it out")
         if isinstance(value, list):
             ranges[flag] = _range(where, flag, value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{where}: --{flag}: must be a finite number, and is {value}; give one")
         elif isinstance(value, (str, int, float)):
             flags[flag] = str(value).lower() if isinstance(value, bool) else str(value)
         else:
@@ -151,6 +163,8 @@ def _method(path: str, name: str, values: Any) -> Method:
 
 def _range(where: str, flag: str, value: Sequence[Any]) -> Range:
     are_numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in value)
-    if len(value) != 2 or not are_numbers or not 0 < value[0] < value[1]:
-        raise UsageError(f"{where}: --{flag}: a range must be two numbers above 0, the lower first")
+    if len(value) != 2 or not are_numbers or not 0 < value[0] < value[1] < math.inf:
+        raise UsageError(
+            f"{where}: --{flag}: a range must be two finite numbers above 0, the lower first; correct it"
+        )
     return value[0], value[1]

@@ -56,6 +56,11 @@ def test_methods_by_name_and_from_a_file(tmp_path):
             '{"a": {"ema": [1]}}',
             '{"a": {"ema": [2, 1]}}',
             '{"a": {"ema": null}}',
+            '{"a": {"ema": [0.1, Infinity]}}',
+            '{"a": {"ema": [0.1, 1e999]}}',
+            '{"a": {"ema": [NaN, 1]}}',
+            '{"a": {"ema": NaN}}',
+            '{"erm": {}, "prior_correction": {"label_smoothing": 0.1}}',
         ),
     ],
 )
@@ -70,3 +75,9 @@ def test_what_is_no_file_of_methods_is_refused(tmp_path, text):
 def test_names_that_are_none_are_refused(text):
     with pytest.raises(UsageError, match="--methods="):
         read_methods(text)
+
+
+def test_a_test_time_method_in_a_file_is_that_method(tmp_path):
+    path = tmp_path / "methods.json"
+    path.write_text('{"erm": {}, "prior_correction": {}}')
+    assert [method.kind for method in read_methods(str(path))] == ["generalisation", "test-time"]
