@@ -8,9 +8,28 @@ data, but probabilities that are calibrated on the old.
 
 import numpy as np
 
+from cxr_train.evaluation import calibration
 from cxr_train.evaluation.decisions import Floats
+from cxr_train.evaluation.predictions import NamedPredictions
 
 _STEPS, _CLOSE = 10_000, 1e-10
+
+
+def expected_shares(validation: NamedPredictions) -> Floats:
+    """Return the shares of the classes that a model expects, pi of the correction: float64 [C].
+
+    They are its mean probabilities of pictures like those of the training, at the temperature that fits
+    these best (the correction needs calibrated probabilities, Alexandari et al., 2020). They hold whatever
+    weights classes or sources had in its loss, which the counts of the training pictures do not.
+
+    Args:
+      validation: its predictions of such pictures.
+    """
+    temperature = calibration.fit_temperature(validation.labels, validation.probabilities) or 1.0
+    of_findings = validation.labels.ndim == 2
+    known = calibration.apply_temperature(validation.probabilities, temperature, of_findings=of_findings)
+    shares: Floats = known.mean(axis=0)
+    return shares
 
 
 def correct(probabilities: Floats, prior: Floats, *, of_findings: bool) -> tuple[Floats, Floats]:

@@ -77,13 +77,11 @@ def with_corrected_prior(
 ) -> tuple[NamedPredictions, NamedPredictions, dict[str, Any]]:
     """Correct probabilities for the shares that classes have among these pictures, see `priors`.
 
-    The temperature of the validation pictures comes first, since the correction needs calibrated
-    probabilities (Alexandari et al., 2020).
+    The temperature of the validation pictures comes first.
 
     Args:
       predictions: of the pictures.
-      validation: of pictures like those of the training. Their mean probabilities are the shares that the
-        model expects, whatever weights the classes had in its loss.
+      validation: of pictures like those of the training, which say what shares the model expects.
 
     Returns:
       The corrected predictions; those of the validation pictures at the same temperature; and the
@@ -104,7 +102,8 @@ def with_corrected_prior(
             calibration.apply_temperature(each, temperature, of_findings=of_findings)
             for each in (cooled, known)
         )
-    corrected, new = priors.correct(cooled, known.mean(axis=0), of_findings=of_findings)
+    expected = priors.expected_shares(validation)
+    corrected, new = priors.correct(cooled, expected, of_findings=of_findings)
     names = predictions.class_names
     if vanished := [name for name, share in zip(names, new, strict=True) if share < _VANISHED]:
         logger.warning(
@@ -113,7 +112,7 @@ def with_corrected_prior(
             ", ".join(vanished),
         )
     shares: dict[str, Any] = {"temperature": temperature or 1.0}
-    for when, values in (("before", known.mean(axis=0)), ("after", new)):
+    for when, values in (("before", expected), ("after", new)):
         shares[when] = dict(zip(names, map(float, values), strict=True))
     changed = dataclasses.replace(predictions, probabilities=six_digits(corrected))
     return changed, dataclasses.replace(validation, probabilities=known), shares

@@ -83,8 +83,8 @@ def measure(
       bootstrap: of these images.
       sensitivity: that its thresholds reach on the validation patients.
       rows: bool [N], of the images of `held_out` that are measured; all by default.
-      prior: float64 [C], the shares of the classes in training, for a correction to those of what was held
-        out, see `priors`; none by default.
+      prior: float64 [C], the shares of the classes that the model expects, for a correction to those of what
+        was held out, see `priors`; none by default.
     """
     temperature = fit_temperature(validation.labels, validation.probabilities) or 1.0
     thresholds = choose_thresholds(

@@ -13,12 +13,10 @@ import dataclasses
 import functools
 import sys
 
-import numpy as np
-
-from cxr_data.records.folds import class_counts
-from cxr_data.records.manifest import read_manifest
 from cxr_train.ablation.runner import GridRun
+from cxr_train.evaluation.decisions import Floats
 from cxr_train.evaluation.predictions import NamedPredictions, read_predictions
+from cxr_train.evaluation.priors import expected_shares
 
 STRESS, ORACLE = "stress", "stress-oracle"
 """Cells of the stress test."""
@@ -66,11 +64,9 @@ class TransferRun(GridRun):
         return read_predictions(self.layout.predictions(self.tested))
 
     @functools.cached_property
-    def training_prior(self) -> np.ndarray:
-        """The shares of the classes in its training split, float64 [C]."""
-        counts = class_counts(read_manifest(self.config.data), self.config.train_split)
-        images = np.array([*counts.values()], np.float64)
-        return images / images.sum()
+    def training_prior(self) -> Floats:
+        """The shares of the classes that it expects, float64 [C], by its predictions of that split."""
+        return expected_shares(self.chosen_on)
 
     @property
     def commands_left(self) -> list[list[str]]:

@@ -16,7 +16,8 @@ from cxr_train.evaluation import priors
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.plan import plan_evaluation
-from cxr_train.evaluation.test_time import adapted_batch_norm
+from cxr_train.evaluation.predictions import NamedPredictions
+from cxr_train.evaluation.test_time import adapted_batch_norm, with_corrected_prior
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_model import load_best_model
 
@@ -45,6 +46,22 @@ def test_a_simulated_prior_is_recovered():
     )
     _, shares = priors.correct(two.T, np.array([0.2, 0.2]), of_findings=True)
     np.testing.assert_allclose(shares, [0.5, 0.1], atol=0.02)
+
+
+def test_the_shares_that_a_model_expects_are_those_of_its_probabilities_when_they_are_calibrated():
+    random = np.random.default_rng(2)
+    scores = random.normal(size=4000)
+    sharp = 1 / (1 + np.exp(-4 * (scores - 1)))  # four times as sure as it is right
+    labels = (random.random(4000) < 1 / (1 + np.exp(1 - scores))).astype(np.int64)
+    said = NamedPredictions(
+        "", ("no", "yes"), tuple(map(str, range(4000))), tuple(map(str, range(4000))), labels,
+        np.stack([1 - sharp, sharp], axis=1),
+    )  # fmt: skip
+    expected = priors.expected_shares(said)
+    np.testing.assert_allclose(expected, (1 - labels.mean(), labels.mean()), atol=0.02)
+    corrected, _, shares = with_corrected_prior(said, said)
+    np.testing.assert_allclose([*shares["before"].values()], expected, rtol=1e-12)
+    assert corrected.labels is labels
 
 
 def test_the_prior_of_the_probabilities_themselves_changes_nothing():

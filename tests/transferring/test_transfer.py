@@ -11,7 +11,10 @@ from in_process import run_command
 
 from cxr_data.records.example import Fields
 from cxr_train.evaluation.predictions import read_predictions
+from cxr_train.evaluation.test_time import with_corrected_prior
+from cxr_train.runs.config import TrainConfig
 from cxr_train.transferring import targets
+from cxr_train.transferring.run import TransferRun
 
 METHODS = {"erm": {}, "smooth": {"label_smoothing": [0.05, 0.3]}}
 HELD_OUT = SOURCES[1]
@@ -151,6 +154,28 @@ def test_what_was_not_finished_is_run_again_and_gives_the_same_table(root, compa
     assert run_command("cxr_train.transfer", *line).code == 0
     found = without_places(table(again))
     np.testing.assert_equal(found, expected)
+
+
+def test_runs_on_embeddings_that_were_replaced_are_not_gone_on_with(root, compared, tmp_path):
+    again = tmp_path / "runs"
+    (run,) = compared.glob("leave_one_out/without=nih/erm-draw0-seed1")
+    shutil.copytree(run, again / run.relative_to(compared))
+    line = [*arguments(root / "data", again, root / "methods.json"), "--dry_run"]
+    assert run_command("cxr_train.transfer", *line).code == 0
+    manifest = again / run.relative_to(compared) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("index_sha256", "index_sha256 "))
+    done = run_command("cxr_train.transfer", *line)
+    assert done.code == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "erm-draw0-seed1" in done.stderr.decode()
+
+
+def test_the_prior_is_the_one_of_an_evaluation(compared):
+    directory = next(compared.glob("leave_one_out/without=nih/erm-draw0-seed1"))
+    config = TrainConfig.load(directory / "config.json")
+    run = TransferRun("erm", {}, config, tested="test")
+    _, _, shares = with_corrected_prior(run.chosen_on, run.chosen_on)
+    np.testing.assert_allclose(run.training_prior, [*shares["before"].values()], rtol=1e-12)
 
 
 def test_heads_are_those_of_a_run_of_main(root, compared, tmp_path):
