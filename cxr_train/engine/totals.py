@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from cxr_train.engine.multi_step import Sums
@@ -31,8 +32,8 @@ class Totals(NamedTuple):
         return Sums(self.loss * share, self.examples, self.correct * share)
 
     def mean_of_sources(self, labels: tf.Tensor) -> tf.Tensor:
-        """Return the mean loss of each source, float32 [D], over its `labels`, float32 [D]; 0 without any."""
-        return tf.math.divide_no_nan(self.of_sources, labels)
+        """Return the mean loss of each source, float32 [D], over its `labels`, float32 [D]; else NaN."""
+        return tf.where(labels > 0, tf.math.divide_no_nan(self.of_sources, labels), np.nan)
 
 
 def no_examples(sources: int | None = None) -> Totals:

@@ -2,7 +2,8 @@
 
 After each step, q_d <- q_d exp(eta L_d) / Z with the losses of its global batch; the next step minimises
 sum_d q_d L_d. The published order is to move q first, which would need the losses of all replicas and
-micro-batches before the first gradient: here q is one step older, the same on any number of them.
+micro-batches before the first gradient: here q is one step older, the same on any number of them. A source
+without any label in the batch has no loss: its q stays as it is, and the others share the rest.
 """
 
 import tensorflow as tf
@@ -12,9 +13,15 @@ from cxr_train.recipe.loss import FindingsObjective, Objective
 
 
 def moved(weights: tf.Tensor, losses: tf.Tensor, step: float) -> tf.Tensor:
-    """Return the weights [D] after a step of mirror ascent on losses [D]."""
-    grown = weights * tf.exp(step * (losses - tf.reduce_max(losses)))
-    return grown / tf.reduce_sum(grown)
+    """Return the weights [D] after a step of mirror ascent on losses [D].
+
+    A loss that is NaN is of a source that is not there: its weight stays, and so does the sum of the others.
+    """
+    there = tf.logical_not(tf.math.is_nan(losses))
+    highest = tf.reduce_max(tf.where(there, losses, losses.dtype.min))
+    grown = tf.where(there, weights * tf.exp(step * (losses - highest)), 0.0)
+    mass = 1 - tf.reduce_sum(tf.where(there, 0.0, weights))
+    return tf.where(there, grown * mass / tf.reduce_sum(grown), weights)
 
 
 class GroupDro(DomainMethod):

@@ -158,7 +158,7 @@ class DomainMethod(tf.Module):
         """Take note of the losses of the sources in the global batch; only if it `learns_weights`.
 
         Args:
-          losses: float32 [D], means over the labels.
+          losses: float32 [D], means over the labels; NaN where a source has none.
           applied: bool [], whether the step was.
         """
 
