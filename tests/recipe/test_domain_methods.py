@@ -78,6 +78,17 @@ def test_coral_of_equal_features_is_0_and_a_source_without_two_examples_does_not
     assert penalty([0] * 7, values) == 0
 
 
+@pytest.mark.parametrize("compile", [False, True])
+def test_coral_in_float32_does_not_suffer_from_a_large_mean(compile):
+    random = np.random.default_rng(8)
+    source = random.permutation(np.repeat(np.arange(SOURCES), [8, 9, 12]))
+    features = (1e4 + random.normal(size=[len(source), 20]) + 0.1 * source[:, None]).astype(np.float32)
+    run = tf.function(coral.distances, jit_compile=compile)
+    both = run(tf.constant(features), tf.constant(members_of(source), tf.float32))
+    found = [float(coral.pair_mean(one, tf.ones(SOURCES))) for one in both]
+    np.testing.assert_allclose(found, coral_reference(features.astype(np.float64), source), rtol=1e-4)
+
+
 @pytest.mark.parametrize(("eta", "expected"), [(0.0, 0.75), (0.01, np.sqrt(3) / (1 + np.sqrt(3)))])
 def test_groupdro_finds_the_minimax_of_two_quadratics(eta, expected):
     @tf.function
@@ -95,6 +106,15 @@ def test_groupdro_finds_the_minimax_of_two_quadratics(eta, expected):
 def test_groupdro_survives_losses_of_any_size():
     q = groupdro.moved(tf.constant([0.5, 0.5]), tf.constant([2e4, 0.0]), 1.0)
     np.testing.assert_array_equal(q, [1, 0])
+
+
+def test_groupdro_leaves_the_weight_of_a_source_that_is_not_there():
+    before = tf.constant([0.2, 0.3, 0.5])
+    q = groupdro.moved(before, tf.constant([3.0, np.nan, 1.0]), 0.1).numpy()
+    assert q[1] == before[1].numpy()
+    assert q.sum() == pytest.approx(1, abs=1e-6)
+    assert q[0] / q[2] == pytest.approx(0.2 / 0.5 * np.exp(0.2), rel=1e-6)
+    np.testing.assert_array_equal(groupdro.moved(before, tf.fill([3], np.nan), 0.1), before)
 
 
 def slopes_by_two_tapes(loss, logits: tf.Tensor) -> tf.Tensor:

@@ -17,6 +17,10 @@ def distances(features: tf.Tensor, members: tf.Tensor) -> tuple[tf.Tensor, tf.Te
     squared inner products of their centred features: B^2 F operations in the place of D B F^2, and no
     [F, F] is stored.
 
+    Features are centred by sums, before any product: a product of float32 may be computed in TF32 on a GPU,
+    which has 11 bits, and would lose what is small beside a large mean. What remains in TF32 are the inner
+    products of centred features, and with them the covariance term to about 0.1 % of the covariances' norm.
+
     Args:
       features: float [B, F].
       members: [B, D], 0 or 1, of the same dtype.
@@ -27,9 +31,13 @@ def distances(features: tf.Tensor, members: tf.Tensor) -> tuple[tf.Tensor, tf.Te
     """
     width = tf.cast(tf.shape(features)[1], features.dtype)
     counts = tf.reduce_sum(members, axis=0)
-    means = tf.math.divide_no_nan(tf.matmul(members, features, transpose_a=True), counts[:, None])
+    features -= tf.reduce_mean(features, axis=0)
+    of_sources = tf.split(members, members.shape[1], axis=1)
+    sums = tf.stack([tf.reduce_sum(features * member, axis=0) for member in of_sources])
+    means = tf.math.divide_no_nan(sums, counts[:, None])
     of_means = tf.reduce_mean(tf.square(means[:, None] - means[None, :]), axis=2)
-    centred = (features - tf.matmul(members, means)) * tf.reduce_sum(members, axis=1, keepdims=True)
+    pairs = zip(of_sources, tf.unstack(means, num=len(of_sources)), strict=True)
+    centred = tf.add_n([(features - mean) * member for member, mean in pairs])
     one_less = tf.linalg.matvec(members, counts - 1)
     products = tf.square(tf.matmul(centred, centred, transpose_b=True))
     products = tf.math.divide_no_nan(products, one_less[:, None] * one_less[None, :])
