@@ -83,8 +83,8 @@ class TransferOptions:
     )
     stress: str = setting(
         AUTO,
-        "Stress test: CLASS:SOURCE,CLASS:SOURCE that go together in training; auto: the two largest sources "
-        "with two classes; none: no such test.",
+        "Stress test: CLASS:SOURCE,CLASS:SOURCE that go together in training, a comma in a name as %2C; "
+        "auto: the two largest sources with two classes; none: no such test.",
     )
     sensitivity: float = setting(
         0.9, "Sensitivity that the thresholds reach on validation patients of the training sources."

@@ -11,6 +11,7 @@ both classes are left out. The data sets are copies of records, so that everythi
 
 import dataclasses
 import math
+import urllib.parse
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -66,18 +67,26 @@ def choose_correlated(patients: Mapping[str, Mapping[str, int]]) -> Correlated |
 def parse_correlated(text: str, manifest: Manifest) -> Correlated:
     """Parse `CLASS:SOURCE,CLASS:SOURCE`: in training, the class goes with the source.
 
+    A comma in a name is written as %2C, a colon of a class as %3A and a percent sign as %25.
+
     Raises:
       UsageError: it is none, or the data has no such class or source.
     """
     parts = [part.partition(":") for part in text.split(",")]
-    classes, sources = [one for one, _, _ in parts], [other for _, _, other in parts]
+    classes, sources = ([urllib.parse.unquote(part[place]) for part in parts] for place in (0, 2))
     known = {*classes} <= {*manifest.class_names} and {*sources} <= {*manifest.sources}
     if not known or len(set(classes)) != 2 or len(set(sources)) != 2:
         raise UsageError(
             f"--stress={text}: must be like pneumonia:guangzhou,normal:nih, with two classes of "
-            f"{', '.join(manifest.class_names)} and two of the sources {', '.join(manifest.sources)}"
+            f"{', '.join(manifest.class_names)} and two of the sources "
+            f"{', '.join(map(_written, manifest.sources))}; write a comma in a name as %2C"
         )
     return Correlated((sources[0], sources[1]), (classes[0], classes[1]))
+
+
+def _written(name: str) -> str:
+    """Return a name as `--stress` takes it."""
+    return urllib.parse.quote(name, safe=" /") if {*name} & {*"%,"} else name
 
 
 def stress_splits(manifest: Manifest, correlated: Correlated, *, seed: int = 0) -> dict[str, Splits]:

@@ -66,6 +66,8 @@ def test_which_pair_is_stressed(tmp_path):
     enough = {"a": {"no": 50, "yes": 60}, "b": {"no": 41, "yes": 90}, "c": {"no": 400, "yes": 2}}
     assert choose_correlated(enough) == Correlated(("a", "b"), ("no", "yes"))
     assert parse_correlated(f"pneumonia:{SOURCES[2]},normal:nih", manifest).classes == ("pneumonia", "normal")
+    written = parse_correlated("pneumonia:Köln%2C Süd,normal:nih", manifest)
+    assert written == Correlated((SOURCES[1], "nih"), ("pneumonia", "normal"))
     for text in ("", "pneumonia:nih", "pneumonia:nih,normal:nih", "pneumonia:nih,none:rare/site"):
         with pytest.raises(UsageError, match="--stress="):
             parse_correlated(text, manifest)
