@@ -79,7 +79,11 @@ def _up_to_pooling(model: keras.Model, name: str, image_size: int, input_range: 
     pooled = keras.layers.Activation("linear", dtype="float32", name="features")(pooled)
     encoder = keras.Model(model.inputs[0], pooled)
     digest = _digest_of(np.asarray(variable).tobytes() for variable in encoder.weights)
-    return Encoder(encoder, features, _describe(name, features, image_size, input_range, digest))
+    description = _describe(name, features, image_size, input_range, digest)
+    in_16_bits = sorted({layer.compute_dtype for layer in model.layers} - {"float32"})
+    if in_16_bits:
+        description += f", computed in {' and '.join(in_16_bits)}"
+    return Encoder(encoder, features, description)
 
 
 def _describe(name: str, features: int, image_size: int, input_range: str, digest: str) -> str:

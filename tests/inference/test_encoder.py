@@ -11,6 +11,7 @@ from shards import random_images, write_shards
 import cxr_train
 from cxr_data.input.batch import expand_image
 from cxr_data.records.manifest import read_manifest
+from cxr_train.inference.encoder import backbone_encoder
 from cxr_train.runs.config import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -70,6 +71,14 @@ def test_the_best_model_of_a_run_is_an_encoder(data, tmp_path):
     images = expand_image(tf.constant(stored(data, "train")))
     found = stored(read_manifest(str(tmp_path / "made")), "train")[:, 0, 0]
     np.testing.assert_allclose(found, pooled(images, training=False), rtol=1e-5, atol=1e-6)
+
+
+def test_the_precision_of_features_is_a_part_of_their_description():
+    def described(policy):
+        return backbone_encoder("tiny", SIZE, weights="none", input_range="unit", policy=policy).description
+
+    assert "computed" not in described("float32")
+    assert "bfloat16" in described("mixed_bfloat16")
 
 
 class _Foreign(tf.Module):
