@@ -8,6 +8,8 @@ from collections.abc import Iterator
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
+# The matrices of tests are small, and two processes of tests share the cores: more threads only wait.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,14 +25,36 @@ settings.register_profile("ci", settings.get_profile("tests"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "tests")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Presents the CPU as two devices, so that every test can run two replicas."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return  # this process only hands out the tests, and TensorFlow takes seconds to import
     from cxr_train.engine.strategy import split_cpu
 
     split_cpu(2)
     # Thousands of files are made durable in this process, and nobody cuts the power of a test. What
     # processes of their own write, those that are killed among them, is.
     os.fsync = lambda descriptor: None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup() -> None:
+    """Gives all tests one environment."""
+    hide_the_name_of_the_test()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call() -> None:
+    """Gives all tests one environment."""
+    hide_the_name_of_the_test()
+
+
+def hide_the_name_of_the_test() -> None:
+    """Puts one value in place of the name that pytest writes into the environment with each test.
+
+    An idle process of `cxr_data.core.isolated` is used again only where the environment is the same.
+    """
+    os.environ["PYTEST_CURRENT_TEST"] = "a test"
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ import sys
 import pytest
 from project import ROOT
 
+pytestmark = pytest.mark.ci
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> pathlib.Path:

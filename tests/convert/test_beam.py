@@ -58,7 +58,7 @@ def plan(source):
     return ShardPlan("train-00000-of-00001.tfrecord", "train", tuple(entries))
 
 
-@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+@pytest.mark.parametrize("mode", ["in_memory", pytest.param("multi_processing", marks=pytest.mark.ci)])
 def test_beam_writes_what_the_local_runner_writes(source, local, tmp_path, mode, monkeypatch):
     pytest.importorskip("apache_beam", reason="the extra [beam] is not installed")
 

@@ -1,6 +1,7 @@
 """Files that are made to end a conversion: each becomes a record or a line, and the conversion goes on."""
 
 import json
+import pathlib
 
 import bombs
 import pydicom
@@ -53,11 +54,12 @@ def test_no_malformed_dicom_ends_the_run_and_each_is_accounted_for(tmp_path, no_
     assert min(counts["written"], counts["quarantined"]) > 50
 
 
-@pytest.fixture
-def deadly(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def deadly(tmp_path_factory):
     """A class with pictures and a DICOM file at whose header every worker process ends."""
+    folder = tmp_path_factory.mktemp("deadly")
     save(
-        tmp_path / "patch/sitecustomize.py",
+        folder / "patch/sitecustomize.py",
         b"import pydicom, os\n"
         b"read = pydicom.dcmread\n"
         b"def deadly(file, **options):\n"
@@ -65,26 +67,30 @@ def deadly(tmp_path, monkeypatch):
         b"    return read(file, **options)\n"
         b"pydicom.dcmread = deadly\n",
     )
-    monkeypatch.syspath_prepend(tmp_path / "patch")
-    isolated.stop_idle()  # it has not imported this
     for number in range(4):
-        save(tmp_path / f"in/a/{number}.png", encoded(picture(number)))
-    save(tmp_path / "in/a/good.dcm", make_dicom(picture(8), bits=8, patient="P1"))
-    save(tmp_path / "in/a/deadly.dcm", make_dicom(picture(9), bits=8, patient="DEADLY"))
-    yield tmp_path / "in"
+        save(folder / f"in/a/{number}.png", encoded(picture(number)))
+    save(folder / "in/a/good.dcm", make_dicom(picture(8), bits=8, patient="P1"))
+    save(folder / "in/a/deadly.dcm", make_dicom(picture(9), bits=8, patient="DEADLY"))
+    isolated.stop_idle()  # it has not imported this
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder / "patch")
+        yield folder / "in"
     isolated.stop_idle()
 
 
-def test_a_header_that_ends_its_reader_is_a_line(deadly, tmp_path):
-    made = convert(deadly, tmp_path / "out", splits="train:1")
-    assert reasons(tmp_path / "out") == {"a/deadly.dcm": "decoder_crashed"}
+@pytest.fixture(scope="module")
+def made(deadly, tmp_path_factory):
+    return convert(deadly, tmp_path_factory.mktemp("made") / "out", splits="train:1")
+
+
+def test_a_header_that_ends_its_reader_is_a_line(deadly, made, tmp_path):
+    assert reasons(pathlib.Path(made.directory)) == {"a/deadly.dcm": "decoder_crashed"}
     assert (made.source_counts["discovered"], made.source_counts["written"]) == (6, 5)
     with pytest.raises(DataError, match="--max_bad"):
         convert(deadly, tmp_path / "strict", splits="train:1", max_bad=0.1)
 
 
-def test_audit_and_prediction_go_on_behind_a_file_that_ends_its_reader(deadly, tmp_path):
-    made = convert(deadly, tmp_path / "out", splits="train:1")
+def test_audit_and_prediction_go_on_behind_a_file_that_ends_its_reader(deadly, made):
     assert "a/deadly.dcm" not in pictures_of_files(str(deadly), made, USUAL, quiet=True).ids
     files = find_files([str(deadly)])
     ((read, _, failed),) = read_images(files, made.pixel_options, batch_size=len(files))

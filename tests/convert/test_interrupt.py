@@ -58,7 +58,7 @@ def run(source, output, **options):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    root = make_source(tmp_path_factory.mktemp("source"), 60)
+    root = make_source(tmp_path_factory.mktemp("source"), 30)
     save(root / "covid/bad.png", encoded(picture(1))[:-30])
     return root
 

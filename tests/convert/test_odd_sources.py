@@ -45,7 +45,7 @@ def content(number, state):
     }[state]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(files=FILES, seed=st.integers(0, 3), policy=st.sampled_from(["exclude", "keep"]))
 def test_counts_add_up(tmp_path_factory, files, seed, policy):
     root = tmp_path_factory.mktemp("random")
@@ -75,6 +75,7 @@ def test_file_names_of_any_bytes(tmp_path):
     run(source, tmp_path / "out")
 
 
+@pytest.mark.ci
 def test_a_remote_source_gives_the_same_shards(tmp_path):
     """`file://` goes the way of `s3://`: through tf.io.gfile."""
     pytest.importorskip("tensorflow_io")

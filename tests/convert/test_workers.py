@@ -1,10 +1,10 @@
 """Workers that die or hang: reported with their file, tried again, never waited for in vain."""
 
-import os
 import re
 import signal
 from pathlib import Path
 
+import disturbed_workers
 import numpy as np
 import pytest
 from sharder_fixtures import encoded, save
@@ -20,40 +20,19 @@ MINUTE = Limits(image_timeout=60)
 OPTIONS = PixelOptions(32, 1, "uint8", "gray", 10**8)
 
 
-@pytest.fixture
-def plans(tmp_path):
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory):
     """Two shards of two pictures each."""
+    folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     plans = []
     for shard in range(2):
         entries = []
         for number in range(2):
-            path = save(tmp_path / f"{shard}_{number}.png", encoded(rng.integers(0, 256, (40, 40), np.uint8)))
+            path = save(folder / f"{shard}_{number}.png", encoded(rng.integers(0, 256, (40, 40), np.uint8)))
             entries.append(Entry(f"a/{shard}_{number}.png", str(path), 0, "g", path.stat().st_size))
         plans.append(ShardPlan(f"train-{shard:05d}-of-00002.tfrecord", "train", tuple(entries)))
     return plans
-
-
-def serve_disturbed(connection, slot, directory, *rest):
-    """A worker's life, which a signal disturbs at a certain picture, while files say so (see `Disturbed`)."""
-    write_shard = workers.write_shard
-
-    def write_disturbed(plan, directory, options, read, watcher, *rest):
-        class Disturbing:
-            done = watcher.done
-
-            def begin(self, position):
-                watcher.begin(position)
-                for order in Path(directory).parent.glob(f"{Path(directory).name}.order*"):
-                    name, number = order.read_text().split()
-                    if position >= 0 and plan.entries[position].id == name:
-                        order.unlink()
-                        os.kill(os.getpid(), int(number))
-
-        return write_shard(plan, directory, options, read, Disturbing(), *rest)
-
-    workers.write_shard = write_disturbed
-    workers.serve(connection, slot, directory, *rest)
 
 
 class Disturbed:
@@ -66,7 +45,7 @@ class Disturbed:
             Path(f"{directory}.order{order}").write_text(f"{name} {int(number)}")
         pool = Pool(2, str(directory), OPTIONS, Limits(image_timeout=timeout), self.notes.append)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(workers, "serve", serve_disturbed)
+            patch.setattr(workers, "serve", disturbed_workers.serve_disturbed)
             self.results = {result.name: result for result in pool.convert(plans, lambda counters: None)}
 
 
@@ -74,10 +53,11 @@ def bytes_of(directory):
     return {p.name: p.read_bytes() for p in directory.iterdir()}
 
 
-@pytest.fixture
-def expected(tmp_path, plans):
-    Disturbed(tmp_path / "calm", plans, None, 0, 0)
-    return bytes_of(tmp_path / "calm")
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory, plans):
+    folder = tmp_path_factory.mktemp("expected") / "calm"
+    Disturbed(folder, plans, None, 0, 0)
+    return bytes_of(folder)
 
 
 def test_a_worker_that_dies_once_is_replaced(tmp_path, plans, expected):
@@ -103,19 +83,9 @@ def test_a_worker_that_hangs_is_replaced(tmp_path, plans, expected):
     assert bytes_of(tmp_path / "out") == expected
 
 
-def serve_between_images(connection, slot, directory, *rest):
-    """A worker's life that ends once, with a shard and no picture in hand."""
-    mark = Path(f"{directory}.ended")
-    if not mark.exists():
-        connection.recv()
-        mark.touch()
-        os._exit(3)
-    workers.serve(connection, slot, directory, *rest)
-
-
 def test_a_worker_that_ends_with_no_picture_in_hand_is_started_again(tmp_path, plans, expected, monkeypatch):
     notes = []
-    monkeypatch.setattr(workers, "serve", serve_between_images)
+    monkeypatch.setattr(workers, "serve", disturbed_workers.serve_between_images)
     (tmp_path / "out").mkdir()
     results = list(Pool(1, str(tmp_path / "out"), OPTIONS, MINUTE, notes.append).convert(plans, print))
     assert bytes_of(tmp_path / "out") == expected
@@ -125,15 +95,11 @@ def test_a_worker_that_ends_with_no_picture_in_hand_is_started_again(tmp_path, p
 
 
 def test_workers_that_cannot_even_begin_are_not_started_for_ever(tmp_path, plans, monkeypatch):
-    monkeypatch.setattr("cxr_data.convert.workers.serve", _die)
+    monkeypatch.setattr(workers, "serve", disturbed_workers.end_at_once)
     (tmp_path / "out").mkdir()
     pool = Pool(1, str(tmp_path / "out"), OPTIONS, MINUTE, lambda line: None)
     with pytest.raises(DataError, match=rf"exit code 3.*{plans[0].name}"):
         list(pool.convert(plans, lambda counters: None))
-
-
-def _die(*_):
-    os._exit(3)
 
 
 def test_counters_reach_the_total(tmp_path, plans):

@@ -131,6 +131,7 @@ def test_nothing_of_tensorflow_stands_before_the_first_line_of_a_command(module,
     assert done.stderr == ""
 
 
+@pytest.mark.ci
 def test_a_compiled_function_writes_nothing():
     compiled = """
 import tensorflow as tf

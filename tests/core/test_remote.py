@@ -316,6 +316,7 @@ def test_the_audit_of_a_store_is_that_of_a_disk(server, place, source, tmp_path)
     assert path == f"{url}/audit/pairs.png"
 
 
+@pytest.mark.ci
 def test_an_endpoint_that_is_not_there_is_one_line(source):
     pytest.importorskip("tensorflow_io")
     with socket.socket() as silent:  # it has the port, and does not listen: a connection is refused

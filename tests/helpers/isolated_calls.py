@@ -4,11 +4,13 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cxr_data.core.errors import DataError
 from cxr_data.core.memory_limit import memory_limit
-from cxr_data.images.guarded import Limits, guarded
+
+if TYPE_CHECKING:
+    from cxr_data.images.guarded import Limits
 
 
 def double(number: int) -> int:
@@ -58,8 +60,10 @@ def taken(megabytes: int) -> int:
             return 0
 
 
-def take(megabytes: int, limits: Limits) -> int:
+def take(megabytes: int, limits: "Limits") -> int:
     """Takes memory in parts, which its frame holds, within the limits of a file, and returns how much."""
+    from cxr_data.images.guarded import guarded  # and all decoders of images, which the others do without
+
     parts = []
     with guarded(limits):
         while len(parts) * 20 < megabytes:

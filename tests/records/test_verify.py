@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.records.index import read_index
 from cxr_data.records.layout import MANIFEST_NAME
-from cxr_data.records.manifest import write_manifest
+from cxr_data.records.manifest import read_manifest, write_manifest
 from cxr_data.records.tfrecord import (
     FRAME_HEADER_BYTES,
     begins_with_frame,
@@ -32,11 +33,19 @@ from cxr_data.records.tfrecord import (
 from cxr_data.records.verify import verify_dataset
 
 
-@pytest.fixture
-def made(tmp_path):
-    source = make_source(tmp_path / "in", 24)
-    config = SharderConfig(str(source), str(tmp_path / "out"), size=16, workers=0, quiet=True, shard_mb=0.02)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A dataset that no test damages."""
+    folder = tmp_path_factory.mktemp("whole")
+    source = make_source(folder / "in", 24)
+    config = SharderConfig(str(source), str(folder / "out"), size=16, workers=0, quiet=True, shard_mb=0.02)
     return make_tfrecords(config)
+
+
+@pytest.fixture
+def made(whole, tmp_path):
+    """A copy to damage."""
+    return read_manifest(str(shutil.copytree(whole.directory, tmp_path / "out")))
 
 
 def only_problem(made):

@@ -1,12 +1,10 @@
 """The benchmark of DICOM decoders decodes what it made, and gives a row for each transfer syntax."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from project import ROOT
+from in_process import run_command
 
 from tools.bench import dicom
 
@@ -28,11 +26,10 @@ def test_the_ways_decode_the_same_picture(syntax):
 
 
 def test_a_small_run_gives_every_row(tmp_path):
-    command = [sys.executable, "-m", "tools.benchmark", "dicom", "--side=64", "--images=2", "--rounds=1"]
-    done = subprocess.run(
-        [*command, f"--json={tmp_path / 'out.json'}"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    flags = ("--side=64", "--images=2", "--rounds=1", f"--json={tmp_path / 'out.json'}")
+    done = run_command("tools.benchmark", "dicom", *flags)
+    assert done.code == 0, done.output
     results = json.loads((tmp_path / "out.json").read_text())["results"]
     assert len(results) == len(dicom.SYNTAXES)
     assert all(row["cxr"] > 0 for row in results)
-    assert "cxr / tensorflow-io" in done.stdout
+    assert "cxr / tensorflow-io" in done.output
