@@ -98,9 +98,16 @@ def reference(items, penalty, strength: float, parts: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "accumulation", "compile"), [(one, 1, True), (one, 2, False), (two, 1, False)]
+    ("method", "penalty", "strategy", "accumulation", "compile"),
+    [
+        ("coral", coral_penalty, one, 2, False),
+        ("coral", coral_penalty, two, 1, False),
+        ("irm", irm_penalty, one, 1, True),
+        pytest.param("coral", coral_penalty, one, 1, True, marks=pytest.mark.ci),
+        pytest.param("irm", irm_penalty, one, 2, False, marks=pytest.mark.ci),
+        pytest.param("irm", irm_penalty, two, 1, False, marks=pytest.mark.ci),
+    ],
 )
-@pytest.mark.parametrize(("method", "penalty"), [("coral", coral_penalty), ("irm", irm_penalty)])
 def test_a_penalty_is_its_mean_over_replicas_and_micro_batches(
     method, penalty, strategy, accumulation, compile
 ):
@@ -119,7 +126,8 @@ def test_a_penalty_is_its_mean_over_replicas_and_micro_batches(
 
 
 @pytest.mark.parametrize(
-    ("strategy", "accumulation", "compile"), [(one, 1, True), (one, 2, False), (two, 1, True)]
+    ("strategy", "accumulation", "compile"),
+    [(one, 2, False), (two, 1, True), pytest.param(one, 1, True, marks=pytest.mark.ci)],
 )
 def test_dann_gives_the_network_the_discriminators_gradient_reversed(strategy, accumulation, compile):
     (item,), made = sourced(1), []
@@ -180,9 +188,16 @@ def balanced_reference(items, eta: float, *, findings: bool = False) -> tuple[li
 
 
 @pytest.mark.parametrize(
-    ("strategy", "accumulation", "compile"), [(one, 1, True), (one, 4, False), (two, 2, False)]
+    ("findings", "strategy", "accumulation", "compile"),
+    [
+        (False, one, 1, True),
+        (True, two, 2, False),
+        pytest.param(False, one, 4, False, marks=pytest.mark.ci),
+        pytest.param(False, two, 2, False, marks=pytest.mark.ci),
+        pytest.param(True, one, 1, True, marks=pytest.mark.ci),
+        pytest.param(True, one, 4, False, marks=pytest.mark.ci),
+    ],
 )
-@pytest.mark.parametrize("findings", [False, True])
 def test_groupdro_is_the_same_however_the_batch_is_split(findings, strategy, accumulation, compile):
     items = sourced(4, findings=findings)
     objective = FindingsObjective() if findings else Objective()
@@ -213,7 +228,9 @@ def test_balanced_gives_each_source_the_same_weight(findings, sources, ones, str
         np.testing.assert_allclose(weight, value, atol=1e-5)
 
 
-@pytest.mark.parametrize(("strategy", "compile"), [(one, False), (one, True), (two, False)])
+@pytest.mark.parametrize(
+    ("strategy", "compile"), [(one, False), (two, False), pytest.param(one, True, marks=pytest.mark.ci)]
+)
 def test_balanced_with_equal_shares_and_every_strength_of_0_is_erm_bit_for_bit(strategy, compile):
     items = sourced(2)
     plain, _, _ = train(strategy(), items, compile=compile)
@@ -226,8 +243,15 @@ def test_balanced_with_equal_shares_and_every_strength_of_0_is_erm_bit_for_bit(s
             np.testing.assert_array_equal(weight, value)
 
 
-@pytest.mark.parametrize(("strategy", "compile"), [(one, True), (two, False)])
-@pytest.mark.parametrize("method", ["dann", "groupdro"])
+@pytest.mark.parametrize(
+    ("method", "strategy", "compile"),
+    [
+        ("dann", two, False),
+        ("groupdro", one, True),
+        pytest.param("dann", one, True, marks=pytest.mark.ci),
+        pytest.param("groupdro", two, False, marks=pytest.mark.ci),
+    ],
+)
 def test_a_step_that_overflows_leaves_the_methods_state_as_it_was(method, strategy, compile):
     items = sourced(1)
     items[0]["image"][0] = 3e38
@@ -246,15 +270,16 @@ def test_a_step_that_overflows_leaves_the_methods_state_as_it_was(method, strate
             np.testing.assert_array_equal(copy.numpy(), before)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16"])
-@pytest.mark.parametrize("method", MAKE)
-def test_in_16_bits_a_penalty_is_near_its_value_in_float32(method, policy):
+@pytest.mark.parametrize(
+    "method", ["coral", *(pytest.param(method, marks=pytest.mark.ci) for method in ("dann", "irm"))]
+)
+def test_in_16_bits_a_penalty_is_near_its_value_in_float32(method):
     items = sourced(1)
     for item in items:
         item["image"] *= 30  # the squares of its features' covariances overflow float16
     exact, _, _ = trained(one(), items, lambda: MAKE[method](0.01))
     scale = lambda: LossScale(1.0)  # noqa: E731
-    found, _, (step, _) = trained(one(), items, lambda: MAKE[method](0.01), policy=policy, scale=scale)
+    found, _, (step, _) = trained(one(), items, lambda: MAKE[method](0.01), policy="mixed_float16", scale=scale)
     assert step.loss_scale.skipped_steps.numpy() == 0
     for weight, value in zip(found.get_weights(), exact.get_weights(), strict=True):
         np.testing.assert_allclose(weight, value, atol=0.05 * (1 + np.abs(value).max()))
@@ -274,7 +299,9 @@ def test_irms_optimizer_begins_as_a_new_one_after_its_warm_up():
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
-@pytest.mark.parametrize(("strategy", "compile"), [(one, True), (two, False)])
+@pytest.mark.parametrize(
+    ("strategy", "compile"), [(one, True), pytest.param(two, False, marks=pytest.mark.ci)]
+)
 def test_mixstyle_changes_the_training_and_nothing_of_the_model(strategy, compile):
     items = sourced(2)
     saved = tiny_model().get_config()

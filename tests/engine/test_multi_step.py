@@ -112,8 +112,15 @@ def test_a_slow_reader_leaves_the_device_idle_and_a_fast_one_does_not(in_flight)
     assert waited["fast"] < 0.05
 
 
-@pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("strategy", [one, two])
+@pytest.mark.parametrize(
+    ("strategy", "compile"),
+    [
+        (one, False),
+        (two, True),
+        pytest.param(one, True, marks=pytest.mark.ci),
+        pytest.param(two, False, marks=pytest.mark.ci),
+    ],
+)
 def test_two_steps_in_flight_give_the_weights_of_one_bit_for_bit(strategy, compile):
     made = []
     for in_flight in (1, 2):
@@ -126,8 +133,15 @@ def test_two_steps_in_flight_give_the_weights_of_one_bit_for_bit(strategy, compi
         np.testing.assert_array_equal(value, expected)
 
 
-@pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("strategy", [one, two])
+@pytest.mark.parametrize(
+    ("strategy", "compile"),
+    [
+        (one, True),
+        (two, False),
+        pytest.param(one, False, marks=pytest.mark.ci),
+        pytest.param(two, True, marks=pytest.mark.ci),
+    ],
+)
 def test_the_step_launched_after_a_bad_loss_changes_neither_weights_nor_optimizer_nor_scale(
     strategy, compile
 ):

@@ -58,8 +58,15 @@ def test_a_step_whose_loss_is_not_finite_is_the_last_and_changes_no_weight(strat
         np.testing.assert_allclose(weight, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("strategy", [one, two])
+@pytest.mark.parametrize(
+    ("strategy", "compile"),
+    [
+        (one, True),
+        (two, False),
+        pytest.param(one, False, marks=pytest.mark.ci),
+        pytest.param(two, True, marks=pytest.mark.ci),
+    ],
+)
 def test_micro_batches_and_clipping_equal_an_eager_reference_on_the_whole_batch(strategy, compile):
     strategy, items = strategy(), batches(5)
     model, step, records = train(strategy, items, compile=compile, accumulation=4, clip_norm=0.05)
@@ -112,9 +119,22 @@ def test_one_trace_for_any_number_of_calls_and_steps(strategy):
     assert optimizer.iterations.numpy() == 6
 
 
-@pytest.mark.parametrize("replica", [0, 1])
-@pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("options", [{}, {"accumulation": 2, "clip_norm": 0.1}])
+MICRO_BATCHES = {"accumulation": 2, "clip_norm": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("replica", "compile", "options"),
+    [
+        (0, False, {}),
+        (1, True, {}),
+        (0, True, MICRO_BATCHES),
+        pytest.param(0, True, {}, marks=pytest.mark.ci),
+        pytest.param(1, False, {}, marks=pytest.mark.ci),
+        pytest.param(0, False, MICRO_BATCHES, marks=pytest.mark.ci),
+        pytest.param(1, False, MICRO_BATCHES, marks=pytest.mark.ci),
+        pytest.param(1, True, MICRO_BATCHES, marks=pytest.mark.ci),
+    ],
+)
 def test_overflow_on_either_replica_skips_the_step_and_halves_the_scale(replica, compile, options):
     items = batches(1)
     half = BATCH // 2
@@ -147,15 +167,23 @@ def test_scale_doubles_after_the_stated_number_of_good_steps():
     assert seen == [8, 8, 16, 16, 8, 8]
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("strategy", [one, two])
+@pytest.mark.parametrize(
+    ("strategy", "policy"),
+    [
+        (one, "mixed_bfloat16"),
+        (two, "mixed_float16"),
+        pytest.param(one, "float32", marks=pytest.mark.ci),
+        pytest.param(one, "mixed_float16", marks=pytest.mark.ci),
+        pytest.param(two, "float32", marks=pytest.mark.ci),
+        pytest.param(two, "mixed_bfloat16", marks=pytest.mark.ci),
+    ],
+)
 def test_loss_halves_on_a_fixed_batch(strategy, policy):
     item = batches(1)[0]
     item["image"] *= (1 + item["label"])[:, None, None, None] / CLASSES
     adam = lambda: keras.optimizers.Adam(0.03)  # noqa: E731
-    _, _, first = train(strategy(), [item], policy=policy, optimizer=adam)
-    _, _, all_steps = train(strategy(), [item] * 150, policy=policy, optimizer=adam, batch_norm=True)
-    assert all_steps.loss.mean() < first.loss[0] / 2
+    _, _, steps = train(strategy(), [item] * 150, policy=policy, optimizer=adam, batch_norm=True)
+    assert steps.loss.mean() < steps.loss[0] / 2
 
 
 def test_padding_does_not_count():

@@ -361,3 +361,6 @@ FUZZERS = {
     "model": fuzz_model,
 }
 """By document: (data set, run directory, empty folder, number of cases) fuzz it."""
+
+SHOWN = ("metrics of a run", "explanation", "throughput", "environment", "manifest of a run")
+"""Those of which each case makes the page of a run: half a second."""

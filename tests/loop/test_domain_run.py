@@ -38,7 +38,13 @@ def state(run) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("method", "findings", "steps"), [("dann", 0, 2), ("groupdro", 3, 2), ("irm", 0, 5), ("mixstyle", 0, 2)]
+    ("method", "findings", "steps"),
+    [
+        ("dann", 0, 2),
+        ("irm", 0, 5),
+        pytest.param("groupdro", 3, 2, marks=pytest.mark.ci),
+        pytest.param("mixstyle", 0, 2, marks=pytest.mark.ci),
+    ],
 )
 def test_a_run_stopped_within_an_epoch_ends_bit_for_bit_the_same(
     tmp_path, monkeypatch, method, findings, steps
@@ -98,7 +104,7 @@ def test_an_adaptation_that_cannot_be_is_refused(values):
         TrainConfig("xception", "data", "run", **values)
 
 
-@pytest.mark.parametrize("method", ["coral", "dann"])
+@pytest.mark.parametrize("method", ["coral", pytest.param("dann", marks=pytest.mark.ci)])
 def test_where_the_backbone_is_frozen_the_features_are_those_of_the_head(tmp_path, method):
     data = write(tmp_path / "data")
     frozen = Recipe(domain_method=method, freeze="backbone")

@@ -52,7 +52,7 @@ def reference(model: keras.Model, manifest, *, epoch: int, batch_size: int, batc
     ("strategy", "batches", "recipe"),
     [
         ("one", 2, Recipe(augment="all")),
-        ("one", 100, Recipe(ema=0.5)),
+        pytest.param("one", 100, Recipe(ema=0.5), marks=pytest.mark.ci),
         ("mirrored", 100, Recipe(ema=0.5, gradient_accumulation=2)),
     ],
 )
@@ -76,7 +76,7 @@ def test_what_is_kept_holds_the_statistics_of_its_own_weights(manifest, tmp_path
     assert row["train"]["initial_statistics_share"] is found["initial_statistics_share"] is None
 
 
-@pytest.mark.parametrize("strategy", ["one", "mirrored"])
+@pytest.mark.parametrize("strategy", ["mirrored", pytest.param("one", marks=pytest.mark.ci)])
 def test_training_goes_on_as_without_them(manifest, tmp_path, strategy):
     states = []
     for statistics in ("moving", "precise"):
@@ -102,7 +102,7 @@ def whole(manifest, tiny, tmp_path_factory):
 
 
 # A stop is asked for before each of the 5 steps, the 3 batches of the statistics and the 2 of validation.
-@pytest.mark.parametrize("calls", [4, 5, 7, 8, 17])
+@pytest.mark.parametrize("calls", [5, 8, *(pytest.param(calls, marks=pytest.mark.ci) for calls in (4, 7, 17))])
 def test_a_run_stopped_while_they_are_measured_goes_on_bit_for_bit(
     manifest, tmp_path, monkeypatch, whole, calls
 ):
@@ -211,7 +211,7 @@ def deep(*, include_top, weights, input_tensor) -> keras.Model:
     return keras.Model(input_tensor, x)
 
 
-@pytest.mark.parametrize("statistics", ["precise", "moving"])
+@pytest.mark.parametrize("statistics", ["precise", pytest.param("moving", marks=pytest.mark.ci)])
 def test_a_short_run_from_random_weights_validates_as_it_trains_or_says_why_not(
     synthetic, tmp_path, caplog, statistics
 ):

@@ -42,7 +42,9 @@ def test_every_range_is_used_and_another_is_refused():
         to_trained_range(keras.Input([4, 4, 3]), "bytes")
 
 
-@pytest.mark.parametrize("backbone", ["mobilenet_v2", "vgg16", "efficientnet_b1"])
+@pytest.mark.parametrize(
+    "backbone", ["mobilenet_v2", "vgg16", pytest.param("efficientnet_b1", marks=pytest.mark.ci)]
+)
 def test_a_saved_model_takes_unit_pixels(backbone, tmp_path):
     keras.utils.set_random_seed(0)
     network = build_backbone(backbone, 32, "none", "imagenet")

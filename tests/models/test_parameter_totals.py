@@ -30,7 +30,13 @@ def forget_networks() -> Iterator[None]:
     keras.backend.clear_session()
 
 
-@pytest.mark.parametrize("backbone", PARAMETERS)
+QUICK = ("mobilenet_v2", "vgg16", "xception", "inception_v3")  # the others take seconds to build
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [*QUICK, *(pytest.param(name, marks=pytest.mark.ci) for name in PARAMETERS if name not in QUICK)],
+)
 def test_total(backbone: str) -> None:
     model = build_model(backbone, classes=3, image_size=360, head=(128, 32))
     assert model.count_params() == PARAMETERS[backbone]

@@ -8,14 +8,14 @@ import subprocess
 import sys
 
 import pytest
-from fuzz import FUZZERS, data, run  # noqa: F401 - the fixtures
+from fuzz import FUZZERS, SHOWN, data, run  # noqa: F401 - the fixtures
 from project import ROOT
 from shards import random_images, write_shards
 
 
 @pytest.mark.parametrize("name", FUZZERS)
 def test_a_few_of_each(name, data, run, tmp_path):  # noqa: F811
-    FUZZERS[name](data, run, tmp_path, 12)
+    FUZZERS[name](data, run, tmp_path, 4 if name in SHOWN else 12)
 
 
 @pytest.mark.slow
