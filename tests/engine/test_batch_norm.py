@@ -56,9 +56,16 @@ def values(model: keras.Model) -> list[np.ndarray]:
     return [variable.numpy() for variable in model.variables]
 
 
-@pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize(
-    ("strategy", "policy"), [(one, "float32"), (two, "float32"), (one, "mixed_bfloat16")]
+    ("strategy", "policy", "compile"),
+    [
+        (one, "float32", False),
+        (two, "float32", True),
+        (one, "mixed_bfloat16", True),
+        pytest.param(one, "float32", True, marks=pytest.mark.ci),
+        pytest.param(two, "float32", False, marks=pytest.mark.ci),
+        pytest.param(one, "mixed_bfloat16", False, marks=pytest.mark.ci),
+    ],
 )
 def test_they_are_the_moments_of_the_activations_and_leave_no_trace(strategy, policy, compile):
     strategy, items = strategy(), batches(3)

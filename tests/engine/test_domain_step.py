@@ -279,7 +279,9 @@ def test_in_16_bits_a_penalty_is_near_its_value_in_float32(method):
         item["image"] *= 30  # the squares of its features' covariances overflow float16
     exact, _, _ = trained(one(), items, lambda: MAKE[method](0.01))
     scale = lambda: LossScale(1.0)  # noqa: E731
-    found, _, (step, _) = trained(one(), items, lambda: MAKE[method](0.01), policy="mixed_float16", scale=scale)
+    found, _, (step, _) = trained(
+        one(), items, lambda: MAKE[method](0.01), policy="mixed_float16", scale=scale
+    )
     assert step.loss_scale.skipped_steps.numpy() == 0
     for weight, value in zip(found.get_weights(), exact.get_weights(), strict=True):
         np.testing.assert_allclose(weight, value, atol=0.05 * (1 + np.abs(value).max()))

@@ -37,7 +37,10 @@ def fitted(strategy: tf.distribute.Strategy, optimizer: type[keras.optimizers.Op
     return Fitted(history["loss"], history["accuracy"], model.get_weights(), evaluated)
 
 
-@pytest.fixture(scope="module", params=[keras.optimizers.SGD, keras.optimizers.Adam])
+@pytest.fixture(
+    scope="module",
+    params=[keras.optimizers.Adam, pytest.param(keras.optimizers.SGD, marks=pytest.mark.ci)],
+)
 def both(request):
     return fitted(tiny_steps.one(), request.param), fitted(tiny_steps.two(), request.param)
 

@@ -16,7 +16,7 @@ from cxr_train.evaluation import metrics
 from cxr_train.runs.metric_names import RANKINGS, RATES
 
 # The first call into scikit-learn imports for longer than hypothesis grants an example.
-UNHURRIED = settings(deadline=None)
+UNHURRIED = settings(deadline=None, max_examples=30)
 NAMES = ("normal", "covid", "pneumonia")
 
 # Accuracy, sensitivity and specificity in percent, as the study prints them.

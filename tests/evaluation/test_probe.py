@@ -92,7 +92,7 @@ def test_a_sample_has_the_same_share_of_every_class_that_has_so_many():
     [
         ("one", "float32", 3, "auto", 4),
         ("mirrored", "uint8", 1, "auto", 5),
-        ("one", "uint8", 1, "stream", 64),
+        pytest.param("one", "uint8", 1, "stream", 64, marks=pytest.mark.ci),
     ],
 )
 def test_each_image_of_the_sample_is_predicted_in_each_way_without_another_trace(

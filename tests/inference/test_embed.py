@@ -63,6 +63,12 @@ def embedded(data, encoder, placement, tmp_path_factory):
     return embed_dataset(data, encoder, placement, str(output), dtype="float32", batch_size=5)
 
 
+@pytest.fixture(scope="module")
+def half(data, encoder, placement, tmp_path_factory):
+    output = tmp_path_factory.mktemp("embedded") / "half"
+    return embed_dataset(data, encoder, placement, str(output), dtype="float16", batch_size=8)
+
+
 def reference(encoder, images):
     """Features float64 [N, F] of images [N, S, S, 3]: convolution, relu, BatchNorm, mean, one by one."""
     convolution, norm = (layer for layer in encoder.model.layers if layer.weights)
@@ -86,8 +92,7 @@ def test_features_are_those_of_a_float64_reference(data, encoder, embedded, spli
     np.testing.assert_allclose(found[:, 0, 0], reference(encoder, images), rtol=1e-5, atol=1e-6)
 
 
-def test_float16_rounds_the_features_once(data, encoder, placement, embedded, tmp_path):
-    half = embed_dataset(data, encoder, placement, str(tmp_path / "half"), dtype="float16", batch_size=8)
+def test_float16_rounds_the_features_once(embedded, half):
     np.testing.assert_array_equal(stored(half, "train"), stored(embedded, "train").astype(np.float16))
     assert half.embedding == embedded.embedding
 
@@ -140,8 +145,8 @@ def test_a_head_on_embeddings_gives_the_logits_of_the_whole_network(data, encode
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_plain_tensorflow_reads_the_records(data, encoder, placement, tmp_path, dtype):
-    made = embed_dataset(data, encoder, placement, str(tmp_path / "made"), dtype=dtype, batch_size=8)
+def test_plain_tensorflow_reads_the_records(embedded, half, dtype):
+    made = embedded if dtype == "float32" else half
     as_bytes = tf.io.FixedLenFeature([], tf.string)
     image = tf.io.FixedLenFeature([FEATURES], tf.float32) if dtype == "float32" else as_bytes
     features = {"id": as_bytes, "source": as_bytes, "image": image}
@@ -305,7 +310,7 @@ def test_a_run_on_embeddings_is_trained_evaluated_and_reported(run, embedded):
     assert run.model().count_params() == FEATURES * 6 + 6 + 6 * 3 + 3
 
 
-def test_other_embeddings_and_pictures_are_not_evaluated(run, data, embedded, encoder, placement, tmp_path):
+def test_other_embeddings_and_pictures_are_not_evaluated(run, data, half, encoder, placement, tmp_path):
     for other in (
         data,
         embed_dataset(
@@ -319,7 +324,6 @@ def test_other_embeddings_and_pictures_are_not_evaluated(run, data, embedded, en
     ):
         with pytest.raises(DataError, match="embed|pictures"):
             run.evaluate("validation", data=other.directory)
-    half = embed_dataset(data, encoder, placement, str(tmp_path / "half"), dtype="float16", batch_size=8)
     summary = run.evaluate("validation", data=half.directory, output=str(tmp_path / "evaluated"))
     assert summary["images"] == 7
     assert summary["probe"] is None

@@ -138,6 +138,7 @@ np.save(sys.argv[2], said["probabilities"].numpy())
 """
 
 
+@pytest.mark.ci
 def test_a_saved_model_serves_image_bytes_without_this_project(manifest, tmp_path):
     model = make_run(tmp_path / "run", manifest)
     # As the networks of Keras, which take a list of one input.
@@ -160,8 +161,20 @@ def test_a_saved_model_serves_image_bytes_without_this_project(manifest, tmp_pat
     np.testing.assert_allclose(np.load(tmp_path / "said.npy"), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("form", export_names.FORMATS)
+@pytest.mark.parametrize(
+    ("form", "policy"),
+    [
+        *((form, "float32") for form in export_names.FORMATS),
+        ("savedmodel", "mixed_float16"),
+        ("tflite", "mixed_bfloat16"),
+        pytest.param("savedmodel", "mixed_bfloat16", marks=pytest.mark.ci),
+        pytest.param("tflite", "mixed_float16", marks=pytest.mark.ci),
+        *(
+            pytest.param("onnx", policy, marks=pytest.mark.ci)
+            for policy in ("mixed_float16", "mixed_bfloat16")
+        ),
+    ],
+)
 def test_every_format_says_the_same_as_the_model_in_every_precision(manifest, tmp_path, form, policy):
     make_run(tmp_path / "run", manifest, policy=policy)
     config = TrainConfig.load(tmp_path / "run" / "config.json")
@@ -187,7 +200,11 @@ def assert_exported(form, model, manifest, path):
 
 @pytest.mark.parametrize(
     ("form", "attention", "pooling"),
-    [("tflite", "cbam", "attention"), ("onnx", "cbam", "attention"), ("onnx", "eca:2", "gem")],
+    [
+        ("tflite", "cbam", "attention"),
+        ("onnx", "eca:2", "gem"),
+        pytest.param("onnx", "cbam", "attention", marks=pytest.mark.ci),
+    ],
 )
 def test_gates_and_poolings_are_exported(manifest, tmp_path, form, attention, pooling):
     keras.utils.set_random_seed(0)

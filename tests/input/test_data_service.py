@@ -55,7 +55,9 @@ def positions_of(epoch: int) -> list[int]:
     return sorted(training_batches(np.arange(67), batch_size=BATCH, seed=5, epoch=epoch).ravel())
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "workers", [1, 3, *(pytest.param(workers, marks=pytest.mark.ci) for workers in (2, 4))]
+)
 def test_every_example_of_an_epoch_comes_once(data, workers):
     with data_service.served_here(workers) as target:
         batches = list(epochs_of(data, target, epoch=1, epochs=2).as_numpy_iterator())
@@ -221,6 +223,7 @@ def wait_until_it_reads(worker: int, directory: Path) -> None:
     wait_until(has_a_shard_open)
 
 
+@pytest.mark.ci
 def test_a_worker_that_cannot_work_says_why_in_one_line(tmp_path, monkeypatch, capfd):
     """In the worker alone, the system binds no socket to a device."""
     (tmp_path / "sitecustomize.py").write_text("import socket\nsocket.SO_BINDTODEVICE = 4711\n")

@@ -192,7 +192,7 @@ print(soft, opened, left)
 """
 
 
-@pytest.mark.parametrize("hard", [0, 1000])
+@pytest.mark.parametrize("hard", [0, pytest.param(1000, marks=pytest.mark.ci)])
 def test_more_shards_than_files_may_be_open_are_read(tmp_path, hard):
     """As far as the limit can be raised it is, and what is beyond it is not kept open."""
     images = random_images(300, size=4)

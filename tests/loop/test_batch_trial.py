@@ -147,6 +147,7 @@ def test_tries_leave_the_run_as_it_would_be_without_them(data, tmp_path):
         np.testing.assert_array_equal(weights, expected)
 
 
+@pytest.mark.ci
 def test_a_run_that_lacks_memory_ends_with_its_line_and_no_abort(data, tmp_path):
     failed = run(tmp_path / "run", data, "--batch_size=8", most=6)
     assert failed.returncode == 1

@@ -54,7 +54,9 @@ def test_a_run_writes_what_the_design_names(whole):
 
 # A stop is asked for before each of the 5 steps, the 5 batches of BatchNorm's statistics and the 2 of
 # evaluation of an epoch.
-@pytest.mark.parametrize("calls", [4, 9, 23, *(pytest.param(calls, marks=pytest.mark.ci) for calls in (0, 5, 10, 12))])
+@pytest.mark.parametrize(
+    "calls", [4, 9, 23, *(pytest.param(calls, marks=pytest.mark.ci) for calls in (0, 5, 10, 12))]
+)
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights_bit_for_bit(
     manifest, tmp_path, monkeypatch, calls, whole
 ):

@@ -200,7 +200,9 @@ def test_pretrained_weights_are_in_the_network_with_gates(tmp_path):
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", ["cbam", *(pytest.param(kind, marks=pytest.mark.ci) for kind in ("se", "eca"))]
+)
 def test_a_saved_model_is_the_same_and_can_be_explained(kind, tmp_path):
     model = model_of(kind)
     generator = np.random.default_rng(0)

@@ -158,7 +158,9 @@ def test_a_model_with_it_is_planned_and_saved(pooling, of_findings, tmp_path):
     np.testing.assert_allclose(loaded(images()), model(images()), rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize(("attention", "pooling"), [("cbam", "attention"), ("eca", "gem")])
+@pytest.mark.parametrize(
+    ("attention", "pooling"), [("eca", "gem"), pytest.param("cbam", "attention", marks=pytest.mark.ci)]
+)
 def test_a_compiled_step_in_16_bits_learns(attention, pooling):
     model = model_of(pooling, attention=attention, dtype_policy="mixed_bfloat16")
     assert model.get_layer(POOLING).output.dtype == "float32"

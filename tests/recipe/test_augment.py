@@ -107,8 +107,17 @@ def test_draws_depend_on_seed_and_step_alone_and_fill_their_range():
     np.testing.assert_allclose(many.mean(axis=0), 0, atol=0.05)
 
 
-@pytest.mark.parametrize(("strategy", "accumulation"), [(one, 1), (one, 4), (two, 2)])
-@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize(
+    ("strategy", "accumulation", "compile"),
+    [
+        (one, 4, False),
+        (two, 2, True),
+        pytest.param(one, 1, False, marks=pytest.mark.ci),
+        pytest.param(one, 1, True, marks=pytest.mark.ci),
+        pytest.param(one, 4, True, marks=pytest.mark.ci),
+        pytest.param(two, 2, False, marks=pytest.mark.ci),
+    ],
+)
 def test_a_step_trains_on_the_same_images_however_it_is_computed(strategy, accumulation, compile):
     items = batches(2)
     augmented = []

@@ -14,8 +14,15 @@ from cxr_train.recipe.loss_scale import LossScale
 DECAY = 0.2
 
 
-@pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize("strategy", [one, two])
+@pytest.mark.parametrize(
+    ("strategy", "compile"),
+    [
+        (one, False),
+        (two, True),
+        pytest.param(one, True, marks=pytest.mark.ci),
+        pytest.param(two, False, marks=pytest.mark.ci),
+    ],
+)
 def test_it_follows_its_recurrence_and_stands_in_for_the_weights(strategy, compile):
     strategy = strategy()
     with strategy.scope():

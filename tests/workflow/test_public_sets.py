@@ -23,9 +23,16 @@ pytestmark = pytest.mark.usefixtures("tiny")
 
 # Those without a validation split of their own get one from their training pictures.
 SPLITS = dict.fromkeys(("nih", "padchest", "vindr"), "train:0.5,validation:0.5")
+FAST = ("chexpert", "nih")  # one with a validation split of its own and one without
 
 
-@pytest.mark.parametrize("name", sorted(MAKERS.keys() - {"columns"}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        *FAST,
+        *(pytest.param(name, marks=pytest.mark.ci) for name in sorted(MAKERS.keys() - {"columns", *FAST})),
+    ],
+)
 def test_a_public_set_goes_from_its_tables_to_an_exported_model(name, tmp_path):
     made = MAKERS[name](tmp_path)
     flags = {"size": 8, "workers": 0, "quiet": True, "splits": SPLITS.get(name, "auto"), **made.flags}
