@@ -51,7 +51,7 @@ def make_trainer(
       placement: by default, what the flags come to.
       changes: fields of the TrainConfig that are not as below.
     """
-    values = {"epochs": 3, "batch_size": 4, "weights": "none", "head": (6,), "learning_rate": 1e-2} | changes
+    values = {"epochs": 2, "batch_size": 4, "weights": "none", "head": (6,), "learning_rate": 1e-2} | changes
     values = {"backbone": "tiny", "data": manifest.directory, "run_dir": str(run_dir), **values}
     config = TrainConfig(**values)
     run_dir.mkdir(exist_ok=True)

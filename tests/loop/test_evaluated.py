@@ -143,7 +143,7 @@ def test_moving_statistics_that_remember_their_start_are_said_where_numbers_are(
     with caplog.at_level(logging.INFO, "cxr_train"):
         run.run(StopRequest())
     shares = [row["train"]["initial_statistics_share"] for row in rows(tmp_path)]
-    np.testing.assert_allclose(shares, [0.99**5, 0.99**10, 0.99**15])
+    np.testing.assert_allclose(shares, [0.99**5, 0.99**10])
     for share in shares:
         (line,) = text.initial_statistics(share)
         assert f"{share:.0%}" in line
@@ -171,7 +171,7 @@ def test_layers_that_are_freed_late_remember_more(manifest, tmp_path):
     run = begin(manifest, tmp_path, batch_norm_statistics="moving", recipe=recipe)
     run.run(StopRequest())
     shares = [row["train"]["initial_statistics_share"] for row in rows(tmp_path)]
-    np.testing.assert_allclose(shares, [0, 0.99**10, 0.99**20])
+    np.testing.assert_allclose(shares, [0, 0.99**10])
 
 
 @pytest.mark.parametrize(("share", "lines"), [(None, 0), (0.0, 0), (0.01, 0), (0.02, 1), (1.0, 1)])
@@ -217,7 +217,7 @@ def deep(*, include_top, weights, input_tensor) -> keras.Model:
 def test_a_short_run_from_random_weights_validates_as_it_trains_or_says_why_not(
     synthetic, tmp_path, caplog, statistics
 ):
-    changes = {"backbone": "deep", "head": (), "batch_norm_statistics": statistics}
+    changes = {"backbone": "deep", "head": (), "epochs": 3, "batch_norm_statistics": statistics}
     with tiny_runs.registered("deep", deep), caplog.at_level(logging.INFO, "cxr_train"):
         make_trainer(synthetic, tmp_path, **changes).run(StopRequest())
     last = rows(tmp_path)[-1]

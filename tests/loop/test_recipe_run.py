@@ -37,7 +37,7 @@ EVERYTHING = Recipe(
 
 
 pytestmark = pytest.mark.usefixtures("tiny")
-begin = functools.partial(make_trainer, recipe=EVERYTHING)
+begin = functools.partial(make_trainer, recipe=EVERYTHING, epochs=3)
 
 
 @pytest.fixture(scope="module")
