@@ -53,6 +53,35 @@ def connect(address: str) -> None:
     socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
 
 
+class Restarts:
+    """Whether a worker that has ended is started again."""
+
+    def __init__(self) -> None:
+        self._quick_deaths = 0
+
+    def count(
+        self, what: str, exit_code: int | None, reason: str, seconds: float, *, has_worked: bool
+    ) -> None:
+        """Count an end of the worker.
+
+        Args:
+          what: worker has ended, and how, in words.
+          exit_code: of its process.
+          reason: that it gave; "" for none.
+          seconds: that it lived.
+          has_worked: whether it worked before, under the same flags: then these are not what is wrong.
+
+        Raises:
+          UsageError: it cannot work as it was asked to, with its reason.
+          CxrError: it ends again and again.
+        """
+        if reason and exit_code == UsageError.exit_code and not has_worked:
+            raise UsageError(reason)
+        self._quick_deaths = self._quick_deaths + 1 if seconds < _QUICK_SECONDS else 0
+        if self._quick_deaths == _MOST_QUICK_DEATHS:
+            raise CxrError(f"{what}, {_MOST_QUICK_DEATHS} times within {_QUICK_SECONDS:.0f} s each")
+
+
 class DataService:
     """A dispatcher in this process and workers in processes of their own, as a context.
 
@@ -88,7 +117,7 @@ class DataService:
         self._workers: list[Any] = []
         self._reasons: list[Any] = []
         self._started: list[float] = []
-        self._quick_deaths = [0] * workers
+        self._restarts = [Restarts() for _ in self._ports]
 
     def __enter__(self) -> "DataService":
         for number in range(len(self._ports)):
@@ -143,21 +172,17 @@ class DataService:
         """Start again the workers that have ended.
 
         Raises:
-          UsageError: one cannot work as it was asked to, with its reason.
-          CxrError: one ends again and again, with its last reason.
+          UsageError, CxrError: as `Restarts.count`.
         """
         for number, process in enumerate(self._workers):
             if process.is_alive():
                 continue
             lived = time.monotonic() - self._started[number]
-            self._quick_deaths[number] = self._quick_deaths[number] + 1 if lived < _QUICK_SECONDS else 0
             reason = _said_by(self._reasons[number])
             what = f"input worker {number} (pid {process.pid}) ended with exit code {process.exitcode}"
             what += f" ({reason})" if reason else ""
-            if reason and process.exitcode == UsageError.exit_code:
-                raise UsageError(reason)
-            if self._quick_deaths[number] == _MOST_QUICK_DEATHS:
-                raise CxrError(f"{what}, {_MOST_QUICK_DEATHS} times within {_QUICK_SECONDS:.0f} s each")
+            has_worked = self._opened[number].is_set()
+            self._restarts[number].count(what, process.exitcode, reason, lived, has_worked=has_worked)
             logger.info("%s after %.0f s; it is started again", what, lived)
             self._workers[number], self._reasons[number] = self._start(number)
             self._started[number] = time.monotonic()

@@ -20,7 +20,7 @@ from shards import labels_of, random_images, write_shards
 from waiting import SECONDS, children_of, is_running, wait_until
 
 from cxr_data.core import open_ports
-from cxr_data.core.errors import UsageError
+from cxr_data.core.errors import CxrError, UsageError
 from cxr_data.input import data_service, served
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import InputWorker, training_batches
@@ -234,6 +234,19 @@ def test_a_worker_that_cannot_work_says_why_in_one_line(tmp_path, monkeypatch, c
     ):
         service.wait_until_ready()
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_worker_that_has_worked_is_started_again_before_the_service_ends():
+    """Its port may be taken for a moment: that is no mistake in the flags."""
+    restarts, mistake = data_service.Restarts(), UsageError.exit_code
+    with pytest.raises(UsageError, match="--listen=host"):
+        restarts.count("worker 0 ended", mistake, "--listen=host: taken", 1.0, has_worked=False)
+    restarts.count("worker 0 ended (taken)", mistake, "taken", 100.0, has_worked=True)
+    for _ in range(2):
+        restarts.count("worker 0 ended (taken)", mistake, "taken", 1.0, has_worked=True)
+    with pytest.raises(CxrError, match=r"worker 0 ended \(taken\)") as raised:
+        restarts.count("worker 0 ended (taken)", mistake, "taken", 1.0, has_worked=True)
+    assert raised.value.exit_code == 1
 
 
 @pytest.mark.slow
