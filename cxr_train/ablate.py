@@ -21,7 +21,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.errors import UsageError
 from cxr_data.core.folder_lock import locked
-from cxr_data.core.settings import check_choice, check_folder, check_local, setting, settings_of
+from cxr_data.core.settings import check_choice, setting, settings_of
 from cxr_data.core.shown import say
 from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Manifest
@@ -43,6 +43,7 @@ from cxr_train.ablation.grid import (
 from cxr_train.ablation.runner import GridRun, Runner, refuse_same_runs
 from cxr_train.ablation.table import OWN_FOLD
 from cxr_train.flags.many_runs import (
+    check_place,
     checked_run,
     data_of,
     flag_text,
@@ -194,8 +195,7 @@ def _joining_lines(runs: Sequence[GridRun]) -> Iterator[str]:
 def main() -> int:
     """Run what is left of a grid, and write its table."""
     options, values = from_flags(GridOptions), flags.FLAGS
-    check_local("run_dir", values.run_dir)  # while that of one run may be remote
-    check_folder("run_dir", values.run_dir)
+    check_place(values.run_dir)
     runs, data, varied = _plan(options)
     split = _split_of_table(options, runs, next(iter(data.values())))
     for line in cost_lines(runs, list(data.values()), options.tflops):

@@ -20,7 +20,7 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.errors import UsageError
 from cxr_data.core.folder_lock import locked
-from cxr_data.core.settings import check_folder, check_local, setting, settings_of
+from cxr_data.core.settings import setting, settings_of
 from cxr_data.core.shown import say
 from cxr_data.core.wording import counted, wrapped
 from cxr_data.records.manifest import Manifest
@@ -30,6 +30,7 @@ from cxr_train.ablation.cost import cost_of
 from cxr_train.ablation.grid import FlagSet, find_data, held_out_split
 from cxr_train.ablation.runner import GridRun
 from cxr_train.flags.many_runs import (
+    check_place,
     checked_run,
     data_of,
     flag_text,
@@ -214,8 +215,7 @@ def _check_all(search: _Search) -> None:
 def main() -> int:
     """Run what is left of a search, and write its table."""
     options, values = from_flags(SearchOptions), flags.FLAGS
-    check_local("run_dir", values.run_dir)
-    check_folder("run_dir", values.run_dir)
+    check_place(values.run_dir)
     search = _read_flags(options)
     _check_all(search)
     import_optuna()

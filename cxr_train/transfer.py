@@ -22,11 +22,18 @@ from cxr_data.commands import command
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.errors import UsageError
 from cxr_data.core.folder_lock import locked
-from cxr_data.core.settings import check_choice, check_folder, check_local, setting, settings_of
+from cxr_data.core.settings import check_choice, setting, settings_of
 from cxr_data.core.shown import say, visible
 from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Manifest, read_manifest
-from cxr_train.flags.many_runs import config_of, flags_for_all_runs, flags_of_runs, keep_flags, parse_numbers
+from cxr_train.flags.many_runs import (
+    check_place,
+    config_of,
+    flags_for_all_runs,
+    flags_of_runs,
+    keep_flags,
+    parse_numbers,
+)
 from cxr_train.flags.training import define_training_flags
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import TransferLayout
@@ -190,8 +197,7 @@ def _write(directory: pathlib.Path, found: dict[str, Any]) -> None:
 def main() -> int:
     """Run what is left of a comparison, and write its tables."""
     options, values = from_flags(TransferOptions), flags.FLAGS
-    check_local("run_dir", values.run_dir)
-    check_folder("run_dir", values.run_dir)
+    check_place(values.run_dir)
     found = _plan(options)
     for line in cost_lines(found):
         say(line)

@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from absl import flags
@@ -9,10 +10,12 @@ from absl.testing import flagsaver
 
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
+from cxr_data.core.settings import check_folder, check_local
 from cxr_data.records.folds import count_images
 from cxr_data.records.manifest import Manifest
 from cxr_train.ablation.runner import GridRun
 from cxr_train.flags.own_flags import flags_text, own_flags
+from cxr_train.flags.run_directory import refuse_flags_of_another_run
 from cxr_train.flags.training import config_from_flags
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import ManyRunsLayout
@@ -58,6 +61,18 @@ def flags_for_all_runs(own: Collection[str]) -> dict[str, str]:
 def flag_text(flag: flags.Flag, value: object) -> str:
     """Return a value of a flag as a command line has it."""
     return str(value).lower() if flag.boolean else str(value)
+
+
+def check_place(run_dir: str) -> None:
+    """Check that a command can start runs below a directory, which was not taken from flags of another.
+
+    Raises:
+      UsageError: it is remote, or a file.
+      DataError: as `refuse_flags_of_another_run`.
+    """
+    check_local("run_dir", run_dir)  # while that of one run may be remote
+    check_folder("run_dir", run_dir)
+    refuse_flags_of_another_run(sys.argv[1:], run_dir)
 
 
 def keep_flags(layout: ManyRunsLayout, command: str) -> str:

@@ -51,7 +51,9 @@ def refuse_flags_of_another_run(arguments: Sequence[str], run_dir: str | None) -
     if any(word.partition("=")[0] == "run_dir" for word in words):
         return
     for path in (pathlib.Path(word.partition("=")[2]) for word in words if word.startswith("flagfile=")):
-        is_of_run = path.name == FLAGS_NAME and RunLayout(path.parent).config.exists()
+        layout = RunLayout(path.parent)
+        # A command that starts runs leaves no configuration, but a lock of the same name.
+        is_of_run = path.name == FLAGS_NAME and (layout.config.exists() or layout.lock.exists())
         if is_of_run and run_dir and storage.place(run_dir) != storage.place(str(path.parent)):
             raise DataError(
                 f"{path}: --run_dir={run_dir}: is another directory; to continue the run in {path.parent}, "

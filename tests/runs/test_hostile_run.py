@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from in_process import run_command
 from shards import random_images, write_shards
 from written_run import write_run
 
@@ -68,6 +69,18 @@ def test_a_moved_run_goes_on_and_its_flags_say_how(tmp_path):
         refuse_flags_of_another_run([flagfile, "--resume"], str(began))
     refuse_flags_of_another_run([flagfile, f"--run_dir={moved}", "--resume"], str(moved))
     refuse_flags_of_another_run([flagfile, "--resume"], str(moved))
+
+
+@pytest.mark.parametrize("command", ["ablate", "search", "transfer"])
+def test_commands_that_start_runs_refuse_the_flags_of_a_moved_one(command, tmp_path):
+    """They leave no configuration, but a lock."""
+    flags = tmp_path / "flags.txt"
+    flags.write_text(f"--data=nowhere\n--run_dir={tmp_path / 'began'}\n")
+    (tmp_path / "lock").touch()
+    done = run_command(f"cxr_train.{command}", f"--flagfile={flags}")
+    assert done.code == 1
+    assert f"--run_dir={tmp_path} " in done.output
+    assert not (tmp_path / "began").exists()
 
 
 def test_flags_that_lie_alone_may_name_any_directory(tmp_path):
