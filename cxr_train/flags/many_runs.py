@@ -11,6 +11,7 @@ from absl.testing import flagsaver
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_folder, check_local
+from cxr_data.core.shown import KEYS_ELSEWHERE, holds_key
 from cxr_data.records.folds import count_images
 from cxr_data.records.manifest import Manifest
 from cxr_train.ablation.runner import GridRun
@@ -109,6 +110,9 @@ def config_of(name: str, values: Mapping[str, str]) -> TrainConfig:
       UsageError: no run could use them.
     """
     with flagsaver.flagsaver(), _named(name):
+        for flag, value in values.items():
+            if holds_key(value):  # of a file, which nobody has looked at before
+                raise UsageError(f"--{flag}: {KEYS_ELSEWHERE}")
         flags.FLAGS(["run", *(f"--{flag}={value}" for flag, value in values.items())])
         return config_from_flags()
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from embedded_sources import write_embedded_sources
 from in_process import run_command
 
 from cxr_data.core import storage
@@ -11,6 +12,7 @@ from cxr_train.runs.environment import describe_environment
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 IDENTITY = "AKIAIOSFODNN7EXAMPLE"
+WEIGHTS = f"s3://{IDENTITY}:{SECRET}@bucket/weights.h5"
 KEYS = {"AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ACCESS_KEY_ID": IDENTITY, "AWS_SESSION_TOKEN": f"{SECRET}2"}
 
 
@@ -28,6 +30,8 @@ def keys(monkeypatch):
         ("cxr_data.commands.audit_dataset", "against", f"s3://{IDENTITY}:{SECRET}@bucket/x"),
         ("cxr_train.main", "run_dir", f"s3://user:{SECRET}@bucket/x"),
         ("cxr_train.main", "data", f"s3://bucket/{SECRET}"),
+        ("cxr_train.folds", "runs", f"s3://user:{SECRET}@bucket/x"),
+        ("cxr_train.embed", "output", f"s3://bucket/{SECRET}"),
         ("cxr_train.predict", "panels", f"https://host/x?X-Amz-Signature={SECRET}"),
     ],
 )
@@ -51,6 +55,28 @@ def test_an_argument_that_holds_a_key_is_refused_and_not_repeated(command, argum
     assert done.code == 2
     assert "AWS_SECRET_ACCESS_KEY" in done.output
     assert SECRET not in done.output
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "content"),
+    [
+        ("ablate", "grid", {"a": {"weights": WEIGHTS}}),
+        ("search", "space", {"weights": [WEIGHTS]}),
+        ("transfer", "methods", {"erm": {"weights": WEIGHTS}}),
+    ],
+)
+def test_commands_that_start_runs_refuse_keys_in_flags_and_files(command, flag, content, keys, tmp_path):
+    (tmp_path / "file.json").write_text(json.dumps(content))
+    write_embedded_sources(tmp_path / "data")
+    places = (f"--data={tmp_path / 'data'}", f"--run_dir={tmp_path / 'runs'}")
+    for given in (f"--{flag}={tmp_path / 'file.json'}", f"--weights={WEIGHTS}"):
+        done = run_command(f"cxr_train.{command}", *places, given, "--epochs=2")
+        assert done.code == 2
+        assert "--weights: " in done.output
+        assert "AWS_SECRET_ACCESS_KEY" in done.output
+        assert SECRET not in done.output
+        assert IDENTITY not in done.output
+        assert not (tmp_path / "runs").exists()
 
 
 def test_a_path_that_holds_a_key_is_refused_in_programs_too(keys):
