@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.csv_table import csv_bytes
+from cxr_data.core.shown import visible_names
 from cxr_data.core.wording import counted, wrapped
 from cxr_train.transferring.measure import METRICS
 
@@ -75,6 +76,7 @@ def runs_of(row: Row) -> str:
 
 def to_text(table: Row) -> str:
     """Return the tables for the terminal, below 100 columns."""
+    table = visible_names(table)  # no name is a line of its own
     lines = [wrapped(one, rest="  ") for one in sentences(table)]
     for kind, of_kind in table["tables"].items():
         lines += ["", f"{kind}: {SEES[kind]}", *_lines_of_kind(of_kind)]

@@ -15,6 +15,7 @@ from cxr_train.evaluation.test_time import with_corrected_prior
 from cxr_train.runs.config import TrainConfig
 from cxr_train.transferring import targets
 from cxr_train.transferring.run import TransferRun
+from cxr_train.transferring.text import to_text
 
 METHODS = {"erm": {}, "smooth": {"label_smoothing": [0.05, 0.3]}}
 HELD_OUT = SOURCES[1]
@@ -83,6 +84,12 @@ def test_every_source_with_enough_patients_has_its_rows(compared):
     assert "<img" in page
     lines = (compared / "transfer.csv").read_text().splitlines()
     assert len(lines) == 1 + 4 + 2 + 2 + 2 + 1
+
+
+def test_the_name_of_a_source_is_no_line_of_its_own(compared):
+    found = json.loads((compared / "transfer.json").read_text().replace("nih", "nih\\nFORGED"))
+    assert "nih\\nFORGED" in to_text(found)
+    assert not [line for line in to_text(found).splitlines() if line.strip().startswith("FORGED")]
 
 
 def test_everything_is_chosen_on_other_sources_and_tested_on_all_of_the_held_out_one(compared):
