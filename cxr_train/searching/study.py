@@ -10,6 +10,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import sqlite3
 import statistics
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -299,7 +300,9 @@ def write_study(result: Result, path: pathlib.Path) -> None:
     optuna = import_optuna()
     writing = path.with_name(f"{path.name}.writing")
     writing.unlink(missing_ok=True)
-    there = optuna.storages.RDBStorage(f"sqlite:///{writing}")
+    # Not by an address, in which a path may hold `?` and `%`.
+    opened = {"creator": lambda: sqlite3.connect(writing, check_same_thread=False)}
+    there = optuna.storages.RDBStorage("sqlite://", engine_kwargs=opened)
     study = optuna.create_study(storage=there, study_name="cxr", direction=result.study.direction)
     study.add_trials(result.study.get_trials(deepcopy=False))
     there.remove_session()

@@ -100,9 +100,13 @@ def test_a_search_is_a_study_for_the_tools_of_optuna(tmp_path):
 
     failed = search(4, Curves(curves(4)), trials=3).trials[2]
     result = search(4, Curves(curves(4), fails={key(failed.flags)}), trials=6)
-    (tmp_path / "study.db").write_text("of an earlier start")
-    write_study(result, tmp_path / "study.db")
-    assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
+    place = tmp_path / "50%20?mode=ro#x"  # which mean something in an address
+    place.mkdir()
+    (place / "study.db").write_text("of an earlier start")
+    write_study(result, place / "study.db")
+    assert [path.name for path in place.iterdir()] == ["study.db"]
+    (place / "study.db").rename(tmp_path / "study.db")
+    assert {*tmp_path.iterdir()} == {place, tmp_path / "study.db"}
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/study.db")
     assert study.best_trial.number == result.winner(PLAN).number
     states = {"finished": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
