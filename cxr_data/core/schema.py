@@ -113,10 +113,18 @@ FileName = Annotated[str, Form(r"(?!\.\.?$)[^/\0]{1,255}", "the name of a file, 
 Text = Annotated[str, Form(r"[^\0]{0,1024}", "a text without a NUL, of at most 1,024 characters")]
 
 
-def parse_json(content: bytes | str) -> Any:
-    """Parse a JSON document. Raises ValueError: it is none, or is nested too deeply."""
+def parse_json(content: bytes | str, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """Parse a JSON document.
+
+    Args:
+      content: of the file.
+      pairs: makes what stands for an object, of its names and values; a dictionary by default.
+
+    Raises:
+      ValueError: it is none, or is nested too deeply.
+    """
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=pairs)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -20,7 +20,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar, overload
 
 from cxr_data.core import storage
-from cxr_data.core.errors import UsageError
+from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.schema import parse_json
 
 Given = TypeVar("Given", bound=str | Sequence[str])
 Value = TypeVar("Value")
@@ -133,6 +134,32 @@ def check_folder(flag: str, path: str | os.PathLike[str]) -> None:
     """
     if not storage.store_of(path).may_be_directory(os.fspath(path)):
         raise UsageError(f"--{flag}={path}: is a file, or lies below one; name a folder")
+
+
+def read_json(
+    flag: str,
+    path: str,
+    *,
+    pairs: Callable[[list[tuple[str, Any]]], Any] | None = None,
+    remedy: str = "name a file that is there",
+) -> Any:
+    """Return what a JSON file holds that a flag names.
+
+    Args:
+      flag: that names it.
+      path: of the file.
+      pairs: see `parse_json`.
+      remedy: what to do where it cannot be read.
+
+    Raises:
+      UsageError: it cannot be read, or is no JSON, naming the flag.
+    """
+    try:
+        return parse_json(storage.read_bytes(path), pairs)
+    except DataError as error:
+        raise UsageError(f"--{flag}={path}: {error}; {remedy}") from error
+    except ValueError as error:
+        raise UsageError(f"--{flag}={path}: must be JSON, and is not: {error}; correct the file") from error
 
 
 def check_settings(config: Any) -> None:

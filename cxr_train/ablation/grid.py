@@ -5,13 +5,12 @@ A grid is a list of named sets of flags of `cxr_train.main`; a run is one of the
 
 import dataclasses
 import itertools
-import json
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.errors import UsageError
+from cxr_data.core.settings import read_json
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.records.split_names import have_common_images
 
@@ -92,15 +91,8 @@ def read_grid(path: str) -> tuple[FlagSet, ...]:
     Raises:
       UsageError: it cannot be read, or a name or a value is none that a run could have.
     """
-    try:
-        # An object becomes a tuple of pairs: a name that occurs twice must not be lost.
-        pairs = json.loads(pathlib.Path(path).read_text(), object_pairs_hook=tuple)
-    except OSError as error:
-        raise UsageError(
-            f"--grid={path}: {error.strerror}; name a file, or {STUDY} for the study's"
-        ) from error
-    except ValueError as error:
-        raise UsageError(f"--grid={path}: is not JSON: {error}") from error
+    # An object becomes a tuple of pairs: a name that occurs twice must not be lost.
+    pairs = read_json("grid", path, pairs=tuple, remedy=f"name a file, or {STUDY} for the study's")
     if not isinstance(pairs, tuple) or not pairs:
         raise UsageError(
             f'--grid={path}: must be an object of names and flags, as {{"plain": {{"dropout": 0}}}}'

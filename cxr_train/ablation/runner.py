@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.wording import counted
 from cxr_train.runs.child_commands import ChildCommands, exit_reason
@@ -80,7 +81,7 @@ class GridRun:
     def epochs_done(self) -> int:
         """Epochs completed."""
         history = self.layout.history
-        return len(history.read_text().splitlines()) if history.exists() else 0
+        return len(storage.read_bytes(str(history)).splitlines()) if history.exists() else 0
 
     @property
     def may_differ(self) -> tuple[str, ...]:

@@ -245,15 +245,15 @@ class TrainConfig:
         Raises:
           DataError: the file is missing or not such a configuration.
         """
+        if storage.size(str(path)) is None:
+            raise DataError(f"{path.parent} is not a run directory: it has no {path.name}")
         try:
-            values = parse_json(path.read_bytes())
+            values = parse_json(storage.read_bytes(str(path)))
             if isinstance(values, dict):
                 if isinstance(read := values.get("read"), dict) and isinstance(read.get("cache_dir"), str):
                     read["cache_dir"] = os.path.expanduser(read["cache_dir"])  # earlier files have ~
                 # Of a run that knew no others; and where it lies now, it may have been moved.
                 values = {"batch_norm_statistics": "moving", **values, "run_dir": str(path.parent)}
             return checked(cls, values)
-        except FileNotFoundError as error:
-            raise DataError(f"{path.parent} is not a run directory: it has no {path.name}") from error
-        except (OSError, ValueError, UsageError) as error:
+        except (DataError, ValueError, UsageError) as error:
             raise DataError(f"{path} is not the configuration of a run: {error}") from error

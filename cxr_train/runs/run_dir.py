@@ -114,7 +114,7 @@ def is_on_its_data(config: TrainConfig) -> bool:
     manifest = config.layout.manifest
     if not manifest.exists() or storage.size(storage.join(config.data, MANIFEST_NAME)) is None:
         return True
-    return manifest.read_bytes() == _manifest(config)
+    return storage.read_bytes(str(manifest)) == _manifest(config)
 
 
 def keep_run(config: TrainConfig, flags: str | None, choices: Sequence[Choice]) -> None:

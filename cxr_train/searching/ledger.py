@@ -10,10 +10,11 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.schema import Count, Range, checked, parse_json
 from cxr_train.searching.space import Params
 
 SCHEMA = "cxr.search/1"
@@ -33,8 +34,8 @@ class Outcome:
     """
 
     value: float | None
-    gpu_seconds: float = 0.0
-    seconds: float = 0.0
+    gpu_seconds: Annotated[float, Range(0)] = 0.0
+    seconds: Annotated[float, Range(0)] = 0.0
     parameters: int | None = None
     flops: float | None = None
     failed: str | None = None
@@ -44,9 +45,9 @@ class Outcome:
 class Rung:
     """A line of the ledger: what a trial reached after `epochs` in all."""
 
-    trial: int
+    trial: Count
     params: Params
-    epochs: int
+    epochs: Annotated[int, Range(1)]
     outcome: Outcome
 
 
@@ -110,13 +111,13 @@ class Ledger:
 
     def _read(self) -> list[Rung]:
         assert self._path is not None
-        content = self._path.read_bytes()
+        content = storage.read_bytes(str(self._path))
         whole = content[: content.rfind(b"\n") + 1]  # a kill may have cut off what comes after it
         try:
-            lines = [json.loads(line) for line in whole.splitlines()]
-            head, rows = (lines[0], lines[1:]) if lines else (self._head, [])
-            rungs = [Rung(**{**row, "outcome": Outcome(**row["outcome"])}) for row in rows]
-        except (ValueError, TypeError, KeyError) as error:
+            lines = [parse_json(line) for line in whole.splitlines()]
+            head = checked(dict[str, Any], lines[0]) if lines else self._head
+            rungs = list(checked(tuple[Rung, ...], lines[1:]))
+        except ValueError as error:
             raise DataError(
                 f"{self._path} is damaged ({error}): choose another --run_dir, or move the search away"
             ) from error

@@ -9,15 +9,15 @@ range, from which any number may be drawn.
 """
 
 import dataclasses
-import json
 import math
-import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cxr_data.core.errors import UsageError
+from cxr_data.core.schema import FieldError, checked
+from cxr_data.core.settings import read_json
 from cxr_train.ablation.grid import flag_text
 
 Params = Mapping[str, str | float]
@@ -83,6 +83,15 @@ class Space:
         """Number of configurations; None where a range has any number of them."""
         counts = [len(one.options) for one in self.dimensions.values() if isinstance(one, Choices)]
         return math.prod(counts) if len(counts) == len(self.dimensions) else None
+
+    def has(self, params: Params) -> bool:
+        """Return whether this is a configuration of the space."""
+        return params.keys() == self.dimensions.keys() and all(
+            isinstance(value := params[name], (int, float)) and one.low <= value <= one.high
+            if isinstance(one, Range)
+            else params[name] in one.options
+            for name, one in self.dimensions.items()
+        )
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -158,14 +167,9 @@ def read_space(path: str) -> Space:
       UsageError: it cannot be read, or a value is none that a flag could have.
     """
     where = f"--space={path}"
-    try:
-        found = json.loads(
-            pathlib.Path(path).read_text(), object_pairs_hook=lambda pairs: _once(where, pairs)
-        )
-    except OSError as error:
-        raise UsageError(f"{where}: {error.strerror}; name a file, or leave it out") from error
-    except ValueError as error:
-        raise UsageError(f"{where}: is not JSON: {error}") from error
+    found = read_json(
+        "space", path, pairs=lambda pairs: _once(where, pairs), remedy="name a file, or leave it out"
+    )
     return make_space(found, where)
 
 
@@ -228,12 +232,15 @@ def _dimension(where: str, name: str, value: Any) -> Choices | Range:
 
 
 def _range(where: str, name: str, value: Mapping[str, Any]) -> Range:
-    numbers = [value.get("low"), value.get("high")]
-    if set(value) - set(_RANGE) or any(type(number) not in (int, float) for number in numbers):
+    try:
+        low, high = (float(checked(float, value.get(end))) for end in _RANGE[:2])
+    except FieldError:
+        low = high = math.nan
+    if set(value) - set(_RANGE) or not math.isfinite(high - low):
         raise UsageError(f'{where}: a range must be like {{"low": 1e-5, "high": 1e-2, "log": true}}')
     flag_text(where, name, 0)
-    found = Range(float(value["low"]), float(value["high"]), value.get("log") is True)
-    if not -math.inf < found.low < found.high < math.inf:
+    found = Range(low, high, value.get("log") is True)
+    if not found.low < found.high:
         raise UsageError(f"{where}: low={found.low:g} must be below high={found.high:g}")
     if found.log and found.low <= 0:
         raise UsageError(f'{where}: low={found.low:g} must be above 0 with "log"')

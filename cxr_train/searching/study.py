@@ -152,7 +152,7 @@ def run_search(space: Space, plan: Plan, proposals: Proposals, ledger: Ledger, r
     """Run what is left of a search.
 
     Raises:
-      DataError: three trials in a row failed.
+      DataError: three trials in a row failed, or the ledger has a trial of another space.
     """
     optuna = import_optuna()
     study = optuna.create_study(
@@ -164,11 +164,14 @@ def run_search(space: Space, plan: Plan, proposals: Proposals, ledger: Ledger, r
     )
     trials: list[Trial] = []
     for number in range(plan.trials):
-        params = ledger.params(number) or proposals.propose(study, number, [one.params for one in trials])
+        begun = ledger.params(number)
+        if begun is not None and not space.has(begun):
+            raise DataError(f"trial {number} of the search is not of its space: choose another --run_dir")
+        params = begun or proposals.propose(study, number, [one.params for one in trials])
         if params is None:
             return Result(trials, False, "every configuration of the space was tried", study)
         trial = Trial(number, params, space.flags(params))
-        limit = None if ledger.params(number) else plan.budget.spent_by(ledger, plan.rungs[0])
+        limit = None if begun else plan.budget.spent_by(ledger, plan.rungs[0])
         if limit:
             return Result(trials, False, _spent(limit), study)
         trials.append(trial)

@@ -13,6 +13,7 @@ from cxr_train.runs.child_commands import exit_reason
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.documents import Throughput, WithGpus, read_document
 from cxr_train.runs.layout import RunLayout
+from cxr_train.runs.model_file import check_model_file
 from cxr_train.runs.monitor import Monitor
 from cxr_train.runs.saved_run import epoch_rows
 from cxr_train.searching.ledger import Outcome
@@ -94,13 +95,14 @@ def parameters_of(model: pathlib.Path) -> int | None:
 
     sizes: list[int] = []
     try:
+        check_model_file(model)
         with (
             zipfile.ZipFile(model) as archive,
             archive.open(_WEIGHTS) as weights,
             h5py.File(weights, "r") as file,
         ):
             file.visititems(count)
-    except (OSError, KeyError, zipfile.BadZipFile):
+    except DataError:
         return None
     return sum(sizes)
 

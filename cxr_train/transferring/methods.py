@@ -17,14 +17,14 @@ draws of a flag.
 
 import dataclasses
 import math
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.errors import UsageError
-from cxr_data.core.schema import parse_json
+from cxr_data.core.schema import FieldError, checked
 from cxr_data.core.seeded import seeded_fraction
+from cxr_data.core.settings import read_json
 from cxr_train.ablation.grid import RESERVED
 
 KINDS = ("generalisation", "adaptation", "test-time")
@@ -118,12 +118,7 @@ def read_methods(text: str) -> tuple[Method, ...]:
                     f"--methods={text}: must be different ones of {', '.join(known)}, or a .json file"
                 )
         return tuple(known[name] for name in names)
-    try:
-        document = parse_json(pathlib.Path(text).read_bytes())
-    except OSError as error:
-        raise UsageError(f"--methods={text}: {error.strerror}; name a file that is there") from error
-    except ValueError as error:
-        raise UsageError(f"--methods={text}: must be JSON, and is not: {error}; correct the file") from error
+    document = read_json("methods", text)
     if not isinstance(document, dict) or not document:
         raise UsageError(f'--methods={text}: must be an object of names and flags, as {{"erm": {{}}}}')
     return tuple(_method(text, name, values) for name, values in document.items())
@@ -162,9 +157,12 @@ def _method(path: str, name: str, values: Any) -> Method:
 
 
 def _range(where: str, flag: str, value: Sequence[Any]) -> Range:
-    are_numbers = all(isinstance(end, (int, float)) and not isinstance(end, bool) for end in value)
-    if len(value) != 2 or not are_numbers or not 0 < value[0] < value[1] < math.inf:
-        raise UsageError(
-            f"{where}: --{flag}: a range must be two finite numbers above 0, the lower first; correct it"
-        )
-    return value[0], value[1]
+    try:
+        low, high = checked(tuple[float, float], value)
+        if 0 < low < high and math.isfinite(high / low):
+            return low, high
+    except FieldError:
+        pass
+    raise UsageError(
+        f"{where}: --{flag}: a range must be two finite numbers above 0, the lower first; correct it"
+    )

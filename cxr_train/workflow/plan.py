@@ -42,8 +42,8 @@ class Plan:
     def load(cls, path: pathlib.Path) -> "Plan":
         """Read what `save` wrote. Raise DataError: it is damaged."""
         try:
-            return checked(cls, parse_json(path.read_bytes()))
-        except (OSError, ValueError) as error:
+            return checked(cls, parse_json(storage.read_bytes(str(path))))
+        except (DataError, ValueError) as error:
             raise DataError(
                 f"{path} is not a plan of cxr_train.run ({error}): choose another --output"
             ) from error

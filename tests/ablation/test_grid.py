@@ -62,6 +62,7 @@ def test_a_grid_of_ones_own(tmp_path):
         ("[]", '{"plain": {"dropout": 0}}'),
         ("{}", '{"plain": {"dropout": 0}}'),
         ("{", "JSON"),
+        ("[" * 100_000, "JSON"),
         ('{"a": {}, "a": {}}', "run 'a' .*twice"),
         ('{"a": {"head": "8", "head": "9"}}', "run 'a': flag 'head' .*twice"),
         ('{"../a": {}}', "names a folder"),

@@ -15,6 +15,8 @@ from cxr_train.loop.outputs import History
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_dir import check_resumed, keep_run, open_run_dir
 from cxr_train.runs.saved_run import epoch_rows, find_best_model
+from cxr_train.searching.ledger import Ledger
+from cxr_train.workflow.plan import Plan
 
 
 @pytest.fixture
@@ -126,6 +128,14 @@ def test_a_line_that_is_no_row_is_left_out(tmp_path, line):
 def test_without_its_best_model_a_run_says_what_to_do(run):
     with pytest.raises(DataError, match=r"best\.keras.*--resume"):
         find_best_model(run)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+@pytest.mark.parametrize("read", [TrainConfig.load, Plan.load, lambda path: Ledger(path, {})])
+def test_a_pipe_or_a_device_in_the_place_of_what_was_started_is_one_line(tmp_path, make, read):
+    make(tmp_path / "document")
+    with pytest.raises(DataError, match="document"):
+        read(tmp_path / "document")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])

@@ -1,6 +1,7 @@
 """The space of a search: what a file may say, the default configuration, and what is drawn."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -58,6 +59,9 @@ def test_a_range_is_drawn_evenly_in_its_logarithm_and_within_its_ends():
         ({"dropout": {"low": 0.5, "high": 0.1}}, "low=0.5.*high=0.1"),
         ({"dropout": {"low": 0, "high": 0.5, "log": True}}, "low=0 "),
         ({"dropout": {"low": 0, "hihg": 0.5}}, "dropout"),
+        ({"dropout": {"low": 0, "high": 10**400}}, "dropout"),
+        ({"dropout": {"low": -1e308, "high": 1e308}}, "dropout"),
+        ({"dropout": {"low": 0, "high": math.inf}}, "dropout"),
         ({"dropout": [0], "drop": [{"dropout": 0.5}]}, "--dropout.*drop"),
     ],
 )
@@ -66,7 +70,7 @@ def test_what_is_no_space_is_refused_by_name(values, named):
         make_space(values, "--space")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"dropout": [0], "dropout": [1]}', None])
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, '{"dropout": [0], "dropout": [1]}', None])
 def test_what_is_no_file_of_a_space_is_refused(tmp_path, text):
     path = tmp_path / "space.json"
     if text is not None:

@@ -164,6 +164,36 @@ def test_a_line_that_a_kill_has_cut_off_is_trained_again(tmp_path):
         whole_search(tmp_path / "cut", 3, 0, "random")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda row: {**row, "trial": "0"},
+        lambda row: {**row, "epochs": 1e308},
+        lambda row: {**row, "params": []},
+        lambda row: {**row, "params": {**row["params"], "a": "not of the space"}},
+        lambda row: {**row, "params": {}},
+        lambda row: {**row, "outcome": {**row["outcome"], "value": "high"}},
+        lambda row: {**row, "outcome": {**row["outcome"], "gpu_seconds": float("nan")}},
+        lambda row: {**row, "outcome": None},
+        lambda row: [],
+    ],
+)
+def test_the_ledger_of_somebody_else_is_one_line(tmp_path, damage):
+    whole_search(tmp_path, 3, 0, "random")
+    path = tmp_path / "trials.jsonl"
+    head, first, *rest = path.read_text().splitlines()
+    path.write_text("\n".join([head, json.dumps(damage(json.loads(first))), *rest]) + "\n")
+    with pytest.raises(DataError, match=r"trials\.jsonl|trial 0"):
+        whole_search(tmp_path, 3, 0, "random")
+
+
+@pytest.mark.parametrize("head", ["[]", "3", "[" * 100_000])
+def test_a_ledger_whose_first_line_is_no_search_is_one_line(tmp_path, head):
+    (tmp_path / "trials.jsonl").write_text(f"{head}\n")
+    with pytest.raises(DataError, match=r"trials\.jsonl"):
+        Ledger(tmp_path / "trials.jsonl", {})
+
+
 def test_where_optuna_is_missing_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UsageError, match=r"cxr\[search\]"):

@@ -117,6 +117,8 @@ def test_the_parameters_of_a_saved_model_are_counted_without_the_optimizer(tmp_p
         file["layers/dense/vars/1"] = np.zeros([7])
         file["optimizer/vars/0"] = np.zeros([5, 7])
     with zipfile.ZipFile(tmp_path / "best.keras", "w") as archive:
+        for name, content in {"metadata.json": b"{}", "config.json": b"{}"}.items():
+            archive.writestr(name, content)
         archive.writestr("model.weights.h5", weights.getvalue())
     assert parameters_of(tmp_path / "best.keras") == 42
     assert parameters_of(tmp_path / "none.keras") is None

@@ -61,6 +61,9 @@ def test_methods_by_name_and_from_a_file(tmp_path):
             '{"a": {"ema": [NaN, 1]}}',
             '{"a": {"ema": NaN}}',
             '{"erm": {}, "prior_correction": {"label_smoothing": 0.1}}',
+            '{"a": {"ema": [1e-308, 1e308]}}',
+            '{"a": {"ema": [1, 1%s]}}' % ("0" * 400),
+            "[" * 100_000,
         ),
     ],
 )
