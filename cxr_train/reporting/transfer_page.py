@@ -132,7 +132,12 @@ def _cell(entry: Row) -> str:
 
 
 def _metrics(row: Row) -> list[str]:
-    return [_cell(row[metric]) for metric in _METRICS]
+    """Return the AUROC, its difference to the baseline and the p-value, and the other metrics.
+
+    On a telephone, the first columns are in sight.
+    """
+    area, *others = (_cell(row[metric]) for metric in _METRICS)
+    return [area, *_compared(row), *others]
 
 
 def _compared(row: Row) -> list[str]:
@@ -144,13 +149,12 @@ def _compared(row: Row) -> list[str]:
 
 def _tested(row: Row) -> list[str]:
     """Return the cells of a row of a source or of the stress test."""
-    runs = f"{row['runs']['finished']} of {row['runs']['planned']}"
-    if not row["seeds"]:
-        return [row["method"], runs, *[""] * len(_METRICS), "", ""]
-    return [row["method"], runs, *_metrics(row), *_compared(row)]
+    finished, planned = row["runs"]["finished"], row["runs"]["planned"]
+    name = row["method"] if finished == planned else f"{row['method']}: {finished} of {planned} runs finished"
+    return [name, *_metrics(row)] if row["seeds"] else [name, *[""] * len(_HEADER[1:])]
 
 
-_COMPARED = ["difference of AUROC", "Holm p"]
+_HEADER = ["method", "AUROC", "difference of AUROC", "Holm p", *[*_METRICS.values()][1:]]
 
 
 def _grids(of_kind: Row, table: Row) -> list[Grid]:
@@ -160,13 +164,12 @@ def _grids(of_kind: Row, table: Row) -> list[Grid]:
         ("worst", "Worst of the held-out sources, of each metric by itself"),
     ):
         if of_kind.get(key):
-            rows = [[row["method"], *_metrics(row), *_compared(row)] for row in of_kind[key]]
-            grids.append(Grid(caption, ["method", *_METRICS.values(), *_COMPARED], rows))
+            rows = [[row["method"], *_metrics(row)] for row in of_kind[key]]
+            grids.append(Grid(caption, _HEADER, rows))
     for source in dict.fromkeys(row["source"] for row in of_kind["rows"]):
         rows = [_tested(row) for row in of_kind["rows"] if row["source"] == source]
-        header = ["method", "runs", *_METRICS.values(), *_COMPARED]
         rows += _bounds(source, table)
-        grids.append(Grid(f"Trained without {source}, tested on all of it", header, rows))
+        grids.append(Grid(f"Trained without {source}, tested on all of it", _HEADER, rows))
     return grids
 
 
@@ -180,11 +183,11 @@ def _bounds(source: str, table: Row) -> list[list[str]]:
             (f"bound: {baseline} trained within {source}, {images}", "within"),
             (f"{baseline} without {source}, the same {images}", "without"),
         ):
-            rows.append([name, "", *_metrics(found[key]), "", ""])
+            rows.append([name, *_metrics(found[key])])
     (told,) = (one["told_apart"] for one in table["sources"] if one["source"] == source)
     if told is not None:
         name = f"bound: {source} itself told from the other sources"
-        rows.append([name, "", f"{told:.3f}", *[""] * (len(_METRICS) + 1)])
+        rows.append([name, f"{told:.3f}", *[""] * len(_HEADER[2:])])
     return rows
 
 
@@ -204,8 +207,8 @@ def _stress(stress: Row, baseline: str) -> dict[str, Any]:
     for kind, of_kind in stress["tables"].items():
         rows = [[*_tested(row), _cell(row["closed"]) if row.get("closed") else ""] for row in of_kind["rows"]]
         if stress["oracle"]:
-            rows.append(["bound: balanced oracle", "", *_metrics(stress["oracle"]), "", "", ""])
-        header = ["method", "runs", *_METRICS.values(), *_COMPARED, "share of the gap closed"]
+            rows.append(["bound: balanced oracle", *_metrics(stress["oracle"]), ""])
+        header = [*_HEADER, "share of the gap closed"]
         kinds.append(
             {
                 "plot": forest_plot(_entries_of_stress(of_kind), baseline),

@@ -101,9 +101,10 @@ def sentence(baseline: str, others: Sequence[str], rows: Sequence[Mapping[str, A
     shown = "ERM" if baseline == "erm" else baseline
     tests = {row["method"]: row["against"] for row in rows if "against" in row}
     tests = {name: test for name, test in tests.items() if test["holm_p"] is not None}
+    areas = {row["method"]: (row.get("auroc") or {}).get("value") for row in rows}
     better, worse = (
         [
-            name
+            f"{name}{_in_brackets(areas[name])}"
             for name, test in tests.items()
             if test["holm_p"] < 0.05 and sign * test["difference"]["value"] > 0
         ]
@@ -115,7 +116,13 @@ def sentence(baseline: str, others: Sequence[str], rows: Sequence[Mapping[str, A
     if not tests:
         return f"{where}: nothing was compared with {shown}{left_out}"
     found = f"{where}: {_listed(better) if better else 'no method was'} better than {shown} beyond chance"
+    # A method may be better than the baseline, and worse than a coin.
+    found += f", whose AUROC is {areas[baseline]:.3f}" if better and areas.get(baseline) is not None else ""
     return found + (f"; {_listed(worse)} worse" if worse else "") + left_out
+
+
+def _in_brackets(value: float | None) -> str:
+    return "" if value is None else f" ({value:.3f})"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -72,6 +72,10 @@ def test_the_sentence_says_what_is_beyond_chance():
     assert "irm was worse" in nothing
     better = sentence("erm", ["coral", "dann"], [row("coral", 0.1, 0.02), row("dann", 0.1, 0.01)], "here")
     assert "not compared" not in better
+    rows = [{"method": "erm", "auroc": {"value": 0.2}}, {**row("dann", 0.1, 0.01), "auroc": {"value": 0.3}}]
+    assert "dann (0.300) was better than ERM beyond chance, whose AUROC is 0.200" in sentence(
+        "erm", ["dann"], rows, "here"
+    )
     assert "and dann were better" in better
 
 
