@@ -35,13 +35,14 @@ from cxr_train.flags.many_runs import (
     parse_numbers,
 )
 from cxr_train.flags.training import define_training_flags
+from cxr_train.models.backbones import find_backbone
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import TransferLayout
 from cxr_train.runs.notice import NOTICE
 from cxr_train.runs.tables import write_tables
 from cxr_train.transferring import plan, text
 from cxr_train.transferring.document import make_tables
-from cxr_train.transferring.methods import KINDS, Method, read_methods
+from cxr_train.transferring.methods import KINDS, PRIOR, Method, fitting, read_methods
 from cxr_train.transferring.plan import Budget, Comparison
 from cxr_train.transferring.runner import cost_lines, run_here, run_in_processes
 from cxr_train.transferring.stress import (
@@ -124,8 +125,7 @@ def _plan(options: TransferOptions) -> Comparison:
     for flag in ("train_split", "validation_split", "fold", "batch_size", "fda_split"):
         if values[flag].present:
             raise UsageError(f"--{flag}: is chosen for each held-out source; leave it out")
-    methods = read_methods(options.methods)
-    _check_flags(methods)
+    methods, notes = _methods(options.methods, values.backbone, manifest)
     if methods[0].kind != KINDS[0]:
         raise UsageError(
             f"--methods={options.methods}: the first is the baseline of every table, and must see nothing of "
@@ -138,8 +138,8 @@ def _plan(options: TransferOptions) -> Comparison:
     for name in options.hold_out:
         check_choice("hold_out", name, [target.source for target in measurable])
     held_out = [one for one in measurable if not options.hold_out or one.source in options.hold_out]
-    trained = [method for method in methods if method.kind != "test-time"]
-    notes = [
+    made = [method for method in methods if method.name != PRIOR]  # which takes runs of the baseline
+    notes += [
         f"{one.source}: {text.TOO_FEW} patients of two classes" for one in targets if not one.is_measurable
     ]
     correlated, stress_data = _stress(options, manifest, targets, notes)
@@ -150,15 +150,33 @@ def _plan(options: TransferOptions) -> Comparison:
         budget,
         targets,
         held_out,
-        {one.source: plan.runs_without(make, budget, trained, one, place, manifest) for one in held_out},
+        {one.source: plan.runs_without(make, budget, made, one, place, manifest) for one in held_out},
         {one.source: plan.runs_within(make, budget, methods[0], one, place, manifest) for one in held_out},
         correlated,
         stress_data,
-        plan.runs_of_stress(make, budget, trained, place, len(stress_data["data"]["train"]))
+        plan.runs_of_stress(make, budget, made, place, len(stress_data["data"]["train"]))
         if stress_data
         else [],
         notes,
     )
+
+
+def _methods(text: str, backbone: str, manifest: Manifest) -> tuple[list[Method], list[str]]:
+    """Return the methods, and why some of those that nobody named are left out.
+
+    Raises:
+      UsageError: one that was named cannot be used on this data or network.
+    """
+    methods = read_methods(text)
+    _check_flags(methods)
+    of_pictures = not manifest.embedding
+    has_batch_norm = of_pictures and find_backbone(backbone).has_batch_norm
+    fit = fitting(methods, of_pictures=of_pictures, has_batch_norm=has_batch_norm)
+    left_out = [method.name for method in methods if method not in fit]
+    why = "need pictures, not embeddings" if manifest.embedding else f"{backbone} has no BatchNorm"
+    if left_out and text:
+        raise UsageError(f"--methods={text}: {', '.join(left_out)}: {why}; leave them out")
+    return fit, [f"left out: {', '.join(left_out)}: {why}"] if left_out else []
 
 
 def _check_flags(methods: Sequence[Method]) -> None:

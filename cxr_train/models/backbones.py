@@ -39,6 +39,7 @@ class Backbone:
       smallest_image: the smallest height and width in pixels that it accepts.
       trained_on: the input that its ImageNet weights expect, one of `TRAINED_ON`.
       has_se: whether its blocks have squeeze and excitation of their own.
+      has_batch_norm: whether it normalises by statistics of batches.
       stored_as: the constructor of the network whose weights files it takes, where that is another: of the
         same weights in the same order, each of as many numbers.
     """
@@ -49,6 +50,7 @@ class Backbone:
     smallest_image: int = 32
     trained_on: str = "-1..1"
     has_se: bool = False
+    has_batch_norm: bool = True
     stored_as: "Callable[..., keras.Model] | None" = None
 
     @property
@@ -75,7 +77,8 @@ def _convnext(name: str, keras_name: str, depths: tuple[int, ...]) -> Backbone:
         return build_convnext(name, depths, input_tensor)
 
     url = f"{_APPLICATIONS}/convnext/{name}_notop.h5"
-    return Backbone(name, build, url, trained_on="0..255", stored_as=_of_keras(keras_name))
+    stored_as = _of_keras(keras_name)
+    return Backbone(name, build, url, trained_on="0..255", has_batch_norm=False, stored_as=stored_as)
 
 
 _ALL = (

@@ -9,7 +9,7 @@ draws are whole.
 A test-time method of `METHODS` is named without flags: {"erm": {}, "prior_correction": {}}.
 
 "kind": "adaptation" says of a method that it sees pictures of the held-out source, without labels. A method
-with `fda_split` sees such pictures, whatever it says.
+with `"fda_split": "held_out"` sees those that are tested, whatever it says.
 
 A draw depends on the flag and its number alone, so that all methods, and all held-out sources, have the same
 draws of a flag.
@@ -33,6 +33,10 @@ statistics, or predictions, when it is tested. They are never compared in one ta
 
 PRIOR = "prior_correction"
 """The baseline's probabilities, corrected to the shares of the classes in the held-out source, by EM."""
+ADABN = "adabn"
+"""The baseline, with BatchNorm's statistics of pictures of the held-out source."""
+HELD_OUT = "held_out"
+"""Value of a method's `fda_split`: whichever pictures are held out and tested, without their labels."""
 
 _ADAPTATION = KINDS[1]
 _SEES_TARGET = {"fda_split"}
@@ -52,12 +56,19 @@ class Method:
       flags: values by flag name, as text.
       ranges: low and high end by flag name, above 0.
       kind: one of `KINDS`.
+      needs_pictures: whether it cannot be used on embeddings.
     """
 
     name: str
     flags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
     kind: str = KINDS[0]
+    needs_pictures: bool = False
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has trainings of its own, and does not only change how the baseline is tested."""
+        return self.kind != KINDS[2]
 
     def drawn(self, draw: int) -> dict[str, str]:
         """Return the method's flags with the numbers of a draw, from 0."""
@@ -79,10 +90,27 @@ METHODS = (
     _domain("groupdro", strength=(1e-3, 0.1)),
     _domain("irm", strength=(0.1, 1e5), warmup_steps=(1, 400)),
     Method(PRIOR, kind="test-time"),
+    dataclasses.replace(_domain("mixstyle", strength=(0.25, 1.0)), needs_pictures=True),
+    Method("fda", {"fda_split": HELD_OUT}, {"fda_beta": (0.01, 0.09)}, KINDS[1], needs_pictures=True),
+    Method(ADABN, kind="test-time", needs_pictures=True),
 )
 _TEST_TIME = {method.name: method for method in METHODS if method.kind == KINDS[2]}
 SHARED: Mapping[str, Range] = {"learning_rate": (1e-4, 1e-2), "weight_decay": (1e-4, 1e-1)}
 """What every method draws, unless the command line gives it."""
+
+
+def fitting(methods: Sequence[Method], *, of_pictures: bool, has_batch_norm: bool) -> list[Method]:
+    """Return the methods that data and network allow.
+
+    Args:
+      of_pictures: whether the data holds pictures, and not embeddings.
+      has_batch_norm: whether the network has BatchNorm.
+    """
+    return [
+        method
+        for method in methods
+        if (of_pictures or not method.needs_pictures) and (has_batch_norm or method.name != ADABN)
+    ]
 
 
 def drawn(ranges: Mapping[str, Range], draw: int) -> dict[str, str]:
@@ -145,6 +173,11 @@ def _method(path: str, name: str, values: Any) -> Method:
             continue
         if flag in _RESERVED:
             raise UsageError(f"{where}: --{flag} is not for a method; leave it out")
+        if flag in _SEES_TARGET and value != HELD_OUT:
+            raise UsageError(
+                f"{where}: --{flag}: must be {HELD_OUT}, the pictures that are held out, whichever they are; "
+                "write that"
+            )
         if isinstance(value, list):
             ranges[flag] = _range(where, flag, value)
         elif isinstance(value, float) and not math.isfinite(value):

@@ -13,8 +13,8 @@ from cxr_data.records.manifest import Manifest
 from cxr_data.records.split_names import Sources
 from cxr_train.evaluation.decisions import FEW
 from cxr_train.runs.config import TrainConfig
-from cxr_train.transferring.methods import SHARED, Method, drawn
-from cxr_train.transferring.run import ORACLE, STRESS, TransferRun
+from cxr_train.transferring.methods import HELD_OUT, SHARED, Method, drawn
+from cxr_train.transferring.run import ORACLE, STRESS, AdaptedRun, TransferRun
 from cxr_train.transferring.stress import Correlated
 from cxr_train.transferring.subset import Splits, write_subset
 from cxr_train.transferring.targets import Target, batch_of
@@ -95,21 +95,28 @@ def _runs(
     for seed in budget.seeds:
         for draw in range(budget.draws):
             for method in methods:
+                trained = method if method.is_trained else methods[0]
                 values = {
                     **drawn(budget.shared, draw),
                     **budget.given,
-                    **method.drawn(draw),
+                    **_for_tested(trained.drawn(draw), tested),
                     **flags,
                     "seed": str(seed),
-                    "run_dir": str(directory / f"{method.name}-draw{draw}-seed{seed}"),
+                    "run_dir": str(directory / f"{trained.name}-draw{draw}-seed{seed}"),
                 }
+                kind = TransferRun if method.is_trained else AdaptedRun
                 config = make_config(values)
                 runs.append(
-                    TransferRun(
+                    kind(
                         method.name, values, config, cell=cell, draw=draw, tested=tested, is_copied=is_copied
                     )
                 )
     return runs
+
+
+def _for_tested(values: Mapping[str, str], tested: str) -> dict[str, str]:
+    """Return flags of a method, with the split of the pictures that are held out where they name it."""
+    return {flag: tested if value == HELD_OUT else value for flag, value in values.items()}
 
 
 def runs_without(

@@ -15,8 +15,10 @@ import sys
 
 from cxr_train.ablation.runner import GridRun
 from cxr_train.evaluation.decisions import Floats
+from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions, read_predictions
 from cxr_train.evaluation.priors import expected_shares
+from cxr_train.runs.layout import TEST_TIME_NAME, RunLayout
 
 STRESS, ORACLE = "stress", "stress-oracle"
 """Cells of the stress test."""
@@ -71,6 +73,42 @@ class TransferRun(GridRun):
     @property
     def commands_left(self) -> list[list[str]]:
         """The commands that train it in processes of its own and predict what is held out."""
+        return [self.evaluation()] if super().is_finished else [self.command(), self.evaluation()]
+
+    def evaluation(self, *flags: str) -> list[str]:
+        """Return the command that predicts what is held out, with more flags."""
         evaluate = [sys.executable, "-m", "cxr_train.evaluate", f"--run_dir={self.directory}"]
-        evaluation = [*evaluate, f"--split={self.tested}", "--probe_images=0"]
-        return [evaluation] if super().is_finished else [self.command(), evaluation]
+        return [*evaluate, f"--split={self.tested}", "--probe_images=0", *flags]
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptedRun(TransferRun):
+    """A run of the baseline, tested with BatchNorm's statistics of pictures of what is held out (AdaBN)."""
+
+    @property
+    def label(self) -> str:
+        """What it is called in the log: it has no directory of its own."""
+        return f"{self.name} of {super().label}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run is finished, and its adapted predictions are there."""
+        return super().is_finished and self._adapted.predictions(self.tested).exists()
+
+    @functools.cached_property
+    def held_out(self) -> NamedPredictions:
+        """Its adapted predictions of what was held out. Raises DataError: there are none."""
+        return read_predictions(self._adapted.predictions(self.tested))
+
+    @property
+    def commands_left(self) -> list[list[str]]:
+        """The command that adapts, after what is left of the run of the baseline."""
+        before = [] if super().is_finished else super().commands_left
+        return [*before, self.evaluation(f"--adapt_batch_norm={_ADAPTED_TO.adapt_batch_norm}")]
+
+    @property
+    def _adapted(self) -> RunLayout:
+        return RunLayout(self.directory / TEST_TIME_NAME / _ADAPTED_TO.test_time)
+
+
+_ADAPTED_TO = EvaluationOptions(adapt_batch_norm=256)

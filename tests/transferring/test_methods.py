@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cxr_data.core.errors import UsageError
-from cxr_train.transferring.methods import METHODS, SHARED, drawn, read_methods
+from cxr_train.transferring.methods import METHODS, SHARED, drawn, fitting, read_methods
 
 
 def test_a_draw_depends_on_flag_and_number_alone_and_stays_in_its_range():
@@ -32,7 +32,7 @@ def test_methods_by_name_and_from_a_file(tmp_path):
     path.write_text('{"erm": {}, "seen": {"kind": "adaptation", "ema": 0.9}}')
     erm, seen = read_methods(str(path))
     assert (erm.kind, seen.kind, seen.drawn(1)) == ("generalisation", "adaptation", {"ema": "0.9"})
-    path.write_text('{"erm": {}, "fda": {"fda_split": "train@only=nih"}}')
+    path.write_text('{"erm": {}, "fda": {"fda_split": "held_out"}}')
     assert [method.kind for method in read_methods(str(path))] == ["generalisation", "adaptation"]
     assert 0.01 <= float(smooth.drawn(3)["label_smoothing"]) <= 0.2
 
@@ -51,6 +51,7 @@ def test_methods_by_name_and_from_a_file(tmp_path):
         ),
         *(
             '{"a": {"kind": "none"}}',
+            '{"a": {"fda_split": "train@only=nih"}}',
             '{"a": {"kind": "test-time"}}',
             '{"a": {"ema": [0, 1]}}',
             '{"a": {"ema": [1]}}',
@@ -84,3 +85,14 @@ def test_a_test_time_method_in_a_file_is_that_method(tmp_path):
     path = tmp_path / "methods.json"
     path.write_text('{"erm": {}, "prior_correction": {}}')
     assert [method.kind for method in read_methods(str(path))] == ["generalisation", "test-time"]
+
+
+def test_embeddings_and_networks_without_batch_norm_have_fewer_methods():
+    def names(**fit):
+        return [method.name for method in fitting(METHODS, **fit)]
+
+    of_all = names(of_pictures=True, has_batch_norm=True)
+    assert of_all == [method.name for method in METHODS]
+    assert {*of_all} - {*names(of_pictures=True, has_batch_norm=False)} == {"adabn"}
+    left = {*of_all} - {*names(of_pictures=False, has_batch_norm=False)}
+    assert left == {"mixstyle", "fda", "adabn"}
