@@ -120,7 +120,8 @@ def _plan(options: TransferOptions) -> Comparison:
     manifest = read_manifest(values.data)
     if manifest.findings:
         raise UsageError(
-            f"--data={values.data}: has several findings a picture; transfer needs one class a picture"
+            f"--data={values.data}: must have one class a picture, and has several findings; convert one "
+            "finding as two classes"
         )
     for flag in ("train_split", "validation_split", "fold", "batch_size", "fda_split"):
         if values[flag].present:

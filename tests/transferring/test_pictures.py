@@ -65,6 +65,15 @@ def test_methods_that_nobody_named_are_left_out_with_a_note(manifest, tmp_path):
     assert b"left out" not in found["mobilenet_v2"]
 
 
+def test_several_findings_are_refused(tmp_path):
+    write_shards(tmp_path / "data", {"train": random_images(8)}, findings=3, sources=SOURCES)
+    line = [f"--data={tmp_path / 'data'}", f"--run_dir={tmp_path / 'runs'}", "--backbone=mobilenet_v2"]
+    done = run_command("cxr_train.transfer", *line, "--weights=none")
+    assert done.code == 2
+    assert b"--data=" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.ci
 def test_all_methods_stand_in_the_tables_of_their_kinds(manifest, tmp_path):
     line = [
