@@ -19,7 +19,7 @@ from cxr_data.core import storage
 from cxr_data.core.csv_table import csv_bytes
 from cxr_data.core.settings import required, setting
 from cxr_data.core.wording import counted, wrapped
-from cxr_data.records.split_names import joined_splits
+from cxr_data.records.split_names import parse_split
 from cxr_data.stats.bootstrap import RESAMPLES
 from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.options import EvaluationOptions
@@ -72,7 +72,7 @@ def main() -> int:
     from cxr_train.reporting.folds_page import write_folds_page  # its pictures and templates take time
 
     config = TrainConfig.load(RunLayout(pathlib.Path(options.runs[0])).config)
-    pool = "+".join(joined_splits(config.validation_split))
+    pool = parse_split(config.validation_split).pool
     page = write_folds_page(output, summary, issues, config.data, pool)
     for line in _lines(summary, len(issues), len(joined.ids)):
         print(wrapped(line, rest="  "))

@@ -39,7 +39,7 @@ def write_folds_page(
       summary: content of `metrics_out_of_fold.json`.
       issues: `out_of_fold.label_issues`.
       data: directory of the shards, which the X-rays are read from.
-      pool: the splits that the folds are of, joined by `+`.
+      pool: what the folds are of, as `split_names` has it.
     """
     runs = [*summary["spread"]["auroc"]["folds"]]
     try:

@@ -1,14 +1,25 @@
 """Out-of-fold predictions joined, their spread, and labels that were swapped found again."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 from made_predictions import predictions
+from shards import CLASS_NAMES, random_images, write_shards
+from written_run import Page
 
 from cxr_data.core.errors import DataError
+from cxr_data.records.folds import positions_of
+from cxr_data.records.index import read_split_fields
+from cxr_data.records.split_names import fold_splits
+from cxr_train import folds as command
 from cxr_train.evaluation import metrics
 from cxr_train.evaluation.out_of_fold import join_folds, label_issues, spread
+from cxr_train.evaluation.predictions import NamedPredictions, write_predictions
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.layout import RunLayout
+from cxr_train.runs.saved_run import model_sha256
 
 
 def rows_of(made, rows, source):
@@ -100,3 +111,27 @@ def test_the_spread_leaves_out_what_one_fold_has_not():
     assert found["left_out"] == ["pneumonia"]
     expected = [metrics.auroc(each.labels, each.probabilities)[:2].mean() for each in (fold, made)]
     assert found["folds"] == pytest.approx(dict(zip(("two", "three"), expected, strict=True)))
+
+
+def test_the_page_of_folds_names_the_sources_that_they_are_of(tmp_path, monkeypatch):
+    made = write_shards(tmp_path / "data", {"train": random_images(36)}, sources=("a", "b", "c"))
+    pool, runs = "train@without=b", [tmp_path / f"fold{number}" for number in (1, 2)]
+    fields = read_split_fields(made, pool)
+    for number, run_dir in enumerate(runs, start=1):
+        rest, fold = fold_splits(pool, number, 2)
+        run_dir.mkdir()
+        splits = {"train_split": rest, "validation_split": fold}
+        TrainConfig("vgg16", made.directory, str(run_dir), **splits).save(run_dir / "config.json")
+        (run_dir / "manifest.json").write_bytes((tmp_path / "data/manifest.json").read_bytes())
+        (run_dir / "best.keras").write_bytes(b"a model")
+        layout, own = RunLayout(run_dir), [fields[position] for position in positions_of(made, fold)]
+        layout.metrics(fold).write_text(json.dumps({"model_sha256": model_sha256(run_dir)}))
+        labels = np.array([one.label for one in own])
+        said = {"labels": labels, "probabilities": np.full([len(own), 3], 0.2) + 0.4 * np.eye(3)[labels]}
+        ids, groups = tuple(one.id for one in own), tuple(one.group for one in own)
+        write_predictions(layout.predictions(fold), NamedPredictions("run", CLASS_NAMES, ids, groups, **said))
+    options = command.FoldsOptions(runs=tuple(map(str, runs)), output=str(tmp_path / "joined"), resamples=100)
+    monkeypatch.setattr(command, "from_flags", lambda _: options)
+    assert command.main() == 0
+    page = Page((tmp_path / "joined/report/index.html").read_text())
+    assert f"24 images of {pool}," in page.text
