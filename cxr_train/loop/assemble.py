@@ -11,7 +11,7 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.records.folds import class_counts, labels_of_split
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.split_names import joined_splits, parse_split
-from cxr_data.sources.finding_values import UNKNOWN
+from cxr_data.sources.finding_values import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement
@@ -243,11 +243,15 @@ def _nothing_to_learn(config: TrainConfig, manifest: Manifest) -> list[str]:
     """Say where no training image has a finding that another lacks. Raise DataError: all are of one class."""
     where = f"{manifest.directory}: in the {config.train_split} split"
     if manifest.findings:
+        uncertain = config.recipe.uncertain
+        targets = {PRESENT: (1.0, 1.0), ABSENT: (0.0, 0.0), UNKNOWN: None}
+        targets[UNCERTAIN] = parse_uncertain(uncertain)
         columns = labels_of_split(manifest, config.train_split).T
-        if any(len({*column.tolist()} - {UNKNOWN}) > 1 for column in columns):
+        if any(len({targets[label] for label in column.tolist()} - {None}) > 1 for column in columns):
             return []
         return [
-            f"{where}, no finding is present in one image and absent in another: there is nothing to learn"
+            f"{where}, no finding is present in one image and absent in another, as --uncertain={uncertain} "
+            "counts them: there is nothing to learn"
         ]
     present = [name for name, images in class_counts(manifest, config.train_split).items() if images]
     if len(present) == 1:

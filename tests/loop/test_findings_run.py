@@ -7,6 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import shards
 from shards import findings_of, random_images, write_shards
 from tiny import StopAfter, make_trainer, results, rows, train_whole
 
@@ -63,6 +64,21 @@ def test_nothing_can_be_learned_from_images_of_one_class(tmp_path):
     same = write_shards(tmp_path / "same", splits, findings=FINDINGS)
     notes = make_trainer(same, tmp_path / "other", batch_size=1).training.notes
     assert [note for note in notes if "in the train split" in note]
+
+
+@pytest.mark.parametrize(
+    ("uncertain", "is_learned"),
+    [("ignore", False), ("zeros", True), ("ones", False), ("smooth:0.5:0.8", True)],
+)
+def test_what_can_be_learned_is_what_the_loss_sees(tmp_path, monkeypatch, uncertain, is_learned):
+    # One finding, that is present, uncertain or unknown.
+    monkeypatch.setattr(shards, "findings_of", lambda count, _: np.resize([[1], [-1], [-2]], [count, 1]))
+    splits = {"train": random_images(6), "validation": random_images(3)}
+    hesitant = write_shards(tmp_path / "data", splits, findings=1)
+    recipe = Recipe(uncertain=uncertain)
+    notes = make_trainer(hesitant, tmp_path / "run", batch_size=1, recipe=recipe).training.notes
+    said = [note for note in notes if f"--uncertain={uncertain}" in note]
+    assert bool(said) is not is_learned, notes
 
 
 def test_the_epochs_are_validated_on_the_known_labels(data, whole):
