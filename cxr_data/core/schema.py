@@ -294,7 +294,9 @@ def _made(kind: type) -> _Read:
     def made(value: Any) -> Any:
         found = _fields(readers, required, value)
         if other := value.keys() - found.keys():
-            raise FieldError(f"has a field {one_line(str(min(other))[:60])!r}, which is not known")
+            raise FieldError(
+                f"has a field {one_line(str(min(other))[:60])!r}, which this version does not know"
+            )
         return kind(**found)
 
     return made

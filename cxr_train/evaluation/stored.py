@@ -202,9 +202,16 @@ def other_validation(place: pathlib.Path) -> NamedPredictions | None:
 
     Args:
       place: as for `other_predictions`.
+
+    Raises:
+      DataError: the configuration of that run cannot be read, as that of a later version: without it, nobody
+        knows which images were held out, and 0.5 in place of the thresholds would be another comparison.
     """
     run = _run_of(place)
-    split = run and TrainConfig.load(RunLayout(run).config).held_out_validation
+    try:
+        split = run and TrainConfig.load(RunLayout(run).config).held_out_validation
+    except DataError as error:
+        raise DataError(f"--compare: {error}; compare it with the version of cxr that made it") from error
     return stored_predictions(run, split) if run and split else None
 
 

@@ -4,8 +4,10 @@ import dataclasses
 import json
 import logging
 
+import pytest
 from written_run import CLASSES, write_run, write_split
 
+from cxr_data.core.errors import DataError
 from cxr_train.evaluation.stored import other_validation, stored_thresholds
 from cxr_train.evaluation.thresholds import REPORTED
 from cxr_train.runs.config import TrainConfig
@@ -51,3 +53,7 @@ def test_the_validation_of_another_run_is_that_of_its_model_alone(tmp_path):
     config = TrainConfig.load(run_dir / "config.json")
     dataclasses.replace(config, train_split="train+validation").save(run_dir / "config.json")
     assert other_validation(run_dir) is None  # trained on
+    later = json.loads((run_dir / "config.json").read_text()) | {"of_a_later_version": 1}
+    (run_dir / "config.json").write_text(json.dumps(later))
+    with pytest.raises(DataError, match="--compare: .*'of_a_later_version'.*version of cxr"):
+        other_validation(run_dir)
