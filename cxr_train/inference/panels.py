@@ -21,6 +21,8 @@ from cxr_train.inference.files import ImageFile, read_image
 _LONGEST_STEM = 60
 _CHARACTERS_IN_LINE = 100
 _MOST_COLUMNS = 4
+# A data set may have a hundred findings: what is left out is counted.
+MOST_MAPS, MOST_BARS = 11, 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +68,15 @@ def panel(image: np.ndarray, row: dict[str, Any], parts: PanelParts) -> Figure:
     pixels = np.broadcast_to(pixels, [*pixels.shape[:2], 3])
     shown = [("as the model sees it", "", pixels)]
     if parts.draw_map:
-        for index, title in _mapped(row, of_findings=parts.of_findings):
+        mapped = _mapped(row, of_findings=parts.of_findings)
+        for index, title in mapped[:MOST_MAPS]:
             drawn = parts.draw_map(pixels, index)
             note = "no evidence: the map is 0\n" if np.array_equal(drawn, pixels) else ""
             shown.append((title, f"{note}occlusion check: {parts.check}", drawn))
+        if len(mapped) > MOST_MAPS:
+            title, note, content = shown[-1]
+            left = f"{len(mapped) - MOST_MAPS:,} more that are called have no map"
+            shown[-1] = (f"{title};\n{left}", note, content)
     columns = min(len(shown) + 1, _MOST_COLUMNS)
     lines = -(-(len(shown) + 1) // columns)
     figure = Figure(
@@ -109,7 +116,12 @@ def _mapped(row: Mapping[str, Any], *, of_findings: bool) -> list[tuple[int, str
 def _draw_probabilities(
     axis: Axes, probabilities: Mapping[str, float], thresholds: Mapping[str, float]
 ) -> None:
-    """Draw a bar a class, and a line at its threshold."""
+    """Draw a bar a class, of the most probable ones where they are many, and a line at its threshold."""
+    several = len(probabilities)
+    if several > MOST_BARS:
+        most = sorted(probabilities, key=lambda name: -probabilities[name])[:MOST_BARS]
+        probabilities = {name: probabilities[name] for name in most}
+        axis.set_title(f"the {MOST_BARS} most probable of {several:,}", fontsize=9)
     places = range(len(probabilities))
     bars = axis.barh(places, list(probabilities.values()))
     axis.set_yticks(places, [plain(name) for name in probabilities])

@@ -8,7 +8,7 @@ from sharder_fixtures import encoded, make_source, picture, save
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_train.inference.files import find_files
-from cxr_train.inference.panels import PanelParts, panel, write_panels
+from cxr_train.inference.panels import MOST_BARS, MOST_MAPS, PanelParts, panel, write_panels
 
 
 @pytest.mark.parametrize("name", [200 * "\u00e9" + ".png", "1.2.840.113619.$^$.dcm", 'a,"\u80ba"\n\r.png'])
@@ -65,6 +65,26 @@ def test_a_panel_has_a_map_of_every_finding_that_is_called(predicted, mapped):
     assert all(f"evidence for {[*said][index]}" in title for index, title in zip(mapped, titles, strict=True))
     assert ("not called" in titles[0]) == (predicted == "")
     assert len(figure.axes[-1].patches) == len(said)
+
+
+def test_many_findings_fit_on_a_panel_and_what_is_left_out_is_counted():
+    said = {f"finding {number}": (500 - number) / 500 for number in range(174)}
+    asked = []
+
+    def draw_map(image, index):
+        asked.append(index)
+        return image / 2
+
+    row = {"file": "x", "predicted": "|".join([*said][:100]), "probabilities": said}
+    figure = panel(np.ones([4, 4, 1], np.float32), row, PanelParts(draw_map, of_findings=True))
+    assert asked == list(range(MOST_MAPS))
+    titles = [axis.get_title() for axis in figure.axes]
+    assert [f"{100 - MOST_MAPS} more" in title for title in titles[:-1]] == [False] * MOST_MAPS + [True]
+    assert len(figure.axes[-1].patches) == MOST_BARS
+    assert "of 174" in titles[-1]
+    few = {**row, "predicted": "|".join([*said][:MOST_MAPS])}
+    figure = panel(np.ones([4, 4, 1], np.float32), few, PanelParts(draw_map, of_findings=True))
+    assert not [axis for axis in figure.axes if " more" in axis.get_title()]
 
 
 def test_a_panel_can_be_without_a_map():
