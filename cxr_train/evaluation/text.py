@@ -1,7 +1,7 @@
 """What an evaluation says, for the terminal."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.shown import one_line, visible_names
@@ -25,6 +25,7 @@ _LABEL = 15
 _COLUMN = 21  # of an estimate with its interval
 # Below, intervals of a clustered bootstrap cover less than they say (Cameron, Gelbach and Miller, 2008).
 _FEW_PATIENTS = 30
+_MOST_NAMED = 4  # findings that are too few, of a group or of a split; the rest is counted
 # Above it, the statistics of random weights have cost validation accuracy, see docs/design.md.
 _MUCH_OF_THE_START = 0.01
 # Of a comparison, in the words for people.
@@ -109,7 +110,7 @@ def evaluation_in_brief(summary: dict[str, Any]) -> str:
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
     loss = _number(summary["loss"])
     lines.append(_wrapped(f"{accuracy_name(summary)} {accuracy}, loss {loss}; best epoch, [95 % intervals]"))
-    known = [*too_few(summary)]
+    known = [*too_few(summary, _MOST_NAMED)]
     known += ["the model was trained on these images"] if summary["seen_in_training"] else []
     known += [*initial_statistics(summary.get("initial_statistics_share")), *patients(summary)]
     return "\n".join([*lines, *map(_wrapped, known), *probe(summary), *_beside_audit(summary)])
@@ -215,7 +216,7 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     """Return what a reader of the table must know."""
     intervals = summary["intervals"]
     notes = [f"left out: {what}" for what in left_out_by_class_map(summary)]
-    notes += too_few(summary)
+    notes += too_few(summary, _MOST_NAMED)
     for metric, classes in undefined(summary).items():
         notes.append(f"macro {metric} is without {', '.join(classes)}, for which it is undefined")
     if summary["seen_in_training"]:
@@ -236,8 +237,13 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     return notes
 
 
-def too_few(summary: Mapping[str, Any]) -> list[str]:
-    """Return which findings have too few images for a number, in words; empty where all have enough."""
+def too_few(summary: Mapping[str, Any], most: int | None = None) -> list[str]:
+    """Return which findings have too few images for a number, in words; empty where all have enough.
+
+    Args:
+      summary: content of `metrics_{split}.json`.
+      most: how many of them are named; all by default.
+    """
     of_known = []
     for name in summary.get("too_few", ()):
         row = summary["per_class"][name]
@@ -245,9 +251,15 @@ def too_few(summary: Mapping[str, Any]) -> list[str]:
     if not of_known:
         return []
     return [
-        f"too few: {', '.join(of_known)}: fewer than {FEW} images with or without it, so that no number is "
+        f"too few: {_some(of_known, most)}: fewer than {FEW} images with or without it, so that no number is "
         "given, and the means are without it"
     ]
+
+
+def _some(names: Sequence[str], most: int | None) -> str:
+    """Return names in words, the first of them and how many more where they are many."""
+    left = 0 if most is None or len(names) <= most + 1 else len(names) - most
+    return ", ".join([*names[: len(names) - left], *([f"{left:,} more"] if left else [])])
 
 
 def undefined(summary: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -291,7 +303,8 @@ def patients(summary: dict[str, Any]) -> list[str]:
             f"{whose}: each such image counts as a patient of its own; where a patient has several, the "
             "intervals are too narrow"
         )
-    of_class = intervals.get("patients_of", {})
+    hidden = summary.get("too_few", ())  # they have no interval
+    of_class = {name: n for name, n in intervals.get("patients_of", {}).items() if name not in hidden}
     few = ", ".join(f"{name} {count}" for name, count in of_class.items() if 0 < count < _FEW_PATIENTS)
     if few:
         notes.append(
@@ -307,12 +320,23 @@ def _calibration(summary: dict[str, Any]) -> str:
     reach = measured.get("intervals") or {}
     of = (f"{label} {_cell(measured[name], reach.get(name))}" for name, label in _OF_FINDINGS.items())
     before = f"calibration: {', '.join(of)}"
-    if found["temperature"] is None:
-        return f"{before}; {no_temperature(found)}"
-    platt = found.get("platt")
-    by_finding = f", {_number(platt['calibrated']['ece'])} with a line a finding (Platt)" if platt else ""
-    after = f"ECE {_number(found['calibrated']['ece'])} at temperature {found['temperature']:.3f}{by_finding}"
-    return f"{before}; {after} (fitted on {found['fitted_on']}{optimistic(summary, found['fitted_on'])})"
+    after = errors_after(found)
+    without = [no_temperature(found)] if found["temperature"] is None else []
+    if not after:
+        return "; ".join([before, *without])
+    fitted_on = f"(fitted on {found['fitted_on']}{optimistic(summary, found['fitted_on'])})"
+    return "; ".join([before, f"ECE {', '.join(after)} {fitted_on}", *without])
+
+
+def errors_after(calibration: Mapping[str, Any]) -> list[str]:
+    """Return the ECE after each way of calibration that could be fitted, in words."""
+    platt, after = calibration.get("platt"), []
+    if calibration.get("calibrated"):
+        error, temperature = calibration["calibrated"]["ece"], calibration["temperature"]
+        after.append(f"{_number(error)} at temperature {temperature:.3f}")
+    if platt and any(platt["lines"].values()):
+        after.append(f"{_number(platt['calibrated']['ece'])} with a line a finding (Platt)")
+    return after
 
 
 def no_temperature(calibration: dict[str, Any]) -> str:
@@ -420,13 +444,16 @@ def subgroups(summary: dict[str, Any]) -> list[str]:
         lines.append(f"mean AUROC by {column} (95 % interval):")
         for value, row in found["groups"].items():
             cell = _cell(row["macro"]["auroc"], row["intervals"]["macro"]["auroc"], digits=3)
-            few = f"; too few: {', '.join(row['too_few'])}" if row["too_few"] else ""
+            few = f"; too few: {_some(row['too_few'], _MOST_NAMED)}" if row["too_few"] else ""
             of = f"{counted(row['images'], 'image')} of {counted(row['patients'], 'patient')}"
             lines.append(f"  {value}: {cell}, {of}{few}")
         gap = found["gap"].get("auroc")
         if gap:
-            names = ", ".join(gap["classes"])
+            names = _some(gap["classes"], _MOST_NAMED)
             lines.append(f"  gap {gap['value']:.3f} over {names}: best {gap['best']}, worst {gap['worst']}")
+        left = [len(row["too_few"]) for row in found["groups"].values()] + [len(gap["classes"]) if gap else 0]
+        if max(left) > _MOST_NAMED + 1:
+            lines.append(f"  all names are in `by` of metrics_{summary['split']}.json")
     return lines
 
 

@@ -110,7 +110,12 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
         "too_few": [f"{capitalized(note)}." for note in text.too_few(metrics)],
         "metrics": metrics_table(metrics),
         "confusion": confusion(metrics, split.labels),
-        "tables": [*_thresholds(metrics), *_subgroups(metrics), *_differences(metrics)],
+        "tables": [
+            *_thresholds(metrics),
+            *_errors_of_findings(metrics),
+            *_subgroups(metrics),
+            *_differences(metrics),
+        ],
         "notes": notes,
         "charts": _curves(record, split, metrics),
         "forests": [*result_charts.forests(metrics), *result_charts.probe_forest(metrics)],
@@ -174,7 +179,7 @@ def external_notes(record: RunRecord) -> list[str]:
 
 
 def _calibration(metrics: Document) -> list[str]:
-    """Return how well probabilities fit, before and after a temperature, in words."""
+    """Return how well probabilities fit, before and after each calibration, in words."""
     fitted = metrics.get("calibration") or {}
     if "uncalibrated" not in fitted:
         return []
@@ -182,11 +187,33 @@ def _calibration(metrics: Document) -> list[str]:
     reach = before.get("intervals") or {}
     told = f"Brier score {with_interval(before['brier'], reach.get('brier'))}, expected calibration error "
     told += with_interval(before["ece"], reach.get("ece"))
+    if after := text.errors_after(fitted):
+        split = fitted["fitted_on"]
+        told += f"; {', '.join(after)}, fitted on the {split} split{optimistic(metrics, split)}"
     if not fitted.get("calibrated"):
-        return [f"{told}; {no_temperature(fitted)}."]
-    split, after = fitted["fitted_on"], three_digits(fitted["calibrated"]["ece"])
-    told += f"; {after} at temperature {fitted['temperature']:.2f}, fitted on the {split} split"
-    return [f"{told}{optimistic(metrics, split)}."]
+        told += f"; {no_temperature(fitted)}"
+    return [f"{told}."]
+
+
+def _errors_of_findings(metrics: Document) -> list[Grid]:
+    """Return the ECE of each finding before and after a temperature and a line of its own."""
+    fitted = metrics.get("calibration") or {}
+    ways = {
+        "as the model says": fitted.get("uncalibrated"),
+        "at the temperature": fitted.get("calibrated"),
+        "with its line (Platt)": (fitted.get("platt") or {}).get("calibrated"),
+    }
+    found = {name: errors for name, errors in ways.items() if errors and "per_class" in errors}
+    if len(found) < 2:
+        return []
+    rows = [
+        [name, *(three_digits(errors["per_class"][name]["ece"]) for errors in found.values())]
+        for name in metrics["per_class"]
+        if name not in metrics.get("too_few", ()) and all(name in of["per_class"] for of in found.values())
+    ]
+    rows.append(["mean", *(three_digits(errors["ece"]) for errors in found.values())])
+    caption = f"Expected calibration error of each finding, before and after a fit on {fitted['fitted_on']}"
+    return [Grid(caption, ["finding", *found], rows)]
 
 
 def _interval_notes(metrics: Document) -> list[str]:

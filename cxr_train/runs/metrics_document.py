@@ -83,11 +83,25 @@ class AllErrors(FindingErrors):
     per_class: NotRequired[Mapping[str, FindingErrors]]
 
 
+class CalibratedErrors(Errors):
+    """How well probabilities fit after a calibration."""
+
+    per_class: NotRequired[Mapping[str, Errors]]
+
+
+class PlattPart(TypedDict):
+    """How well the probabilities of findings fit, each after a slope and an offset of its own."""
+
+    lines: Mapping[str, tuple[Measured, Measured] | None]
+    calibrated: CalibratedErrors
+
+
 class Fitted(TypedDict):
     """How well probabilities fit before and after a temperature."""
 
     uncalibrated: AllErrors
-    calibrated: Errors
+    platt: NotRequired[PlattPart]
+    calibrated: CalibratedErrors
     temperature: Measured
     fitted_on: str
 
@@ -96,6 +110,7 @@ class NotFitted(TypedDict):
     """How well probabilities fit, where there is no temperature."""
 
     uncalibrated: NotRequired[AllErrors]
+    platt: NotRequired[PlattPart]
     calibrated: NotRequired[None]
     temperature: NotRequired[None]
     fitted_on: NotRequired[str | None]

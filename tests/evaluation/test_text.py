@@ -7,6 +7,7 @@ from cxr_train.evaluation import text
 from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions
+from cxr_train.evaluation.subgroups import measure_subgroups
 from cxr_train.evaluation.text import patients, threshold
 
 
@@ -125,3 +126,45 @@ def test_thresholds_and_differences_say_what_they_are_of():
     assert "temperature" in told
     assert "mean AUROC +0.0000" in told
     assert "macro auroc +" not in told
+
+
+def findings_summary(count: int, groups: int) -> dict:
+    """Of 300 images, of which the first finding is in every second, and all others in five."""
+    names = tuple(f"finding {number}" for number in range(count))
+    labels = np.zeros([300, count], np.int64)
+    labels[::2, 0] = 1
+    labels[:5, 1:] = 1
+    ids = tuple(f"{number}.png" for number in range(300))
+    scores = np.random.default_rng(0).random(labels.shape) * 0.7 + 0.2 * labels
+    said = NamedPredictions("run", names, ids, ids, labels, scores)
+    found = analyse(said, EvaluationOptions(resamples=100), validation=said)
+    by = {"view": [f"view {number % groups}" for number in range(300)]}
+    found["by"] = measure_subgroups(said, by, resamples=100, seed=0)
+    return {**found, "dropped": {}, "seen_in_training": False, "own_data": True, "split": "test"}
+
+
+def test_many_findings_that_are_too_few_do_not_hide_the_groups():
+    found = findings_summary(60, 3)
+    lines = text.subgroups(found)
+    assert [line for line in lines if "view 1: 0." in line]
+    assert len(" ".join(lines)) < 600
+    assert [line.count("finding") for line in lines if "too few" in line] == [4] * 3
+    assert all("55 more" in line for line in lines if "too few" in line)
+    assert "metrics_test.json" in lines[-1]
+    assert len(text.evaluation_table(found).splitlines()) < 40
+    assert "more" not in "".join(text.subgroups(findings_summary(6, 3)))
+    (whole,) = text.too_few(found)
+    assert "finding 59" in whole
+
+
+def test_a_calibration_by_finding_is_shown_where_no_temperature_is():
+    found = findings_summary(2, 3)
+    said = " ".join(text.evaluation_table(found).split())
+    assert " at temperature " in said
+    assert "(Platt)" in said
+    found["calibration"] |= {"temperature": None, "calibrated": None}
+    said = " ".join(text.evaluation_table(found).split())
+    assert "no temperature" in said
+    assert "(Platt)" in said
+    found["calibration"]["platt"]["lines"] = dict.fromkeys(found["per_class"])
+    assert "(Platt)" not in text.evaluation_table(found)

@@ -180,3 +180,24 @@ def test_a_split_without_any_known_label_has_a_page(tmp_path):
     assert content["verdict"][0][0] == "open"
     assert "undefined" in answers_of(claim(record))["32"]
     assert any("undefined" in note for note in content["result"]["notes"])
+
+
+def test_the_page_shows_the_errors_of_a_calibration_before_and_after(tmp_path):
+    record = write_findings_run(tmp_path / "run")
+    labels = np.random.default_rng(2).integers(0, 2, [200, 3])
+    ids = tuple(map(str, range(200)))
+    said = NamedPredictions(
+        "run", NAMES, ids, ids, labels, np.random.default_rng(3).random([200, 3]) * 0.6 + 0.3 * labels
+    )
+    found = analyse(said, EvaluationOptions(resamples=100), validation=said)
+    path = record.directory / "metrics_test.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **found}))
+    result = report_content(RunRecord.read(record.directory))["result"]
+    (grid,) = [grid for grid in result["tables"] if "calibration error" in grid.caption]
+    assert [row[0] for row in grid.rows] == [*NAMES, "mean"]
+    parts = found["calibration"]
+    errors = [parts[part]["ece"] for part in ("uncalibrated", "calibrated")] + [
+        parts["platt"]["calibrated"]["ece"]
+    ]
+    assert grid.rows[-1][1:] == [f"{error:.3f}" for error in errors]
+    assert [note for note in result["notes"] if "(Platt)" in note and " at temperature " in note]
