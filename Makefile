@@ -5,6 +5,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13; do \
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := build/demo
+# Without bytecode on disk each of the processes that tests start compiles all modules again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install demo docs lint test test-all chaos clean
 
