@@ -25,7 +25,7 @@ from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.out_of_fold import fold_predictions, join_folds, label_issues, spread
 from cxr_train.evaluation.predictions import write_predictions
-from cxr_train.evaluation.text import accuracy_name
+from cxr_train.evaluation.wording import accuracy_name
 from cxr_train.flags.output_place import prepare_output
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout

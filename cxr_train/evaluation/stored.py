@@ -11,7 +11,7 @@ from cxr_data.records.manifest import Manifest
 from cxr_data.records.split_names import have_common_images
 from cxr_train.evaluation.calibration import Line, fit_platt, fit_temperature
 from cxr_train.evaluation.predictions import NamedPredictions, read_predictions
-from cxr_train.evaluation.text import rule_of_thresholds
+from cxr_train.evaluation.wording import rule_of_thresholds
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.documents import read_document
 from cxr_train.runs.layout import BEST_NAME, EXTERNAL_NAME, RunLayout

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cxr_data.core.wording import counted, wrapped
-from cxr_train.evaluation.text import initial_statistics
+from cxr_train.evaluation.wording import initial_statistics
 from cxr_train.runs.monitor import Monitor
 
 _BEST = " *"

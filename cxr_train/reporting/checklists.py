@@ -10,7 +10,7 @@ import dataclasses
 
 from cxr_data.core.wording import counted
 from cxr_data.records.in_words import images_by_split
-from cxr_train.evaluation import text
+from cxr_train.evaluation import wording
 from cxr_train.models.added import POOLINGS
 from cxr_train.reporting.record import RunRecord
 
@@ -295,7 +295,7 @@ def _performance(record: RunRecord) -> str | None:
         if split.metrics and split.metrics.get("accuracy") is not None:
             interval = (split.metrics.get("intervals") or {}).get("accuracy")
             reach = f" (95 %: {interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
-            share = text.accuracy_name(split.metrics)
+            share = wording.accuracy_name(split.metrics)
             told.append(f"{split.name}: {share} {split.metrics['accuracy']:.3f}{reach}")
     return "; ".join(told) + "; all of it under Results" if told else None
 
@@ -305,7 +305,7 @@ def _external(record: RunRecord) -> str | None:
     for place, split, metrics in record.external:
         accuracy = "undefined" if metrics["accuracy"] is None else f"{metrics['accuracy']:.3f}"
         images = counted(metrics["images"], "image")
-        told.append(f"{place}, {split} split: {images}, {text.accuracy_name(metrics)} {accuracy}")
+        told.append(f"{place}, {split} split: {images}, {wording.accuracy_name(metrics)} {accuracy}")
     return "; ".join(told) + "; where they come from is the authors' to say" if told else None
 
 

@@ -9,7 +9,7 @@ from cxr_data.core.dates import date_in_words
 from cxr_data.core.wording import counted
 from cxr_data.records.in_words import images_by_split, versions_in_words
 from cxr_data.records.split_names import have_common_images, images_of, parse_split
-from cxr_train.evaluation.text import kind_of_label
+from cxr_train.evaluation.wording import kind_of_label
 from cxr_train.models.added import POOLINGS
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.reporting import charts

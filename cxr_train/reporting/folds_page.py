@@ -11,7 +11,7 @@ from cxr_data.core.page import Grid, embed
 from cxr_data.core.wording import counted
 from cxr_data.records.index import read_split_fields, read_split_index
 from cxr_data.records.manifest import read_manifest
-from cxr_train.evaluation.text import accuracy_name, is_of_findings
+from cxr_train.evaluation.wording import accuracy_name, is_of_findings
 from cxr_train.reporting import result_charts
 from cxr_train.reporting.page import write_page
 from cxr_train.reporting.results import metrics_table, names_in_title, three_digits, with_interval

@@ -20,7 +20,7 @@ from cxr_data.records.layout import AUDIT_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import FINDINGS, read_manifest
 from cxr_data.records.split_names import have_common_images
 from cxr_train.evaluation.predictions import read_predictions
-from cxr_train.evaluation.text import is_of_findings
+from cxr_train.evaluation.wording import is_of_findings
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.documents import Environment, Explanation, Throughput, read_document
 from cxr_train.runs.layout import BEST_NAME, EXPLANATION_NAME, EXTERNAL_NAME, RunLayout

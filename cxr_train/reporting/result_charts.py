@@ -12,15 +12,8 @@ from cxr_data.core.page import Picture
 from cxr_data.core.wording import counted
 from cxr_data.stats.auroc import Ranking
 from cxr_train.evaluation.decisions import Decisions, is_given
-from cxr_train.evaluation.text import (
-    HOW_TO_READ_THE_PROBE,
-    PROBE_WAYS,
-    accuracy_name,
-    is_of_findings,
-    one_against_others,
-    probe_title,
-    rule_of_thresholds,
-)
+from cxr_train.evaluation.text import HOW_TO_READ_THE_PROBE, PROBE_WAYS, probe_title
+from cxr_train.evaluation.wording import accuracy_name, is_of_findings, one_against_others, rule_of_thresholds
 from cxr_train.reporting.drawing import (
     CHANCE,
     COLORS,

@@ -9,10 +9,10 @@ from cxr_data.core.page import Grid, Picture, Shaded
 from cxr_data.core.wording import capitalized, counted
 from cxr_data.records.split_names import have_common_images
 from cxr_data.stats.co_occurrence import both_present
-from cxr_train.evaluation import text
+from cxr_train.evaluation import text, wording
 from cxr_train.evaluation.calibration import measure_calibration
-from cxr_train.evaluation.text import no_temperature, optimistic
 from cxr_train.evaluation.thresholds import REPORTED
+from cxr_train.evaluation.wording import no_temperature, optimistic
 from cxr_train.reporting import result_charts
 from cxr_train.reporting.drawing import COLORS
 from cxr_train.reporting.record import Document, RunRecord, SplitRecord
@@ -51,7 +51,7 @@ def key_numbers(record: RunRecord, split: SplitRecord) -> list[tuple[str, str, s
     metrics = split.metrics or {}
     intervals = metrics.get("intervals") or {}
     macro, macro_intervals = metrics["macro"], intervals.get("macro") or {}
-    numbers = [(text.accuracy_name(metrics), metrics["accuracy"], intervals.get("accuracy"))]
+    numbers = [(wording.accuracy_name(metrics), metrics["accuracy"], intervals.get("accuracy"))]
     for name in ("sensitivity", "specificity", "auroc"):
         numbers.append((f"{_METRICS[name]}, mean", macro[name], macro_intervals.get(name)))
     shown = [(name, three_digits(value), _interval(interval)) for name, value, interval in numbers]
@@ -89,10 +89,10 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
     metrics = split.metrics or {}
     undefined = [
         f"{capitalized(_METRICS[metric])} is undefined for {', '.join(classes)}, which the mean leaves out."
-        for metric, classes in text.undefined(metrics).items()
+        for metric, classes in wording.undefined(metrics).items()
         if metric in _METRICS
     ]
-    statistics = [f"{note}." for note in text.initial_statistics(metrics.get("initial_statistics_share"))]
+    statistics = [f"{note}." for note in wording.initial_statistics(metrics.get("initial_statistics_share"))]
     about = [*_interval_notes(metrics), *_calibration(metrics), *undefined, *_comparison(metrics)]
     notes = [*statistics, *about]
     if split.labels is None:
@@ -101,13 +101,13 @@ def split_results(record: RunRecord, split: SplitRecord) -> dict[str, Any]:
     told = FAMILIAR[familiarity(record, split)]
     warning = f" These images flatter: {told}." if told else ""
     accuracy = with_interval(metrics["accuracy"], (metrics.get("intervals") or {}).get("accuracy"))
-    share = capitalized(text.accuracy_name(metrics))
+    share = capitalized(wording.accuracy_name(metrics))
     return {
         "name": split.name,
         "summary": f"{counted(metrics['images'], 'image')}{patients}. {share} {accuracy}, "
         f"loss {three_digits(metrics.get('loss'))}.{warning}",
         "classes": class_tiles(metrics),
-        "too_few": [f"{capitalized(note)}." for note in text.too_few(metrics)],
+        "too_few": [f"{capitalized(note)}." for note in wording.too_few(metrics)],
         "metrics": metrics_table(metrics),
         "confusion": confusion(metrics, split.labels),
         "tables": [
@@ -129,10 +129,10 @@ def _curves(record: RunRecord, split: SplitRecord, metrics: Document) -> list[tu
     drawn = (split.labels, split.probabilities, record.class_names, metrics)
     points = result_charts.working_points(metrics)
     curves: list[tuple[Picture | None, str]] = [
-        (result_charts.roc(*drawn), f"ROC: {text.one_against_others(metrics)}. {points}"),
+        (result_charts.roc(*drawn), f"ROC: {wording.one_against_others(metrics)}. {points}"),
         (
             result_charts.precision_recall(*drawn),
-            f"Precision-recall. {points} Dotted: the share of the {text.kind_of_label(metrics)}, which "
+            f"Precision-recall. {points} Dotted: the share of the {wording.kind_of_label(metrics)}, which "
             "chance reaches.",
         ),
     ]
@@ -172,9 +172,9 @@ def external_notes(record: RunRecord) -> list[str]:
         absent = metrics.get("left_out", {}).get("sensitivity", [])
         if absent:
             notes.append(f"{place}, {split}: no image of {', '.join(absent)}; the means are without it.")
-        if dropped := text.left_out_by_class_map(metrics):
+        if dropped := wording.left_out_by_class_map(metrics):
             notes.append(f"{place}, {split}: left out by --class_map: {', '.join(dropped)}.")
-        notes += [f"{place}, {split}: {note}." for note in text.patients(metrics)]
+        notes += [f"{place}, {split}: {note}." for note in wording.patients(metrics)]
     return notes
 
 
@@ -221,7 +221,7 @@ def _interval_notes(metrics: Document) -> list[str]:
     there.
     """
     intervals = metrics.get("intervals") or {}
-    notes = [f"{capitalized(note)}." for note in text.patients(metrics)]
+    notes = [f"{capitalized(note)}." for note in wording.patients(metrics)]
     if intervals.get("exact"):
         notes.append("Rates of exactly 0 or 1 have the exact binomial interval, with patients as trials.")
     if intervals.get("no_interval"):
@@ -239,7 +239,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> Grid:
     ]
     parts.append(("mean", {"images": metrics["images"], **metrics["macro"]}, intervals.get("macro") or {}))
     shown = dict(_METRICS)
-    if text.is_of_findings(metrics):
+    if wording.is_of_findings(metrics):
         shown |= _CALIBRATION
         micro = {"images": metrics["images"], **metrics["micro"]}
         parts.append(("all labels together", micro, intervals.get("micro") or {}))
@@ -255,11 +255,11 @@ def metrics_table(metrics: Mapping[str, Any]) -> Grid:
             for metric in shown
         ]
         rows.append([name, f"{row['images']:,}", *cells])
-    caption = f"Metrics of {text.one_against_others(metrics)}"
+    caption = f"Metrics of {wording.one_against_others(metrics)}"
     if intervals:
         known = intervals.get("without_patient") != metrics["images"]
         caption += f", with 95 % intervals ({'patients' if known else 'images'} resampled)"
-    return Grid(caption, [text.kind_of_label(metrics), "images", *shown.values()], rows)
+    return Grid(caption, [wording.kind_of_label(metrics), "images", *shown.values()], rows)
 
 
 def confusion(metrics: Document, labels: np.ndarray | None) -> Grid | None:
@@ -294,7 +294,7 @@ def _shaded_by_row(
 
 def _subgroups(metrics: Document) -> list[Grid]:
     """Return the mean of each metric by hospital, view, sex or age, as `subgroups` measured it."""
-    grids, kinds = [], "findings" if text.is_of_findings(metrics) else "classes"
+    grids, kinds = [], "findings" if wording.is_of_findings(metrics) else "classes"
     for column, found in (metrics.get("by") or {}).items():
         rows = []
         for value, row in found["groups"].items():
@@ -317,21 +317,21 @@ def _thresholds(metrics: Document) -> list[Grid]:
     rows = [
         [
             name,
-            text.threshold(row["threshold"]),
+            wording.threshold(row["threshold"]),
             *(with_interval(row[rate], row["intervals"][rate]).replace(" (", "\n(") for rate in REPORTED),
         ]
         for name, row in found["per_class"].items()
         if name not in metrics.get("too_few", ())
     ]
     split = found["chosen_on"]
-    caption = f"Thresholds {text.rule_of_thresholds(found)}, chosen on the {split} split"
+    caption = f"Thresholds {wording.rule_of_thresholds(found)}, chosen on the {split} split"
     caption += f"{optimistic(metrics, split)} (of probabilities before any temperature)"
-    return [Grid(caption, [text.kind_of_label(metrics), "probability from", *REPORTED], rows)]
+    return [Grid(caption, [wording.kind_of_label(metrics), "probability from", *REPORTED], rows)]
 
 
 def _comparison(metrics: Document) -> list[str]:
     """Return the McNemar's test against another run, in words; of findings, a table has it."""
-    lines = [] if text.is_of_findings(metrics) else text.comparison(metrics)[:1]
+    lines = [] if wording.is_of_findings(metrics) else text.comparison(metrics)[:1]
     return [f"{capitalized(line)}." for line in lines]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cxr_data.core.wording import capitalized, counted
-from cxr_train.evaluation import text
+from cxr_train.evaluation import wording
 from cxr_train.reporting.beside_audit import audited
 from cxr_train.reporting.galleries import VERDICTS
 from cxr_train.reporting.record import RunRecord, SplitRecord
@@ -41,10 +41,10 @@ def _reached(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
     numbers = []
     if auroc is not None:
         numbers.append(f"a mean AUROC of {auroc:.3f}{_reach((intervals.get('macro') or {}).get('auroc'))}")
-    article = "a" if text.is_of_findings(metrics) else "an"
+    article = "a" if wording.is_of_findings(metrics) else "an"
     reach = _reach(intervals.get("accuracy"))
     if accuracy is not None:
-        numbers.append(f"{article} {text.accuracy_name(metrics)} of {accuracy:.3f}{reach}")
+        numbers.append(f"{article} {wording.accuracy_name(metrics)} of {accuracy:.3f}{reach}")
     if not numbers:
         said = f"No label of the {main.name} split is known"
         yield "open", f"{said}: nothing is known of how good the model is."
@@ -74,7 +74,7 @@ def _probed(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
             f"{command} --split={main.name} --probe_images=256 does it.",
         )
         return
-    kind = text.kind_of_label(main.metrics)
+    kind = wording.kind_of_label(main.metrics)
     rows, ways = found["per_class"].items(), ("frame_alone", "whole")
     known = {name: row for name, row in rows if None not in [row[way]["auroc"] for way in ways]}
     if not known:

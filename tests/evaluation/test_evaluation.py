@@ -18,7 +18,7 @@ from cxr_data.records.foreign import adopt
 from cxr_data.records.manifest import write_manifest
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation import class_map, metrics, stored, text
+from cxr_train.evaluation import class_map, metrics, stored, text, wording
 from cxr_train.evaluation.class_map import map_classes, parse_class_map
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.options import EvaluationOptions
@@ -352,7 +352,7 @@ def test_images_of_unknown_patients_are_resampled_one_by_one(tmp_path):
     assert low < found["accuracy"] < high
     assert high - low < 0.7
     assert found["comparison"]["differences"]["accuracy"]["interval"] is not None
-    assert "no patient is known" in " ".join(text.patients(found))
+    assert "no patient is known" in " ".join(wording.patients(found))
 
 
 def test_an_early_file_without_ids_and_groups_names_its_images_by_their_lines(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cxr_data.core.errors import DataError
 from cxr_data.stats.bootstrap import PatientBootstrap
-from cxr_train.evaluation import calibration, intervals, metrics, text, thresholds
+from cxr_train.evaluation import calibration, intervals, metrics, text, thresholds, wording
 from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.class_map import map_classes
 from cxr_train.evaluation.compare import compare_models
@@ -217,7 +217,7 @@ def test_findings_of_another_hospital_are_joined_or_unknown():
     np.testing.assert_array_equal(labels, expected)
     assert kept.all()
     assert mapped.dropped(theirs) == {"hernia": 2}
-    (note,) = text.left_out_by_class_map({"dropped": {"hernia": 2}, "confusion_matrix": None})
+    (note,) = wording.left_out_by_class_map({"dropped": {"hernia": 2}, "confusion_matrix": None})
     assert "hernia, present in 2 images" in note
 
 

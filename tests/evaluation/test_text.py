@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from cxr_train.evaluation import text
+from cxr_train.evaluation import text, wording
 from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions
 from cxr_train.evaluation.subgroups import measure_subgroups
-from cxr_train.evaluation.text import patients, threshold
+from cxr_train.evaluation.wording import patients, threshold
 
 
 def predictions(groups: list[str]) -> NamedPredictions:
@@ -41,7 +41,9 @@ def test_a_number_has_its_noun():
     assert ": 1 image only this run" in text.comparison(found)[0]
     found["comparison"]["only_this"] = 1_234
     assert ": 1,234 images only this run" in text.comparison(found)[0]
-    assert text.patients({"intervals": {"without_patient": 1}, "images": 2})[0].startswith("1 image has no ")
+    assert wording.patients({"intervals": {"without_patient": 1}, "images": 2})[0].startswith(
+        "1 image has no "
+    )
 
 
 def test_few_patients_make_no_interval_that_can_be_believed():
@@ -153,7 +155,7 @@ def test_many_findings_that_are_too_few_do_not_hide_the_groups():
     assert "metrics_test.json" in lines[-1]
     assert len(text.evaluation_table(found).splitlines()) < 40
     assert "more" not in "".join(text.subgroups(findings_summary(6, 3)))
-    (whole,) = text.too_few(found)
+    (whole,) = wording.too_few(found)
     assert "finding 59" in whole
 
 

@@ -17,7 +17,7 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_data.synthetic.sample import SampleConfig, make_sample
 from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation import text
+from cxr_train.evaluation import text, wording
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.loop import trainer
 from cxr_train.loop.stop import Stopped, StopRequest
@@ -145,11 +145,11 @@ def test_moving_statistics_that_remember_their_start_are_said_where_numbers_are(
     shares = [row["train"]["initial_statistics_share"] for row in rows(tmp_path)]
     np.testing.assert_allclose(shares, [0.99**5, 0.99**10])
     for share in shares:
-        (line,) = text.initial_statistics(share)
+        (line,) = wording.initial_statistics(share)
         assert f"{share:.0%}" in line
         assert "--batch_norm_statistics=precise" in line
     said = " ".join(" ".join(caplog.messages).split())
-    assert text.initial_statistics(shares[0])[0] in said
+    assert wording.initial_statistics(shares[0])[0] in said
     assert said.count("BatchNorm's moving") == 1
     best = int(run.checkpoints.best_epoch.numpy())
     found = evaluate_split(
@@ -161,7 +161,7 @@ def test_moving_statistics_that_remember_their_start_are_said_where_numbers_are(
         batch_size=4,
     )
     assert found["initial_statistics_share"] == shares[best - 1]
-    (line,) = text.initial_statistics(shares[best - 1])
+    (line,) = wording.initial_statistics(shares[best - 1])
     assert line in " ".join(text.evaluation_table(found).split())
     assert line in write_report(tmp_path).read_text().replace("&#39;", "'")
 
@@ -176,7 +176,7 @@ def test_layers_that_are_freed_late_remember_more(manifest, tmp_path):
 
 @pytest.mark.parametrize(("share", "lines"), [(None, 0), (0.0, 0), (0.01, 0), (0.02, 1), (1.0, 1)])
 def test_a_start_that_is_nearly_forgotten_is_not_said(share, lines):
-    assert len(text.initial_statistics(share)) == lines
+    assert len(wording.initial_statistics(share)) == lines
 
 
 def test_a_run_of_before_had_moving_ones_and_may_go_on_with_either(manifest, tmp_path):
