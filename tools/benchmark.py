@@ -1,6 +1,6 @@
 """Measures this project against named references, in one run, as ratios.
 
-    python -m tools.benchmark audit|dicom|gpu|peers|pipeline|scale|service|sharder|trainer [--json=FILE]
+    python -m tools.benchmark audit|dicom|embed|gpu|peers|pipeline|scale|service|sharder|trainer [--json=FILE]
 
 Each benchmark is a module of its own with `define_flags()`, `main()`, which prints tables and returns
 them for JSON, or yields what there is so far, and `CAVEAT`, what its numbers do not say.
@@ -26,6 +26,7 @@ from tools.bench.output import machine
 BENCHMARKS = {
     "audit": "tools.bench.audit",
     "dicom": "tools.bench.dicom",
+    "embed": "tools.bench.embed",
     "gpu": "tools.bench.gpu",
     "peers": "tools.bench.peers",
     "scale": "tools.bench.scale",

@@ -31,18 +31,26 @@ def read_fields(read_at: ReadAt, row: np.void, *, checked: int = 0) -> Fields:
     Raises:
       ValueError: it is not of the schema, or its fields fail the checksum.
     """
-    start = int(row["record"]) + FRAME_HEADER_BYTES
-    header = read_at(int(row["payload"]) - start, start)
+    header = read_header(read_at, row)
     try:
         example = parse_example(header)
         is_whole = example.payload_start + example.payload_bytes >= int(row["length"])
     except ValueError:  # the label may come after the pixels, where another program wrote it
         is_whole = False
     if not is_whole:
-        example = parse_example(read_at(int(row["length"]), start))
+        example = parse_example(read_at(int(row["length"]), int(row["record"]) + FRAME_HEADER_BYTES))
     if checked:
         _check_fields(read_at, row, header, checked)
     return example.fields
+
+
+def read_header(read_at: ReadAt, row: np.void, *, checked: int = 0) -> bytes:
+    """Read what stands before the pixels of one record; see `read_fields`."""
+    start = int(row["record"]) + FRAME_HEADER_BYTES
+    header = read_at(int(row["payload"]) - start, start)
+    if checked:
+        _check_fields(read_at, row, header, checked)
+    return header
 
 
 def read_payload(read_at: ReadAt, row: np.void, payload_bytes: int) -> bytes:

@@ -11,6 +11,7 @@ Sources of the format: tensorflow/core/example/{example,feature}.proto,
 protobuf.dev/programming-guides/encoding.
 """
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -102,18 +103,54 @@ def example_header(fields: Fields, dtype: str, payload_bytes: int) -> bytes:
       dtype: one of `DTYPES`.
       payload_bytes: size of the pixels that will follow.
     """
-    entries = b"".join(
-        [
-            _delimited(1, _entry("label", _INT64_LIST, _delimited(1, _varint(fields.label)))),
-            _delimited(1, _entry("labels", _INT64_LIST, _delimited(1, _packed(fields.labels))))
-            if fields.labels
-            else b"",
-            _delimited(1, _entry("id", _BYTES_LIST, _delimited(1, _encode(fields.id)))),
-            _delimited(1, _entry("sha256", _BYTES_LIST, _delimited(1, fields.sha256.encode()))),
-            _delimited(1, _entry("group", _BYTES_LIST, _delimited(1, _encode(fields.group)))),
-            _delimited(1, _entry("source", _BYTES_LIST, _delimited(1, _encode(fields.source)))),
-        ]
-    )
+    entries = [
+        _delimited(1, _entry("label", _INT64_LIST, _delimited(1, _varint(fields.label)))),
+        _delimited(1, _entry("labels", _INT64_LIST, _delimited(1, _packed(fields.labels))))
+        if fields.labels
+        else b"",
+        _delimited(1, _entry("id", _BYTES_LIST, _delimited(1, _encode(fields.id)))),
+        _delimited(1, _entry("sha256", _BYTES_LIST, _delimited(1, fields.sha256.encode()))),
+        _delimited(1, _entry("group", _BYTES_LIST, _delimited(1, _encode(fields.group)))),
+        _source_entry(fields.source),
+    ]
+    return _header(b"".join(entries), dtype, payload_bytes)
+
+
+def other_header(header: bytes, source: str, pixels: tuple[str, int], new: tuple[str, int]) -> bytes | None:
+    """Return the header of a record with other pixels: its fields are copied, and not parsed.
+
+    Args:
+      header: of the record, up to its first pixel.
+      source: that it must have.
+      pixels: dtype and bytes of its pixels.
+      new: of the pixels that will follow the header that is returned.
+
+    Returns:
+      The bytes that `example_header` makes; None where the record has another source, or `example_header`
+      has not made it.
+    """
+    head = _image_head(*pixels)
+    if header[:1] != _tag(1) or not header.endswith(_source_entry(source) + head):
+        return None
+    total, start = _read_varint(memoryview(header), 1)
+    if total != len(header) - start + pixels[1]:
+        return None
+    return _header(header[start : -len(head)], *new)
+
+
+def _header(entries: bytes, dtype: str, payload_bytes: int) -> bytes:
+    head = _image_head(dtype, payload_bytes)
+    return _tag(1) + _varint(len(entries) + len(head) + payload_bytes) + entries + head
+
+
+@functools.lru_cache
+def _source_entry(source: str) -> bytes:
+    return _delimited(1, _entry("source", _BYTES_LIST, _delimited(1, _encode(source))))
+
+
+@functools.lru_cache
+def _image_head(dtype: str, payload_bytes: int) -> bytes:
+    """Return the bytes of the feature `image` up to the first pixel."""
     # Innermost first: each wrapper is a tag and the length of all that follows.
     kind = _FLOAT_LIST if dtype == "float32" else _BYTES_LIST
     head, total = b"", payload_bytes
@@ -121,13 +158,14 @@ def example_header(fields: Fields, dtype: str, payload_bytes: int) -> bytes:
         head = tag + _varint(total) + head
         total = payload_bytes + len(head)
     key = _delimited(1, b"image")
-    head = _tag(1) + _varint(len(key) + total) + key + head
-    return _tag(1) + _varint(len(entries) + len(head) + payload_bytes) + entries + head
+    return _tag(1) + _varint(len(key) + total) + key + head
 
 
 def _varint(value: int) -> bytes:
     if value < 0:
         raise ValueError(f"{value} is negative")
+    if value <= 0x7F:
+        return bytes((value,))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -219,9 +257,10 @@ def _features(view: memoryview) -> Iterator[tuple[str, int, int, int]]:
                 if part == 1:
                     key = bytes(view[a:b]).decode("utf-8", "replace")
                 elif part == 2:
-                    value = next(((kind, c, d) for kind, _, c, d in _walk(view, a, b)), None)
+                    value = next(_walk(view, a, b), None)
             if value is not None:
-                yield (key, *value)
+                kind, _, a, b = value
+                yield key, kind, a, b
 
 
 def _walk(view: memoryview, position: int, stop: int | None) -> Iterator[tuple[int, int, int, int]]:
@@ -231,15 +270,25 @@ def _walk(view: memoryview, position: int, stop: int | None) -> Iterator[tuple[i
     (a header without its pixels); it then ends the walk.
     """
     stop = len(view) if stop is None else stop
-    while position < min(stop, len(view)):
-        tag, position = _read_varint(view, position)
+    size = len(view)
+    last = min(stop, size)
+    while position < last:
+        # Numbers of one byte, which nearly all are, without a call: this loop runs 40 times for a record.
+        tag = view[position]
+        if tag < 0x80:
+            position += 1
+        else:
+            tag, position = _read_varint(view, position)
         wire = tag & 7
-        if wire == _VARINT:
+        if wire == _LENGTH_DELIMITED:
+            if position < size and (length := view[position]) < 0x80:
+                position += 1
+            else:
+                length, position = _read_varint(view, position)
+        elif wire == _VARINT:
             value, position = _read_varint(view, position)
             yield tag >> 3, wire, value, position
             continue
-        if wire == _LENGTH_DELIMITED:
-            length, position = _read_varint(view, position)
         elif wire in (_FIXED64, _FIXED32):
             length = 8 if wire == _FIXED64 else 4
         else:

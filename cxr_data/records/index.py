@@ -10,7 +10,7 @@ import os
 import tokenize
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from crc32c import crc32c
@@ -19,8 +19,8 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError, one_line
 from cxr_data.core.wording import counted, tool
 from cxr_data.images.measure import FEATURES_DTYPE
-from cxr_data.records.by_position import pixels_in, read_content, read_fields
-from cxr_data.records.example import Example, Fields, parse_example
+from cxr_data.records.by_position import ReadAt, pixels_in, read_content, read_fields, read_header
+from cxr_data.records.example import Example, Fields, example_header, other_header, parse_example
 from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, Shard, way_out
 from cxr_data.records.tfrecord import FRAME_FOOTER_BYTES, FRAME_HEADER_BYTES, read_frames
@@ -49,6 +49,8 @@ _READ_HEADER = {
 _NO_HEADER = (ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)
 MOST_SOURCES = 1 << 16
 _MOST_LENGTH = int(np.iinfo(INDEX_DTYPE["length"]).max)
+
+Read = TypeVar("Read")
 
 _FIELDS = [(name, INDEX_DTYPE[name]) for name in INDEX_DTYPE.names or ()]
 _DTYPE_WITHOUT_SOURCES = np.dtype(_FIELDS[:-1])
@@ -208,11 +210,46 @@ def read_split_fields(manifest: Manifest, split: str) -> list[Fields]:
 
 
 def _named_fields(manifest: Manifest, shard: Shard, rows: np.ndarray) -> Iterator[Fields]:
+    for number, fields in enumerate(_each(read_fields, manifest, shard, rows)):
+        yield fields.named(f"{shard.split}/{shard.name}", number)
+
+
+def read_other_headers(
+    manifest: Manifest, shard: Shard, rows: np.ndarray, dtype: str, payload_bytes: int
+) -> Iterator[bytes]:
+    """Yield the headers of a shard's records with other pixels, and the sources that the index says.
+
+    Args:
+      manifest, shard: of the records.
+      rows: theirs in the index.
+      dtype, payload_bytes: of the pixels that will follow each header.
+
+    Raises:
+      DataError: as `read_split_fields`.
+    """
+    pixels, new = (manifest.dtype, manifest.payload_bytes), (dtype, payload_bytes)
+
+    def read(read_at: ReadAt, row: np.void, *, checked: int) -> bytes | Fields:
+        source = manifest.sources[row["source"]]
+        # What another program wrote, which `notes` speak of, may lack an id.
+        copied = None
+        if not manifest.notes:
+            copied = other_header(read_header(read_at, row, checked=checked), source, pixels, new)
+        return copied or read_fields(read_at, row, checked=checked)._replace(source=source)
+
+    for number, found in enumerate(_each(read, manifest, shard, rows)):
+        if isinstance(found, Fields):
+            found = example_header(found.named(f"{shard.split}/{shard.name}", number), *new)
+        yield found
+
+
+def _each(read: Callable[..., Read], manifest: Manifest, shard: Shard, rows: np.ndarray) -> Iterator[Read]:
+    """Yield what `read` of `by_position` gives of each record. Raises DataError: one is damaged."""
+    checked = manifest.payload_bytes if manifest.is_local else 0
     with storage.opened_at(manifest.path(shard)) as read_at:
         for number, row in enumerate(rows):
             try:
-                fields = read_fields(read_at, row, checked=manifest.payload_bytes if manifest.is_local else 0)
-                yield fields.named(f"{shard.split}/{shard.name}", number)
+                yield read(read_at, row, checked=checked)
             except ValueError as error:
                 raise DataError(f"{manifest.path(shard)}: record {number}: {error}") from error
 

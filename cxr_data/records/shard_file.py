@@ -26,11 +26,15 @@ class ShardFile:
 
     def append(self, fields: example.Fields, payload: np.ndarray) -> int:
         """Append one record and return its bytes."""
+        header = example.example_header(fields, payload.dtype.name, payload.nbytes)
+        return self.append_behind(header, fields.label, payload)
+
+    def append_behind(self, header: bytes, label: int, payload: np.ndarray) -> int:
+        """Append one record of an `example_header` and its pixels, and return its bytes."""
         pixels = memoryview(payload.reshape(-1).view(np.uint8).data)
-        header = example.example_header(fields, payload.dtype.name, len(pixels))
         head, tail = frame(header, pixels)
         length = len(header) + len(pixels)
-        self.rows.append((fields.label, self.offset, length, self.offset + len(head), crc32c(pixels)))
+        self.rows.append((label, self.offset, length, self.offset + len(head), crc32c(pixels)))
         for part in (head, pixels, tail):
             self.hash.update(part)
         _write_all(self._file.descriptor, [memoryview(head), pixels, memoryview(tail)])

@@ -7,6 +7,7 @@ The shards are written in a folder beside the output, which gets the output's na
 disk. After a stop, the same command continues with the shards that are missing.
 """
 
+import collections
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -17,7 +18,7 @@ import pathlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -32,11 +33,11 @@ from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import PADDING
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.records.example import Fields
 from cxr_data.records.index import (
     read_features,
+    read_other_headers,
     read_split_fields,
-    read_split_index,
+    rows_by_shard,
     scan_shard,
     write_features,
     write_index,
@@ -52,6 +53,8 @@ from cxr_train.inference.encoder import Encoder
 logger = logging.getLogger(__name__)
 
 _KEY_DIGITS = 12
+# So much is computed while a shard is brought to the disk.
+_BATCHES_AHEAD = 8
 _PLACES = ("label", "record", "length", "payload", "crc32c")
 _Rows = list[tuple[int, ...]]
 """Of a shard, the `_PLACES` of each record, as in the index."""
@@ -160,17 +163,19 @@ class _Embedder:
         before = sum(map(len, known.values()))
         if known:
             logger.info("%s of %d written before", counted(len(known), "shard"), len(manifest.shards))
-        with progress_bar("embed", "images", manifest.records, initial=before) as bar:
+        with (
+            progress_bar("embed", "images", manifest.records, initial=before) as bar,
+            contextlib.closing(self._features(self._missing(known), bar.update)) as features,
+        ):
             for split in manifest.splits:
-                own = read_split_index(manifest, split)
-                first = 0
-                for shard, places in self._shards(split, own, known, bar.update):
+                for shard, own in rows_by_shard(manifest, split):
                     path = self._folder / shard.name
-                    index.append(_index_of(len(shards), own[first : first + shard.records], places))
-                    shards.append(
-                        dataclasses.replace(shard, bytes=path.stat().st_size, sha256=sha256_of(path))
-                    )
-                    first += shard.records
+                    if shard.name in known:
+                        places, sha256 = known[shard.name], sha256_of(path)
+                    else:
+                        places, sha256 = self._write_shard(shard, own, features)
+                    index.append(_index_of(len(shards), own, places))
+                    shards.append(dataclasses.replace(shard, bytes=path.stat().st_size, sha256=sha256))
         made = self._finish(shards, np.concatenate(index))
         if images := manifest.records - before:
             seconds = time.monotonic() - started
@@ -190,80 +195,87 @@ class _Embedder:
             return None
         return [tuple(int(row[name]) for name in _PLACES) for row in rows]
 
-    def _shards(
-        self,
-        split: str,
-        index: np.ndarray,
-        known: Mapping[str, _Rows],
-        tick: Callable[[int], object],
-    ) -> Iterator[tuple[Shard, _Rows]]:
-        """Yield each shard of a split with its rows, after it was written where it is not known."""
-        manifest = self._manifest
-        shards = manifest.shards_of(split)
-        ends = np.cumsum([shard.records for shard in shards])
-        spans = {shard.name: range(end - shard.records, end) for shard, end in zip(shards, ends, strict=True)}
-        missing = [np.array(spans[shard.name]) for shard in shards if shard.name not in known]
-        features = self._features(split, np.concatenate(missing), tick) if missing else iter(())
-        fields = read_split_fields(manifest, split) if missing else []
-        for shard in shards:
-            if shard.name in known:
-                yield shard, known[shard.name]
-                continue
-            of_shard = [
-                fields[number]._replace(source=manifest.sources[index["source"][number]])
-                for number in spans[shard.name]
-            ]
-            yield shard, self._write_shard(shard, of_shard, features)
+    def _missing(self, known: Collection[str]) -> dict[str, np.ndarray]:
+        """Return by split the positions, int64 [N], ascending, of records in shards that are not known."""
+        missing: dict[str, np.ndarray] = {}
+        for split in self._manifest.splits:
+            shards = self._manifest.shards_of(split)
+            is_missing = np.repeat(
+                [shard.name not in known for shard in shards], [shard.records for shard in shards]
+            )
+            if is_missing.any():
+                missing[split] = np.flatnonzero(is_missing)
+        return missing
 
-    def _write_shard(self, shard: Shard, fields: Sequence[Fields], features: Iterator[np.ndarray]) -> _Rows:
+    def _write_shard(
+        self, shard: Shard, own: np.ndarray, features: Iterator[np.ndarray]
+    ) -> tuple[_Rows, str]:
+        """Write a shard with the next `features`; return its rows and its SHA-256.
+
+        Args:
+          shard: of the pictures.
+          own: its rows of the index.
+          features: [F] as they are stored.
+        """
         file = ShardFile(str(self._folder / shard.name))
+        stored_bytes = self._encoder.features * self._dtype.itemsize
+        headers = read_other_headers(self._manifest, shard, own, self._dtype.name, stored_bytes)
         try:
-            for one in fields:
-                file.append(one, self._stored(next(features), one.id))
+            for header, label in zip(headers, own["label"].tolist(), strict=True):
+                file.append_behind(header, label, next(features))
             file.finish()
         finally:
             file.close()
-        return file.rows
+        return file.rows, file.hash.hexdigest()
 
     def _features(
-        self, split: str, positions: np.ndarray, tick: Callable[[int], object]
-    ) -> Iterator[np.ndarray]:
-        """Yield the features float32 [F] of the pictures at `positions`, int64 [N], ascending."""
-        replicas = self._placement.replicas
-        batch_size = -(-min(self._batch_size, len(positions)) // replicas) * replicas
-        dataset = self._pipeline.evaluation_dataset(split, batch_size=batch_size, positions=positions)
-        batches = iter(self._placement.distribute(dataset))
-
-        def compute() -> np.ndarray | None:
-            batch = next(batches, None)
-            if batch is None:
-                return None
-            index, found = self._predict.gather(batch["index"]), self._predict(batch)
-            return found[np.argsort(index, kind="stable")[np.count_nonzero(index == PADDING) :]]
-
-        # The next batch is computed while the records of this one are written.
+        self, wanted: Mapping[str, np.ndarray], tick: Callable[[int], object]
+    ) -> Generator[np.ndarray, None, None]:
+        """Yield the features [F], as they are stored, of the pictures at the positions of each split.
+        Batches are computed in a thread while the records of earlier ones are written.
+        """
+        computed = self._computed(wanted)
+        ahead: collections.deque[concurrent.futures.Future[np.ndarray | None]] = collections.deque()
         errors = clear_data_errors(self._manifest, can_skip=False)
         with errors, concurrent.futures.ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(compute)
-            while (features := ahead.result()) is not None:
-                ahead = pool.submit(compute)
-                yield from features
-                tick(len(features))
+            try:
+                ahead.extend(pool.submit(next, computed, None) for _ in range(_BATCHES_AHEAD))
+                while (features := ahead.popleft().result()) is not None:
+                    ahead.append(pool.submit(next, computed, None))
+                    yield from features
+                    tick(len(features))
+            finally:
+                for future in ahead:
+                    future.cancel()
 
-    def _stored(self, features: np.ndarray, name: str) -> np.ndarray:
-        """Return features float32 [F] as they are stored."""
-        if not np.isfinite(features).all():
+    def _computed(self, wanted: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the features [N, F] of each batch; see `_features`."""
+        replicas = self._placement.replicas
+        for split, positions in wanted.items():
+            batch_size = -(-min(self._batch_size, len(positions)) // replicas) * replicas
+            dataset = self._pipeline.evaluation_dataset(split, batch_size=batch_size, positions=positions)
+            for batch in self._placement.distribute(dataset):
+                index, found = self._predict.gather(batch["index"]), self._predict(batch)
+                in_order = np.argsort(index, kind="stable")[np.count_nonzero(index == PADDING) :]
+                yield self._stored(found[in_order], split, index[in_order])
+
+    def _stored(self, features: np.ndarray, split: str, positions: np.ndarray) -> np.ndarray:
+        """Return the features float32 [N, F] of the pictures at `positions` of a split as they are stored."""
+        with np.errstate(over="ignore"):
+            stored = features.astype(self._dtype)
+        is_finite = np.isfinite(stored).all(axis=1)
+        if is_finite.all():
+            return stored
+        wrong = int(np.argmin(is_finite))
+        name = read_split_fields(self._manifest, split)[positions[wrong]].id
+        if not np.isfinite(features[wrong]).all():
             raise DataError(
                 f"{name}: a feature is not a finite number; choose --precision=float32, or another encoder"
             )
-        with np.errstate(over="ignore"):
-            stored = features.astype(self._dtype)
-        if not np.isfinite(stored).all():
-            raise UsageError(
-                f"--dtype={self._dtype}: {name} has a feature of {np.abs(features).max():g}, and the largest "
-                f"is {np.finfo(self._dtype).max:g}; choose --dtype=float32"
-            )
-        return stored
+        raise UsageError(
+            f"--dtype={self._dtype}: {name} has a feature of {np.abs(features[wrong]).max():g}, and the "
+            f"largest is {np.finfo(self._dtype).max:g}; choose --dtype=float32"
+        )
 
     def _finish(self, shards: Sequence[Shard], index: np.ndarray) -> Manifest:
         """Write what stands beside the shards, and at last the manifest."""

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ import tensorflow as tf
 from embeddings import FEATURES, SIZE, pictures, stored
 from in_process import run_command
 from sharder_fixtures import make_source
-from shards import random_images, write_shards
+from shards import CLASS_NAMES, random_images, write_shards
 
 import cxr_train
 from cxr_data.audit.pictures import pictures_of_shards
@@ -21,7 +22,9 @@ from cxr_data.convert.convert import make_tfrecords
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.batch import expand_image
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.records.index import read_index, read_split_fields
+from cxr_data.records.example import Fields
+from cxr_data.records.foreign import adopt
+from cxr_data.records.index import read_index, read_split_fields, write_index
 from cxr_data.records.manifest import read_manifest
 from cxr_data.records.shard_file import ShardFile
 from cxr_data.records.verify import verify_dataset
@@ -122,6 +125,34 @@ def test_all_but_the_pixels_is_as_it_was(encoder, placement, tmp_path, findings)
         assert getattr(made, name) == getattr(data, name)
     assert [shard.name for shard in made.shards] == [shard.name for shard in data.shards]
     assert read_manifest(str(tmp_path / "made")) == made
+
+
+def test_the_index_says_the_sources(data, encoder, placement, embedded, tmp_path):
+    copy = shutil.copytree(data.directory, tmp_path / "copy")
+    index = read_index(data).copy()
+    index["source"] = 1 - index["source"]
+    other = dataclasses.replace(data, directory=str(copy), index_sha256=write_index(str(copy), index))
+    made = embed_dataset(other, encoder, placement, str(tmp_path / "made"), dtype="float32", batch_size=5)
+    for split in data.splits:
+        found, before = read_split_fields(made, split), read_split_fields(data, split)
+        assert [{one.source, old.source} for one, old in zip(found, before, strict=True)] == [
+            {"here", "there"}
+        ] * len(before)
+        assert [one._replace(source="") for one in found] == [old._replace(source="") for old in before]
+        np.testing.assert_array_equal(stored(made, split), stored(embedded, split))
+
+
+def test_records_without_an_id_get_one(encoder, placement, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, [3, SIZE, SIZE, 1], np.uint8)
+    file = ShardFile(str(tmp_path / "train.tfrecord"))
+    for label, image in enumerate(pixels):
+        file.append(Fields(label, "", "", ""), image)
+    file.finish()
+    file.close()
+    data = adopt(str(tmp_path), CLASS_NAMES, size=SIZE, channels=1, dtype="uint8")
+    made = embed_dataset(data, encoder, placement, str(tmp_path / "made"), dtype="float32", batch_size=5)
+    assert read_split_fields(made, "train") == read_split_fields(data, "train")
+    assert all(one.id for one in read_split_fields(made, "train"))
 
 
 def test_a_head_on_embeddings_gives_the_logits_of_the_whole_network(data, encoder, embedded):
@@ -244,14 +275,14 @@ def test_another_embedding_takes_the_place_of_an_unfinished_one(data, encoder, p
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_shard(data, encoder, placement, tmp_path, monkeypatch):
-    append = ShardFile.append
+    append = ShardFile.append_behind
 
-    def fill(file, fields, payload):
-        if fields.id == "train/9.png":
+    def fill(file, header, label, payload):
+        if b"train/9.png" in header:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return append(file, fields, payload)
+        return append(file, header, label, payload)
 
-    monkeypatch.setattr(ShardFile, "append", fill)
+    monkeypatch.setattr(ShardFile, "append_behind", fill)
     with pytest.raises(DataError, match="--output=.*No space left"):
         embed_dataset(data, encoder, placement, str(tmp_path / "made"), dtype="float32", batch_size=4)
     (unfinished,) = tmp_path.iterdir()

@@ -68,6 +68,29 @@ def test_record_is_the_example_that_protobuf_makes(fields, dtype, size):
     assert tf.train.Example.FromString(header + pixels.tobytes()) == reference_example(fields, pixels)
 
 
+@settings(max_examples=60, deadline=None)
+@given(fields=FIELDS, pixels=st.integers(1, 1 << 21), features=st.integers(2, 1 << 14))
+def test_a_header_of_other_pixels_is_the_one_that_is_made_of_the_fields(fields, pixels, features):
+    before, after = ("uint8", pixels), ("float32", 4 * features)
+    header = example.example_header(fields, *before)
+    made = example.other_header(header, fields.source, before, after)
+    assert made == example.example_header(fields, *after)
+
+
+def test_a_header_that_is_not_ours_or_of_another_source_is_not_copied():
+    fields, before, after = Fields(1, "a.png", "ab" * 32, "p", "here"), ("uint8", 64), ("float16", 8)
+    ours = example.example_header(fields, *before)
+    for header, source, pixels in (
+        (ours, "there", before),
+        (ours, "here", ("uint8", 65)),
+        (ours, "here", ("float32", 64)),
+        (ours[:1] + ours[2:], "here", before),
+        (ours[:-1], "here", before),
+        (b"", "here", before),
+    ):
+        assert example.other_header(header, source, pixels, after) is None
+
+
 @pytest.mark.parametrize("dtype", example.DTYPES)
 def test_tensorflow_reads_our_file(tmp_path, dtype):
     path = tmp_path / "a.tfrecord"
