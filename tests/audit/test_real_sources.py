@@ -12,7 +12,8 @@ from cxr_data.convert.convert import make_tfrecords
 from cxr_data.sources.duplicates import tie_groups
 
 COPIES = "copies"
-# Other pictures that are there twice, as a look at them shows.
+# Other pictures that are there twice, as a look at them shows: aligned, they correlate at 0.998 at least, and
+# their details below 8 of 256 pixels at 0.88, those of two films of one patient at 0.53 at most (251 pairs).
 SAME = {
     ("ieee_other/2620.jpg", "figure1/3300.jpg"),
     ("ieee_other/2636.jpg", "ieee_other/2637.jpg"),
