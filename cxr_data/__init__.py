@@ -3,8 +3,8 @@
 discover -> decode -> resize -> record -> plan -> write -> manifest | pipeline
 
 For programs it has `make_tfrecords` with a `SharderConfig`, `audit_dataset` with an `AuditConfig`, and
-`read_dataset`, which gives a `Dataset`. They are imported when they are first used, since TensorFlow takes
-seconds.
+`read_dataset`, which gives a `Dataset`, and `join_tables` with a `TableSet` for each of several data sets.
+They are imported when they are first used, since TensorFlow takes seconds.
 """
 
 from typing import TYPE_CHECKING
@@ -24,13 +24,16 @@ if TYPE_CHECKING:
     from cxr_data.convert.convert import make_tfrecords
     from cxr_data.input.dataset import Dataset, read_dataset
     from cxr_data.input.options import ReadOptions
+    from cxr_data.sources.tables.joined import TableSet, join_tables
 
 __all__ = [
     "AuditConfig",
     "Dataset",
     "ReadOptions",
     "SharderConfig",
+    "TableSet",
     "audit_dataset",
+    "join_tables",
     "make_tfrecords",
     "read_dataset",
 ]
@@ -40,7 +43,9 @@ _MODULES = {
     "Dataset": "cxr_data.input.dataset",
     "ReadOptions": "cxr_data.input.options",
     "SharderConfig": "cxr_data.convert.config",
+    "TableSet": "cxr_data.sources.tables.joined",
     "audit_dataset": "cxr_data.audit.audit",
+    "join_tables": "cxr_data.sources.tables.joined",
     "make_tfrecords": "cxr_data.convert.convert",
     "read_dataset": "cxr_data.input.dataset",
 }
