@@ -26,6 +26,7 @@ from cxr_data.records.foreign import adopt
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import evaluate_split
+from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import read_predictions
 from cxr_train.explanation import explainer
 from cxr_train.explanation.explainer import Explainer, initial_model
@@ -104,7 +105,9 @@ def test_what_the_evaluation_wrote_is_not_predicted_again(config, data, monkeypa
     run_dir = pathlib.Path(config.run_dir)
     shutil.copy(pathlib.Path(data.directory, MANIFEST_NAME), run_dir)
     placement = choose_placement("one", config.precision, "off")
-    evaluate_split(run_dir, Pipeline(data), "validation", load_best_model(run_dir), placement, batch_size=4)
+    options = EvaluationOptions(resamples=100, probe_images=0)
+    arguments = (run_dir, Pipeline(data), "validation", load_best_model(run_dir), placement)
+    evaluate_split(*arguments, batch_size=4, options=options)
     stored = read_predictions(run_dir / "predictions_validation.csv")
     with monkeypatch.context() as patch:
         patch.setattr(explainer, "predict_split", lambda *_, **__: pytest.fail("predicted again"))

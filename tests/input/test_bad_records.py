@@ -15,7 +15,7 @@ from cxr_data.records.manifest import read_manifest
 
 
 @pytest.mark.parametrize(
-    "seed", [*range(30), *(pytest.param(seed, marks=pytest.mark.ci) for seed in range(30, 200))]
+    "seed", [*range(30), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(30, 200))]
 )
 def test_a_damaged_shard_is_named_or_its_bad_records_are_left_out(tmp_path, seed, caplog):
     originals = random_images(COUNT, 6)

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tiny as tiny_runs
+from runs import evaluated
 from tiny import StopAfter, make_trainer, results, rows
 
 from cxr_data.convert.config import SharderConfig
@@ -16,9 +17,7 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_data.synthetic.sample import SampleConfig, make_sample
-from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import text, wording
-from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.loop import trainer
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.recipe.recipe import Recipe
@@ -63,14 +62,7 @@ def test_what_is_kept_holds_the_statistics_of_its_own_weights(manifest, tmp_path
     mean, variance = reference(model, manifest, epoch=1, batch_size=4, batches=batches)
     np.testing.assert_allclose(norm(model).moving_mean.numpy(), mean, rtol=1e-4)
     np.testing.assert_allclose(norm(model).moving_variance.numpy(), variance, rtol=1e-4)
-    found = evaluate_split(
-        tmp_path,
-        Pipeline(manifest),
-        "validation",
-        model,
-        choose_placement("one", "float32", "off"),
-        batch_size=4,
-    )
+    found = evaluated(tmp_path, manifest, model, "validation", probe_images=0)
     row = rows(tmp_path)[-1]
     assert found["loss"] == pytest.approx(row["validation"]["loss"], rel=1e-5)
     assert row["train"]["initial_statistics_share"] is found["initial_statistics_share"] is None
@@ -152,14 +144,7 @@ def test_moving_statistics_that_remember_their_start_are_said_where_numbers_are(
     assert wording.initial_statistics(shares[0])[0] in said
     assert said.count("BatchNorm's moving") == 1
     best = int(run.checkpoints.best_epoch.numpy())
-    found = evaluate_split(
-        tmp_path,
-        Pipeline(manifest),
-        "validation",
-        load_best_model(tmp_path),
-        choose_placement("one", "float32", "off"),
-        batch_size=4,
-    )
+    found = evaluated(tmp_path, manifest, load_best_model(tmp_path), "validation", probe_images=0)
     assert found["initial_statistics_share"] == shares[best - 1]
     (line,) = wording.initial_statistics(shares[best - 1])
     assert line in " ".join(text.evaluation_table(found).split())

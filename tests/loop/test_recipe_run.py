@@ -5,12 +5,10 @@ import functools
 import keras
 import numpy as np
 import pytest
+from runs import evaluated
 from tiny import StopAfter, make_trainer, rows, train_whole
 
 from cxr_data.core.errors import UsageError
-from cxr_data.input.pipeline import Pipeline
-from cxr_train.engine.strategy import choose_placement
-from cxr_train.evaluation import evaluator
 from cxr_train.loop import trainer
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.loop.trainer import Trainer
@@ -110,10 +108,7 @@ def test_the_clock_leaves_out_one_step_a_compilation_and_counts_what_each_epoch_
 def test_the_averaged_weights_are_those_evaluated_and_kept(manifest, whole):
     run, directory = whole
     best = load_best_model(directory)
-    placement = choose_placement("one", "float32", "off")
-    summary = evaluator.evaluate_split(
-        directory, Pipeline(manifest), "validation", best, placement, batch_size=4
-    )
+    summary = evaluated(directory, manifest, best, "validation", probe_images=0)
     losses = [row["validation"]["loss"] for row in rows(directory)]
     assert summary["loss"] == pytest.approx(min(losses), rel=1e-5)
     if losses[-1] == min(losses):

@@ -12,6 +12,7 @@ import resource
 import numpy as np
 import pytest
 import tensorflow as tf
+from runs import evaluated
 from shards import random_images, write_shards
 from tiny import StopAfter, make_trainer, results, rows, train_whole
 
@@ -21,6 +22,7 @@ from cxr_data.input.order import training_batches
 from cxr_data.input.pipeline import Pipeline
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import evaluator, forward_pass
+from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.loop import diverged, trainer
 from cxr_train.loop.outputs import Outputs
 from cxr_train.loop.stop import Stopped, StopRequest
@@ -90,7 +92,13 @@ def test_two_replicas_evaluate_as_one(manifest, tmp_path):
         with placement.strategy.scope():
             best = load_best_model(tmp_path)
         summary = evaluator.evaluate_split(
-            tmp_path, Pipeline(manifest), "validation", best, placement, batch_size=batch_size
+            tmp_path,
+            Pipeline(manifest),
+            "validation",
+            best,
+            placement,
+            batch_size=batch_size,
+            options=EvaluationOptions(resamples=100, probe_images=0),
         )
         summaries.append(summary)
         lines = (tmp_path / "predictions_validation.csv").read_text().splitlines()
@@ -232,12 +240,8 @@ def test_the_best_model_is_the_epoch_of_the_best_monitored_value(manifest, tmp_p
     begin(manifest, tmp_path, monitor=monitor, learning_rate=0.3, epochs=4).run(StopRequest())
     values = [Monitor(monitor).value(row["validation"]) for row in rows(tmp_path)]
     best = min(values) if monitor == "loss" else max(values)
-    placement = choose_placement("one", "float32", "off")
     for name, expected in (("best.keras", best), ("last.keras", values[-1])):
-        model = load_model(tmp_path / name)
-        summary = evaluator.evaluate_split(
-            tmp_path, Pipeline(manifest), "validation", model, placement, batch_size=4
-        )
+        summary = evaluated(tmp_path, manifest, load_model(tmp_path / name), "validation", probe_images=0)
         assert Monitor(monitor).value(summary) == pytest.approx(expected, rel=1e-5)
 
 

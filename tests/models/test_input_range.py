@@ -57,6 +57,7 @@ def test_a_saved_model_takes_unit_pixels(backbone, tmp_path):
     np.testing.assert_allclose(loaded([images]), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.ci
 def test_efficientnet_sees_more_than_black_with_the_range_it_was_trained_on():
     images = np.random.default_rng(0).random([1, 32, 32, 3], np.float32)
     spread = {}
