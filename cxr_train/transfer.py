@@ -53,7 +53,7 @@ from cxr_train.transferring.stress import (
     write_stress,
 )
 from cxr_train.transferring.subset import Splits
-from cxr_train.transferring.targets import Target, find_targets
+from cxr_train.transferring.targets import Target, find_targets, left_out_notes
 from cxr_train.transferring.told_apart import told_apart
 
 AUTO, NONE = "auto", "none"
@@ -126,6 +126,11 @@ def _plan(options: TransferOptions) -> Comparison:
     for flag in ("train_split", "validation_split", "fold", "batch_size", "fda_split"):
         if values[flag].present:
             raise UsageError(f"--{flag}: is chosen for each held-out source; leave it out")
+    for flag in ("domain_method", "domain_strength", "domain_warmup_steps"):
+        if values[flag].present:
+            raise UsageError(
+                f"--{flag}: is what methods differ by; leave it out, and name them with --methods"
+            )
     methods, notes = _methods(options.methods, values.backbone, manifest)
     if methods[0].kind != KINDS[0]:
         raise UsageError(
@@ -143,8 +148,10 @@ def _plan(options: TransferOptions) -> Comparison:
     notes += [
         f"{one.source}: {text.TOO_FEW} patients of two classes" for one in targets if not one.is_measurable
     ]
+    notes += left_out_notes(manifest, held_out)
     correlated, stress_data = _stress(options, manifest, targets, notes)
     make = _make_config
+    notes += plan.one_source_notes(made, held_out)
     return Comparison(
         manifest,
         methods,

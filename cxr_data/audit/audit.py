@@ -13,7 +13,6 @@ from typing import Any
 
 from cxr_data.audit import findings, shortcuts
 from cxr_data.audit.causes import ADVICE, cause_of
-from cxr_data.audit.document import SCHEMA, has_audit, read_audit
 from cxr_data.audit.findings import Finding
 from cxr_data.audit.leakage import Pair, find_leakage, pairs_of
 from cxr_data.audit.near_duplicates import SAME_NCC
@@ -26,6 +25,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import required, setting
 from cxr_data.images.guarded import Limits
+from cxr_data.records.audit_document import SCHEMA, has_audit, read_audit
 from cxr_data.records.layout import AUDIT_NAME, FEATURES_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.sources.duplicates import tie_groups

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cxr_data.audit.causes import ADVICE, CAUTION, Cause, causes_of
-from cxr_data.audit.document import read_document
 from cxr_data.audit.origins import sources_in_words
 from cxr_data.audit.repair import (
     absolute,
@@ -18,6 +17,7 @@ from cxr_data.audit.together import together_in_words
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, one_line
 from cxr_data.core.wording import counted, tool, wrapped
+from cxr_data.records.audit_document import read_document
 from cxr_data.records.layout import AUDIT_NAME
 
 

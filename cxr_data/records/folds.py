@@ -3,6 +3,7 @@
 import numpy as np
 
 from cxr_data.core.errors import UsageError
+from cxr_data.records.copies import are_of_sources
 from cxr_data.records.index import labels_of, read_split_fields, read_split_index
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.split_names import images_of, parse_split
@@ -38,7 +39,11 @@ def _positions_of_pool(manifest: Manifest, pool: str) -> np.ndarray:
             known = ", ".join(filter(None, manifest.sources)) or "none: no record says where it is from"
             raise UsageError(f"split {pool!r}: {manifest.directory} has no source {name!r}; it has {known}")
     numbers = [manifest.sources.index(name) for name in sources.names]
-    inside = np.isin(read_split_index(manifest, pool)["source"], numbers) != sources.is_rest
+    of_each = read_split_index(manifest, pool)["source"]
+    inside = np.isin(of_each, numbers) != sources.is_rest
+    if sources.is_disjoint:
+        is_known = np.isin(of_each, [number for number, name in enumerate(manifest.sources) if name])
+        inside &= is_known & ~are_of_sources(manifest, "+".join(parse_split(pool).splits), numbers)
     if not inside.any():
         raise UsageError(f"split {pool!r}: {manifest.directory} has no such image; name other sources")
     return np.flatnonzero(inside)

@@ -4,6 +4,7 @@ train                           a split of the data set
 train+validation                both together: a pool
 train@only=nih,guangzhou        what of it comes from these sources, as `Manifest.sources` names them
 train@without=nih               what of it comes from all other sources
+train@disjoint=nih              of these, the known sources, less the patients who are in nih too by the audit
 train+validation@2of5           the second of five folds of the pool
 train+validation@not2of5        the rest of the pool
 train@without=nih@2of5          the second of five folds of what comes from other sources
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from cxr_data.core.errors import UsageError
 
 _FOLD = re.compile(r"(not)?([1-9][0-9]{0,3})of([1-9][0-9]{0,3})")
-_SOURCES = re.compile(r"(only|without)=(.*)", re.DOTALL)
+_SOURCES = re.compile(r"(only|without|disjoint)=(.*)", re.DOTALL)
 # What has a meaning of its own in a name or in a path, or is not shown.
 _WRITTEN_OTHERWISE = re.compile(r"[%/,@\x00-\x1f\x7f]")
 # File systems have a limit of 255 bytes, and other words stand around the name.
@@ -55,10 +56,13 @@ class Sources:
     Attributes:
       names: each once.
       is_rest: whether it is all of the pool but these sources.
+      is_disjoint: whether the rest shares no patient with these sources: it has no picture of an unknown
+        source, and none of a patient of whom the data set's audit found a picture in these sources.
     """
 
     names: tuple[str, ...]
     is_rest: bool = False
+    is_disjoint: bool = False
 
     def meets(self, other: "Sources") -> bool:
         """Return whether this and other sources of the same pool may have images in common."""
@@ -71,7 +75,8 @@ class Sources:
 
     def __str__(self) -> str:
         names = ",".join(_WRITTEN_OTHERWISE.sub(_as_in_addresses, name) for name in self.names)
-        return f"@{'without' if self.is_rest else 'only'}={names}"
+        kind = "disjoint" if self.is_disjoint else "without" if self.is_rest else "only"
+        return f"@{kind}={names}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,21 +114,22 @@ def parse_split(split: str) -> SplitName:
     splits = tuple(dict.fromkeys(pool.split("+")))
     sources = fold = None
     if parts and (found := _SOURCES.fullmatch(parts[0])):
-        sources = _parse_sources(split, found[2], is_rest=found[1] == "without")
+        sources = _parse_sources(split, found[2], found[1])
         parts = parts[1:]
     if parts:
         fold = _parse_fold(split, pool, "@".join(parts))
     return SplitName(splits, sources, fold)
 
 
-def _parse_sources(split: str, text: str, *, is_rest: bool) -> Sources:
+def _parse_sources(split: str, text: str, kind: str) -> Sources:
     names = text.split(",")
     if not all(names) or re.search(r"[/\x00-\x1f\x7f]", text) or len(split.encode()) > _MOST_BYTES:
         raise UsageError(
             f"split {split!r}: must be like train@only=nih,guangzhou or train@without=nih, in at most "
             f"{_MOST_BYTES} bytes; write / , @ and % of a source as %2F, %2C, %40 and %25"
         )
-    return Sources(tuple(dict.fromkeys(map(urllib.parse.unquote, names))), is_rest)
+    unquoted = tuple(dict.fromkeys(map(urllib.parse.unquote, names)))
+    return Sources(unquoted, is_rest=kind != "only", is_disjoint=kind == "disjoint")
 
 
 def _parse_fold(split: str, pool: str, text: str) -> Fold:
@@ -174,7 +180,13 @@ def fold_splits(pool: str, number: int, count: int) -> tuple[str, str]:
     return f"{pool}@not{number}of{count}", f"{pool}@{number}of{count}"
 
 
-def source_splits(splits: str, sources: Sequence[str]) -> tuple[str, str]:
-    """Return the names of what of some splits comes from other sources, and of what comes from these."""
+def source_splits(splits: str, sources: Sequence[str], *, is_disjoint: bool = False) -> tuple[str, str]:
+    """Return the names of what of some splits comes from other sources, and of what comes from these.
+
+    Args:
+      splits: joined by `+`.
+      sources: some of them.
+      is_disjoint: see `Sources`.
+    """
     names = tuple(sources)
-    return f"{splits}{Sources(names, is_rest=True)}", f"{splits}{Sources(names)}"
+    return f"{splits}{Sources(names, is_rest=True, is_disjoint=is_disjoint)}", f"{splits}{Sources(names)}"

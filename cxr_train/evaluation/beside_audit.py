@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cxr_data.audit.causes import named_scores
-from cxr_data.audit.document import has_audit, read_audit
 from cxr_data.audit.findings import STRONG
 from cxr_data.core.errors import DataError
 from cxr_data.core.wording import counted, tool
+from cxr_data.records.audit_document import has_audit, read_audit
 from cxr_data.records.split_names import joined_splits
 
 logger = logging.getLogger(__name__)

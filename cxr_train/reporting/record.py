@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from cxr_data.audit.document import read_audit
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.core.schema import parse_json
+from cxr_data.records.audit_document import read_audit
 from cxr_data.records.layout import AUDIT_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import FINDINGS, read_manifest
 from cxr_data.records.split_names import have_common_images

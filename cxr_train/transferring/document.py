@@ -6,6 +6,7 @@ from typing import Any
 
 from cxr_train.transferring import table
 from cxr_train.transferring.cell import Cell
+from cxr_train.transferring.methods import KINDS
 from cxr_train.transferring.plan import Comparison
 from cxr_train.transferring.run import ORACLE, STRESS
 from cxr_train.transferring.text import TOO_FEW
@@ -28,9 +29,13 @@ def make_tables(
         for number, (name, runs) in enumerate(found.without.items())
     }
     bounds = {
-        name: table.bound(settled(runs, bootstrap_seed=0), without[name], baseline)
+        name: table.bound(settled(runs, bootstrap_seed=0), without[name], runs[0].name, baseline)
+        if runs
+        else None
         for name, runs in found.within.items()
     }
+    planned = {run.name for runs in found.without.values() for run in runs}
+    methods = [one for one in found.methods if one.name in planned or one.kind == KINDS[2]]
     asked = {target.source for target in found.held_out}
     sources = [
         {
@@ -57,10 +62,11 @@ def make_tables(
         "resamples": resamples,
         "sources": sources,
         "tables": {
-            kind: table.table_of_sources(without, found.methods, baseline, kind)
-            for kind in table.kinds_of(found.methods, baseline)
+            kind: table.table_of_sources(without, methods, baseline, kind)
+            for kind in table.kinds_of(methods, baseline)
         },
         "bounds": bounds,
+        "notes": list(found.notes),
         "stress": _stress_table(found, settled, baseline),
     }
 

@@ -12,8 +12,9 @@ from cxr_data.records.index import read_split_fields, read_split_index
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.split_names import Sources
 from cxr_train.evaluation.decisions import FEW
+from cxr_train.recipe.domain.settings import BALANCED, NONE
 from cxr_train.runs.config import TrainConfig
-from cxr_train.transferring.methods import HELD_OUT, SHARED, Method, drawn
+from cxr_train.transferring.methods import HELD_OUT, METHODS, SHARED, Method, drawn
 from cxr_train.transferring.run import ORACLE, STRESS, AdaptedRun, TransferRun
 from cxr_train.transferring.stress import Correlated
 from cxr_train.transferring.subset import Splits, write_subset
@@ -119,6 +120,23 @@ def _for_tested(values: Mapping[str, str], tested: str) -> dict[str, str]:
     return {flag: tested if value == HELD_OUT else value for flag, value in values.items()}
 
 
+def is_for_one_source(method: Method) -> bool:
+    """Return whether a method can be trained on one source: it compares none."""
+    return method.flags.get("domain_method", NONE) in (NONE, BALANCED)
+
+
+def one_source_notes(methods: Sequence[Method], targets: Sequence[Target]) -> list[str]:
+    """Return which methods have no run beside which held-out sources, since one source is left."""
+    names = [method.name for method in methods if not is_for_one_source(method)]
+    sources = [target.source for target in targets if target.training_sources < 2]
+    if not names or not sources:
+        return []
+    return [
+        f"without {' or '.join(sources)}, one source is left to train on: {', '.join(names)} compare "
+        "sources, and are left out there"
+    ]
+
+
 def runs_without(
     make_config: MakeConfig,
     budget: Budget,
@@ -127,11 +145,22 @@ def runs_without(
     place: pathlib.Path,
     manifest: Manifest,
 ) -> list[TransferRun]:
-    """Return the runs of all methods that have not seen a source."""
+    """Return the runs of all methods that have not seen a source; of those that can be trained on one, where
+    one is left.
+
+    Raises:
+      UsageError: one is left, and the baseline cannot be trained on it.
+    """
+    several = target.training_sources > 1
+    if not several and not is_for_one_source(methods[0]):
+        raise UsageError(
+            f"--methods: the first, {methods[0].name}, compares sources, and without {target.source} one is "
+            "left to train on; name erm first"
+        )
     return _runs(
         make_config,
         budget,
-        methods,
+        [method for method in methods if several or is_for_one_source(method)],
         cell=target.source,
         directory=place / WITHOUT / f"without={_folder(target.source)}",
         tested=target.split,
@@ -152,7 +181,10 @@ def runs_within(
     place: pathlib.Path,
     manifest: Manifest,
 ) -> list[TransferRun]:
-    """Return the runs of the bound; none where the source has too few patients of its own."""
+    """Return the runs of the bound; none where the source has too few patients of its own.
+
+    They are of the baseline, or of plain training where the baseline compares sources.
+    """
     try:
         has_enough = _has_enough(manifest, target)
     except UsageError:  # a split without any picture of the source
@@ -164,7 +196,7 @@ def runs_within(
     return _runs(
         make_config,
         budget,
-        [baseline],
+        [baseline if is_for_one_source(baseline) else METHODS[0]],
         cell=target.source,
         directory=directory,
         tested="test",

@@ -6,7 +6,8 @@ learned the source is wrong there. The balanced oracle is trained on as many pic
 nothing. Nobody has such a set without more pictures of the rare kind, so that its name says oracle.
 
 Patients are placed first: a patient is in one of training, validation and test, and patients with pictures of
-both classes are left out. The data sets are copies of records, so that everything reads them as any other.
+both classes are left out. Patients of whom the audit found the same picture are one. The data sets are copies
+of records, so that everything reads them as any other.
 """
 
 import dataclasses
@@ -19,7 +20,8 @@ import numpy as np
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.seeded import seeded_fraction, seeded_hash
-from cxr_data.records.index import labels_of, read_split_fields, read_split_index
+from cxr_data.records.copies import tied_patients
+from cxr_data.records.index import labels_of, read_split_index
 from cxr_data.records.manifest import Manifest
 from cxr_train.evaluation.decisions import FEW
 from cxr_train.transferring.subset import Splits, write_subset
@@ -98,7 +100,7 @@ def stress_splits(manifest: Manifest, correlated: Correlated, *, seed: int = 0) 
     """
     pool = "+".join(manifest.splits)
     rows = read_split_index(manifest, pool)
-    groups = [record.group for record in read_split_fields(manifest, pool)]
+    groups = tied_patients(manifest, pool)
     cells = _cells(manifest, correlated, rows, groups)
     part_of = {group: _part_of(group, seed) for group in groups}
     data, oracle_data = {}, {}

@@ -23,6 +23,7 @@
                           a finished run for every source
     bounds        by source: within, the baseline trained within it, and without, the same patients by the
                   baseline trained without it (metrics each); null where there are too few
+    notes         what was left out, and what was not looked for
     stress        null, or sources, classes, images by split, oracle: its metrics, and tables by kind: rows as
                   above (with closed: the share of the gap between baseline and oracle, null where there is
                   none) and sentence
@@ -136,10 +137,17 @@ def _together(
     return together
 
 
-def bound(within: Cell, without: Cell, baseline: str) -> Row | None:
-    """Return the baseline trained within a source, and without it, on the same patients, if both ran."""
-    own = within.estimates(baseline)
-    other = own and without.estimates(baseline, within.tested_ids)
+def bound(within: Cell, without: Cell, trained: str, baseline: str) -> Row | None:
+    """Return a method trained within a source, and without it, on the same patients, if both ran.
+
+    Args:
+      within, without: the runs.
+      trained: the method that was trained within.
+      baseline: stands for it where it was not trained without.
+    """
+    own = within.estimates(trained)
+    ids = within.tested_ids
+    other = own and (without.estimates(trained, ids) or without.estimates(baseline, ids))
     if not own or not other or np.isnan(own["auroc"].value):
         return None
     return {"images": len(within.tested_ids), "within": entries(own), "without": entries(other)}

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from cxr_data.core.errors import DataError
+from cxr_data.core.wording import counted, tool
 from cxr_data.input.mix import LEAST_IN_BATCH
+from cxr_data.records.audit_document import has_audit
+from cxr_data.records.copies import are_of_sources
 from cxr_data.records.folds import positions_of
 from cxr_data.records.index import labels_of, read_split_fields, read_split_index
 from cxr_data.records.manifest import Manifest
@@ -33,6 +36,9 @@ class Target:
       split: all of its images.
       own_train, own_validation, own_test: of it alone, for the bound.
       batch_size: with whole and equal numbers of each training source.
+      training_sources: how many there are.
+      unknown: images of the other splits of unknown source, which are left out.
+      shared: images of other sources that are left out, since their patients are in this source too.
     """
 
     source: str
@@ -45,6 +51,9 @@ class Target:
     own_validation: str
     own_test: str
     batch_size: int
+    training_sources: int
+    unknown: int
+    shared: int
 
     @property
     def is_measurable(self) -> bool:
@@ -93,10 +102,13 @@ def _target(
         of_class: len(set(groups[own & (labels == number)]))
         for number, of_class in enumerate(manifest.class_names)
     }
+    unknown, shared = _left_out(manifest, name, "+".join(dict.fromkeys(splits[:2])))
+    is_disjoint = unknown + shared > 0
     (train, own_train), (validation, own_validation), (_, own_test) = (
-        source_splits(split, [name]) for split in splits
+        source_splits(split, [name], is_disjoint=is_disjoint) for split in splits
     )
     training = read_split_index(manifest, train)["source"][positions_of(manifest, train)]
+    training_sources = len(set(training.tolist()))
     return Target(
         source=name,
         images=int(own.sum()),
@@ -107,8 +119,39 @@ def _target(
         own_train=own_train,
         own_validation=own_validation,
         own_test=own_test,
-        batch_size=batch_of(len(set(training.tolist())), len(training)),
+        batch_size=batch_of(training_sources, len(training)),
+        training_sources=training_sources,
+        unknown=unknown,
+        shared=shared,
     )
+
+
+def _left_out(manifest: Manifest, name: str, pool: str) -> tuple[int, int]:
+    """Return how many images of some splits are left out beside a source, see `Target`."""
+    number = manifest.sources.index(name)
+    sources = read_split_index(manifest, pool)["source"]
+    is_unknown = np.isin(sources, [other for other, known in enumerate(manifest.sources) if not known])
+    is_shared = are_of_sources(manifest, pool, [number]) & (sources != number) & ~is_unknown
+    return int(is_unknown.sum()), int(is_shared.sum())
+
+
+def left_out_notes(manifest: Manifest, targets: Sequence[Target]) -> list[str]:
+    """Return what is left out of the training beside the held-out sources, and what nobody looked for."""
+    found = []
+    if unknown := max((target.unknown for target in targets), default=0):
+        found.append(f"{counted(unknown, 'image')} of unknown source: in no training")
+    found += [
+        f"without {target.source}: {counted(target.shared, 'image')} of other sources left out, of patients "
+        "of whom the audit found the same picture in it"
+        for target in targets
+        if target.shared
+    ]
+    if not has_audit(manifest.directory):
+        found.append(
+            "no audit: copies of held-out pictures in other sources were not looked for; look with "
+            f"python -m {tool('audit_dataset')} --data={manifest.directory}"
+        )
+    return found
 
 
 def batch_of(sources: int, images: int) -> int:
@@ -124,6 +167,8 @@ def batch_of(sources: int, images: int) -> int:
 def _refuse_shared_patients(manifest: Manifest, groups: np.ndarray, sources: np.ndarray) -> None:
     source_of: dict[str, int] = {}
     for group, source in zip(groups.tolist(), sources.tolist(), strict=True):
+        if not manifest.sources[source]:
+            continue  # is not trained on
         if (first := source_of.setdefault(group, source)) != source:
             both: Sequence[str] = sorted(manifest.sources[number] for number in (first, source))
             raise DataError(

@@ -29,6 +29,7 @@ def notes(table: Row) -> list[str]:
     ranges = ", ".join(f"{flag} {low:g} to {high:g}" for flag, (low, high) in budget["shared"].items())
     is_whole = table["runs"]["finished"] == table["runs"]["planned"]
     return [
+        *table.get("notes", ()),
         f"each method {'had' if is_whole else 'was to have'} {counted(budget['draws'], 'draw')} of its "
         f"hyper-parameters and {counted(len(budget['seeds']), 'seed')}; the draws of "
         f"{ranges or 'shared flags'} are the same for all methods",

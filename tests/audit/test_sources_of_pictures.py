@@ -8,9 +8,9 @@ from audit_fixtures import synthetic
 
 from cxr_data.audit.audit import as_document, audit_pictures, write_audit
 from cxr_data.audit.causes import causes_of
-from cxr_data.audit.document import read_audit
 from cxr_data.audit.repair import remedies_for
 from cxr_data.audit.text import audit_as_text
+from cxr_data.records.audit_document import read_audit
 
 
 @pytest.fixture

@@ -22,13 +22,13 @@ from runs import tiny_model
 from shards import random_images, write_shards
 from written_run import write_run
 
-from cxr_data.audit.document import read_audit
 from cxr_data.audit.text import audit_as_text
 from cxr_data.convert import ledger
 from cxr_data.convert.ledger import read_ledger
 from cxr_data.convert.shard_writer import ShardResult
 from cxr_data.core.errors import CxrError
 from cxr_data.images.measure import FEATURES_DTYPE, encode_rows
+from cxr_data.records.audit_document import read_audit
 from cxr_data.records.index import read_features, read_index, write_features
 from cxr_data.records.layout import FEATURES_NAME, INDEX_NAME, LEDGER_NAME, MANIFEST_NAME
 from cxr_data.records.manifest import read_manifest

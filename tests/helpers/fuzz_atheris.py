@@ -14,8 +14,8 @@ import atheris
 from shards import random_images, write_shards
 
 with atheris.instrument_imports(include=["cxr_data", "cxr_train.evaluation.predictions"]):
-    from cxr_data.audit.document import read_audit
     from cxr_data.core.errors import CxrError
+    from cxr_data.records.audit_document import read_audit
     from cxr_data.records.index import read_index
     from cxr_data.records.manifest import read_manifest
     from cxr_train.evaluation.predictions import read_predictions

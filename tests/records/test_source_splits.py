@@ -1,5 +1,8 @@
 """Splits by source: names, positions, counts, folds of them, and every pool as one source and the rest."""
 
+import json
+import pathlib
+
 import numpy as np
 import pytest
 from shards import random_images, write_shards
@@ -7,6 +10,7 @@ from shards import random_images, write_shards
 from cxr_data.core.errors import UsageError
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.copies import tied_patients
 from cxr_data.records.folds import class_counts, count_images, labels_of_split, positions_of
 from cxr_data.records.index import labels_of, read_split_fields, read_split_index
 from cxr_data.records.split_names import (
@@ -101,3 +105,36 @@ def test_sources_that_are_not_there_are_refused(manifest, tmp_path):
     unknown = write_shards(tmp_path / "unknown", {"train": random_images(3)})
     with pytest.raises(UsageError, match="no source 'nih'"):
         positions_of(unknown, "train@only=nih")
+
+
+def _with_audit(manifest, *pairs):
+    evidence = [{"first": first, "second": second} for first, second in pairs]
+    found = [
+        {"kind": "leakage", "name": name, "text": "", "evidence": cases, "cases": len(cases)}
+        for name, cases in (("pictures_in_two_classes", evidence[:1]), ("repeated_pictures", evidence[1:]))
+    ]
+    document = {"schema": "cxr.audit/1", "pictures": 0, "patients": 0, "notes": [], "shortcuts": []}
+    (pathlib.Path(manifest.directory) / "audit.json").write_text(json.dumps({**document, "findings": found}))
+
+
+def test_a_disjoint_split_has_no_patient_of_the_source_and_none_of_an_unknown_one(tmp_path):
+    splits = {"train": random_images(24), "validation": random_images(12, seed=1)}
+    names = ("nih", "guangzhou", "")
+    made = write_shards(tmp_path, splits, sources=names)
+    every = read_split_fields(made, POOL)
+    of_source = {name: [record for record in every if record.source == name] for name in names}
+    # nih ~ a picture of guangzhou in another split ~ another of guangzhou: all three patients are one.
+    held_out, middle, far = of_source["nih"][0], of_source["guangzhou"][-1], of_source["guangzhou"][0]
+    rest, own = source_splits(POOL, ["nih"], is_disjoint=True)
+    assert parse_split(rest).sources == Sources(("nih",), is_rest=True, is_disjoint=True)
+    before = [every[position].id for position in positions_of(made, rest)]
+    assert before == [record.id for record in of_source["guangzhou"]]
+    assert not have_common_images(rest, own)
+    again = write_shards(tmp_path / "again", splits, sources=names)
+    _with_audit(again, (held_out.id, middle.id), (middle.id, far.id))
+    after = [every[position].id for position in positions_of(again, rest)]
+    gone = {record.id for record in every if record.group in (middle.group, far.group)}
+    assert after == [name for name in before if name not in gone]
+    assert len(after) < len(before)
+    patients = tied_patients(again, POOL)
+    assert len({patients[every.index(record)] for record in (held_out, middle, far)}) == 1

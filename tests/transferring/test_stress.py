@@ -1,16 +1,25 @@
 """The data of the stress test: the correlation, its reverse, the oracle, and no patient in two splits."""
 
 import collections
+import dataclasses
+import json
+import pathlib
 
+import embedded_sources
 import numpy as np
 import pytest
 from embedded_sources import CLASSES, SOURCES, write_embedded_sources
 
 from cxr_data.core.errors import UsageError
 from cxr_data.input.pipeline import Pipeline
-from cxr_data.records.index import read_split_fields
+from cxr_data.records.copies import tied_patients
+from cxr_data.records.folds import positions_of
+from cxr_data.records.index import read_split_fields, read_split_index
 from cxr_data.records.manifest import read_manifest
 from cxr_data.records.verify import verify_dataset
+from cxr_train.runs.config import TrainConfig
+from cxr_train.transferring import plan
+from cxr_train.transferring.methods import KINDS, METHODS
 from cxr_train.transferring.stress import (
     Correlated,
     choose_correlated,
@@ -18,7 +27,7 @@ from cxr_train.transferring.stress import (
     stress_splits,
     write_stress,
 )
-from cxr_train.transferring.targets import batch_of, find_targets
+from cxr_train.transferring.targets import batch_of, find_targets, left_out_notes
 
 PAIR = Correlated((SOURCES[0], SOURCES[1]), (CLASSES[0], CLASSES[1]))
 
@@ -73,6 +82,83 @@ def test_which_pair_is_stressed(tmp_path):
             parse_correlated(text, manifest)
     with pytest.raises(UsageError, match="--stress"):
         stress_splits(manifest, PAIR)
+
+
+def write_audit(manifest, *pairs):
+    """Write an audit that found these pairs of ids."""
+    evidence = [{"first": first, "second": second} for first, second in pairs]
+    finding = {"kind": "repeats", "name": "repeated_pictures", "text": "", "evidence": evidence}
+    document = {"schema": "cxr.audit/1", "pictures": 0, "patients": 0, "notes": [], "shortcuts": []}
+    (pathlib.Path(manifest.directory) / "audit.json").write_text(
+        json.dumps({**document, "findings": [finding]})
+    )
+
+
+def test_copies_of_held_out_pictures_are_not_trained_on_and_are_counted(tmp_path):
+    manifest = write_embedded_sources(tmp_path / "data", patients=(60, 60, 4))
+    splits = ("train", "validation", "test")
+    plain = find_targets(manifest, *splits)
+    assert plain[0].train_split == "train@without=nih"
+    assert "audit" in " ".join(left_out_notes(manifest, plain))
+    manifest = write_embedded_sources(tmp_path / "audited", patients=(60, 60, 4))
+    copies = [(f"test-nih-0-{n}", f"train-{SOURCES[1]}-{n}-0") for n in (0, 1)]
+    write_audit(manifest, *copies)
+    nih, other, rare = find_targets(manifest, *splits)
+    assert nih.train_split == "train@disjoint=nih"
+    assert nih.shared == 4  # two patients with two pictures each
+    assert other.shared == 0  # the copies are in its test split
+    assert rare.train_split.startswith("train@without=")
+    fields = read_split_fields(manifest, "train")
+    kept = {fields[position].group for position in positions_of(manifest, nih.train_split)}
+    assert not kept & {f"train-{SOURCES[1]}-{n}" for n in (0, 1)}
+    assert len(kept) == 30 + 2 - 2
+    notes = left_out_notes(manifest, [nih, other, rare])
+    assert len(notes) == 1
+    assert "4 images" in notes[0]
+    # In the stress test the two names are one patient, who is in one part.
+    groups = tied_patients(manifest, "train+validation+test")
+    every = read_split_fields(manifest, "train+validation+test")
+    of = {record.group: group for record, group in zip(every, groups, strict=True)}
+    assert of["test-nih-0"] == of[f"train-{SOURCES[1]}-0"] == of[f"train-{SOURCES[1]}-1"]
+
+
+def test_pictures_of_unknown_source_are_not_trained_on_and_are_counted(tmp_path, monkeypatch):
+    names = ("nih", "guangzhou", "")
+    monkeypatch.setattr(embedded_sources, "SOURCES", names)
+    manifest = write_embedded_sources(tmp_path, patients=(60, 60, 4))
+    nih, guangzhou = find_targets(manifest, "train", "validation", "test")
+    assert (nih.unknown, guangzhou.unknown) == (6, 6)
+    sources = read_split_index(manifest, "train")["source"][positions_of(manifest, nih.train_split)]
+    assert {*sources.tolist()} == {1}
+    assert (nih.training_sources, nih.batch_size) == (1, 60)
+    assert any("6 images" in note for note in left_out_notes(manifest, [nih, guangzhou]))
+
+
+def test_where_one_source_is_left_methods_that_compare_sources_have_no_runs(tmp_path):
+    manifest = write_embedded_sources(tmp_path, patients=(100, 60, 4))
+    target = find_targets(manifest, "train", "validation", "test")[0]
+    budget = plan.Budget(1, (0,), {"epochs": "1"})
+    methods = [method for method in METHODS if method.kind == KINDS[0]]
+
+    def make(values):
+        return TrainConfig("none", values["data"], values["run_dir"], weights="none")
+
+    def names(target):
+        runs = plan.runs_without(make, budget, methods, target, tmp_path, manifest)
+        return [run.name for run in runs]
+
+    assert names(target) == [method.name for method in methods]
+    one = dataclasses.replace(target, training_sources=1)
+    assert names(one) == ["erm", "balanced"]
+    (note,) = plan.one_source_notes(methods, [target, one])
+    assert "coral" in note
+    coral = methods[2]
+    with pytest.raises(UsageError, match="--methods: .*coral"):
+        plan.runs_without(make, budget, [coral], one, tmp_path, manifest)
+    assert {run.name for run in plan.runs_within(make, budget, coral, target, tmp_path, manifest)} == {"erm"}
+    balanced = methods[1]
+    within = plan.runs_within(make, budget, balanced, target, tmp_path, manifest)
+    assert {run.name for run in within} == {"balanced"}
 
 
 def test_targets_need_two_sources_and_patients_of_one_each(tmp_path):

@@ -76,6 +76,7 @@ def test_every_source_with_enough_patients_has_its_rows(compared):
     assert found["stress"]["oracle"]["auroc"]["value"] > 0.5
     text = (compared / "transfer.txt").read_text()
     assert "too few" in text
+    assert "audit" in text
     assert "oracle" in text
     assert max(map(len, text.splitlines())) <= 100
     page = (compared / "transfer.html").read_text()
@@ -213,6 +214,7 @@ def test_heads_are_those_of_a_run_of_main(root, compared, tmp_path):
         (["--fold=1of2"], "--fold"),
         (["--fda_split=test"], "--fda_split"),
         (["--train_split=train"], "--train_split"),
+        (["--domain_method=coral", "--balance_batches"], "--domain_method"),
         (["--hold_out=rare/site"], "--hold_out"),
         (["--stress=a:b"], "--stress"),
         (["--methods=none"], "--methods"),

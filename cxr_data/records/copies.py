@@ -1,0 +1,74 @@
+"""Patients who have two names: the audit of the data set found the same picture under both."""
+
+from collections.abc import Collection, Iterator
+
+import numpy as np
+
+from cxr_data.core import storage
+from cxr_data.core.errors import DataError
+from cxr_data.core.wording import tool
+from cxr_data.records.audit_document import has_audit, read_audit
+from cxr_data.records.index import read_split_fields, read_split_index
+from cxr_data.records.layout import AUDIT_NAME
+from cxr_data.records.manifest import Manifest, Shard
+from cxr_data.sources.duplicates import tie_groups
+
+_known: dict[tuple[str, tuple[Shard, ...], str], tuple[str, ...]] = {}
+"""The patients of this process: to read the patient of every record takes seconds where there are many."""
+
+
+def tied_patients(manifest: Manifest, pool: str) -> tuple[str, ...]:
+    """Return the patient of each record of some splits; patients who share a picture have one name.
+
+    Which pictures show the same, `audit.json` beside the shards says, in whatever splits, sources and classes
+    they are. Without it, patients are as the records name them.
+
+    Args:
+      manifest: of the data.
+      pool: names of splits, joined by `+`.
+
+    Raises:
+      DataError: the audit is damaged, or a shard cannot be read.
+    """
+    key = manifest.directory, manifest.shards, pool
+    if key not in _known:
+        fields = read_split_fields(manifest, "+".join(manifest.splits))
+        groups = {record.id: record.group for record in fields}
+        pairs = [pair for pair in _pairs(manifest.directory) if {*pair} <= groups.keys()]
+        tied = tie_groups(groups, pairs)
+        _known[key] = tuple(tied[record.id] for record in read_split_fields(manifest, pool))
+    return _known[key]
+
+
+def are_of_sources(manifest: Manifest, pool: str, sources: Collection[int]) -> np.ndarray:
+    """Return which records of some splits are of a patient who is in some sources too, in whatever split.
+
+    Args:
+      manifest, pool: see `tied_patients`.
+      sources: their numbers in `Manifest.sources`.
+
+    Returns:
+      bool [N]; true for all records of these sources.
+
+    Raises:
+      DataError: as `tied_patients`.
+    """
+    everywhere = "+".join(manifest.splits)
+    inside = np.isin(read_split_index(manifest, everywhere)["source"], [*sources])
+    there = {*np.array(tied_patients(manifest, everywhere), object)[inside]}
+    return np.array([patient in there for patient in tied_patients(manifest, pool)], bool)
+
+
+def _pairs(directory: str) -> Iterator[tuple[str, str]]:
+    """Yield the ids of the pictures of a data set that show the same, two and two."""
+    findings = read_audit(directory)["findings"] if has_audit(directory) else ()
+    for finding in findings:
+        cases = [case for case in finding["evidence"] if "first" in case]
+        if not cases or finding["name"] == "pictures_in_second_dataset":
+            continue
+        if finding.get("cases", 0) > len(cases):
+            raise DataError(
+                f"{storage.join(directory, AUDIT_NAME)} names only {len(cases)} of {finding['cases']} "
+                f"{finding['name']}: python -m {tool('audit_dataset')} --data={directory} names all"
+            )
+        yield from ((case["first"], case["second"]) for case in cases)
