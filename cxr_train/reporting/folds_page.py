@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.audit.pictures import stored_image
-from cxr_data.core.errors import CxrError
+from cxr_data.core.errors import CxrError, DataError
 from cxr_data.core.figures import jpeg_bytes
 from cxr_data.core.page import Grid, embed
 from cxr_data.core.wording import counted
@@ -105,11 +105,13 @@ def _tiles(issues: Sequence[Mapping[str, Any]], data: str, pool: str) -> list[di
 
 
 def _pictures(ids: set[str], data: str, pool: str) -> dict[str, bytes]:
-    """Return the X-rays of these ids as JPEG."""
+    """Return the X-rays of these ids as JPEG. Raises DataError: the data has one not."""
     made = read_manifest(data)
     rows, fields = read_split_index(made, pool), read_split_fields(made, pool)
     found = {}
     for row, field in zip(rows, fields, strict=True):
         if field.id in ids:
             found[field.id] = jpeg_bytes(stored_image(made, row), _HEIGHT)
+    if other := ids - found.keys():
+        raise DataError(f"{data} has no image {min(other)} in {pool}, of which there are predictions")
     return found

@@ -9,19 +9,22 @@ import sys
 
 import pytest
 from fuzz import FUZZERS, SHOWN, data, run  # noqa: F401 - the fixtures
+from fuzz_many_runs import COSTLY, OF_MANY_RUNS
 from project import ROOT
 from shards import random_images, write_shards
 
+EVERY = FUZZERS | OF_MANY_RUNS
 
-@pytest.mark.parametrize("name", FUZZERS)
+
+@pytest.mark.parametrize("name", EVERY)
 def test_a_few_of_each(name, data, run, tmp_path):  # noqa: F811
-    FUZZERS[name](data, run, tmp_path, 4 if name in SHOWN else 12)
+    EVERY[name](data, run, tmp_path, 4 if name in (*SHOWN, *COSTLY) else 12)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FUZZERS)
+@pytest.mark.parametrize("name", EVERY)
 def test_thousands_of_each(name, data, run, tmp_path):  # noqa: F811
-    FUZZERS[name](data, run, tmp_path, 3000 if name not in ("checkpoint", "model") else 200)
+    EVERY[name](data, run, tmp_path, 200 if name in ("checkpoint", "model", *COSTLY) else 3000)
 
 
 @pytest.mark.slow
