@@ -33,7 +33,8 @@ def head_parameters(features: int, head: Sequence[int], outputs: int) -> int:
 def equal_head(features: int, head: Sequence[int], outputs: int, added: int) -> tuple[int, ...]:
     """Return the head that has as nearly as possible `added` parameters more than `head`.
 
-    Its first hidden layer is wider. A head without hidden layers gets one, as wide as it comes to.
+    Its first hidden layer is wider. A head without hidden layers gets one where it would be wider than the
+    outputs: a narrower one has less to tell them with than the features, and would be the worse network.
 
     Args:
       features: channels of the backbone's last map.
@@ -42,11 +43,11 @@ def equal_head(features: int, head: Sequence[int], outputs: int, added: int) -> 
       added: see `added_parameters`.
 
     Returns:
-      Widths; `head` itself where `added` is less than half a unit's parameters.
+      Widths; `head` itself where `added` is too little for another unit, or for such a layer.
     """
     first, rest = (head[0], tuple(head[1:])) if head else (0, ())
     a_unit = features + 1 + (rest[0] if rest else outputs)
     # A new layer of width w takes the place of the one from the features to the outputs.
     wanted = added if head else added + features * outputs
     width = first + round(wanted / a_unit)
-    return (width, *rest) if width else ()
+    return (width, *rest) if head or width > outputs else ()

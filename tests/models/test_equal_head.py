@@ -33,6 +33,15 @@ def test_the_head_has_as_many_parameters_more_up_to_half_a_unit(head, added):
     assert abs(more - added) <= a_unit / 2 or (added < a_unit and found == head)
 
 
+@pytest.mark.parametrize("outputs", [1, 3, 14])
+def test_a_head_without_hidden_layers_stays_so_rather_than_become_a_bottleneck(outputs):
+    assert equal_head(320, (), outputs, 0) == equal_head(320, (), outputs, 5) == ()
+    widths = [equal_head(320, (), outputs, added) for added in range(0, 20_000, 50)]
+    assert all(width == () or width[0] > outputs for width in widths)
+    (width,) = widths[-1]
+    assert abs(head_parameters(320, (width,), outputs) - 321 * outputs - 19_950) <= (321 + outputs) / 2
+
+
 @pytest.mark.parametrize(
     ("changes", "added"),
     [
