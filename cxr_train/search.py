@@ -40,6 +40,7 @@ from cxr_train.flags.many_runs import (
     parse_numbers,
 )
 from cxr_train.flags.training import define_training_flags
+from cxr_train.models.backbones import NO_BACKBONE, find_backbone
 from cxr_train.runs.layout import SearchLayout
 from cxr_train.runs.monitor import Monitor
 from cxr_train.runs.notice import NOTICE
@@ -310,6 +311,21 @@ def _comparison(
     )
 
 
+def _black(search: _Search) -> Iterator[str]:
+    """Yield a note for each backbone to which the pixels of the default configuration are black."""
+    labels = getattr(search.space.dimensions.get("backbone"), "options", {}) or [None]
+    for label in labels:
+        params = search.first if label is None else {**search.first, "backbone": label}
+        config = search.trial(0, search.space.flags(params), search.plan.rungs[0]).config
+        is_network = config.backbone != NO_BACKBONE and config.weights != "none"
+        if is_network and find_backbone(config.backbone).sees_black(config.input_range):
+            yield wrapped(
+                f"note: --input_range={config.input_range}: {config.backbone} expects pixels in [0, 255]; "
+                "search with --input_range=imagenet",
+                rest="  ",
+            )
+
+
 def _plan_lines(search: _Search) -> Iterator[str]:
     """Yield what would be tried, and what that can cost."""
     plan, space = search.plan, search.space
@@ -317,6 +333,7 @@ def _plan_lines(search: _Search) -> Iterator[str]:
         options = getattr(dimension, "options", None)
         shown = ", ".join(label or "(none)" for label in options) if options else _range_text(dimension)
         yield wrapped(f"{name}: {shown}", rest="  ")
+    yield from _black(search)
     size = "any number of configurations" if space.size is None else counted(space.size, "configuration")
     trials = plan.trials if space.size is None else min(plan.trials, space.size)
     rungs = ", ".join(map(str, plan.rungs))

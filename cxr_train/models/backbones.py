@@ -53,6 +53,10 @@ class Backbone:
     has_batch_norm: bool = True
     stored_as: "Callable[..., keras.Model] | None" = None
 
+    def sees_black(self, input_range: str) -> bool:
+        """Return whether all pixels of an `--input_range` are next to 0 for it: it scales them by itself."""
+        return self.trained_on == "0..255" and input_range == "unit"
+
     @property
     def cached_weights(self) -> pathlib.Path:
         """Where Keras looks for the ImageNet weights before it downloads them."""

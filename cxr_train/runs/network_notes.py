@@ -27,8 +27,7 @@ def notes_on_network(config: TrainConfig, model: keras.Model) -> list[str]:
         )
     if added := added_parameters(model):
         notes.append(_compared(config, model, added))
-    is_black = backbone.trained_on == "0..255" and config.input_range == "unit"
-    if is_black and config.weights != "none":
+    if backbone.sees_black(config.input_range) and config.weights != "none":
         notes.append(
             f"--input_range=unit: {config.backbone} expects pixels in [0, 255], to which its weights "
             "belong; pass --input_range=imagenet to give it these"

@@ -28,6 +28,7 @@ _DIGITS = 6
 # Values that stay within a study of some dozens of trials. A flag that the trainer does not have is left out.
 _DEFAULT: dict[str, Any] = {
     "backbone": ["mobilenet_v2", "xception", "inception_v3", "densenet201", "efficientnet_b1"],
+    "input_range": ["imagenet"],  # each network's own: in the trainer's [0, 1] some see a black image
     "attention": ["none", "se", "eca", "cbam"],
     "pooling": ["gap", "gem", "attention"],
     "head": ["", "128-32", "1024-1024"],
@@ -35,8 +36,8 @@ _DEFAULT: dict[str, Any] = {
     "learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},
     "freeze": ["none", "backbone"],
 }
-# Flags that vary a network; without one, as on embeddings, there is nothing that they could change.
-_OF_A_NETWORK = ("attention", "pooling", "freeze")
+# Flags of a network; without one, as on embeddings, there is nothing that they could change.
+_OF_A_NETWORK = ("input_range", "attention", "pooling", "freeze")
 _NO_NETWORK = "none"
 _WEIGHTS_BY_NAME = ("auto", "imagenet", "none")
 

@@ -1,5 +1,6 @@
 """The space of a search: what a file may say, the default configuration, and what is drawn."""
 
+import dataclasses
 import json
 import math
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 
 from cxr_data.core.errors import UsageError
+from cxr_train.models.backbones import find_backbone
+from cxr_train.runs.config import TrainConfig
 from cxr_train.searching.space import default_space, make_space, read_space
 
 SPACE = {
@@ -79,8 +82,19 @@ def test_what_is_no_file_of_a_space_is_refused(tmp_path, text):
         read_space(str(path))
 
 
+def test_every_backbone_of_the_default_space_gets_the_pixels_that_it_expects():
+    space = default_space(tuple(field.name for field in dataclasses.fields(TrainConfig)), {}, [])
+    usual = space.usual({"input_range": "unit"})
+    for backbone in space.dimensions["backbone"].options:
+        flags = space.flags({**usual, "backbone": backbone})
+        assert flags["input_range"] == "imagenet"
+        assert not find_backbone(backbone).sees_black(flags["input_range"])
+    assert find_backbone("efficientnet_b1").sees_black("unit")
+    assert "input_range" not in default_space(("input_range", "head"), {"backbone": "none"}, []).dimensions
+
+
 def test_the_default_space_leaves_out_what_is_given_or_unknown():
-    known = ("backbone", "head", "dropout", "learning_rate", "freeze", "pooling")
+    known = ("backbone", "input_range", "head", "dropout", "learning_rate", "freeze", "pooling")
     assert set(default_space(known, {}, []).dimensions) == set(known)
     given = default_space(known, {"backbone": "none", "head": "8"}, [])
     assert set(given.dimensions) == {"dropout", "learning_rate"}
