@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from emulated_trials import (
+    A_THIRD,
     CONFIGURATIONS,
     EPOCHS,
     SPACE,
@@ -38,7 +39,7 @@ def test_successive_halving_finds_the_best_with_a_third_of_the_epochs(seed):
     result = search(seed, Curves(of), ledger, "tpe")
     best = max(of, key=lambda name: of[name][0])
     assert key(result.winner(PLAN).flags) == best
-    assert ledger.epochs <= 27 * EPOCHS / 3
+    assert ledger.epochs <= A_THIRD
     assert reached(search(seed, Curves(of), None, "tpe")) == reached(result)
 
 
@@ -46,7 +47,17 @@ def test_drawn_at_random_it_finds_the_best_too_with_a_third_of_the_epochs_on_ave
     # One order in twelve takes more: where better trials come later and later, each of them goes on.
     found = [regret(seed, "alike") for seed in range(5)]
     assert [loss for loss, _ in found] == [0] * 5
-    assert sum(epochs for _, epochs in found) / 5 <= 27 * EPOCHS / 3
+    assert sum(epochs for _, epochs in found) / 5 <= A_THIRD
+
+
+def test_few_searches_take_more_than_a_third_of_the_epochs_and_none_with_that_budget():
+    spent = [regret(seed, "alike")[1] for seed in range(20)]
+    longer = [seed for seed, epochs in enumerate(spent) if epochs > A_THIRD]
+    assert 1 <= len(longer) <= 3
+    for seed in longer:
+        ledger = Ledger(None, {})
+        search(seed, Curves(curves(seed)), ledger, budget=Budget(epochs=A_THIRD))
+        assert ledger.epochs <= A_THIRD
 
 
 def test_without_a_pruner_the_table_is_that_of_the_whole_grid():
