@@ -4,6 +4,7 @@ import contextlib
 import logging
 import shlex
 import statistics
+import time
 from collections.abc import Iterator, Sequence
 
 from cxr_data.core.errors import CxrError
@@ -29,22 +30,23 @@ def cost_lines(found: Comparison) -> Iterator[str]:
             if found.stress
         ),
     ]
+    runs = found.runs
+    finished = {id(run) for run in runs if run.is_finished}
     width = max([len(name) for name, _ in cells] or [0]) + 2
     yield f"{'':{width}}{'runs':>8}{'finished':>10}{'epochs':>8}{'batch':>7}{'images/epoch':>14}"
-    for name, runs in cells:
-        first = runs[0]
+    for name, of_cell in cells:
+        first = of_cell[0]
         images = _training_images(found, first)
-        finished = sum(run.is_finished for run in runs)
+        done = sum(id(run) in finished for run in of_cell)
         yield (
-            f"{name:{width}}{len(runs):>8}{finished:>10}{first.config.epochs:>8}"
+            f"{name:{width}}{len(of_cell):>8}{done:>10}{first.config.epochs:>8}"
             f"{first.config.batch_size:>7}{images:>14,}"
         )
-    runs = found.runs
-    left = [run for run in runs if not run.is_finished]
+    seconds = _seconds_of([run for run in runs if id(run) in finished])
     yield (
         f"{counted(len(found.methods), 'method')}, each with {counted(found.budget.draws, 'draw')} and "
-        f"{counted(len(found.budget.seeds), 'seed')}; {len(runs) - len(left)} of {counted(len(runs), 'run')} "
-        f"finished; {_to_go(runs, left)}"
+        f"{counted(len(found.budget.seeds), 'seed')}; {len(finished)} of {counted(len(runs), 'run')} "
+        f"finished; {_to_go(seconds, len(runs) - len(finished))}"
     )
     yield from found.notes
 
@@ -56,19 +58,18 @@ def _training_images(found: Comparison, run: TransferRun) -> int:
     return count_images(found.manifest, own_train[run.cell] if run.is_copied else run.config.train_split)
 
 
-def _to_go(runs: Sequence[TransferRun], left: Sequence[TransferRun]) -> str:
-    measured = [seconds for run in runs if (seconds := _seconds(run)) is not None]
-    if not measured:
-        return "the time of a run is known once one is finished"
-    mean = statistics.fmean(measured)
-    return f"about {len(left) * mean / 60:.1f} min to go, at {mean:.1f} s a run"
+def _to_go(seconds: Sequence[float], left: int) -> str:
+    """Return how long so many runs take, in words, by what finished ones took."""
+    if not seconds:
+        return "how long a run takes is not known yet"
+    mean = statistics.fmean(seconds)
+    return f"about {left * mean / 60:.1f} min to go, at {mean:.1f} s a run"
 
 
-def _seconds(run: TransferRun) -> float | None:
-    if not run.is_finished:
-        return None
-    seconds: float | None = read_document(run.layout.throughput, Throughput).get("seconds")
-    return seconds
+def _seconds_of(finished: Sequence[TransferRun]) -> list[float]:
+    """Return what finished runs took, of those that say so."""
+    documents = (read_document(run.layout.throughput, Throughput) for run in finished)
+    return [seconds for document in documents if (seconds := document.get("seconds")) is not None]
 
 
 def run_here(found: Comparison) -> tuple[dict[str, str], bool]:
@@ -78,7 +79,11 @@ def run_here(found: Comparison) -> tuple[dict[str, str], bool]:
     from cxr_train.transferring.heads import HeadTrainer  # which need TensorFlow
 
     statuses: dict[str, str] = {}
-    left = [run for run in found.runs if not run.is_finished]
+    left: list[TransferRun] = []
+    finished: list[TransferRun] = []
+    for run in found.runs:
+        (finished if run.is_finished else left).append(run)
+    seconds = _seconds_of(finished)
     stop = StopRequest()
     trainers: dict[str, HeadTrainer] = {}
     with stop.listening(), contextlib.suppress(Stopped):
@@ -92,6 +97,7 @@ def run_here(found: Comparison) -> tuple[dict[str, str], bool]:
                 statuses[f"{run.cell}: {run.label}"] = str(error)
                 logger.info("%s: %s: %s", run.cell, run.label, error)
                 continue
+            seconds += _seconds_of([run])
             done = number + 1
             if done % 10 == 0 or done == len(left):
                 logger.info(
@@ -100,7 +106,7 @@ def run_here(found: Comparison) -> tuple[dict[str, str], bool]:
                     len(left),
                     run.cell,
                     run.label,
-                    _to_go(found.runs, left[done:]),
+                    _to_go(seconds, len(left) - done),
                 )
     return statuses, bool(stop)
 
@@ -109,9 +115,13 @@ def run_in_processes(found: Comparison, lock: int) -> tuple[dict[str, str], bool
     """Run each in processes of its own, as `run_here`."""
     statuses: dict[str, str] = {}
     left = [run for run in found.runs if not run.is_finished]
+    seconds: list[float] = []
     commands = ChildCommands(lock)
     with commands.listening():
         for number, run in enumerate(left):
+            begun = time.monotonic()
+            if number:
+                logger.info("\n%s", _to_go(seconds, len(left) - number))
             for line in run.commands_left:
                 if commands.stopped:
                     return statuses, True
@@ -121,4 +131,6 @@ def run_in_processes(found: Comparison, lock: int) -> tuple[dict[str, str], bool
                 if code := commands.run(line):
                     statuses[f"{run.cell}: {run.label}"] = exit_reason(code)
                     break
+            else:
+                seconds.append(time.monotonic() - begun)
     return statuses, bool(commands.stopped)

@@ -143,7 +143,7 @@ def test_a_held_out_source_changes_nothing_but_its_own_predictions(root, compare
     assert chosen == again
 
 
-def test_what_was_not_finished_is_run_again_and_gives_the_same_table(root, compared):
+def test_what_was_not_finished_is_run_again_and_gives_the_same_table(root, compared, monkeypatch):
     again = root / "again"
     shutil.copytree(compared, again)
     expected = without_places(table(compared))
@@ -156,7 +156,12 @@ def test_what_was_not_finished_is_run_again_and_gives_the_same_table(root, compa
     for name in ("json", "csv", "txt", "html"):
         (again / f"transfer.{name}").unlink()
     line = arguments(root / "data", again, root / "methods.json")
-    dry = run_command("cxr_train.transfer", *line, "--dry_run")
+    asked = []
+    refuse = TransferRun.refuse_another
+    with monkeypatch.context() as patch:
+        patch.setattr(TransferRun, "refuse_another", lambda run: (asked.append(run.directory), refuse(run)))
+        dry = run_command("cxr_train.transfer", *line, "--dry_run")
+    assert len(asked) == len({*asked})  # it reads the state of a run once
     assert b"min to go" in dry.stdout
     assert not (again / "transfer.json").exists()
     assert run_command("cxr_train.transfer", *line).code == 0
