@@ -18,6 +18,7 @@ SLOW = ("tensorflow", "tensorflow_io", "keras", "sklearn", "scipy", "matplotlib"
 SERVER = f"""
 import json, os, runpy, sys, tempfile, traceback
 import absl.app, cv2, numpy
+import cxr_data.commands.setting_flags, cxr_train.flags.training, cxr_train.runs.config
 
 for line in sys.stdin:
     folder, *argv = json.loads(line)

@@ -84,7 +84,14 @@ def test_first_calls_are_not_timed(monkeypatch):
     assert wanted == [1, 1, 5, 2, 1, 5, 2]
 
 
-@pytest.mark.parametrize("way", [FREE, BARE, LOOP, FIT, FIT_8, STUDY], ids=lambda way: f"{way.kind}")
+@pytest.mark.parametrize(
+    "way",
+    [
+        *(BARE, LOOP, FIT, STUDY),
+        *(pytest.param(way, marks=pytest.mark.ci) for way in (FREE, FIT_8)),
+    ],
+    ids=lambda way: f"{way.kind}",
+)
 def test_every_way_takes_its_turns_and_ends(way, folder, tmp_path):
     answers, orders = [], [True, True, False]
     turns = take_turns(3, lambda: orders.pop(0), answers.append)
