@@ -3,7 +3,7 @@
     --class_map=COVID-19:covid,Lung_Opacity:-
 
 gives the images of their `COVID-19` our label `covid`, and leaves out those of `Lung_Opacity`.
-A class of the same name needs no entry.
+A class of the same name needs no entry. `*:-` leaves out all classes that have neither.
 """
 
 import pathlib
@@ -19,7 +19,7 @@ from cxr_data.sources.finding_values import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 from cxr_train.evaluation.decisions import Counts
 from cxr_train.runs.saved_run import trained_on
 
-DROP = "-"
+DROP, OTHERS = "-", "*"
 _DROPPED = -1
 
 
@@ -94,6 +94,13 @@ def map_classes(theirs: Sequence[str], ours: Sequence[str], names: Mapping[str, 
       DataError: one of their classes is unknown to the model and has no entry.
     """
     for their, our in names.items():
+        if their == OTHERS and OTHERS not in theirs:
+            if our != DROP:
+                raise UsageError(
+                    f"--class_map={OTHERS}:{our}: must be {OTHERS}:{DROP}, since all other classes can only "
+                    "be left out; give each that the model knows an entry of its own"
+                )
+            continue
         if their not in theirs:
             raise UsageError(
                 f"--class_map={their}:{our}: the data has no class {their}, only {_list(theirs)}"
@@ -103,10 +110,13 @@ def map_classes(theirs: Sequence[str], ours: Sequence[str], names: Mapping[str, 
     index_of = []
     for their in theirs:
         our = names.get(their, their)
+        if their not in names and our not in ours:
+            our = names.get(OTHERS, our)
         if our not in ours and our != DROP:
             raise DataError(
                 f"the data has a class {their} that the model does not know ({_list(ours)}): say which it "
-                f"is with --class_map={their}:CLASS, or leave its images out with --class_map={their}:{DROP}"
+                f"is with --class_map={their}:CLASS, or leave its images out with --class_map={their}:{DROP} "
+                f"(all others: {OTHERS}:{DROP})"
             )
         index_of.append(_DROPPED if our == DROP else ours.index(our))
     if all(index == _DROPPED for index in index_of):

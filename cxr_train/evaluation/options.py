@@ -43,7 +43,7 @@ class EvaluationOptions:
     class_map: Mapping[str, str] = setting(
         (),
         "Names that the model has for the classes of other data, such as theirs:ours,...; theirs:- "
-        "leaves a class out.",
+        "leaves a class out, and *:- all others that the model does not know.",
         parse=parse_class_map,
     )
     probe_images: int = setting(

@@ -202,16 +202,18 @@ def _cell(value: float | None, interval: list[float] | None, digits: int = 4) ->
 def _notes(summary: dict[str, Any]) -> list[str]:
     """Return what a reader of the table must know."""
     intervals = summary["intervals"]
-    notes = [f"left out: {what}" for what in left_out_by_class_map(summary)]
+    dropped = left_out_by_class_map(summary)
+    notes = [f"left out: {first_of(dropped, _MOST_NAMED)}"] if dropped else []
     notes += too_few(summary, _MOST_NAMED)
     for metric, classes in undefined(summary).items():
-        notes.append(f"macro {metric} is without {', '.join(classes)}, for which it is undefined")
+        notes.append(f"macro {metric} is without {first_of(classes, _MOST_NAMED)}, for which it is undefined")
     if summary["seen_in_training"]:
         notes.append("the model was trained on these images: this says nothing about new ones")
     notes += initial_statistics(summary.get("initial_statistics_share"))
     notes += patients(summary)
     if intervals["exact"]:
-        notes.append(f"exact binomial intervals over patients (0 or 1): {', '.join(intervals['exact'])}")
+        names = first_of(intervals["exact"], _MOST_NAMED)
+        notes.append(f"exact binomial intervals over patients (0 or 1): {names}")
     if intervals["undefined_resamples"]:
         most, lost = max(intervals["undefined_resamples"].items(), key=lambda entry: entry[1])
         notes.append(
@@ -219,8 +221,8 @@ def _notes(summary: dict[str, Any]) -> list[str]:
             f"resamples ({most})"
         )
     if intervals["no_interval"]:
-        reasons = (f"{name} ({reason})" for name, reason in intervals["no_interval"].items())
-        notes.append(f"no interval: {', '.join(reasons)}")
+        reasons = [f"{name} ({reason})" for name, reason in intervals["no_interval"].items()]
+        notes.append(f"no interval: {first_of(reasons, _MOST_NAMED)}")
     return notes
 
 

@@ -233,6 +233,15 @@ class TestClassMap:
         with pytest.raises(error, match=message):
             map_classes(theirs, OURS, names)
 
+    def test_all_others_are_left_out_by_one_entry(self):
+        theirs = ("COVID-19", "normal", "Opacity", "Sick")
+        mapped = map_classes(theirs, OURS, {"COVID-19": "covid", "*": "-"})
+        labels, kept = mapped.labels(np.arange(4))
+        np.testing.assert_array_equal(kept, [True, True, False, False])
+        np.testing.assert_array_equal(labels[kept], [OURS.index("covid"), OURS.index("normal")])
+        with pytest.raises(UsageError, match=r"--class_map=\*:covid: .*\*:-"):
+            map_classes(theirs, OURS, {"*": "covid"})
+
     def test_parsing(self):
         assert parse_class_map(["a:b", "c:d:-"]) == {"a": "b", "c:d": "-"}
         for entries in (["a"], [":b"], ["a:"], ["a:b", "a:c"]):

@@ -52,16 +52,26 @@ def table_of_views(made: MadeTables) -> str:
     return next((table for table in tables if "metadata" in table), tables[0])
 
 
+def convert(name: str, made: MadeTables, data: pathlib.Path) -> str:
+    """Converts a set, and returns what the command prints."""
+    lists = {flag: value for flag, value in made.flags.items() if isinstance(value, tuple)}
+    flags = [f"--labels={name}", *(f"--{flag}={','.join(value)}" for flag, value in lists.items())]
+    flags += [f"--splits={SPLITS[name]}"] if name in SPLITS else []
+    return say("tools.make_tfrecords", f"--source={made.source}", f"--output={data}", "--size=16",
+               "--workers=0", *flags)  # fmt: skip
+
+
+def train(data: pathlib.Path, run_dir: pathlib.Path) -> None:
+    say("cxr_train.main", f"--data={data}", f"--run_dir={run_dir}", "--backbone=tiny", "--weights=none",
+        "--epochs=1", "--batch_size=8", "--monitor=mean_auroc", "--uncertain=ones", "--head=6")  # fmt: skip
+
+
 @pytest.mark.parametrize("name", sorted(MAKERS.keys() - {"columns"}))
 def test_a_public_set_goes_from_its_tables_to_exported_models(name, tmp_path):
     made = MAKERS[name](tmp_path, MORE)
     data, run_dir = tmp_path / "tfrecords", tmp_path / "run"
     finding, view = KNOWN[name]
-    lists = {flag: value for flag, value in made.flags.items() if isinstance(value, tuple)}
-    flags = [f"--labels={name}", *(f"--{flag}={','.join(value)}" for flag, value in lists.items())]
-    flags += [f"--splits={SPLITS[name]}"] if name in SPLITS else []
-    said = say("tools.make_tfrecords", f"--source={made.source}", f"--output={data}", "--size=16",
-               "--workers=0", *flags)  # fmt: skip
+    said = convert(name, made, data)
     assert f"table ({name}): " in said
     for reason in made.lost.values():
         assert reason in said
@@ -81,8 +91,7 @@ def test_a_public_set_goes_from_its_tables_to_exported_models(name, tmp_path):
     has = sum(labels.get(finding) == 1 for labels in made.labels.values())
     assert together["counts"][position]["present"] == together["both_present"][position][position] == has
 
-    say("cxr_train.main", f"--data={data}", f"--run_dir={run_dir}", "--backbone=tiny", "--weights=none",
-        "--epochs=1", "--batch_size=8", "--monitor=mean_auroc", "--uncertain=ones", "--head=6")  # fmt: skip
+    train(data, run_dir)
     grouped = [f"--by=source,{view}", f"--by_table={table_of_views(made)}"] if view else ["--by=source"]
     say("cxr_train.evaluate", f"--run_dir={run_dir}", "--split=test", "--resamples=100", *grouped)
     found = load(run_dir, "metrics_test.json")
@@ -120,3 +129,20 @@ def test_a_public_set_goes_from_its_tables_to_exported_models(name, tmp_path):
         say("cxr_train.export", f"--run_dir={run_dir}", f"--format={form}", f"--output={tmp_path}/{form}")
         exported = run_export(form, tmp_path / form, images, pixels_of(images, manifest))
         np.testing.assert_allclose(exported, probabilities, atol=1e-5)
+
+
+def test_a_run_on_one_set_is_evaluated_on_the_findings_of_another(tmp_path):
+    made = {name: MAKERS[name](tmp_path / name, MORE) for name in ("nih", "chexpert")}
+    for name, one in made.items():
+        convert(name, one, tmp_path / name / "tfrecords")
+    theirs, run_dir = tmp_path / "chexpert" / "tfrecords", tmp_path / "run"
+    train(tmp_path / "nih" / "tfrecords", run_dir)
+    said = say("cxr_train.evaluate", f"--run_dir={run_dir}", f"--data={theirs}", "--split=test",
+               "--by=source", "--resamples=100", "--class_map=Pleural Effusion:Effusion,*:-")  # fmt: skip
+    found = load(run_dir, "external/tfrecords/metrics_test.json")
+    ours, names = read_manifest(tmp_path / "nih" / "tfrecords").class_names, read_manifest(theirs).class_names
+    assert [*found["per_class"]] == [*ours]
+    assert found["per_class"]["Effusion"]["auroc"] is not None
+    assert {"Hernia", "Mass"} <= {*found["too_few"]}
+    assert {*found["dropped"]} == {*names} - {*ours, "Pleural Effusion"}
+    assert said.count("left out: ") == 1
