@@ -107,6 +107,8 @@ def _tiles(issues: Sequence[Mapping[str, Any]], data: str, pool: str) -> list[di
 def _pictures(ids: set[str], data: str, pool: str) -> dict[str, bytes]:
     """Return the X-rays of these ids as JPEG. Raises DataError: the data has one not."""
     made = read_manifest(data)
+    if made.embedding:
+        raise DataError(f"{data} holds embeddings: there is no X-ray to show")
     rows, fields = read_split_index(made, pool), read_split_fields(made, pool)
     found = {}
     for row, field in zip(rows, fields, strict=True):

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from embedded_sources import write_embedded_sources
 from shards import random_images, write_shards
 from written_run import Page
 
@@ -65,10 +66,16 @@ def test_the_page_has_the_spread_and_the_doubtful_x_rays(data, tmp_path):
     assert not [address for address in page.addresses if not address.startswith("data:")]
 
 
-def test_without_the_data_the_labels_are_listed_alone(data, tmp_path):
+@pytest.mark.parametrize("there", ["nothing", "embeddings", "other images"])
+def test_without_the_pictures_the_labels_are_listed_alone(there, tmp_path):
     whole, summary = joined()
-    path = write_folds_page(tmp_path, summary, label_issues(whole), str(tmp_path / "gone"), "train")
+    place = tmp_path / there.replace(" ", "_")
+    if there == "embeddings":
+        write_embedded_sources(place, patients=(20, 20, 6))
+    elif there == "other images":
+        write_shards(place, {"train": random_images(4)}, dtype="uint8")
+    path = write_folds_page(tmp_path, summary, label_issues(whole), str(place), "train")
     page = Page(path.read_text())
     assert not [alt for alt in page.alts if alt.startswith("X-ray ")]
-    assert str(tmp_path / "gone") in page.text
+    assert str(place) in page.text
     assert whole.ids[0] in page.text
