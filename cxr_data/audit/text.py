@@ -44,7 +44,7 @@ def audit_as_text(directory: str, document: Mapping[str, Any], most_cases: int) 
     elif document["shortcuts"]:
         scores = counted(len(document["shortcuts"]), "score")
         lines.append(f"no leakage was found, and no feature above chance ({scores})")
-    lines += [wrapped(one_line(note), "note: ", "  ") for note in document["notes"]]
+    lines += [wrapped(note, "note: ", "  ") for note in document["notes"]]
     lines += [*_repair(directory, document), *_compared(directory, document)]
     if document["findings"] and not most_cases:
         lines.append(f"cases and pictures: python -m {tool('audit_dataset')} --data={directory}")
@@ -53,11 +53,11 @@ def audit_as_text(directory: str, document: Mapping[str, Any], most_cases: int) 
 
 def _cause(number: int, cause: Cause, most_cases: int) -> Iterator[str]:
     kinds = ", ".join(dict.fromkeys(finding["kind"] for finding in cause.findings))
-    yield wrapped(one_line(cause.title), f"{number}. [{kinds}] ", "   ")
+    yield wrapped(cause.title, f"{number}. [{kinds}] ", "   ")
     for finding in cause.findings:
-        yield wrapped(one_line(finding["text"]), "   - ")
+        yield wrapped(finding["text"], "   - ")
         for case in finding["evidence"][:most_cases]:
-            yield wrapped(one_line(_case(case)), "     ", "       ")
+            yield wrapped(_case(case), "     ", "       ")
         if 0 < most_cases < len(finding["evidence"]):
             yield f"     ... and {len(finding['evidence']) - most_cases:,} more in {AUDIT_NAME}"
     if advice := ADVICE.get(cause.name):  # not of a finding of another version
@@ -82,7 +82,7 @@ def _repair(directory: str, document: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "What a conversion can do about it, into a folder of its own:"
     yield from (f"  {line}" for line in command)
-    yield from (wrapped(one_line(line), "  ") for line in explained_flags(document))
+    yield from (wrapped(line, "  ") for line in explained_flags(document))
 
 
 def _compared(directory: str, document: Mapping[str, Any]) -> Iterator[str]:

@@ -5,6 +5,8 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
+from cxr_data.core.shown import one_line
+
 WIDEST = 100
 """Columns of a line where there is no terminal, and the most that one has."""
 
@@ -20,13 +22,14 @@ def wrapped(text: str, first: str = "", rest: str | None = None) -> str:
     """Break a text at blanks into lines of the terminal's width; a longer word stays whole.
 
     Args:
-      text: one paragraph. A command at its end, from `python -m` on, stays whole, so that it can be pasted.
+      text: one paragraph; a line break in it is part of a name, and is shown as such. A command at its
+        end, from `python -m` on, stays whole, so that it can be pasted.
       first: what the first line begins with.
       rest: what each further line begins with; as many blanks as `first` has by default.
     """
     rest = " " * len(first) if rest is None else rest
     width = max(terminal_width(), len(rest) + 20)
-    before, command, after = text.partition("python -m ")
+    before, command, after = one_line(text).partition("python -m ")
     text = before + (command + after).replace(" ", _UNBROKEN)
     lines = textwrap.wrap(
         text,

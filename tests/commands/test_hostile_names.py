@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import unicodedata
 
+import embedded_sources
 import pytest
 from dicom_files import make_dicom
 from in_process import Done, run_command
@@ -131,3 +132,28 @@ def test_the_commands_of_the_trainer(source, data, tmp_path):
     text = pathlib.Path(f"{folder}.csv").read_bytes().decode(errors="surrogateescape")
     assert {row[0] for _, row in csv_rows(text)} >= {f"{CLASSES[2]}/=cmd|2{NAME}.png"}
     assert not [line for line in text.split("\n") if line.lstrip('"').startswith(("=", "+", "-", "@"))]
+
+
+@pytest.mark.ci
+def test_the_commands_that_compare_and_join_runs(tmp_path, monkeypatch):
+    sources = (f"=nih{NAME}", f"K\u00f6ln, S\u00fcd@%{CONTROLS}", "+rare/site")
+    monkeypatch.setattr(embedded_sources, "SOURCES", sources)
+    monkeypatch.setattr(embedded_sources, "CLASSES", CLASSES)
+    data, runs = tmp_path / "data", [tmp_path / f"fold{number}" for number in (1, 2)]
+    embedded_sources.write_embedded_sources(data, patients=(130, 120, 60))
+    heads = (f"--data={data}", "--backbone=none", "--epochs=1", "--xla=off")
+    compared = ("--methods=erm,coral,prior_correction", "--draws=1", "--seeds=0", "--resamples=100")
+    joined, transfer = tmp_path / f"joined{NAME}", tmp_path / f"transfer{PLACE}"
+    for command, *arguments in (
+        ("main", *heads, f"--run_dir={runs[0]}", "--batch_size=16", "--fold=1of2"),
+        ("main", *heads, f"--run_dir={runs[1]}", "--batch_size=16", "--fold=2of2"),
+        ("folds", f"--runs={runs[0]},{runs[1]}", f"--output={joined}", "--resamples=100"),
+        ("transfer", *heads, *compared, f"--run_dir={transfer}"),
+    ):
+        done = checked(f"cxr_train.{command}", *arguments)
+        assert done.code == 0, (command, done.output)
+    assert_escaped(joined / "report" / "index.html")
+    assert_escaped(transfer / "transfer.html")
+    for table in (joined / "label_issues.csv", transfer / "transfer.csv"):
+        lines = table.read_bytes().decode().split("\n")
+        assert not [line for line in lines if line.lstrip('"').startswith(("=", "+", "-", "@"))]

@@ -13,6 +13,7 @@ from waiting import SECONDS
 
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.shown import one_line, shown, shown_streams, visible_names, without_keys
+from cxr_data.core.wording import wrapped
 
 CONTROLS = {
     "C0": "\x00\a\b\x1b",
@@ -28,6 +29,13 @@ CONTROLS = {
 
 def is_harmless(text: str) -> bool:
     return all(c in "\n\t" or unicodedata.category(c)[0] not in "C" for c in text) and "\u2028" not in text
+
+
+def test_a_name_in_a_wrapped_text_begins_no_line():
+    lines = wrapped(f"class a{'b' * 90}\nFORGED: line\r\0c has one image", rest="  ").split("\n")
+    assert "\\nFORGED:" in "".join(lines)
+    assert not [line for line in lines if line.strip().startswith("FORGED")]
+    assert "\\r\\x00c" in "".join(lines)
 
 
 @pytest.mark.parametrize("name", CONTROLS)
