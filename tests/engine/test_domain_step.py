@@ -100,7 +100,7 @@ def reference(items, penalty, strength: float, parts: int) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("method", "penalty", "strategy", "accumulation", "compile"),
     [
-        ("coral", coral_penalty, one, 2, False),
+        pytest.param("coral", coral_penalty, one, 2, False, marks=pytest.mark.ci),
         ("coral", coral_penalty, two, 1, False),
         ("irm", irm_penalty, one, 1, True),
         pytest.param("coral", coral_penalty, one, 1, True, marks=pytest.mark.ci),
@@ -127,7 +127,11 @@ def test_a_penalty_is_its_mean_over_replicas_and_micro_batches(
 
 @pytest.mark.parametrize(
     ("strategy", "accumulation", "compile"),
-    [(one, 2, False), (two, 1, True), pytest.param(one, 1, True, marks=pytest.mark.ci)],
+    [
+        (two, 1, True),
+        pytest.param(one, 2, False, marks=pytest.mark.ci),
+        pytest.param(one, 1, True, marks=pytest.mark.ci),
+    ],
 )
 def test_dann_gives_the_network_the_discriminators_gradient_reversed(strategy, accumulation, compile):
     (item,), made = sourced(1), []
@@ -217,7 +221,10 @@ def test_groupdro_is_the_same_however_the_batch_is_split(findings, strategy, acc
 
 
 @pytest.mark.parametrize(("strategy", "accumulation"), [(two, 2)])
-@pytest.mark.parametrize(("findings", "sources", "ones"), [(True, SOURCES, 4), (False, UNEVEN, 2)])
+@pytest.mark.parametrize(
+    ("findings", "sources", "ones"),
+    [(False, UNEVEN, 2), pytest.param(True, SOURCES, 4, marks=pytest.mark.ci)],
+)
 def test_balanced_gives_each_source_the_same_weight(findings, sources, ones, strategy, accumulation):
     items = sourced(3, findings=findings, ones=ones)
     objective = FindingsObjective() if findings else Objective()
@@ -229,7 +236,8 @@ def test_balanced_gives_each_source_the_same_weight(findings, sources, ones, str
 
 
 @pytest.mark.parametrize(
-    ("strategy", "compile"), [(one, False), (two, False), pytest.param(one, True, marks=pytest.mark.ci)]
+    ("strategy", "compile"),
+    [(one, False), *(pytest.param(*each, marks=pytest.mark.ci) for each in ((two, False), (one, True)))],
 )
 def test_balanced_with_equal_shares_and_every_strength_of_0_is_erm_bit_for_bit(strategy, compile):
     items = sourced(2)

@@ -103,8 +103,17 @@ def test_an_image_does_not_change_the_map_of_another():
             np.testing.assert_allclose(one[0], all_of_them[number], rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("scale", [1.0, 1e6, 1e-6])
+@pytest.mark.parametrize(
+    ("policy", "scale"),
+    [
+        ("mixed_float16", 1e6),
+        ("mixed_float16", 1e-6),
+        ("mixed_bfloat16", 1.0),
+        pytest.param("mixed_float16", 1.0, marks=pytest.mark.ci),
+        pytest.param("mixed_bfloat16", 1e6, marks=pytest.mark.ci),
+        pytest.param("mixed_bfloat16", 1e-6, marks=pytest.mark.ci),
+    ],
+)
 def test_a_model_in_16_bits_gives_the_maps_of_its_float32_twin(policy, scale):
     plain, mixed = small_network(), small_network(policy)
     weights = plain.get_weights()

@@ -166,7 +166,7 @@ def test_a_saved_model_serves_image_bytes_without_this_project(manifest, tmp_pat
     [
         *((form, "float32") for form in export_names.FORMATS),
         ("savedmodel", "mixed_float16"),
-        ("tflite", "mixed_bfloat16"),
+        pytest.param("tflite", "mixed_bfloat16", marks=pytest.mark.ci),
         pytest.param("savedmodel", "mixed_bfloat16", marks=pytest.mark.ci),
         pytest.param("tflite", "mixed_float16", marks=pytest.mark.ci),
         *(

@@ -41,7 +41,7 @@ def state(run) -> list[np.ndarray]:
     ("method", "findings", "steps"),
     [
         ("dann", 0, 2),
-        ("irm", 0, 5),
+        pytest.param("irm", 0, 5, marks=pytest.mark.ci),
         pytest.param("groupdro", 3, 2, marks=pytest.mark.ci),
         pytest.param("mixstyle", 0, 2, marks=pytest.mark.ci),
     ],
@@ -62,6 +62,7 @@ def test_a_run_stopped_within_an_epoch_ends_bit_for_bit_the_same(
     assert results(tmp_path / "run") == results(tmp_path / "whole")
 
 
+@pytest.mark.ci
 def test_balanced_is_the_run_without_a_method(tmp_path):
     data = write(tmp_path / "data")
     plain, _ = train_whole(begin, data, tmp_path / "plain", recipe=Recipe())

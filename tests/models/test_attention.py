@@ -64,7 +64,7 @@ def test_another_flag_is_refused_before_anything_is_built(text):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("float32", marks=pytest.mark.ci)])
 def test_the_network_puts_out_what_it_does_without_gates(kind, policy):
     plain, gated = (model_of(one, dtype_policy=policy) for one in ("none", kind))
     assert len(gated.layers) > len(plain.layers)

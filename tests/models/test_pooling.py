@@ -144,7 +144,7 @@ def test_classes_that_exclude_each_other_share_one_map():
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("of_findings", [False, True])
+@pytest.mark.parametrize("of_findings", [True, pytest.param(False, marks=pytest.mark.ci)])
 def test_a_model_with_it_is_planned_and_saved(pooling, of_findings, tmp_path):
     model = model_of(pooling, of_findings=of_findings, dropout=0.5)
     names = [layer.name for layer in model.layers]

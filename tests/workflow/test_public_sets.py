@@ -23,11 +23,10 @@ pytestmark = pytest.mark.usefixtures("tiny")
 
 # Those without a validation split of their own get one from their training pictures.
 SPLITS = dict.fromkeys(("nih", "padchest", "vindr"), "train:0.5,validation:0.5")
+
+
 # One with a validation split of its own and one without; test_commands_on_public_sets takes all.
-FAST = ("chexpert", "nih")
-
-
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("name", ["nih", pytest.param("chexpert", marks=pytest.mark.ci)])
 def test_a_public_set_goes_from_its_tables_to_an_exported_model(name, tmp_path):
     made = MAKERS[name](tmp_path)
     flags = {"size": 8, "workers": 0, "quiet": True, "splits": SPLITS.get(name, "auto"), **made.flags}
