@@ -13,6 +13,8 @@ import pytest
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_train.models.backbones import BACKBONES
+from cxr_train.models.classifier import build_model
+from cxr_train.models.head import POOLING
 from cxr_train.models.pretrained import build_backbone
 
 POLICIES = ("float32", "mixed_bfloat16")
@@ -110,9 +112,21 @@ def test_convnext_is_keras_own_with_its_weights(tmp_path):
         if "layer_scale" in variable.path:  # 1e-6 would hide what a block does
             variable.assign(np.random.default_rng(0).normal(size=variable.shape))
     theirs.save_weights(tmp_path / "convnext.weights.h5")
-    ours = build_backbone("convnext_tiny", 64, str(tmp_path / "convnext.weights.h5"), "imagenet")
+    weights = str(tmp_path / "convnext.weights.h5")
+    ours = build_model(
+        "convnext_tiny", classes=1, image_size=64, head=(), weights=weights, input_range="imagenet"
+    )
+    pooling = ours.get_layer(POOLING)
     images = np.random.default_rng(0).random([2, 64, 64, 3], np.float32)
-    np.testing.assert_allclose(ours(images), theirs(255 * images), atol=1e-4)
+    own_map, features = keras.Model(ours.inputs[0], [pooling.input, pooling.output])(images)
+    expected = theirs(255 * images)
+    np.testing.assert_allclose(own_map, expected, atol=1e-4)
+    np.testing.assert_allclose(features, np.mean(expected, axis=(1, 2)), atol=1e-4)
+    # Keras' classifier takes the mean first, and then normalizes.
+    (*_, norm) = theirs.layers
+    before = keras.Model(theirs.inputs[0], norm.input)(255 * images)
+    of_classifier = norm(np.mean(before, axis=(1, 2), keepdims=True))[:, 0, 0]
+    assert np.abs(features - of_classifier).max() > 0.01
     with pytest.raises(DataError, match=r"convnext\.weights\.h5: .*convnext_small"):
         build_backbone("convnext_small", 64, str(tmp_path / "convnext.weights.h5"))
 
