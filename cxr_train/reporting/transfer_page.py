@@ -154,7 +154,7 @@ def _tested(row: Row) -> list[str]:
     return [name, *_metrics(row)] if row["seeds"] else [name, *[""] * len(_HEADER[1:])]
 
 
-_HEADER = ["method", "AUROC", "difference of AUROC", "Holm p", *[*_METRICS.values()][1:]]
+_HEADER = ["method", "AUROC", "difference\nof AUROC", "Holm p", *[*_METRICS.values()][1:]]
 
 
 def _grids(of_kind: Row, table: Row) -> list[Grid]:
@@ -178,12 +178,17 @@ def _bounds(source: str, table: Row) -> list[list[str]]:
     rows = []
     found = table["bounds"].get(source)
     if found:
-        images, baseline = f"{found['images']:,} test images", table["baseline"]
+        images, method, runs = f"{found['images']:,} test images", found["method"], found["runs"]
+        if not runs["finished"]:
+            images = f"0 of {runs['planned']} runs finished"
         for name, key in (
-            (f"bound: {baseline} trained within {source}, {images}", "within"),
-            (f"{baseline} without {source}, the same {images}", "without"),
+            (f"bound: {method} trained within {source}, {images}", "within"),
+            (f"{method} without {source}, the same {images}", "without"),
         ):
-            rows.append([name, *_metrics(found[key])])
+            if found[key]["auroc"]["value"] is not None:
+                rows.append([name, *_metrics(found[key])])
+            elif key == "within":
+                rows.append([name, *[""] * len(_HEADER[1:])])
     (told,) = (one["told_apart"] for one in table["sources"] if one["source"] == source)
     if told is not None:
         name = f"bound: {source} itself told from the other sources"

@@ -21,8 +21,9 @@
                   mean    by method the same metrics, of the mean over the sources; worst: each metric of the
                           source where it is worst: the lowest, of the ECE the highest; only methods with
                           a finished run for every source
-    bounds        by source: within, the baseline trained within it, and without, the same patients by the
-                  baseline trained without it (metrics each); null where there are too few
+    bounds        by source: method, runs (finished, planned) and images; within, the method trained within
+                  it, and without, the same patients by the method trained without it (metrics each, null
+                  where no run is finished); null where there are too few patients
     notes         what was left out, and what was not looked for
     stress        null, or sources, classes, images by split, oracle: its metrics, and tables by kind: rows as
                   above (with closed: the share of the gap between baseline and oracle, null where there is
@@ -138,19 +139,29 @@ def _together(
 
 
 def bound(within: Cell, without: Cell, trained: str, baseline: str) -> Row | None:
-    """Return a method trained within a source, and without it, on the same patients, if both ran.
+    """Return a method trained within a source, and without it, on the same patients.
 
     Args:
       within, without: the runs.
       trained: the method that was trained within.
       baseline: stands for it where it was not trained without.
+
+    Returns:
+      With metrics of null where one of them has no finished run; None where there are too few patients.
     """
     own = within.estimates(trained)
     ids = within.tested_ids
     other = own and (without.estimates(trained, ids) or without.estimates(baseline, ids))
-    if not own or not other or np.isnan(own["auroc"].value):
+    if own and np.isnan(own["auroc"].value):
         return None
-    return {"images": len(within.tested_ids), "within": entries(own), "without": entries(other)}
+    finished, planned = within.finished(trained)
+    return {
+        "method": trained,
+        "runs": {"finished": finished, "planned": planned},
+        "images": len(ids),
+        "within": entries(own),
+        "without": entries(other or None),
+    }
 
 
 def table_of_stress(cell: Cell, oracle: Cell, methods: Sequence[Method], baseline: str) -> Row | None:

@@ -135,7 +135,9 @@ def _source_lines(table: Row) -> Iterator[str]:
             rest="    ",
         )
         found = table["bounds"].get(one["source"])
-        if found:
+        if found and _is_unfinished(found):
+            yield f"    bound: {runs_of(found)} runs within it finished"
+        elif found:
             yield wrapped(
                 f"    bound: trained within it {cell(found['within']['auroc'])}, without it "
                 f"{cell(found['without']['auroc'])} (AUROC, the same {found['images']} test images)",
@@ -143,6 +145,11 @@ def _source_lines(table: Row) -> Iterator[str]:
             )
         elif one["state"] == "held out":
             yield f"    bound: {TOO_FEW} patients within it for a training of its own"
+
+
+def _is_unfinished(bound: Row) -> bool:
+    """Return whether a bound has no number, for want of finished runs."""
+    return bound["within"]["auroc"]["value"] is None
 
 
 def _stress_lines(stress: Row) -> Iterator[str]:

@@ -149,6 +149,15 @@ def test_the_tables_say_how_many_runs_are_finished(whole, tmp_path):
         assert f"<h3>{kind}</h3>" in page
 
 
+def test_a_bound_that_did_not_run_is_not_called_too_few():
+    ran, lost = cell_of({"erm": trials(1, 1, 1, 1)}), cell_of({"erm": trials(None, None, None, None)})
+    assert table.bound(ran, ran, "erm", "erm")["within"]["auroc"]["value"] > 0.5
+    found = document([WHOLE])
+    found["bounds"] = {"hospital 0": table.bound(lost, ran, "erm", "erm")}
+    assert "0 of 4 runs" in text.to_text(found)
+    assert "too few patients within" not in text.to_text(found)
+
+
 def test_kinds_are_kept_apart_also_in_the_stress_test(whole):
     expected = {
         "generalisation": {"erm", "coral"},
