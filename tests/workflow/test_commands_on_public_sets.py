@@ -61,9 +61,10 @@ def convert(name: str, made: MadeTables, data: pathlib.Path) -> str:
                "--workers=0", *flags)  # fmt: skip
 
 
-def train(data: pathlib.Path, run_dir: pathlib.Path) -> None:
+def train(data: pathlib.Path, run_dir: pathlib.Path, *flags: str) -> None:
     say("cxr_train.main", f"--data={data}", f"--run_dir={run_dir}", "--backbone=tiny", "--weights=none",
-        "--epochs=1", "--batch_size=8", "--monitor=mean_auroc", "--uncertain=ones", "--head=6")  # fmt: skip
+        "--epochs=1", "--batch_size=8", "--monitor=mean_auroc", "--uncertain=ones", "--head=6",
+        *flags)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS.keys() - {"columns"}))
@@ -146,3 +147,31 @@ def test_a_run_on_one_set_is_evaluated_on_the_findings_of_another(tmp_path):
     assert {"Hernia", "Mass"} <= {*found["too_few"]}
     assert {*found["dropped"]} == {*names} - {*ours, "Pleural Effusion"}
     assert said.count("left out: ") == 1
+
+
+def test_the_folds_of_a_public_set_are_joined_and_predict_together(tmp_path):
+    made = MAKERS["mimic"](tmp_path, MORE)
+    data, runs = tmp_path / "tfrecords", [tmp_path / f"fold{number}" for number in (1, 2)]
+    convert("mimic", made, data)
+    names = read_manifest(data).class_names
+    for number, run_dir in enumerate(runs, start=1):
+        train(data, run_dir, f"--fold={number}of2")
+        say("cxr_train.evaluate", f"--run_dir={run_dir}", "--resamples=100")
+    both = ",".join(map(str, runs))
+    say("cxr_train.folds", f"--runs={both}", f"--output={tmp_path}/joined", "--resamples=100")
+    found = load(tmp_path, "joined/metrics_out_of_fold.json")
+    of_pool = [path for path, split in made.splits.items() if split != "test"]
+    assert found["images"] == len(of_pool)
+    assert [*found["per_class"]] == [*names]
+    assert [*found["spread"]["auroc"]["folds"]] == [*map(str, runs)]
+    with (tmp_path / "joined/predictions_out_of_fold.csv").open() as file:
+        assert {row["id"] for row in csv.DictReader(file)} == {*of_pool}
+    assert "Pleural Effusion" in (tmp_path / "joined/report/index.html").read_text()
+
+    files, said = sorted(made.source / path for path in made.labels)[:3], []
+    for line in (*map(str, runs), both):
+        target = tmp_path / "predicted.json"
+        say("cxr_train.predict", f"--run_dir={line}", f"--output={target}", "--overwrite", *files)
+        rows = load(target)["predictions"]
+        said.append([[row["probabilities"][name] for name in names] for row in rows])
+    np.testing.assert_allclose(said[2], np.mean(said[:2], axis=0), atol=1e-5)
