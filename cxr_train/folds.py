@@ -18,6 +18,7 @@ from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core import storage
 from cxr_data.core.csv_table import csv_bytes
 from cxr_data.core.settings import required, setting
+from cxr_data.core.shown import say
 from cxr_data.core.wording import counted, wrapped
 from cxr_data.records.split_names import parse_split
 from cxr_data.stats.bootstrap import RESAMPLES
@@ -76,7 +77,7 @@ def main() -> int:
     page = write_folds_page(output, summary, issues, config.data, pool)
     for line in _lines(summary, len(issues), len(joined.ids)):
         print(wrapped(line, rest="  "))
-    print(f"written to {output}; page: {page}")
+    say(f"written to {output}; page: {page}")
     print(NOTICE)
     return 0
 

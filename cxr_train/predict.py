@@ -19,6 +19,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import required, setting
+from cxr_data.core.shown import say
 from cxr_data.core.wording import counted
 from cxr_data.images.guarded import Limits
 from cxr_train.engine.placement_names import XLA, CompilationOptions
@@ -149,7 +150,7 @@ def _calibration(
     validation = TrainConfig.load(RunLayout(run_dir).config).held_out_validation
     if method == "temperature":
         temperature = fitted_temperature(run_dir, validation)
-        print(f"probabilities at temperature {temperature:.3f}, fitted on {validation}", file=sys.stderr)
+        say(f"probabilities at temperature {temperature:.3f}, fitted on {validation}", sys.stderr)
         return temperature, {}
     if not of_findings:
         raise UsageError(
@@ -159,9 +160,9 @@ def _calibration(
     lines = fitted_platt(run_dir, validation)
     without = [name for name, line in lines.items() if line is None]
     kept = f"; as the model gives them for {', '.join(without)}, which have none" if without else ""
-    print(
+    say(
         f"probabilities by a slope and an offset for each finding (Platt), fitted on {validation}{kept}",
-        file=sys.stderr,
+        sys.stderr,
     )
     return 1.0, lines
 

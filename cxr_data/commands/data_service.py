@@ -18,6 +18,7 @@ from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import setting
+from cxr_data.core.shown import say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +54,12 @@ def main() -> int:
     keep_large_allocations()
     with DataService(options.port, workers, options.host, options.dispatcher, options.listen) as service:
         service.wait_until_ready()
-        _say(f"data service: --data_service=grpc://{service.address}, {workers} workers")
-        _say(f"open: ports {service.open_ports()}")
-        _say("no password: whoever reaches these ports can read every file that this user can read")
+        say(f"data service: --data_service=grpc://{service.address}, {workers} workers")
+        say(f"open: ports {service.open_ports()}")
+        say("no password: whoever reaches these ports can read every file that this user can read")
         service.run(lambda: bool(stopping))
-    _say("data service: stopped")
+    say("data service: stopped")
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def console_main() -> None:
