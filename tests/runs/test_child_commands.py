@@ -1,6 +1,7 @@
 """Running commands one after the other: real ones, with real signals."""
 
 import contextlib
+import json
 import os
 import pathlib
 import pty
@@ -8,11 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
+from embedded_sources import write_embedded_sources
+from in_process import run_command
 from project import ROOT
 from waiting import SECONDS
 
+from cxr_data.core.errors import CxrError
 from cxr_data.core.folder_lock import locked
 from cxr_train.runs.child_commands import ChildCommands, exit_reason
 
@@ -123,3 +128,30 @@ def test_on_a_terminal_a_run_is_asked_to_stop_once(tmp_path, way):
 def test_why_a_run_failed(tmp_path, code, reason):
     with locked(tmp_path / "lock") as lock:
         assert exit_reason(ChildCommands(lock).run([sys.executable, "-c", code])).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "content"),
+    [
+        ("ablate", "grid", {"a": {"head": "8"}}),
+        ("search", "space", {"head": ["", "8"]}),
+        ("transfer", "methods", {"erm": {}}),
+    ],
+)
+def test_a_second_command_in_one_directory_waits_for_the_first(command, flag, content, tmp_path, monkeypatch):
+    (tmp_path / "file.json").write_text(json.dumps(content))
+    write_embedded_sources(tmp_path / "data")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+
+    def waited(seconds: float) -> None:
+        raise CxrError("it waits")
+
+    line = [f"--data={tmp_path / 'data'}", f"--run_dir={runs}", f"--{flag}={tmp_path / 'file.json'}"]
+    with locked(runs / "lock"):
+        monkeypatch.setattr(time, "sleep", waited)
+        done = run_command(f"cxr_train.{command}", *line, "--backbone=none", "--epochs=2")
+    assert done.code == 1
+    assert "it waits" in done.output
+    assert f"process {os.getpid()} on {socket.gethostname()}" in done.output
+    assert [path.name for path in runs.iterdir()] == ["lock"]

@@ -22,6 +22,7 @@ from emulated_trials import (
 from project import HELPERS, ROOT
 
 from cxr_data.core.errors import DataError, UsageError
+from cxr_train.runs.config import TrainConfig
 from cxr_train.searching.ledger import Ledger
 from cxr_train.searching.study import Budget, Plan, settings_of_search, typical_epochs, write_study
 
@@ -160,6 +161,17 @@ def test_a_search_goes_on_only_with_the_flags_that_all_its_trials_had(tmp_path):
     Ledger(tmp_path / "trials.jsonl", settings("adam"))
     with pytest.raises(UsageError, match=r'--optimizer "adam", not "sgd"'):
         Ledger(tmp_path / "trials.jsonl", settings("sgd"))
+
+
+def test_a_search_that_was_moved_goes_on(tmp_path):
+    for place in ("began", "moved"):
+        config = TrainConfig("none", "data", f"{place}/trial-0000", weights="none")
+        trained = config.what_decides_the_result()
+        plan = Plan(trials=1, epochs=1)
+        Ledger(
+            tmp_path / "trials.jsonl",
+            settings_of_search(SPACE, plan, "random", 0, SPACE.numbered(0), trained),
+        )
 
 
 def test_a_line_that_a_kill_has_cut_off_is_trained_again(tmp_path):
