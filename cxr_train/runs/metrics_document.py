@@ -106,6 +106,16 @@ class Fitted(TypedDict):
     fitted_on: str
 
 
+class _SaysWhereFitted:
+    """A rule of a calibration."""
+
+    def allows(self, value: Mapping[str, Any]) -> bool:
+        return "platt" not in value or isinstance(value.get("fitted_on"), str)
+
+    def __str__(self) -> str:
+        return "a calibration that says on which split its lines were fitted"
+
+
 class NotFitted(TypedDict):
     """How well probabilities fit, where there is no temperature."""
 
@@ -308,7 +318,7 @@ class MetricsContent(OfModel):
     micro: NotRequired[Mapping[str, Rate]]
     too_few: NotRequired[tuple[str, ...]]
     intervals: NotRequired[IntervalsPart | None]
-    calibration: NotRequired[Fitted | NotFitted | None]
+    calibration: NotRequired[Fitted | Annotated[NotFitted, _SaysWhereFitted()] | None]
     thresholds: NotRequired[ThresholdsPart | None]
     comparison: NotRequired[ComparisonOfClasses | Annotated[ComparisonOfFindings, _DifferenceOfEach()] | None]
     by: NotRequired[Mapping[str, GroupsPart] | None]

@@ -201,3 +201,9 @@ def test_the_page_shows_the_errors_of_a_calibration_before_and_after(tmp_path):
     ]
     assert grid.rows[-1][1:] == [f"{error:.3f}" for error in errors]
     assert [note for note in result["notes"] if "(Platt)" in note and " at temperature " in note]
+    found["calibration"] |= {"temperature": None, "calibrated": None}
+    for fitted_on, is_shown in (("validation", True), (None, False)):
+        found["calibration"]["fitted_on"] = fitted_on
+        path.write_text(json.dumps({**json.loads(path.read_text()), **found}))
+        content = report_content(RunRecord.read(record.directory))
+        assert bool(content["result"]) is is_shown  # what says nothing of its split is damaged
