@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import unicodedata
+import urllib.parse
 
 import embedded_sources
 import pytest
@@ -142,13 +143,14 @@ def test_the_commands_that_compare_and_join_runs(tmp_path, monkeypatch):
     data, runs = tmp_path / "data", [tmp_path / f"fold{number}" for number in (1, 2)]
     embedded_sources.write_embedded_sources(data, patients=(130, 120, 60))
     heads = (f"--data={data}", "--backbone=none", "--epochs=1", "--xla=off")
+    held_out = ",".join(map(urllib.parse.quote, sources[:2]))  # without the third, nothing is of class -c
     compared = ("--methods=erm,coral,prior_correction", "--draws=1", "--seeds=0", "--resamples=100")
     joined, transfer = tmp_path / f"joined{NAME}", tmp_path / f"transfer{PLACE}"
     for command, *arguments in (
         ("main", *heads, f"--run_dir={runs[0]}", "--batch_size=16", "--fold=1of2"),
         ("main", *heads, f"--run_dir={runs[1]}", "--batch_size=16", "--fold=2of2"),
         ("folds", f"--runs={runs[0]},{runs[1]}", f"--output={joined}", "--resamples=100"),
-        ("transfer", *heads, *compared, f"--run_dir={transfer}"),
+        ("transfer", *heads, *compared, f"--hold_out={held_out}", f"--run_dir={transfer}"),
     ):
         done = checked(f"cxr_train.{command}", *arguments)
         assert done.code == 0, (command, done.output)
