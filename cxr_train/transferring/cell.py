@@ -47,7 +47,8 @@ class Cell:
         self._planned = collections.Counter(run.name for run in runs)
         self._seed, self._resamples, self._sensitivity = bootstrap_seed, resamples, sensitivity
         self._values: dict[pathlib.Path, float | None] = {}
-        self._measured: dict[tuple[pathlib.Path, bool, tuple[str, ...] | None], Measured] = {}
+        # Runs that test-time methods change share the directory of another run.
+        self._measured: dict[tuple[str, pathlib.Path, bool, tuple[str, ...] | None], Measured] = {}
 
     def finished(self, method: str) -> tuple[int, int]:
         """Return how many runs of a method are finished, and how many there are to be."""
@@ -137,7 +138,7 @@ class Cell:
         return over_seeds([self._measure(run, ids, corrected=method == PRIOR) for run in runs])
 
     def _measure(self, run: TransferRun, ids: tuple[str, ...] | None, *, corrected: bool) -> Measured:
-        key = run.directory, corrected, ids
+        key = run.name, run.directory, corrected, ids
         if key not in self._measured:
             first = self._runs[0].held_out
             rows = None if ids is None else np.isin(first.ids, list(ids))

@@ -38,6 +38,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_data.core.wording import counted
 from cxr_train.evaluation.significance import holm
 from cxr_train.transferring.cell import Cell, Estimates, entries
 from cxr_train.transferring.compare import Estimate, over_sources, sentence, share_closed
@@ -104,7 +105,7 @@ def table_of_sources(cells: Mapping[str, Cell], methods: Sequence[Method], basel
         _compare(of_source, _of_auroc(pairs[source]))
         rows += of_source
     together = _together(cells, [baseline, *others], pairs) if cells else {}
-    where = f"{kind}, mean AUROC over {len(cells)} held-out sources"
+    where = f"{kind}, mean AUROC over {counted(len(cells), 'held-out source')}"
     return {"rows": rows, **together, "sentence": sentence(baseline, others, together.get("mean", []), where)}
 
 

@@ -56,7 +56,8 @@ def cell_of(strengths, number=0):
     runs = []
     for name, of_trials in strengths.items():
         for (seed, draw), strength in of_trials.items():
-            place = f"/nowhere/{number}/{name}-{draw}-{seed}"
+            trained = "erm" if name == "adabn" else name
+            place = f"/nowhere/{number}/{trained}-{draw}-{seed}"
             config = TrainConfig(
                 backbone="mobilenet_v2", data="data", run_dir=place, seed=seed, monitor="macro_auroc"
             )
@@ -122,6 +123,11 @@ def test_only_trials_that_both_have_are_compared():
     assert found.estimates("coral")["auroc"].value < found.estimates("erm")["auroc"].value
     assert cell_of({**WHOLE, "coral": trials(None, None, None, None)}).paired("coral") is None
     assert cell_of(WHOLE).paired("coral")[2] == 2
+
+
+def test_a_method_that_changes_the_runs_of_the_baseline_has_numbers_of_its_own():
+    found = cell_of({"erm": trials(1, 1, 1, 1), "adabn": trials(0.5, 0.5, 0.5, 0.5)})
+    assert found.estimates("erm")["auroc"].value > found.estimates("adabn")["auroc"].value
 
 
 def test_the_tables_say_how_many_runs_are_finished(whole, tmp_path):
