@@ -247,6 +247,7 @@ class TestPictures:
         assert 0.0 <= picture.min() < 0.05
         assert 0.7 < picture.max() <= 1.0
 
+    @pytest.mark.ci
     def test_the_lungs_tell_the_class_and_nothing_else_does(self, tmp_path: pathlib.Path) -> None:
         plan = plan_sample(SampleConfig(tmp_path, images=240, sizes=(96,)))
         drawn = (sample.draw_image(image, seed=0).reshape(96, 96, -1)[..., 0] for image in plan)
