@@ -42,7 +42,7 @@ from cxr_train.runs.notice import NOTICE
 from cxr_train.runs.tables import write_tables
 from cxr_train.transferring import plan, text
 from cxr_train.transferring.document import make_tables
-from cxr_train.transferring.methods import KINDS, PRIOR, Method, fitting, read_methods
+from cxr_train.transferring.methods import KINDS, PRIOR, Method, fitting, read_methods, refuse_for_heads
 from cxr_train.transferring.plan import Budget, Comparison
 from cxr_train.transferring.runner import cost_lines, run_here, run_in_processes
 from cxr_train.transferring.stress import (
@@ -137,7 +137,10 @@ def _plan(options: TransferOptions) -> Comparison:
             f"--methods={options.methods}: the first is the baseline of every table, and must see nothing of "
             f"the held-out source, as {methods[0].name} does; name another one first"
         )
-    budget = Budget(options.draws, options.seeds, {**_USUAL, **flags_for_all_runs(_OWN)})
+    given = flags_for_all_runs(_OWN)
+    if manifest.embedding:
+        refuse_for_heads(given, methods)
+    budget = Budget(options.draws, options.seeds, {**_USUAL, **given})
     place = pathlib.Path(values.run_dir)
     targets = find_targets(manifest, *_SPLITS)
     measurable = [target for target in targets if target.is_measurable]

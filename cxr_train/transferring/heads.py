@@ -174,7 +174,7 @@ class HeadTrainer:
         epochs = _Epochs(split, config, mix, training.step, self._placement)
         monitor = Monitor(config.monitor)
         monitor.check(manifest, validation)
-        best = monitor.worst
+        best, idle = monitor.worst, 0
         kept: list[np.ndarray] = []
         rows: list[dict[str, object]] = []
         for epoch in range(config.epochs):
@@ -185,9 +185,13 @@ class HeadTrainer:
             with training.average.in_place() if training.average else contextlib.nullcontext():
                 found = self._split(validation).predict(predict)
                 value = monitored(found.labels, found.probabilities, manifest.class_names, monitor)
+                idle += 1
                 if value is not None and monitor.improves(value, best):
+                    idle = 0
                     best, kept = value, [np.array(one.value) for one in training.model.weights]
             rows.append({"epoch": epoch + 1, "train": {"loss": loss}, "validation": {config.monitor: value}})
+            if config.early_stopping and idle >= config.early_stopping:
+                break
         if not kept:
             raise CxrError(f"{config.run_dir}: --monitor={config.monitor} is undefined in every epoch")
         for weight, best_value in zip(training.model.weights, kept, strict=True):

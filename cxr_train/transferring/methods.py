@@ -99,6 +99,38 @@ SHARED: Mapping[str, Range] = {"learning_rate": (1e-4, 1e-2), "weight_decay": (1
 """What every method draws, unless the command line gives it."""
 
 
+_COMPUTED = {"precision": ("auto", "float32"), "xla": ("auto", "off"), "strategy": ("auto", "one")}
+_NOT_FOR_HEADS = (
+    *("reader", "cache", "cache_dir", "verify", "on_bad_record", "max_bad_records", "shuffle_mb"),
+    *("data_service", "save_minutes", "profile_steps", "deterministic", "logical_devices", "try_batch"),
+    *("batch_norm_statistics", "batch_norm_batches", "explain"),
+)
+
+
+def refuse_for_heads(given: Mapping[str, str], methods: Sequence[Method]) -> None:
+    """Refuse what would change nothing of heads, which are trained on embeddings in memory, see `heads`.
+
+    Args:
+      given: flags of the command line by name, as text.
+      methods: that are compared.
+
+    Raises:
+      UsageError: a flag has no effect on them, or asks for another device or precision.
+    """
+    for where, flags in (("", given), *((f"--methods: method {one.name!r}: ", one.flags) for one in methods)):
+        for flag, value in flags.items():
+            if value not in _COMPUTED.get(flag, (value,)):
+                raise UsageError(
+                    f"{where}--{flag}={value}: must be {' or '.join(_COMPUTED[flag])} on embeddings, whose "
+                    "heads are trained in float32, uncompiled and on one device; leave it out"
+                )
+            if flag in _NOT_FOR_HEADS:
+                raise UsageError(
+                    f"{where}--{flag}={value}: must not be given with embeddings, which are read into memory "
+                    "and whose heads are trained again from their first step after a stop; leave it out"
+                )
+
+
 def fitting(methods: Sequence[Method], *, of_pictures: bool, has_batch_norm: bool) -> list[Method]:
     """Return the methods that data and network allow.
 

@@ -3,11 +3,16 @@
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from embedded_sources import SOURCES, write_embedded_sources
 from in_process import run_command
+from project import ROOT
+from waiting import wait_until
 
 from cxr_data.records.example import Fields
 from cxr_train.evaluation.predictions import read_predictions
@@ -213,12 +218,49 @@ def test_heads_are_those_of_a_run_of_main(root, compared, tmp_path):
     np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-5)
 
 
+def test_heads_stop_early(root, tmp_path):
+    line = [*arguments(root / "data", tmp_path / "runs", "erm"), "--hold_out=nih", "--stress=none"]
+    more = ["--draws=1", "--learning_rate=1e-12", "--epochs=5", "--early_stopping=1"]
+    assert run_command("cxr_train.transfer", *line, *more).code == 0
+    for history in (tmp_path / "runs").glob("*/*/*/metrics.jsonl"):
+        assert len(history.read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_the_table_is_the_same(root, compared, tmp_path):
+    runs = tmp_path / "runs"
+    line = [sys.executable, "-m", "cxr_train.transfer"]
+    line += arguments(root / "data", runs, root / "methods.json")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    random = np.random.default_rng(0)
+    planned = table(compared)["runs"]["planned"]
+
+    def finished():
+        return len([*runs.glob("*/*/*/throughput.json"), *runs.glob("stress/*/throughput.json")])
+
+    for _ in range(4):
+        before = finished()
+        killed = subprocess.Popen(line, cwd=ROOT, **quiet)
+        wait_until(lambda least=before: finished() > least, killed)
+        time.sleep(random.uniform(0, 0.5))
+        killed.kill()
+        killed.wait()
+    assert finished() < planned
+    assert not (runs / "transfer.json").exists()
+    subprocess.run(line, cwd=ROOT, check=True, **quiet)
+    np.testing.assert_equal(without_places(table(runs)), without_places(table(compared)))
+
+
 @pytest.mark.parametrize(
     ("extra", "named"),
     [
         (["--fold=1of2"], "--fold"),
         (["--fda_split=test"], "--fda_split"),
         (["--train_split=train"], "--train_split"),
+        (["--precision=mixed_bfloat16"], "--precision"),
+        (["--xla=on"], "--xla"),
+        (["--strategy=mirrored"], "--strategy"),
+        (["--save_minutes=1"], "--save_minutes"),
         (["--domain_method=coral", "--balance_batches"], "--domain_method"),
         (["--hold_out=rare/site"], "--hold_out"),
         (["--stress=a:b"], "--stress"),
