@@ -204,10 +204,10 @@ def _check_all(search: _Search) -> None:
     config = search.trial(0, search.space.flags(search.first), search.plan.rungs[0]).config
     if config.held_out_validation is None:
         raise UsageError("--train_split: a search needs a validation split that no trial is trained on")
-    if config.recipe.schedule != "constant" and len(search.plan.rungs) > 1:
+    if config.recipe.stretched_by and len(search.plan.rungs) > 1:
         raise UsageError(
-            f"--schedule={config.recipe.schedule}: is stretched by more epochs, so no trial could go on; "
-            "search with --schedule=constant, or with --pruner=none"
+            f"{config.recipe.stretched_by}: is stretched by more epochs, so no trial could go on; "
+            "leave it out, or search with --pruner=none"
         )
     manifest = next(iter(search.data.values()))
     Monitor(config.monitor).check(manifest, config.held_out_validation)

@@ -56,9 +56,9 @@ def is_still_improving(config: TrainConfig, rows: Sequence[Mapping[str, Any]]) -
 
 def _train_longer(config: TrainConfig) -> list[str]:
     longer = f"--epochs={2 * config.epochs}"
-    if config.recipe.schedule != "constant":
+    if config.recipe.stretched_by:
         return [
-            f"still improving: train longer, {longer}, in a new run (--schedule={config.recipe.schedule} has "
+            f"still improving: train longer, {longer}, in a new run ({config.recipe.stretched_by} has "
             "ended, so that this one cannot go on)"
         ]
     flags = config.layout.flags

@@ -106,7 +106,7 @@ def assemble_training(
         loss_scale = LossScale.for_policy(placement.policy)
         average = WeightAverage(model, recipe.ema) if recipe.ema else None
         # Last, as it draws initial weights too.
-        domain = _domain_method(config, model, frozen, sources, objective)
+        domain = _domain_method(config, model, frozen, sources, objective, config.epochs * steps_per_epoch)
     # Before the freezing, which makes weights non-trainable too.
     replica_values = ReplicaValues(_statistics(model, average), placement, _seeds(model))
     set_trainable(frozen, False)
@@ -149,6 +149,7 @@ def _domain_method(
     frozen: list[keras.layers.Layer],
     sources: Mapping[int, float] | None,
     objective: Objective | FindingsObjective,
+    steps: int,
 ) -> DomainMethod | None:
     """Return how the sources of a batch are treated. Raises UsageError: as `make_domain_method`."""
     recipe = config.recipe
@@ -161,6 +162,7 @@ def _domain_method(
         objective,
         features=layer.output.shape[-1],
         rate=config.learning_rate,
+        steps=steps,
     )
     if domain:
         domain.feature_layer = layer.name

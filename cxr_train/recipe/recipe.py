@@ -157,6 +157,13 @@ class Recipe:
         if self.freeze == "none":
             raise UsageError(f"--unfreeze_at_epoch={self.unfreeze_at_epoch}: needs --freeze")
 
+    @property
+    def stretched_by(self) -> str:
+        """The flag by which more epochs change what each step does, with its value; empty for none."""
+        if self.schedule != "constant":
+            return f"--schedule={self.schedule}"
+        return f"--domain_method={self.domain_method}" if self.domain_method == "dann" else ""
+
     def _check_domain_method(self) -> None:
         strength_of(self.domain_method, self.domain_strength)
         if self.domain_method != "irm":

@@ -223,13 +223,13 @@ class TrainConfig:
     def what_decides_the_result(self) -> dict[str, object]:
         """Return the values by flag that a resumed run must share with the run that it continues.
 
-        More epochs continue the same run, unless they stretch its schedule; more patience does; the
+        More epochs continue the same run, unless they stretch its schedule or DANN's; more patience does; the
         directory may have been moved, and caches, checks, saves and statistics to evaluate with change no
         pixel and no weight.
         """
         values = dataclasses.asdict(self)
         values |= values.pop("read") | values.pop("recipe")
-        free = [*_FREE, "epochs"] if self.recipe.schedule == "constant" else _FREE
+        free = [*_FREE, "epochs"] if not self.recipe.stretched_by else _FREE
         for name in free:
             del values[name]
         return values

@@ -9,7 +9,7 @@ import tensorflow as tf
 from cxr_data.core.errors import UsageError
 from cxr_data.input.options import ReadOptions
 from cxr_train.recipe.domain import coral, fda, groupdro, irm
-from cxr_train.recipe.domain.dann import reverse_gradient
+from cxr_train.recipe.domain.dann import Dann, ramp, reverse_gradient
 from cxr_train.recipe.domain.make import make_domain_method
 from cxr_train.recipe.domain.method import BalancedSources
 from cxr_train.recipe.domain.mixstyle import MixStyle, beta_quantiles, mixed
@@ -272,6 +272,45 @@ def test_the_gradient_is_reversed_exactly_under_xla(replicas):
         for one, forward in zip(*map(strategy.experimental_local_results, (found, same)), strict=True):
             np.testing.assert_array_equal(one, -np.float32(factor) * upstream)
             np.testing.assert_array_equal(forward, np.ones([3, 5]))
+
+
+def test_the_reversed_gradient_grows_over_the_run():
+    published = {0.0: 0.0, 0.25: 0.8483, 0.5: 0.9866, 1.0: 0.9999}
+    for progress, expected in published.items():
+        assert float(ramp(tf.constant(progress))) == pytest.approx(expected, abs=1e-4)
+    random = np.random.default_rng(9)
+    features = tf.constant(random.normal(size=[8, 4]).astype(np.float32))
+    batch = {
+        "source": tf.constant([0, 1] * 4, tf.int32),
+        "weight": tf.ones(8),
+        "label": tf.zeros(8, tf.int32),
+    }
+
+    def gradient(method: Dann) -> np.ndarray:
+        with tf.GradientTape() as tape:
+            tape.watch(features)
+            penalty = method.penalty(method.part(batch, None, None, features))
+        return tape.gradient(penalty, features).numpy()
+
+    method = Dann(TWO, Objective(), 2.0, features=4, rate=0.1, steps=8)
+    np.testing.assert_array_equal(gradient(method), 0)
+    method.optimizer.iterations.assign(4)
+    halfway = gradient(method)
+    method.optimizer.iterations.assign(99)  # of a run that was resumed with more epochs
+    at_the_end = gradient(method)
+    assert np.abs(at_the_end).max() > 0
+    np.testing.assert_allclose(halfway / at_the_end, 0.98661 / 0.99991, rtol=1e-3)
+    assert any(variable is method.optimizer.iterations.value for variable in method.state)
+
+
+def test_more_epochs_are_another_run_of_dann_alone():
+    def decides(method: str) -> dict[str, object]:
+        read = ReadOptions(balance_batches=True)
+        config = TrainConfig("xception", "data", "run", recipe=Recipe(domain_method=method), read=read)
+        return config.what_decides_the_result()
+
+    assert "epochs" in decides("dann")
+    assert "epochs" not in decides("coral")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ def make_domain_method(
     *,
     features: int,
     rate: float,
+    steps: int = 0,
 ) -> DomainMethod | None:
     """Return the recipe's domain method, made under the strategy's scope; None for `none`.
 
@@ -30,6 +31,7 @@ def make_domain_method(
       objective: what is minimised without the method.
       features: number of features that the pooling layer gives.
       rate: the head's peak learning rate.
+      steps: of the whole run; see `Dann`.
 
     Raises:
       UsageError: the batches are not balanced, or there is only one source.
@@ -51,7 +53,7 @@ def make_domain_method(
         case "coral":
             return Coral(sources, objective, strength)
         case "dann":
-            return Dann(sources, objective, strength, features=features, rate=rate)
+            return Dann(sources, objective, strength, features=features, rate=rate, steps=steps)
         case "groupdro":
             return GroupDro(sources, objective, strength)
         case "irm":

@@ -25,7 +25,7 @@ NONE, BALANCED = "none", "balanced"
 
 STRENGTHS = {
     "coral": _Strength("weight of the penalty", 1.0),
-    "dann": _Strength("factor of the reversed gradient", 1.0),
+    "dann": _Strength("factor of the reversed gradient, at the end of the run", 1.0),
     "groupdro": _Strength("step of the weights of the sources", 0.01),
     "irm": _Strength("weight of the penalty", 100.0),
     "mixstyle": _Strength("share of the steps that mix", 0.5, most=1.0),
