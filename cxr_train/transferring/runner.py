@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from cxr_data.core.errors import CxrError
-from cxr_data.core.wording import counted
+from cxr_data.core.wording import counted, wrapped
 from cxr_data.records.folds import count_images
 from cxr_data.records.manifest import read_manifest
 from cxr_train.runs.child_commands import ChildCommands, exit_reason
@@ -48,7 +48,7 @@ def cost_lines(found: Comparison) -> Iterator[str]:
         f"{counted(len(found.budget.seeds), 'seed')}; {len(finished)} of {counted(len(runs), 'run')} "
         f"finished; {_to_go(seconds, len(runs) - len(finished))}"
     )
-    yield from found.notes
+    yield from (wrapped(note, rest="  ") for note in found.notes)
 
 
 def _training_images(found: Comparison, run: TransferRun) -> int:
