@@ -48,7 +48,8 @@ def cost_lines(found: Comparison) -> Iterator[str]:
         f"{counted(len(found.budget.seeds), 'seed')}; {len(finished)} of {counted(len(runs), 'run')} "
         f"finished; {_to_go(seconds, len(runs) - len(finished))}"
     )
-    yield from (wrapped(note, rest="  ") for note in found.notes)
+    for note in found.notes:
+        yield from wrapped(note, rest="  ").splitlines()
 
 
 def _training_images(found: Comparison, run: TransferRun) -> int:
