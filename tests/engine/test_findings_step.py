@@ -78,7 +78,7 @@ def reference(items, objective: FindingsObjective = PLAIN) -> tuple[list[np.ndar
     ("strategy", "accumulation", "compile", "objective"),
     [
         (two, 1, False, PLAIN),
-        (one, 4, True, PLAIN),
+        pytest.param(one, 4, True, PLAIN, marks=pytest.mark.ci),
         (one, 1, True, EVERY),
         (two, 4, False, EVERY),
         pytest.param(one, 1, False, PLAIN, marks=pytest.mark.ci),

@@ -52,7 +52,7 @@ def reference(model: keras.Model, manifest, *, epoch: int, batch_size: int, batc
     [
         ("one", 2, Recipe(augment="all")),
         pytest.param("one", 100, Recipe(ema=0.5), marks=pytest.mark.ci),
-        ("mirrored", 100, Recipe(ema=0.5, gradient_accumulation=2)),
+        pytest.param("mirrored", 100, Recipe(ema=0.5, gradient_accumulation=2), marks=pytest.mark.ci),
     ],
 )
 def test_what_is_kept_holds_the_statistics_of_its_own_weights(manifest, tmp_path, strategy, recipe, batches):

@@ -156,6 +156,7 @@ def test_importing_it_costs_no_tensorflow_and_every_name_is_there():
     assert all(hasattr(cxr_train, name) for name in cxr_train.__all__)
 
 
+@pytest.mark.ci
 def test_the_log_of_ten_epochs_is_short_and_fits_a_terminal(tiny, data, tmp_path):
     log = io.StringIO()
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), shown_messages():
