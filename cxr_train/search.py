@@ -194,19 +194,23 @@ def _read_flags(options: SearchOptions) -> _Search:
 
 def _check_all(search: _Search) -> None:
     """Check every value with those of the default, and all configurations where they are not too many."""
+    checked = []
     for name, dimension in search.space.dimensions.items():
         for label in getattr(dimension, "options", {}):
-            search.trial(0, search.space.flags({**search.first, name: label}), search.plan.rungs[0])
+            flags_of_trial = search.space.flags({**search.first, name: label})
+            checked.append(search.trial(0, flags_of_trial, search.plan.rungs[0]).config)
     size = search.space.size
     if size is not None and size <= _MOST_CHECKED:
         for number in range(size):
-            search.trial(0, search.space.flags(search.space.numbered(number)), search.plan.rungs[0])
+            flags_of_trial = search.space.flags(search.space.numbered(number))
+            checked.append(search.trial(0, flags_of_trial, search.plan.rungs[0]).config)
     config = search.trial(0, search.space.flags(search.first), search.plan.rungs[0]).config
     if config.held_out_validation is None:
         raise UsageError("--train_split: a search needs a validation split that no trial is trained on")
-    if config.recipe.stretched_by and len(search.plan.rungs) > 1:
+    stretched = next((by for one in (config, *checked) if (by := one.recipe.stretched_by)), None)
+    if stretched and len(search.plan.rungs) > 1:
         raise UsageError(
-            f"{config.recipe.stretched_by}: is stretched by more epochs, so no trial could go on; "
+            f"{stretched}: is stretched by more epochs, so no trial could go on; "
             "leave it out, or search with --pruner=none"
         )
     manifest = next(iter(search.data.values()))

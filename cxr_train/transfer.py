@@ -92,7 +92,8 @@ class TransferOptions:
     stress: str = setting(
         AUTO,
         "Stress test: CLASS:SOURCE,CLASS:SOURCE that go together in training, a comma in a name as %2C; "
-        "auto: the two largest sources with two classes; none: no such test.",
+        "auto: the two sources and classes with the most patients in the rarest of the four; none: no such "
+        "test.",
     )
     sensitivity: float = setting(
         0.9, "Sensitivity that the thresholds reach on validation patients of the training sources."
@@ -153,6 +154,11 @@ def _plan(options: TransferOptions) -> Comparison:
     ]
     notes += left_out_notes(manifest, held_out)
     correlated, stress_data = _stress(options, manifest, targets, notes)
+    if not held_out and correlated is None:
+        raise UsageError(
+            f"--data={values.data}: no source has ten patients of two classes, so none can be held out; "
+            "join smaller sources under one name, or test a run with cxr_train.evaluate --by=source"
+        )
     make = _make_config
     notes += plan.one_source_notes(made, held_out)
     return Comparison(
@@ -212,7 +218,10 @@ def _stress(
             return found, stress_splits(manifest, found)
     except UsageError:
         pass
-    notes.append("no stress test: no two sources have enough patients of two classes")
+    notes.append(
+        "no stress test: found no two sources with enough patients of two classes in each part; name some "
+        "with --stress"
+    )
     return None, None
 
 

@@ -1,5 +1,7 @@
 """Patients who have two names: the audit of the data set found the same picture under both."""
 
+import hashlib
+import json
 from collections.abc import Collection, Iterator
 
 import numpy as np
@@ -13,7 +15,7 @@ from cxr_data.records.layout import AUDIT_NAME
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.sources.duplicates import tie_groups
 
-_known: dict[tuple[str, tuple[Shard, ...], str], tuple[str, ...]] = {}
+_known: dict[tuple[str, tuple[Shard, ...], str, str], tuple[str, ...]] = {}
 """The patients of this process: to read the patient of every record takes seconds where there are many."""
 
 
@@ -30,7 +32,7 @@ def tied_patients(manifest: Manifest, pool: str) -> tuple[str, ...]:
     Raises:
       DataError: the audit is damaged, or a shard cannot be read.
     """
-    key = manifest.directory, manifest.shards, pool
+    key = manifest.directory, manifest.shards, digest_of_pairs(manifest.directory), pool
     if key not in _known:
         fields = read_split_fields(manifest, "+".join(manifest.splits))
         groups = {record.id: record.group for record in fields}
@@ -57,6 +59,15 @@ def are_of_sources(manifest: Manifest, pool: str, sources: Collection[int]) -> n
     inside = np.isin(read_split_index(manifest, everywhere)["source"], [*sources])
     there = {*np.array(tied_patients(manifest, everywhere), object)[inside]}
     return np.array([patient in there for patient in tied_patients(manifest, pool)], bool)
+
+
+def digest_of_pairs(directory: str) -> str:
+    """Return the SHA-256, in hex, of which pictures of a data set show the same by its audit.
+
+    Without an audit it is that of no pair. Raises DataError as `tied_patients`.
+    """
+    pairs = sorted(sorted(pair) for pair in _pairs(directory))
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
 def _pairs(directory: str) -> Iterator[tuple[str, str]]:

@@ -125,8 +125,9 @@ def _parse_sources(split: str, text: str, kind: str) -> Sources:
     names = text.split(",")
     if not all(names) or re.search(r"[/\x00-\x1f\x7f]", text) or len(split.encode()) > _MOST_BYTES:
         raise UsageError(
-            f"split {split!r}: must be like train@only=nih,guangzhou or train@without=nih, in at most "
-            f"{_MOST_BYTES} bytes; write / , @ and % of a source as %2F, %2C, %40 and %25"
+            f"split {split!r}: must be like train@only=nih,guangzhou, train@without=nih or "
+            f"train@disjoint=nih, in at most {_MOST_BYTES} bytes; write / , @ and % of a source as %2F, %2C, "
+            "%40 and %25"
         )
     unquoted = tuple(dict.fromkeys(map(urllib.parse.unquote, names)))
     return Sources(unquoted, is_rest=kind != "only", is_disjoint=kind == "disjoint")

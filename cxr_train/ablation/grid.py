@@ -34,6 +34,8 @@ RESERVED = (
     "memory_gb",
     "emulate_step_ms",
     "emulate_images_per_second",
+    "flagfile",
+    "undefok",
 )
 """What a grid itself decides for every run, or what trains nothing."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 import re
@@ -50,7 +51,9 @@ def refuse_flags_of_another_run(arguments: Sequence[str], run_dir: str | None) -
     words = [word.lstrip("-") for word in arguments if word.startswith("-")]
     if any(word.partition("=")[0] == "run_dir" for word in words):
         return
-    for path in (pathlib.Path(word.partition("=")[2]) for word in words if word.startswith("flagfile=")):
+    files = [word.partition("=")[2] for word in words if word.startswith("flagfile=")]
+    files += [after for word, after in itertools.pairwise(arguments) if word in ("-flagfile", "--flagfile")]
+    for path in map(pathlib.Path, files):
         layout = RunLayout(path.parent)
         # A command that starts runs leaves no configuration, but a lock of the same name.
         is_of_run = path.name == FLAGS_NAME and (layout.config.exists() or layout.lock.exists())

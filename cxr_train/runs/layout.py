@@ -2,6 +2,7 @@
 
 RUN_DIR/
 config.json, flags.txt, manifest.json     what was started, and the copy of its data's manifest
+copies.sha256                             which copies its training leaves out, where it does
 lock                                      held by the process that trains
 environment.json                          on what
 metrics.jsonl, tensorboard/               what each epoch gave
@@ -92,6 +93,11 @@ class RunLayout:
     def flags(self) -> pathlib.Path:
         """The flags that start the run again, for `--flagfile`."""
         return self.directory / FLAGS_NAME
+
+    @property
+    def copies(self) -> pathlib.Path:
+        """The digest of the copies that the audit of its data knew, where its training leaves them out."""
+        return self.directory / "copies.sha256"
 
     @property
     def manifest(self) -> pathlib.Path:

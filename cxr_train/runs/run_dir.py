@@ -15,7 +15,9 @@ from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import CxrError, DataError, UsageError
 from cxr_data.core.folder_lock import locked
+from cxr_data.records.copies import digest_of_pairs
 from cxr_data.records.layout import MANIFEST_NAME
+from cxr_data.records.split_names import parse_split
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.environment import write_environment
 from cxr_train.runs.layout import RunLayout
@@ -109,11 +111,14 @@ def check_resumed(config: TrainConfig, before: TrainConfig) -> None:
 def is_on_its_data(config: TrainConfig) -> bool:
     """Return whether the data of a run is that which its directory was started on, as far as both are there.
 
-    Moved data is the same, and other records of the same path are not.
+    Moved data is the same, and other records of the same path are not. Nor are the same records after an
+    audit that found other copies, where the training leaves these out.
     """
-    manifest = config.layout.manifest
+    manifest, copies = config.layout.manifest, config.layout.copies
     if not manifest.exists() or storage.size(storage.join(config.data, MANIFEST_NAME)) is None:
         return True
+    if copies.exists() and storage.read_bytes(str(copies)) != _copies(config):
+        return False
     return storage.read_bytes(str(manifest)) == _manifest(config)
 
 
@@ -127,12 +132,19 @@ def keep_run(config: TrainConfig, flags: str | None, choices: Sequence[Choice]) 
     """
     layout = config.layout
     storage.replace(layout.manifest, _manifest(config))
+    sources = parse_split(config.train_split).sources
+    if sources and sources.is_disjoint:
+        storage.replace(layout.copies, _copies(config))
     write_environment(layout.directory, choices)
     if flags is None:
         layout.flags.unlink(missing_ok=True)  # of a command that began the run
     else:
         storage.replace(layout.flags, flags.encode())
     dataclasses.replace(config, run_dir=published(config.run_dir)).save(layout.config)
+
+
+def _copies(config: TrainConfig) -> bytes:
+    return f"{digest_of_pairs(config.data)}\n".encode()
 
 
 def check_shared(config: TrainConfig) -> None:

@@ -35,7 +35,7 @@ def make_tables(
         for name, runs in found.within.items()
     }
     planned = {run.name for runs in found.without.values() for run in runs}
-    methods = [one for one in found.methods if one.name in planned or one.kind == KINDS[2]]
+    methods = [one for one in found.methods if one.name in planned | {baseline} or one.kind == KINDS[2]]
     asked = {target.source for target in found.held_out}
     sources = [
         {

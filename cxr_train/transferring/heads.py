@@ -152,6 +152,7 @@ class HeadTrainer:
         self._trained += 1
         config, layout = run.config, run.layout
         layout.directory.mkdir(parents=True, exist_ok=True)
+        run.forget_end()
         keep_run(config, None, self._placement.choices)
         rows = self._train(config, run.validation, run.tested)
         text = "".join(json.dumps(row) + "\n" for row in rows)

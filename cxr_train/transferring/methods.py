@@ -117,7 +117,8 @@ def refuse_for_heads(given: Mapping[str, str], methods: Sequence[Method]) -> Non
     Raises:
       UsageError: a flag has no effect on them, or asks for another device or precision.
     """
-    for where, flags in (("", given), *((f"--methods: method {one.name!r}: ", one.flags) for one in methods)):
+    of_methods = ((f"--methods: method {one.name!r}: ", {**one.flags, **one.ranges}) for one in methods)
+    for where, flags in (("", given), *of_methods):
         for flag, value in flags.items():
             if value not in _COMPUTED.get(flag, (value,)):
                 raise UsageError(

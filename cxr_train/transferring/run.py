@@ -13,11 +13,13 @@ import dataclasses
 import functools
 import sys
 
+from cxr_data.core.errors import UsageError
 from cxr_train.ablation.runner import GridRun
 from cxr_train.evaluation.decisions import Floats
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions, read_predictions
 from cxr_train.evaluation.priors import expected_shares
+from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import TEST_TIME_NAME, RunLayout
 
 STRESS, ORACLE = "stress", "stress-oracle"
@@ -46,9 +48,14 @@ class TransferRun(GridRun):
         return self.config.validation_split
 
     @property
+    def is_trained(self) -> bool:
+        """Whether it was trained to its last epoch."""
+        return super().is_finished
+
+    @property
     def is_finished(self) -> bool:
         """Whether it was trained to its last epoch, and its held-out split predicted."""
-        return super().is_finished and self.layout.predictions(self.tested).exists()
+        return self.is_trained and self.layout.predictions(self.tested).exists()
 
     @property
     def may_differ(self) -> tuple[str, ...]:
@@ -73,7 +80,32 @@ class TransferRun(GridRun):
     @property
     def commands_left(self) -> list[list[str]]:
         """The commands that train it in processes of its own and predict what is held out."""
-        return [self.evaluation()] if super().is_finished else [self.command(), self.evaluation()]
+        return [self.evaluation()] if self.is_trained else [self.command(), self.evaluation()]
+
+    def forget_end(self) -> None:
+        """Remove what says that it is finished, before it is trained further."""
+        ends = (self.layout.throughput, *map(self.layout.predictions, (self.validation, self.tested)))
+        for path in (*ends, self._adapted.predictions(self.tested)):
+            path.unlink(missing_ok=True)
+
+    def refuse_another(self) -> None:
+        """As `GridRun`, also for what a run may change when it goes on: methods have the same of it.
+
+        Raises:
+          UsageError, DataError: as there.
+        """
+        super().refuse_another()
+        there = TrainConfig.load(self.layout.config)
+        for name in ("early_stopping", "batch_norm_statistics", "batch_norm_batches"):
+            if getattr(there, name) != getattr(self.config, name):
+                raise UsageError(
+                    f"{self.directory}: the run there has --{name}={getattr(there, name)}, not "
+                    f"{getattr(self.config, name)}; give the former, or choose another --run_dir"
+                )
+
+    @property
+    def _adapted(self) -> RunLayout:
+        return RunLayout(self.directory / TEST_TIME_NAME / _ADAPTED_TO.test_time)
 
     def evaluation(self, *flags: str) -> list[str]:
         """Return the command that predicts what is held out, with more flags."""
@@ -105,10 +137,6 @@ class AdaptedRun(TransferRun):
         """The command that adapts, after what is left of the run of the baseline."""
         before = [] if super().is_finished else super().commands_left
         return [*before, self.evaluation(f"--adapt_batch_norm={_ADAPTED_TO.adapt_batch_norm}")]
-
-    @property
-    def _adapted(self) -> RunLayout:
-        return RunLayout(self.directory / TEST_TIME_NAME / _ADAPTED_TO.test_time)
 
 
 _ADAPTED_TO = EvaluationOptions(adapt_batch_norm=256)

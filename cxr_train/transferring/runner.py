@@ -123,7 +123,10 @@ def run_in_processes(found: Comparison, lock: int) -> tuple[dict[str, str], bool
             begun = time.monotonic()
             if number:
                 logger.info("\n%s", _to_go(seconds, len(left) - number))
-            for line in run.commands_left:
+            commands_left = run.commands_left
+            if not run.is_trained:
+                run.forget_end()
+            for line in commands_left:
                 if commands.stopped:
                     return statuses, True
                 logger.info(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cxr_data.core.errors import DataError
+from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.wording import counted, tool
 from cxr_data.input.mix import LEAST_IN_BATCH
 from cxr_data.records.audit_document import has_audit
@@ -57,8 +57,8 @@ class Target:
 
     @property
     def is_measurable(self) -> bool:
-        """Whether the AUROC of a class can be reported."""
-        return sum(patients >= FEW for patients in self.patients.values()) > 1
+        """Whether others are left to train on, and the AUROC of a class can be reported."""
+        return self.training_sources > 0 and sum(patients >= FEW for patients in self.patients.values()) > 1
 
 
 def find_targets(manifest: Manifest, train: str, validation: str, test: str) -> list[Target]:
@@ -107,7 +107,10 @@ def _target(
     (train, own_train), (validation, own_validation), (_, own_test) = (
         source_splits(split, [name], is_disjoint=is_disjoint) for split in splits
     )
-    training = read_split_index(manifest, train)["source"][positions_of(manifest, train)]
+    try:
+        training = read_split_index(manifest, train)["source"][positions_of(manifest, train)]
+    except UsageError:  # all training images are of this source
+        training = np.zeros(0, np.int64)
     training_sources = len(set(training.tolist()))
     return Target(
         source=name,
@@ -119,7 +122,7 @@ def _target(
         own_train=own_train,
         own_validation=own_validation,
         own_test=own_test,
-        batch_size=batch_of(training_sources, len(training)),
+        batch_size=batch_of(max(training_sources, 1), len(training)),
         training_sources=training_sources,
         unknown=unknown,
         shared=shared,
@@ -147,9 +150,14 @@ def left_out_notes(manifest: Manifest, targets: Sequence[Target]) -> list[str]:
         if target.shared
     ]
     if not has_audit(manifest.directory):
+        look = f"python -m {tool('audit_dataset')}"
         found.append(
-            "no audit: copies of held-out pictures in other sources were not looked for; look with "
-            f"python -m {tool('audit_dataset')} --data={manifest.directory}"
+            "no audit: copies of held-out pictures in other sources were not looked for; "
+            + (
+                f"audit the pictures with {look}, and embed them again with --overwrite"
+                if manifest.embedding
+                else f"look with {look} --data={manifest.directory}"
+            )
         )
     return found
 

@@ -20,6 +20,8 @@ from cxr_data.records.split_names import (
     parse_split,
     source_splits,
 )
+from cxr_train.runs.config import TrainConfig
+from cxr_train.runs.run_dir import is_on_its_data, keep_run
 
 POOL = "train+validation"
 ODD = ("nih", "Sankt Jürgen, Köln", "a/b@c%2F+d", "only=x")
@@ -130,6 +132,14 @@ def test_a_disjoint_split_has_no_patient_of_the_source_and_none_of_an_unknown_on
     before = [every[position].id for position in positions_of(made, rest)]
     assert before == [record.id for record in of_source["guangzhou"]]
     assert not have_common_images(rest, own)
+    config = TrainConfig(
+        "vgg16", made.directory, str(tmp_path / "run"), weights="none", train_split="train@disjoint=nih"
+    )
+    config.layout.directory.mkdir()
+    keep_run(config, None, [])
+    _with_audit(made, (held_out.id, middle.id))
+    assert not is_on_its_data(config)  # fewer are trained on
+    assert len(positions_of(made, rest)) < len(before)
     again = write_shards(tmp_path / "again", splits, sources=names)
     _with_audit(again, (held_out.id, middle.id), (middle.id, far.id))
     after = [every[position].id for position in positions_of(again, rest)]

@@ -36,6 +36,7 @@ def data(tmp_path_factory):
         "wrong": {"dropout": [0.5, 1.5]},
         "pair": {"dropout_after": ["pooling", "head_1"], "dropout": [0, 0.5]},
         "epochs": {"epochs": [1, 2]},
+        "ramp": {"domain_method": ["none", "dann"]},
     }
     for name, space in spaces.items():
         (root / f"{name}.json").write_text(json.dumps(space))
@@ -58,6 +59,7 @@ def answers(data, tmp_path_factory):
         "no file": [*fixed, f"--space={data}/none.json"],
         "both": [*own, "--head=16"],
         "schedule": [*own, "--schedule=cosine"],
+        "ramp": [*fixed, "--balance_batches", f"--space={data}/ramp.json", "--epochs=9"],
         "rung": [*own, "--least_epochs=10"],
         "warm-up": [*own, "--warmup_epochs=1"],
         "trained on": [*own, "--train_split=train+validation"],
@@ -81,6 +83,7 @@ def answers(data, tmp_path_factory):
         ("no file", "none.json: "),
         ("both", "--head: "),
         ("schedule", "--schedule=cosine: "),
+        ("ramp", "--domain_method=dann: "),
         ("rung", "--least_epochs=10: "),
         ("warm-up", "--warmup_epochs=1"),
         ("trained on", "--train_split"),

@@ -94,12 +94,18 @@ def write_audit(manifest, *pairs):
     )
 
 
+def test_a_source_with_all_training_pictures_is_not_held_out(tmp_path):
+    manifest = write_embedded_sources(tmp_path, patients=(60, 0, 0))
+    nih, *_ = find_targets(manifest, "train", "validation", "test")
+    assert (nih.training_sources, nih.is_measurable) == (0, False)
+
+
 def test_copies_of_held_out_pictures_are_not_trained_on_and_are_counted(tmp_path):
     manifest = write_embedded_sources(tmp_path / "data", patients=(60, 60, 4))
     splits = ("train", "validation", "test")
     plain = find_targets(manifest, *splits)
     assert plain[0].train_split == "train@without=nih"
-    assert "audit" in " ".join(left_out_notes(manifest, plain))
+    assert "embed them again" in " ".join(left_out_notes(manifest, plain))
     manifest = write_embedded_sources(tmp_path / "audited", patients=(60, 60, 4))
     copies = [(f"test-nih-0-{n}", f"train-{SOURCES[1]}-{n}-0") for n in (0, 1)]
     write_audit(manifest, *copies)

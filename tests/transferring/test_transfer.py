@@ -18,7 +18,7 @@ from cxr_data.records.example import Fields
 from cxr_train.evaluation.predictions import read_predictions
 from cxr_train.evaluation.test_time import with_corrected_prior
 from cxr_train.runs.config import TrainConfig
-from cxr_train.transferring import targets
+from cxr_train.transferring import heads, targets
 from cxr_train.transferring.run import TransferRun
 from cxr_train.transferring.text import to_text
 
@@ -224,6 +224,36 @@ def test_heads_stop_early(root, tmp_path):
     assert run_command("cxr_train.transfer", *line, *more).code == 0
     for history in (tmp_path / "runs").glob("*/*/*/metrics.jsonl"):
         assert len(history.read_text().splitlines()) == 2
+
+
+def test_a_stop_after_more_epochs_were_asked_for_leaves_no_end_behind(root, tmp_path, monkeypatch):
+    line = [
+        *arguments(root / "data", tmp_path / "runs", "erm"),
+        "--hold_out=nih",
+        "--stress=none",
+        "--draws=1",
+    ]
+    assert run_command("cxr_train.transfer", *line, "--epochs=1").code == 0
+    other = run_command("cxr_train.transfer", *line, "--epochs=1", "--early_stopping=3")
+    assert other.code == 2
+    assert "--early_stopping" in other.stderr.decode()
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(heads, "assemble_training", stopped)
+        assert run_command("cxr_train.transfer", *line, "--epochs=2").code == 130
+    again = run_command("cxr_train.transfer", *line, "--epochs=2", "--dry_run")
+    assert b"; 0 of 2 runs finished" in again.stdout
+
+
+def test_where_no_source_can_be_held_out_the_command_says_so(tmp_path):
+    write_embedded_sources(tmp_path / "data", patients=(8, 8, 4))
+    done = run_command("cxr_train.transfer", *arguments(tmp_path / "data", tmp_path / "runs", "erm,balanced"))
+    assert done.code == 2
+    assert "--data=" in done.stderr.decode()
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
