@@ -163,7 +163,9 @@ def _let_go(error: BaseException | None) -> None:
     An error that is kept, as in a future, keeps them in a circle, which would be collected when the
     interpreter ends. There, an iterator of TensorFlow waits for its threads, and these for the interpreter.
     """
-    while error is not None:
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
     gc.collect()

@@ -15,7 +15,7 @@ from cxr_data.records.manifest import CLASSES
 from cxr_data.sources import patients
 from cxr_data.sources.duplicates import POLICIES
 from cxr_data.sources.tables.formats import FORMATS
-from cxr_data.sources.tables.row import Reading
+from cxr_data.sources.tables.row import READERS, Reading
 from cxr_data.sources.tables.table_list import TableOptions
 
 RUNNERS = ("local", "beam")
@@ -93,7 +93,7 @@ class SharderConfig(Limits):
         "majority",
         "What several readers of a picture say together, with --labels=vindr: majority, an equal number of "
         "either being uncertain; or any.",
-        choices=("majority", "any"),
+        choices=READERS,
     )
     source_name: str = setting(
         "",

@@ -69,6 +69,8 @@ def test_a_moved_run_goes_on_and_its_flags_say_how(tmp_path):
     flagfile = f"--flagfile={moved / 'flags.txt'}"
     with pytest.raises(DataError, match=f"{moved}/flags.txt: --run_dir={began}: .*--run_dir={moved} "):
         refuse_flags_of_another_run([flagfile, "--resume"], str(began))
+    with pytest.raises(DataError, match=f"--run_dir={began}: "):
+        refuse_flags_of_another_run(["--flagfile", str(moved / "flags.txt"), "--resume"], str(began))
     refuse_flags_of_another_run([flagfile, f"--run_dir={moved}", "--resume"], str(moved))
     refuse_flags_of_another_run([flagfile, "--resume"], str(moved))
 

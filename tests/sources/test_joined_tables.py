@@ -1,5 +1,6 @@
 """Tables of several public sets as one: each finding under its common name, unknown where a set has none."""
 
+import dataclasses
 import logging
 import re
 import shlex
@@ -45,6 +46,7 @@ def test_two_sets_become_one_table_that_is_converted(tmp_path, other, caplog):
         (f"{name}/{where}", why) for name, one in made.items() for where, why in one.lost.items()
     }
     assert "nih: 5 pictures, left out: " in caplog.text
+    assert f"{other}: blanks: " in caplog.text
     done = run_command("tools.make_tfrecords", f"--source={root}", "--labels=columns", f"--table={table}",
                        f"--output={out}", "--size=8", "--workers=0")  # fmt: skip
     assert done.code == 0, done.output
@@ -84,6 +86,19 @@ def test_names_that_do_not_fit_are_refused(tmp_path):
     sets, _ = made_sets(tmp_path, nih={}, vindr={})
     with pytest.raises(DataError, match="'Pleural thickening' .of vindr. and 'Pleural_Thickening' .of nih."):
         join_tables(str(tmp_path), sets, str(tmp_path / "all.csv"))
+    assert not (tmp_path / "all.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("labels", "NIH"), ("readers", "Any"), ("tables", "x.csv"), ("views", "PA")]
+)
+def test_a_field_that_no_flag_takes_is_refused(tmp_path, field, value):
+    sets, _ = made_sets(tmp_path, vindr={})
+    sets["vindr"] = dataclasses.replace(sets["vindr"], **{field: value})
+    with pytest.raises(UsageError, match=f"vindr: {field}: "):
+        join_tables(str(tmp_path), sets, str(tmp_path / "all.csv"))
+    with pytest.raises(UsageError, match="sets: "):
+        join_tables(str(tmp_path), {}, str(tmp_path / "all.csv"))
     assert not (tmp_path / "all.csv").exists()
 
 

@@ -16,7 +16,8 @@ from cxr_data.sources.finding_values import UNKNOWN
 from cxr_data.sources.item import Item
 from cxr_data.sources.names import check_class_names
 from cxr_data.sources.quarantine import Quarantined
-from cxr_data.sources.tables.row import Reading
+from cxr_data.sources.tables.formats import FORMATS
+from cxr_data.sources.tables.row import READERS, Reading
 from cxr_data.sources.tables.table_list import TableOptions
 
 logger = logging.getLogger(__name__)
@@ -52,20 +53,24 @@ def join_tables(folder: str, sets: Mapping[str, TableSet], output: str) -> tuple
 
     Args:
       folder: that holds the pictures of all sets.
-      sets: by name, which becomes the source of the records.
+      sets: by name, which becomes the source of the records; a source that a table names itself is not kept.
       output: path of the table.
 
     Returns:
       The files and rows that are not in it, with the name of the set before their ids.
 
     Raises:
-      UsageError: a folder or table is not there, or `names` has a finding that the set lacks, or one name for
-        two of its findings.
+      UsageError: there is no set, or a field of one is none that `--labels` and its flags take, or a folder
+        or table is not there, or `names` has a finding that the set lacks, or one name for two of its
+        findings.
       DataError: a table is malformed, or names no file of its folder, or the names of two findings differ by
         case or blanks alone.
     """
+    if not sets:
+        raise UsageError("sets: must name at least one data set")
     found, lost = {}, []
     for name, one in sets.items():
+        _check(name, one)
         options = TableOptions(one.labels, one.tables, one.views, Reading(readers=one.readers))
         found[name] = discover_findings(posixpath.join(folder, one.source), options, f"{name}: ")
         left_out = found[name].quarantined
@@ -79,6 +84,8 @@ def join_tables(folder: str, sets: Mapping[str, TableSet], output: str) -> tuple
             counted(len(found[name].items), "picture"),
             f"left out: {why}" if why else "all",
         )
+        for note in found[name].notes:
+            logger.info("%s: %s", name, note)
     common = {name: _common_names(name, found[name].findings, one.names) for name, one in sets.items()}
     findings = tuple(dict.fromkeys(finding for names in common.values() for finding in names))
     check_class_names({finding: of for of in reversed(common) for finding in common[of]})
@@ -92,6 +99,17 @@ def join_tables(folder: str, sets: Mapping[str, TableSet], output: str) -> tuple
     kept = [place for place, name in enumerate(columns) if name != "split" or keeps_splits]
     storage.replace(output, csv_bytes([[row[place] for place in kept] for row in [columns, *rows]]))
     return tuple(lost)
+
+
+def _check(name: str, one: TableSet) -> None:
+    if one.labels not in FORMATS:
+        raise UsageError(f"{name}: labels: {one.labels!r} must be one of {', '.join(FORMATS)}")
+    if one.readers not in READERS:
+        raise UsageError(f"{name}: readers: {one.readers!r} must be {' or '.join(READERS)}")
+    given: dict[str, object] = {"tables": one.tables, "views": one.views}
+    for what, texts in given.items():
+        if isinstance(texts, str):
+            raise UsageError(f"{name}: {what}: must be a tuple of texts; write {(texts,)!r}")
 
 
 def _common_names(of: str, findings: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:

@@ -68,13 +68,17 @@ class TableFormat:
     least_parts: int = 1
 
 
+READERS = ("majority", "any")
+"""What several readers of a picture say together."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """How tables are read, as flags say.
 
     Attributes:
       findings: those to keep, in their order; empty for all.
-      readers: what several readers of a picture say together: "majority" or "any".
+      readers: one of `READERS`.
     """
 
     findings: tuple[str, ...] = ()
