@@ -13,10 +13,12 @@ from cxr_data.records.audit_document import has_audit, read_audit
 from cxr_data.records.index import read_split_fields, read_split_index
 from cxr_data.records.layout import AUDIT_NAME
 from cxr_data.records.manifest import Manifest, Shard
+from cxr_data.records.split_names import parse_split
 from cxr_data.sources.duplicates import tie_groups
 
-_known: dict[tuple[str, tuple[Shard, ...], str, str], tuple[str, ...]] = {}
-"""The patients of this process: to read the patient of every record takes seconds where there are many."""
+_Pairs = tuple[tuple[str, str], ...]
+_known: dict[tuple[str, tuple[Shard, ...], _Pairs], dict[str, list[str]]] = {}
+"""The patients of each split: to read the patient of every record takes seconds where there are many."""
 
 
 def tied_patients(manifest: Manifest, pool: str) -> tuple[str, ...]:
@@ -32,14 +34,14 @@ def tied_patients(manifest: Manifest, pool: str) -> tuple[str, ...]:
     Raises:
       DataError: the audit is damaged, or a shard cannot be read.
     """
-    key = manifest.directory, manifest.shards, digest_of_pairs(manifest.directory), pool
+    pairs = tuple(_pairs(manifest.directory))
+    key = manifest.directory, manifest.shards, pairs
     if key not in _known:
-        fields = read_split_fields(manifest, "+".join(manifest.splits))
-        groups = {record.id: record.group for record in fields}
-        pairs = [pair for pair in _pairs(manifest.directory) if {*pair} <= groups.keys()]
-        tied = tie_groups(groups, pairs)
-        _known[key] = tuple(tied[record.id] for record in read_split_fields(manifest, pool))
-    return _known[key]
+        fields = {split: read_split_fields(manifest, split) for split in manifest.splits}
+        groups = {record.id: record.group for records in fields.values() for record in records}
+        tied = tie_groups(groups, [pair for pair in pairs if {*pair} <= groups.keys()])
+        _known[key] = {split: [tied[record.id] for record in records] for split, records in fields.items()}
+    return tuple(patient for split in parse_split(pool).splits for patient in _known[key][split])
 
 
 def are_of_sources(manifest: Manifest, pool: str, sources: Collection[int]) -> np.ndarray:

@@ -15,6 +15,19 @@ from cxr_train.evaluation.predictions import NamedPredictions
 _STEPS, _CLOSE = 10_000, 1e-10
 
 
+def calibrated(validation: NamedPredictions) -> tuple[float | None, Floats]:
+    """Return the best temperature of predictions, None where there is none, and their probabilities at it."""
+    temperature = calibration.fit_temperature(validation.labels, validation.probabilities)
+    return temperature, at_temperature(validation.probabilities, temperature, validation.labels.ndim == 2)
+
+
+def at_temperature(probabilities: Floats, temperature: float | None, of_findings: bool) -> Floats:
+    """Return probabilities at a temperature; as they are where it is None."""
+    if temperature is None:
+        return probabilities
+    return calibration.apply_temperature(probabilities, temperature, of_findings=of_findings)
+
+
 def expected_shares(validation: NamedPredictions) -> Floats:
     """Return the shares of the classes that a model expects, pi of the correction: float64 [C].
 
@@ -25,10 +38,7 @@ def expected_shares(validation: NamedPredictions) -> Floats:
     Args:
       validation: its predictions of such pictures.
     """
-    temperature = calibration.fit_temperature(validation.labels, validation.probabilities) or 1.0
-    of_findings = validation.labels.ndim == 2
-    known = calibration.apply_temperature(validation.probabilities, temperature, of_findings=of_findings)
-    shares: Floats = known.mean(axis=0)
+    shares: Floats = calibrated(validation)[1].mean(axis=0)
     return shares
 
 

@@ -17,7 +17,7 @@ from cxr_data.core.errors import UsageError
 from cxr_data.input.pipeline import Pipeline
 from cxr_train.engine.batch_norm import PreciseStatistics
 from cxr_train.engine.strategy import Placement
-from cxr_train.evaluation import calibration, priors
+from cxr_train.evaluation import priors
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions, six_digits
 
@@ -95,14 +95,9 @@ def with_corrected_prior(
             "--prior_correction: needs this run's predictions of its validation split; evaluate that first"
         )
     of_findings = predictions.labels.ndim == 2
-    temperature = calibration.fit_temperature(validation.labels, validation.probabilities)
-    cooled, known = predictions.probabilities, validation.probabilities
-    if temperature is not None:
-        cooled, known = (
-            calibration.apply_temperature(each, temperature, of_findings=of_findings)
-            for each in (cooled, known)
-        )
-    expected = priors.expected_shares(validation)
+    temperature, known = priors.calibrated(validation)
+    cooled = priors.at_temperature(predictions.probabilities, temperature, of_findings)
+    expected = known.mean(axis=0)
     corrected, new = priors.correct(cooled, expected, of_findings=of_findings)
     names = predictions.class_names
     if vanished := [name for name, share in zip(names, new, strict=True) if share < _VANISHED]:

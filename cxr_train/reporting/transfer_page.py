@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cxr_data.core.page import Grid, Picture
+from cxr_data.core.wording import capitalized
 from cxr_train.reporting.drawing import CHANCE, INK, Axis, Drawing, Stroke, text_width
 from cxr_train.reporting.page import write_page
 from cxr_train.runs.layout import TransferLayout
@@ -39,7 +40,7 @@ def write_transfer_page(
         "sentences": [_sentence(one) for one in sentences],
         "kinds": [
             {
-                "name": _capital(kind),
+                "name": capitalized(kind),
                 "sees": _sentence(sees[kind]),
                 "plot": forest_plot(_entries_of(of_kind), table["baseline"]),
                 "grids": _grids(of_kind, table),
@@ -55,12 +56,8 @@ def write_transfer_page(
     return path
 
 
-def _capital(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}"
-
-
 def _sentence(text: str) -> str:
-    return f"{_capital(text)}."
+    return f"{capitalized(text)}."
 
 
 Compared = tuple[str, str, Row]
@@ -68,7 +65,7 @@ Compared = tuple[str, str, Row]
 
 
 def _entries_of(of_kind: Row) -> list[Compared]:
-    rows = [(row["source"], row) for row in of_kind["rows"]]
+    rows = [(row.get("source", "reverse"), row) for row in of_kind["rows"]]  # of the stress test, no source
     rows += [("mean", row) for row in of_kind.get("mean", ())]
     return [(row["method"], where, row["against"]["difference"]) for where, row in rows if "against" in row]
 
@@ -216,8 +213,8 @@ def _stress(stress: Row, baseline: str) -> dict[str, Any]:
         header = [*_HEADER, "share of the gap closed"]
         kinds.append(
             {
-                "plot": forest_plot(_entries_of_stress(of_kind), baseline),
-                "grid": Grid(f"{_capital(kind)}, tested on the reverse", header, rows),
+                "plot": forest_plot(_entries_of(of_kind), baseline),
+                "grid": Grid(f"{capitalized(kind)}, tested on the reverse", header, rows),
             }
         )
     images = ", ".join(f"{split} {count:,}" for split, count in stress["images"].items())
@@ -227,11 +224,3 @@ def _stress(stress: Row, baseline: str) -> dict[str, Any]:
         "the source says nothing.",
         "kinds": kinds,
     }
-
-
-def _entries_of_stress(of_kind: Row) -> list[Compared]:
-    return [
-        (row["method"], "reverse", row["against"]["difference"])
-        for row in of_kind["rows"]
-        if "against" in row
-    ]

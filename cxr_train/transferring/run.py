@@ -89,10 +89,12 @@ class TransferRun(GridRun):
             path.unlink(missing_ok=True)
 
     def refuse_another(self) -> None:
-        """As `GridRun`, also for what a run may change when it goes on: methods have the same of it.
+        """Check that what is in the directory is this run, with the flags that one run may change too.
+
+        A run that goes on may have more patience or other statistics; methods that are compared may not.
 
         Raises:
-          UsageError, DataError: as there.
+          UsageError, DataError: as `GridRun.refuse_another`.
         """
         super().refuse_another()
         there = TrainConfig.load(self.layout.config)

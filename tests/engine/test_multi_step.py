@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from fake_device import FakeDevice
-from tiny_steps import batches, dataset, one, reference_weights, train, two
+from tiny_steps import batches, dataset, one, places, reference_weights, train, two
 
 from cxr_train.engine import multi_step
 from cxr_train.engine.multi_step import take_steps
@@ -112,15 +112,7 @@ def test_a_slow_reader_leaves_the_device_idle_and_a_fast_one_does_not(in_flight)
     assert waited["fast"] < 0.05
 
 
-@pytest.mark.parametrize(
-    ("strategy", "compile"),
-    [
-        (one, False),
-        (two, True),
-        pytest.param(one, True, marks=pytest.mark.ci),
-        pytest.param(two, False, marks=pytest.mark.ci),
-    ],
-)
+@pytest.mark.parametrize(("strategy", "compile"), places((one, False), (two, True)))
 def test_two_steps_in_flight_give_the_weights_of_one_bit_for_bit(strategy, compile):
     made = []
     for in_flight in (1, 2):
@@ -133,15 +125,7 @@ def test_two_steps_in_flight_give_the_weights_of_one_bit_for_bit(strategy, compi
         np.testing.assert_array_equal(value, expected)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "compile"),
-    [
-        (one, True),
-        (two, False),
-        pytest.param(one, False, marks=pytest.mark.ci),
-        pytest.param(two, True, marks=pytest.mark.ci),
-    ],
-)
+@pytest.mark.parametrize(("strategy", "compile"), places((one, True), (two, False)))
 def test_the_step_launched_after_a_bad_loss_changes_neither_weights_nor_optimizer_nor_scale(
     strategy, compile
 ):

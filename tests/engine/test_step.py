@@ -6,7 +6,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny_steps import BATCH, CLASSES, batches, dataset, one, reference_weights, tiny_model, train, two
+from tiny_steps import (
+    BATCH,
+    CLASSES,
+    batches,
+    dataset,
+    one,
+    places,
+    reference_weights,
+    tiny_model,
+    train,
+    two,
+)
 
 from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.step import TrainStep
@@ -58,15 +69,7 @@ def test_a_step_whose_loss_is_not_finite_is_the_last_and_changes_no_weight(strat
         np.testing.assert_allclose(weight, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "compile"),
-    [
-        (one, True),
-        (two, False),
-        pytest.param(one, False, marks=pytest.mark.ci),
-        pytest.param(two, True, marks=pytest.mark.ci),
-    ],
-)
+@pytest.mark.parametrize(("strategy", "compile"), places((one, True), (two, False)))
 def test_micro_batches_and_clipping_equal_an_eager_reference_on_the_whole_batch(strategy, compile):
     strategy, items = strategy(), batches(5)
     model, step, records = train(strategy, items, compile=compile, accumulation=4, clip_norm=0.05)

@@ -1,7 +1,10 @@
 """Training steps of a tiny network, on one device and on two, and their slow reference."""
 
+import itertools
+
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from cxr_train.engine.step import TrainStep
@@ -92,3 +95,9 @@ def two() -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(
         [cpu.name for cpu in cpus], cross_device_ops=tf.distribute.HierarchicalCopyAllReduce()
     )
+
+
+def places(*fast):
+    """Each strategy, compiled and not, for a test's parameters; those not named run in CI alone."""
+    others = [place for place in itertools.product((one, two), (False, True)) if place not in fast]
+    return [*fast, *(pytest.param(*place, marks=pytest.mark.ci) for place in others)]

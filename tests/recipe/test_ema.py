@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from tiny_steps import BATCH, batches, dataset, one, tiny_model, two
+from tiny_steps import BATCH, batches, dataset, one, places, tiny_model, two
 
 from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.engine.step import TrainStep
@@ -14,15 +14,7 @@ from cxr_train.recipe.loss_scale import LossScale
 DECAY = 0.2
 
 
-@pytest.mark.parametrize(
-    ("strategy", "compile"),
-    [
-        (one, False),
-        (two, True),
-        pytest.param(one, True, marks=pytest.mark.ci),
-        pytest.param(two, False, marks=pytest.mark.ci),
-    ],
-)
+@pytest.mark.parametrize(("strategy", "compile"), places((one, False), (two, True)))
 def test_it_follows_its_recurrence_and_stands_in_for_the_weights(strategy, compile):
     strategy = strategy()
     with strategy.scope():

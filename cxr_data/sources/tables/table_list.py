@@ -221,7 +221,7 @@ def _summary(
 ) -> str:
     counts = Counter(entry.reason for entry in lost)
     parts = list(_parts_of(counts))
-    left = f"; {', '.join(parts)}: quarantine.jsonl names each" if parts else ""
+    left = f"; {', '.join(parts)}" if parts else ""
     rows, pictures = counted(len(contents.rows), "row"), counted(len(items), "picture")
     return f"table ({options.format}): {rows}, {pictures}{left}"
 
