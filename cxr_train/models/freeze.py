@@ -14,15 +14,15 @@ import tensorflow as tf
 
 from cxr_data.core.errors import UsageError
 from cxr_data.core.tensorflow_private import replace_call
-from cxr_train.models.added import is_added
 from cxr_train.models.head import POOLING
+from cxr_train.models.order import own_order
 from cxr_train.recipe.recipe import UNTIL
 
 
 def backbone_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Return the backbone's own layers, in the order of `model.summary()`: no gates, no pooling."""
-    before = itertools.takewhile(lambda layer: layer.name != POOLING, model.layers)
-    return [layer for layer in before if not is_added(layer.name)]
+    """Return the backbone's own layers, in `own_order`: no gates, no pooling."""
+    before = itertools.takewhile(lambda operation: operation.name != POOLING, own_order(model))
+    return [layer for layer in before if isinstance(layer, keras.layers.Layer)]
 
 
 def layers_to_freeze(model: keras.Model, rule: str) -> list[keras.layers.Layer]:
@@ -30,8 +30,8 @@ def layers_to_freeze(model: keras.Model, rule: str) -> list[keras.layers.Layer]:
 
     Args:
       model: of `build_model`.
-      rule: `none`, `backbone`, or `until:LAYER` for LAYER and all layers before it in the order
-        of `model.summary()`, in which a layer's inputs come before the layer.
+      rule: `none`, `backbone`, or `until:LAYER` for LAYER and all layers before it in `own_order`,
+        in which a layer's inputs come before the layer. So it names the same layers with gates and without.
 
     Raises:
       UsageError: the backbone has no such layer; the message lists the nearest names.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from cxr_data.core.errors import UsageError
-from cxr_train.models.added import is_added
+from cxr_train.models.order import own_order
 
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
 _MERGES = (keras.layers.Add, keras.layers.Concatenate)
@@ -41,7 +41,7 @@ def stage_ends(model: keras.Model) -> tuple[str, ...]:
     if not convolutions:
         raise UsageError(f"{model.name} has no convolution on more than one pixel: nothing can be located")
     image_size = model.inputs[0].shape[1]
-    layers = [layer for layer in model.operations if _is_map(layer)]
+    layers = [layer for layer in own_order(model) if _is_map(layer)]
     layers = layers[layers.index(convolutions[0]) :]
     bottlenecks = _bottlenecks(model)
     names = []
@@ -63,7 +63,7 @@ def check_layers(model: keras.Model, names: Sequence[str], flag: str = "layers")
     Raises:
       UsageError: it is not; the message names the most similar ones, or those chosen by default.
     """
-    known = {layer.name for layer in model.operations if _is_map(layer)}
+    known = {layer.name for layer in own_order(model) if _is_map(layer)}
     for name in names:
         if name not in known:
             similar = difflib.get_close_matches(name, known, n=3) or stage_outputs(model)
@@ -75,14 +75,12 @@ def check_layers(model: keras.Model, names: Sequence[str], flag: str = "layers")
 
 
 def _convolutions(model: keras.Model) -> list[keras.layers.Layer]:
-    return [layer for layer in model.operations if isinstance(layer, _CONVOLUTIONS) and _is_map(layer)]
+    return [layer for layer in own_order(model) if isinstance(layer, _CONVOLUTIONS) and _is_map(layer)]
 
 
 def _is_map(layer: keras.Operation) -> bool:
-    """Return whether a layer of the backbone itself puts out [B, h, w, C] with more than one pixel."""
+    """Return whether a layer puts out [B, h, w, C] with more than one pixel."""
     if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.layers.InputLayer):
-        return False
-    if is_added(layer.name):
         return False
     shape = layer.output.shape
     return len(shape) == 4 and shape[1] > 1

@@ -15,6 +15,7 @@ from cxr_train.models.backbones import BACKBONES
 from cxr_train.models.classifier import build_model
 from cxr_train.models.freeze import backbone_layers, layers_to_freeze, set_trainable
 from cxr_train.models.memory import read_graph, trace
+from cxr_train.models.order import own_order
 from cxr_train.models.stages import stage_ends, stage_outputs
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_model import load_model, save_model
@@ -185,6 +186,33 @@ def test_gates_are_no_layers_of_the_backbone(kind):
     trained = {layer.name for layer in gated.layers if layer.trainable_variables}
     assert any(name.startswith("attention_1_") for name in trained)
     assert not trained.intersection(names)
+
+
+def two_merges(*, include_top, weights, input_tensor) -> keras.Model:
+    """Two merges side by side at one resolution, as NASNet has them; the stage ends at the shorter path's."""
+    x = keras.layers.Conv2D(8, 3, padding="same", name="start")(input_tensor)
+    sides = {
+        name: keras.layers.Add(name=f"{name}_add")([x, keras.layers.Conv2D(8, 1, name=name)(x)])
+        for name in ("longer", "shorter")
+    }
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same", name="longer_down")(sides["longer"])
+    x = keras.layers.Conv2D(8, 1, name="longer_more")(x)
+    side = keras.layers.Conv2D(8, 3, strides=2, padding="same", name="shorter_down")(sides["shorter"])
+    return keras.Model(input_tensor, keras.layers.Concatenate(name="together")([x, side]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gates_do_not_change_the_order_of_paths_side_by_side(kind):
+    with registered("two_merges", two_merges, smallest_image=SIZE):
+        plain, gated = (model_of(one, "two_merges") for one in ("none", kind))
+    assert stage_outputs(plain) == ("start", "shorter_add", "together")
+    assert own_order(plain) == plain.operations
+    names = [layer.name for layer in gated.layers]
+    assert names.index("longer_add") > names.index("shorter_add")  # as Keras sorts them
+    assert stage_outputs(gated) == stage_outputs(plain)
+    for rule in ("backbone", "until:longer_add"):
+        frozen = [[layer.name for layer in layers_to_freeze(model, rule)] for model in (plain, gated)]
+        assert frozen[0] == frozen[1]
 
 
 def test_pretrained_weights_are_in_the_network_with_gates(tmp_path):
