@@ -13,13 +13,13 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.wording import counted
 from cxr_train.runs.child_commands import ChildCommands, exit_reason
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.run_dir import is_on_its_data
+from cxr_train.runs.saved_run import epoch_rows
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,8 @@ class GridRun:
 
     @property
     def epochs_done(self) -> int:
-        """Epochs completed."""
-        history = self.layout.history
-        return len(storage.read_bytes(str(history)).splitlines()) if history.exists() else 0
+        """Epochs completed; one whose row a crash has cut off is not."""
+        return len(epoch_rows(self.layout.history)[0])
 
     @property
     def may_differ(self) -> tuple[str, ...]:

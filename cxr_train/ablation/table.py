@@ -264,13 +264,18 @@ def _test_cells(row: Row, baseline: str) -> str:
 
 def notes_of(table: Mapping[str, Any]) -> list[str]:
     """Return what a reader of the table's numbers must know."""
+    compared = [row["against_baseline"] for row in table["rows"] if row["against_baseline"]]
     notes = [
         f"{table['split']} split; [95 % intervals: bootstrap over patients]; sensitivity, specificity and "
-        "auroc are means over the classes; right alone: images that this run has right and the baseline "
-        "wrong / the reverse; Holm p: McNemar's exact test, which takes images for independent, adjusted for "
-        f"{counted(table['comparisons'], 'comparison')}"
+        "auroc are means over the classes"
     ]
-    if any(row["against_baseline"] and row["against_baseline"]["holm_p"] is None for row in table["rows"]):
+    if compared:
+        notes[0] += (
+            "; right alone: images that this run has right and the baseline wrong / the reverse; Holm p: "
+            "McNemar's exact test, which takes images for independent, adjusted for "
+            f"{counted(table['comparisons'], 'comparison')}"
+        )
+    if any(test["holm_p"] is None for test in compared):
         notes.append("findings: right alone counts labels, and no test takes labels of one image together")
     if table["comparisons"] > 1:
         notes.append(
@@ -291,7 +296,7 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
         )
     if "folds" in table:
         notes.append("the range over folds is no interval: the runs of two folds have most images in common")
-    elif not table["seeds"]:
+    elif not table["seeds"] and len(table["rows"]) > 1:
         notes.append("one seed each: a difference may be the seed's and not the configuration's (--seeds)")
     return notes
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import pathlib
 import shlex
 import statistics
 import time
@@ -117,10 +118,14 @@ def run_in_processes(found: Comparison, lock: int) -> tuple[dict[str, str], bool
     statuses: dict[str, str] = {}
     left = [run for run in found.runs if not run.is_finished]
     seconds: list[float] = []
+    failed: dict[pathlib.Path, str] = {}
     commands = ChildCommands(lock)
     with commands.listening():
         for number, run in enumerate(left):
             begun = time.monotonic()
+            if run.directory in failed:  # a run that is tested in two ways is not trained in vain twice
+                statuses[f"{run.cell}: {run.label}"] = failed[run.directory]
+                continue
             if number:
                 logger.info("\n%s", _to_go(seconds, len(left) - number))
             commands_left = run.commands_left
@@ -133,7 +138,7 @@ def run_in_processes(found: Comparison, lock: int) -> tuple[dict[str, str], bool
                     "\n[%d of %d] %s: %s\n%s", number + 1, len(left), run.cell, run.label, shlex.join(line)
                 )
                 if code := commands.run(line):
-                    statuses[f"{run.cell}: {run.label}"] = exit_reason(code)
+                    statuses[f"{run.cell}: {run.label}"] = failed[run.directory] = exit_reason(code)
                     break
             else:
                 seconds.append(time.monotonic() - begun)

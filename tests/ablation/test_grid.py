@@ -138,7 +138,8 @@ def test_a_run_is_finished_when_it_was_trained_to_this_end(tmp_path):
     assert not run.is_finished
     assert run.command()[-1] == "--resume"
     (run.directory / "throughput.json").write_text("{}")
-    (run.directory / "metrics.jsonl").write_text("{}\n{}\n")
+    rows = "".join(json.dumps({"epoch": epoch, "train": {}, "validation": None}) + "\n" for epoch in (1, 2))
+    (run.directory / "metrics.jsonl").write_text(rows + '{"epoch": 3, "tr')  # cut off by a crash
     assert run.is_finished
     assert run.epochs_done == 2
     longer = dataclasses.replace(run, config=dataclasses.replace(config, epochs=3))

@@ -108,6 +108,12 @@ def test_the_files_say_the_same(tmp_path):
     assert text.splitlines()[-1].endswith("python -m tools.audit_dataset --data=shards")
 
 
+def test_a_single_run_is_compared_with_nothing(tmp_path):
+    notes = " ".join(table.notes_of(table_of([make_run(tmp_path, "plain", 0, 1)])))
+    assert "Holm" not in notes
+    assert "one seed" not in notes
+
+
 def test_without_a_baseline_there_are_no_tests(tmp_path):
     runs = [make_run(tmp_path, "plain", 0, None), make_run(tmp_path, "better", 0, 2)]
     found = table_of(runs)

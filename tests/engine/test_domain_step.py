@@ -166,6 +166,27 @@ def test_dann_gives_the_network_the_discriminators_gradient_reversed(strategy, a
         np.testing.assert_allclose(step, -0.01 * np.sign(gradient)[clear], rtol=5e-3)
 
 
+def test_danns_factor_rises_with_the_steps_however_the_batch_is_split():
+    items = sourced(3)
+
+    def weights(strategy, steps: int, accumulation: int = 1) -> np.ndarray:
+        def make() -> Dann:
+            keras.utils.set_random_seed(0)
+            # A discriminator that hardly learns: Adam would make a step of rounding errors.
+            return Dann(SOURCES, Objective(), 2.0, features=FEATURES, rate=1e-7, steps=steps)
+
+        model, domain, _ = trained(strategy(), items, make, accumulation=accumulation)
+        assert int(domain.optimizer.iterations.numpy()) == 3
+        return np.concatenate([np.ravel(weight) for weight in model.get_weights()])
+
+    alone = weights(one, 8)
+    np.testing.assert_allclose(weights(two, 8), alone, atol=1e-5)
+    np.testing.assert_allclose(weights(one, 8, accumulation=2), alone, atol=1e-5)
+    # Had two replicas counted each step twice, they would have been here.
+    assert np.abs(weights(one, 4) - alone).max() > 1e-4
+    assert np.abs(weights(one, 0) - alone).max() > 1e-3
+
+
 def balanced_reference(items, eta: float, *, findings: bool = False) -> tuple[list[np.ndarray], np.ndarray]:
     """Eager descent on sum_d q_d L_d over the whole batch; q moves after each step."""
     model, q = tiny_model(), np.full(2, 0.5)

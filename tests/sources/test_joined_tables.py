@@ -1,5 +1,6 @@
 """Tables of several public sets as one: each finding under its common name, unknown where a set has none."""
 
+import csv
 import dataclasses
 import logging
 import re
@@ -69,7 +70,7 @@ def test_two_sets_become_one_table_that_is_converted(tmp_path, other, caplog):
                 assert known["Hernia"] == of_set.get("Hernia", 0)
                 assert {known[key] for key in names[14:]} <= {-2}
             if one.patients:
-                assert patients[f"{name}/in/{where}"] == f"{name}-{one.patients[where]}"
+                assert patients[f"{name}/in/{where}"] == f"{name}/{one.patients[where]}"
     assert said == expected
     if other == "padchest":
         assert "split" not in table.read_text().splitlines()[0]
@@ -99,6 +100,27 @@ def test_a_field_that_no_flag_takes_is_refused(tmp_path, field, value):
         join_tables(str(tmp_path), sets, str(tmp_path / "all.csv"))
     with pytest.raises(UsageError, match="sets: "):
         join_tables(str(tmp_path), {}, str(tmp_path / "all.csv"))
+    assert not (tmp_path / "all.csv").exists()
+
+
+def test_patients_of_two_sets_never_become_one(tmp_path):
+    sets = {}
+    for name, patient in {"a": "b-1", "a-b": "1"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(name.encode())
+        (tmp_path / name / "table.csv").write_text(f"path,patient,Mass\nx.png,{patient},1\n")
+        sets[name] = TableSet(name, "columns", (str(tmp_path / name / "table.csv"),))
+    join_tables(str(tmp_path), sets, str(tmp_path / "all.csv"))
+    with open(tmp_path / "all.csv", newline="") as file:
+        patients = {row["source"]: row["patient"] for row in csv.DictReader(file)}
+    assert patients == {"a": "a/b-1", "a-b": "a-b/1"}
+
+
+@pytest.mark.parametrize("name", ["", "a/b", " a", "none"])
+def test_a_name_that_is_no_source_is_refused(tmp_path, name):
+    sets, _ = made_sets(tmp_path, vindr={})
+    with pytest.raises(UsageError, match=f"sets: '{name}' "):
+        join_tables(str(tmp_path), {name: sets["vindr"]}, str(tmp_path / "all.csv"))
     assert not (tmp_path / "all.csv").exists()
 
 

@@ -14,7 +14,7 @@ from cxr_data.core.wording import counted
 from cxr_data.sources.discover import discover_findings
 from cxr_data.sources.finding_values import UNKNOWN
 from cxr_data.sources.item import Item
-from cxr_data.sources.names import check_class_names
+from cxr_data.sources.names import check_class_names, is_nobody
 from cxr_data.sources.quarantine import Quarantined
 from cxr_data.sources.tables.formats import FORMATS
 from cxr_data.sources.tables.row import READERS, Reading
@@ -48,7 +48,7 @@ def join_tables(folder: str, sets: Mapping[str, TableSet], output: str) -> tuple
     """Write one table of several data sets, for `--labels=columns` and `--source` of their common folder.
 
     A finding that a set does not label is left blank in its rows: it is unknown there. The patient begins
-    with the name of the set, since numbers of two sets are not one person. The splits are kept where every
+    with the name of the set and a slash, since numbers of two sets are not one person. The splits are kept where every
     set has them, and else left to the conversion.
 
     Args:
@@ -60,7 +60,7 @@ def join_tables(folder: str, sets: Mapping[str, TableSet], output: str) -> tuple
       The files and rows that are not in it, with the name of the set before their ids.
 
     Raises:
-      UsageError: there is no set, or a field of one is none that `--labels` and its flags take, or a folder
+      UsageError: there is no set, or the name of one cannot be a source, or a field of one is none that `--labels` and its flags take, or a folder
         or table is not there, or `names` has a finding that the set lacks, or one name for two of its
         findings.
       DataError: a table is malformed, or names no file of its folder, or the names of two findings differ by
@@ -102,6 +102,12 @@ def join_tables(folder: str, sets: Mapping[str, TableSet], output: str) -> tuple
 
 
 def _check(name: str, one: TableSet) -> None:
+    # With a slash in the names of sets, patients of two sets could have one name.
+    if is_nobody(name) or name != name.strip() or "/" in name:
+        raise UsageError(
+            f"sets: {name!r} cannot be the name of a source: choose one without a slash or outer blanks, that "
+            "is no word for nothing"
+        )
     if one.labels not in FORMATS:
         raise UsageError(f"{name}: labels: {one.labels!r} must be one of {', '.join(FORMATS)}")
     if one.readers not in READERS:
@@ -127,7 +133,7 @@ def _row(of: str, source: str, item: Item, labels: Mapping[str, int], findings: 
     values = [labels.get(finding, UNKNOWN) for finding in findings]
     return [
         posixpath.join(source, item.id),
-        f"{of}-{item.group}" if item.group else "",
+        f"{of}/{item.group}" if item.group else "",
         of,
         item.split or "",
         *("" if value == UNKNOWN else str(value) for value in values),
