@@ -3,7 +3,7 @@
     python -m cxr_train.transfer --data=EMBEDDINGS --backbone=none --run_dir=runs/transfer --dry_run
     python -m cxr_train.transfer --data=EMBEDDINGS --backbone=none --run_dir=runs/transfer
 
-Each source with enough patients is left out once. Every method has the same number of random draws of its
+Each source with enough patients is left out once. Every method has the same number of draws of its
 hyper-parameters. Everything is chosen on validation patients of the other sources, and the held-out source is
 tested once. A stress test, in which the source says the class in training and the reverse in the test, shows
 what there is to gain. The same command, also after kill -9, runs what is not finished.
@@ -138,25 +138,25 @@ def _plan(options: TransferOptions) -> Comparison:
             f"--methods={options.methods}: the first is the baseline of every table, and must see nothing of "
             f"the held-out source, as {methods[0].name} does; name another one first"
         )
+    _check_resamples(options.resamples, methods)
     given = flags_for_all_runs(_OWN)
     if manifest.embedding:
         refuse_for_heads(given, methods)
     budget = Budget(options.draws, options.seeds, {**_USUAL, **given})
     place = pathlib.Path(values.run_dir)
     targets = find_targets(manifest, *_SPLITS)
-    measurable = [target for target in targets if target.is_measurable]
+    measurable = [target for target in targets if not target.obstacle]
     for name in options.hold_out:
         check_choice("hold_out", name, [target.source for target in measurable])
     held_out = [one for one in measurable if not options.hold_out or one.source in options.hold_out]
     made = [method for method in methods if method.name != PRIOR]  # which takes runs of the baseline
-    notes += [
-        f"{one.source}: {text.TOO_FEW} patients of two classes" for one in targets if not one.is_measurable
-    ]
+    notes += [f"{one.source}: cannot be held out: {one.obstacle}" for one in targets if one.obstacle]
     notes += left_out_notes(manifest, held_out)
+    notes += _encoder_notes(manifest, given)
     correlated, stress_data = _stress(options, manifest, targets, notes)
     if not held_out and correlated is None:
         raise UsageError(
-            f"--data={values.data}: no source has ten patients of two classes, so none can be held out; "
+            f"--data={values.data}: no source can be held out ({targets[0].source}: {targets[0].obstacle}); "
             "join smaller sources under one name, or test a run with cxr_train.evaluate --by=source"
         )
     make = _make_config
@@ -194,6 +194,28 @@ def _methods(text: str, backbone: str, manifest: Manifest) -> tuple[list[Method]
     if left_out and text:
         raise UsageError(f"--methods={text}: {', '.join(left_out)}: {why}; leave them out")
     return fit, [f"left out: {', '.join(left_out)}: {why}"] if left_out else []
+
+
+def _check_resamples(resamples: int, methods: Sequence[Method]) -> None:
+    """Refuse so few resamples that no adjusted p-value could be below 0.05."""
+    most = max(sum(one.kind == kind for one in methods[1:]) for kind in KINDS)
+    if 2 * most >= 0.05 * (resamples + 1):
+        raise UsageError(
+            f"--resamples={resamples}: with {counted(most, 'method')} in a table, no difference could be "
+            f"beyond chance; give at least {40 * most}"
+        )
+
+
+def _encoder_notes(manifest: Manifest, given: Mapping[str, str]) -> list[str]:
+    """Return a note where the network comes from a training that this command does not know."""
+    weights = given.get("weights", "")
+    if manifest.embedding:
+        network = f"the embeddings are of {manifest.embedding}"
+    elif weights not in ("", "imagenet", "none"):
+        network = f"the network begins with {weights}"
+    else:
+        return []
+    return [f"{network}: whether it was trained on pictures of a held-out source is not known here"]
 
 
 def _check_flags(methods: Sequence[Method]) -> None:

@@ -134,9 +134,13 @@ def saved_model_encoder(
     _check_takes(flag, spec, manifest)
     name, features = _chosen_output(flag, call, output)
     model = _SavedEncoder(loaded, call, argument, spec, name, features, input_range)
-    files = [directory / "saved_model.pb", *sorted((directory / "variables").glob("*"))]
+    folders = ("variables", "assets")
+    files = [
+        directory / "saved_model.pb",
+        *(file for one in folders for file in sorted((directory / one).rglob("*"))),
+    ]
     digest = _digest_of(sha256_of(file).encode() for file in files if file.is_file())
-    title = f"SavedModel {directory.resolve().name}, output {name}"
+    title = f"SavedModel {directory.resolve().name}, signature {signature}, output {name}"
     return Encoder(model, features, _describe(title, features, manifest.size, input_range, digest))
 
 

@@ -20,7 +20,7 @@ _LONGEST_NAME = 24
 def write_transfer_page(
     directory: pathlib.Path,
     table: Row,
-    sentences: Sequence[str],
+    sentences: Sequence[tuple[str, bool]],
     notes: Sequence[str],
     sees: Mapping[str, str],
 ) -> pathlib.Path:
@@ -29,7 +29,7 @@ def write_transfer_page(
     Args:
       directory: of the comparison.
       table: content of `transfer.json`.
-      sentences: what a reader must not miss.
+      sentences: what a reader must not miss, and whether it says that a method is better.
       notes: what a reader of its numbers must know.
       sees: by kind of methods what they see of the held-out source.
     """
@@ -37,7 +37,7 @@ def write_transfer_page(
     content = {
         "title": "Transfer to sources that were not seen",
         "subtitle": f"{table['data']}; the baseline is {table['baseline']}",
-        "sentences": [_sentence(one) for one in sentences],
+        "sentences": [(_sentence(one), is_better) for one, is_better in sentences],
         "kinds": [
             {
                 "name": capitalized(kind),
@@ -182,7 +182,7 @@ def _bounds(source: str, table: Row) -> list[list[str]]:
             (f"bound: {method} trained within {source}, {images}", "within"),
             (f"{method} without {source}, the same {images}", "without"),
         ):
-            if found[key]["auroc"]["value"] is not None:
+            if found[key]:
                 rows.append([name, *_metrics(found[key])])
             elif key == "within":
                 rows.append([name, *[""] * len(_HEADER[1:])])

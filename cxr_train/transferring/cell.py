@@ -1,14 +1,16 @@
 """The runs of all methods on the same pictures: which are finished, which are chosen, what they are worth."""
 
 import collections
+import dataclasses
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.evaluation.compare import align
+from cxr_train.evaluation.predictions import NamedPredictions
 from cxr_train.runs.monitor import Monitor
 from cxr_train.transferring.compare import Estimate, over_seeds
 from cxr_train.transferring.measure import METRICS, Measured, measure, monitored
@@ -28,6 +30,8 @@ class Cell:
     Args:
       runs: of one `TransferRun.cell`; those that are not finished are counted, and left out.
       baseline: the method whose runs test-time methods change.
+      patients: by the name of a record's patient, who that is; patients of two names have one here, see
+        `copies.tied_patients`. One that is not there is who it says.
       bootstrap_seed: of its patients.
       resamples: of the bootstrap.
       sensitivity: that thresholds reach on validation patients.
@@ -38,11 +42,12 @@ class Cell:
         runs: Sequence[TransferRun],
         *,
         baseline: str,
+        patients: Mapping[str, str],
         bootstrap_seed: int,
         resamples: int,
         sensitivity: float,
     ) -> None:
-        self._baseline = baseline
+        self._baseline, self._patients = baseline, patients
         self._runs = [run for run in runs if run.is_finished]
         self._planned = collections.Counter(run.name for run in runs)
         self._seed, self._resamples, self._sensitivity = bootstrap_seed, resamples, sensitivity
@@ -140,13 +145,13 @@ class Cell:
     def _measure(self, run: TransferRun, ids: tuple[str, ...] | None, *, corrected: bool) -> Measured:
         key = run.name, run.directory, corrected, ids
         if key not in self._measured:
-            first = self._runs[0].held_out
+            first = self._held_out(self._runs[0])
             rows = None if ids is None else np.isin(first.ids, list(ids))
             kept = first.groups if rows is None else [g for g, k in zip(first.groups, rows, strict=True) if k]
             bootstrap = PatientBootstrap.of_names(kept, resamples=self._resamples, seed=self._seed)
             self._measured[key] = measure(
                 run.chosen_on,
-                align(first, run.held_out),
+                align(first, self._held_out(run)),
                 bootstrap,
                 self._sensitivity,
                 rows=rows,
@@ -154,9 +159,15 @@ class Cell:
             )
         return self._measured[key]
 
+    def _held_out(self, run: TransferRun) -> NamedPredictions:
+        """Return the predictions of what was held out, with the patients that they are of."""
+        said = run.held_out
+        groups = tuple(self._patients.get(group, group) for group in said.groups)
+        return dataclasses.replace(said, groups=groups)
+
 
 def entries(estimates: Estimates | None) -> dict[str, Any]:
     """Return value and interval of each metric, ready for JSON; null where there are none."""
     if estimates is None:
         return {metric: {"value": None, "interval": None} for metric in METRICS}
-    return {metric: estimates[metric].entry() for metric in METRICS}
+    return {metric: estimates[metric].entry(is_share=True) for metric in METRICS}

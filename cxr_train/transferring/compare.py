@@ -1,8 +1,10 @@
 """Methods compared with the baseline on the same patients and seeds, and the numbers of a table.
 
-A resample draws patients, and then as many training seeds as there are, with replacement: the interval of
-a difference holds the chance of both. The two-sided p-value of no difference is twice the smaller share of
-resamples on either side of 0.
+A resample draws patients with replacement. The chance of the training seeds is added to it: a mean over few
+seeds strays by Student's t times their standard error. To draw three seeds with replacement, as patients are
+drawn, would call a third to a quarter of all differences that are the seeds' alone significant at 0.05: where
+all three have one sign, no resample of them has the other. The two-sided p-value of no difference is twice
+the smaller share of resamples on either side of 0.
 """
 
 import dataclasses
@@ -32,9 +34,14 @@ class Estimate:
     def __sub__(self, other: "Estimate") -> "Estimate":
         return Estimate(self.value - other.value, self.replicates - other.replicates)
 
-    def entry(self) -> dict[str, Any]:
-        """Return value and 95 % interval, ready for JSON; null where undefined."""
-        interval = percentile_interval(self.value, self.replicates, "", IntervalNotes())
+    def entry(self, *, is_share: bool = False) -> dict[str, Any]:
+        """Return value and 95 % interval, ready for JSON; null where undefined.
+
+        Args:
+          is_share: whether it lies in [0, 1], and so does its interval.
+        """
+        replicates = self.replicates.clip(0, 1) if is_share else self.replicates
+        interval = percentile_interval(self.value, replicates, "", IntervalNotes())
         return {"value": json_number(self.value), "interval": interval}
 
     @property
@@ -46,34 +53,52 @@ class Estimate:
 
 
 def over_seeds(measured: Sequence[Measured], *, seed: int = 0) -> dict[str, Estimate]:
-    """Return by metric the mean over training seeds, which are drawn with the patients.
+    """Return by metric the mean over training seeds, whose chance is added to that of the patients.
 
     Args:
-      measured: of each training seed, on the same resamples of patients.
-      seed: of the draws of training seeds; the same for methods that are compared.
+      measured: of each training seed, on the same resamples of patients. One seed adds nothing: the interval
+        is of that trained model alone.
+      seed: of the chance of training seeds; the same for methods that are compared.
     """
     found = {}
     for metric in METRICS:
         values = np.array([one.values[metric] for one in measured])
         replicates = np.stack([one.replicates[metric] for one in measured], axis=1)
-        picks = np.random.default_rng(seed).integers(len(measured), size=replicates.shape)
-        drawn = np.take_along_axis(replicates, picks, axis=1).mean(axis=1)
-        found[metric] = Estimate(float(values.mean()), drawn)
+        weights = 1 / len(measured) + _seed_weights(len(replicates), len(measured), seed)
+        found[metric] = Estimate(float(values.mean()), (weights * replicates).sum(axis=1))
     return found
 
 
-def over_sources(estimates: Sequence[Estimate], *, metric: str = "auroc", worst: bool = False) -> Estimate:
-    """Return the mean of a metric over some sources, or what it is where it is worst.
+def _seed_weights(resamples: int, seeds: int, seed: int) -> Floats:
+    """Return float64 [R, S], rows that add up to 0.
 
-    Args:
-      estimates: of the sources.
-      metric: of `METRICS`; the worst ECE is the highest, the worst of all others the lowest.
-      worst: whether to take the worst instead of the mean.
+    Times S values, each row gives Student's t with S - 1 degrees of freedom, times the standard error of
+    their mean. Weights, and not noise: the difference of two methods gets the chance of the difference.
     """
-    together = np.mean if not worst else np.max if metric == "ece" else np.min
-    values = [one.value for one in estimates]
-    replicates = np.stack([one.replicates for one in estimates])
-    return Estimate(float(together(values)), together(replicates, axis=0))
+    if seeds == 1:
+        return np.zeros((resamples, 1))
+    random = np.random.default_rng(seed)
+    normal = random.normal(size=(resamples, seeds))
+    normal -= normal.mean(axis=1, keepdims=True)
+    spread = np.sqrt(random.chisquare(seeds - 1, size=(resamples, 1)) / (seeds - 1))
+    weights: Floats = normal / spread / np.sqrt(seeds * (seeds - 1))
+    return weights
+
+
+def over_sources(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the mean of a metric over some sources."""
+    value = float(np.mean([one.value for one in estimates]))
+    return Estimate(value, np.mean([one.replicates for one in estimates], axis=0))
+
+
+def worst_of_sources(estimates: Sequence[Estimate], metric: str) -> dict[str, Any]:
+    """Return what a metric is in the source where it is worst, of the ECE the highest, without an interval.
+
+    The least of several resampled numbers lies below the least of the numbers, the more the nearer they
+    are: an interval of it would not hold what it says.
+    """
+    choose = np.max if metric == "ece" else np.min
+    return {"value": json_number(float(choose([one.value for one in estimates]))), "interval": None}
 
 
 def share_closed(method: Estimate, baseline: Estimate, oracle: Estimate) -> Estimate | None:
@@ -89,8 +114,13 @@ def share_closed(method: Estimate, baseline: Estimate, oracle: Estimate) -> Esti
     return Estimate(gain.value / gap.value, gain.replicates / gaps)
 
 
-def sentence(baseline: str, others: Sequence[str], rows: Sequence[Mapping[str, Any]], where: str) -> str:
+def verdict(
+    baseline: str, others: Sequence[str], rows: Sequence[Mapping[str, Any]], where: str
+) -> dict[str, Any]:
     """Return what a reader must not miss: which methods were better than the baseline beyond chance.
+
+    Returns:
+      `better`, names; `sentence`.
 
     Args:
       baseline: its name.
@@ -104,7 +134,7 @@ def sentence(baseline: str, others: Sequence[str], rows: Sequence[Mapping[str, A
     areas = {row["method"]: (row.get("auroc") or {}).get("value") for row in rows}
     better, worse = (
         [
-            f"{name}{_in_brackets(areas[name])}"
+            name
             for name, test in tests.items()
             if test["holm_p"] < 0.05 and sign * test["difference"]["value"] > 0
         ]
@@ -114,17 +144,19 @@ def sentence(baseline: str, others: Sequence[str], rows: Sequence[Mapping[str, A
     reason = "; not compared, for want of finished runs or patients: "
     left_out = f"{reason}{', '.join(missing)}" if missing else ""
     if not tests:
-        return f"{where}: nothing was compared with {shown}{left_out}"
-    found = f"{where}: {_listed(better) if better else 'no method was'} better than {shown} beyond chance"
+        return {"better": [], "sentence": f"{where}: nothing was compared with {shown}{left_out}"}
+    has_seeds = min(test["seeds"] for test in tests.values()) > 1
+    chance = "chance" if has_seeds else "the chance of the patients"
+    listed = _listed(better, areas) if better else "no method was"
+    found = f"{where}: {listed} better than {shown} beyond {chance}"
     # A method may be better than the baseline, and worse than a coin.
     found += f", whose AUROC is {areas[baseline]:.3f}" if better and areas.get(baseline) is not None else ""
-    return found + (f"; {_listed(worse)} worse" if worse else "") + left_out
+    found += f"; {_listed(worse, areas)} worse" if worse else ""
+    found += "" if has_seeds else "; of one seed each: a difference may be the seed's (--seeds)"
+    return {"better": better, "sentence": found + left_out}
 
 
-def _in_brackets(value: float | None) -> str:
-    return "" if value is None else f" ({value:.3f})"
-
-
-def _listed(names: Sequence[str]) -> str:
-    *first, last = names
+def _listed(names: Sequence[str], areas: Mapping[str, float | None]) -> str:
+    shown = (name if (value := areas[name]) is None else f"{name} ({value:.3f})" for name in names)
+    *first, last = shown
     return f"{', '.join(first)} and {last} were" if first else f"{last} was"

@@ -4,11 +4,14 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from cxr_data.records.copies import tied_patients
+from cxr_data.records.index import read_split_fields
 from cxr_train.transferring import table
 from cxr_train.transferring.cell import Cell
 from cxr_train.transferring.methods import KINDS
 from cxr_train.transferring.plan import Comparison
 from cxr_train.transferring.run import ORACLE, STRESS
+from cxr_train.transferring.targets import FEW_PATIENTS, Target
 from cxr_train.transferring.text import TOO_FEW
 
 
@@ -23,7 +26,9 @@ def make_tables(
       resamples, sensitivity: see `table`.
     """
     baseline = found.methods[0].name
-    settled = functools.partial(Cell, baseline=baseline, resamples=resamples, sensitivity=sensitivity)
+    settled = functools.partial(
+        Cell, baseline=baseline, patients=_patients(found), resamples=resamples, sensitivity=sensitivity
+    )
     without = {
         name: settled(runs, bootstrap_seed=number)
         for number, (name, runs) in enumerate(found.without.items())
@@ -42,7 +47,7 @@ def make_tables(
             "source": one.source,
             "images": one.images,
             "patients": one.patients,
-            "state": "held out" if one.source in asked else "not asked for" if one.is_measurable else TOO_FEW,
+            "state": "held out" if one.source in asked else _state(one),
             "told_apart": told.get(one.source),
         }
         for one in found.targets
@@ -69,6 +74,20 @@ def make_tables(
         "notes": list(found.notes),
         "stress": _stress_table(found, settled, baseline),
     }
+
+
+def _patients(found: Comparison) -> dict[str, str]:
+    """Return by the name of a patient who it is: those of whom the audit found one picture have one name."""
+    pool = "+".join(found.manifest.splits)
+    groups = (record.group for record in read_split_fields(found.manifest, pool))
+    return dict(zip(groups, tied_patients(found.manifest, pool), strict=True))
+
+
+def _state(target: Target) -> str:
+    """Return what becomes of a source that is not held out, in words."""
+    if not target.obstacle:
+        return "not asked for"
+    return TOO_FEW if target.obstacle == FEW_PATIENTS else "not without it"
 
 
 def _stress_table(found: Comparison, settled: Any, baseline: str) -> dict[str, Any] | None:

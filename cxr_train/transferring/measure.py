@@ -14,9 +14,7 @@ from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_data.stats.undefined import json_number, ratio
 from cxr_train.evaluation import intervals, metrics
 from cxr_train.evaluation.calibration import (
-    BINS,
     apply_temperature,
-    bins_of,
     expected_calibration_error,
     fit_temperature,
     measure_calibration,
@@ -31,7 +29,8 @@ from cxr_train.runs.monitor import Monitor
 
 METRICS = ("auroc", "sensitivity", "specificity", "ece")
 """Means over the classes with enough patients; sensitivity and specificity at the thresholds of the training
-sources; ECE at their temperature."""
+sources; ECE at their temperature, without an interval: that of a resample is higher, by the chance that is in
+it twice."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Measured:
 
     Attributes:
       values: by metric of `METRICS`; NaN where undefined.
-      replicates: by metric, float64 [R], of the resamples.
+      replicates: by metric, float64 [R], of the resamples; NaN of the ECE.
     """
 
     values: Mapping[str, float]
@@ -110,7 +109,8 @@ def measure(
     for rate in ("sensitivity", "specificity"):
         values[rate] = float(metrics.macro(np.where(decided, getattr(one_vs_rest, rate), np.nan)))
         replicates[rate] = _mean(getattr(resampled, rate), decided)
-    values["ece"], replicates["ece"] = _calibration_error(bootstrap, labels, probabilities)
+    values["ece"] = _calibration_error(labels, probabilities)
+    replicates["ece"] = np.full(bootstrap.resamples, np.nan)
     return Measured(values, replicates)
 
 
@@ -120,15 +120,9 @@ def _mean(of_classes: Floats, counted: npt.NDArray[np.bool_]) -> Floats:
     return mean
 
 
-def _calibration_error(
-    bootstrap: PatientBootstrap, labels: Counts, probabilities: Floats
-) -> tuple[float, Floats]:
-    """Return the ECE of the predicted class's probability, and of every resample [R]."""
-    confidence = probabilities.max(axis=1)
+def _calibration_error(labels: Counts, probabilities: Floats) -> float:
+    """Return the ECE of the predicted class's probability."""
     right = probabilities.argmax(axis=1) == labels
-    value = expected_calibration_error(reliability(right, confidence))
+    value = expected_calibration_error(reliability(right, probabilities.max(axis=1)))
     assert value is not None  # since there are images
-    # A bin's gap is the sum of (right - confidence) over its images.
-    gaps = np.where(bins_of(confidence)[:, None] == np.arange(BINS), (right - confidence)[:, None], 0.0)
-    sums = bootstrap.sums(np.concatenate([gaps, np.ones((len(labels), 1))], axis=1))
-    return value, np.abs(sums[:, :BINS]).sum(axis=1) / sums[:, BINS]
+    return value

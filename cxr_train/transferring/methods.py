@@ -1,8 +1,9 @@
 """What is compared: methods as sets of flags, and the random draws of their hyper-parameters.
 
 A method is an object of flags. A value that is a list of two numbers is a range, from which each draw takes a
-number, evenly in its logarithm; the first draw is the range's geometric middle. Of two whole numbers, the
-draws are whole.
+number. The first draw is the range's geometric middle. The others are spread evenly over its logarithm, each
+seed's in its own way: of the first two behind the middle, one is in each half, of the first four, one in each
+quarter. Of two whole numbers, the draws are whole.
 
     {"erm": {}, "coral": {"domain_method": "coral", "domain_strength": [0.1, 10.0]}}
 
@@ -11,8 +12,8 @@ A test-time method of `METHODS` is named without flags: {"erm": {}, "prior_corre
 "kind": "adaptation" says of a method that it sees pictures of the held-out source, without labels. A method
 with `"fda_split": "held_out"` sees those that are tested, whatever it says.
 
-A draw depends on the flag and its number alone, so that all methods, and all held-out sources, have the same
-draws of a flag.
+A draw depends on the flag, its number and the seed alone, so that all methods, and all held-out sources, have
+the same draws of a flag.
 """
 
 import dataclasses
@@ -42,6 +43,7 @@ _ADAPTATION = KINDS[1]
 _SEES_TARGET = {"fda_split"}
 
 Range = tuple[float, float]
+_BINARY_DIGITS = 24
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,40}")
 # What a held-out source decides.
 _RESERVED = (*RESERVED, "train_split", "train_on", "validation_split", "batch_size", "backbone")
@@ -70,9 +72,9 @@ class Method:
         """Whether it has trainings of its own, and does not only change how the baseline is tested."""
         return self.kind != KINDS[2]
 
-    def drawn(self, draw: int) -> dict[str, str]:
-        """Return the method's flags with the numbers of a draw, from 0."""
-        return {**self.flags, **drawn(self.ranges, draw)}
+    def drawn(self, draw: int, seed: int) -> dict[str, str]:
+        """Return the method's flags with the numbers of a draw, from 0, of a seed."""
+        return {**self.flags, **drawn(self.ranges, draw, seed)}
 
 
 def _domain(name: str, **ranges: Range) -> Method:
@@ -81,7 +83,7 @@ def _domain(name: str, **ranges: Range) -> Method:
 
 
 # The ranges are DomainBed's, and their middles the defaults there; a warm-up of IRM fits a head of some
-# hundred steps.
+# hundred steps, see `plan` for shorter ones.
 METHODS = (
     Method("erm"),
     _domain("balanced"),
@@ -146,14 +148,29 @@ def fitting(methods: Sequence[Method], *, of_pictures: bool, has_batch_norm: boo
     ]
 
 
-def drawn(ranges: Mapping[str, Range], draw: int) -> dict[str, str]:
+def drawn(ranges: Mapping[str, Range], draw: int, seed: int) -> dict[str, str]:
     """Return a number of each range by flag, as text."""
-    return {flag: _number(reach, flag, draw) for flag, reach in ranges.items()}
+    return {flag: _number(reach, flag, draw, seed) for flag, reach in ranges.items()}
 
 
-def _number(reach: Range, flag: str, draw: int) -> str:
+def _spread(number: int, flag: str, seed: int) -> float:
+    """Return a number of a sequence in [0, 1): of the first 2**n, one is in each of 2**n equal parts.
+
+    It is van der Corput's, scrambled anew for each flag and seed (Owen, 1995), so that the draws of two
+    flags have nothing to do with each other.
+    """
+    fraction, before = 0.0, ""
+    for place in range(1, _BINARY_DIGITS + 1):
+        number, digit = divmod(number, 2)
+        is_flipped = seeded_fraction(seed, f"draw of {flag}", before) < 0.5
+        fraction += (digit != is_flipped) / 2**place
+        before += str(digit)
+    return fraction
+
+
+def _number(reach: Range, flag: str, draw: int, seed: int) -> str:
     low, high = reach
-    fraction = seeded_fraction(0, flag, str(draw)) if draw else 0.5
+    fraction = _spread(draw - 1, flag, seed) if draw else 0.5
     value = low * (high / low) ** fraction
     is_whole = isinstance(low, int) and isinstance(high, int)
     return str(round(value)) if is_whole else f"{value:.6g}"

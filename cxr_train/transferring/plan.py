@@ -21,6 +21,7 @@ from cxr_train.transferring.subset import Splits, write_subset
 from cxr_train.transferring.targets import Target, batch_of
 
 WITHOUT, WITHIN = "leave_one_out", "within"
+_WARM_UP = "domain_warmup_steps"
 
 MakeConfig = Callable[[Mapping[str, str]], TrainConfig]
 
@@ -89,18 +90,20 @@ def _runs(
     directory: pathlib.Path,
     tested: str,
     flags: Mapping[str, str],
+    images: int,
     is_copied: bool = False,
 ) -> list[TransferRun]:
-    """Return the runs of a cell: for each seed and draw, one of each method."""
+    """Return the runs of a cell: for each seed and draw, one of each method, on so many images."""
     runs = []
+    steps = images // int(flags["batch_size"]) * int(budget.given["epochs"])
     for seed in budget.seeds:
         for draw in range(budget.draws):
             for method in methods:
                 trained = method if method.is_trained else methods[0]
                 values = {
-                    **drawn(budget.shared, draw),
+                    **drawn(budget.shared, draw, seed),
                     **budget.given,
-                    **_for_tested(trained.drawn(draw), tested),
+                    **_for_tested(_for_steps(trained, draw, seed, steps), tested),
                     **flags,
                     "seed": str(seed),
                     "run_dir": str(directory / f"{trained.name}-draw{draw}-seed{seed}"),
@@ -113,6 +116,17 @@ def _runs(
                     )
                 )
     return runs
+
+
+def _for_steps(method: Method, draw: int, seed: int, steps: int) -> dict[str, str]:
+    """Return a method's flags of a draw, with a drawn warm-up of at most half of the steps.
+
+    A run that ends within its warm-up is plain training under another name.
+    """
+    values = method.drawn(draw, seed)
+    if _WARM_UP in method.ranges:
+        values[_WARM_UP] = str(min(int(values[_WARM_UP]), max(steps // 2, 1)))
+    return values
 
 
 def _for_tested(values: Mapping[str, str], tested: str) -> dict[str, str]:
@@ -164,6 +178,7 @@ def runs_without(
         cell=target.source,
         directory=place / WITHOUT / f"without={_folder(target.source)}",
         tested=target.split,
+        images=target.training_images,
         flags={
             "data": manifest.directory,
             "train_split": target.train_split,
@@ -200,6 +215,7 @@ def runs_within(
         cell=target.source,
         directory=directory,
         tested="test",
+        images=images,
         is_copied=True,
         flags={
             "data": str(directory / "data"),
@@ -257,6 +273,7 @@ def runs_of_stress(
         cell=STRESS,
         directory=place / STRESS,
         tested="test",
+        images=images,
         is_copied=True,
         flags={**flags, "data": str(place / STRESS / "data")},
     )
@@ -267,6 +284,7 @@ def runs_of_stress(
         cell=ORACLE,
         directory=place / STRESS / "oracle",
         tested="test",
+        images=images,
         is_copied=True,
         flags={**flags, "data": str(place / STRESS / "oracle_data")},
     )

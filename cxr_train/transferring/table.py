@@ -9,25 +9,27 @@
     runs          finished and planned
     chosen_by     the metric of validation patients of the training sources by which epoch and draw are chosen
     sensitivity   that the thresholds reach there
-    resamples     of patients and seeds
-    sources       every source: images; patients by class; state, "held out", "too few" or "not asked for";
+    resamples     of patients
+    sources       every source: images; patients by class; state, "held out", "not asked for", "too few" or
+                  "not without it", where what is left cannot be learned;
                   told_apart, the AUROC of the source itself from the embeddings, null where not measured
     tables        by kind of method ("generalisation", "adaptation", "test-time"), never mixed: rows,
-                  mean, worst and sentence:
+                  mean, worst, better (names) and sentence:
                   rows    source, method, runs (finished, planned), seeds, chosen (seed, draw, directory,
                           validation), each of `measure.METRICS` as value and interval, and for all but the
                           baseline against: difference of AUROC (value, interval), p, holm_p over the
                           methods, seeds; by the draws and seeds that method and baseline both have finished
-                  mean    by method the same metrics, of the mean over the sources; worst: each metric of the
-                          source where it is worst: the lowest, of the ECE the highest; only methods with
-                          a finished run for every source
+                  mean    by method the same metrics and comparison, of the mean over the sources; only
+                          methods with a finished run for every source
+                  worst   of these methods each metric of the source where it is worst: the lowest, of the
+                          ECE the highest; without intervals and comparison
     bounds        by source: method, runs (finished, planned) and images; within, the method trained within
                   it, and without, the same patients by the method trained without it (metrics each, null
                   where no run is finished); null where there are too few patients
     notes         what was left out, and what was not looked for
     stress        null, or sources, classes, images by split, oracle: its metrics, and tables by kind: rows as
                   above (with closed: the share of the gap between baseline and oracle, null where there is
-                  none) and sentence
+                  none), better and sentence
 
 Intervals are of 95 %, over patients and training seeds, and not adjusted for their number; the p-values of
 each source's methods of a kind are (Holm).
@@ -41,7 +43,7 @@ import numpy as np
 from cxr_data.core.wording import counted
 from cxr_train.evaluation.significance import holm
 from cxr_train.transferring.cell import Cell, Estimates, entries
-from cxr_train.transferring.compare import Estimate, over_sources, sentence, share_closed
+from cxr_train.transferring.compare import Estimate, over_sources, share_closed, verdict, worst_of_sources
 from cxr_train.transferring.measure import METRICS
 from cxr_train.transferring.methods import KINDS, Method
 
@@ -106,7 +108,7 @@ def table_of_sources(cells: Mapping[str, Cell], methods: Sequence[Method], basel
         rows += of_source
     together = _together(cells, [baseline, *others], pairs) if cells else {}
     where = f"{kind}, mean AUROC over {counted(len(cells), 'held-out source')}"
-    return {"rows": rows, **together, "sentence": sentence(baseline, others, together.get("mean", []), where)}
+    return {"rows": rows, **together, **verdict(baseline, others, together.get("mean", []), where)}
 
 
 def _together(
@@ -116,27 +118,29 @@ def _together(
     found = {name: [cell.estimates(name) for cell in cells.values()] for name in names}
     whole = {name: [one for one in of_cells if one] for name, of_cells in found.items() if all(of_cells)}
     paired = {name: [of_source[name] for of_source in pairs.values() if name in of_source] for name in whole}
-    together: dict[str, list[Row]] = {}
-    for key, is_worst in (("mean", False), ("worst", True)):
 
-        def over(estimates: Sequence[Estimates], metric: str, worst: bool = is_worst) -> Estimate:
-            return over_sources([one[metric] for one in estimates], metric=metric, worst=worst)
+    def of(estimates: Sequence[Estimates], metric: str) -> list[Estimate]:
+        return [one[metric] for one in estimates]
 
-        together[key] = [
-            {"method": name, **entries({metric: over(estimates, metric) for metric in METRICS})}
-            for name, estimates in whole.items()
-        ]
-        compared = {
-            name: (
-                over([ours for ours, _, _ in of_sources], "auroc"),
-                over([theirs for _, theirs, _ in of_sources], "auroc"),
-                min(seeds for _, _, seeds in of_sources),
-            )
-            for name, of_sources in paired.items()
-            if len(of_sources) == len(cells)
-        }
-        _compare(together[key], compared)
-    return together
+    mean = [
+        {"method": name, **entries({metric: over_sources(of(estimates, metric)) for metric in METRICS})}
+        for name, estimates in whole.items()
+    ]
+    compared = {
+        name: (
+            over_sources(of([ours for ours, _, _ in of_sources], "auroc")),
+            over_sources(of([theirs for _, theirs, _ in of_sources], "auroc")),
+            min(seeds for _, _, seeds in of_sources),
+        )
+        for name, of_sources in paired.items()
+        if len(of_sources) == len(cells)
+    }
+    _compare(mean, compared)
+    worst = [
+        {"method": name, **{metric: worst_of_sources(of(estimates, metric), metric) for metric in METRICS}}
+        for name, estimates in whole.items()
+    ]
+    return {"mean": mean, "worst": worst}
 
 
 def bound(within: Cell, without: Cell, trained: str, baseline: str) -> Row | None:
@@ -148,20 +152,21 @@ def bound(within: Cell, without: Cell, trained: str, baseline: str) -> Row | Non
       baseline: stands for it where it was not trained without.
 
     Returns:
-      With metrics of null where one of them has no finished run; None where there are too few patients.
+      With null in place of the metrics of one that has no finished run; None where there are too few
+      patients.
     """
     own = within.estimates(trained)
     ids = within.tested_ids
     other = own and (without.estimates(trained, ids) or without.estimates(baseline, ids))
     if own and np.isnan(own["auroc"].value):
-        return None
+        return None  # too few patients
     finished, planned = within.finished(trained)
     return {
         "method": trained,
         "runs": {"finished": finished, "planned": planned},
         "images": len(ids),
-        "within": entries(own),
-        "without": entries(other or None),
+        "within": own and entries(own),
+        "without": other and entries(other),
     }
 
 
@@ -182,7 +187,7 @@ def table_of_stress(cell: Cell, oracle: Cell, methods: Sequence[Method], baselin
                 closed = share_closed(ours["auroc"], theirs["auroc"], balanced["auroc"])
                 row["closed"] = closed and closed.entry()
         where = f"{kind}, AUROC of the stress test, where the correlation is reversed"
-        tables[kind] = {"rows": rows, "sentence": sentence(baseline, others, rows, where)}
+        tables[kind] = {"rows": rows, **verdict(baseline, others, rows, where)}
     return {"oracle": balanced and entries(balanced), "tables": tables}
 
 

@@ -1,4 +1,5 @@
-"""The sources that can be held out: those with enough patients of two classes, and what they share.
+"""The sources that can be held out: those with enough patients of two classes, without which all classes are
+learned, and what they share.
 
 Of a class, a number is reported where at least `FEW` patients have it, and of its AUROC where as many have
 another. "Too few" is said of all others.
@@ -6,7 +7,8 @@ another. "Too few" is said of all others.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,13 +17,15 @@ from cxr_data.core.wording import counted, tool
 from cxr_data.input.mix import LEAST_IN_BATCH
 from cxr_data.records.audit_document import has_audit
 from cxr_data.records.copies import are_of_sources
-from cxr_data.records.folds import positions_of
+from cxr_data.records.folds import class_counts, positions_of
 from cxr_data.records.index import labels_of, read_split_fields, read_split_index
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.split_names import source_splits
 from cxr_train.evaluation.decisions import FEW
 
 _BATCH = 64
+_MANY_TIMES = 10
+FEW_PATIENTS = "too few patients of two classes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +40,10 @@ class Target:
       split: all of its images.
       own_train, own_validation, own_test: of it alone, for the bound.
       batch_size: with whole and equal numbers of each training source.
+      training_images: of all of these sources.
+      smallest: the training source with the fewest images, and their number; None without one.
       training_sources: how many there are.
+      obstacle: why it cannot be held out, in words; empty where it can.
       unknown: images of the other splits of unknown source, which are left out.
       shared: images of other sources that are left out, since their patients are in this source too.
     """
@@ -51,14 +58,12 @@ class Target:
     own_validation: str
     own_test: str
     batch_size: int
+    training_images: int
+    smallest: tuple[str, int] | None
     training_sources: int
     unknown: int
     shared: int
-
-    @property
-    def is_measurable(self) -> bool:
-        """Whether others are left to train on, and the AUROC of a class can be reported."""
-        return self.training_sources > 0 and sum(patients >= FEW for patients in self.patients.values()) > 1
+    obstacle: str
 
 
 def find_targets(manifest: Manifest, train: str, validation: str, test: str) -> list[Target]:
@@ -107,11 +112,10 @@ def _target(
     (train, own_train), (validation, own_validation), (_, own_test) = (
         source_splits(split, [name], is_disjoint=is_disjoint) for split in splits
     )
-    try:
-        training = read_split_index(manifest, train)["source"][positions_of(manifest, train)]
-    except UsageError:  # all training images are of this source
-        training = np.zeros(0, np.int64)
-    training_sources = len(set(training.tolist()))
+    training = _sources_of(manifest, train)
+    by_source = Counter(training.tolist())
+    smallest = min(by_source, key=lambda number: (by_source[number], number), default=None)
+    batch_size = batch_of(max(len(by_source), 1), len(training))
     return Target(
         source=name,
         images=int(own.sum()),
@@ -122,11 +126,42 @@ def _target(
         own_train=own_train,
         own_validation=own_validation,
         own_test=own_test,
-        batch_size=batch_of(max(training_sources, 1), len(training)),
-        training_sources=training_sources,
+        batch_size=batch_size,
+        training_images=len(training),
+        smallest=None if smallest is None else (manifest.sources[smallest], by_source[smallest]),
+        training_sources=len(by_source),
         unknown=unknown,
         shared=shared,
+        obstacle=_obstacle(manifest, patients, train, validation, batch_size, len(training)),
     )
+
+
+def _sources_of(manifest: Manifest, split: str) -> np.ndarray:
+    """Return the number of the source of each image of a split, int64 [N]; of none where it is empty."""
+    try:
+        return read_split_index(manifest, split)["source"][positions_of(manifest, split)].astype(np.int64)
+    except UsageError:  # all images are of the source that is left out
+        return np.zeros(0, np.int64)
+
+
+def _obstacle(
+    manifest: Manifest, patients: Mapping[str, int], train: str, validation: str, batch_size: int, images: int
+) -> str:
+    """Return why a source cannot be held out, see `Target`."""
+    if sum(count >= FEW for count in patients.values()) < 2:
+        return FEW_PATIENTS
+    if not images:
+        return "no other source is in the training split"
+    known = {name for name in manifest.class_names if any(of[name] for of in manifest.counts.values())}
+    training = class_counts(manifest, train)
+    if missing := [name for name in manifest.class_names if name in known and not training[name]]:
+        return f"no other source has {' or '.join(missing)} in the training split to learn from"
+    if images < batch_size:
+        return f"the other sources have {counted(images, 'image')} in the training split"
+    chosen_on = class_counts(manifest, validation) if len(_sources_of(manifest, validation)) else {}
+    if sum(map(bool, chosen_on.values())) < 2:
+        return "the other sources have fewer than two classes in the validation split to choose on"
+    return ""
 
 
 def _left_out(manifest: Manifest, name: str, pool: str) -> tuple[int, int]:
@@ -149,6 +184,17 @@ def left_out_notes(manifest: Manifest, targets: Sequence[Target]) -> list[str]:
         for target in targets
         if target.shared
     ]
+    for target in targets:
+        if target.smallest is None or target.training_sources < 2:
+            continue
+        name, images = target.smallest
+        times = target.training_images / target.training_sources / images
+        if times > _MANY_TIMES:
+            found.append(
+                f"without {target.source}: methods with as many images of each source in a batch see each "
+                f"of the {counted(images, 'training image')} of {name} {times:.0f} times an epoch, and may "
+                "learn them by heart"
+            )
     if not has_audit(manifest.directory):
         look = f"python -m {tool('audit_dataset')}"
         found.append(

@@ -12,15 +12,19 @@ Row = Mapping[str, Any]
 TOO_FEW = "too few"
 
 
-def sentences(table: Row) -> list[str]:
-    """Return what a reader must not miss: a sentence for each table, and before them what is not finished."""
+def sentences(table: Row) -> list[tuple[str, bool]]:
+    """Return what a reader must not miss, and whether it says that a method is better than the baseline.
+
+    It is a sentence for each table, and before them what is not finished.
+    """
     runs = table["runs"]
     left = runs["planned"] - runs["finished"]
     unfinished = [
         f"{left} of {counted(runs['planned'], 'run')} are not finished: methods had unequal budgets, and "
         "each difference is of the draws and seeds that the method and the baseline both have"
     ]
-    return [*(unfinished if left else []), *(of_kind["sentence"] for of_kind in _all_tables(table))]
+    of_tables = [(of_kind["sentence"], bool(of_kind["better"])) for of_kind in _all_tables(table)]
+    return [*((line, False) for line in unfinished if left), *of_tables]
 
 
 def notes(table: Row) -> list[str]:
@@ -28,20 +32,25 @@ def notes(table: Row) -> list[str]:
     budget = table["budget"]
     ranges = ", ".join(f"{flag} {low:g} to {high:g}" for flag, (low, high) in budget["shared"].items())
     is_whole = table["runs"]["finished"] == table["runs"]["planned"]
+    seeds = "" if len(budget["seeds"]) < 2 else "; the chance of training seeds is added (Student's t)"
     return [
         *table.get("notes", ()),
         f"each method {'had' if is_whole else 'was to have'} {counted(budget['draws'], 'draw')} of its "
-        f"hyper-parameters and {counted(len(budget['seeds']), 'seed')}; the draws of "
-        f"{ranges or 'shared flags'} are the same for all methods",
+        "hyper-parameters, the first of them the middle of each range, for each of "
+        f"{counted(len(budget['seeds']), 'seed')}; the draws of {ranges or 'shared flags'} are the same for "
+        "all methods",
         *([] if is_whole else [_unfinished(table)]),
         f"epoch, draw, temperature and thresholds (sensitivity {table['sensitivity']:g}) are chosen on "
-        f"validation patients of the training sources ({table['chosen_by']}); the held-out source is tested "
-        "once, with all its patients",
-        f"[95 % intervals: {table['resamples']:,} resamples of patients and seeds]; AUROC, sensitivity and "
-        f"specificity are means over the classes with enough patients; {TOO_FEW}: fewer than 10 patients "
-        "of the class, or of all others",
+        f"validation patients of the training sources ({table['chosen_by']}), all of them together: where "
+        "the source tells the class, a model that has learned the source is chosen; the held-out source is "
+        "tested once, with all its patients",
+        f"[95 % intervals: {table['resamples']:,} resamples of patients{seeds}]; they hold for these "
+        "sources, draws and validation patients: another hospital may lie outside",
+        "AUROC, sensitivity and specificity are means over the classes with enough patients; "
+        f"{TOO_FEW}: fewer than 10 patients of the class, or of all others; the ECE of few patients is too "
+        "high by chance",
         "worst of the sources: each metric of the source where it is worst, which may be another source for "
-        "another metric; of the ECE, the highest",
+        "another metric; of the ECE, the highest; no interval would hold the least of several numbers",
         f"p: {table['baseline']} against each method on the same patients; Holm: adjusted for the methods "
         "of a source and kind",
         "of two sources, one may have other patients, films and labels: a difference between sources is not "
@@ -78,7 +87,7 @@ def runs_of(row: Row) -> str:
 def to_text(table: Row) -> str:
     """Return the tables for the terminal, below 100 columns."""
     table = visible_names(table)  # no name is a line of its own
-    lines = [wrapped(one, rest="  ") for one in sentences(table)]
+    lines = [wrapped(one, rest="  ") for one, _ in sentences(table)]
     for kind, of_kind in table["tables"].items():
         lines += ["", f"{kind}: {SEES[kind]}", *_lines_of_kind(of_kind)]
     lines += ["", "sources", *_source_lines(table)]
@@ -140,7 +149,7 @@ def _source_lines(table: Row) -> Iterator[str]:
         elif found:
             yield wrapped(
                 f"    bound: trained within it {cell(found['within']['auroc'])}, without it "
-                f"{cell(found['without']['auroc'])} (AUROC, the same {found['images']} test images)",
+                f"{_without(found)} (AUROC, the same {found['images']} test images)",
                 rest="      ",
             )
         elif one["state"] == "held out":
@@ -149,7 +158,11 @@ def _source_lines(table: Row) -> Iterator[str]:
 
 def _is_unfinished(bound: Row) -> bool:
     """Return whether a bound has no number, for want of finished runs."""
-    return bound["within"]["auroc"]["value"] is None
+    return bound["within"] is None
+
+
+def _without(bound: Row) -> str:
+    return cell(bound["without"]["auroc"]) if bound["without"] else "no run is finished"
 
 
 def _stress_lines(stress: Row) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cxr_data.audit.shortcuts import ridge_aurocs
-from cxr_data.records.index import read_split_fields
+from cxr_data.records.copies import tied_patients
 from cxr_data.records.manifest import Manifest
 from cxr_data.sources.splits import place_groups
 
@@ -24,8 +24,8 @@ def told_apart(manifest: Manifest) -> dict[str, float]:
     spread = features.std(axis=0)
     features = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
     sources = reader.sources[positions]
-    every = read_split_fields(manifest, pool)
-    groups = [every[position].group for position in positions]
+    patients = tied_patients(manifest, pool)
+    groups = [patients[position] for position in positions]
     shares = {str(number): 1 / _FOLDS for number in range(_FOLDS)}
     fold_of = place_groups(groups, [str(number) for number in sources], shares, seed=0)
     folds = np.unique([int(fold_of[group]) for group in groups], return_inverse=True)[1]

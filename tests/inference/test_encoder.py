@@ -103,6 +103,7 @@ def test_any_saved_model_is_an_encoder(data, tmp_path):
         assert made.code == 0, made.output
         found = stored(read_manifest(str(tmp_path / output)), "train")[:, 0, 0]
         np.testing.assert_allclose(found, model(images)["pooled"], rtol=1e-5, atol=1e-6)
+        assert "signature serving_default, " in read_manifest(str(tmp_path / output)).embedding
     for output in ("", "logits", "nothing"):
         assert embed(*flags, f"--output={tmp_path}/x", f"--saved_model_output={output}").code == 2
     larger = write_shards(tmp_path / "larger", {"train": random_images(4, size=9)})

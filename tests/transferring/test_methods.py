@@ -2,21 +2,38 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from cxr_data.core.errors import UsageError
 from cxr_train.transferring.methods import METHODS, SHARED, drawn, fitting, read_methods
 
 
-def test_a_draw_depends_on_flag_and_number_alone_and_stays_in_its_range():
-    rates = [float(drawn(SHARED, draw)["learning_rate"]) for draw in range(50)]
-    assert rates[0] == 1e-3
-    assert len({*rates}) == 50
-    assert 1e-4 <= min(rates) < 3e-4
-    assert 3e-3 < max(rates) <= 1e-2
+def test_a_draw_depends_on_flag_number_and_seed_alone():
     alone = {"learning_rate": SHARED["learning_rate"]}
-    assert drawn(alone, 7)["learning_rate"] == drawn(SHARED, 7)["learning_rate"]
-    assert {type(json.loads(drawn({"steps": (1, 400)}, draw)["steps"])) for draw in range(9)} == {int}
+    assert drawn(alone, 7, 1)["learning_rate"] == drawn(SHARED, 7, 1)["learning_rate"]
+    assert drawn(alone, 7, 1) != drawn(alone, 7, 2)
+    assert drawn(alone, 0, 1) == drawn(alone, 0, 2) == {"learning_rate": "0.001"}
+    assert {type(json.loads(drawn({"steps": (1, 400)}, draw, 0)["steps"])) for draw in range(9)} == {int}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_draws_are_spread_over_each_range(seed):
+    """Every range of every method: of the first 2**n draws, one lies in each of 2**n equal parts."""
+    for ranges in (SHARED, *(method.ranges for method in METHODS)):
+        for flag, (low, high) in ranges.items():
+            reach = {flag: (float(low), float(high))}
+            for count in (2, 4, 16):
+                values = np.array([float(drawn(reach, draw, seed)[flag]) for draw in range(1, count + 1)])
+                shares = np.log(values / low) / np.log(high / low)
+                assert sorted(np.floor(shares * count)) == [*range(count)], flag
+
+
+def test_the_draws_of_two_flags_have_nothing_to_do_with_each_other():
+    reach = dict.fromkeys(("first", "second"), (1.0, np.e))
+    pairs = [drawn(reach, draw, seed) for seed in range(60) for draw in (1, 2, 3, 4)]
+    values = np.log([[float(pair[flag]) for flag in reach] for pair in pairs])
+    assert abs(np.corrcoef(values.T)[0, 1]) < 3 / np.sqrt(len(pairs))
 
 
 def test_methods_by_name_and_from_a_file(tmp_path):
@@ -27,14 +44,14 @@ def test_methods_by_name_and_from_a_file(tmp_path):
         '{"erm": {}, "smooth": {"label_smoothing": [0.01, 0.2], "clip_norm": 1, "balance_batches": true}}'
     )
     erm, smooth = read_methods(str(path))
-    assert (erm.drawn(3), smooth.drawn(0)["clip_norm"]) == ({}, "1")
-    assert smooth.drawn(0)["balance_batches"] == "true"
+    assert (erm.drawn(3, 0), smooth.drawn(0, 0)["clip_norm"]) == ({}, "1")
+    assert smooth.drawn(0, 0)["balance_batches"] == "true"
     path.write_text('{"erm": {}, "seen": {"kind": "adaptation", "ema": 0.9}}')
     erm, seen = read_methods(str(path))
-    assert (erm.kind, seen.kind, seen.drawn(1)) == ("generalisation", "adaptation", {"ema": "0.9"})
+    assert (erm.kind, seen.kind, seen.drawn(1, 0)) == ("generalisation", "adaptation", {"ema": "0.9"})
     path.write_text('{"erm": {}, "fda": {"fda_split": "held_out"}}')
     assert [method.kind for method in read_methods(str(path))] == ["generalisation", "adaptation"]
-    assert 0.01 <= float(smooth.drawn(3)["label_smoothing"]) <= 0.2
+    assert 0.01 <= float(smooth.drawn(3, 0)["label_smoothing"]) <= 0.2
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,9 @@ def test_adaptation_sees_what_is_tested_and_test_time_runs_are_those_of_the_base
         return TrainConfig(backbone="mobilenet_v2", data=values["data"], run_dir=values["run_dir"])
 
     methods = [method for method in METHODS if method.name in NAMES and method.name != "prior_correction"]
+    budget = Budget(2, [0, 1], {"epochs": "3"})
     for target in find_targets(manifest, "train", "validation", "test"):
-        runs = runs_without(make_config, Budget(2, [0, 1], {}), methods, target, tmp_path, manifest)
+        runs = runs_without(make_config, budget, methods, target, tmp_path, manifest)
         assert len(runs) == 16
         for run in runs:
             adapts = run.name == "fda"

@@ -27,7 +27,7 @@ from cxr_train.transferring.stress import (
     stress_splits,
     write_stress,
 )
-from cxr_train.transferring.targets import batch_of, find_targets, left_out_notes
+from cxr_train.transferring.targets import FEW_PATIENTS, batch_of, find_targets, left_out_notes
 
 PAIR = Correlated((SOURCES[0], SOURCES[1]), (CLASSES[0], CLASSES[1]))
 
@@ -97,7 +97,15 @@ def write_audit(manifest, *pairs):
 def test_a_source_with_all_training_pictures_is_not_held_out(tmp_path):
     manifest = write_embedded_sources(tmp_path, patients=(60, 0, 0))
     nih, *_ = find_targets(manifest, "train", "validation", "test")
-    assert (nih.training_sources, nih.is_measurable) == (0, False)
+    assert (nih.training_sources, nih.obstacle) == (0, "no other source is in the training split")
+
+
+def test_a_source_without_which_a_class_is_lost_is_not_held_out(tmp_path):
+    """All its runs would be refused, and the same command again could not help."""
+    manifest = write_embedded_sources(tmp_path, patients=(60, 60, 60))  # covid in the third alone
+    *others, rare = find_targets(manifest, "train", "validation", "test")
+    assert [target.obstacle for target in others] == ["", ""]
+    assert "covid" in rare.obstacle
 
 
 def test_copies_of_held_out_pictures_are_not_trained_on_and_are_counted(tmp_path):
@@ -126,6 +134,33 @@ def test_copies_of_held_out_pictures_are_not_trained_on_and_are_counted(tmp_path
     every = read_split_fields(manifest, "train+validation+test")
     of = {record.group: group for record, group in zip(every, groups, strict=True)}
     assert of["test-nih-0"] == of[f"train-{SOURCES[1]}-0"] == of[f"train-{SOURCES[1]}-1"]
+
+
+def test_methods_that_balance_sources_are_said_to_see_few_images_often(tmp_path):
+    manifest = write_embedded_sources(tmp_path, patients=(60, 130, 4))
+    nih, _, rare = find_targets(manifest, "train", "validation", "test")
+    assert nih.smallest == (SOURCES[2], 4)
+    assert nih.training_images == 2 * (65 + 2)
+    (note,) = (note for note in left_out_notes(manifest, [nih]) if SOURCES[2] in note)
+    assert f"{(130 + 4) / 2 / 4:.0f} times" in note
+    assert not [note for note in left_out_notes(manifest, [rare]) if "times" in note]
+
+
+def test_a_drawn_warm_up_is_at_most_half_of_the_run(tmp_path):
+    manifest = write_embedded_sources(tmp_path, patients=(100, 60, 4))
+    target = find_targets(manifest, "train", "validation", "test")[0]
+    steps = target.training_images // target.batch_size * 3
+    (irm,) = (method for method in METHODS if method.name == "irm")
+
+    def make(values):
+        return TrainConfig("none", values["data"], values["run_dir"], weights="none")
+
+    budget = plan.Budget(9, (0, 1), {"epochs": "3"})
+    runs = plan.runs_without(make, budget, [METHODS[0], irm], target, tmp_path, manifest)
+    drawn = {int(irm.drawn(run.draw, run.seed)["domain_warmup_steps"]) for run in runs}
+    warm_ups = [int(run.flags["domain_warmup_steps"]) for run in runs if run.name == "irm"]
+    assert max(drawn) > steps // 2
+    assert {*warm_ups} == {min(one, steps // 2) for one in drawn}
 
 
 def test_pictures_of_unknown_source_are_not_trained_on_and_are_counted(tmp_path, monkeypatch):
@@ -170,7 +205,7 @@ def test_where_one_source_is_left_methods_that_compare_sources_have_no_runs(tmp_
 def test_targets_need_two_sources_and_patients_of_one_each(tmp_path):
     manifest = write_embedded_sources(tmp_path / "a")
     targets = find_targets(manifest, "train", "validation", "test")
-    assert [target.is_measurable for target in targets] == [True, True, False]
+    assert [target.obstacle for target in targets] == ["", "", FEW_PATIENTS]
     assert [batch_of(sources, 1000) for sources in (1, 2, 3, 6, 9, 12)] == [64, 64, 66, 66, 72, 96]
     # Of few images no more than there are, unless a source would have too few.
     assert [batch_of(sources, 62) for sources in (1, 2, 3, 6, 9)] == [62, 62, 60, 60, 72]

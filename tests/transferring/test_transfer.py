@@ -1,5 +1,6 @@
 """`python -m cxr_train.transfer` on embeddings: no leak of a held-out source, resume, tables, refusals."""
 
+import html
 import json
 import pathlib
 import shutil
@@ -84,8 +85,12 @@ def test_every_source_with_enough_patients_has_its_rows(compared):
     assert "audit" in text
     assert "oracle" in text
     assert max(map(len, text.splitlines())) <= 100
-    page = (compared / "transfer.html").read_text()
+    page = html.unescape((compared / "transfer.html").read_text())
     assert of_kind["sentence"][1:] in page
+    assert "one seed" in of_kind["sentence"]
+    is_better = "good" if of_kind["better"] else "bad"
+    assert f'<li class="verdict {is_better}"><strong>G{of_kind["sentence"][1:]}' in page
+    assert any("embeddings are of synthetic" in note for note in found["notes"])
     assert found["runs"]["finished"] == found["runs"]["planned"] > 0
     assert "<img" in page
     lines = (compared / "transfer.csv").read_text().splitlines()
@@ -298,6 +303,7 @@ def test_killed_again_and_again_the_table_is_the_same(root, compared, tmp_path):
         (["--methods=prior_correction,erm"], "--methods"),
         (["--sensitivity=0"], "--sensitivity"),
         (["--seeds=1,1"], "--seeds"),
+        (["--resamples=100", "--methods=erm,balanced,coral,irm"], "--resamples"),
         (["--resume"], "--resume"),
     ],
 )

@@ -48,8 +48,8 @@ def join_tables(folder: str, sets: Mapping[str, TableSet], output: str) -> tuple
     """Write one table of several data sets, for `--labels=columns` and `--source` of their common folder.
 
     A finding that a set does not label is left blank in its rows: it is unknown there. The patient begins
-    with the name of the set and a slash, since numbers of two sets are not one person. The splits are kept where every
-    set has them, and else left to the conversion.
+    with the name of the set and a slash, since numbers of two sets are not one person. The splits are kept
+    where every set has them, and else left to the conversion.
 
     Args:
       folder: that holds the pictures of all sets.
@@ -60,9 +60,9 @@ def join_tables(folder: str, sets: Mapping[str, TableSet], output: str) -> tuple
       The files and rows that are not in it, with the name of the set before their ids.
 
     Raises:
-      UsageError: there is no set, or the name of one cannot be a source, or a field of one is none that `--labels` and its flags take, or a folder
-        or table is not there, or `names` has a finding that the set lacks, or one name for two of its
-        findings.
+      UsageError: there is no set, or the name of one cannot be a source, or a field of one is none that
+        `--labels` and its flags take, or a folder or table is not there, or `names` has a finding that the
+        set lacks, or one name for two of its findings.
       DataError: a table is malformed, or names no file of its folder, or the names of two findings differ by
         case or blanks alone.
     """
@@ -105,8 +105,8 @@ def _check(name: str, one: TableSet) -> None:
     # With a slash in the names of sets, patients of two sets could have one name.
     if is_nobody(name) or name != name.strip() or "/" in name:
         raise UsageError(
-            f"sets: {name!r} cannot be the name of a source: choose one without a slash or outer blanks, that "
-            "is no word for nothing"
+            f"sets: {name!r} cannot be the name of a source: choose one without a slash or outer blanks "
+            "that is no word for nothing"
         )
     if one.labels not in FORMATS:
         raise UsageError(f"{name}: labels: {one.labels!r} must be one of {', '.join(FORMATS)}")

@@ -1,9 +1,9 @@
 """IRMv1: one factor of the logits shall be the best of each source (Arjovsky et al., 2019).
 
 The penalty is mean_d (dL_d/dw)^2 at the factor w = 1, as DomainBed's: the product of the derivatives over
-two halves of a source's examples, which is unbiased. The derivative has a closed form, for an example of one
-class sum_k (p_k - y_k) z_k, so that no second tape is needed. Before `warmup_steps` the penalty weighs 1, as
-there; then `strength`, and the optimizer begins as a new one.
+two halves of a source's examples, which is unbiased where no example is in both. The derivative has a closed
+form, for an example of one class sum_k (p_k - y_k) z_k, so that no second tape is needed. Before
+`warmup_steps` the penalty weighs 1, as there; then `strength`, and the optimizer begins as a new one.
 """
 
 from collections.abc import Callable
