@@ -19,7 +19,7 @@ every tensor that is read is kept, and batch normalization's in float32.
 
 How XLA and TensorFlow came to the terms named "measured" was read off their own accounts: XLA's
 buffer assignments, and the peaks of TensorFlow's allocator, of seven backbones at 360 and 500 px on
-a CPU. The estimate is within 9 % of every one of them (`tests/measured_memory.py` compares).
+a CPU. The estimate is within 9 % of every one of them (`tests/helpers/measured_memory.py` compares).
 """
 
 import dataclasses
@@ -256,8 +256,11 @@ def _kept_besides(layer: keras.Operation) -> int:
     """Return how many tensors as large as its input a layer of several operations keeps, op by op.
 
     Of a layer normalization, x less its mean, and that over its deviation; of a gelu, the two factors of its
-    last product.
+    last product; of a generalized mean, -x, and of each sign the clipped values, their ratios to the largest,
+    and the powers.
     """
+    if isinstance(layer, GeneralizedMean):
+        return 7
     return 2 if isinstance(layer, keras.layers.LayerNormalization) or _activation(layer) == "gelu" else 0
 
 

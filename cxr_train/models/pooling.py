@@ -12,7 +12,7 @@ from cxr_train.models.added import POOLING_WIDTH
 from cxr_train.models.head import POOLING
 
 _START = 3.0  # of Radenovic et al.
-_SMALLEST, _SMALLEST_MEAN = 1e-6, 1e-20
+_SMALLEST = 1e-6  # of theirs too
 
 
 def pool(features: keras.KerasTensor, kind: str, maps: int = 1) -> keras.KerasTensor:
@@ -59,11 +59,18 @@ def logits_by_finding(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
 
 @keras.saving.register_keras_serializable("cxr")
 class GeneralizedMean(keras.layers.Layer):
-    """(mean of x^p over the pixels)^(1/p) of each channel, p >= 1 learned from 3 on: GeM.
+    """M(x) - M(-x) of each channel, M(x) = (mean of max(x, 1e-6)^p over the pixels)^(1/p): GeM of both signs.
 
-    Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019. They clip x to
-    be positive, as after a relu. Here the sign of x is kept, x |x|^(p - 1), so that networks that end
-    otherwise lose nothing, and p = 1 is the mean exactly. Larger p weigh larger values more.
+    Radenovic et al., "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019, published M(x)
+    for maps that end with a relu. EfficientNet and ConvNeXt end otherwise, and M(x) alone would lose what is
+    negative. So the negative part is pooled in the same way and taken off. Without negative values the result
+    is the published one (less 1e-6, which is M of nothing), and p = 1 is the mean. p >= 1 is one weight,
+    learned from 3 on. Larger p weigh larger values more.
+
+    Why not one mean of x |x|^(p - 1) and its root: where the signs cancel, the root's slope has no bound.
+    Here it has. Let m = M(x) over n pixels. A value y above 1e-6 has the slope (y / m)^(p - 1) / n. It is one
+    of the n whose mean power is m^p, so that y <= n^(1/p) m, and the slope is at most n^(-1/p), and so 1.
+    A value belongs to one of the two parts. One of at most 1e-6 either way has the slope 0.
 
     Input [B, h, w, C], output [B, C].
     """
@@ -75,12 +82,22 @@ class GeneralizedMean(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        """Return the mean; the powers of small numbers are of `_SMALLEST`: their slope is infinite at 0."""
+        """Return the mean of what is positive, less that of what is negative."""
         p = 1 + keras.ops.abs(self.excess)
-        powers = x * keras.ops.maximum(keras.ops.abs(x), _SMALLEST) ** (p - 1)
-        mean = keras.ops.mean(powers, axis=(1, 2))
-        return mean * keras.ops.maximum(keras.ops.abs(mean), _SMALLEST_MEAN) ** (1 / p - 1)
+        return _published(x, p) - _published(-x, p)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return [B, C]."""
         return input_shape[0], input_shape[-1]
+
+
+def _published(x: keras.KerasTensor, p: keras.KerasTensor) -> keras.KerasTensor:
+    """Return GeM as published, [B, C] of [B, h, w, C].
+
+    The powers are of x over its maximum, of which the result does not depend: those of x itself would leave
+    the range of float32, as 1e-6 to the 8th does.
+    """
+    x = keras.ops.maximum(x, _SMALLEST)
+    largest = keras.ops.stop_gradient(keras.ops.max(x, axis=(1, 2), keepdims=True))
+    mean = keras.ops.mean((x / largest) ** p, axis=(1, 2))
+    return largest[:, 0, 0] * mean ** (1 / p)

@@ -20,6 +20,7 @@ from cxr_train.loop.batch_size import (
     state_slots,
 )
 from cxr_train.models.memory import Setting, estimate, read_graph
+from cxr_train.models.pooling import GeneralizedMean
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.config import TrainConfig
 
@@ -87,6 +88,15 @@ def test_the_parts_of_a_layer_are_kept_op_by_op_and_computed_again_by_xla():
     # Three tensors of the normalization and of the gelu each; the inputs of the two dense layers.
     assert estimate(read_graph(model), 1, Setting()).activations == 4 * (7 * WIDE + 4 + 2 * IMAGE)
     assert estimate(read_graph(model), 1, Setting(compile=True)).activations == 4 * (3 * WIDE + 4 + 2 * IMAGE)
+
+
+def test_the_parts_of_a_generalized_mean_are_kept_op_by_op_and_computed_again_by_xla():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(image)
+    model = keras.Model(image, keras.layers.Dense(2)(GeneralizedMean()(x)))
+    # x and -x, and three tensors of each.
+    assert estimate(read_graph(model), 1, Setting()).activations == 4 * (8 * WIDE + 4 + 2 * IMAGE)
+    assert estimate(read_graph(model), 1, Setting(compile=True)).activations == 4 * (WIDE + 4 + 2 * IMAGE)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 7, 8, 16, 24, 1000])

@@ -46,10 +46,48 @@ def generalized_mean(p: float, shape) -> GeneralizedMean:
     return layer
 
 
+def signed_features(scale=1.0) -> np.ndarray:
+    return (scale * np.random.default_rng(0).normal(size=(2, 5, 4, 7))).astype(np.float32)
+
+
+def published(x: np.ndarray, p: float) -> float:
+    """Of the values of one channel, in 64 bits: the formula of Radenovic et al., slowly."""
+    return (sum(max(float(value), 1e-6) ** p for value in x.flat) / x.size) ** (1 / p)
+
+
+def by_hand(x: np.ndarray, p: float, formula=lambda x, p: published(x, p) - published(-x, p)) -> np.ndarray:
+    return np.array([[formula(image[..., c], p) for c in range(x.shape[-1])] for image in x])
+
+
+def slopes(layer: GeneralizedMean, x: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return those of the values, each in the one result that it has a part in, and that of the weight."""
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total = tf.reduce_sum(layer(x))
+    return tuple(tape.gradient(total, [x, layer.excess.value]))
+
+
 def test_the_generalized_mean_of_power_1_is_the_mean():
-    x = features_of() - 0.3
+    x = signed_features()
     expected = keras.layers.GlobalAveragePooling2D()(x)
-    np.testing.assert_array_equal(generalized_mean(1.0, x.shape)(x), expected)
+    np.testing.assert_allclose(generalized_mean(1.0, x.shape)(x), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.2, 3.0, 8.0])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e5])
+def test_the_generalized_mean_is_that_of_each_sign(p, scale):
+    x = signed_features(scale)
+    found = generalized_mean(p, x.shape)(x)
+    np.testing.assert_allclose(found, by_hand(x, p), rtol=1e-5, atol=2e-6 * max(scale, 1))
+    np.testing.assert_array_equal(generalized_mean(p, x.shape)(-x), -found)
+
+
+@pytest.mark.parametrize("p", [1.0, 2.2, 3.0])
+def test_without_negative_values_the_generalized_mean_is_the_published_one(p):
+    x = features_of()
+    found = generalized_mean(p, x.shape)(x)
+    np.testing.assert_allclose(found, by_hand(x, p, published), rtol=1e-5, atol=1.1e-6)
 
 
 def test_the_generalized_mean_begins_with_a_power_of_3_and_nears_the_maximum():
@@ -63,14 +101,60 @@ def test_the_generalized_mean_begins_with_a_power_of_3_and_nears_the_maximum():
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 3.0, 8.0])
+def test_where_signs_cancel_no_slope_of_the_generalized_mean_passes_its_bound(p):
+    pair = np.array([1, -1], np.float32).reshape(1, 2, 1, 1)
+    nearly = np.array([1, -1 + 1e-6], np.float32).reshape(1, 2, 1, 1)
+    alone = np.array([5, 0], np.float32).reshape(1, 2, 1, 1)  # reaches the bound
+    balanced = signed_features()
+    balanced = np.concatenate([balanced, -balanced], axis=1)
+    for x in (pair, nearly, alone, balanced, signed_features(1e-4)):
+        of_x, of_weight = slopes(generalized_mean(p, x.shape), x)
+        pixels = x.shape[1] * x.shape[2]
+        assert np.max(np.abs(of_x)) <= pixels ** (-1 / p) * (1 + 1e-5)
+        assert np.min(of_x) >= 0
+        # That of p lies between 0 and M log(n) / p^2 for each part, see the entropy of its weights.
+        parts = by_hand(np.abs(x), p, published).sum() * 2
+        assert np.abs(of_weight) <= parts * np.log(pixels) / p**2 + 1e-5
+    np.testing.assert_allclose(
+        slopes(generalized_mean(p, alone.shape), alone)[0][0, 0], 2 ** (-1 / p), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("p", [1.5, 3.0, 8.0])
+def test_the_slope_of_the_generalized_mean_is_that_of_its_definition(p):
+    x = signed_features().astype(np.float64)[:1, :2, :2, :3]
+    of_x, of_weight = (one.numpy() for one in slopes(generalized_mean(p, x.shape), x.astype(np.float32)))
+    step = 1e-6
+
+    def total(x, p):
+        return by_hand(x, p).sum()
+
+    for place in np.ndindex(x.shape):
+        apart = np.zeros_like(x)
+        apart[place] = step
+        np.testing.assert_allclose(
+            of_x[place], (total(x + apart, p) - total(x - apart, p)) / (2 * step), atol=1e-5
+        )
+    expected = (total(x, p + step) - total(x, p - step)) / (2 * step)
+    np.testing.assert_allclose(of_weight, expected, atol=1e-5)
+
+
+def test_compiled_the_generalized_mean_and_its_slopes_are_the_same():
+    x = signed_features()
+    layer = generalized_mean(3.0, x.shape)
+    compiled = tf.function(lambda x: (layer(x), *slopes(layer, x)), jit_compile=True)
+    for found, expected in zip(compiled(x), (layer(x), *slopes(layer, x)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 3.0, 8.0, 60.0])
 def test_the_generalized_mean_of_nothing_has_a_finite_gradient(p):
-    x = tf.Variable(features_of() * np.array([0, 1e-8, 1e-4, 1, 1, 30, -1], np.float32))
-    layer = generalized_mean(p, x.shape)
-    with tf.GradientTape() as tape:
-        total = tf.reduce_sum(layer(x))
-    for gradient in tape.gradient(total, [x, layer.excess.value]):
-        assert np.isfinite(gradient).all()
-        assert np.abs(gradient).max() < 1e3
+    x = features_of() * np.array([0, 1e-8, 1e-4, 1, 1, 1e30, -1], np.float32)
+    assert np.isfinite(generalized_mean(p, x.shape)(x)).all()
+    of_x, of_weight = slopes(generalized_mean(p, x.shape), x)
+    assert np.isfinite(of_weight)
+    assert np.isfinite(of_x).all()
+    assert np.max(np.abs(of_x)) <= 1
 
 
 @pytest.mark.parametrize("maps", [1, 3])
@@ -159,10 +243,15 @@ def test_a_model_with_it_is_planned_and_saved(pooling, of_findings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("attention", "pooling"), [("eca", "gem"), pytest.param("cbam", "attention", marks=pytest.mark.ci)]
+    ("attention", "pooling", "policy"),
+    [
+        ("eca", "gem", "mixed_bfloat16"),
+        pytest.param("none", "gem", "mixed_float16", marks=pytest.mark.ci),
+        pytest.param("cbam", "attention", "mixed_bfloat16", marks=pytest.mark.ci),
+    ],
 )
-def test_a_compiled_step_in_16_bits_learns(attention, pooling):
-    model = model_of(pooling, attention=attention, dtype_policy="mixed_bfloat16")
+def test_a_compiled_step_in_16_bits_learns(attention, pooling, policy):
+    model = model_of(pooling, attention=attention, dtype_policy=policy)
     assert model.get_layer(POOLING).output.dtype == "float32"
     optimizer = keras.optimizers.Adam(1e-2)
     optimizer.build(model.trainable_variables)
