@@ -24,7 +24,7 @@ def configurations(kind: str, path: str) -> list[Mapping[str, str]]:
     if kind == "grid":
         return [one.flags for one in read_grid(path)]
     if kind == "methods":
-        return [one.drawn(draw) for one in read_methods(path) for draw in range(3)]
+        return [one.drawn(draw, 0) for one in read_methods(path) for draw in range(3)]
     space, draw = read_space(path), np.random.default_rng(0)
     return [space.flags(space.drawn(draw)) for _ in range(20)]
 
