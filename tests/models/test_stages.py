@@ -4,8 +4,14 @@ import keras
 import pytest
 
 from cxr_data.core.errors import UsageError
+from cxr_train.models.backbones import BACKBONES
 from cxr_train.models.classifier import build_model
-from cxr_train.models.stages import check_layers, stage_outputs
+from cxr_train.models.stages import check_layers, stage_ends, stage_outputs
+
+# From how many pixels on all stages of a network are there, as docs/networks.md says.
+ALL_STAGES = (
+    dict.fromkeys(BACKBONES, 68) | {"xception": 71} | {"inception_v3": 107, "inception_resnet_v2": 107}
+)
 
 
 def branched() -> keras.Model:
@@ -57,3 +63,27 @@ def test_a_network_of_single_pixels_is_refused():
     images = keras.Input((1, 1, 3))
     with pytest.raises(UsageError, match="^one_pixel "):
         stage_outputs(keras.Model(images, keras.layers.Conv2D(2, 1)(images), name="one_pixel"))
+
+
+def stages(backbone: str, image_size: int) -> int:
+    keras.utils.clear_session(free_memory=False)
+    with keras.StatelessScope():
+        return len(stage_ends(build_model(backbone, classes=3, image_size=image_size, head=(4,))))
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param(
+            name, marks=pytest.mark.ci if name in ("mobilenet_v2", "inception_v3") else pytest.mark.slow
+        )
+        for name in BACKBONES
+    ],
+)
+def test_all_stages_are_there_from_the_documented_size_on(backbone):
+    least = ALL_STAGES[backbone]
+    assert {stages(backbone, size) for size in (least, least + 28, 224)} == {
+        4 if backbone.startswith("convnext") else 5
+    }
+    if least == 107 or backbone == "mobilenet_v2":
+        assert stages(backbone, least - 1) == 4
