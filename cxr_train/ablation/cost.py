@@ -33,9 +33,9 @@ class Cost:
     flops: int
 
 
-def cost_of(config: TrainConfig, manifest: Manifest) -> Cost:
-    """Return the cost of a run on the data of `manifest`; without early stopping."""
-    forward, step = flops_per_image(
+def count_flops(config: TrainConfig, manifest: Manifest) -> tuple[int, int]:
+    """Return the operations an image of a run on the data of `manifest`: forward, and of a training step."""
+    return flops_per_image(
         config.backbone,
         manifest.size,
         config.head,
@@ -45,6 +45,11 @@ def cost_of(config: TrainConfig, manifest: Manifest) -> Cost:
         attention=config.attention,
         pooling=config.pooling,
     )
+
+
+def cost_of(config: TrainConfig, manifest: Manifest) -> Cost:
+    """Return the cost of a run on the data of `manifest`; without early stopping."""
+    forward, step = count_flops(config, manifest)
     steps = count_images(manifest, config.train_split) // config.batch_size
     trained = config.epochs * steps * config.batch_size
     validated = config.held_out_validation

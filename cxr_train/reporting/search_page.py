@@ -27,7 +27,7 @@ def write_search_page(
     Args:
       directory: of the search.
       table: content of `search.json`.
-      ranked: its trials, those that were trained longest and are the best first.
+      ranked: its trials, those that came furthest and are the best of these first.
       notes: what a reader of its numbers must know.
     """
     comparison = table["comparison"]

@@ -1,23 +1,25 @@
 """What the trials of a search have reached, in a file that outlives a kill: `trials.jsonl`.
 
-The first line holds what decides the order of the trials. Each further line says what a trial reached at the
-end of a rung. A search that goes on reads these lines and does the same steps again, without training: so it
-needs no heartbeat of a process, and no state of a trial in a database, to know what to do next.
+The first line holds what decides the order of the trials. Each further line says either which configuration
+a trial has, as it begins, or what it reached at the end of a rung. Lines are only added. A search that goes
+on reads them and does the same steps again, without training: so it needs no heartbeat of a process, and no
+state of a trial in a database, to know what to do next. A trial that has begun keeps its configuration, even
+where those before it are tried again and reach something else.
 """
 
 import dataclasses
 import json
-import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Annotated, Any
 
-from cxr_data.core import storage
+from cxr_data.core import local_store, storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.schema import Count, Range, checked, parse_json
 from cxr_train.searching.space import Params
 
-SCHEMA = "cxr.search/1"
+SCHEMA = "cxr.search/2"
+_WAY_OUT = "choose another --run_dir, or move that search away"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,14 +28,17 @@ class Outcome:
 
     Attributes:
       value: of the validation metric at the best epoch so far; None where the trial failed.
-      gpu_seconds: of all its epochs so far: their duration times the GPUs, or times 1 on a CPU.
+      trained: epochs that it was really trained for so far: fewer than those of the rung where it failed on
+        the way, or was stopped early.
+      gpu_seconds: of these epochs: their duration times the GPUs, or times 1 on a CPU.
       seconds: that the process of this rung took, its start included.
       parameters: of the network; None where it is not known.
-      flops: floating-point operations of a training step, an image; None where they were not measured.
+      flops: floating-point operations of the network's forward pass, an image; None where they are not known.
       failed: why it does not go on; None where it can.
     """
 
     value: float | None
+    trained: Count = 0
     gpu_seconds: Annotated[float, Range(0)] = 0.0
     seconds: Annotated[float, Range(0)] = 0.0
     parameters: int | None = None
@@ -42,89 +47,148 @@ class Outcome:
 
 
 @dataclasses.dataclass(frozen=True)
+class Begun:
+    """A line of the ledger: the configuration of a trial."""
+
+    trial: Count
+    params: Params
+
+
+@dataclasses.dataclass(frozen=True)
 class Rung:
     """A line of the ledger: what a trial reached after `epochs` in all."""
 
     trial: Count
-    params: Params
     epochs: Annotated[int, Range(1)]
     outcome: Outcome
 
 
+@dataclasses.dataclass(frozen=True)
+class Spent:
+    """What trials took.
+
+    Attributes:
+      epochs: that they were really trained for.
+      gpu_seconds: of these epochs.
+      seconds: of all processes, those that failed included.
+    """
+
+    epochs: int
+    gpu_seconds: float
+    seconds: float
+
+
 class Ledger:
-    """The rungs of all trials so far, in the order in which they were trained.
+    """All trials so far, in the order in which they began, and their rungs as they were trained.
 
     Args:
       path: of the file; None to keep nothing.
-      settings: what decides the order of the trials, ready for JSON.
+      settings: what decides the order of the trials, ready for JSON. One that the file does not have is of a
+        later version, and the runs themselves know whether they can go on with it.
+
+    Attributes:
+      failed: trials whose last outcome was a failure when the file was read.
+      to_retry: those of them after which no trial has reached anything: their failures may have been mended
+        since, and nothing that is known depends on them.
 
     Raises:
-      UsageError: the file is of a search with other settings.
+      UsageError: the file is of a search with other settings, or of another version.
       DataError: it is damaged.
     """
 
     def __init__(self, path: pathlib.Path | None, settings: Mapping[str, Any]) -> None:
         self._path = path
-        self._head = {"schema": SCHEMA, **json.loads(json.dumps(settings))}
-        self.rungs: list[Rung] = self._read() if path and path.exists() else []
-        # What failed last may have been mended since. What failed before, later trials were chosen by.
-        while self.rungs and self.rungs[-1].outcome.failed:
-            self.rungs.pop()
+        self._params: list[Params] = []
+        self._rungs: list[Rung] = []
+        self._last: dict[int, Rung] = {}
         if path:
-            lines = [self._head, *map(dataclasses.asdict, self.rungs)]
-            storage.replace(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+            head = {"schema": SCHEMA, **json.loads(json.dumps(settings))}
+            if path.exists():
+                self._read(path, head)
+            else:
+                storage.replace(path, f"{json.dumps(head)}\n".encode())
+        reached = [one.trial for one in self._rungs if one.outcome.value is not None]
+        self.failed = frozenset(trial for trial, one in self._last.items() if one.outcome.value is None)
+        self.to_retry = frozenset(trial for trial in self.failed if trial >= max(reached, default=0))
+
+    def begin(self, trial: int, params: Params) -> None:
+        """Write the configuration of a trial, durably, where it is not there yet."""
+        if trial == len(self._params):
+            self._add(Begun(trial, params))
 
     def add(self, rung: Rung) -> None:
-        """Write a rung, durably."""
-        self.rungs.append(rung)
-        if self._path:
-            with self._path.open("ab") as file:
-                file.write(f"{json.dumps(dataclasses.asdict(rung))}\n".encode())
-                file.flush()
-                os.fsync(file.fileno())
+        """Write a rung of a trial that has begun, durably."""
+        self._add(rung)
 
-    def find(self, trial: int, epochs: int) -> Rung | None:
-        """Return what a trial reached after some epochs; None where it is not known yet."""
-        return next((one for one in self.rungs if (one.trial, one.epochs) == (trial, epochs)), None)
+    def find(self, trial: int, epochs: int) -> Outcome | None:
+        """Return what a trial reached after some epochs, the last time that it was tried; None where that is
+        not known yet.
+        """
+        found = (one.outcome for one in reversed(self._rungs) if (one.trial, one.epochs) == (trial, epochs))
+        return next(found, None)
 
     def params(self, trial: int) -> Params | None:
-        """Return the configuration of a trial; None where no rung of it is known yet."""
-        return next((one.params for one in self.rungs if one.trial == trial), None)
+        """Return the configuration of a trial; None where it has not begun."""
+        return self._params[trial] if trial < len(self._params) else None
 
-    @property
-    def epochs(self) -> int:
-        """Epochs of all trials together; those of a rung that failed count in full."""
-        return sum(last.epochs for last in self._last())
+    def spent(self, trials: Container[int] | None = None) -> Spent:
+        """Return what some trials took together, or all."""
+        lasts = [one.outcome for trial, one in self._last.items() if trials is None or trial in trials]
+        seconds = (one.outcome.seconds for one in self._rungs if trials is None or one.trial in trials)
+        return Spent(
+            sum(one.trained for one in lasts), sum(one.gpu_seconds for one in lasts), float(sum(seconds))
+        )
 
-    @property
-    def gpu_seconds(self) -> float:
-        """GPU-seconds of all trials together, up to their last rungs."""
-        return sum(last.outcome.gpu_seconds for last in self._last())
+    def _add(self, line: Begun | Rung) -> None:
+        self._take(line)
+        if self._path:
+            local_store.append(str(self._path), f"{json.dumps(dataclasses.asdict(line))}\n".encode())
 
-    @property
-    def seconds(self) -> float:
-        """Seconds of all processes together."""
-        return sum(one.outcome.seconds for one in self.rungs)
+    def _take(self, line: Begun | Rung) -> None:
+        """Take a line in. Raise ValueError where it cannot follow those before it."""
+        if isinstance(line, Begun):
+            if line.trial != len(self._params):
+                raise ValueError(f"trial {line.trial} begins after {len(self._params)} trials")
+            self._params.append(line.params)
+            return
+        if line.trial >= len(self._params):
+            raise ValueError(f"trial {line.trial} has a rung, and did not begin")
+        before = self._last.get(line.trial)
+        if before is not None:
+            is_retry = before.outcome.value is None
+            if line.epochs != before.epochs if is_retry else line.epochs <= before.epochs:
+                raise ValueError(f"trial {line.trial} has the rung of {line.epochs} epochs out of its order")
+        self._rungs.append(line)
+        self._last[line.trial] = line
 
-    def _last(self) -> list[Rung]:
-        return list({one.trial: one for one in self.rungs}.values())
-
-    def _read(self) -> list[Rung]:
-        assert self._path is not None
-        content = storage.read_bytes(str(self._path))
+    def _read(self, path: pathlib.Path, wanted: Mapping[str, Any]) -> None:
+        content = storage.read_bytes(str(path))
         whole = content[: content.rfind(b"\n") + 1]  # a kill may have cut off what comes after it
         try:
-            lines = [parse_json(line) for line in whole.splitlines()]
-            head = checked(dict[str, Any], lines[0]) if lines else self._head
-            rungs = list(checked(tuple[Rung, ...], lines[1:]))
+            head, *lines = whole.splitlines() or [b""]
+            there = checked(dict[str, Any], parse_json(head))
+            _refuse_another(path, there, wanted)
+            for line in checked(tuple[Begun | Rung, ...], [parse_json(line) for line in lines]):
+                self._take(line)
         except ValueError as error:
-            raise DataError(
-                f"{self._path} is damaged ({error}): choose another --run_dir, or move the search away"
-            ) from error
-        for name, wanted in self._head.items():
-            if head.get(name) != wanted:
-                raise UsageError(
-                    f"{self._path}: the search there has {name} {json.dumps(head.get(name))}, not "
-                    f"{json.dumps(wanted)}; choose another --run_dir, or move that search away"
-                )
-        return rungs
+            raise DataError(f"{path} is damaged ({error}): {_WAY_OUT}") from error
+        if whole != content:
+            storage.replace(path, whole)
+
+
+def _refuse_another(path: pathlib.Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if there.get("schema") != SCHEMA:
+        raise DataError(
+            f"{path} has schema {str(there.get('schema'))[:60]!r}, this program reads {SCHEMA!r}: {_WAY_OUT}"
+        )
+    for name, value in wanted.items():
+        if there.get(name, value) != value:
+            raise UsageError(
+                f"{path}: the search there has {name} {json.dumps(there[name])}, not {json.dumps(value)}; "
+                f"{_WAY_OUT}"
+            )
+    if unknown := there.keys() - wanted.keys():
+        raise UsageError(
+            f"{path}: the search there has {json.dumps(min(unknown))[:60]}, which this program does not "
+            f"know; go on with the version that began it, {_WAY_OUT}"
+        )

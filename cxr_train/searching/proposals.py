@@ -1,7 +1,8 @@
 """Which configuration the next trial gets.
 
-The draws of a trial depend on its number and on what earlier trials reached, and on nothing else: a search
-that was killed chooses the same.
+The draws of a trial depend on its number and on what earlier trials had reached by then, and on nothing else.
+A search that was killed takes those of trials that had begun from its ledger, and draws the others as it
+would have.
 """
 
 import json
@@ -28,7 +29,7 @@ class Proposals:
     Args:
       space: to choose from.
       sampler: `random`, without replacement; or `tpe`, which after ten trials prefers what is close to the
-        best third of those before.
+        best tenth of those before, rounded up (Optuna's default; finished ones count as better than pruned).
       seed: of the draws.
       first: the configuration of the first trial.
     """

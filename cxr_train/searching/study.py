@@ -1,9 +1,11 @@
 """The search itself: trials one after the other, each trained rung by rung while it is among the best.
 
-Successive halving as in ASHA (Li et al., MLSys 2020; Optuna's SuccessiveHalvingPruner): after 1, 3, 9, ...
-epochs a trial goes on only if it is in the best third of all that came so far. The whole search is a function
-of its settings and of what `TrialRunner` returns. One that was killed does all steps again, and what the
-ledger has is not trained a second time.
+Successive halving by Optuna's SuccessiveHalvingPruner: after 1, 3, 9, ... epochs a trial goes on only if it
+is in the best third of all that came so far. This is ASHA (Li et al., MLSys 2020) but for one difference: in
+ASHA a trial that was held back goes on later, once enough worse ones have come; here it is pruned for good.
+The whole search is a function of its settings and of what `TrialRunner` returns. One that was killed does all
+steps again, and what the ledger has is not trained a second time, but for failures after which no trial has
+reached anything.
 """
 
 import dataclasses
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 PRUNERS = ("asha", "none")
 REDUCTION = 3
 FINISHED, PRUNED, FAILED, WAITING = "finished", "pruned", "failed", "waiting"
-_FAILURES = 3  # in a row: the fault is not the configuration's
+_FAILURES = 3  # in a row: the fault may not be the configurations'
 # Searches that are drawn to say how many epochs one takes; each needs a moment.
 _DRAWS, _FEW_TRIALS = 10, 50
 # A search of so many takes 0.7 s; its time grows faster than their number.
@@ -52,11 +54,12 @@ class Budget:
 
     def spent_by(self, ledger: Ledger, more_epochs: int) -> str | None:
         """Return which limit forbids `more_epochs`; None where none does."""
-        if self.epochs is not None and ledger.epochs + more_epochs > self.epochs:
+        spent = ledger.spent()
+        if self.epochs is not None and spent.epochs + more_epochs > self.epochs:
             return f"{self.epochs:,} epochs"
-        if self.gpu_seconds is not None and ledger.gpu_seconds >= self.gpu_seconds:
+        if self.gpu_seconds is not None and spent.gpu_seconds >= self.gpu_seconds:
             return f"{self.gpu_seconds:,g} GPU-seconds"
-        if self.seconds is not None and ledger.seconds >= self.seconds:
+        if self.seconds is not None and spent.seconds >= self.seconds:
             return f"{self.seconds / 3600:g} hours"
         return None
 
@@ -105,6 +108,7 @@ class Trial:
       params: its configuration.
       flags: the flags of it, as text.
       rungs: by epochs, what it reached.
+      failure: the outcome with which it failed after these rungs; None where it did not.
       status: `finished`, `pruned`, `failed` or `waiting`.
     """
 
@@ -112,6 +116,7 @@ class Trial:
     params: Params
     flags: Mapping[str, str]
     rungs: dict[int, Outcome] = dataclasses.field(default_factory=dict)
+    failure: Outcome | None = None
     status: str = WAITING
 
     @property
@@ -121,8 +126,15 @@ class Trial:
 
     @property
     def epochs(self) -> int:
-        """That it was trained for."""
-        return next(reversed(self.rungs), 0)
+        """That it was really trained for."""
+        last = self.failure or self.last
+        return last.trained if last else 0
+
+    def epochs_to(self, rung: int) -> int:
+        """Return how many more epochs it takes to a rung; none once early stopping ended it."""
+        reached = next(reversed(self.rungs), 0)
+        has_stopped = self.failure is None and self.epochs < reached
+        return 0 if has_stopped else rung - self.epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +164,7 @@ def run_search(space: Space, plan: Plan, proposals: Proposals, ledger: Ledger, r
     """Run what is left of a search.
 
     Raises:
-      DataError: three trials in a row failed, or the ledger has a trial of another space.
+      DataError: three trials in a row failed for the first time, or the ledger has a trial of another space.
     """
     optuna = import_optuna()
     study = optuna.create_study(
@@ -163,6 +175,7 @@ def run_search(space: Space, plan: Plan, proposals: Proposals, ledger: Ledger, r
         else optuna.pruners.NopPruner(),
     )
     trials: list[Trial] = []
+    failures: list[Trial] = []
     for number in range(plan.trials):
         begun = ledger.params(number)
         if begun is not None and not space.has(begun):
@@ -171,7 +184,8 @@ def run_search(space: Space, plan: Plan, proposals: Proposals, ledger: Ledger, r
         if params is None:
             return Result(trials, False, "every configuration of the space was tried", study)
         trial = Trial(number, params, space.flags(params))
-        limit = None if begun else plan.budget.spent_by(ledger, plan.rungs[0])
+        is_known = ledger.find(number, plan.rungs[0]) is not None
+        limit = None if is_known else plan.budget.spent_by(ledger, plan.rungs[0])
         if limit:
             return Result(trials, False, _spent(limit), study)
         trials.append(trial)
@@ -179,12 +193,14 @@ def run_search(space: Space, plan: Plan, proposals: Proposals, ledger: Ledger, r
         why = _climb(trial, study.ask(proposals.distributions()), study, plan, ledger, runner)
         if why is not None:
             return Result(trials, not why, why, study)
-        if len(trials) >= _FAILURES and all(one.status == FAILED for one in trials[-_FAILURES:]):
-            reasons = "; ".join(
-                f"trial {one.number} {one.last.failed}" for one in trials[-_FAILURES:] if one.last
-            )
+        # What failed before as well, such as for want of memory, is its configuration's fault.
+        is_first = trial.status == FAILED and number not in ledger.failed
+        failures = [*failures, trial] if is_first else []
+        if len(failures) == _FAILURES:
+            reasons = "; ".join(f"trial {one.number} {one.failure.failed}" for one in failures if one.failure)
             raise DataError(
-                f"{_FAILURES} trials in a row failed ({reasons}): mend the cause, and start again"
+                f"{_FAILURES} trials in a row failed ({reasons}): see above why, mend what is not the fault "
+                "of their flags, and start again; they are tried once more, and the next follow in any case"
             )
     return Result(trials, False, "", study)
 
@@ -203,23 +219,25 @@ def _climb(
     from optuna.trial import TrialState
 
     for epochs in plan.rungs:
-        known = ledger.find(trial.number, epochs)
-        if known is None:
-            limit = plan.budget.spent_by(ledger, epochs - trial.epochs)
-            if limit:
+        outcome = ledger.find(trial.number, epochs)
+        if outcome is None or (outcome.value is None and trial.number in ledger.to_retry):
+            trial.failure = outcome
+            limit = plan.budget.spent_by(ledger, trial.epochs_to(epochs))
+            if limit is None:
+                ledger.begin(trial.number, trial.params)
+                outcome = runner.train(trial.number, trial.flags, epochs)
+                if outcome is None:
+                    return ""
+                ledger.add(Rung(trial.number, epochs, outcome))
+            elif outcome is None:
                 return _spent(limit)
-            outcome = runner.train(trial.number, trial.flags, epochs)
-            if outcome is None:
-                return ""
-            known = Rung(trial.number, trial.params, epochs, outcome)
-            ledger.add(known)
-        trial.rungs[epochs] = known.outcome
-        value = known.outcome.value
-        if known.outcome.failed or value is None:
-            trial.status = FAILED
+        if outcome.value is None:
+            trial.failure, trial.status = outcome, FAILED
             study.tell(asked, state=TrialState.FAIL)
             return None
-        asked.report(value, epochs)
+        trial.failure = None
+        trial.rungs[epochs] = outcome
+        asked.report(outcome.value, epochs)
         if epochs < plan.epochs and asked.should_prune():
             trial.status = PRUNED
             study.tell(asked, state=TrialState.PRUNED)
@@ -281,7 +299,7 @@ def typical_epochs(plan: Plan, trials: int) -> int:
     for seed in range(_DRAWS if trials <= _FEW_TRIALS else 1):
         ledger, first = Ledger(None, {}), space.numbered(0)
         run_search(space, plan, Proposals(space, "random", seed, first), ledger, _RandomValues(seed))
-        spent.append(ledger.epochs)
+        spent.append(ledger.spent().epochs)
     return round(statistics.fmean(spent) * trials / simulated)
 
 
@@ -292,7 +310,7 @@ class _RandomValues:
         self._seed = seed
 
     def train(self, trial: int, flags: Mapping[str, str], epochs: int) -> Outcome:
-        return Outcome(float(np.random.default_rng([self._seed, trial]).random()))
+        return Outcome(float(np.random.default_rng([self._seed, trial]).random()), epochs)
 
 
 def write_study(result: Result, path: pathlib.Path) -> None:

@@ -2,13 +2,14 @@
 
 `search.json`:
 
-    schema        "cxr.search/1"
+    schema        "cxr.search/2"
     metric        of the validation split, that the trials were chosen by; `maximize` says which way is better
     plan          trials, rungs (epochs), pruner, sampler, seed
-    spent         epochs, gpu_seconds, seconds; `all_epochs`: of these trials without pruning
+    spent         epochs, gpu_seconds, seconds of the trials below; `all_epochs`: of these without pruning
     ended         why there are no more trials; empty where all of the plan were tried
-    trials        a trial each: number, directory, flags (that vary), status, epochs, rungs (value by epochs),
-                  value (at the last of them), gpu_seconds, parameters, flops (of a training step, an image)
+    trials        a trial each: number, directory, flags (that vary), status, epochs (really trained), rungs
+                  (value by epochs), value (at the last of them), gpu_seconds, parameters, flops (of a forward
+                  pass, an image); a status that begins with `failed` says what happened after these rungs
     winner        its number; null where no trial was trained to the end
     size_alone    a rung each, where three trials or more reached it: epochs, trials, and the rank
                   correlations (Spearman) of `parameters` and `flops` with the value; above 0: larger is
@@ -17,6 +18,7 @@
                   which no trial was chosen, if there is one
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +28,7 @@ from cxr_data.core.wording import counted, wrapped
 from cxr_train.runs.layout import SearchLayout
 from cxr_train.runs.tables import write_tables
 from cxr_train.searching.ledger import SCHEMA, Ledger
-from cxr_train.searching.study import FINISHED, PRUNED, Plan, Result, Trial
+from cxr_train.searching.study import FAILED, FINISHED, PRUNED, WAITING, Plan, Result, Trial
 from cxr_train.searching.trial_runs import trial_name
 
 _LEAST_TRIALS = 3
@@ -52,6 +54,7 @@ def make_table(
       comparison: see above.
     """
     winner = result.winner(plan)
+    spent = ledger.spent(range(len(result.trials)))
     return {
         "schema": SCHEMA,
         "metric": metric,
@@ -64,9 +67,7 @@ def make_table(
             "seed": seed,
         },
         "spent": {
-            "epochs": ledger.epochs,
-            "gpu_seconds": ledger.gpu_seconds,
-            "seconds": ledger.seconds,
+            **dataclasses.asdict(spent),
             "all_epochs": plan.epochs * len(result.trials),
         },
         "ended": result.why,
@@ -78,8 +79,9 @@ def make_table(
 
 
 def _row(trial: Trial) -> Row:
-    last = trial.last
-    status = f"{trial.status}: {last.failed}" if last and last.failed else trial.status
+    last, failure = trial.last, trial.failure
+    status = f"{trial.status}: {failure.failed}" if failure else trial.status
+    latest = failure or last
     return {
         "number": trial.number,
         "directory": trial_name(trial.number),
@@ -88,7 +90,7 @@ def _row(trial: Trial) -> Row:
         "epochs": trial.epochs,
         "rungs": {str(epochs): outcome.value for epochs, outcome in trial.rungs.items()},
         "value": last.value if last else None,
-        "gpu_seconds": last.gpu_seconds if last else 0.0,
+        "gpu_seconds": latest.gpu_seconds if latest else 0.0,
         "parameters": last.parameters if last else None,
         "flops": last.flops if last else None,
     }
@@ -144,12 +146,12 @@ def _varied(table: Mapping[str, Any]) -> list[str]:
 
 
 def ranked(table: Mapping[str, Any]) -> list[Row]:
-    """Return the trials, those that were trained longest first, and of these the best first."""
+    """Return the trials, those that reached the highest rung first, and of these the best first."""
     sign = -1 if table["maximize"] else 1
 
-    def place(row: Row) -> tuple[int, bool, float, int]:
+    def place(row: Row) -> tuple[int, float, int]:
         value = row["value"]
-        return (-row["epochs"], value is None, 0.0 if value is None else sign * value, row["number"])
+        return (-len(row["rungs"]), 0.0 if value is None else sign * value, row["number"])
 
     return sorted(table["trials"], key=place)
 
@@ -170,10 +172,12 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
     """Return what a reader of the table's numbers must know."""
     spent, rows = table["spent"], table["trials"]
     states = [row["status"].partition(":")[0] for row in rows]
+    measured = [row for row in rows if row["rungs"]]
+    counts = {"trained to the end": FINISHED, "pruned": PRUNED, "failed": FAILED, "not ended": WAITING}
     share = spent["epochs"] / spent["all_epochs"] if spent["all_epochs"] else 0.0
     notes = [
-        f"{counted(len(rows), 'trial')}: {states.count(FINISHED)} trained to the end, {states.count(PRUNED)} "
-        f"pruned, {len(rows) - states.count(FINISHED) - states.count(PRUNED)} neither",
+        f"{counted(len(rows), 'trial')}: "
+        + ", ".join(f"{states.count(state)} {words}" for words, state in counts.items()),
         f"spent: {counted(spent['epochs'], 'epoch')}, {share:.0%} of the {spent['all_epochs']:,} that these "
         f"trials take without pruning; {spent['gpu_seconds']:,.0f} GPU-seconds of epochs, "
         f"{spent['seconds'] / 3600:.2f} h of processes",
@@ -192,8 +196,9 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
             else "no number here is of images that no trial was chosen by"
         )
         notes.append(
-            f"trial {table['winner']} won: its {table['metric']} on the validation split is the {way} of "
-            f"{counted(states.count(FINISHED), 'finished trial')}, and flatters; {worth}"
+            f"trial {table['winner']} won: its {table['metric']} on the validation split was picked as the "
+            f"{way} of {counted(len(measured), 'trial')}, since pruning looked at the same images, and "
+            f"flatters; {worth}"
         )
     if table["winner"] == 0:
         notes.append("trial 0 is the default configuration: the search found nothing better")
@@ -201,7 +206,7 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
         notes.append(
             f"size alone, after {counted(row['epochs'], 'epoch')}: rank correlation with the result over "
             f"{counted(row['trials'], 'trial')}: {_number(row['parameters'], '+.2f')} of the number of "
-            f"parameters, {_number(row['flops'], '+.2f')} of the FLOPs"
+            f"parameters, {_number(row['flops'], '+.2f')} of the FLOPs of a forward pass"
         )
     return notes
 

@@ -6,13 +6,15 @@ import shlex
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from cxr_data.core.errors import DataError
+from cxr_data.records.manifest import read_manifest
+from cxr_train.ablation.cost import count_flops
 from cxr_train.ablation.runner import GridRun, Runner
 from cxr_train.runs.child_commands import exit_reason
 from cxr_train.runs.config import TrainConfig
-from cxr_train.runs.documents import Throughput, WithGpus, read_document
-from cxr_train.runs.layout import RunLayout
+from cxr_train.runs.documents import WithGpus, read_document
 from cxr_train.runs.model_file import check_model_file
 from cxr_train.runs.monitor import Monitor
 from cxr_train.runs.saved_run import epoch_rows
@@ -51,17 +53,16 @@ class TrialRuns(Runner):
             code = self.run(run.command())
         if self.stopped:
             return None
-        seconds = time.monotonic() - began
+        spent = len(_rows(run, epochs)), gpu_seconds_of(run, epochs), time.monotonic() - began
         if not _has_reached(run, epochs):
             reason = f"failed, {exit_reason(code)}" if code else "was stopped"
-            return Outcome(None, gpu_seconds_of(run, epochs), seconds, failed=reason)
+            return Outcome(None, *spent, failed=reason)
         value = value_of(run, epochs)
         return Outcome(
             value,
-            gpu_seconds_of(run, epochs),
-            seconds,
+            *spent,
             parameters_of(run.layout.best_model),
-            _flops_of(run.layout),
+            flops_of(run),
             None if value is not None else f"has no {run.config.monitor} of the validation split",
         )
 
@@ -69,14 +70,14 @@ class TrialRuns(Runner):
 def value_of(run: GridRun, epochs: int) -> float | None:
     """Return the best value of a run's monitor in its first epochs; None where it is undefined."""
     monitor = Monitor(run.config.monitor)
-    rows = (row for row in epoch_rows(run.layout.history)[0] if row["epoch"] <= epochs)
+    rows = _rows(run, epochs)
     values = [value for row in rows if (value := monitor.value(row.get("validation"))) is not None]
     return (min if monitor.worst > 0 else max)(values, default=None)
 
 
 def gpu_seconds_of(run: GridRun, epochs: int) -> float:
     """Return how long a run's first epochs and the compilation of their steps took, times its GPUs."""
-    rows = [row for row in epoch_rows(run.layout.history)[0] if row["epoch"] <= epochs]
+    rows = _rows(run, epochs)
     parts = (row["train"].get(name) or 0.0 for row in rows for name in ("epoch_seconds", "compile_seconds"))
     try:
         gpus = len(read_document(run.layout.environment, WithGpus)["gpus"])
@@ -107,6 +108,20 @@ def parameters_of(model: pathlib.Path) -> int | None:
     return sum(sizes)
 
 
+def flops_of(run: GridRun) -> int | None:
+    """Return the operations of a forward pass, an image; None where the run's manifest cannot be read.
+
+    They are the network's alone: those that a process measured are null where it timed no step, and are fewer
+    where layers are frozen.
+    """
+    try:
+        manifest = read_manifest(str(run.directory), check_shards=False)
+    except DataError:
+        return None
+    forward, _ = count_flops(run.config, manifest)
+    return forward
+
+
 def _has_reached(run: GridRun, epochs: int) -> bool:
     """Return whether a run was trained for so many epochs, and ended; or began more after that."""
     if not run.is_begun:
@@ -116,9 +131,6 @@ def _has_reached(run: GridRun, epochs: int) -> bool:
     return asked > epochs or (asked == epochs and run.layout.throughput.exists())
 
 
-def _flops_of(layout: RunLayout) -> float | None:
-    try:
-        measured = read_document(layout.throughput, Throughput).get("flops_per_image")
-    except DataError:
-        return None
-    return None if measured is None else float(measured)
+def _rows(run: GridRun, epochs: int) -> list[dict[str, Any]]:
+    """Return the rows of a run's first epochs: fewer where it was not trained so long."""
+    return [row for row in epoch_rows(run.layout.history)[0] if row["epoch"] <= epochs]

@@ -120,7 +120,7 @@ def fuzz_trials(data, run, tmp_path, cases):
         others = changed(json.loads(lines[place]))
         return others.map(lambda line: b"\n".join([*lines[:place], line, *lines[place + 1 :], b""]))
 
-    fuzzed(put(0) | put(1) | put(2) | put(len(lines) - 1) | mutated(whole), opened, cases)
+    fuzzed(put(0) | put(1) | put(2) | put(3) | put(len(lines) - 1) | mutated(whole), opened, cases)
 
 
 def write_fold_run(run_dir: pathlib.Path, data: pathlib.Path, train: str, validation: str, seed: int) -> None:

@@ -145,7 +145,8 @@ def test_a_search_that_is_killed_comes_to_the_same_table(data, tmp_path):
         for row in table["trials"]:
             hidden = 8 if row["flags"]["head"] else 0
             assert row["parameters"] == (6 * hidden + hidden + 3 * hidden + 3 if hidden else 6 * 3 + 3)
-    kept = ("number", "flags", "status", "epochs", "rungs", "value", "parameters")
+            assert row["flops"] == 2 * (6 * hidden + 3 * hidden if hidden else 6 * 3)
+    kept = ("number", "flags", "status", "epochs", "rungs", "value", "parameters", "flops")
     rows = [[{name: row[name] for name in kept} for row in table["trials"]] for table in tables]
     assert rows[0] == rows[1]
     for name in ("search.html", "search.csv", "search.txt", "study.db"):

@@ -9,10 +9,12 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from shards import random_images, write_shards
 
 from cxr_data.core.errors import UsageError
 from cxr_data.core.folder_lock import locked
 from cxr_train.ablation.runner import GridRun
+from cxr_train.models.network_flops import flops_per_image
 from cxr_train.runs.config import TrainConfig
 from cxr_train.searching.trial_runs import TrialRuns, gpu_seconds_of, parameters_of, value_of
 
@@ -22,6 +24,8 @@ import json, pathlib, sys
 run, config, epochs = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
 run.mkdir(exist_ok=True)
 (run / "config.json").write_bytes(config.read_bytes())
+data = pathlib.Path(json.loads(config.read_text())["data"])
+(run / "manifest.json").write_bytes((data / "manifest.json").read_bytes())
 (run / "starts").open("a").write(str(epochs))
 history = run / "metrics.jsonl"
 done = len(history.read_text().splitlines()) if history.exists() else 0
@@ -30,7 +34,8 @@ for epoch in range(done + 1, epochs + 1):
     history.open("a").write(json.dumps(row) + "\\n")
     if epoch == 4:
         sys.exit(3)
-(run / "throughput.json").write_text('{"flops_per_image": 12.5}')
+# What is measured is null where a process timed no step, and small where layers are frozen.
+(run / "throughput.json").write_text('{"flops_per_image": %s}' % ("null" if epochs == 1 else 12.5))
 """
 
 
@@ -47,17 +52,27 @@ def test_a_trial_goes_on_from_rung_to_rung_and_is_not_trained_twice(tmp_path):
     def plan_run(trial: int, flags, epochs: int) -> GridRun:
         place = str(tmp_path / f"trial-{trial}")
         config = TrainConfig(
-            "vgg16", "data", place, epochs=epochs, weights="none", dropout=float(flags["dropout"])
+            "vgg16",
+            str(tmp_path / "data"),
+            place,
+            epochs=epochs,
+            weights="none",
+            head=(),
+            dropout=float(flags["dropout"]),
         )
         return Emulated("trial", flags, config)
+
+    manifest = write_shards(tmp_path / "data", {"train": random_images(2, 32)})
+    forward, _ = flops_per_image("vgg16", 32, (), len(manifest.class_names))
 
     with locked(tmp_path / "lock") as lock:
         runs = TrialRuns(lock, plan_run)
         flags = {"dropout": "0.5"}
         reached = [runs.train(7, flags, epochs) for epochs in (1, 3)]
+        assert [one.trained for one in reached] == [1, 3]
         assert [(one.value, one.flops, one.failed) for one in reached] == [
-            (1, 12.5, None),
-            (1 / 3, 12.5, None),
+            (1, forward, None),
+            (1 / 3, forward, None),
         ]
         assert [runs.train(7, flags, epochs).value for epochs in (1, 3)] == [1, 1 / 3]
         assert (tmp_path / "trial-7/starts").read_text() == "13"
@@ -65,7 +80,7 @@ def test_a_trial_goes_on_from_rung_to_rung_and_is_not_trained_twice(tmp_path):
             runs.train(7, {"dropout": "0.2"}, 3)
         (tmp_path / "trial-7/throughput.json").unlink()
         failed = runs.train(7, flags, 9)
-        assert failed.value is None
+        assert (failed.value, failed.trained) == (None, 4)
         assert "exit code 3" in failed.failed
         runs.stopped = 15
         assert runs.train(8, flags, 1) is None
