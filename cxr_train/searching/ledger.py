@@ -131,6 +131,10 @@ class Ledger:
         """Return the configuration of a trial; None where it has not begun."""
         return self._params[trial] if trial < len(self._params) else None
 
+    def rungs(self, trial: int) -> tuple[int, ...]:
+        """Return the epochs of the rungs of a trial that are known, the one that failed included."""
+        return tuple(dict.fromkeys(one.epochs for one in self._rungs if one.trial == trial))
+
     def spent(self, trials: Container[int] | None = None) -> Spent:
         """Return what some trials took together, or all."""
         lasts = [one.outcome for trial, one in self._last.items() if trials is None or trial in trials]

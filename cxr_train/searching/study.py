@@ -164,7 +164,7 @@ def run_search(space: Space, plan: Plan, proposals: Proposals, ledger: Ledger, r
     """Run what is left of a search.
 
     Raises:
-      DataError: three trials in a row failed for the first time, or the ledger has a trial of another space.
+      DataError: three trials in a row failed for the first time, or the ledger has a trial of another search.
     """
     optuna = import_optuna()
     study = optuna.create_study(
@@ -178,14 +178,16 @@ def run_search(space: Space, plan: Plan, proposals: Proposals, ledger: Ledger, r
     failures: list[Trial] = []
     for number in range(plan.trials):
         begun = ledger.params(number)
-        if begun is not None and not space.has(begun):
-            raise DataError(f"trial {number} of the search is not of its space: choose another --run_dir")
+        known = ledger.rungs(number)
+        if begun is not None and not (space.has(begun) and known == plan.rungs[: len(known)]):
+            raise DataError(
+                f"trial {number} of the search is not of its space, or lacks a rung: choose another --run_dir"
+            )
         params = begun or proposals.propose(study, number, [one.params for one in trials])
         if params is None:
             return Result(trials, False, "every configuration of the space was tried", study)
         trial = Trial(number, params, space.flags(params))
-        is_known = ledger.find(number, plan.rungs[0]) is not None
-        limit = None if is_known else plan.budget.spent_by(ledger, plan.rungs[0])
+        limit = None if known else plan.budget.spent_by(ledger, plan.rungs[0])
         if limit:
             return Result(trials, False, _spent(limit), study)
         trials.append(trial)

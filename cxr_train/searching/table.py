@@ -23,6 +23,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from cxr_data.core.csv_table import csv_bytes
 from cxr_data.core.wording import counted, wrapped
 from cxr_train.runs.layout import SearchLayout
@@ -123,7 +125,8 @@ def rank_correlation(sizes: Sequence[float | None], values: Sequence[float]) -> 
         return None
     from scipy.stats import spearmanr
 
-    return float(spearmanr(known, values).statistic)
+    # A whole number in a ledger of somebody else may have more than the 64 bits of NumPy's.
+    return float(spearmanr(np.asarray(known, np.float64), np.asarray(values, np.float64)).statistic)
 
 
 def to_csv(table: Mapping[str, Any]) -> bytes:

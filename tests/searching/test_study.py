@@ -302,6 +302,7 @@ def test_a_line_that_a_kill_has_cut_off_is_trained_again(tmp_path):
         lambda begun, rung: [begun, begun, rung],
         lambda begun, rung: [begun, rung, rung],
         lambda begun, rung: [begun, {**rung, "epochs": 9}, rung],
+        lambda begun, rung: [begun, {**rung, "epochs": 3}],
     ],
 )
 def test_the_ledger_of_somebody_else_is_one_line(tmp_path, damage):
