@@ -112,7 +112,7 @@ def test_no_bomb_takes_more_memory_than_a_file_may(name, tmp_path):
     peak, said = bombs.peak_of(path, USUAL.image_memory_gb)
     assert peak < (USUAL.image_memory_gb + 0.2) * 1e9, said
     row = next(line for line in (ROOT / "docs/hostile.md").read_text().splitlines() if f"| {name} |" in line)
-    assert said.partition(":")[0] == row.split("|")[-2].strip(" `")
+    assert said.partition(":")[0] in re.findall(r"\w+", row.split("|")[-2])
 
 
 @pytest.mark.parametrize(
