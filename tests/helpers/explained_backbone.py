@@ -7,6 +7,7 @@ A program of its own, as `compiled_steps.py`, for a process for each network: Te
 
 import json
 import pathlib
+import re
 import shutil
 import sys
 
@@ -81,8 +82,8 @@ def explain(backbone: str, directory: pathlib.Path) -> dict[str, object]:
         "evidence": [max(float(layers[depth].max()) for layers in maps) for depth in range(len(cam.layers))],
         "difference_to_float32": float(difference),
         "loss": evaluated["loss"],
-        "cases": len(document["cases"]),
-        "pictures": page.count("<img "),
+        "images": len({case["id"] for case in document["cases"]}),
+        "pictures": re.findall(r'<img [^>]*alt="([\w-]+)', page),
         "problems": RunRecord.read(run_dir).problems,
         "files": sorted(path.name for path in (run_dir / "explain/validation").iterdir()),
     }
