@@ -25,7 +25,6 @@ from cxr_data.core.settings import check_choice, setting, settings_of
 from cxr_data.core.shown import say
 from cxr_data.core.wording import counted
 from cxr_data.records.manifest import Manifest
-from cxr_data.records.split_names import joined_splits
 from cxr_data.stats import bootstrap
 from cxr_train.ablation import table
 from cxr_train.ablation.cost import cost_lines, seconds_to_go
@@ -172,12 +171,9 @@ def _plan(options: GridOptions) -> tuple[list[GridRun], dict[int, Manifest], tup
 
 def _split_of_table(options: GridOptions, runs: Sequence[GridRun], manifest: Manifest) -> str:
     """Return the split of the table's numbers: `OWN_FOLD` for that of each run."""
-    config = runs[0].config
-    if not options.folds:
-        return held_out_split(manifest, config.train_split, options.split)
-    if options.split is None:
+    if options.folds and options.split is None:
         return OWN_FOLD
-    return held_out_split(manifest, "+".join(joined_splits(config.train_split)), options.split)
+    return held_out_split(manifest, [run.config for run in runs], options.split)
 
 
 def _joining_lines(runs: Sequence[GridRun]) -> Iterator[str]:
@@ -218,7 +214,6 @@ def main() -> int:
         varied=varied,
         baseline=options.baseline or runs[0].name,
         split=split,
-        picked_on=split in (values.validation_split, OWN_FOLD),
         resamples=options.resamples,
     )
     table.write_table(directory, result)

@@ -10,6 +10,7 @@ default configuration on images that no trial was chosen by.
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -41,13 +42,14 @@ from cxr_train.flags.many_runs import (
 )
 from cxr_train.flags.training import define_training_flags
 from cxr_train.models.backbones import NO_BACKBONE, find_backbone
+from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import SearchLayout
 from cxr_train.runs.monitor import Monitor
 from cxr_train.runs.notice import NOTICE
 from cxr_train.searching import table
 from cxr_train.searching.ledger import Ledger
 from cxr_train.searching.proposals import SAMPLERS, Proposals
-from cxr_train.searching.space import Params, Space, default_space, read_space
+from cxr_train.searching.space import Params, Range, Space, default_space, read_space
 from cxr_train.searching.study import (
     PRUNERS,
     REDUCTION,
@@ -64,8 +66,10 @@ from cxr_train.searching.study import (
 from cxr_train.searching.trial_runs import TrialRuns, trial_name
 
 _WINNER, _DEFAULT = "winner", "default"
-# Configurations that are checked before the search begins; those of a larger space, as they are drawn.
+# Combinations that are checked before the search begins; those of a larger space, as they are drawn.
 _MOST_CHECKED = 500
+# With these, trials would be ranked by numbers of different images, or by different metrics.
+_OF_THE_RANKING = ("monitor", "train_split", "train_on", "validation_split")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,19 +97,28 @@ class SearchOptions:
         "How configurations are drawn, none twice: random; or tpe, which prefers what resembles the best.",
         choices=SAMPLERS,
     )
-    budget_epochs: int | None = setting(None, "Epochs of all trials together, at most.", at_least=1)
+    budget_epochs: int | None = setting(
+        None,
+        "Epochs of all trials together, at most; those of the comparison at the end are not counted.",
+        at_least=1,
+    )
     budget_gpu_seconds: float | None = setting(
         None,
-        "GPU-seconds of all trials' epochs together, after which no rung begins; without a GPU, seconds.",
+        "GPU-seconds of all trials' epochs together, after which no rung begins; without a GPU, seconds. The "
+        "comparison at the end is not counted.",
     )
-    budget_hours: float | None = setting(None, "Hours of all trials' processes, after which no rung begins.")
+    budget_hours: float | None = setting(
+        None,
+        "Hours of all trials' processes, after which no rung begins; the comparison at the end is not "
+        "counted.",
+    )
     seeds: tuple[int, ...] = setting(
         (),
         "Seeds, such as 0,1,2, with which the winner and the default are compared; --seed by default.",
         parse=functools.partial(parse_numbers, "seeds"),
     )
     split: str | None = setting(
-        None, "Split of that comparison; by default test, or validation where there is no test."
+        None, "Split of that comparison; by default test, or the validation split where there is no test."
     )
     resamples: int = setting(
         bootstrap.RESAMPLES, "Resamples of the paired bootstrap; a 95 % interval needs 100.", at_least=100
@@ -149,9 +162,46 @@ class _Search:
         return checked_run(name, placed, manifest)
 
     def trial(self, number: int, values: Mapping[str, str], epochs: int) -> GridRun:
-        """Return the run of a trial."""
+        """Return the run of a trial. Raise as `run`."""
         name = trial_name(number)
         return self.run(name, name, values, epochs, self.seed)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of the comparison at the end; the runs of the trials' own seed are trials that go on."""
+        return self.options.seeds or (self.seed,)
+
+    def split(self, config: TrainConfig) -> str:
+        """Return the split of that comparison. Raise as `held_out_split`.
+
+        Args:
+          config: of any run: all of them have the same splits.
+        """
+        return held_out_split(next(iter(self.data.values())), [config], self.options.split)
+
+
+def _check_flags(space: Space, known: Mapping[str, flags.Flag], given: Mapping[str, str]) -> None:
+    """Check that a space varies what may vary: flags of a trial that the command line does not give.
+
+    Raises:
+      UsageError: it varies another, or has a range of what is not any number.
+    """
+    for name in space.varied:
+        if name not in known:
+            raise UsageError(f"--space: --{name} is no flag of cxr_train.main; leave it out")
+        if name in (*given, "epochs"):
+            raise UsageError(f"--{name}: is for the space or for the command line; leave one out")
+        if name in _OF_THE_RANKING:
+            raise UsageError(
+                f"--space: --{name} decides what trials are ranked by, and must be the same for all; give it "
+                "to the command"
+            )
+        dimension = space.dimensions.get(name)
+        if isinstance(dimension, Range) and known[name].flag_type() != "float":
+            raise UsageError(
+                f"--space: --{name} does not take every number of a range; list its values, such as "
+                f"[{dimension.low:g}, {dimension.high:g}]"
+            )
 
 
 def _read_flags(options: SearchOptions) -> _Search:
@@ -164,11 +214,7 @@ def _read_flags(options: SearchOptions) -> _Search:
     else:
         several = [] if "{" in values.data else find_data(values.data, [])
         space = default_space(known, given, list(several))
-    for name in space.varied:
-        if name not in known:
-            raise UsageError(f"--space: --{name} is no flag of cxr_train.main; leave it out")
-        if name in (*given, "epochs"):
-            raise UsageError(f"--{name}: is for the space or for the command line; leave one out")
+    _check_flags(space, known, given)
     usual = {name: flag_text(known[name], known[name].default) for name in space.varied}
     first = space.usual(usual)
     sizes = space.dimensions.get("image_size")
@@ -193,18 +239,21 @@ def _read_flags(options: SearchOptions) -> _Search:
 
 
 def _check_all(search: _Search) -> None:
-    """Check every value with those of the default, and all configurations where they are not too many."""
-    checked = []
-    for name, dimension in search.space.dimensions.items():
-        for label in getattr(dimension, "options", {}):
-            flags_of_trial = search.space.flags({**search.first, name: label})
-            checked.append(search.trial(0, flags_of_trial, search.plan.rungs[0]).config)
-    size = search.space.size
-    if size is not None and size <= _MOST_CHECKED:
-        for number in range(size):
-            flags_of_trial = search.space.flags(search.space.numbered(number))
-            checked.append(search.trial(0, flags_of_trial, search.plan.rungs[0]).config)
-    config = search.trial(0, search.space.flags(search.first), search.plan.rungs[0]).config
+    """Check every value and the ends of every range with the default's other values, and all combinations
+    where they are not too many; and what the trials are ranked by and compared on.
+
+    Raises:
+      UsageError, DataError: a trial, or the comparison at the end, would fail.
+    """
+    space = search.space
+    some = [search.first]
+    for name, dimension in space.dimensions.items():
+        ends = (dimension.low, dimension.high) if isinstance(dimension, Range) else dimension.options
+        some += [{**search.first, name: value} for value in ends]
+    combined = list(itertools.islice(space.outline(), _MOST_CHECKED + 1))
+    if len(combined) <= _MOST_CHECKED:
+        some += combined
+    config, *checked = [search.trial(0, space.flags(one), search.plan.rungs[0]).config for one in some]
     if config.held_out_validation is None:
         raise UsageError("--train_split: a search needs a validation split that no trial is trained on")
     stretched = next((by for one in (config, *checked) if (by := one.recipe.stretched_by)), None)
@@ -215,6 +264,7 @@ def _check_all(search: _Search) -> None:
         )
     manifest = next(iter(search.data.values()))
     Monitor(config.monitor).check(manifest, config.held_out_validation)
+    search.split(config)
 
 
 def main() -> int:
@@ -255,7 +305,7 @@ def main() -> int:
         if runner.stopped:
             say(f"stopped; continue with: {again}")
             return 0
-    comparison = _comparison(search, runs, statuses)
+    comparison = _comparison(search, runs, statuses, result)
     found = table.make_table(
         result,
         search.plan,
@@ -290,7 +340,7 @@ def _final_runs(search: _Search, result: Result) -> list[GridRun]:
     if winner.number:
         both[_WINNER] = winner
     runs = []
-    for seed in search.options.seeds or (search.seed,):
+    for seed in search.seeds:
         for name, trial in both.items():
             place = trial_name(trial.number) + ("" if seed == search.seed else f"-seed{seed}")
             runs.append(search.run(name, place, trial.flags, search.plan.epochs, seed))
@@ -298,21 +348,21 @@ def _final_runs(search: _Search, result: Result) -> list[GridRun]:
 
 
 def _comparison(
-    search: _Search, runs: Sequence[GridRun], statuses: Mapping[str, str]
+    search: _Search, runs: Sequence[GridRun], statuses: Mapping[str, str], result: Result
 ) -> dict[str, Any] | None:
     if not runs:
         return None
-    manifest, config = next(iter(search.data.values())), runs[0].config
-    split = held_out_split(manifest, config.train_split, search.options.split)
-    return grid_table.make_table(
+    found = grid_table.make_table(
         runs,
         [statuses.get(run.label, "finished") for run in runs],
         varied=search.space.varied,
         baseline=_DEFAULT,
-        split=split,
-        picked_on=split == config.validation_split,
+        split=search.split(runs[0].config),
         resamples=search.options.resamples,
     )
+    before = {trial_name(trial.number): trial.epochs for trial in result.trials}
+    more = sum(run.epochs_done - before.get(run.label, 0) for run in runs)
+    return {**found, "more_epochs": more}
 
 
 def _black(search: _Search) -> Iterator[str]:
@@ -349,8 +399,15 @@ def _plan_lines(search: _Search) -> Iterator[str]:
     least, most = trials * plan.rungs[0] + plan.epochs - plan.rungs[0], trials * plan.epochs
     typical = typical_epochs(plan, trials)
     yield wrapped(
-        f"at least {least:,} epochs and at most {most:,}, which all take without pruning; about {typical:,} "
-        "where the order of two trials stays what it is after the first rung",
+        f"the trials take at least {least:,} epochs and at most {most:,}, which they take without pruning; "
+        f"about {typical:,} where the order of two trials stays what it is after the first rung",
+        rest="  ",
+    )
+    seeds = len(set(search.seeds) - {search.seed})
+    on = plan.epochs - plan.rungs[0] if search.seed in search.seeds else 0
+    yield wrapped(
+        f"then {counted(2 * len(search.seeds), 'run')}, the winner and the default with each seed, go to the "
+        f"end: at most {counted(2 * seeds * plan.epochs + on, 'epoch')} more, which no budget counts",
         rest="  ",
     )
     default = search.trial(0, space.flags(search.first), 1)

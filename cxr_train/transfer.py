@@ -111,9 +111,9 @@ class TransferOptions:
 _OWN = tuple(field.name for field, _ in settings_of(TransferOptions))
 
 
-def _make_config(values: Mapping[str, str]) -> TrainConfig:
+def _make_config(manifest: Manifest, values: Mapping[str, str]) -> TrainConfig:
     """Return the configuration of a run from its flags. Raise UsageError: no run could use them."""
-    return config_of(pathlib.Path(values["run_dir"]).name, values)
+    return config_of(pathlib.Path(values["run_dir"]).name, values, manifest)
 
 
 def _plan(options: TransferOptions) -> Comparison:
@@ -159,7 +159,7 @@ def _plan(options: TransferOptions) -> Comparison:
             f"--data={values.data}: no source can be held out ({targets[0].source}: {targets[0].obstacle}); "
             "join smaller sources under one name, or test a run with cxr_train.evaluate --by=source"
         )
-    make = _make_config
+    make = functools.partial(_make_config, manifest)
     notes += plan.one_source_notes(made, held_out)
     return Comparison(
         manifest,

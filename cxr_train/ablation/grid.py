@@ -12,7 +12,7 @@ from typing import Any
 from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import read_json
 from cxr_data.records.manifest import Manifest, read_manifest
-from cxr_data.records.split_names import have_common_images
+from cxr_train.runs.config import TrainConfig
 
 STUDY = "study"
 STUDY_SIZES = (360, 500)
@@ -216,23 +216,31 @@ def _refuse_other_images(manifests: Sequence[Manifest]) -> None:
                 )
 
 
-def held_out_split(manifest: Manifest, trained_on: str, asked: str | None) -> str:
-    """Return the split whose images the table is about.
+def held_out_split(manifest: Manifest, configs: Sequence[TrainConfig], asked: str | None) -> str:
+    """Return the split whose images the table is about: every run is evaluated on it.
 
     Args:
       manifest: of the data.
-      trained_on: a split, or several joined by `+`.
+      configs: of the runs.
       asked: the user's choice; None for the usual one.
 
     Raises:
-      UsageError: it was not held out, or none was.
+      UsageError: not every run is evaluated on it, or on any.
+      DataError: the data has no such split.
     """
-    if asked is not None:
-        manifest.shards_of(asked)
-        if have_common_images(asked, trained_on):
-            raise UsageError(f"--split={asked}: the runs are trained on it; choose another")
-        return asked
-    for split in _HELD_OUT:
-        if split in manifest.splits and not have_common_images(split, trained_on):
-            return split
-    raise UsageError(f"--split: name the split to compare the runs on, one of {', '.join(manifest.splits)}")
+    each = [config.evaluated_splits(manifest.splits) for config in configs]
+    of_all = [split for split in each[0] if all(split in splits for splits in each)]
+    if not of_all:
+        raise UsageError("--train_split: no split is held out of all runs, so nothing compares them")
+    usual = next((split for split in (*_HELD_OUT, configs[0].validation_split) if split in of_all), None)
+    choices = f"one of {', '.join(of_all)}"
+    if asked is None:
+        if usual is None:
+            raise UsageError(f"--split: name the split to compare the runs on, {choices}")
+        return usual
+    manifest.shards_of(asked)
+    if asked not in of_all:
+        raise UsageError(
+            f"--split={asked}: not every run holds it out and is evaluated on it; choose {choices}"
+        )
+    return asked

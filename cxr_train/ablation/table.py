@@ -4,7 +4,7 @@
 
     schema        "cxr.ablation/1"
     split         the images of all numbers, "own-fold" for the fold of each run; `picked_on` says whether
-                  best epochs were picked on them too
+                  best epochs were picked on some of them too
     baseline      a configuration; each run is compared with its run of the same seed and fold
     comparisons   how many tests `holm_p` is adjusted for
     without_patient  images of no known patient, each of which counts as a patient of its own
@@ -18,6 +18,7 @@
                   differences: of the same four, this minus the baseline, value and interval
     seeds         with several seeds, without folds: by configuration and metric, mean and standard deviation
     folds         only with folds: by configuration, `runs` and by metric mean, lowest and highest of its runs
+    more_epochs   only in a search: epochs that these runs were trained for beyond its trials
 
 Intervals are patient-clustered bootstraps, see `intervals`; those of differences are not adjusted for the
 number of comparisons, the p-values of McNemar's test are (`significance.holm`).
@@ -31,6 +32,7 @@ from typing import Any
 
 from cxr_data.core.csv_table import csv_bytes
 from cxr_data.core.wording import counted, wrapped
+from cxr_data.records.split_names import have_common_images
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.ablation.runner import GridRun
 from cxr_train.evaluation.beside_audit import beside_runs
@@ -63,7 +65,6 @@ def make_table(
     varied: Sequence[str],
     baseline: str,
     split: str,
-    picked_on: bool,
     resamples: int,
 ) -> dict[str, Any]:
     """Put the table together from what the run directories hold; ready for JSON.
@@ -73,7 +74,6 @@ def make_table(
       varied: flags shown.
       baseline: name of a configuration.
       split: see the head of this file; `OWN_FOLD` needs runs with folds.
-      picked_on: see the head of this file.
       resamples: of the bootstrap.
 
     Raises:
@@ -115,7 +115,7 @@ def make_table(
     return {
         "schema": SCHEMA,
         "split": split,
-        "picked_on": picked_on,
+        "picked_on": any(_picked_on(run, own) for run, own in zip(runs, splits, strict=True)),
         "baseline": baseline,
         "comparisons": len(tests),
         "without_patient": max((said.without_patient for said in predictions if said), default=0),
@@ -124,6 +124,11 @@ def make_table(
         "seeds": {} if _has_folds(rows) else _over_seeds(rows),
         **({"folds": _over_folds(rows)} if _has_folds(rows) else {}),
     }
+
+
+def _picked_on(run: GridRun, split: str) -> bool:
+    picking = run.config.held_out_validation
+    return picking is not None and have_common_images(split, picking)
 
 
 def _has_folds(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -288,7 +293,7 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
             "counts as a patient of its own: where a patient has several, the intervals are too narrow"
         )
     if table["picked_on"]:
-        notes.append("each run's best epoch was picked on these very images: the numbers flatter")
+        notes.append("best epochs were picked on these very images: the numbers flatter")
     if table["split"] == OWN_FOLD:
         notes.append(
             "own-fold: each run is evaluated on the fold that it was not trained on, so the runs of two "
@@ -298,6 +303,11 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
         notes.append("the range over folds is no interval: the runs of two folds have most images in common")
     elif not table["seeds"] and len(table["rows"]) > 1:
         notes.append("one seed each: a difference may be the seed's and not the configuration's (--seeds)")
+    if "more_epochs" in table:
+        notes.append(
+            f"these runs took {counted(table['more_epochs'], 'epoch')} beyond those of the trials, which no "
+            "budget counts"
+        )
     return notes
 
 

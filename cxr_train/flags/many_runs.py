@@ -17,7 +17,8 @@ from cxr_data.records.manifest import Manifest
 from cxr_train.ablation.runner import GridRun
 from cxr_train.flags.own_flags import flags_text, own_flags
 from cxr_train.flags.run_directory import refuse_flags_of_another_run
-from cxr_train.flags.training import config_from_flags
+from cxr_train.flags.training import check_network, config_from_flags
+from cxr_train.models.backbones import check_input
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import ManyRunsLayout
 
@@ -99,22 +100,27 @@ def data_of(values: Mapping[str, str], data: Mapping[int, Manifest]) -> Manifest
     return next(iter(data.values()))
 
 
-def config_of(name: str, values: Mapping[str, str]) -> TrainConfig:
-    """Return the configuration of a run, as `cxr_train.main` would make it of these flags.
+def config_of(name: str, values: Mapping[str, str], manifest: Manifest) -> TrainConfig:
+    """Return the configuration of a run, as `cxr_train.main` would make it of these flags and check it.
 
     Args:
       name: of the run, for errors.
       values: all that it is given, as text.
+      manifest: of its data, or of what that is a part of.
 
     Raises:
       UsageError: no run could use them.
+      DataError: the file of weights is not there.
     """
     with flagsaver.flagsaver(), _named(name):
         for flag, value in values.items():
             if holds_key(value):  # of a file, which nobody has looked at before
                 raise UsageError(f"--{flag}: {KEYS_ELSEWHERE}")
         flags.FLAGS(["run", *(f"--{flag}={value}" for flag, value in values.items())])
-        return config_from_flags()
+        config = config_from_flags()
+        check_network(config, explain=flags.FLAGS.explain)
+        check_input(config.backbone, manifest)
+        return config
 
 
 def checked_run(name: str, values: dict[str, str], manifest: Manifest) -> GridRun:
@@ -127,8 +133,9 @@ def checked_run(name: str, values: dict[str, str], manifest: Manifest) -> GridRu
 
     Raises:
       UsageError: it could not be started with them.
+      DataError: as `config_of`, or its data has no such split.
     """
-    run = GridRun(name, values, config_of(name, values))
+    run = GridRun(name, values, config_of(name, values, manifest))
     with _named(name):
         images = count_images(manifest, run.config.train_split)
         if images < run.config.batch_size and values.get("batch_size") != "auto":

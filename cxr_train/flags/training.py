@@ -152,6 +152,18 @@ def _parse_batch_size(text: str) -> int:
         raise UsageError(f"--batch_size={text}: must be a whole number or auto") from error
 
 
+def check_network(config: TrainConfig, *, explain: bool) -> None:
+    """Check that what a run's network needs is there: weights, and pictures where they are to be explained.
+
+    Raises:
+      UsageError: there is nothing to explain.
+      DataError: the file of weights is not there.
+    """
+    if explain and config.backbone == NO_BACKBONE:
+        raise UsageError(f"--explain: --backbone={NO_BACKBONE} sees no picture to explain; leave it out")
+    check_weights_file(config.weights)
+
+
 def check_start(options: StartOptions, config: TrainConfig, *, emulated: bool) -> None:
     """Check that what a run needs is there, as far as that is known without its devices.
 
@@ -164,11 +176,9 @@ def check_start(options: StartOptions, config: TrainConfig, *, emulated: bool) -
       DataError: the data, the weights or the run to be resumed are not there.
     """
     check_memory_gb(options.memory_gb, used=True)
-    if options.explain and config.backbone == NO_BACKBONE:
-        raise UsageError(f"--explain: --backbone={NO_BACKBONE} sees no picture to explain; leave it out")
     before = None
     if not emulated:
-        check_weights_file(config.weights)
+        check_network(config, explain=options.explain)
         if "TF_CONFIG" not in os.environ:  # workers open theirs once they know each other
             before = open_run_dir(pathlib.Path(config.run_dir), resume=options.resume)
             with locked(config.layout.lock):

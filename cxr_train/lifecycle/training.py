@@ -16,7 +16,6 @@ from cxr_data.core.wording import wrapped
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.folds import class_counts
 from cxr_data.records.manifest import read_manifest
-from cxr_data.records.split_names import have_common_images
 from cxr_train.engine.cluster import clear_cluster_errors
 from cxr_train.engine.memory_errors import clear_memory_errors
 from cxr_train.engine.predict_step import PredictStep
@@ -141,14 +140,11 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
     with placement.strategy.scope():
         best = load_best_model(run_dir)
     options = EvaluationOptions(train_split=config.train_split, validation_split=config.held_out_validation)
-    # A fold is validated on, and is no split of the data's own.
-    names = dict.fromkeys([*filter(None, [config.held_out_validation]), *pipeline.manifest.splits])
-    held_out = [split for split in names if not have_common_images(split, config.train_split)]
+    # Validation first: the temperature of the others is fitted on it.
+    held_out = config.evaluated_splits(pipeline.manifest.splits)
     if not held_out:
         logger.info("nothing is evaluated: --train_on=%s holds no split out", config.train_split)
-    # Validation first: the temperature of the others is fitted on it.
-    ordered = sorted(held_out, key=lambda split: split != config.validation_split)
-    for split in ordered:
+    for split in held_out:
         if not placement.cluster.is_chief:
             step = PredictStep(best, placement)
             predicted = predict_split(
@@ -177,7 +173,7 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
             check_stop=stop.check,
         )
         # Where there is a test split it is what counts; the table of the epochs has the validation split.
-        is_enough = split == config.validation_split and len(ordered) > 1
+        is_enough = split == config.validation_split and len(held_out) > 1
         said = [] if is_enough else [text.evaluation_in_brief(summary)]
         if split == config.validation_split and summary["confusion_matrix"]:
             said.append(text.confusion_matrix(summary))

@@ -5,6 +5,7 @@ import json
 import math
 import os.path
 import pathlib
+from collections.abc import Iterable
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
@@ -219,6 +220,16 @@ class TrainConfig:
         """The split that picks epoch, temperature and thresholds; None where the run trains on it."""
         split = self.validation_split
         return None if have_common_images(split, self.train_split) else split
+
+    def evaluated_splits(self, splits: Iterable[str]) -> list[str]:
+        """Return the splits that the best model is evaluated on: those held out, that of validation first.
+
+        Args:
+          splits: of the data.
+        """
+        # A fold is validated on, and is no split of the data's own.
+        names = dict.fromkeys([*filter(None, [self.held_out_validation]), *splits])
+        return [split for split in names if not have_common_images(split, self.train_split)]
 
     def what_decides_the_result(self) -> dict[str, object]:
         """Return the values by flag that a resumed run must share with the run that it continues.

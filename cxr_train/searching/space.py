@@ -9,8 +9,9 @@ range, from which any number may be drawn.
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,14 @@ class Space:
             name: each[int(place)] for name, each, place in zip(self.dimensions, names, places, strict=True)
         }
 
+    def outline(self) -> Iterator[Params]:
+        """Yield every combination of choices, each with the middle of every range."""
+        values: list[list[str | float]] = [
+            [one.at(0.5)] if isinstance(one, Range) else list(one.options) for one in self.dimensions.values()
+        ]
+        for chosen in itertools.product(*values):
+            yield dict(zip(self.dimensions, chosen, strict=True))
+
     def drawn(self, draw: np.random.Generator) -> Params:
         """Return a configuration at random."""
         params: dict[str, str | float] = {}
@@ -186,7 +195,7 @@ def default_space(known: Collection[str], given: Mapping[str, str], sizes: Seque
     if given.get("weights", _NO_NETWORK) not in _WEIGHTS_BY_NAME:
         left_out.add("backbone")  # a file has the weights of one network
     values = {name: one for name, one in _DEFAULT.items() if name in known and name not in left_out}
-    if len(sizes) > 1:
+    if len(sizes) > 1 and "image_size" not in left_out:
         values["image_size"] = sorted(sizes)
     return make_space(values, "--space")
 

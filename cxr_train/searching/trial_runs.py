@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cxr_data.core.errors import DataError
+from cxr_data.core.errors import DataError, UsageError
 from cxr_data.records.manifest import read_manifest
 from cxr_train.ablation.cost import count_flops
 from cxr_train.ablation.runner import GridRun, Runner
@@ -46,7 +46,10 @@ class TrialRuns(Runner):
 
     def train(self, trial: int, flags: Mapping[str, str], epochs: int) -> Outcome | None:
         """Train a trial up to some epochs, from wherever it is; None where a signal stopped it."""
-        run = self._plan_run(trial, flags, epochs)
+        try:
+            run = self._plan_run(trial, flags, epochs)
+        except UsageError as error:  # two values that do not go together, of a space too large to check
+            return Outcome(None, failed=f"was refused: {error}")
         began, code = time.monotonic(), 0
         if not self.stopped and not _has_reached(run, epochs):
             logger.info("\n[%s, to epoch %d] %s", run.label, epochs, shlex.join(run.command()))

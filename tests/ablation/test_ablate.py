@@ -42,6 +42,10 @@ def answers(data, tmp_path_factory):
     odd.write_text(json.dumps({"a": {"backbone": "vgg16", "depth": 3}}))
     twice = data / "twice.json"
     twice.write_text(json.dumps({"a": {"backbone": "vgg16"}, "b": {"backbone": "vgg16", "head": "128-32"}}))
+    small = data / "small.json"
+    small.write_text(json.dumps({"a": {"backbone": "vgg16"}, "b": {"backbone": "inception_v3"}}))
+    trained = data / "trained.json"
+    trained.write_text(json.dumps({"a": GRID["plain"], "b": {**GRID["plain"], "train_split": "train+test"}}))
     wrong = data / "wrong.json"
     wrong.write_text(json.dumps({"a": {"dropout": 1.5}}))
     lines = {
@@ -59,6 +63,9 @@ def answers(data, tmp_path_factory):
         "varied": [*own, "--head=16"],
         "baseline": [*own, "--baseline=none"],
         "split": [*own, "--split=train"],
+        "no predictions": [*own, "--split=test@only=nih"],
+        "trained on by one": [*fixed, "--batch_size=4", f"--grid={trained}", "--split=test"],
+        "small": [*fixed, "--batch_size=4", f"--grid={small}"],
         "seeds": [*own, "--seeds=1,1"],
         "resume": [*own, "--resume"],
         "sizes": [*own, "--sizes=32"],
@@ -81,6 +88,9 @@ def answers(data, tmp_path_factory):
         ("varied", "--head=16: "),
         ("baseline", "--baseline=none: "),
         ("split", "--split=train: "),
+        ("no predictions", "--split=test@only=nih: "),
+        ("trained on by one", "--split=test: "),
+        ("small", "run 'b': --image_size=32: "),
         ("seeds", "--seeds=1,1: "),
         ("one fold", "--folds=1: "),
         ("a fold too", "--fold=1of3: "),

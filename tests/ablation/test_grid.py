@@ -8,8 +8,16 @@ import pytest
 from shards import random_images, write_shards
 
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.records.manifest import write_manifest
-from cxr_train.ablation.grid import FlagSet, find_data, override, read_grid, study_grid, varied_flags
+from cxr_data.records.manifest import read_manifest, write_manifest
+from cxr_train.ablation.grid import (
+    FlagSet,
+    find_data,
+    held_out_split,
+    override,
+    read_grid,
+    study_grid,
+    varied_flags,
+)
 from cxr_train.ablation.runner import GridRun
 from cxr_train.models.network_flops import flops_per_image
 from cxr_train.runs.config import TrainConfig
@@ -34,6 +42,9 @@ STUDY = {
     ("inception_v3", "500", "1024-1024", "0", "pooling"),
     ("inception_v3", "500", "1024-1024", "0.5", "pooling"),
 }
+
+
+FOLD = "train+validation+test@1of3"
 
 
 def test_the_study_has_these_sixteen_runs():
@@ -93,6 +104,8 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     for size in (8, 10):
         write_shards(root / f"px{size}", {"train": random_images(6, size)})
+    splits = ("train", "validation", "test")
+    write_shards(root / "whole", {split: random_images(6, seed=seed) for seed, split in enumerate(splits)})
     other = write_shards(root / "px12", {"train": random_images(6, 12)})
     write_manifest(dataclasses.replace(other, inputs_hash="another"))
     return root
@@ -124,6 +137,36 @@ def test_shards_that_do_not_fit_are_named(data):
         find_data(f"{data}/px{{size}}", [FlagSet("any", {})])
     with pytest.raises(UsageError, match="run .*--image_size=big "):
         find_data(f"{data}/px{{size}}", [FlagSet("any", {"image_size": "big"})])
+
+
+@pytest.mark.parametrize(
+    ("splits", "asked", "found"),
+    [
+        ([{}], None, "test"),
+        ([{"train_split": "train+test"}], None, "validation"),
+        ([{}, {"train_split": "train+test"}], None, "validation"),
+        ([{"train_split": "train+test", "validation_split": "validation@only=nih"}], None, "validation"),
+        ([{"train_split": "train+validation+test@not1of3", "validation_split": FOLD}], None, FOLD),
+        ([{"validation_split": "validation@only=nih"}], "validation@only=nih", "validation@only=nih"),
+    ],
+)
+def test_the_table_is_of_a_split_that_every_run_is_evaluated_on(data, splits, asked, found):
+    configs = [TrainConfig("vgg16", "data", "run", weights="none", **each) for each in splits]
+    assert held_out_split(read_manifest(str(data / "whole")), configs, asked) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "splits", "named"),
+    [
+        ("train", {}, "--split=train: .*validation, test"),
+        ("test@only=nih", {}, "--split=test@only=nih: "),
+        (None, {"train_split": "train+validation+test"}, "--train_split"),
+    ],
+)
+def test_a_split_that_no_run_is_evaluated_on_is_refused(data, asked, splits, named):
+    config = TrainConfig("vgg16", "data", "run", weights="none", **splits)
+    with pytest.raises(UsageError, match=named):
+        held_out_split(read_manifest(str(data / "whole")), [config], asked)
 
 
 def test_a_run_is_finished_when_it_was_trained_to_this_end(tmp_path):

@@ -48,9 +48,28 @@ def make_run(
 
 
 def table_of(runs, **changes):
-    options = {"varied": ["head"], "baseline": "plain", "split": "test", "picked_on": False, "resamples": 200}
+    options = {"varied": ["head"], "baseline": "plain", "split": "test", "resamples": 200}
     statuses = ["finished" if (run.directory / "best.keras").exists() else "not begun" for run in runs]
     return table.make_table(runs, statuses, **{**options, **changes})
+
+
+def validated_on(run: GridRun, split: str) -> GridRun:
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, validation_split=split))
+
+
+@pytest.mark.parametrize(
+    ("validation", "picked_on"),
+    [("validation", False), ("validation+test", True), ("test@only=nih", True), ("train+test", False)],
+)
+def test_the_table_says_whether_a_best_epoch_was_picked_on_some_of_its_images(
+    tmp_path, validation, picked_on
+):
+    # A run that is trained on images of its validation split picks no epoch.
+    runs = [make_run(tmp_path, name, 0, None) for name in ("plain", "better")]
+    found = table_of([runs[0], validated_on(runs[1], validation)])
+    assert found["picked_on"] is picked_on
+    assert any("flatter" in note for note in table.notes_of(found)) is picked_on
+    assert "7 epochs" in " ".join(table.notes_of({**found, "more_epochs": 7}))
 
 
 def test_every_run_is_compared_with_the_baseline_of_its_seed(tmp_path):
@@ -90,7 +109,7 @@ def test_every_run_is_compared_with_the_baseline_of_its_seed(tmp_path):
 
 def test_the_files_say_the_same(tmp_path):
     runs = [make_run(tmp_path, name, 0, draw) for name, draw in (("plain", 1), ("better", 2), ("same", None))]
-    found = table_of(runs, picked_on=True)
+    found = table_of([validated_on(run, "validation+test") for run in runs])
     table.write_table(tmp_path, found)
     assert json.loads((tmp_path / "ablation.json").read_text()) == found
     rows = list(csv.DictReader(io.StringIO((tmp_path / "ablation.csv").read_text())))
@@ -130,7 +149,8 @@ def test_runs_of_folds_are_compared_within_their_fold_and_pooled(tmp_path):
         for fold, draws in ((1, (1, 2)), (2, (3, 4)))
         for name, draw in zip(("plain", "better"), draws, strict=True)
     ]
-    result = table_of(runs, split=table.OWN_FOLD, picked_on=True)
+    result = table_of(runs, split=table.OWN_FOLD)
+    assert result["picked_on"]
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     rows = {(row["name"], row["fold"]): row for row in result["rows"]}
     for fold, draw in (("1of2", 1), ("2of2", 3)):

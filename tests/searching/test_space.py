@@ -42,6 +42,11 @@ def test_every_configuration_of_lists_has_a_number():
     assert flags == [(head, dropout) for head in ("", "8") for dropout in ("0", "0.2", "0.5")]
 
 
+def test_the_outline_has_every_combination_of_choices_and_the_middle_of_a_range():
+    space = make_space({"head": ["", "8"], "dropout": {"low": 0, "high": 0.5}, "freeze": ["none"]}, "--space")
+    assert list(space.outline()) == [{"head": head, "dropout": 0.25, "freeze": "none"} for head in ("", "8")]
+
+
 def test_a_range_is_drawn_evenly_in_its_logarithm_and_within_its_ends():
     space = make_space(SPACE, "--space")
     drawn = [space.drawn(np.random.default_rng(number))["learning_rate"] for number in range(300)]
@@ -101,3 +106,4 @@ def test_the_default_space_leaves_out_what_is_given_or_unknown():
     assert "backbone" not in default_space(known, {"weights": "vgg16.h5"}, []).dimensions
     assert "backbone" in default_space(known, {"weights": "none"}, []).dimensions
     assert list(default_space(known, {}, [360, 224]).dimensions["image_size"].options) == ["224", "360"]
+    assert "image_size" not in default_space(known, {"image_size": "224"}, [360, 224]).dimensions

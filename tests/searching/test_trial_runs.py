@@ -87,6 +87,16 @@ def test_a_trial_goes_on_from_rung_to_rung_and_is_not_trained_twice(tmp_path):
         assert not (tmp_path / "trial-8").exists()
 
 
+def test_a_configuration_that_the_trainer_would_refuse_is_a_trial_that_failed(tmp_path):
+    def plan_run(trial: int, flags, epochs: int) -> GridRun:
+        raise UsageError(f"--dropout={flags['dropout']}: too large")
+
+    with locked(tmp_path / "lock") as lock:
+        outcome = TrialRuns(lock, plan_run).train(3, {"dropout": "1.5"}, 1)
+    assert outcome.value is None
+    assert "--dropout=1.5: " in outcome.failed
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run of three epochs on two GPUs."""

@@ -47,9 +47,10 @@ def test_adaptation_sees_what_is_tested_and_test_time_runs_are_those_of_the_base
     [
         (["--backbone=convnext_tiny", "--methods=erm,adabn"], b"adabn"),
         (["--backbone=mobilenet_v2", "--methods=fda,erm"], b"fda"),
+        (["--methods=erm"], b"--image_size=32: xception"),
     ],
 )
-def test_methods_that_do_not_fit_are_refused(manifest, tmp_path, extra, named):
+def test_what_does_not_fit_the_pictures_is_refused(manifest, tmp_path, extra, named):
     line = [f"--data={manifest.directory}", f"--run_dir={tmp_path / 'runs'}", "--weights=none", *extra]
     done = run_command("cxr_train.transfer", *line, "--dry_run")
     assert done.code == 2
