@@ -92,7 +92,7 @@ def fuzz_methods(data, run, tmp_path, cases):
         path.write_bytes(content)
         for method in read_methods(str(path)):
             for draw in range(2):
-                parse_flags(method.drawn(draw))
+                parse_flags(method.drawn(draw, 0))
 
     fuzzed(changed(METHODS_FILE) | mutated(json.dumps(METHODS_FILE).encode()), opened, cases)
 
@@ -188,7 +188,8 @@ def fuzz_transfer(data, run, tmp_path, cases):
     methods = [method for method in METHODS if method.name in ("erm", "coral", "prior_correction")]
     counts = dict.fromkeys(manifest.class_names, 20)
     splits = ("train", "validation", "train", "train", "validation", "train")
-    target = Target("nih", IMAGES, counts, *splits, batch_size=4, training_sources=1, unknown=0, shared=0)
+    of_training = {"batch_size": 4, "training_images": IMAGES, "smallest": None, "training_sources": 1}
+    target = Target("nih", IMAGES, counts, *splits, **of_training, unknown=0, shared=0, obstacle="")
 
     def compared() -> Comparison:
         runs = []
