@@ -3,10 +3,11 @@
     python -m cxr_train.transfer --data=EMBEDDINGS --backbone=none --run_dir=runs/transfer --dry_run
     python -m cxr_train.transfer --data=EMBEDDINGS --backbone=none --run_dir=runs/transfer
 
-Each source with enough patients is left out once. Every method has the same number of draws of its
-hyper-parameters. Everything is chosen on validation patients of the other sources, and the held-out source is
-tested once. A stress test, in which the source says the class in training and the reverse in the test, shows
-what there is to gain. The same command, also after kill -9, runs what is not finished.
+Each source with enough patients, without which the classes can be learned, is left out once. Every method has
+the same number of draws of its hyper-parameters. Everything is chosen on validation patients of the other
+sources, and the held-out source is tested once. A stress test, in which the source says the class in training
+and the reverse in the test, shows what there is to gain. The same command, also after kill -9, runs what is
+not finished.
 """
 
 import dataclasses
@@ -85,8 +86,8 @@ class TransferOptions:
     )
     hold_out: tuple[str, ...] = setting(
         (),
-        "Sources that are held out, one at a time, a comma in a name as %2C; every one with enough patients "
-        "by default.",
+        "Sources that are held out, one at a time, a comma in a name as %2C; every one that can be by "
+        "default.",
         parse=_parse_sources,
     )
     stress: str = setting(
@@ -147,7 +148,10 @@ def _plan(options: TransferOptions) -> Comparison:
     targets = find_targets(manifest, *_SPLITS)
     measurable = [target for target in targets if not target.obstacle]
     for name in options.hold_out:
-        check_choice("hold_out", name, [target.source for target in measurable])
+        check_choice("hold_out", name, [target.source for target in targets])
+        (obstacle,) = (target.obstacle for target in targets if target.source == name)
+        if obstacle:
+            raise UsageError(f"--hold_out={name}: cannot be held out: {obstacle}; choose another source")
     held_out = [one for one in measurable if not options.hold_out or one.source in options.hold_out]
     made = [method for method in methods if method.name != PRIOR]  # which takes runs of the baseline
     notes += [f"{one.source}: cannot be held out: {one.obstacle}" for one in targets if one.obstacle]

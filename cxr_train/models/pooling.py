@@ -94,7 +94,7 @@ class GeneralizedMean(keras.layers.Layer):
 def _published(x: keras.KerasTensor, p: keras.KerasTensor) -> keras.KerasTensor:
     """Return GeM as published, [B, C] of [B, h, w, C].
 
-    The powers are of x over its maximum, of which the result does not depend: those of x itself would leave
+    The powers are of x over its maximum, on which the result does not depend: those of x itself would leave
     the range of float32, as 1e-6 to the 8th does.
     """
     x = keras.ops.maximum(x, _SMALLEST)

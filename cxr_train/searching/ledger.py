@@ -35,6 +35,7 @@ class Outcome:
       parameters: of the network; None where it is not known.
       flops: floating-point operations of the network's forward pass, an image; None where they are not known.
       failed: why it does not go on; None where it can.
+      refused: whether that is its configuration, which no run could have.
     """
 
     value: float | None
@@ -44,6 +45,7 @@ class Outcome:
     parameters: int | None = None
     flops: float | None = None
     failed: str | None = None
+    refused: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

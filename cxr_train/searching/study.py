@@ -195,8 +195,9 @@ def run_search(space: Space, plan: Plan, proposals: Proposals, ledger: Ledger, r
         why = _climb(trial, study.ask(proposals.distributions()), study, plan, ledger, runner)
         if why is not None:
             return Result(trials, not why, why, study)
-        # What failed before as well, such as for want of memory, is its configuration's fault.
-        is_first = trial.status == FAILED and number not in ledger.failed
+        # What was refused, or failed before as well, as for want of memory, is its configuration's fault.
+        is_refused = trial.failure is not None and trial.failure.refused
+        is_first = trial.status == FAILED and number not in ledger.failed and not is_refused
         failures = [*failures, trial] if is_first else []
         if len(failures) == _FAILURES:
             reasons = "; ".join(f"trial {one.number} {one.failure.failed}" for one in failures if one.failure)

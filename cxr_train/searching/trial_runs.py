@@ -49,7 +49,7 @@ class TrialRuns(Runner):
         try:
             run = self._plan_run(trial, flags, epochs)
         except UsageError as error:  # two values that do not go together, of a space too large to check
-            return Outcome(None, failed=f"was refused: {error}")
+            return Outcome(None, failed=f"was refused: {error}", refused=True)
         began, code = time.monotonic(), 0
         if not self.stopped and not _has_reached(run, epochs):
             logger.info("\n[%s, to epoch %d] %s", run.label, epochs, shlex.join(run.command()))

@@ -145,14 +145,16 @@ def verdict(
     left_out = f"{reason}{', '.join(missing)}" if missing else ""
     if not tests:
         return {"better": [], "sentence": f"{where}: nothing was compared with {shown}{left_out}"}
-    has_seeds = min(test["seeds"] for test in tests.values()) > 1
-    chance = "chance" if has_seeds else "the chance of the patients"
+    of_one_seed = [name for name, test in tests.items() if test["seeds"] < 2]
+    chance = "the chance of the patients" if len(of_one_seed) == len(tests) else "chance"
     listed = _listed(better, areas) if better else "no method was"
     found = f"{where}: {listed} better than {shown} beyond {chance}"
     # A method may be better than the baseline, and worse than a coin.
     found += f", whose AUROC is {areas[baseline]:.3f}" if better and areas.get(baseline) is not None else ""
     found += f"; {_listed(worse, areas)} worse" if worse else ""
-    found += "" if has_seeds else "; of one seed each: a difference may be the seed's (--seeds)"
+    if of_one_seed:
+        which = "each" if len(of_one_seed) == len(tests) else f"of {', '.join(of_one_seed)}"
+        found += f"; one seed {which}: a difference may be the seed's"
     return {"better": better, "sentence": found + left_out}
 
 

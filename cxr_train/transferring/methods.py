@@ -1,4 +1,4 @@
-"""What is compared: methods as sets of flags, and the random draws of their hyper-parameters.
+"""What is compared: methods as sets of flags, and the draws of their hyper-parameters.
 
 A method is an object of flags. A value that is a list of two numbers is a range, from which each draw takes a
 number. The first draw is the range's geometric middle. The others are spread evenly over its logarithm, each
@@ -13,7 +13,7 @@ A test-time method of `METHODS` is named without flags: {"erm": {}, "prior_corre
 with `"fda_split": "held_out"` sees those that are tested, whatever it says.
 
 A draw depends on the flag, its number and the seed alone, so that all methods, and all held-out sources, have
-the same draws of a flag.
+the same draws of a flag with the same range; a drawn warm-up is cut to half of the steps, see `plan`.
 """
 
 import dataclasses
@@ -82,8 +82,8 @@ def _domain(name: str, **ranges: Range) -> Method:
     return Method(name, flags, {f"domain_{key}": reach for key, reach in ranges.items()})
 
 
-# The ranges are DomainBed's, and their middles the defaults there; a warm-up of IRM fits a head of some
-# hundred steps, see `plan` for shorter ones.
+# The strengths of coral, dann, groupdro and irm are DomainBed's, and their middles the defaults there; a
+# warm-up of IRM fits a head of some hundred steps.
 METHODS = (
     Method("erm"),
     _domain("balanced"),

@@ -56,7 +56,7 @@ def _compare(rows: Sequence[Row], pairs: Mapping[str, tuple[Estimate, Estimate, 
     """Enter into rows the difference of each method's AUROC to the baseline's, with p-values.
 
     Args:
-      rows: of a source, or of the mean or worst.
+      rows: of a source, of the mean, or of the stress test.
       pairs: by method its AUROC, the baseline's, and the number of seeds that both have.
     """
     tested = []

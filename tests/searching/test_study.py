@@ -1,5 +1,6 @@
 """A search on emulated learning curves: what it finds, what it spends, and that a kill changes nothing."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -189,6 +190,18 @@ def test_three_configurations_that_always_fail_do_not_hold_a_search_up(tmp_path,
     again = Curves(of, fails=fails)
     assert reached(search(0, again, Ledger(path, {}), "tpe")) == reached(result)
     assert again.trained == []
+
+
+def test_configurations_that_were_refused_say_nothing_against_the_machine():
+    class Refusing(Curves):
+        def train(self, trial, flags, epochs):
+            outcome = super().train(trial, flags, epochs)
+            refused = {"value": None, "failed": "was refused", "refused": True}
+            return dataclasses.replace(outcome, **refused) if trial < 5 else outcome
+
+    result = search(0, Refusing(curves(0)))
+    assert [trial.number for trial in result.trials if trial.status == "failed"] == [*range(5)]
+    assert len(result.trials) == 27
 
 
 def test_a_machine_that_stays_broken_ends_every_start_after_three_more_trials(tmp_path):

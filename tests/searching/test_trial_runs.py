@@ -94,6 +94,7 @@ def test_a_configuration_that_the_trainer_would_refuse_is_a_trial_that_failed(tm
     with locked(tmp_path / "lock") as lock:
         outcome = TrialRuns(lock, plan_run).train(3, {"dropout": "1.5"}, 1)
     assert outcome.value is None
+    assert outcome.refused
     assert "--dropout=1.5: " in outcome.failed
 
 

@@ -124,6 +124,10 @@ def test_the_sentence_says_what_is_beyond_chance():
     of_one = sentence("erm", ["coral"], [row("coral", 0.1, 0.02, seeds=1)], "here")
     assert "beyond the chance of" in of_one
     assert "one seed each" in of_one
+    mixed = [row("coral", 0.1, 0.02), row("dann", 0.1, 0.5, seeds=1)]
+    of_both = sentence("erm", ["coral", "dann"], mixed, "here")
+    assert "beyond chance" in of_both
+    assert "one seed of dann" in of_both
     assert "not compared" not in better
     rows = [{"method": "erm", "auroc": {"value": 0.2}}, {**row("dann", 0.1, 0.01), "auroc": {"value": 0.3}}]
     assert "dann (0.300) was better than ERM beyond chance, whose AUROC is 0.200" in sentence(
