@@ -26,9 +26,11 @@ def build_convnext(name: str, depths: Sequence[int], input_tensor: keras.KerasTe
     Returns:
       A model from the input of `input_tensor` to features [B, S // 32, S // 32, 768].
     """
+    # It keeps its constants in its own dtype: in 16 bits, those of a model that explains in float32 are off.
     x = keras.layers.Normalization(
         mean=[255 * mean for mean in _MEAN],
         variance=[(255 * std) ** 2 for std in _STD],
+        dtype="float32",
         name=f"{name}_prestem_normalization",
     )(input_tensor)
     for stage, (depth, width) in enumerate(zip(depths, _WIDTHS, strict=True)):

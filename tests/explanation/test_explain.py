@@ -223,7 +223,7 @@ def test_every_backbone_is_explained_and_reported_in_mixed_precision(backbone, t
     assert told["difference_to_float32"] == 0
     assert np.isfinite(told["loss"])
     # By the first word of what each says. A run that was not trained has no curves.
-    assert told["pictures"].count("X-ray") == told["images"] == 4
+    assert told["pictures"].count("X-ray") == told["images"] > 0
     assert {"Grad-CAM", "Pictures", "ROC", "Reliability"} <= {*told["pictures"]}
     begun = [" ".join(problem.split()[:2]) for problem in told["problems"]]
     assert begun == ["no epoch", "the throughput", "versions and"]
