@@ -147,11 +147,13 @@ def _plan(options: TransferOptions) -> Comparison:
     place = pathlib.Path(values.run_dir)
     targets = find_targets(manifest, *_SPLITS)
     measurable = [target for target in targets if not target.obstacle]
+    obstacles = {target.source: target.obstacle for target in targets}
     for name in options.hold_out:
-        check_choice("hold_out", name, [target.source for target in targets])
-        (obstacle,) = (target.obstacle for target in targets if target.source == name)
-        if obstacle:
-            raise UsageError(f"--hold_out={name}: cannot be held out: {obstacle}; choose another source")
+        check_choice("hold_out", name, list(obstacles))
+        if obstacles[name]:
+            raise UsageError(
+                f"--hold_out={name}: cannot be held out: {obstacles[name]}; choose another source"
+            )
     held_out = [one for one in measurable if not options.hold_out or one.source in options.hold_out]
     made = [method for method in methods if method.name != PRIOR]  # which takes runs of the baseline
     notes += [f"{one.source}: cannot be held out: {one.obstacle}" for one in targets if one.obstacle]

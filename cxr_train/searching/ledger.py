@@ -116,11 +116,13 @@ class Ledger:
     def begin(self, trial: int, params: Params) -> None:
         """Write the configuration of a trial, durably, where it is not there yet."""
         if trial == len(self._params):
-            self._add(Begun(trial, params))
+            self.add(Begun(trial, params))
 
-    def add(self, rung: Rung) -> None:
-        """Write a rung of a trial that has begun, durably."""
-        self._add(rung)
+    def add(self, line: Begun | Rung) -> None:
+        """Write that a trial begins, or a rung of one that has begun, durably."""
+        self._take(line)
+        if self._path:
+            local_store.append(str(self._path), f"{json.dumps(dataclasses.asdict(line))}\n".encode())
 
     def find(self, trial: int, epochs: int) -> Outcome | None:
         """Return what a trial reached after some epochs, the last time that it was tried; None where that is
@@ -144,11 +146,6 @@ class Ledger:
         return Spent(
             sum(one.trained for one in lasts), sum(one.gpu_seconds for one in lasts), float(sum(seconds))
         )
-
-    def _add(self, line: Begun | Rung) -> None:
-        self._take(line)
-        if self._path:
-            local_store.append(str(self._path), f"{json.dumps(dataclasses.asdict(line))}\n".encode())
 
     def _take(self, line: Begun | Rung) -> None:
         """Take a line in. Raise ValueError where it cannot follow those before it."""

@@ -154,9 +154,10 @@ def drawn(ranges: Mapping[str, Range], draw: int, seed: int) -> dict[str, str]:
 
 
 def _spread(number: int, flag: str, seed: int) -> float:
-    """Return a number of a sequence in [0, 1): of the first 2**n, one is in each of 2**n equal parts.
+    """Return one point, by its number from 0, of a sequence that fills [0, 1) evenly.
 
-    It is van der Corput's, scrambled anew for each flag and seed (Owen, 1995), so that the draws of two
+    However far one counts: of the first 2, 4, 8 points and so on, one lies in each half, quarter, eighth. The
+    sequence is van der Corput's, scrambled anew for each flag and seed (Owen, 1995), so that the draws of two
     flags have nothing to do with each other.
     """
     fraction, before = 0.0, ""

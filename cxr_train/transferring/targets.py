@@ -17,7 +17,7 @@ from cxr_data.core.wording import counted, tool
 from cxr_data.input.mix import LEAST_IN_BATCH
 from cxr_data.records.audit_document import has_audit
 from cxr_data.records.copies import are_of_sources
-from cxr_data.records.folds import class_counts, positions_of
+from cxr_data.records.folds import positions_of
 from cxr_data.records.index import labels_of, read_split_fields, read_split_index
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.split_names import source_splits
@@ -112,8 +112,8 @@ def _target(
     (train, own_train), (validation, own_validation), (_, own_test) = (
         source_splits(split, [name], is_disjoint=is_disjoint) for split in splits
     )
-    training = _sources_of(manifest, train)
-    by_source = Counter(training.tolist())
+    training = _rows_of(manifest, train)
+    by_source = Counter(training["source"].tolist())
     smallest = min(by_source, key=lambda number: (by_source[number], number), default=None)
     batch_size = batch_of(max(len(by_source), 1), len(training))
     return Target(
@@ -132,34 +132,45 @@ def _target(
         training_sources=len(by_source),
         unknown=unknown,
         shared=shared,
-        obstacle=_obstacle(manifest, patients, train, validation, batch_size, len(training)),
+        obstacle=_obstacle(manifest, patients, training, _rows_of(manifest, validation), batch_size),
     )
 
 
-def _sources_of(manifest: Manifest, split: str) -> np.ndarray:
-    """Return the number of the source of each image of a split, int64 [N]; of none where it is empty."""
+def _rows_of(manifest: Manifest, split: str) -> np.ndarray:
+    """Return the rows of the index of a split, or of a part of it; none where the part is empty."""
+    rows = read_split_index(manifest, split)
     try:
-        return read_split_index(manifest, split)["source"][positions_of(manifest, split)].astype(np.int64)
+        return rows[positions_of(manifest, split)]
     except UsageError:  # all images are of the source that is left out
-        return np.zeros(0, np.int64)
+        return rows[:0]
 
 
 def _obstacle(
-    manifest: Manifest, patients: Mapping[str, int], train: str, validation: str, batch_size: int, images: int
+    manifest: Manifest,
+    patients: Mapping[str, int],
+    training: np.ndarray,
+    validation: np.ndarray,
+    batch_size: int,
 ) -> str:
-    """Return why a source cannot be held out, see `Target`."""
+    """Return why a source cannot be held out, see `Target`.
+
+    Args:
+      manifest: of the data.
+      patients: of the source, by class.
+      training, validation: rows of the index that are left to train and to choose on.
+      batch_size: of the training.
+    """
     if sum(count >= FEW for count in patients.values()) < 2:
         return FEW_PATIENTS
-    if not images:
+    if not len(training):
         return "no other source is in the training split"
-    known = {name for name in manifest.class_names if any(of[name] for of in manifest.counts.values())}
-    training = class_counts(manifest, train)
-    if missing := [name for name in manifest.class_names if name in known and not training[name]]:
+    learned = {manifest.class_names[label] for label in set(labels_of(training).tolist())}
+    known = [name for name in manifest.class_names if any(of[name] for of in manifest.counts.values())]
+    if missing := [name for name in known if name not in learned]:
         return f"no other source has {' or '.join(missing)} in the training split to learn from"
-    if images < batch_size:
-        return f"the other sources have {counted(images, 'image')} in the training split"
-    chosen_on = class_counts(manifest, validation) if len(_sources_of(manifest, validation)) else {}
-    if sum(map(bool, chosen_on.values())) < 2:
+    if len(training) < batch_size:
+        return f"the other sources have {counted(len(training), 'image')} in the training split"
+    if len(set(labels_of(validation).tolist())) < 2:
         return "the other sources have fewer than two classes in the validation split to choose on"
     return ""
 

@@ -144,7 +144,7 @@ def _source_lines(table: Row) -> Iterator[str]:
             rest="    ",
         )
         found = table["bounds"].get(one["source"])
-        if found and _is_unfinished(found):
+        if found and not found["within"]:
             yield f"    bound: {runs_of(found)} runs within it finished"
         elif found:
             yield wrapped(
@@ -154,11 +154,6 @@ def _source_lines(table: Row) -> Iterator[str]:
             )
         elif one["state"] == "held out":
             yield f"    bound: {TOO_FEW} patients within it for a training of its own"
-
-
-def _is_unfinished(bound: Row) -> bool:
-    """Return whether a bound has no number, for want of finished runs."""
-    return bound["within"] is None
 
 
 def _without(bound: Row) -> str:
