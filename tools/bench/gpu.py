@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import math
 import multiprocessing.connection
+import shlex
 import shutil
 import subprocess
 import sys
@@ -62,23 +63,31 @@ _END_S = 3.0
 
 @dataclasses.dataclass
 class Row:
-    """One backbone.
+    """One backbone in one environment.
 
     Attributes:
+      environment: `NAME=VALUE` pairs that its processes have beside the benchmark's own; empty for none.
       choices: what its process chose.
       error: why nothing was measured; empty otherwise.
       measured: `gpu_run.as_row`.
     """
 
     backbone: str
+    environment: str = ""
     choices: list[str] = dataclasses.field(default_factory=list)
     error: str = ""
     measured: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The backbone, with the environment where there is one."""
+        return f"{self.backbone} {self.environment}".strip()
 
     def as_json(self) -> dict[str, object]:
         """Return the row, with the study's rate; null for what was not measured."""
         return {
             "backbone": self.backbone,
+            "environment": self.environment,
             "device": device(),
             "study_images_per_second": STUDY_IMAGES_PER_SECOND.get(self.backbone),
             "choices": self.choices,
@@ -90,6 +99,12 @@ class Row:
 def define_flags() -> None:
     """Define the flags of this benchmark."""
     flags.DEFINE_list("backbones", list(BACKBONES), f"Of {', '.join(BACKBONES)}.")
+    flags.DEFINE_multi_string(
+        "environment",
+        [""],
+        "Environment variables, such as 'CUDA_DEVICE_MAX_CONNECTIONS=32'. Given several times, every "
+        "backbone is measured in each.",
+    )
     flags.DEFINE_float("memory_gb", 12.0, "GB that each process may use of the GPU.", lower_bound=0.01)
     flags.DEFINE_float(
         "seconds",
@@ -133,69 +148,76 @@ def processes_at_once(memory_gb: float) -> int:
     return max(int(free_gb / (memory_gb + _CONTEXT_GB)), 1)
 
 
-def measure(backbones: Sequence[str], config: TrainConfig, at_once: int, *, ends: float) -> Iterator[Row]:
-    """Yield a row for each backbone, as it comes.
+def measure(rows: Sequence[Row], config: TrainConfig, at_once: int, *, ends: float) -> Iterator[Row]:
+    """Measure the rows, and yield each as it comes.
 
     Args:
-      backbones: their names.
+      rows: what to measure.
       config: of all of them, but for the name.
       at_once: how many processes start side by side.
       ends: `time.monotonic` of the time limit.
     """
-    for first in range(0, len(backbones), at_once):
+    for first in range(0, len(rows), at_once):
         with (
             tempfile.TemporaryDirectory(prefix="cxr-bench-", ignore_cleanup_errors=True) as folder,
             contextlib.ExitStack() as stack,
         ):
-            started: dict[str, Process] = {}
-            for backbone in backbones[first : first + at_once]:
-                place = Path(folder, backbone)
+            started: list[tuple[Row, Process]] = []
+            for number, row in enumerate(rows[first : first + at_once]):
+                place = Path(folder, str(number))
                 place.mkdir()
-                own = dataclasses.replace(config, backbone=backbone, run_dir=str(place))
+                own = dataclasses.replace(config, backbone=row.backbone, run_dir=str(place))
                 arguments = (own, FLAGS.memory_gb, FLAGS.turn_seconds)
-                started[backbone] = Process(backbone, run_backbone, arguments, place / "log.txt")
-                stack.callback(started[backbone].end, patience=0.0)
+                environment = parse_environment(row.environment)
+                process = Process(row.backbone, run_backbone, arguments, place / "log.txt", environment)
+                started.append((row, process))
+                stack.callback(process.end, patience=0.0)
             yield from take_turns(started, ends=ends, turn_seconds=FLAGS.turn_seconds + _TURN_OVERHEAD_S)
 
 
-def take_turns(started: dict[str, Process], *, ends: float, turn_seconds: float) -> Iterator[Row]:
+def take_turns(started: Sequence[tuple[Row, Process]], *, ends: float, turn_seconds: float) -> Iterator[Row]:
     """Wait until all processes are ready, then let one after the other work; yield their rows as they come.
 
     Args:
-      started: by backbone; each is ended after its turn, or when it can have none.
+      started: rows to fill in; each process is ended after its turn, or when it can have none.
       ends: `time.monotonic` of the time limit.
       turn_seconds: what a turn takes, which is kept free for those that are ready.
     """
-    rows = {backbone: Row(backbone) for backbone in started}
-    compiling, ready = dict(started), []
+    compiling = {process.connection: (row, process) for row, process in started}
+    ready: list[tuple[Row, Process]] = []
     while compiling and (left := ends - time.monotonic() - len(ready) * turn_seconds) > 0:
-        named = {process.connection: backbone for backbone, process in compiling.items()}
-        for connection in multiprocessing.connection.wait(list(named), timeout=left):
-            backbone = named[connection]
+        for connection in multiprocessing.connection.wait(list(compiling), timeout=left):
+            row, process = compiling[connection]
             try:
-                answer = compiling[backbone].receive()
+                answer = process.receive()
             except CxrError as error:
-                rows[backbone].error = str(error)
-                del compiling[backbone]
-                yield rows[backbone]
+                row.error = str(error)
+                del compiling[connection]
+                yield row
                 continue
             if answer is None:
-                ready.append(backbone)
-                del compiling[backbone]
+                ready.append(compiling.pop(connection))
             else:
-                rows[backbone].choices = answer
-    for backbone, process in compiling.items():
+                row.choices = answer
+    for row, process in compiling.values():
         process.end(patience=0.0)
-        rows[backbone].error = "the time limit came before its first step was compiled"
-        yield rows[backbone]
-    for backbone in ready:
+        row.error = "the time limit came before its first step was compiled"
+        yield row
+    for row, process in ready:
         try:
-            measured = started[backbone].turn(within=ends - time.monotonic())
-            rows[backbone].measured = as_row(measured)
+            row.measured = as_row(process.turn(within=ends - time.monotonic()))
         except CxrError as error:
-            rows[backbone].error = str(error)
-        started[backbone].end(patience=_END_S)
-        yield rows[backbone]
+            row.error = str(error)
+        process.end(patience=_END_S)
+        yield row
+
+
+def parse_environment(text: str) -> dict[str, str]:
+    """Return `NAME=VALUE` pairs, quoted as in a shell. Raises UsageError: a part is no pair."""
+    pairs = [part.partition("=") for part in shlex.split(text)]
+    if wrong := [name for name, is_pair, _ in pairs if not (is_pair and name)]:
+        raise UsageError(f"--environment={text}: {wrong[0]!r} is not of the form NAME=VALUE")
+    return {name: value for name, _, value in pairs}
 
 
 # -- results -----------------------------------------------------------------------------------
@@ -208,11 +230,13 @@ def rows_to_text(rows: Sequence[Row]) -> str:
         return lambda row: "-" if row.measured.get(key) is None else format(row.measured[key] * scale, form)
 
     columns: dict[str, Callable[[Row], str]] = {
-        "backbone": lambda row: row.backbone,
+        "backbone": lambda row: row.name,
         "batch": cell("batch_size", "d", 1),
         "images/s": cell("images_per_second", ".1f"),
         "input wait %": cell("input_wait", ".2f", 100),
         "of free-running": cell("share_of_free", ".3f"),
+        "busy %": cell("shards_busy", ".1f", 100),
+        "copied beside kernels %": cell("shards_copy_beside", ".0f", 100),
         "peak GB": cell("peak_bytes", ".2f", 1e-9),
         "tried GB": cell("tried_bytes", ".2f", 1e-9),
         "planned GB": cell("planned_bytes", ".2f", 1e-9),
@@ -236,7 +260,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         ),
     }
     for target, is_reached in targets.items():
-        missed = [row.backbone for row in rows if not (row.measured and is_reached(row.measured))]
+        missed = [row.name for row in rows if not (row.measured and is_reached(row.measured))]
         lines.append(f"{target}: {'MISSED by ' + ', '.join(missed) if missed else 'reached'}")
     return lines
 
@@ -246,6 +270,8 @@ def main() -> Iterator[list[dict[str, object]]]:
     ends = time.monotonic() + FLAGS.seconds
     if unknown := set(FLAGS.backbones) - set(BACKBONES):
         raise UsageError(f"--backbones={min(unknown)}: not one of {', '.join(BACKBONES)}")
+    for text in FLAGS.environment:
+        parse_environment(text)
     print(f"device: {device()}; each backbone in {FLAGS.memory_gb:g} GB")
     if not tf.config.list_physical_devices("GPU"):
         print("No GPU: nothing is held to --memory_gb, the peak is the process's, and no target counts.")
@@ -257,10 +283,11 @@ def main() -> Iterator[list[dict[str, object]]]:
         strategy="one", validation_split="train",
     )  # fmt: skip
     at_once = FLAGS.at_once or processes_at_once(FLAGS.memory_gb)
+    wanted = [Row(backbone, text) for backbone in FLAGS.backbones for text in FLAGS.environment]
     rows: list[Row] = []
-    for row in measure(FLAGS.backbones, config, at_once, ends=ends):
+    for row in measure(wanted, config, at_once, ends=ends):
         rows.append(row)
-        print(f"{row.backbone}: {row.error or row.measured}", file=sys.stderr, flush=True)
+        print(f"{row.name}: {row.error or row.measured}", file=sys.stderr, flush=True)
         yield [each.as_json() for each in rows]
     print(rows_to_text(rows))
     if tf.config.list_physical_devices("GPU"):

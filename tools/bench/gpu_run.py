@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -25,9 +26,12 @@ from cxr_train.loop.throughput import Clock, peak_memory
 from cxr_train.loop.trainer import Trainer
 from cxr_train.runs.config import TrainConfig
 from tools.bench import process
-from tools.bench.trainer_ways import LongEpoch, resident_batch
+from tools.bench.device_trace import DeviceTrace, trace_device
+from tools.bench.trainer_ways import LongEpoch
 
 _LEAST_STEPS = 4
+# Enough to see what repeats; each kernel of them is an event of the trace.
+_TRACED_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Measured:
       peak_bytes, peak_source: see `peak_memory`.
       planned_bytes: what the memory plan expects of a step.
       tried_bytes: what the step took when it was tried; None on a CPU.
+      shards_trace, free_trace: what the device did in `traced_steps` steps of either kind, or why that is
+        not known.
     """
 
     batch_size: int
@@ -56,6 +62,9 @@ class Measured:
     peak_source: str
     planned_bytes: int
     tried_bytes: float | None
+    shards_trace: DeviceTrace | str
+    free_trace: DeviceTrace | str
+    traced_steps: int = _TRACED_STEPS
 
 
 class _TimedTurn(StopRequest):
@@ -136,25 +145,43 @@ def _measure(
     if not turn.has_turn:
         return None
     memory = peak_memory()
-    batch = resident_batch(config, manifest, placement)
+    step = trainer.train_step
+    batches = trainer.batches()
+    step(batches, _LEAST_STEPS)  # takes what was read before they were asked for
+    shards_trace = _traced(lambda: step(batches, _TRACED_STEPS))
+    batch = next(batches)
     steps = max(int(seconds / 2 * trainer.clock.images_per_second / config.batch_size), _LEAST_STEPS)
-    read_sums(trainer.train_step.launch(batch, 0))
-    begun = time.perf_counter()
-    for number in range(steps):
-        sums = trainer.train_step.launch(batch, number)
-    read_sums(sums)
+
+    def run_freely(steps: int) -> float:
+        begun = time.perf_counter()
+        for number in range(steps):
+            sums = step.launch(batch, number)
+        read_sums(sums)
+        return time.perf_counter() - begun
+
+    run_freely(1)
+    seconds_free = run_freely(steps)
     return Measured(
         batch_size=config.batch_size,
         images_per_second=trainer.clock.images_per_second,
         input_wait=trainer.clock.input_wait_share,
-        free_images_per_second=steps * config.batch_size / (time.perf_counter() - begun),
+        free_images_per_second=steps * config.batch_size / seconds_free,
         try_seconds=try_seconds,
         compile_seconds=trainer.clock.compile_seconds,
         peak_bytes=memory.bytes,
         peak_source=memory.source,
         planned_bytes=planned_memory(trainer.model, config, placement),
         tried_bytes=tried.needed,
+        shards_trace=shards_trace,
+        free_trace=_traced(lambda: run_freely(_TRACED_STEPS)),
     )
+
+
+def _traced(work: Callable[[], object]) -> DeviceTrace | str:
+    try:
+        return trace_device(work)
+    except CxrError as error:
+        return str(error)
 
 
 def as_row(measured: Measured) -> dict[str, Any]:
@@ -164,4 +191,14 @@ def as_row(measured: Measured) -> dict[str, Any]:
         "share_of_free": measured.images_per_second / measured.free_images_per_second,
         "peak_over_planned": measured.peak_bytes / measured.planned_bytes,
         "peak_over_tried": measured.tried_bytes and measured.peak_bytes / measured.tried_bytes,
+        **_shares("shards", measured.shards_trace),
+        **_shares("free", measured.free_trace),
+    }
+
+
+def _shares(kind: str, trace: DeviceTrace | str) -> dict[str, float | None]:
+    known = isinstance(trace, DeviceTrace)
+    return {
+        f"{kind}_busy": trace.busy if known else None,
+        f"{kind}_copy_beside": trace.copy_beside if known else None,
     }

@@ -3,7 +3,7 @@
 import contextlib
 import multiprocessing.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,28 @@ class Process:
       run: the function; it gets `arguments`, its end of the connection, and the path of its log.
       arguments: can be pickled, as `run` can.
       log: file that receives what it prints.
+      environment: variables that it has beside those of this process, or in their place.
 
     Attributes:
       connection: to it.
       choices: what it said that it chose, once it is ready.
     """
 
-    def __init__(self, label: str, run: Callable[..., None], arguments: tuple[Any, ...], log: Path) -> None:
+    def __init__(
+        self,
+        label: str,
+        run: Callable[..., None],
+        arguments: tuple[Any, ...],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._label = label
         self._log = log
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=run, args=(*arguments, theirs, str(log)))
-        self._process.start()
+        with _environment(environment or {}):
+            self._process.start()
         # It starts processes itself, so it is no daemon, which would end with this one.
         multiprocessing.util.Finalize(self, self._process.kill, exitpriority=1)
         theirs.close()
@@ -81,6 +90,18 @@ class Process:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Hold variables of this process's environment while the context is open."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def begin(log: str) -> None:
