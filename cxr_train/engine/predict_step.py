@@ -27,11 +27,13 @@ class PredictStep:
         network, it logs so and goes on without.
 
     Attributes:
+      model: as given.
+      placement: as given, or without XLA if that could not compile the network.
       traces: how often the network was traced, see `TrainStep`.
     """
 
     def __init__(self, model: keras.Model, placement: Placement) -> None:
-        self._model = model
+        self.model = model
         self.traces = 0
         self._place(placement)
 
@@ -44,7 +46,7 @@ class PredictStep:
         try:
             logits = self._run(batch["image"])
         except tf.errors.OpError as error:
-            placement, choice = go_on_uncompiled(error, self._placement)
+            placement, choice = go_on_uncompiled(error, self.placement)
             logger.info("%s", choice)
             self._place(placement)
             logits = self._run(batch["image"])
@@ -52,17 +54,17 @@ class PredictStep:
 
     def gather(self, per_replica: tf.Tensor) -> np.ndarray:
         """Return the replicas' parts of a batch as one array [B, ...], in the batch's order."""
-        parts = self._placement.strategy.experimental_local_results(per_replica)
+        parts = self.placement.strategy.experimental_local_results(per_replica)
         return np.concatenate([part.numpy() for part in parts])
 
     def _place(self, placement: Placement) -> None:
-        self._placement = placement
+        self.placement = placement
 
         def forward(images: tf.Tensor) -> tf.Tensor:
             self.traces += 1
             if placement.compile:
                 align_names(_PREDICTION_NAMES)
-            return self._model(expand_image(images), training=False)
+            return self.model(expand_image(images), training=False)
 
         compiled = tf.function(forward, jit_compile=placement.compile)
         # `run` would compile a `tf.function` around the replicas, not in each of them.

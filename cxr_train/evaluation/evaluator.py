@@ -43,7 +43,6 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 
 from cxr_data.core import storage
@@ -51,7 +50,6 @@ from cxr_data.core.errors import DataError
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.split_names import have_common_images
 from cxr_train.engine.predict_step import PredictStep
-from cxr_train.engine.strategy import Placement
 from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.beside_audit import audit_beside
 from cxr_train.evaluation.class_map import ClassMap, class_map_for
@@ -95,7 +93,6 @@ def _predict(
     pipeline: Pipeline,
     split: str,
     predict: PredictStep,
-    placement: Placement,
     mapped: ClassMap,
     batch_size: int,
     take_stored: bool,
@@ -114,7 +111,7 @@ def _predict(
         logger.info("%s is of this model and these images, and is not computed again", stored.source)
     else:
         predicted = predict_split(
-            pipeline, split, predict, placement, batch_size=batch_size, check_stop=check_stop
+            pipeline, split, predict, predict.placement, batch_size=batch_size, check_stop=check_stop
         )
     dropped = mapped.dropped(predicted.labels)
     labels, kept = mapped.labels(predicted.labels)
@@ -131,19 +128,19 @@ def evaluate_split(
     run_dir: pathlib.Path,
     pipeline: Pipeline,
     split: str,
-    model: keras.Model,
-    placement: Placement,
+    predict: PredictStep,
     *,
     batch_size: int,
     options: EvaluationOptions | None = None,
     output: pathlib.Path | None = None,
     check_stop: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Evaluate `model` on `split`; write `predictions_{split}.csv` and `metrics_{split}.json`.
+    """Evaluate a model on `split`; write `predictions_{split}.csv` and `metrics_{split}.json`.
 
     Args:
       run_dir: of the model; validation predictions are looked for in it.
       pipeline: of the data, the run's own or other data.
+      predict: of the model; it is traced and compiled once for all splits that it is given for.
       batch_size: global.
       output: receives the two files; the run directory by default.
       check_stop: see `predict_split`.
@@ -159,11 +156,10 @@ def evaluate_split(
     own = is_own_data(run_dir, manifest)
     mapped = class_map_for(run_dir, manifest, options.class_map)
     other = None if options.compare is None else other_predictions(options.compare, split)
-    predict = PredictStep(model, placement)
     take_stored = other is not None and not options.test_time
     adapted = adapted_batch_norm(
-        model,
-        placement,
+        predict.model,
+        predict.placement,
         pipeline,
         split,
         images=options.adapt_batch_norm,
@@ -172,13 +168,13 @@ def evaluate_split(
     )
     with adapted as adapted_to:
         predicted, named, dropped = _predict(
-            run_dir, pipeline, split, predict, placement, mapped, batch_size, take_stored, check_stop
+            run_dir, pipeline, split, predict, mapped, batch_size, take_stored, check_stop
         )
         probed = probe_split(
             pipeline,
             split,
             predict,
-            placement,
+            predict.placement,
             predicted,
             images=options.probe_images,
             seed=options.seed,

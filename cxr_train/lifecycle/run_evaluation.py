@@ -12,6 +12,7 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_train.engine.memory_errors import FEWER_IMAGES, clear_memory_errors
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import evaluator, stored, text
 from cxr_train.evaluation.options import EvaluationOptions
@@ -57,8 +58,7 @@ def evaluate_run(
     evaluate = functools.partial(
         evaluator.evaluate_split,
         run_dir,
-        model=load_best_model(run_dir),
-        placement=placement,
+        predict=PredictStep(load_best_model(run_dir), placement),
         batch_size=batch_size or config.batch_size,
     )
     if plan.options.test_time or not (plan.own and plan.split == config.held_out_validation):

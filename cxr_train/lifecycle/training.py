@@ -138,7 +138,7 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
     run_dir = pathlib.Path(config.run_dir)
     placement.wait()  # until the chief has written it
     with placement.strategy.scope():
-        best = load_best_model(run_dir)
+        step = PredictStep(load_best_model(run_dir), placement)
     options = EvaluationOptions(train_split=config.train_split, validation_split=config.held_out_validation)
     # Validation first: the temperature of the others is fitted on it.
     held_out = config.evaluated_splits(pipeline.manifest.splits)
@@ -146,7 +146,6 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
         logger.info("nothing is evaluated: --train_on=%s holds no split out", config.train_split)
     for split in held_out:
         if not placement.cluster.is_chief:
-            step = PredictStep(best, placement)
             predicted = predict_split(
                 pipeline, split, step, placement, batch_size=config.batch_size, check_stop=stop.check
             )
@@ -166,8 +165,7 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
             run_dir,
             pipeline,
             split,
-            best,
-            placement,
+            step,
             batch_size=config.batch_size,
             options=options,
             check_stop=stop.check,

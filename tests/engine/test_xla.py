@@ -16,6 +16,7 @@ from tiny import make_trainer, registered
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import CxrError
 from cxr_data.input.pipeline import Pipeline
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import Placement, choose_placement
 from cxr_train.engine.xla import go_on_uncompiled
 from cxr_train.evaluation import evaluator
@@ -98,7 +99,7 @@ def test_an_evaluation_goes_on_without_xla(manifest, run_dir, caplog):
         ),
     ):
         options = evaluator.EvaluationOptions(resamples=100)
-        arguments = (run_dir, Pipeline(manifest), "validation", model, placement)
+        arguments = (run_dir, Pipeline(manifest), "validation", PredictStep(model, placement))
         with caplog.at_level(logging.INFO, "cxr_train"):
             found.append(evaluator.evaluate_split(*arguments, batch_size=2, options=options))
     assert found[0] == found[1]

@@ -17,6 +17,7 @@ from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.foreign import adopt
 from cxr_data.records.manifest import write_manifest
 from cxr_data.stats.bootstrap import PatientBootstrap
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import class_map, metrics, stored, text, wording
 from cxr_train.evaluation.class_map import map_classes, parse_class_map
@@ -288,8 +289,7 @@ def test_the_command_on_external_data_against_another_run(manifest, tmp_path):
         runs[1],
         Pipeline(theirs),
         "all",
-        models[1],
-        choose_placement("one", "float32", "off"),
+        PredictStep(models[1], choose_placement("one", "float32", "off")),
         batch_size=4,
         options=EvaluationOptions(class_map=names),
         output=runs[1] / "external" / "hospital",

@@ -11,6 +11,7 @@ from tiny import make_trainer, plain, registered, train_whole
 
 from cxr_data.core.errors import UsageError
 from cxr_data.input.pipeline import Pipeline
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import priors
 from cxr_train.evaluation.evaluator import evaluate_split
@@ -125,10 +126,8 @@ def test_an_evaluation_with_test_time_methods_has_a_folder_of_its_own(run):
     placement = choose_placement("one", "float32", "off")
 
     def evaluate(**changed) -> dict:
-        model = load_best_model(run_dir)
-        return evaluate_split(
-            run_dir, Pipeline(data), "validation", model, placement, batch_size=8, **changed
-        )
+        predict = PredictStep(load_best_model(run_dir), placement)
+        return evaluate_split(run_dir, Pipeline(data), "validation", predict, batch_size=8, **changed)
 
     with pytest.raises(UsageError, match="--prior_correction: "):
         evaluate(options=plan.options, output=plan.output)

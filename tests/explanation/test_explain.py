@@ -24,6 +24,7 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.foreign import adopt
 from cxr_data.records.layout import MANIFEST_NAME
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.options import EvaluationOptions
@@ -106,7 +107,7 @@ def test_what_the_evaluation_wrote_is_not_predicted_again(config, data, monkeypa
     shutil.copy(pathlib.Path(data.directory, MANIFEST_NAME), run_dir)
     placement = choose_placement("one", config.precision, "off")
     options = EvaluationOptions(resamples=100, probe_images=0)
-    arguments = (run_dir, Pipeline(data), "validation", load_best_model(run_dir), placement)
+    arguments = (run_dir, Pipeline(data), "validation", PredictStep(load_best_model(run_dir), placement))
     evaluate_split(*arguments, batch_size=4, options=options)
     stored = read_predictions(run_dir / "predictions_validation.csv")
     with monkeypatch.context() as patch:

@@ -17,6 +17,7 @@ from shards import random_images, write_shards
 
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.layout import MANIFEST_NAME
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.options import EvaluationOptions
@@ -64,8 +65,7 @@ def explain(backbone: str, directory: pathlib.Path) -> dict[str, object]:
         run_dir,
         Pipeline(data),
         "validation",
-        load_best_model(run_dir),
-        choose_placement("one", config.precision, "off"),
+        PredictStep(load_best_model(run_dir), choose_placement("one", config.precision, "off")),
         batch_size=4,
         options=EvaluationOptions(resamples=100),
     )

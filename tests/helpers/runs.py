@@ -10,6 +10,7 @@ import numpy as np
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_data.records.manifest import Manifest
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.options import EvaluationOptions
@@ -64,8 +65,7 @@ def evaluated(
         run_dir,
         Pipeline(manifest),
         split,
-        model,
-        choose_placement("one", "float32", "off"),
+        PredictStep(model, choose_placement("one", "float32", "off")),
         batch_size=batch_size,
         options=EvaluationOptions(resamples=100, **options),
     )

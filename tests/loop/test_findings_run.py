@@ -14,6 +14,7 @@ from tiny import StopAfter, make_trainer, results, rows, train_whole
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import metrics, text
 from cxr_train.evaluation.evaluator import evaluate_split
@@ -117,8 +118,7 @@ def test_the_saved_model_gives_the_probability_of_each_finding(data, whole):
         run_dir,
         pipeline,
         "validation",
-        load_best_model(run_dir),
-        placement,
+        PredictStep(load_best_model(run_dir), placement),
         batch_size=16,
         options=EvaluationOptions(resamples=100, probe_images=20),
     )
@@ -205,7 +205,7 @@ def test_findings_are_explained_and_reported(data, whole):
     config = TrainConfig.load(run_dir / "config.json")
     options = EvaluationOptions(resamples=100, probe_images=20, by=("source",))
     placement = choose_placement("one", "float32", "off")
-    arguments = (run_dir, Pipeline(data), "validation", load_best_model(run_dir), placement)
+    arguments = (run_dir, Pipeline(data), "validation", PredictStep(load_best_model(run_dir), placement))
     summary = evaluate_split(*arguments, batch_size=16, options=options)
     assert [*summary["by"]["source"]["groups"]] == ["guangzhou", "nih"]
     explain = ExplainOptions(split="validation", gallery_size=1, check_images=4, filters=0, overwrite=True)

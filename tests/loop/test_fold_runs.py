@@ -17,6 +17,7 @@ from cxr_data.records.folds import class_counts, positions_of
 from cxr_data.records.manifest import read_manifest
 from cxr_data.records.split_names import fold_splits
 from cxr_train import folds
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.options import EvaluationOptions
@@ -67,8 +68,7 @@ def runs(tiny, tmp_path_factory):
             run_dir,
             Pipeline(manifest),
             validation,
-            load_best_model(run_dir),
-            choose_placement("one", "float32", "off"),
+            PredictStep(load_best_model(run_dir), choose_placement("one", "float32", "off")),
             batch_size=4,
             options=EvaluationOptions(
                 resamples=100, train_split=train, validation_split=validation, probe_images=0

@@ -9,6 +9,7 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.folds import class_counts
 from cxr_data.records.index import read_split_fields
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import text
 from cxr_train.evaluation.evaluator import evaluate_split
@@ -73,9 +74,10 @@ def test_the_last_epoch_is_kept_and_nothing_is_chosen_on_what_it_knows(manifest,
 
     options = EvaluationOptions(resamples=100, train_split=BOTH, validation_split=None)
     told = {}
+    predict = PredictStep(best, placement)
     for split in ("validation", "test"):
         told[split] = evaluate_split(
-            tmp_path, Pipeline(manifest), split, best, placement, batch_size=4, options=options
+            tmp_path, Pipeline(manifest), split, predict, batch_size=4, options=options
         )
         assert told[split]["calibration"]["temperature"] is None
         assert "no temperature, " in " ".join(text.evaluation_table(told[split]).split())

@@ -20,6 +20,7 @@ from cxr_data.core.errors import CxrError, DataError, UsageError
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import training_batches
 from cxr_data.input.pipeline import Pipeline
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation import evaluator, forward_pass
 from cxr_train.evaluation.options import EvaluationOptions
@@ -96,8 +97,7 @@ def test_two_replicas_evaluate_as_one(manifest, tmp_path):
             tmp_path,
             Pipeline(manifest),
             "validation",
-            best,
-            placement,
+            PredictStep(best, placement),
             batch_size=batch_size,
             options=EvaluationOptions(resamples=100, probe_images=0),
         )

@@ -117,6 +117,24 @@ def test_evaluation_on_other_data_is_that_of_the_command(tiny, data, tmp_path, c
         run.predictions("train")
 
 
+def test_the_best_model_is_traced_once_for_all_splits(tiny, tmp_path, monkeypatch):
+    splits = {
+        name: random_images(4, 32, seed=seed) for seed, name in enumerate(("train", "validation", "test"))
+    }
+    write_shards(tmp_path / "data", splits)
+    steps = []
+    make = training.PredictStep
+
+    def kept(*arguments):
+        steps.append(make(*arguments))
+        return steps[-1]
+
+    monkeypatch.setattr(training, "PredictStep", kept)
+    run = cxr_train.train(config(str(tmp_path / "data"), tmp_path / "run"))
+    assert len(run.predictions("test").ids) == 4
+    assert [each.traces for each in steps] == [1]
+
+
 def test_what_cannot_be_trained_leaves_no_run(tiny, data, tmp_path):
     with pytest.raises(DataError, match="nothing_here"):
         cxr_train.train(config(str(tmp_path / "nothing_here"), tmp_path / "run"))

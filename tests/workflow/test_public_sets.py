@@ -9,6 +9,7 @@ from tiny import make_trainer, train_whole
 from cxr_data.convert.config import SharderConfig
 from cxr_data.convert.convert import make_tfrecords
 from cxr_data.input.pipeline import Pipeline
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
 from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.options import EvaluationOptions
@@ -33,7 +34,7 @@ def test_a_public_set_goes_from_its_tables_to_an_exported_model(name, tmp_path):
     data = make_tfrecords(SharderConfig(str(made.source), str(tmp_path / "shards"), **flags))
     _, run_dir = train_whole(make_trainer, data, tmp_path / "run", epochs=1, batch_size=1)
     placement = choose_placement("one", "float32", "off")
-    arguments = (Pipeline(data), "validation", load_best_model(run_dir), placement)
+    arguments = (Pipeline(data), "validation", PredictStep(load_best_model(run_dir), placement))
     options = EvaluationOptions(resamples=100, probe_images=1, by=("source",))
     evaluated = evaluate_split(run_dir, *arguments, batch_size=2, options=options)
     assert [*evaluated["per_class"]] == [*data.class_names]
