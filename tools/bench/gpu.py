@@ -30,6 +30,7 @@ from cxr_train.engine.placement_names import PRECISIONS, XLA
 from cxr_train.models.backbones import BACKBONES
 from cxr_train.runs.config import TrainConfig
 from tools.bench import output
+from tools.bench.device_copy import CopyTimes, run_copy
 from tools.bench.gpu_run import as_row, run_backbone
 from tools.bench.peers_data import prepare_shards
 from tools.bench.process import Process
@@ -212,6 +213,20 @@ def take_turns(started: Sequence[tuple[Row, Process]], *, ends: float, turn_seco
         yield row
 
 
+def copy_times(*, ends: float) -> CopyTimes | str:
+    """Return how copies and kernels get on on this machine, or why that is not known."""
+    with tempfile.TemporaryDirectory(prefix="cxr-bench-", ignore_cleanup_errors=True) as folder:
+        process = Process("the copy", run_copy, (), Path(folder, "log.txt"))
+        try:
+            process.wait_until_ready()
+            measured: CopyTimes = process.turn(within=ends - time.monotonic())
+            return measured
+        except CxrError as error:
+            return str(error)
+        finally:
+            process.end(patience=_END_S)
+
+
 def parse_environment(text: str) -> dict[str, str]:
     """Return `NAME=VALUE` pairs, quoted as in a shell. Raises UsageError: a part is no pair."""
     pairs = [part.partition("=") for part in shlex.split(text)]
@@ -275,6 +290,11 @@ def main() -> Iterator[list[dict[str, object]]]:
     print(f"device: {device()}; each backbone in {FLAGS.memory_gb:g} GB")
     if not tf.config.list_physical_devices("GPU"):
         print("No GPU: nothing is held to --memory_gb, the peak is the process's, and no target counts.")
+        copied: CopyTimes | str = "no GPU"
+    else:
+        copied = copy_times(ends=ends)
+        print(f"copy to the GPU: {copied}", flush=True)
+    limit = copied.beside if isinstance(copied, CopyTimes) else None
     data = FLAGS.data or str(
         prepare_shards(Path(FLAGS.scratch), FLAGS.source, FLAGS.images, FLAGS.image_size)[0]
     )
@@ -288,7 +308,7 @@ def main() -> Iterator[list[dict[str, object]]]:
     for row in measure(wanted, config, at_once, ends=ends):
         rows.append(row)
         print(f"{row.name}: {row.error or row.measured}", file=sys.stderr, flush=True)
-        yield [each.as_json() for each in rows]
+        yield [each.as_json() | {"copy_beside_limit": limit} for each in rows]
     print(rows_to_text(rows))
     if tf.config.list_physical_devices("GPU"):
         print("\n".join(verdicts(rows)))
