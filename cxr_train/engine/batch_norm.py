@@ -14,9 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from cxr_data.input.batch import expand_image
+from cxr_train.engine.compilation_cache import align_names
 from cxr_train.engine.multi_step import Batch
 from cxr_train.engine.replica_values import ReplicaValues
 from cxr_train.engine.strategy import Placement
+
+# See `align_names`: the training step takes 1 and 2, and the prediction step 4.
+_STATISTICS_NAMES = 3
 
 
 class PreciseStatistics:
@@ -73,6 +77,8 @@ class PreciseStatistics:
 
     def _moments(self, images: tf.Tensor) -> tf.Tensor:
         """Return the moments of a replica's part of a batch: float32 [2, size], means and variances."""
+        if self._placement.compile:
+            align_names(_STATISTICS_NAMES)
         with _only_batches_count(self._model), keras.StatelessScope() as scope:
             self._model(expand_image(images), training=True)
         layers = trained_batch_norms(self._model.layers)

@@ -72,7 +72,8 @@ def kept_compilations(
         logger.info("compilation_cache: off, %s has no room", folder)
         yield
         return
-    os.environ["TF_XLA_FLAGS"] = f"{flags} {_FLAG}={folder} --tf_xla_persistent_cache_prefix=cxr".strip()
+    kept_in = f"{_FLAG}={_quoted(folder)} --tf_xla_persistent_cache_prefix=cxr"
+    os.environ["TF_XLA_FLAGS"] = f"{flags} {kept_in}".strip()
     try:
         yield
     finally:
@@ -119,6 +120,11 @@ def remove_damaged(folder: pathlib.Path) -> None:
             break
         _remove(entry)
         total -= size
+
+
+def _quoted(folder: pathlib.Path) -> str:
+    """Return a path as TensorFlow reads it in TF_XLA_FLAGS, where a space would end it."""
+    return '"' + str(folder).replace("\\", r"\\").replace('"', r"\"") + '"'
 
 
 def _remove(entry: pathlib.Path) -> None:

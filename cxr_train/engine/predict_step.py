@@ -14,8 +14,8 @@ from cxr_train.engine.xla import go_on_uncompiled
 
 logger = logging.getLogger(__name__)
 
-# See `align_names`: the training step takes 1 and 2.
-_PREDICTION_NAMES = 3
+# See `align_names`: the training step takes 1 and 2, and BatchNorm's statistics 3.
+_PREDICTION_NAMES = 4
 
 
 class PredictStep:

@@ -1,6 +1,8 @@
 """Compiled steps are kept from start to start, change no bit of a result, and end no run."""
 
+import os
 import pathlib
+import shlex
 import subprocess
 import sys
 
@@ -8,17 +10,25 @@ import pytest
 from project import HELPERS, ROOT
 from waiting import SECONDS
 
-from cxr_train.engine.compilation_cache import remove_damaged, seal
+from cxr_train.engine.compilation_cache import kept_compilations, remove_damaged, seal
+from cxr_train.engine.placement_names import CompilationOptions
 
 # A start each, in a process each: TensorFlow reads its flags once. It is imported once.
 PROGRAM = """
 import hashlib, os, pathlib, sys
 import tensorflow as tf
 import tiny_steps
+from cxr_train.engine.batch_norm import PreciseStatistics
 from cxr_train.engine.compilation_cache import kept_compilations
 from cxr_train.engine.placement_names import CompilationOptions
+from cxr_train.engine.predict_step import PredictStep
+from cxr_train.engine.strategy import Placement
 
 cache = pathlib.Path(sys.argv[1])
+
+def make_tensors(count):
+    for _ in range(count):
+        tf.constant(0)
 
 def start(name, tensors_before=0, cache=str(cache)):
     sys.stdout.flush()
@@ -28,12 +38,18 @@ def start(name, tensors_before=0, cache=str(cache)):
         return
     try:
         with kept_compilations(CompilationOptions(cache), xla="on"):
-            for _ in range(tensors_before):
-                tf.constant(0)
+            make_tensors(tensors_before)
             model, step, records = tiny_steps.train(
                 tiny_steps.one(), tiny_steps.batches(3), compile=True, batch_norm=True
             )
-        weights = b"".join(value.tobytes() for value in [*model.get_weights(), records.loss])
+            make_tensors(tensors_before)
+            placement = Placement(tiny_steps.one(), "float32", compile=True, choices=())
+            batch = next(iter(tiny_steps.dataset(tiny_steps.batches(1))))
+            with PreciseStatistics(model, placement).in_place([batch]):
+                make_tensors(tensors_before)
+                logits = PredictStep(model, placement)(batch)
+        results = [*model.get_weights(), records.loss, logits]
+        weights = b"".join(value.tobytes() for value in results)
         print(name, hashlib.sha256(weights).hexdigest(), flush=True)
         os._exit(0)
     except BaseException as error:
@@ -68,7 +84,7 @@ start("no_folder", cache=str(cache.parent / "a_file" / "below"))
 @pytest.mark.ci
 def test_a_second_start_loads_what_the_first_compiled(tmp_path):
     """To the bit, whatever was before, and compiles again what is damaged."""
-    line = [sys.executable, "-c", PROGRAM, str(tmp_path / "cache")]
+    line = [sys.executable, "-c", PROGRAM, str(tmp_path / "a cache")]
     paths = {"PYTHONPATH": f"{HELPERS}:{ROOT}", "PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "3"}
     # XLA quotes the binary entry that it could not read as text.
     done = subprocess.run(
@@ -110,3 +126,13 @@ def test_a_removed_entry_is_no_failure(folder):
     remove_damaged(folder)
     seal(folder)
     assert not (folder / "whole.pb").exists()
+
+
+def test_tensorflow_is_given_the_whole_name_of_a_folder_with_spaces(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_clustering_debug")
+    place = tmp_path / 'a "folder" \\ of mine'
+    with kept_compilations(CompilationOptions(str(place)), xla="on"):
+        words = shlex.split(os.environ["TF_XLA_FLAGS"])
+    (folder,) = place.iterdir()
+    assert words[0] == "--tf_xla_clustering_debug"
+    assert words[1].partition("=")[2] == str(folder)
