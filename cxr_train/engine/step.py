@@ -227,7 +227,7 @@ class TrainStep:
         labels = self._labels_of_sources(batch)
         gradients, totals = self._scaled_gradients(batch, draws, labels)
         gradients, sums, of_sources = self._means(gradients, totals, labels)
-        finite = all_finite(gradients)
+        finite = all_finite([*gradients, sums.loss])
         counts = self._counts(sums.loss)
         apply_if = self._apply_selected_if if self._compiled else self._apply_if
         apply_if(tf.logical_and(finite, counts), lambda: self._apply(gradients))
@@ -252,8 +252,8 @@ class TrainStep:
     def _reduced_gradients(
         self, batch: Batch, draws: tf.Tensor | None
     ) -> tuple[Gradients, tf.Tensor, tuple[Sums, tf.Tensor | None]]:
-        """Return one replica's view of the summed, unscaled gradients, whether they are finite, and sums:
-        those of the step, and the losses of the sources, see `_means`.
+        """Return one replica's view of the summed, unscaled gradients, whether they and the loss are finite,
+        and sums: those of the step, and the losses of the sources, see `_means`.
         """
         replica = tf.distribute.get_replica_context()
         if draws is not None:
@@ -265,7 +265,7 @@ class TrainStep:
         gradients, totals = self._compiled_gradients(batch, draws, labels)
         gradients, totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, (gradients, totals))
         gradients, sums, of_sources = self._means(gradients, totals, labels)
-        return gradients, all_finite(gradients), (sums, of_sources)
+        return gradients, all_finite([*gradients, sums.loss]), (sums, of_sources)
 
     def _means(
         self, gradients: Gradients, totals: Totals, labels_of_sources: tf.Tensor | None

@@ -22,6 +22,7 @@ from tiny_steps import (
 from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.step import TrainStep
 from cxr_train.engine.strategy import Placement
+from cxr_train.recipe.loss import ExampleSums, Objective
 from cxr_train.recipe.loss_scale import LossScale
 
 
@@ -67,6 +68,20 @@ def test_a_step_whose_loss_is_not_finite_is_the_last_and_changes_no_weight(strat
     assert np.isfinite(records.loss).tolist() == [True, True, False]
     for weight, expected in zip(model.get_weights(), reference_weights(items[:2]), strict=True):
         np.testing.assert_allclose(weight, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("strategy", "compile"), places((one, True), (two, False)))
+def test_a_loss_that_overflows_changes_no_weight_though_its_gradients_are_finite(strategy, compile):
+    class Overflowing(Objective):
+        def __call__(self, *arguments: tf.Tensor) -> ExampleSums:
+            sums = super().__call__(*arguments)
+            return sums._replace(loss=sums.loss + np.inf)
+
+    model, step, records = train(strategy(), batches(1), compile=compile, objective=Overflowing())
+    assert records.loss.tolist() == [np.inf]
+    assert step.loss_scale.skipped_steps.numpy() == 1
+    for weight, expected in zip(model.get_weights(), tiny_model().get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 @pytest.mark.parametrize(("strategy", "compile"), places((one, True), (two, False)))
