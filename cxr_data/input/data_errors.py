@@ -16,6 +16,7 @@ _STORE_ERRORS = (
     tf.errors.PermissionDeniedError,
     tf.errors.UnavailableError,
     tf.errors.DeadlineExceededError,
+    tf.errors.NotFoundError,
 )
 
 
@@ -34,7 +35,11 @@ def clear_data_errors(manifest: Manifest, *, can_skip: bool = True) -> Iterator[
     try:
         yield
     except tf.errors.OpError as error:
-        reason = _reason(error)
+        if "Too many open files" in error.message:
+            raise DataError(
+                "the shards cannot all be open at once; raise the limit with ulimit -n"
+            ) from error
+        reason = _reason(error, manifest)
         if not reason and not manifest.is_local:
             raise _of_the_store(manifest, error) from error
         if not reason:
@@ -59,7 +64,7 @@ def _of_the_store(manifest: Manifest, error: tf.errors.OpError) -> Exception:
     return error
 
 
-def _reason(error: tf.errors.OpError) -> str:
+def _reason(error: tf.errors.OpError, manifest: Manifest) -> str:
     """Return what is wrong with the data; empty if `error` is not about the data."""
     # Inside of a compiled function, a headline and a traceback stand around the message.
     lines = [line for line in error.message.splitlines() if line and line != "Graph execution error:"]
@@ -71,6 +76,10 @@ def _reason(error: tf.errors.OpError) -> str:
         # No record is damaged: a shard was cut between two, is empty, or was replaced.
         return "a shard holds fewer or more records than the manifest says"
     first = next((line[:160] for line in lines if "record" in line), lines[0][:160])
-    if isinstance(error, tf.errors.DataLossError | tf.errors.NotFoundError):
+    # A GPU's library that finds no algorithm, for want of memory, is NOT_FOUND too.
+    is_lost = isinstance(error, tf.errors.NotFoundError) and any(
+        s.name in error.message for s in manifest.shards
+    )
+    if is_lost or isinstance(error, tf.errors.DataLossError):
         return f"a record is damaged or missing ({first})"
     return f"a record has another schema ({first})" if "ParseExample" in error.message else ""

@@ -8,18 +8,20 @@ import tensorflow as tf
 
 from cxr_data.core.errors import OutOfMemoryError
 
-# A full disk is RESOURCE_EXHAUSTED too.
-_OF_A_DISK = ("No space left", "Disk quota", "File too large")
+# These are RESOURCE_EXHAUSTED too.
+_OF_FILES = ("No space left", "Disk quota", "File too large", "Too many open files")
+# CUDA's own refusal comes as an internal error; cuDNN's as NOT_FOUND: none of its algorithms had room.
+_OF_CUDA = ("out of memory", "alloc_failed", "resource_exhausted")
 _ASKED = re.compile(r"allocate ([\d.]+) ?(bytes|[KMGT]i?B)")
 _UNITS = {"b": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def is_out_of_memory(error: tf.errors.OpError) -> bool:
     """Tell whether an error says that a device's memory did not suffice."""
-    if any(mark in error.message for mark in _OF_A_DISK):
+    if any(mark in error.message for mark in _OF_FILES):
         return False
-    # CUDA's own refusal comes as an internal error.
-    return isinstance(error, tf.errors.ResourceExhaustedError) or "out of memory" in error.message.lower()
+    said = error.message.lower()
+    return isinstance(error, tf.errors.ResourceExhaustedError) or any(mark in said for mark in _OF_CUDA)
 
 
 def bytes_asked(error: tf.errors.OpError) -> int | None:

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import CxrError
+from cxr_train.engine.memory_errors import is_out_of_memory
 from cxr_train.engine.strategy import Placement
 
 # What TensorFlow says of an operation or a function that XLA cannot take.
@@ -44,7 +45,7 @@ def go_on_uncompiled(error: tf.errors.OpError, placement: Placement) -> tuple[Pl
 
 def _reason(error: tf.errors.OpError) -> str:
     """Return the line about the compilation; empty if there is none, as for a lack of memory."""
-    if isinstance(error, tf.errors.ResourceExhaustedError):
+    if is_out_of_memory(error):
         return ""
     lines = (line.strip() for line in error.message.splitlines())
     return next((line[:300] for line in lines if any(mark in line for mark in _MARKS)), "")

@@ -163,7 +163,7 @@ class Explainer:
             self._options.split,
             PredictStep(self._model, placement),
             placement,
-            batch_size=self._config.batch_size,
+            batch_size=self._config.images_at_once,
         )
 
     def _check(self) -> OcclusionCheck:

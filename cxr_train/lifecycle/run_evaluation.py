@@ -59,7 +59,7 @@ def evaluate_run(
         evaluator.evaluate_split,
         run_dir,
         predict=PredictStep(load_best_model(run_dir), placement),
-        batch_size=batch_size or config.batch_size,
+        batch_size=batch_size or config.images_at_once,
     )
     if plan.options.test_time or not (plan.own and plan.split == config.held_out_validation):
         _evaluate_validation(run_dir, config, read, evaluate, plan.options.probe_images)

@@ -147,7 +147,7 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
     for split in held_out:
         if not placement.cluster.is_chief:
             predicted = predict_split(
-                pipeline, split, step, placement, batch_size=config.batch_size, check_stop=stop.check
+                pipeline, split, step, placement, batch_size=config.images_at_once, check_stop=stop.check
             )
             probe_split(
                 pipeline,
@@ -157,7 +157,7 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
                 predicted,
                 images=options.probe_images,
                 seed=options.seed,
-                batch_size=config.batch_size,
+                batch_size=config.images_at_once,
                 check_stop=stop.check,
             )
             continue
@@ -166,7 +166,7 @@ def evaluate_best(config: TrainConfig, pipeline: Pipeline, placement: Placement,
             pipeline,
             split,
             step,
-            batch_size=config.batch_size,
+            batch_size=config.images_at_once,
             options=options,
             check_stop=stop.check,
         )

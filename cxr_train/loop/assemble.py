@@ -129,7 +129,7 @@ def assemble_training(
     )
     notes = [*unseen, *weights_note, *notes_on_network(config, model)]
     if domain and (domain.needs_features or domain.needs_slopes):
-        images = config.batch_size // (placement.replicas * recipe.gradient_accumulation)
+        images = config.images_at_once // placement.replicas
         notes.append(
             f"domain method {recipe.domain_method}: its penalty sees {images} images at once, of "
             f"{len(domain.sources.numbers)} sources"

@@ -79,7 +79,7 @@ def planned_memory(model: keras.Model, config: TrainConfig, placement: Placement
     """Return the bytes that a replica's step of this run needs by the estimate, its layers trained as they
     are now.
     """
-    images = config.batch_size // (placement.replicas * config.recipe.gradient_accumulation)
+    images = config.images_at_once // placement.replicas
     return estimate(read_graph(model), images, setting_of(config.recipe, placement)).total
 
 

@@ -77,9 +77,12 @@ class Trial:
     @property
     def scaled(self) -> int:
         """The images that would use the memory well, if what a step needs beside `held` grows with them."""
-        if self.needed is None or self.needed <= self.held:
-            return self.images if self.fits else int(self.images * _SMALLER)
-        return int(self.images * (_USABLE * self.limit - self.held) / (self.needed - self.held))
+        if self.needed is not None and self.needed > self.held:
+            scaled = int(self.images * (_USABLE * self.limit - self.held) / (self.needed - self.held))
+            # Op by op, the allocation that fails is of one tensor, which alone would fit.
+            if self.fits or scaled < self.images:
+                return scaled
+        return self.images if self.fits else int(self.images * _SMALLER)
 
 
 def find_batch(attempt: Callable[[int | None], Trial]) -> Trial:
@@ -162,7 +165,7 @@ def _try(
     sys.stderr = open(os.dup(2), "w", buffering=1, encoding="utf-8")  # noqa: SIM115
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
-        theirs.send(_take_one_step(config, images, memory_gb, logical_devices, began=theirs.send))
+        theirs.send(take_one_step(config, images, memory_gb, logical_devices, began=theirs.send))
     except CxrError as error:
         theirs.send(error)
     except tf.errors.OpError as error:
@@ -173,13 +176,18 @@ def _try(
     os._exit(0)  # in order, TensorFlow might abort it
 
 
-def _take_one_step(
+def take_one_step(
     config: TrainConfig,
     images: int | None,
     memory_gb: float | None,
     logical_devices: int,
     began: Callable[[Trial], None],
 ) -> Trial:
+    """Take one training step in this process, as `try_in_a_process`, which says the rest.
+
+    Args:
+      began: is given the try as one that failed, before any memory is taken.
+    """
     if logical_devices > 1:
         split_cpu(logical_devices)
     if memory_gb:
@@ -201,6 +209,8 @@ def _take_one_step(
         sources = pipeline.balanced_sources(config.train_split, config.batch_size)
         adaptation = read_adaptation(config, pipeline)
         training = assemble_training(config, manifest, placement, 1, sources, adaptation)
+        if config.recipe.unfreeze_at_epoch is not None:  # the run will need the most memory from there on
+            training.unfreeze(compile=placement.compile)
         dataset = pipeline.training_dataset(
             config.train_split, batch_size=config.batch_size, seed=config.seed, epoch=0, epochs=1
         )

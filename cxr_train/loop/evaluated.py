@@ -72,7 +72,7 @@ class EvaluatedState:
         steps = self._pipeline.steps_per_epoch(config.train_split, config.batch_size)
         sample = self._pipeline.training_sample(
             config.train_split,
-            batch_size=config.batch_size // parts,
+            batch_size=config.images_at_once,
             seed=config.seed,
             epoch=epoch,
             batches=min(config.batch_norm_batches, steps) * parts,

@@ -381,7 +381,7 @@ class Trainer:
             self._config.held_out_validation,
             self._predict_step,
             self.placement,
-            batch_size=self._config.batch_size,
+            batch_size=self._config.images_at_once,
             check_stop=stop.check,
         )
         return predictions.summarize(self._manifest.class_names)

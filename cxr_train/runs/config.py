@@ -216,6 +216,11 @@ class TrainConfig:
         return RunLayout(pathlib.Path(self.run_dir))
 
     @property
+    def images_at_once(self) -> int:
+        """Images of a micro-batch over all replicas: what the devices have memory for, in evaluation too."""
+        return self.batch_size // self.recipe.gradient_accumulation
+
+    @property
     def held_out_validation(self) -> str | None:
         """The split that picks epoch, temperature and thresholds; None where the run trains on it."""
         split = self.validation_split

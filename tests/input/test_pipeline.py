@@ -12,6 +12,7 @@ from shards import labels_of, random_images, write_shards
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input import order, pipeline
 from cxr_data.input.batch import expand_image, pad_batch
+from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.options import ReadOptions
 from cxr_data.input.order import InputWorker
 from cxr_data.records.index import read_split_fields
@@ -255,6 +256,18 @@ def test_the_fields_of_remote_records_are_those_of_local_ones(tmp_path):
     (tmp_path / manifest.shards[1].name).unlink()
     with pytest.raises(DataError, match=f"file://.*{manifest.shards[1].name}"):
         read_split_fields(remote, "train")
+
+
+def test_only_errors_about_the_shards_are_told_as_damage(manifest):
+    lost = tf.errors.NotFoundError(None, None, f"{manifest.path(manifest.shards[0])}; No such file")
+    with pytest.raises(DataError, match=manifest.shards[0].name), clear_data_errors(manifest):
+        raise lost
+    many = tf.errors.ResourceExhaustedError(None, None, f"{manifest.shards[0].name}; Too many open files")
+    with pytest.raises(DataError, match="ulimit"), clear_data_errors(manifest):
+        raise many
+    of_the_gpu = "No algorithm worked!  Error messages:\n  engine 1: UNKNOWN: CUDNN_STATUS_ALLOC_FAILED"
+    with pytest.raises(tf.errors.NotFoundError), clear_data_errors(manifest):
+        raise tf.errors.NotFoundError(None, None, of_the_gpu)
 
 
 def test_what_was_read_leaves_no_array_behind(manifest, monkeypatch):

@@ -11,13 +11,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny
 from project import HELPERS, ROOT
 from shards import random_images, write_shards
 from waiting import SECONDS
 
 from cxr_data.core.errors import OutOfMemoryError, UsageError
 from cxr_train.engine.memory_errors import bytes_asked, clear_memory_errors
-from cxr_train.loop.batch_trial import Trial, find_batch
+from cxr_train.engine.step import TrainStep
+from cxr_train.loop.batch_trial import Trial, find_batch, take_one_step
+from cxr_train.recipe.recipe import Recipe
+from cxr_train.runs.config import TrainConfig
 
 
 @dataclasses.dataclass
@@ -79,6 +83,19 @@ def test_failures_that_do_not_say_how_much_end_at_a_batch_that_fits(gb_an_image)
     assert device.tried == sorted(set(device.tried), reverse=True)
 
 
+def test_a_failure_that_names_one_tensor_only_is_not_asked_for_long():
+    """Op by op, it is a small part of the 20 GB that are needed."""
+    tried = []
+
+    def device(images: int | None) -> Trial:
+        tried.append(images or 90)
+        fits = tried[-1] <= 40
+        return Trial(tried[-1], 1000, fits, 10e9, 8e9 if fits else 1.5e9, 1e9)
+
+    assert find_batch(device).images == 32
+    assert tried == [90, 56, 32]
+
+
 def test_not_even_one_image():
     with pytest.raises(UsageError, match="--batch_size=auto"):
         find_batch(Device(20, planned=8))
@@ -100,12 +117,25 @@ def test_what_a_failure_asked_for():
         assert bytes_asked(tf.errors.ResourceExhaustedError(None, None, message)) == asked
 
 
-def test_a_full_disk_is_no_lack_of_memory():
-    error = tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
+@pytest.mark.parametrize("said", ["No space left on device", "Too many open files"])
+def test_what_files_lack_is_no_lack_of_memory(said):
+    error = tf.errors.ResourceExhaustedError(None, None, f"x; {said}")
     with pytest.raises(tf.errors.ResourceExhaustedError), clear_memory_errors("--batch_size"):
         raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
+        tf.errors.NotFoundError(
+            None, None, "No algorithm worked!\n engine 1: UNKNOWN: CUDNN_STATUS_ALLOC_FAILED"
+        ),
+    ],
+)
+def test_what_the_libraries_of_a_gpu_say_of_its_memory(error):
     with pytest.raises(OutOfMemoryError, match="--batch_size"), clear_memory_errors("--batch_size"):
-        raise tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of memory")
+        raise error
 
 
 def run(
@@ -125,6 +155,26 @@ def data(tmp_path_factory) -> pathlib.Path:
     directory = tmp_path_factory.mktemp("data")
     write_shards(directory, {"train": random_images(40, 32), "validation": random_images(5, 32, seed=1)})
     return directory
+
+
+def test_a_try_trains_what_will_be_unfrozen_later(data, tmp_path, monkeypatch):
+    """Which is when a step needs the most memory."""
+    built, trained = [], []
+
+    def build(**options) -> keras.Model:
+        built.append(tiny.with_batch_norm(**options))
+        return built[-1]
+
+    def step(*_: object) -> None:
+        trained.extend(built[-1].layers[1].trainable_weights)
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
+    recipe = Recipe(freeze="backbone", unfreeze_at_epoch=2)
+    values = {"backbone": "tiny", "weights": "none", "head": (6,), "data": str(data), "recipe": recipe}
+    with tiny.registered("tiny", build):
+        config = TrainConfig(**values, run_dir=str(tmp_path))
+        assert take_one_step(config, 4, memory_gb=1, logical_devices=1, began=lambda trial: None).fits
+    assert trained == built[-1].layers[1].weights
 
 
 @pytest.mark.ci

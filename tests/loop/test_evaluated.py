@@ -17,7 +17,11 @@ from cxr_data.input.options import ReadOptions
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_data.synthetic.sample import SampleConfig, make_sample
+from cxr_train.engine.predict_step import PredictStep
 from cxr_train.evaluation import text, wording
+from cxr_train.evaluation.options import EvaluationOptions
+from cxr_train.lifecycle.trained_run import load_run
+from cxr_train.lifecycle.training import evaluate_best
 from cxr_train.loop import trainer
 from cxr_train.loop.stop import Stopped, StopRequest
 from cxr_train.recipe.recipe import Recipe
@@ -66,6 +70,27 @@ def test_what_is_kept_holds_the_statistics_of_its_own_weights(manifest, tmp_path
     row = rows(tmp_path)[-1]
     assert found["loss"] == pytest.approx(row["validation"]["loss"], rel=1e-5)
     assert row["train"]["initial_statistics_share"] is found["initial_statistics_share"] is None
+
+
+def test_no_more_images_are_evaluated_at_once_than_are_trained_at_once(manifest, tmp_path, monkeypatch):
+    """A device may have memory for a micro-batch, and not for all of a batch."""
+    at_once = set()
+
+    def predict(_: PredictStep, batch: dict) -> np.ndarray:
+        at_once.add(len(batch["image"]))
+        return np.zeros([len(batch["image"]), 3], np.float32)
+
+    monkeypatch.setattr(PredictStep, "__call__", predict)
+    recipe = Recipe(gradient_accumulation=2)
+    run = begin(manifest, tmp_path, recipe=recipe, batch_size=6, epochs=1, batch_norm_statistics="moving")
+    run.checkpoints.step.assign(3)  # as if all steps of the epoch had been taken
+    run.checkpoints.sums.assign([1, 1, 1])
+    run.run(StopRequest())
+    assert at_once == {3}
+    config = TrainConfig.load(tmp_path / "config.json")
+    evaluate_best(config, Pipeline(manifest), run.placement, StopRequest())
+    load_run(tmp_path).evaluate("train", options=EvaluationOptions(probe_images=2))
+    assert at_once == {3}
 
 
 @pytest.mark.parametrize("strategy", ["mirrored", pytest.param("one", marks=pytest.mark.ci)])
