@@ -123,18 +123,26 @@ class Pipeline:
         return _finish(self.reader(split).training_batches(chosen), chosen.batches)
 
     def training_sample(
-        self, split: str, *, batch_size: int, seed: int, epoch: int, batches: int
+        self, split: str, *, batch_size: int, seed: int, epoch: int, batches: int, parts: int = 1
     ) -> tf.data.Dataset:
         """Return the first batches of an epoch, at most all of it, as `training_dataset` has them.
 
         They are the same each time: where a data service feeds the training, this process reads them itself.
+
+        Args:
+          split, batch_size, seed, epoch: see `training_dataset`.
+          batches: how many of them.
+          parts: into how many micro-batches each is split.
 
         Raises:
           UsageError: the split has not one full batch.
         """
         batches = min(batches, self.steps_per_epoch(split, batch_size))
         chosen = self._epochs(split, batch_size, seed, epoch)
-        return _finish(self.reader(split).repeatable_batches(chosen).take(batches), batches)
+        sample = self.reader(split).repeatable_batches(chosen).take(batches)
+        if parts > 1:
+            sample = sample.rebatch(chosen.part // parts, drop_remainder=True)
+        return _finish(sample, batches * parts)
 
     def _epochs(
         self, split: str, batch_size: int, seed: int, first: int, count: int = 1, first_step: int = 0

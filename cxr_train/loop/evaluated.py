@@ -67,15 +67,13 @@ class EvaluatedState:
 
     def _batches(self, epoch: int, check_stop: Callable[[], None]) -> Iterator[Batch]:
         config = self._config
-        # Of the size that the layers normalise in training.
-        parts = config.recipe.gradient_accumulation
-        steps = self._pipeline.steps_per_epoch(config.train_split, config.batch_size)
         sample = self._pipeline.training_sample(
             config.train_split,
-            batch_size=config.images_at_once,
+            batch_size=config.batch_size,
             seed=config.seed,
             epoch=epoch,
-            batches=min(config.batch_norm_batches, steps) * parts,
+            batches=config.batch_norm_batches,
+            parts=config.recipe.gradient_accumulation,  # of the size that the layers normalise in training
         )
         batches = progress_bar(
             "BatchNorm statistics",

@@ -258,6 +258,15 @@ def test_the_fields_of_remote_records_are_those_of_local_ones(tmp_path):
         read_split_fields(remote, "train")
 
 
+def test_a_sample_in_micro_batches_is_that_of_balanced_batches(tmp_path):
+    data = write_shards(tmp_path, {"train": random_images(48)}, sources=("nih", "guangzhou"))
+    opened = open_pipeline(data, balance_batches=True)
+    one = {"batch_size": 16, "seed": 0, "epoch": 1}
+    micro = list(opened.training_sample("train", **one, batches=2, parts=2))
+    assert [batch["label"].shape[0] for batch in micro] == [8] * 4
+    assert indices(micro) == indices(opened.training_dataset("train", **one).take(2))
+
+
 def test_only_errors_about_the_shards_are_told_as_damage(manifest):
     lost = tf.errors.NotFoundError(None, None, f"{manifest.path(manifest.shards[0])}; No such file")
     with pytest.raises(DataError, match=manifest.shards[0].name), clear_data_errors(manifest):

@@ -119,3 +119,13 @@ def test_where_the_backbone_is_frozen_the_features_are_those_of_the_head(tmp_pat
     assert begin(data, tmp_path / "thawed", recipe=thawed).training.domain.feature_layer == "pooling"
     with pytest.raises(UsageError, match="--head=: .*coral"):
         begin(data, tmp_path / "none", recipe=frozen, head=())
+
+
+@pytest.mark.ci
+def test_micro_batches_need_not_be_balanced(tmp_path):
+    """BatchNorm's statistics are of micro-batches, as in training: parts of balanced batches."""
+    data = write(tmp_path / "data")
+    micro = Recipe(domain_method="balanced", gradient_accumulation=2)
+    run = begin(data, tmp_path / "run", recipe=micro, epochs=1, batch_norm_statistics="precise")
+    run.run(StopRequest())
+    assert len(results(tmp_path / "run")) == 1
