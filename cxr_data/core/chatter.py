@@ -13,6 +13,7 @@ user's own. Control characters and keys are never copied, see `shown`.
 """
 
 import atexit
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -112,7 +113,8 @@ def wait_until_copied() -> None:
     if _filter is None:
         return
     assert _filter.process.stdout is not None
-    os.write(2, _COPIED)
+    with contextlib.suppress(BrokenPipeError):  # somebody has ended the process that copies
+        os.write(2, _COPIED)
     if select.select([_filter.process.stdout], [], [], _END_SECONDS)[0]:
         os.read(_filter.process.stdout.fileno(), len(_COPIED))
 

@@ -66,6 +66,25 @@ def test_what_is_said_by_an_abort_is_seen():
     assert done.stderr.endswith("F0000 last words")
 
 
+def test_without_the_process_that_copies_an_error_is_still_one_line():
+    end = """
+import pathlib, signal, time
+from cxr_data.commands import command
+from cxr_data.core.errors import CxrError
+children = pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+for child in children:
+    os.kill(int(child), signal.SIGKILL)
+os.waitid(os.P_PID, int(children[0]), os.WEXITED | os.WNOWAIT)
+def fail():
+    raise CxrError("no memory")
+command.run(fail, ["train"])
+"""
+    done = run(end)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "train: error: no memory"
+    assert "Traceback" not in done.stderr
+
+
 def test_the_last_line_is_the_commands_own():
     end = """
 from cxr_data.commands import command
