@@ -23,6 +23,7 @@ import crc32c
 import tensorflow as tf
 
 from cxr_data.core import storage
+from cxr_data.core.errors import CxrError
 from cxr_data.core.runtime import cores
 from cxr_data.core.tensorflow_private import number_names_from
 from cxr_train.engine.placement_names import CompilationOptions
@@ -53,6 +54,9 @@ def kept_compilations(
       options: where.
       xla: the value of --xla; nothing is kept where it compiles nothing.
       deterministic: whether every operation must be deterministic, which XLA compiles differently.
+
+    Raises:
+      CxrError: in place of `tf.errors.OpError` in the context, if an entry cannot be written any more.
     """
     flags = os.environ.get("TF_XLA_FLAGS", "")
     compiles = xla == "on" or (xla == "auto" and _GPU_DRIVER.exists())
@@ -76,6 +80,14 @@ def kept_compilations(
     os.environ["TF_XLA_FLAGS"] = f"{flags} {kept_in}".strip()
     try:
         yield
+    except tf.errors.OpError as error:
+        said = next((line for line in error.message.splitlines() if str(folder) in line), None)
+        if said is None:
+            raise
+        raise CxrError(
+            f"--compilation_cache={options.compilation_cache}: {said.rpartition('; ')[2]}; make room, choose "
+            "another folder, or leave it empty to keep nothing"
+        ) from error
     finally:
         with contextlib.suppress(OSError):  # what has no checksum is compiled again
             seal(folder)

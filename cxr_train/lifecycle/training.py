@@ -111,7 +111,7 @@ def run_training(
     """
     advice = (
         f"--batch_size={config.batch_size}: the device has too little memory; --batch_size=auto chooses one "
-        "that fits, --gradient_accumulation=2 halves what is computed at once"
+        "that fits, a higher --gradient_accumulation computes fewer images at once"
     )
     with clear_memory_errors(advice):
         stop = StopRequest(last_words, placement.any)

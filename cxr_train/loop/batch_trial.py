@@ -169,11 +169,16 @@ def _try(
     except CxrError as error:
         theirs.send(error)
     except tf.errors.OpError as error:
-        theirs.send(
-            CxrError(f"--batch_size=auto: no step can be tried: {error.message.splitlines()[0][:200]}")
-        )
+        theirs.send(CxrError(f"--batch_size=auto: no step can be tried: {said_by(error)}"))
     theirs.close()
     os._exit(0)  # in order, TensorFlow might abort it
+
+
+def said_by(error: tf.errors.OpError) -> str:
+    """Return what an error says, without the lines before it on where the step was defined."""
+    before = ("Graph execution error", "Detected at node", " ", "\t")
+    lines = [line for line in error.message.splitlines() if line and not line.startswith(before)]
+    return " ".join(lines)[:200] or type(error).__name__
 
 
 def take_one_step(

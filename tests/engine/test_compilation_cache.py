@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 from project import HELPERS, ROOT
 from waiting import SECONDS
 
+from cxr_data.core.errors import CxrError
 from cxr_train.engine.compilation_cache import kept_compilations, remove_damaged, seal
 from cxr_train.engine.placement_names import CompilationOptions
 
@@ -101,6 +103,23 @@ def test_a_second_start_loads_what_the_first_compiled(tmp_path):
     starts = dict(line.split() for line in done.stdout.splitlines())
     assert len(starts) == 7
     assert len(set(starts.values())) == 1, starts
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_cache_that_becomes_full_is_named(tmp_path, monkeypatch, is_full):
+    monkeypatch.setenv("TF_XLA_FLAGS", "")
+    place = tmp_path / "cache"
+
+    def compile_a_step() -> None:
+        with kept_compilations(CompilationOptions(str(place)), xla="on"):
+            (folder,) = place.iterdir()
+            entry = f"{folder if is_full else 'shards'}/cxr__1__2.pb.tmp"
+            message = f"Graph execution error:\n\n{entry}; Disk quota exceeded\n\t [[node]]"
+            raise tf.errors.ResourceExhaustedError(None, None, message)
+
+    error, said = (CxrError, f"{place}: Disk quota") if is_full else (tf.errors.OpError, "shards")
+    with pytest.raises(error, match=said):
+        compile_a_step()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from waiting import SECONDS
 from cxr_data.core.errors import OutOfMemoryError, UsageError
 from cxr_train.engine.memory_errors import bytes_asked, clear_memory_errors
 from cxr_train.engine.step import TrainStep
-from cxr_train.loop.batch_trial import Trial, find_batch, take_one_step
+from cxr_train.loop.batch_trial import Trial, find_batch, said_by, take_one_step
 from cxr_train.recipe.recipe import Recipe
 from cxr_train.runs.config import TrainConfig
 
@@ -115,6 +115,17 @@ def test_what_a_failure_asked_for():
     }
     for message, asked in said_by_xla.items():
         assert bytes_asked(tf.errors.ResourceExhaustedError(None, None, message)) == asked
+
+
+def test_an_error_says_what_is_wrong_and_not_where_the_step_was_defined():
+    @tf.function
+    def step(number: tf.Tensor) -> None:
+        tf.debugging.assert_equal(number, 2, "no such batch")
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as failed:
+        step(tf.constant(3))
+    assert failed.value.message.startswith("Graph")
+    assert said_by(failed.value).startswith("assertion failed: [no such batch]")
 
 
 @pytest.mark.parametrize("said", ["No space left on device", "Too many open files"])
