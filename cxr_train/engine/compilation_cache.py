@@ -31,8 +31,8 @@ from cxr_train.engine.placement_names import CompilationOptions
 logger = logging.getLogger(__name__)
 
 _FLAG = "--tf_xla_persistent_cache_directory"
-_ENTRY, _CHECKSUM = ".pb", ".crc32c"
-# Of the folder; the oldest entries go.
+_PREFIX, _ENTRY, _CHECKSUM = "cxr", ".pb", ".crc32c"
+# Of all folders, since each driver, version and choice of devices has its own; the oldest entries go.
 _MOST_BYTES = 4_000_000_000
 # TensorFlow would fail where it cannot write an entry.
 _FREE_BYTES = 2_000_000_000
@@ -67,6 +67,7 @@ def kept_compilations(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_damaged(folder)
+        _remove_oldest(folder.parent)
         free = shutil.disk_usage(folder).free
     except OSError as error:
         logger.info("compilation_cache: off, %s: %s", folder, error.strerror)
@@ -76,7 +77,7 @@ def kept_compilations(
         logger.info("compilation_cache: off, %s has no room", folder)
         yield
         return
-    kept_in = f"{_FLAG}={_quoted(folder)} --tf_xla_persistent_cache_prefix=cxr"
+    kept_in = f"{_FLAG}={_quoted(folder)} --tf_xla_persistent_cache_prefix={_PREFIX}"
     os.environ["TF_XLA_FLAGS"] = f"{flags} {kept_in}".strip()
     try:
         yield
@@ -111,21 +112,27 @@ def seal(folder: pathlib.Path) -> None:
 
 
 def remove_damaged(folder: pathlib.Path) -> None:
-    """Remove entries that have changed since they were sealed, and the oldest where all take too much room.
+    """Remove entries that have changed since they were sealed.
 
     Other processes may do the same at the same time, and write new ones.
     """
-    entries: list[tuple[float, int, pathlib.Path]] = []
     for entry in folder.glob(f"*{_ENTRY}"):
         with contextlib.suppress(FileNotFoundError):
-            if _checksum_of(entry).exists() and _checksum_of(entry).read_bytes() == _crc32c(entry):
-                entries.append((entry.stat().st_mtime, entry.stat().st_size, entry))
-            else:
+            if not _checksum_of(entry).exists() or _checksum_of(entry).read_bytes() != _crc32c(entry):
                 _remove(entry)
     for written in folder.glob(f"*{_ENTRY}.tmp"):  # by a process that was killed, or is at it
         with contextlib.suppress(FileNotFoundError):
             if time.time() - written.stat().st_mtime > _SECONDS_TO_WRITE:
                 written.unlink()
+
+
+def _remove_oldest(place: pathlib.Path) -> None:
+    """Remove the oldest entries of all folders in `place` where they take too much room."""
+    entries: list[tuple[float, int, pathlib.Path]] = []
+    for entry in place.glob(f"tensorflow-*/{_PREFIX}*{_ENTRY}"):
+        with contextlib.suppress(FileNotFoundError):
+            status = entry.stat()
+            entries.append((status.st_mtime, status.st_size, entry))
     total = sum(size for _, size, _ in entries)
     for _, size, entry in sorted(entries):
         if total <= _MOST_BYTES:

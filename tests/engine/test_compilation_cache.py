@@ -155,3 +155,16 @@ def test_tensorflow_is_given_the_whole_name_of_a_folder_with_spaces(tmp_path, mo
     (folder,) = place.iterdir()
     assert words[0] == "--tf_xla_clustering_debug"
     assert words[1].partition("=")[2] == str(folder)
+
+
+def test_what_other_versions_have_left_is_bounded_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_XLA_FLAGS", "")
+    old, new = tmp_path / "tensorflow-1" / "cxr__1.pb", tmp_path / "tensorflow-2" / "cxr__1.pb"
+    mine = tmp_path / "exported" / "saved_model.pb"
+    for number, entry in enumerate((mine, old, new)):
+        entry.parent.mkdir()
+        entry.touch()
+        os.truncate(entry, 3_000_000_000)  # holes, which take no room
+        os.utime(entry, (number, number))
+    with kept_compilations(CompilationOptions(str(tmp_path)), xla="on"):
+        assert [entry.exists() for entry in (mine, old, new)] == [True, False, True]
