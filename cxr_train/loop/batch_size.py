@@ -51,8 +51,9 @@ def state_slots(recipe: Recipe) -> int:
 def setting_of(recipe: Recipe, placement: Placement) -> Setting:
     """Return how a run computes, as far as its memory depends on it."""
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    # Whole batches wait, of which a micro-batch is a part.
-    ahead = placement.batches_ahead * recipe.gradient_accumulation
+    ahead, parts = placement.batches_ahead, recipe.gradient_accumulation
+    if parts > 1:  # whole batches wait, and the one that is computed lies beside its micro-batch
+        ahead = (ahead + 1) * parts
     return Setting(placement.policy, placement.compile, on_gpu, state_slots(recipe), bool(recipe.ema), ahead)
 
 

@@ -123,9 +123,9 @@ def test_a_run_is_planned_by_what_one_replica_takes_at_once():
     recipe = Recipe(gradient_accumulation=3)
     config = TrainConfig(backbone="xception", data="data", run_dir="run", batch_size=24, recipe=recipe)
     placement = choose_placement("mirrored", "float32", "off")  # of two
-    # Whole batches wait on the device: three micro-batches each.
+    # Whole batches lie on the device, that of the step too: three micro-batches each.
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    setting = Setting(on_gpu=on_gpu, slots=3, batches_ahead=3 * placement.batches_ahead)
+    setting = Setting(on_gpu=on_gpu, slots=3, batches_ahead=3 * (placement.batches_ahead + 1))
     for trainable in (True, False):
         planned = planned_memory(classifier(trainable), config, placement)
         assert planned == estimate(network(trainable), 4, setting).total
