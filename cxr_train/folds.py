@@ -26,13 +26,14 @@ from cxr_train.evaluation.analysis import analyse
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.out_of_fold import fold_predictions, join_folds, label_issues, spread
 from cxr_train.evaluation.predictions import write_predictions
-from cxr_train.evaluation.wording import accuracy_name
+from cxr_train.evaluation.wording import accuracy_name, first_of, too_few
 from cxr_train.flags.output_place import prepare_output
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.notice import NOTICE
 
 _NAME = "out_of_fold"
+_MOST_NAMED = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +91,16 @@ def _lines(summary: dict[str, Any], issues: int, images: int) -> list[str]:
     lines = [f"{counted(images, 'image')}, each predicted by a model that was not trained on it"]
     if auroc is not None:
         lines.append(f"mean AUROC {auroc:.3f}{reach} [95 % interval], of all images together")
+    # Of all images together, findings with too few of them are left out as well.
+    left_out = [name for name in of_auroc["left_out"] if name not in summary.get("too_few", ())]
+    without = f", without {first_of(left_out, _MOST_NAMED)} (undefined in a fold)" if left_out else ""
     if of_auroc["mean"] is not None:
         lines.append(
             f"mean AUROC of the {len(of_auroc['folds'])} folds: {of_auroc['mean']:.3f}, from "
-            f"{of_auroc['low']:.3f} to {of_auroc['high']:.3f}"
+            f"{of_auroc['low']:.3f} to {of_auroc['high']:.3f}{without}"
         )
     lines.append(f"{accuracy_name(summary)}: {summary['accuracy']:.3f}")
+    lines += too_few(summary, _MOST_NAMED)
     return [*lines, f"{counted(issues, 'label')} of them are doubtful: see label_issues.csv"]
 
 

@@ -1,4 +1,4 @@
-"""Patients who have two names: the audit of the data set found the same picture under both."""
+"""Pictures that are there twice: of patients whom the audit found under two names, and in two data sets."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import DataError
 from cxr_data.core.wording import tool
 from cxr_data.records.audit_document import has_audit, read_audit
-from cxr_data.records.index import read_split_fields, read_split_index
+from cxr_data.records.index import read_features, read_split_fields, read_split_index
 from cxr_data.records.layout import AUDIT_NAME
 from cxr_data.records.manifest import Manifest, Shard
 from cxr_data.records.split_names import parse_split
@@ -61,6 +61,47 @@ def are_of_sources(manifest: Manifest, pool: str, sources: Collection[int]) -> n
     inside = np.isin(read_split_index(manifest, everywhere)["source"], [*sources])
     there = {*np.array(tied_patients(manifest, everywhere), object)[inside]}
     return np.array([patient in there for patient in tied_patients(manifest, pool)], bool)
+
+
+def are_in(manifest: Manifest, pool: str, other: Manifest, other_pool: str, chosen: np.ndarray) -> np.ndarray:
+    """Return which records of some splits have the very pixels of a record of another data set.
+
+    Args:
+      manifest, pool: see `tied_patients`.
+      other, other_pool: the other data set, with records of the same form, and some of its splits.
+      chosen: int64 [M], positions in `other_pool` of the records that are looked at.
+
+    Returns:
+      bool [N].
+
+    Raises:
+      DataError: the index or the measurements of a data set are damaged.
+    """
+    here = read_split_index(manifest, pool)["crc32c"]
+    there = read_split_index(other, other_pool)["crc32c"][chosen]
+    found = np.isin(here, there)
+    if not found.any():
+        return found
+    thumbnails = _thumbnails(manifest, pool), _thumbnails(other, other_pool)
+    if thumbnails[0] is None or thumbnails[1] is None:
+        return found
+    # Of millions of pairs, some have the same checksum by chance.
+    alike = set(zip(there.tolist(), map(bytes, thumbnails[1][chosen]), strict=True))
+    found[found] = [
+        (int(here[position]), bytes(thumbnails[0][position])) in alike for position in np.flatnonzero(found)
+    ]
+    return found
+
+
+def _thumbnails(manifest: Manifest, pool: str) -> np.ndarray | None:
+    """Return the thumbnail of each record of some splits; None where none was made."""
+    features = read_features(manifest)
+    if features is None:
+        return None
+    splits = parse_split(pool).splits
+    inside = np.repeat([s.split in splits for s in manifest.shards], [s.records for s in manifest.shards])
+    thumbnails: np.ndarray = features["thumbnail"][inside]
+    return thumbnails
 
 
 def digest_of_pairs(directory: str) -> str:

@@ -117,7 +117,31 @@ def beside_result(summary: Mapping[str, Any], directory: str) -> list[str]:
         name: (row.get("auroc"), row.get("auroc"), (intervals.get(name) or {}).get("auroc"))
         for name, row in summary["per_class"].items()
     }
-    return _sentences(summary["audit"], reached, "the model reaches", directory)
+    return _sentences(summary["audit"], trained_on(summary), reached, "the model reaches", directory)
+
+
+def trained_on(summary: Mapping[str, Any]) -> list[str]:
+    """Return how many of the evaluated images the model was trained on, in words; empty for none.
+
+    Args:
+      summary: content of `metrics_{split}.json`.
+    """
+    if "images_trained_on" not in summary:
+        return []
+    count = summary["images_trained_on"]
+    if count:
+        show = "shows" if count == 1 else "show"
+        what = "a picture or a patient" if summary.get("own_data") else "pixel for pixel a picture"
+        return [
+            f"leakage: {count:,} of {counted(summary['images'], 'image')} {show} {what} that the model was "
+            "trained on: these numbers are too high"
+        ]
+    if count is None and not summary.get("own_data"):
+        return [
+            "leakage: whether the model was trained on some of these images is not known, since its training "
+            "data is not there any more"
+        ]
+    return []
 
 
 def beside_runs(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -131,19 +155,25 @@ def beside_runs(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
         rows = (summary["per_class"].get(name) or {} for summary in of_runs)
         values = [row["auroc"] for row in rows if row.get("auroc") is not None]
         reached[name] = (min(values), max(values), None) if values else (None, None, None)
-    return _sentences(first["audit"], reached, "the runs reach", first["data"])
+    most = max(of_runs, key=lambda summary: summary.get("images_trained_on") or 0)
+    return _sentences(first["audit"], trained_on(most), reached, "the runs reach", first["data"])
 
 
 _Reached = tuple[float | None, float | None, Sequence[float] | None]
 
 
 def _sentences(
-    audit: Mapping[str, Any] | None, reached: Mapping[str, _Reached], who: str, directory: str
+    audit: Mapping[str, Any] | None,
+    known: Sequence[str],
+    reached: Mapping[str, _Reached],
+    who: str,
+    directory: str,
 ) -> list[str]:
     if audit is None:
         return [
+            *known,
             "no audit: nobody looked for shortcuts and leakage, which may have made these numbers; look with "
-            f"python -m {tool('audit_dataset')} --data={directory}"
+            f"python -m {tool('audit_dataset')} --data={directory}",
         ]
     found = audit["shortcuts"]
     lines = [
@@ -151,12 +181,12 @@ def _sentences(
         for name in reached
         if name in found and found[name]["above_chance"]
     ]
-    leaks = _leakage(audit)
+    leaks = [*_leakage(audit), *known]
     if lines:
-        return [*lines, leaks or "audit: no leakage found"]
+        return [*lines, *(leaks or ["audit: no leakage found"])]
     unknown = ", ".join(name for name in reached if name not in found)
     named = f"no shortcut named{f' (none looked for: {unknown})' if unknown else ''}"
-    return [f"audit: {named}", leaks] if leaks else [f"audit: {named}; leakage: none found"]
+    return [f"audit: {named}", *leaks] if leaks else [f"audit: {named}; leakage: none found"]
 
 
 def _sentence(name: str, shortcut: Mapping[str, Any], reached: _Reached, who: str) -> str:
@@ -185,15 +215,15 @@ def in_words(feature: str) -> str:
     return _FEATURES.get(feature, feature)
 
 
-def _leakage(audit: Mapping[str, Any]) -> str:
+def _leakage(audit: Mapping[str, Any]) -> list[str]:
     parts = []
     if audit["patients"]:
         parts.append(counted(audit["patients"], "patient"))
     if audit["pictures"]:
         parts.append(counted(audit["pictures"], "picture"))
     if not parts:
-        return ""
+        return []
     are = "is" if audit["patients"] + audit["pictures"] == 1 else "are"
-    return (
+    return [
         f"leakage: {' and '.join(parts)} of this split {are} in another split too: these numbers are too high"
-    )
+    ]

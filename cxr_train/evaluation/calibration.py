@@ -24,6 +24,7 @@ Line = tuple[float, float]
 """Slope and offset of `fit_platt`."""
 
 _SMALLEST = 1e-300  # what a probability of 0 is taken for: its logarithm must be finite
+_SHORT_OF_ONE = float(np.finfo(np.float64).epsneg) / 2  # what a probability of 1 is short of it at most
 
 
 def reliability(right: npt.ArrayLike, confidences: npt.ArrayLike, bins: int = BINS) -> list[dict[str, Any]]:
@@ -99,7 +100,7 @@ class _Forecasts:
         decisions = Decisions.of(labels, probabilities)
         distance = (probabilities - decisions.is_class) ** 2
         if decisions.of_findings:
-            of_label = np.where(decisions.is_class, probabilities, 1 - probabilities)
+            of_label = np.where(decisions.is_class, probabilities, _complement(probabilities))
             known, averaged = decisions.known, decisions.known.any(axis=0) & ~decisions.few_findings()
             return cls(probabilities, decisions.is_class, distance, of_label, known, averaged)
         right = (decisions.is_class & decisions.is_given).any(axis=1, keepdims=True)
@@ -224,7 +225,7 @@ def fit_temperature(labels: Counts, probabilities: Floats) -> float | None:
         decisions = Decisions.of(labels, probabilities)
         of_present = probabilities[decisions.known]
         labels = decisions.is_class[decisions.known].astype(np.int64)
-        probabilities = np.stack([1 - of_present, of_present], axis=1)
+        probabilities = np.stack([_complement(of_present), of_present], axis=1)
     logits = _log(probabilities)
     of_label = logits[np.arange(len(labels)), labels]
 
@@ -248,7 +249,7 @@ def apply_temperature(probabilities: Floats, temperature: float, *, of_findings:
       of_findings: whether each column is a probability of its own, sigmoid(logit / temperature).
     """
     if of_findings:
-        pairs = np.stack([1 - probabilities, probabilities], axis=-1).reshape(-1, 2)
+        pairs = np.stack([_complement(probabilities), probabilities], axis=-1).reshape(-1, 2)
         return apply_temperature(pairs, temperature)[:, 1].reshape(probabilities.shape)
     logits = _log(probabilities) / temperature
     likelihoods = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -320,7 +321,12 @@ def apply_platt(probabilities: Floats, lines: Sequence[Line | None]) -> Floats:
 
 def logits_of(probabilities: Floats, *, of_findings: bool) -> Floats:
     """Return finite logits of probabilities: their softmax gives them back, of findings their sigmoid."""
-    return _log(probabilities) - (_log(1 - probabilities) if of_findings else 0)
+    return _log(probabilities) - (_log(_complement(probabilities)) if of_findings else 0)
+
+
+def _complement(probabilities: Floats) -> Floats:
+    """Return 1 - p of probabilities; where they are rounded to 1, not 0 but what they may be short of it."""
+    return np.asarray(np.maximum(1 - probabilities, _SHORT_OF_ONE))
 
 
 def _log(probabilities: Floats) -> Floats:

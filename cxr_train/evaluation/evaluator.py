@@ -7,6 +7,7 @@
     own_data          whether it is a split of the data that the run was trained on
     model_sha256      of the run's best.keras
     seen_in_training  whether the model was trained on these very images
+    images_trained_on of other data, and of a part of a split: see `trained_images`; else null
     initial_statistics_share
                       of the moving statistics of the model's BatchNorm, what is still their start, in [0, 1];
                       null where it holds precise ones, or this is not known
@@ -24,7 +25,8 @@
                       `platt`: lines, by finding slope and offset of `fit_platt`, and calibrated by them
     thresholds        null, or at_sensitivity, chosen_on (a split), and `thresholds.report_thresholds`; of
                       findings, with at_sensitivity null, the thresholds of Youden's index
-    comparison        null, or see `compare.compare_models`
+    comparison        null, or see `compare.compare_models`; other_seen_in_training: whether the other model
+                      was trained on images of this split
     audit             what the audit of the data says beside it: see the head of `beside_audit`
     by                {} or every metric by group: see the head of `subgroups`
     test_time         only with a test-time method: batch_norm_images, the images that BatchNorm's statistics
@@ -62,10 +64,16 @@ from cxr_train.evaluation.forward_pass import (
 from cxr_train.evaluation.options import SOURCE, EvaluationOptions
 from cxr_train.evaluation.predictions import NamedPredictions, write_predictions
 from cxr_train.evaluation.probe import measure_probe, probe_split
-from cxr_train.evaluation.stored import other_predictions, other_validation, stored_predictions
+from cxr_train.evaluation.stored import (
+    other_predictions,
+    other_validation,
+    saw_in_training,
+    stored_predictions,
+)
 from cxr_train.evaluation.subgroups import measure_subgroups
 from cxr_train.evaluation.table_columns import read_columns
 from cxr_train.evaluation.test_time import adapted_batch_norm, said_of, with_corrected_prior
+from cxr_train.evaluation.trained_images import images_trained_on
 from cxr_train.runs.layout import RunLayout
 from cxr_train.runs.saved_run import initial_statistics_share, is_own_data, model_sha256
 
@@ -189,6 +197,7 @@ def evaluate_split(
     shares = None
     if options.prior_correction:
         named, validation, shares = with_corrected_prior(named, validation)
+    trained_on = images_trained_on(run_dir, manifest, split, predicted.index, options.train_split)
     summary = {
         "schema": SCHEMA,
         "split": split,
@@ -196,6 +205,7 @@ def evaluate_split(
         "own_data": own,
         "model_sha256": model_sha256(run_dir),
         "seen_in_training": own and have_common_images(split, options.train_split),
+        "images_trained_on": trained_on,
         "initial_statistics_share": initial_statistics_share(run_dir),
         "dropped": dropped,
         **said_of(options, adapted_to, shares),
@@ -218,6 +228,8 @@ def evaluate_split(
             seed=options.seed,
         ),
     }
+    if summary["comparison"] and options.compare is not None:
+        summary["comparison"]["other_seen_in_training"] = saw_in_training(options.compare, split)
     layout = RunLayout(output or run_dir)
     layout.directory.mkdir(parents=True, exist_ok=True)
     write_predictions(layout.predictions(split), named)

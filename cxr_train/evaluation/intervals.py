@@ -222,8 +222,8 @@ def metric_intervals(
             float(metrics.macro(of_classes)), resampled, f"macro {metric}", notes
         )
     micro = {}
+    of_any = patients_counted(bootstrap, decisions, of_any=True)
     if decisions.of_findings:
-        of_any = patients_counted(bootstrap, decisions, of_any=True)
         for metric, value in metrics.micro_metrics(true, scores).items():
             counted = int(of_any[metric][0]) if metric in of_any else None
             micro[metric] = percentile_interval(
@@ -238,7 +238,11 @@ def metric_intervals(
         "patients": bootstrap.patients,
         "patients_of": dict(zip(class_names, trials["sensitivity"].tolist(), strict=True)),
         "accuracy": percentile_interval(
-            right, replicates.accuracy, "accuracy", notes, trials=bootstrap.patients
+            right,
+            replicates.accuracy,
+            "accuracy",
+            notes,
+            trials=int(of_any["one_vs_rest_accuracy"][0]),
         ),
         "macro": macro,
         "per_class": per_class,

@@ -101,15 +101,18 @@ def spread(folds: Mapping[str, NamedPredictions]) -> dict[str, Any]:
 
     Returns:
       {metric: {"folds": {run: value}, "mean", "low", "high", "left_out"}}: means over the classes that are
-      defined in every fold, the others being left out; null where there is none.
+      defined in every fold, and of the findings that have not too few images in all folds together, the
+      others being left out; null where there is none.
     """
+    labels = np.concatenate([fold.labels for fold in folds.values()])
+    few = Decisions.of(labels, np.concatenate([fold.probabilities for fold in folds.values()])).few_findings()
     of_run = {name: metrics.all_metrics(fold.labels, fold.probabilities) for name, fold in folds.items()}
     names = np.array(next(iter(folds.values())).class_names)
     found = {}
     for metric in ("auroc", "auprc", "sensitivity", "specificity"):
         of_classes = np.stack([values[metric] for values in of_run.values()])
         # A mean over other classes is another metric.
-        everywhere = ~np.isnan(of_classes).any(axis=0)
+        everywhere = ~np.isnan(of_classes).any(axis=0) & ~few
         means = of_classes[:, everywhere].mean(axis=1) if everywhere.any() else np.full(len(folds), np.nan)
         found[metric] = {
             "folds": {name: json_number(mean) for name, mean in zip(folds, means, strict=True)},

@@ -197,6 +197,17 @@ def other_predictions(place: pathlib.Path, split: str) -> NamedPredictions:
     return read_predictions(path)
 
 
+def saw_in_training(place: pathlib.Path, split: str) -> bool:
+    """Return whether an evaluation says that its model was trained on images of the split; see
+    `other_predictions`, which has found it.
+    """
+    try:
+        found = read_document(RunLayout(place).metrics(split), Metrics)
+    except DataError:
+        return False
+    return bool(found.get("seen_in_training") or found.get("images_trained_on"))
+
+
 def other_validation(place: pathlib.Path) -> NamedPredictions | None:
     """Return what another run's best model said of the validation images that were held out from it.
 

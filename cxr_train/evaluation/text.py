@@ -296,12 +296,20 @@ def comparison(summary: dict[str, Any]) -> list[str]:
             f"{found['only_other']} only the other: exact McNemar p = {found['mcnemar_exact_p']:.2g} (takes "
             "images for independent; the intervals of the differences do not)"
         ]
+    lines += [f"  {note}" for note in other_flatters(found)]
     for metric in ("accuracy", "macro sensitivity", "macro auroc"):
         difference = found["differences"][metric]
         if difference["value"] is not None:
             at_half = " at p >= 0.5" if "per_finding" in found and metric != "macro auroc" else ""
             lines.append(f"  {DIFFERENCES[metric]}{at_half} {_difference(difference)}")
     return lines
+
+
+def other_flatters(found: Mapping[str, Any]) -> list[str]:
+    """Return that a comparison is with a model that knows the images, in words; empty where it does not."""
+    if not found.get("other_seen_in_training"):
+        return []
+    return ["the other run was trained on images of this split: this comparison flatters it"]
 
 
 def how_compared(found: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from cxr_data.core.wording import capitalized, counted
 from cxr_data.records.split_names import have_common_images
 from cxr_data.stats.co_occurrence import both_present
 from cxr_train.evaluation import text, wording
+from cxr_train.evaluation.beside_audit import trained_on
 from cxr_train.evaluation.calibration import measure_calibration
 from cxr_train.evaluation.thresholds import REPORTED
 from cxr_train.evaluation.wording import no_temperature, optimistic
@@ -174,7 +175,8 @@ def external_notes(record: RunRecord) -> list[str]:
             notes.append(f"{place}, {split}: no image of {', '.join(absent)}; the means are without it.")
         if dropped := wording.left_out_by_class_map(metrics):
             notes.append(f"{place}, {split}: left out by --class_map: {', '.join(dropped)}.")
-        notes += [f"{place}, {split}: {note}." for note in wording.patients(metrics)]
+        known = [*wording.patients(metrics), *trained_on(metrics)]
+        notes += [f"{place}, {split}: {note}." for note in known]
     return notes
 
 
@@ -330,8 +332,9 @@ def _thresholds(metrics: Document) -> list[Grid]:
 
 
 def _comparison(metrics: Document) -> list[str]:
-    """Return the McNemar's test against another run, in words; of findings, a table has it."""
+    """Return McNemar's test against another run, in words; of findings, a table has it."""
     lines = [] if wording.is_of_findings(metrics) else text.comparison(metrics)[:1]
+    lines += text.other_flatters(metrics.get("comparison") or {})
     return [f"{capitalized(line)}." for line in lines]
 
 

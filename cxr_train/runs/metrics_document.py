@@ -192,6 +192,7 @@ class ComparisonOfClasses(TypedDict):
     only_this: Count
     only_other: Count
     mcnemar_exact_p: Share
+    other_seen_in_training: NotRequired[bool]
 
 
 class ComparisonOfFindings(TypedDict):
@@ -201,6 +202,7 @@ class ComparisonOfFindings(TypedDict):
     differences: Differences
     per_finding: Mapping[str, Contradicting]
     at_thresholds: NotRequired[bool]
+    other_seen_in_training: NotRequired[bool]
 
 
 class _DifferenceOfEach:
@@ -312,6 +314,7 @@ class MetricsContent(OfModel):
     data: NotRequired[str]
     own_data: NotRequired[bool]
     seen_in_training: NotRequired[bool]
+    images_trained_on: NotRequired[Count | None]
     loss: NotRequired[Measured | None]
     initial_statistics_share: NotRequired[Rate]
     dropped: NotRequired[Mapping[str, Count]]

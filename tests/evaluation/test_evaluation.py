@@ -14,8 +14,10 @@ from shards import labels_of, random_images, write_shards
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.input.pipeline import Pipeline
+from cxr_data.records.folds import positions_of
 from cxr_data.records.foreign import adopt
 from cxr_data.records.manifest import write_manifest
+from cxr_data.records.split_names import fold_splits
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.engine.predict_step import PredictStep
 from cxr_train.engine.strategy import choose_placement
@@ -25,6 +27,7 @@ from cxr_train.evaluation.evaluator import evaluate_split
 from cxr_train.evaluation.options import EvaluationOptions
 from cxr_train.evaluation.predictions import read_predictions, write_predictions
 from cxr_train.evaluation.stored import fitted_temperature, stored_predictions
+from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.run_model import load_best_model, save_model
 
 VALIDATION, TEST = random_images(30, seed=1), random_images(14, seed=2)
@@ -202,6 +205,53 @@ def test_evaluating_the_training_split_says_so(manifest, tmp_path):
     found = evaluate(tmp_path / "run", manifest, model, "train")
     assert found["seen_in_training"]
     assert "trained on these images" in text.evaluation_table(found)
+
+
+def test_other_data_with_pictures_of_the_training_says_so(manifest, tmp_path):
+    run_dir = tmp_path / "run"
+    model = make_run(run_dir, manifest)
+    pictures = np.concatenate([random_images(9)[4:], random_images(20, seed=8)])  # five were trained on
+    theirs = write_shards(tmp_path / "again", {"test": pictures})
+    found = evaluate(run_dir, theirs, model, "test")
+    assert found["images_trained_on"] == 5
+    assert "5 of 25 images" in text.evaluation_table(found)
+    new = write_shards(tmp_path / "new", {"test": random_images(20, seed=8)})
+    found = evaluate(run_dir, new, model, "test")
+    assert found["images_trained_on"] == 0
+    assert "leakage:" not in text.evaluation_table(found)
+    config = TrainConfig.load(run_dir / "config.json")
+    dataclasses.replace(config, data=theirs.directory).save(run_dir / "config.json")  # written over
+    found = evaluate(run_dir, theirs, model, "test")
+    assert found["images_trained_on"] is None
+    assert "leakage: whether" in text.evaluation_table(found)
+
+
+def test_a_fold_with_copies_of_what_was_trained_on_says_so(tmp_path):
+    made = write_shards(tmp_path / "data", {"train": random_images(24)})
+    rest, fold = fold_splits("train", 1, 2)
+    ids = [f"train/{number}.png" for number in range(24)]
+    inside, outside = (positions_of(made, split) for split in (fold, rest))
+    pairs = [(ids[inside[0]], ids[outside[0]]), (ids[inside[1]], ids[inside[2]])]
+    evidence = [{"first": one, "in": "train", "second": two, "and": "train"} for one, two in pairs]
+    repeats = {"kind": "repeats", "name": "repeated_pictures", "text": "", "evidence": evidence}
+    start = {"schema": "cxr.audit/1", "pictures": 24, "patients": 24, "notes": [], "shortcuts": []}
+    (tmp_path / "data/audit.json").write_text(json.dumps(start | {"findings": [repeats]}))
+    model = make_run(tmp_path / "run", made)
+    options = {"train_split": rest, "validation_split": fold}
+    found = evaluate(tmp_path / "run", made, model, fold, **options)
+    assert not found["seen_in_training"]
+    assert found["images_trained_on"] == 1
+    assert f"1 of {len(inside)} images" in text.evaluation_table(found)
+
+
+def test_a_comparison_with_a_run_that_was_trained_on_the_images_says_so(manifest, tmp_path):
+    ours, theirs = (make_run(tmp_path / name, manifest, seed) for seed, name in enumerate(("one", "two")))
+    for train_split in ("train", "train+test"):
+        evaluate(tmp_path / "two", manifest, theirs, "test", train_split=train_split)
+        found = evaluate(tmp_path / "one", manifest, ours, "test", compare=tmp_path / "two")
+        knows = train_split == "train+test"
+        assert found["comparison"]["other_seen_in_training"] is knows
+        assert ("the other run was" in text.evaluation_table(found)) is knows
 
 
 class TestClassMap:

@@ -137,6 +137,16 @@ def test_a_finding_with_too_few_images_says_so_and_has_no_number():
         assert max(map(len, page.splitlines())) <= 100
 
 
+def test_the_exact_interval_of_the_known_labels_is_over_the_patients_that_have_some():
+    made = drawn(0)
+    right = made.labels == 1
+    labels = np.where(np.arange(200)[:, np.newaxis] < 8, right.astype(np.int64), -2)  # of four patients
+    sure = dataclasses.replace(made, labels=labels, probabilities=np.where(right, 0.9, 0.1))
+    found = analyse(sure, EvaluationOptions(resamples=100))
+    assert found["accuracy"] == 1
+    assert found["intervals"]["accuracy"][0] == pytest.approx(0.025 ** (1 / 4))
+
+
 def test_the_threshold_of_youden_is_the_best_of_all():
     for seed in range(20):
         random = np.random.default_rng(seed)

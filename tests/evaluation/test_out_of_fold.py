@@ -113,6 +113,19 @@ def test_the_spread_leaves_out_what_one_fold_has_not():
     assert found["folds"] == pytest.approx(dict(zip(("two", "three"), expected, strict=True)))
 
 
+def test_the_spread_leaves_out_findings_that_all_folds_together_have_too_few_of():
+    random = np.random.default_rng(0)
+    labels = (random.random([90, 2]) < 0.5).astype(np.int64)
+    labels[:, 1] = np.arange(90) % 15 == 0  # six, two in each fold
+    names = {"class_names": ("mass", "edema"), "probabilities": random.random([90, 2])}
+    made = dataclasses.replace(predictions(90), labels=labels, **names)
+    folds = {f"fold{k}": rows_of(made, np.arange(k * 30, k * 30 + 30), f"fold{k}") for k in range(3)}
+    found = spread(folds)["auroc"]
+    assert found["left_out"] == ["edema"]
+    expected = {name: metrics.auroc(fold.labels, fold.probabilities)[0] for name, fold in folds.items()}
+    assert found["folds"] == pytest.approx(expected)
+
+
 def test_the_page_of_folds_names_the_sources_that_they_are_of(tmp_path, monkeypatch):
     made = write_shards(tmp_path / "data", {"train": random_images(36)}, sources=("a", "b", "c"))
     pool, runs = "train@without=b", [tmp_path / f"fold{number}" for number in (1, 2)]

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cxr_train.evaluation import calibration, metrics
+from cxr_train.evaluation.forward_pass import Predictions
 from cxr_train.evaluation.predictions import NamedPredictions, read_predictions, six_digits, write_predictions
 
 NAMES = ("covid", "normal", "pneumonia")
@@ -52,12 +54,32 @@ def test_order_and_size_stay(probabilities):
     np.testing.assert_array_equal(np.diff(flat[order]) > 0, np.diff(short[order]) > 0)
     # Below 1e-300 a float64 has no six digits.
     np.testing.assert_allclose(short, flat, rtol=5e-6, atol=1e-300)
+    np.testing.assert_allclose(1 - short, 1 - flat, rtol=0.0101)
 
 
 def test_digits():
-    given = [0, 1, 0.5, 1 / 3, 0.98765432123, 1.23456789e-9, 0.98765432987]
-    expected = ["0.0", "1.0", "0.5", "0.333333", "0.98765432", "1.23457e-09", "0.98765433"]
+    given = [0, 1, 0.5, 1 / 3, 0.98765432123, 1.23456789e-9, 0.98765432987, 0.999999712345]
+    expected = ["0.0", "1.0", "0.5", "0.333333", "0.98765432", "1.23457e-09", "0.98765433", "0.99999971"]
     assert [repr(p) for p in six_digits(np.array(given)).tolist()] == expected
+
+
+@pytest.mark.parametrize("surest", [9, 16, 30, 40])  # the sigmoid of 40 is 1 in float64
+def test_one_wrong_label_of_the_surest_finding_is_no_worse_than_its_logit(surest):
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 3, [500, 1])
+    labels = (random.random([500, 1]) < 1 / (1 + np.exp(-logits))).astype(np.int64)
+    logits[0], labels[0] = surest, 0
+    predictions = Predictions(np.arange(500), labels, logits.astype(np.float32))
+    rounded = six_digits(predictions.probabilities)
+    loss = calibration.measure_calibration(labels, rounded)["negative_log_likelihood"]
+    assert loss == pytest.approx(predictions.loss, rel=0.02)
+
+    def slope(temperature: float) -> float:  # of the loss, at the logits themselves
+        error = 1 / (1 + np.exp(-logits / temperature)) - labels
+        return float((error * logits).mean())
+
+    exact = scipy.optimize.brentq(slope, 0.1, 10)
+    assert calibration.fit_temperature(labels, rounded) == pytest.approx(exact, rel=0.02)
 
 
 def test_what_was_written_is_read(tmp_path):
