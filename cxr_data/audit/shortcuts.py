@@ -22,7 +22,7 @@ from cxr_data.core.progress_bar import progress_bar
 from cxr_data.images.measure import THUMBNAIL, lung_block
 from cxr_data.sources.splits import place_groups
 from cxr_data.stats.auroc import Ranking
-from cxr_data.stats.bootstrap import PatientBootstrap, percentiles
+from cxr_data.stats.bootstrap import PatientBootstrap, disjoint_pairs, exact_interval, percentiles
 
 ALPHA = 0.01
 """Chance of one false alarm or more, over all features and classes of a dataset."""
@@ -153,12 +153,12 @@ def _try_features(
     by_chance: list[np.ndarray] = []
     for feature in features:
         cells = cells_of(feature.values[target.positions])
-        values.append(_with_interval(frequency_scores(cells, labels, folds), labels, folds, weights))
+        values.append(_with_interval(frequency_scores(cells, labels, folds), labels, folds, weights, groups))
         by_chance.append(_in_chunks(frequency_aurocs, cells[one], labelings, folds[one], classes))
         tick()
     frame = frame_of(pictures.rows["thumbnail"][target.positions])
     scores = ridge_scores(frame, labels[None], folds, classes)[:, 0]
-    values.append(_with_interval(scores, labels, folds, weights))
+    values.append(_with_interval(scores, labels, folds, weights, groups))
     frame = frame[one] - frame[one].mean(axis=0)
     by_chance.append(_in_chunks(ridge_aurocs, frame, labelings, folds[one], classes))
     return np.stack(values), np.stack(by_chance, axis=1)
@@ -338,21 +338,28 @@ def ridge_aurocs(pixels: np.ndarray, labelings: np.ndarray, folds: np.ndarray, c
 
 
 def _with_interval(
-    scores: np.ndarray, labels: np.ndarray, folds: np.ndarray, weights: np.ndarray
+    scores: np.ndarray, labels: np.ndarray, folds: np.ndarray, weights: np.ndarray, groups: np.ndarray
 ) -> np.ndarray:
-    """Return the AUROC of each class, and the low and high end of its 95 % interval: [3, K]."""
+    """Return the AUROC of each class, and the low and high end of its 95 % interval: [3, K].
+
+    The interval of an AUROC of 0 or 1, which all resamples have, is the exact one over pairs of patients.
+    """
     weights = np.concatenate([np.ones_like(weights[:1]), weights])
     ends = []
     for k in range(scores.shape[1]):
         concordant, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+        trials = 0
         for fold in range(int(folds.max()) + 1):
             held_out = np.flatnonzero(folds == fold)
             ranking = Ranking.of(labels[held_out] == k, scores[held_out, k])
+            trials += disjoint_pairs(groups[held_out], labels[held_out] == k)
             more = ranking.pairs(weights[:, held_out[ranking.images]])
             concordant += more[0]
             pairs += more[1]
         auroc = np.where(pairs > 0, concordant / np.maximum(pairs, 1), 0.5)
-        ends.append([auroc[0], *percentiles(auroc[1:])])
+        is_exact = trials and auroc[0] in (0, 1)
+        reach = exact_interval(auroc[0], trials) if is_exact else percentiles(auroc[1:])
+        ends.append([auroc[0], *reach])
     return np.array(ends).T
 
 

@@ -91,6 +91,34 @@ class PatientBootstrap:
         return np.concatenate([times @ of_patient for times in self.times_drawn()])
 
 
+def exact_interval(value: float, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the exact binomial interval of a rate of 0 or 1 (Clopper and Pearson, 1934).
+
+    Every resample of such a rate is the same, and the bootstrap would give an interval of no width.
+
+    Args:
+      value: 0 or 1.
+      trials: independent ones that all were wrong or all right; one at least.
+    """
+    reach = float(((1 - confidence) / 2) ** (1 / trials))
+    return (reach, 1.0) if value else (0.0, 1 - reach)
+
+
+def disjoint_pairs(patients: npt.NDArray[np.int64], positive: npt.NDArray[np.bool_]) -> int:
+    """Return how many pairs of a patient with a positive and one with a negative have no patient in common.
+
+    They are independent, and each is concordant with the probability that the AUROC is of: an AUROC of 0 or 1
+    is that many trials.
+
+    Args:
+      patients: [N], of each image.
+      positive: [N].
+    """
+    of_positives, of_negatives = np.unique(patients[positive]), np.unique(patients[~positive])
+    together = len(np.union1d(of_positives, of_negatives))
+    return min(len(of_positives), len(of_negatives), together // 2)
+
+
 def percentiles(replicates: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the low and the high end of the interval of resampled values [R], none of them NaN."""
     tail = (1 - confidence) / 2

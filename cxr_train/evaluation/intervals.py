@@ -8,9 +8,9 @@ Where the bootstrap knows nothing, no number is made up:
 - a resample without images of a class leaves that class's metrics undefined. The percentiles
   are of the other resamples, and `undefined_resamples` counts those left out; where they are
   more than half, there is no interval;
-- a rate of exactly 0 or 1 is the same in every resample. Instead of an interval of no width it
-  gets the exact binomial one (Clopper and Pearson, 1934) with patients as the trials, which
-  errs on the wide side; `exact` names these;
+- a rate or an AUROC of exactly 0 or 1 is the same in every resample. Instead of an interval of
+  no width it gets the exact binomial one (Clopper and Pearson, 1934) with patients as the
+  trials, of an AUROC with pairs of them, which errs on the wide side; `exact` names these;
 - any other metric that is the same in all resamples has none; `no_interval` says so.
 """
 
@@ -22,7 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cxr_data.stats.auroc import Ranking
-from cxr_data.stats.bootstrap import CONFIDENCE, PatientBootstrap, percentiles
+from cxr_data.stats.bootstrap import (
+    CONFIDENCE,
+    PatientBootstrap,
+    disjoint_pairs,
+    exact_interval,
+    percentiles,
+)
 from cxr_data.stats.undefined import ratio
 from cxr_train.evaluation import metrics
 from cxr_train.evaluation.decisions import Counts, Decisions, Floats
@@ -151,17 +157,13 @@ def percentile_interval(
       value: the metric of the data as it is; NaN gives None.
       replicates: [R] its resampled values.
       name: of the metric in `notes`, which is added to.
-      trials: of a rate, the number of patients that it was counted on.
+      trials: of a rate, the number of patients that it was counted on; of an AUROC, of pairs of them.
     """
     if np.isnan(value):
         return None
     if trials and value in (0.0, 1.0):
-        import scipy.special
-
         notes.exact.append(name)
-        # Of so many trials, all right or all wrong. SciPy's binomtest(...).proportion_ci has fewer digits.
-        reach = scipy.special.betaincinv(trials, 1, (1 - confidence) / 2)
-        return [float(reach), 1.0] if value else [0.0, float(1 - reach)]
+        return list(exact_interval(value, trials, confidence))
     defined = replicates[~np.isnan(replicates)]
     lost = len(replicates) - len(defined)
     if lost:
@@ -254,7 +256,9 @@ def metric_intervals(
 def patients_counted(
     bootstrap: PatientBootstrap, decisions: Decisions, *, of_any: bool = False
 ) -> dict[str, Counts]:
-    """Return by rate, how many patients [C] have an image in its denominator; [1] `of_any` class."""
+    """Return by rate, how many patients [C] have an image in its denominator, and of the AUROC how many
+    disjoint pairs of them it compares; [1] `of_any` class.
+    """
     denominators = {
         "one_vs_rest_accuracy": decisions.known,
         "sensitivity": decisions.positives,
@@ -263,7 +267,18 @@ def patients_counted(
     }
     if of_any:
         denominators = {rate: images.any(axis=1, keepdims=True) for rate, images in denominators.items()}
-    return {rate: patients_with(bootstrap, images) for rate, images in denominators.items()}
+    counted = {rate: patients_with(bootstrap, images) for rate, images in denominators.items()}
+    columns = (
+        [slice(None)] if of_any else [slice(index, index + 1) for index in range(decisions.known.shape[1])]
+    )
+    pairs = [_pairs_of_patients(bootstrap, decisions, some) for some in columns]
+    return counted | {"auroc": np.array(pairs, np.int64)}
+
+
+def _pairs_of_patients(bootstrap: PatientBootstrap, decisions: Decisions, columns: slice) -> int:
+    known = decisions.known[:, columns]
+    patients = bootstrap.patient_of[np.nonzero(known)[0]]
+    return disjoint_pairs(patients, decisions.is_class[:, columns][known])
 
 
 def patients_with(bootstrap: PatientBootstrap, images: npt.NDArray[np.bool_]) -> Counts:

@@ -225,6 +225,7 @@ def measure_probe(
     decisions = Decisions.of(labels, probed.predictions["whole"].probabilities)
     counts = decisions.positives.sum(axis=0).tolist()
     known = decisions.known.sum(axis=0).tolist()
+    pairs = intervals.patients_counted(bootstrap, decisions)["auroc"]
     per_class: dict[str, dict[str, Any]] = {
         name: {"images": count, "undefined": _why_undefined(count, images, FEW if of_findings else 1)}
         for name, count, images in zip(class_names, counts, known, strict=True)
@@ -235,7 +236,7 @@ def measure_probe(
         resampled, _ = intervals.resample_areas(bootstrap, decisions, said.probabilities)
         for index, name in enumerate(class_names):
             interval = intervals.percentile_interval(
-                values[index], resampled[:, index], f"{name} {way}", notes
+                values[index], resampled[:, index], f"{name} {way}", notes, trials=int(pairs[index])
             )
             per_class[name][way] = {"auroc": json_number(values[index]), "interval": interval}
     block = lung_block(size)

@@ -213,7 +213,7 @@ def _notes(summary: dict[str, Any]) -> list[str]:
     notes += patients(summary)
     if intervals["exact"]:
         names = first_of(intervals["exact"], _MOST_NAMED)
-        notes.append(f"exact binomial intervals over patients (0 or 1): {names}")
+        notes.append(f"exact binomial intervals over patients, or pairs of them (0 or 1): {names}")
     if intervals["undefined_resamples"]:
         most, lost = max(intervals["undefined_resamples"].items(), key=lambda entry: entry[1])
         notes.append(

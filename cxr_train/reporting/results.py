@@ -225,7 +225,10 @@ def _interval_notes(metrics: Document) -> list[str]:
     intervals = metrics.get("intervals") or {}
     notes = [f"{capitalized(note)}." for note in wording.patients(metrics)]
     if intervals.get("exact"):
-        notes.append("Rates of exactly 0 or 1 have the exact binomial interval, with patients as trials.")
+        notes.append(
+            "Rates of exactly 0 or 1 have the exact binomial interval, with patients as trials; AUROCs with "
+            "pairs of patients."
+        )
     if intervals.get("no_interval"):
         notes.append("Where no interval stands, all resamples are the same, or too few of them defined.")
     return notes
@@ -305,7 +308,8 @@ def _subgroups(metrics: Document) -> list[Grid]:
             few = "\n".join(row["too_few"]) if len(row["too_few"]) <= 2 else f"{len(row['too_few'])} {kinds}"
             rows.append([value, f"{row['images']:,}", f"{row['patients']:,}", *cells, few])
         gap = found["gap"].get("auroc")
-        told = f"; gap of the AUROC {gap['value']:.3f}, worst {gap['worst']}" if gap else ""
+        of = ", ".join(gap["classes"]) if gap else ""
+        told = f"; gap of the AUROC {gap['value']:.3f} over {of}, worst {gap['worst']}" if gap else ""
         means = [f"{_METRICS[name]}, mean" for name in _OF_CLASS]
         header = [column, "images", "patients", *means, "too few images of"]
         grids.append(Grid(f"By {column}, with 95 % intervals{told}", header, rows))

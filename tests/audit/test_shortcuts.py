@@ -224,6 +224,8 @@ def test_size_alone_in_words():
     size = next(f for f in found if f.name == "size")
     assert size.value == 1
     counts = np.bincount(pictures.labels)
+    low, high = map(float, re.search(r"covid 1\.000 \[(.*?), (.*?)\]", size.text).groups())
+    assert 0.8 < low < high == 1
     assert "size alone (of the file) separates covid perfectly: AUROC covid 1.000" in size.text
     assert f"1024x1024: covid 0 of {counts[0]}, normal {counts[1]} of {counts[1]}" in size.text
 

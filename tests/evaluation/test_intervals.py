@@ -93,8 +93,11 @@ def test_a_rate_of_one_gets_the_exact_interval_over_patients():
     assert made["per_class"]["a"]["sensitivity"] == pytest.approx([0.025 ** (1 / 5), 1])
     assert made["accuracy"] == pytest.approx([0.025 ** (1 / 10), 1])
     assert "a sensitivity" in made["exact"]
-    assert made["per_class"]["a"]["auroc"] is None
-    assert made["no_interval"]["a auroc"].endswith(" (1)")
+    # Five disjoint pairs of a patient of one class and one of the other, all concordant.
+    assert made["per_class"]["a"]["auroc"] == pytest.approx([0.025 ** (1 / 5), 1])
+    assert "a auroc" in made["exact"]
+    assert made["per_class"]["a"]["f1"] is None
+    assert made["no_interval"]["a f1"].endswith(" (1)")
 
 
 def test_a_rate_of_zero_gets_the_exact_interval():

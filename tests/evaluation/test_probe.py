@@ -178,6 +178,8 @@ def test_what_is_left_without_the_lungs_says_where_the_model_looks(planted, tmp_
     chance = pytest.approx(0.5, abs=0.2)
     in_the_frame = aurocs(looks_at(single(0, 8)), "marked")
     assert in_the_frame == {"whole": 1.0, "frame_alone": 1.0, "lungs_alone": chance, "one_mean": 1.0}
+    perfect = evaluate(tmp_path / "run", planted, looks_at(single(0, 8)), "marked")["probe"]
+    assert perfect["per_class"]["covid"]["frame_alone"]["interval"] == pytest.approx([0.025 ** (1 / 30), 1])
     on_the_lungs = aurocs(looks_at(single(8, 8)), "marked")
     assert on_the_lungs == {"whole": 1.0, "frame_alone": chance, "lungs_alone": 1.0, "one_mean": 1.0}
     of_brightness = aurocs(looks_at(np.full((SIZE, SIZE), 1e-3, np.float32)), "bright")

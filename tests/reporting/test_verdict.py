@@ -49,6 +49,19 @@ def test_a_class_above_chance_goes_before_one_with_a_wide_interval(tmp_path):
     assert "0.900" not in text
 
 
+@pytest.mark.parametrize(("low", "look"), [(0.51, "open"), (0.53, "bad")])
+def test_the_best_of_several_is_above_chance_only_as_the_best_of_several(tmp_path, low, look):
+    def change(metrics):
+        for name in CLASSES:
+            cell = {"auroc": 0.6 if name == "covid" else 0.5, "interval": [low - 0.1, 0.6]}
+            metrics["probe"]["per_class"][name] |= {"whole": cell, "frame_alone": cell}
+        metrics["probe"]["per_class"]["covid"]["frame_alone"]["interval"] = [low, 0.7]
+
+    shown, text = without_lungs(write_run(tmp_path / "run"), change)
+    assert shown == look
+    assert ("of 3 tried" in text) is (look == "open")
+
+
 def test_a_probe_that_was_not_made_is_named_with_the_command_that_makes_it(tmp_path):
     run_dir = write_run(tmp_path / "run")
     for absent in (lambda metrics: metrics.update(probe=None), lambda metrics: metrics.pop("probe")):

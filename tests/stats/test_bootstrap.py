@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from cxr_data.stats import bootstrap
-from cxr_data.stats.bootstrap import PatientBootstrap, percentiles
+from cxr_data.stats.bootstrap import PatientBootstrap, disjoint_pairs, exact_interval, percentiles
 
 
 def test_patients_are_drawn_whole_and_as_many_as_there_are():
@@ -15,6 +16,27 @@ def test_patients_are_drawn_whole_and_as_many_as_there_are():
     np.testing.assert_allclose(draws.mean(axis=0), 1, atol=0.06)
     np.testing.assert_allclose(draws.var(axis=0), 3 / 4, atol=0.06)  # of a binomial (4, 1/4)
     np.testing.assert_array_equal(bootstrap.patient_of, [0, 1, 0, 2, 3, 0])
+
+
+@pytest.mark.parametrize("trials", [1, 7, 300])
+def test_the_exact_interval_is_that_of_scipy(trials):
+    for value in (0, 1):
+        expected = scipy.stats.binomtest(value * trials, trials).proportion_ci(0.9, "exact")
+        assert exact_interval(value, trials, 0.9) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(
+    ("patients", "positive", "pairs"),
+    [
+        ([0, 1, 2, 3, 4], [1, 1, 0, 0, 0], 2),
+        ([0, 0, 0, 1, 2], [1, 1, 1, 0, 0], 1),
+        ([0, 0, 1, 1, 2, 2], [1, 0, 1, 0, 1, 0], 1),  # each has both: of three patients one pair
+        ([0, 0], [1, 0], 0),
+        ([0, 1], [1, 1], 0),
+    ],
+)
+def test_no_patient_is_in_two_pairs(patients, positive, pairs):
+    assert disjoint_pairs(np.array(patients), np.array(positive, bool)) == pairs
 
 
 def test_blocks_do_not_change_the_draws(monkeypatch):
