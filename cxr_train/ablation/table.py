@@ -18,6 +18,8 @@
                   differences: of the same four, this minus the baseline, value and interval
     seeds         with several seeds, without folds: by configuration and metric, mean and standard deviation
     folds         only with folds: by configuration, `runs` and by metric mean, lowest and highest of its runs
+                  Both are of the means over the classes that have a number in each of these runs (a finding
+                  with too few images in a fold has none there); `left_out` of a metric names the others
     more_epochs   only in a search: epochs that these runs were trained for beyond its trials
 
 Intervals are patient-clustered bootstraps, see `intervals`; those of differences are not adjusted for the
@@ -40,6 +42,7 @@ from cxr_train.evaluation.compare import compare_models
 from cxr_train.evaluation.predictions import NamedPredictions
 from cxr_train.evaluation.significance import holm
 from cxr_train.evaluation.stored import stored_predictions
+from cxr_train.evaluation.wording import first_of
 from cxr_train.runs.documents import read_document
 from cxr_train.runs.layout import GridLayout, RunLayout
 from cxr_train.runs.metrics_document import Metrics
@@ -89,8 +92,11 @@ def make_table(
         for run, said in zip(runs, predictions, strict=True)
         if run.name == baseline and said is not None
     }
+    summaries = [
+        _summary(run, own) if said else None for run, own, said in zip(runs, splits, predictions, strict=True)
+    ]
     rows = []
-    for run, status, own, said in zip(runs, statuses, splits, predictions, strict=True):
+    for run, status, said, summary in zip(runs, statuses, predictions, summaries, strict=True):
         reference = references.get((run.seed, run.fold)) if run.name != baseline else None
         rows.append(
             {
@@ -101,11 +107,11 @@ def make_table(
                 "flags": {name: run.flags.get(name) for name in varied},
                 "status": status,
                 "epochs": run.epochs_done,
-                **(_numbers(run, own) if said else dict.fromkeys(METRICS)),
+                **(_numbers(summary) if summary else dict.fromkeys(METRICS)),
                 "against_baseline": _against(said, reference, resamples) if said and reference else None,
             }
         )
-    evaluated = [_summary(run, own) for run, own, said in zip(runs, splits, predictions, strict=True) if said]
+    evaluated = [summary for summary in summaries if summary]
     compared = [row["against_baseline"] for row in rows if row["against_baseline"]]
     tests = [test for test in compared if test["mcnemar_exact_p"] is not None]  # null for findings
     for test in compared:
@@ -121,8 +127,8 @@ def make_table(
         "without_patient": max((said.without_patient for said in predictions if said), default=0),
         "audit": beside_runs(evaluated),
         "rows": rows,
-        "seeds": {} if _has_folds(rows) else _over_seeds(rows),
-        **({"folds": _over_folds(rows)} if _has_folds(rows) else {}),
+        "seeds": {} if _has_folds(rows) else _over_seeds(rows, summaries),
+        **({"folds": _over_folds(rows, summaries)} if _has_folds(rows) else {}),
     }
 
 
@@ -139,8 +145,7 @@ def _summary(run: GridRun, split: str) -> Row:
     return read_document(RunLayout(run.directory).metrics(split), Metrics)
 
 
-def _numbers(run: GridRun, split: str) -> Row:
-    summary = _summary(run, split)
+def _numbers(summary: Row) -> Row:
     intervals = summary.get("intervals") or {}
 
     def entry(name: str) -> Row:
@@ -158,34 +163,61 @@ def _against(said: NamedPredictions, reference: NamedPredictions, resamples: int
     return {**{key: found[key] for key in kept}, "differences": differences}
 
 
-def _over_seeds(rows: Sequence[Row]) -> dict[str, Row]:
+def _over_seeds(rows: Sequence[Row], summaries: Sequence[Row | None]) -> dict[str, Row]:
     """Return the mean and standard deviation over the seeds of each configuration that has several."""
-    return _over_runs(rows, "seeds", {"mean": statistics.fmean, "standard_deviation": statistics.stdev})
+    return _over_runs(
+        rows, summaries, "seeds", {"mean": statistics.fmean, "standard_deviation": statistics.stdev}
+    )
 
 
-def _over_folds(rows: Sequence[Row]) -> dict[str, Row]:
+def _over_folds(rows: Sequence[Row], summaries: Sequence[Row | None]) -> dict[str, Row]:
     """Return the mean and the range over the folds, and seeds, of each configuration that has several."""
-    return _over_runs(rows, "runs", {"mean": statistics.fmean, "lowest": min, "highest": max})
+    return _over_runs(rows, summaries, "runs", {"mean": statistics.fmean, "lowest": min, "highest": max})
 
 
 def _over_runs(
-    rows: Sequence[Row], counted_as: str, statistic: Mapping[str, Callable[[Sequence[float]], float]]
+    rows: Sequence[Row],
+    summaries: Sequence[Row | None],
+    counted_as: str,
+    statistic: Mapping[str, Callable[[Sequence[float]], float]],
 ) -> dict[str, Row]:
     """Return statistics by name over the finished runs of each configuration that has several.
 
     They are None where a run has no value: those of the others are of other runs.
+
+    Args:
+      summaries: of the rows, content of `metrics_{split}.json`.
     """
     summary: dict[str, Row] = {}
     for name in dict.fromkeys(row["name"] for row in rows):
-        finished = [row for row in rows if row["name"] == name and row["accuracy"]]
+        finished = [one for row, one in zip(rows, summaries, strict=True) if row["name"] == name and one]
         if len(finished) < 2:
             continue
         summary[name] = {counted_as: len(finished)}
         for metric in METRICS:
-            values = [row[metric]["value"] for row in finished]
+            values, left_out = _of_all_runs(finished, metric)
             defined = all(value is not None for value in values)
             summary[name][metric] = {key: of(values) if defined else None for key, of in statistic.items()}
+            if left_out:
+                summary[name][metric]["left_out"] = left_out
     return summary
+
+
+def _of_all_runs(summaries: Sequence[Row], metric: str) -> tuple[list[Any], list[str]]:
+    """Return a metric of each run, and the classes that some but not all of them have.
+
+    A mean over other classes is another metric.
+    """
+    if metric == "accuracy":
+        return [summary[metric] for summary in summaries], []
+    of_classes = [
+        {name: row[metric] for name, row in summary["per_class"].items() if row[metric] is not None}
+        for summary in summaries
+    ]
+    anywhere = [name for name in summaries[0]["per_class"] if any(name in known for known in of_classes)]
+    shared = [name for name in anywhere if all(name in known for known in of_classes)]
+    values = [statistics.fmean(known[name] for name in shared) if shared else None for known in of_classes]
+    return values, [name for name in anywhere if name not in shared]
 
 
 def table_to_csv(table: Mapping[str, Any]) -> bytes:
@@ -255,6 +287,8 @@ def _fold_lines(table: Mapping[str, Any]) -> Iterator[str]:
             if found[metric]["mean"] is not None
         )
         yield f"{name}, mean and range over {found['runs']} runs, one a fold and seed: {', '.join(means)}"
+        if left_out := found["auroc"].get("left_out"):
+            yield f"  of the classes that have a number in each of them, so without {first_of(left_out, 4)}"
 
 
 def _test_cells(row: Row, baseline: str) -> str:
@@ -276,12 +310,17 @@ def notes_of(table: Mapping[str, Any]) -> list[str]:
     ]
     if compared:
         notes[0] += (
-            "; right alone: images that this run has right and the baseline wrong / the reverse; Holm p: "
-            "McNemar's exact test, which takes images for independent, adjusted for "
+            "; right alone: what this run has right and the baseline wrong / the reverse, in images, of "
+            "findings in labels"
+        )
+    if table["comparisons"]:
+        notes[0] += (
+            "; Holm p: McNemar's exact test, which takes images for independent, adjusted for "
             f"{counted(table['comparisons'], 'comparison')}"
         )
     if any(test["holm_p"] is None for test in compared):
-        notes.append("findings: right alone counts labels, and no test takes labels of one image together")
+        notes.append("findings: no test takes labels of one image together, so there is no p")
+        notes.append("accuracy is the share of known labels that is right at p >= 0.5")
     if table["comparisons"] > 1:
         notes.append(
             "the 95 % of each difference's interval are not adjusted for the number of comparisons: where "

@@ -75,6 +75,23 @@ def expected_calibration_error(rows: list[dict[str, Any]]) -> float | None:
     return json_number(ratio(sum(gaps), sum(row["images"] for row in rows)))
 
 
+def error_by_chance(confidence: Floats, bins: int = BINS) -> float | None:
+    """Return about the ECE that perfectly calibrated probabilities would have on so few images.
+
+    Each is then right with just its probability, and the gap of a bin is still not 0: its sum is about
+    normal, with the variance of these trials (Broecker and Smith, "Increasing the reliability of reliability
+    diagrams", 2007, draw it). The images are taken for independent.
+
+    Args:
+      confidence: float64 [N] in [0, 1].
+
+    Returns:
+      None where there is no image.
+    """
+    variance = np.bincount(bins_of(confidence, bins), confidence * (1 - confidence), minlength=bins)
+    return json_number(ratio(np.sqrt(2 / np.pi * variance).sum(), len(confidence)))
+
+
 @dataclasses.dataclass(frozen=True)
 class _Forecasts:
     """What a calibration is measured on: K is 1, the predicted class, or the number of findings.
@@ -114,12 +131,13 @@ def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS)
     """Return how well probabilities [N, C] fit the labels [N], or [N, C] of findings; ready for JSON.
 
     Returns:
-      ece: of the predicted class's probability; negative_log_likelihood: mean, in nats; brier: the
-      mean of the squared distance to the one-hot label, in [0, 2]; bins: see `reliability`.
+      ece: of the predicted class's probability; ece_by_chance: see `error_by_chance`;
+      negative_log_likelihood: mean, in nats; brier: the mean of the squared distance to the one-hot label, in
+      [0, 2]; bins: see `reliability`.
       Of findings, all of it is over the known labels: bins hold the probability that a finding is present and
-      the share in which it is, brier is in [0, 1], ece is the mean over the findings but for those that
-      `Decisions.few_findings` names, and per_class, in their order, has ece and brier of each; null for one
-      without known labels.
+      the share in which it is, brier is in [0, 1], ece and ece_by_chance are means over the findings but
+      for those that `Decisions.few_findings` names, and per_class, in their order, has ece and brier of
+      each; null for one without known labels.
     """
     of = _Forecasts.of(labels, probabilities)
     per_class = []
@@ -130,8 +148,12 @@ def measure_calibration(labels: Counts, probabilities: Floats, bins: int = BINS)
         per_class.append({"ece": error, "brier": json_number(ratio(distance[known].sum(), known.sum()))})
     errors: list[Any] = [row["ece"] for row, counts in zip(per_class, of.averaged, strict=True) if counts]
     known = of.known
+    by_chance: list[Any] = [
+        error_by_chance(of.confidence[known[:, k], k], bins) for k in np.flatnonzero(of.averaged)
+    ]
     found = {
         "ece": json_number(ratio(sum(errors), len(errors))),
+        "ece_by_chance": json_number(ratio(sum(by_chance), len(by_chance))),
         "negative_log_likelihood": json_number(ratio(-_log(of.of_label)[known].sum(), known.sum())),
         "brier": json_number(ratio(of.distance[known].sum(), known.sum())),
         "bins": reliability(of.is_right[known], of.confidence[known], bins),

@@ -231,13 +231,19 @@ def _calibration(summary: dict[str, Any]) -> str:
     measured = found["uncalibrated"]
     reach = measured.get("intervals") or {}
     of = (f"{label} {_cell(measured[name], reach.get(name))}" for name, label in _OF_FINDINGS.items())
-    before = f"calibration: {', '.join(of)}"
+    before = f"calibration: {', '.join(of)}{by_chance(measured)}"
     after = errors_after(found)
     without = [no_temperature(found)] if found["temperature"] is None else []
     if not after:
         return "; ".join([before, *without])
     fitted_on = f"(fitted on {found['fitted_on']}{optimistic(summary, found['fitted_on'])})"
     return "; ".join([before, f"ECE {', '.join(after)} {fitted_on}", *without])
+
+
+def by_chance(measured: Mapping[str, Any]) -> str:
+    """Return what the ECE of perfectly calibrated probabilities would be, in words; empty where not known."""
+    value = measured.get("ece_by_chance")
+    return "" if value is None else f" (about {value:.3f} by chance, were they calibrated)"
 
 
 def errors_after(calibration: Mapping[str, Any]) -> list[str]:

@@ -188,7 +188,7 @@ def _calibration(metrics: Document) -> list[str]:
     before = fitted["uncalibrated"]
     reach = before.get("intervals") or {}
     told = f"Brier score {with_interval(before['brier'], reach.get('brier'))}, expected calibration error "
-    told += with_interval(before["ece"], reach.get("ece"))
+    told += with_interval(before["ece"], reach.get("ece")) + text.by_chance(before)
     if after := text.errors_after(fitted):
         split = fitted["fitted_on"]
         told += f"; {', '.join(after)}, fitted on the {split} split{optimistic(metrics, split)}"

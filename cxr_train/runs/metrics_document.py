@@ -79,6 +79,7 @@ class ErrorIntervals(TypedDict):
 class AllErrors(FindingErrors):
     """How well probabilities fit before any temperature."""
 
+    ece_by_chance: NotRequired[Rate]
     intervals: NotRequired[ErrorIntervals | None]
     per_class: NotRequired[Mapping[str, FindingErrors]]
 

@@ -173,6 +173,24 @@ def test_runs_of_folds_are_compared_within_their_fold_and_pooled(tmp_path):
     assert f"({min(both):.4f} to {max(both):.4f})" in text
 
 
+def test_the_mean_over_folds_is_of_what_has_a_number_in_each_of_them(tmp_path):
+    runs = [make_run(tmp_path, "plain", 0, fold, fold, several=True) for fold in (1, 2)]
+    found = []
+    for run in runs:
+        path = run.directory / f"metrics_{run.config.validation_split}.json"
+        summary = json.loads(path.read_text())
+        found.append(np.mean([summary["per_class"][name]["auroc"] for name in ("covid", "normal")]))
+        if run is runs[1]:  # as where a fold has nine images of it
+            summary["per_class"]["pneumonia"] |= {"auroc": None, "sensitivity": None}
+            summary["macro"]["auroc"] = found[-1]
+            path.write_text(json.dumps(summary))
+    result = table_of(runs, split=table.OWN_FOLD)
+    over = result["folds"]["plain"]["auroc"]
+    assert over["left_out"] == ["pneumonia"]
+    assert (over["lowest"], over["highest"]) == pytest.approx((min(found), max(found)))
+    assert "without pneumonia" in table.to_text(result)
+
+
 def test_runs_on_findings_are_compared_by_intervals_alone(tmp_path):
     runs = [make_run(tmp_path, name, 0, draw, several=True) for draw, name in enumerate(("plain", "better"))]
     result = table_of(runs)

@@ -169,3 +169,19 @@ def test_thresholds_are_reported_on_other_images():
     assert 0 <= low < 0.75 < high <= 1
     assert found["per_class"]["a"]["threshold"] is None
     assert found["per_class"]["a"]["sensitivity"] is None
+
+
+@pytest.mark.parametrize("images", [30, 300])
+def test_the_error_by_chance_is_that_of_drawn_labels(images):
+    random = np.random.default_rng(0)
+    probabilities = random.beta(1, 2, [images, 2])
+    drawn = [
+        calibration.measure_calibration((random.random([images, 2]) < probabilities) * 1, probabilities)
+        for _ in range(200)
+    ]
+    errors = [each["ece"] for each in drawn if each["ece"] is not None]
+    assert drawn[0]["ece_by_chance"] == pytest.approx(np.mean(errors), rel=0.1)
+    classes = calibration.measure_calibration(np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]))
+    # Two bins of an image each: the root of 2/pi p (1 - p).
+    assert classes["ece_by_chance"] == pytest.approx(np.sqrt(2 / np.pi) * (0.3 + 0.4) / 2)
+    assert calibration.error_by_chance(np.empty(0)) is None
