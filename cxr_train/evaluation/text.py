@@ -10,6 +10,7 @@ from cxr_train.evaluation.beside_audit import beside_result
 from cxr_train.evaluation.wording import (
     accuracy_name,
     first_of,
+    images_of,
     initial_statistics,
     is_of_findings,
     left_out_by_class_map,
@@ -77,7 +78,7 @@ def evaluation_table(summary: dict[str, Any]) -> str:
         cuts[-2] -= 1  # it stands beside macro
     for some in (columns[start:stop] for start, stop in itertools.pairwise(cuts)):
         lines.append(line("", (name for name, *_ in some)))
-        lines.append(line("images", (str(images) for _, _, images, _ in some)))
+        lines.append(line("images", (images for _, _, images, _ in some)))
         for metric, label in (_ROWS | _OF_FINDINGS if is_of_findings(summary) else _ROWS).items():
             cells = (
                 _cell(values[metric], of_column[metric], digits=3) if metric in values else ""
@@ -112,10 +113,11 @@ def evaluation_in_brief(summary: dict[str, Any]) -> str:
     rows = _columns(summary)
     label = max(_LABEL, len(summary["split"]), *(len(name) for name, *_ in rows))
     titles = "".join(f"{_ROWS[metric]:>{_COLUMN}}" for metric in _BRIEF)
-    lines = [f"{summary['split']:{label}}  images{titles}"]
+    width = max(8, *(len(images) + 2 for _, _, images, _ in rows))
+    lines = [f"{summary['split']:{label}}{'images':>{width}}{titles}"]
     for name, values, images, of_row in rows:
         cells = (_cell(values[metric], of_row[metric], digits=3) for metric in _BRIEF)
-        lines.append(f"{name:{label}}{images:>8,}" + "".join(f"{cell:>{_COLUMN}}" for cell in cells))
+        lines.append(f"{name:{label}}{images:>{width}}" + "".join(f"{cell:>{_COLUMN}}" for cell in cells))
     accuracy = _cell(summary["accuracy"], intervals["accuracy"])
     loss = _number(summary["loss"])
     lines.append(_wrapped(f"{accuracy_name(summary)} {accuracy}, loss {loss}; best epoch, [95 % intervals]"))
@@ -125,18 +127,18 @@ def evaluation_in_brief(summary: dict[str, Any]) -> str:
     return "\n".join([*lines, *map(_wrapped, known), *probe(summary), *_beside_audit(summary)])
 
 
-def _columns(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any], int, dict[str, Any]]]:
+def _columns(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any], str, dict[str, Any]]]:
     """Return name, rates, images and intervals of each class, of their mean, and of all known labels.
 
     Findings with `too_few` images have none.
     """
     few, intervals = summary.get("too_few", ()), summary["intervals"]
     per_class = {name: row for name, row in summary["per_class"].items() if name not in few}
-    columns = [(name, row, row["images"], intervals["per_class"][name]) for name, row in per_class.items()]
-    columns.append(("macro", summary["macro"], summary["images"], intervals["macro"]))
+    columns = [(name, row, images_of(row), intervals["per_class"][name]) for name, row in per_class.items()]
+    columns.append(("macro", summary["macro"], images_of(summary), intervals["macro"]))
     if not is_of_findings(summary):
         return columns
-    columns.append(("micro", summary["micro"], summary["images"], intervals["micro"]))
+    columns.append(("micro", summary["micro"], images_of(summary), intervals["micro"]))
     return [
         (name, values | (numbers := calibration_of(summary, name))[0], images, of_column | numbers[1])
         for name, values, images, of_column in columns

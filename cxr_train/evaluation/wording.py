@@ -33,6 +33,14 @@ def accuracy_name(summary: Mapping[str, Any]) -> str:
     return "share of known labels that is right at p >= 0.5" if is_of_findings(summary) else "accuracy"
 
 
+def images_of(row: Mapping[str, Any]) -> str:
+    """Return how many images a row of `per_class` has: those of a class, or those with a finding, of how many
+    in which it is known.
+    """
+    images, negatives = row["images"], row.get("negatives")
+    return f"{images:,}" if negatives is None else f"{images:,} of {images + negatives:,}"
+
+
 def one_against_others(summary: Mapping[str, Any]) -> str:
     """Return which two sides the rates and curves of an evaluation tell apart, in words."""
     if is_of_findings(summary):

@@ -70,7 +70,7 @@ def class_tiles(metrics: Document) -> list[dict[str, Any]]:
         {
             "name": name,
             "color": COLORS[number % len(COLORS)],
-            "images": counted(row["images"], "image"),
+            "images": f"{wording.images_of(row)} {'image' if row['images'] == 1 else 'images'}",
             "metrics": [
                 {
                     "name": _METRICS[metric],
@@ -259,7 +259,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> Grid:
             with_interval(row[metric], ranges.get(metric)).replace(" (", "\n(") if metric in row else ""
             for metric in shown
         ]
-        rows.append([name, f"{row['images']:,}", *cells])
+        rows.append([name, wording.images_of(row), *cells])
     caption = f"Metrics of {wording.one_against_others(metrics)}"
     if intervals:
         known = intervals.get("without_patient") != metrics["images"]

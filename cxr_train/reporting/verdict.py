@@ -54,8 +54,11 @@ def _reached(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
     known = FAMILIAR[familiarity(record, main)]
     images = f"{counted(metrics['images'], 'image')} of the {main.name} split"
     told = f"The model reaches {' and '.join(numbers)} on {images}"
+    audit = metrics.get("audit") or {}
     if known:
         yield "bad", f"{told}. These numbers flatter: {known}."
+    elif metrics.get("images_trained_on") or audit.get("patients") or audit.get("pictures"):
+        yield "open", f"{told}."  # what it saw of them, a line of its own says
     else:
         yield "open", f"{told}, which it did not see in training."
 

@@ -296,6 +296,9 @@ def test_micro_stands_beside_macro_with_its_intervals():
     (titles,) = (line.split() for line in lines if "micro" in line.split())
     assert titles[-2:] == ["macro", "micro"]
     rows = {line[:15].strip(): line for line in lines}
+    effusion = summary["per_class"]["effusion"]
+    of_known = f" {effusion['images']} of {effusion['images'] + effusion['negatives']} "
+    assert any(line.startswith("images") and of_known in line + " " for line in lines)
     brier, reach = summary["calibration"]["uncalibrated"], summary["calibration"]["uncalibrated"]["intervals"]
     assert f"{brier['brier']:.3f} [{reach['brier'][0]:.3f}, {reach['brier'][1]:.3f}]" in rows["Brier"]
     assert f"{brier['per_class']['effusion']['ece']:.3f}" in "\n".join(lines)

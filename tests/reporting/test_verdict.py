@@ -62,6 +62,20 @@ def test_the_best_of_several_is_above_chance_only_as_the_best_of_several(tmp_pat
     assert ("of 3 tried" in text) is (look == "open")
 
 
+AUDIT = {"patients": 1, "pictures": 0, "shortcuts": {}}
+
+
+@pytest.mark.parametrize("leak", [{}, {"images_trained_on": 3}, {"audit": AUDIT}])
+def test_images_of_which_some_were_trained_on_are_not_called_unseen(tmp_path, leak):
+    run_dir = write_run(tmp_path / "run")
+    path = run_dir / "metrics_test.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | ({"audit": None} | leak)))
+    record = RunRecord.read(run_dir)
+    (line,) = [text for _, text in verdict(record, main_split(record)) if text.startswith("The model")]
+    assert "of the test split" in line
+    assert ("did not see" in line) is not bool(leak)
+
+
 def test_a_probe_that_was_not_made_is_named_with_the_command_that_makes_it(tmp_path):
     run_dir = write_run(tmp_path / "run")
     for absent in (lambda metrics: metrics.update(probe=None), lambda metrics: metrics.pop("probe")):
