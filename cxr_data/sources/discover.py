@@ -73,7 +73,7 @@ def discover_images(
         raise UsageError(f"{flag}{source}: no such folder or CSV file")
     linked = _linked(follow_links)
     list_source = list_csv if from_csv else walk_folders
-    items, lost, has_splits = list_source(source, linked, left_out or LeftOut())
+    items, lost, has_splits, notes = list_source(source, linked, left_out or LeftOut())
     if not items:
         expected = (
             "lines of images" if from_csv else f"{source}/CLASS/*.png, {source}/train/CLASS/*.png or a CSV"
@@ -84,7 +84,7 @@ def discover_images(
     check_class_names({item.label: item.id for item in reversed(items)})
     check_split_names({item.split: item.id for item in items if item.split})
     quarantined = sorted(one.entry for one in lost)
-    return Found(tuple(items), tuple(quarantined), has_splits, not from_csv)
+    return Found(tuple(items), tuple(quarantined), has_splits, not from_csv, notes=notes)
 
 
 def find_inputs(
@@ -155,9 +155,8 @@ def _refuse_lost_classes(source: str, items: Sequence[Item], lost: Sequence[Lost
     left = {(item.split, item.label) for item in items}
     for one in sorted(lost):
         if one.label and (one.split or None, one.label) not in left and one.entry.reason not in _OF_NO_CLASS:
-            way_out = " (--follow_links=FOLDER allows links)" if one.entry.reason == "outside_source" else ""
             where = f" in {one.split}" if one.split else ""
             raise DataError(
                 f"{source}: the class {one.label!r} has no file{where} that can be used: {one.entry.id}: "
-                f"{one.entry.detail}{way_out}"
+                f"{one.entry.detail}"
             )

@@ -22,7 +22,9 @@ _OF_IMAGES = ("images", "image", "imgs", "img", "pictures")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".dcm", ".dicom")
 
 
-def walk_folders(source: str, linked: Path | None, left_out: LeftOut) -> tuple[list[Item], list[Lost], bool]:
+def walk_folders(
+    source: str, linked: Path | None, left_out: LeftOut
+) -> tuple[list[Item], list[Lost], bool, tuple[str, ...]]:
     """List the inputs of a folder.
 
     Args:
@@ -31,10 +33,11 @@ def walk_folders(source: str, linked: Path | None, left_out: LeftOut) -> tuple[l
       left_out: what is left out.
 
     Returns:
-      The files that may become records by their ids, those that cannot, and whether there are split folders.
+      The files that may become records by their ids, those that cannot, whether there are split folders, and
+      what a user should know: nothing.
 
     Raises:
-      UsageError, DataError: folders or links are not what is expected, with the ways out.
+      UsageError, DataError: folders or links are not what is expected, or hold nothing, with the ways out.
     """
     entries = list_files(source, linked, left_out)
     has_splits = _has_split_folders(source, [entry for entry in entries if isinstance(entry, Item)])
@@ -56,7 +59,41 @@ def walk_folders(source: str, linked: Path | None, left_out: LeftOut) -> tuple[l
             items.append(replace(entry, label=parts[depth], split=split, source=origin))
     items.sort(key=by_id)
     _refuse_splits_as_classes(source, items, lost, has_splits)
-    return items, lost, has_splits
+    if storage.store_of(source).is_local:
+        places = Places(Path(source).resolve(), linked, left_out.folders)
+        files = [PurePosixPath(entry.id).parts for entry in entries]
+        lost += map(Lost, _empty_folders(places, files, depth))
+    return items, lost, has_splits, ()
+
+
+def _empty_folders(places: Places, files: Sequence[Sequence[str]], depth: int) -> Iterator[Quarantined]:
+    """Find the folders of splits and classes that hold no file, as after a download that was cut off: no line
+    would show that they are missing. A class may be absent from a split.
+
+    Args:
+      places: of the source.
+      files: the parts of the path of each file, also of those that cannot be used.
+      depth: of the folders of classes: 1 below those of splits, else 0.
+
+    Yields:
+      Those that are left out.
+
+    Raises:
+      DataError: one is not.
+    """
+    for at, what in enumerate(["split", "class"][-depth - 1 :]):
+        names = {parts[at] for parts in files if len(parts) > at + 1}
+        for folder in sorted(places.root.glob("/".join("*" * (at + 1)))):
+            splits = folder.relative_to(places.root).parts[:depth]
+            if folder.name in names or folder.name.startswith(".") or not all(map(split_of, splits)):
+                continue
+            if places.excludes(folder):
+                yield Quarantined(places.id_of(folder), "excluded", "a folder without files")
+            elif folder.is_dir():
+                raise DataError(
+                    f"{places.root}: the folder {places.id_of(folder)!r} holds no file, and the {what} would "
+                    f"be missing: fill it, remove it, or leave it out by --exclude_folders={folder.name}"
+                )
 
 
 def list_files(source: str, linked: Path | None, left_out: LeftOut) -> list[Item | Quarantined]:

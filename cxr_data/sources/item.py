@@ -92,7 +92,8 @@ def local_item(places: Places, path: Path, label: str = "") -> Item | Quarantine
     try:
         real = path.resolve(strict=True)
         if not places.holds(real):
-            return Quarantined(name, "outside_source", "the path or link leads out of the source")
+            detail = "the path or link leads out of the source (--follow_links=FOLDER allows links)"
+            return Quarantined(name, "outside_source", detail)
         status = os.stat(real, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         reason = "dangling_link" if path.is_symlink() else "missing"

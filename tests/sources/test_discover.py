@@ -41,6 +41,29 @@ def test_split_folders_and_the_unlabelled_test_set(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("names", "empty", "what"),
+    [
+        (("a/1.png", "b/2.png"), "c", "class"),
+        (("a/1.png", "b/2.png"), "c/deep", "class"),
+        (("train/a/1.png", "test/b/2.png"), "train/c", "class"),
+        (("train/a/1.png", "test/b/2.png"), "val", "split"),
+    ],
+)
+def test_an_empty_folder_of_a_class_or_a_split_stops(tmp_path, names, empty, what):
+    for name in names:
+        save(tmp_path / name, PNG)
+    for allowed in (empty, ".cache", "train/b" if what == "split" else "a/later"):
+        (tmp_path / allowed).mkdir(parents=True)
+    name = empty.split("/")[0 if names[0] == "a/1.png" else -1]
+    with pytest.raises(DataError, match=f"folder .*{name}.* {what} .*--exclude_folders={name}"):
+        discover_images(str(tmp_path))
+    left_out = LeftOut([name])
+    found = discover_images(str(tmp_path), left_out=left_out)
+    assert len(found.items) == 2
+    left_out.refuse_unused(found.quarantined)
+
+
+@pytest.mark.parametrize(
     ("names", "splits"),
     [
         (("test/a/1.png", "test/b/2.png"), {"test"}),
@@ -308,6 +331,20 @@ def test_csv(tmp_path):
     assert found.discovered == 5
 
 
+@pytest.mark.parametrize("patient", ["group", "Patient", "patient_id"])
+@pytest.mark.parametrize(("delimiter", "encoding"), [(";", "utf-8-sig"), ("\t", "utf-16"), (",", "utf-8")])
+def test_a_csv_as_a_spreadsheet_saves_it(tmp_path, patient, delimiter, encoding):
+    for name in ("x/1.png", "ö/2.png"):
+        save(tmp_path / name, PNG)
+    rows = [("Path", "Label", patient, "Gewicht"), ("x/1.png", "a", "p1", "1,5"), ("ö\\2.png", "b", "p2", "")]
+    rows = [[f'"{cell}"' if delimiter in cell else cell for cell in row] for row in rows] + [[""] * 4]
+    text = "".join(delimiter.join(row) + "\r\n" for row in rows)
+    found = discover_images(str(save(tmp_path / "list.csv", text.encode(encoding))))
+    assert [(i.id, i.label, i.group) for i in found.items] == [("x/1.png", "a", "p1"), ("ö/2.png", "b", "p2")]
+    (note,) = found.notes
+    assert note.split("; ")[0].endswith(": Gewicht")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -316,7 +353,7 @@ def test_csv(tmp_path):
         (b"path,label\n1.png,a\n1.png,b\n", r"list\.csv line 3: 1\.png .*'b' .*'a'"),
         (b"path,label,split\n1.png,a,train\n2.png,a,\n", r"list\.csv: 1 of 2 .*split"),
         (b"path,label\n\xff\xfe,a\n", r"list\.csv .*UTF-8"),
-        (b"", "path,label"),
+        (b"", r"list\.csv is empty"),
     ],
 )
 def test_malformed_csv(tmp_path, text, message):

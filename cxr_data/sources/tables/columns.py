@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from cxr_data.core.errors import DataError
 from cxr_data.sources.finding_values import UNKNOWN
 from cxr_data.sources.tables.row import Contents, Reading, Row, TableFormat, is_value, values_of
-from cxr_data.sources.tables.table_file import Line, Table
+from cxr_data.sources.tables.table_file import PATIENT_COLUMNS, Line, Table
 
-_PATIENT = ("patient", "group", "patient_id", "patientid", "patient id")
 _OF_NO_FINDING = {
-    "path", "view", "split", "source", "label", "id", "study", "study_id", "age", "sex", "gender", *_PATIENT,
+    "path", "view", "split", "source", "label", "id", "study", "study_id", "age", "sex", "gender",
+    *PATIENT_COLUMNS,
 }  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def _read(tables: Sequence[Table], reading: Reading) -> Contents:
     findings, notes = _findings(tables, reading)
     for table in tables:
         table.require("path", *findings)
-        patient = next((name for name in _PATIENT if table.has(name)), "patient")
+        patient = next((name for name in PATIENT_COLUMNS if table.has(name)), "patient")
         rows += [_row(line, findings, patient) for line in table.lines()]
     return Contents(findings, tuple(rows), notes)
 

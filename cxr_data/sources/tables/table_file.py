@@ -15,6 +15,9 @@ from cxr_data.core.errors import DataError, UsageError
 LARGEST_TABLE = 1 << 30
 """Most bytes of the text of a table that a gzip file holds, which may be a thousand times its size."""
 
+PATIENT_COLUMNS = ("patient", "group", "patient_id", "patientid", "patient id")
+"""Names of the column that says whose picture it is, the most telling first."""
+
 _PART = 1 << 20
 _GZIP = b"\x1f\x8b"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -23,10 +26,22 @@ _DELIMITERS = ",;\t"
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table; a cell is found by its column, whatever the case of its name."""
+    """One line of a table; a cell is found by its column, whatever the case of its name.
+
+    Attributes:
+      cells: by the name of their column in small letters.
+      file: name of the table's file.
+      number: of the line in it, from 1 on.
+    """
 
     cells: Mapping[str, str]
-    where: str
+    file: str
+    number: int
+
+    @property
+    def where(self) -> str:
+        """Its file and number, for messages."""
+        return f"{self.file} line {self.number}"
 
     def __getitem__(self, column: str) -> str:
         return self.cells.get(column.lower(), "")
@@ -74,7 +89,7 @@ class Table:
             next(rows)
             for number, cells in rows:
                 stripped = (cell.strip() for cell in cells)
-                yield Line(dict(zip(names, stripped, strict=False)), f"{self.name} line {number}")
+                yield Line(dict(zip(names, stripped, strict=False)), self.name, number)
         except csv.Error as error:
             raise DataError(f"{self.path} line {number + 1}: {error}") from error
 
