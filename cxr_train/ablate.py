@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import itertools
 import pathlib
-import shlex
 from collections.abc import Iterator, Sequence
 
 from absl import flags
@@ -23,7 +22,7 @@ from cxr_data.core.errors import UsageError
 from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import check_choice, setting, settings_of
 from cxr_data.core.shown import say
-from cxr_data.core.wording import counted
+from cxr_data.core.wording import counted, typed
 from cxr_data.records.manifest import Manifest
 from cxr_data.stats import bootstrap
 from cxr_train.ablation import table
@@ -184,8 +183,7 @@ def _joining_lines(runs: Sequence[GridRun]) -> Iterator[str]:
             output = run.directory.with_name(f"{run.name}-seed{run.seed}-folds")
             of_one.setdefault(str(output), []).append(str(run.directory))
     for joined, directories in of_one.items():
-        given = shlex.quote(f"--runs={','.join(directories)}")
-        yield f"python -m cxr_train.folds {given} --output={shlex.quote(joined)}"
+        yield f"python -m cxr_train.folds {typed(output=joined, runs=','.join(directories))}"
 
 
 def main() -> int:

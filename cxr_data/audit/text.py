@@ -16,7 +16,7 @@ from cxr_data.audit.repair import (
 from cxr_data.audit.together import together_in_words
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, one_line
-from cxr_data.core.wording import counted, tool, wrapped
+from cxr_data.core.wording import counted, tool, typed, wrapped
 from cxr_data.records.audit_document import read_document
 from cxr_data.records.layout import AUDIT_NAME
 
@@ -47,7 +47,7 @@ def audit_as_text(directory: str, document: Mapping[str, Any], most_cases: int) 
     lines += [wrapped(note, "note: ", "  ") for note in document["notes"]]
     lines += [*_repair(directory, document), *_compared(directory, document)]
     if document["findings"] and not most_cases:
-        lines.append(f"cases and pictures: python -m {tool('audit_dataset')} --data={directory}")
+        lines.append(f"cases and pictures: python -m {tool('audit_dataset')} {typed(data=directory)}")
     return "\n".join(lines)
 
 

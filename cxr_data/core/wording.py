@@ -1,6 +1,7 @@
 """Words for people: lines of the terminal's width, the right plural, a capital letter."""
 
 import pathlib
+import shlex
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -50,6 +51,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 def capitalized(text: str, kept: Sequence[str] = ()) -> str:
     """Return a sentence with a capital at its head, unless it begins with a name that is `kept` as it is."""
     return text if text.startswith(tuple(kept)) else f"{text[:1].upper()}{text[1:]}"
+
+
+def typed(**flags: object) -> str:
+    """Return flags as they are typed after a command: `--data='my shards' --split=test`."""
+    return " ".join(f"--{name}={shlex.quote(str(value))}" for name, value in flags.items())
 
 
 def tool(name: str) -> str:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
-from cxr_data.core.wording import tool
+from cxr_data.core.wording import tool, typed
 from cxr_data.records.manifest import Manifest
 
 _STORE_ERRORS = (
@@ -45,8 +45,8 @@ def clear_data_errors(manifest: Manifest, *, can_skip: bool = True) -> Iterator[
         if not reason:
             raise
         raise DataError(
-            f"{reason}; `python -m {tool('verify_tfrecords')} --data={manifest.directory}` lists all damage"
-            + (", --on_bad_record=skip goes on without these records" if can_skip else "")
+            f"{reason}; `python -m {tool('verify_tfrecords')} {typed(data=manifest.directory)}` lists all "
+            "damage" + (", --on_bad_record=skip goes on without these records" if can_skip else "")
         ) from error
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
-from cxr_data.core.wording import tool
+from cxr_data.core.wording import tool, typed
 from cxr_data.records.audit_document import has_audit, read_audit
 from cxr_data.records.index import read_features, read_split_fields, read_split_index
 from cxr_data.records.layout import AUDIT_NAME
@@ -123,6 +123,6 @@ def _pairs(directory: str) -> Iterator[tuple[str, str]]:
         if finding.get("cases", 0) > len(cases):
             raise DataError(
                 f"{storage.join(directory, AUDIT_NAME)} names only {len(cases)} of {finding['cases']} "
-                f"{finding['name']}: python -m {tool('audit_dataset')} --data={directory} names all"
+                f"{finding['name']}: python -m {tool('audit_dataset')} {typed(data=directory)} names all"
             )
         yield from ((case["first"], case["second"]) for case in cases)

@@ -27,7 +27,7 @@ from cxr_data.core.schema import (
     parse_json,
     unchecked_keys,
 )
-from cxr_data.core.wording import tool
+from cxr_data.core.wording import tool, typed
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.records.example import DTYPES, Fields
 from cxr_data.records.layout import INDEX_NAME, MANIFEST_NAME
@@ -251,9 +251,12 @@ def read_manifest(directory: str, *, check_shards: bool = True) -> Manifest:
     """
     path = storage.join(directory, MANIFEST_NAME)
     if storage.size(path) is None:
+        makes = f"python -m {tool('make_tfrecords')} {typed(output=directory)} makes"
+        if storage.store_of(directory).has_directory(directory):
+            raise DataError(f"{directory} has no {MANIFEST_NAME}, so it is no finished dataset: {makes} one")
         raise DataError(
-            f"{directory} has no {MANIFEST_NAME}: not a finished dataset; "
-            f"make it with python -m {tool('make_tfrecords')} --output={directory}"
+            f"{directory}: no such folder of shards; if they were moved, or are elsewhere, give their place "
+            f"(--data=FOLDER); {makes} them"
         )
     document: Any = None
     try:

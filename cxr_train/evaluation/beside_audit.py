@@ -16,7 +16,7 @@ from typing import Any
 from cxr_data.audit.causes import named_scores
 from cxr_data.audit.findings import STRONG
 from cxr_data.core.errors import DataError
-from cxr_data.core.wording import counted, tool
+from cxr_data.core.wording import counted, tool, typed
 from cxr_data.records.audit_document import has_audit, read_audit
 from cxr_data.records.split_names import joined_splits
 
@@ -173,7 +173,7 @@ def _sentences(
         return [
             *known,
             "no audit: nobody looked for shortcuts and leakage, which may have made these numbers; look with "
-            f"python -m {tool('audit_dataset')} --data={directory}",
+            f"python -m {tool('audit_dataset')} {typed(data=directory)}",
         ]
     found = audit["shortcuts"]
     lines = [

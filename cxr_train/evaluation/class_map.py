@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cxr_data.core.errors import DataError, UsageError
-from cxr_data.core.wording import tool
+from cxr_data.core.wording import tool, typed
 from cxr_data.records.manifest import CLASSES, FINDINGS, Manifest
 from cxr_data.sources.finding_values import ABSENT, PRESENT, UNCERTAIN, UNKNOWN
 from cxr_train.evaluation.decisions import Counts
@@ -166,7 +166,7 @@ def refuse_other_records(run_dir: pathlib.Path, manifest: Manifest) -> None:
     if manifest.size != expected.size:
         raise DataError(
             f"{manifest.directory} has images of {manifest.size} px, the run {run_dir} was trained on "
-            f"{expected.size}: convert with python -m {tool('make_tfrecords')} --size={expected.size}"
+            f"{expected.size}: convert with python -m {tool('make_tfrecords')} {typed(size=expected.size)}"
         )
     for name in ("kernel", "color", "crop_border", "equalize_to"):
         if getattr(manifest, name) != getattr(expected, name):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.core.wording import typed
 from cxr_data.records.split_names import fold_splits, parse_split
 from cxr_data.stats.undefined import json_number
 from cxr_train.evaluation import metrics
@@ -43,7 +44,7 @@ def fold_predictions(runs: Sequence[str]) -> dict[str, NamedPredictions]:
         if predictions is None:
             raise DataError(
                 f"{run} has no predictions of {config.validation_split} by its best model; "
-                f"python -m cxr_train.evaluate --run_dir={run} --split={config.validation_split} makes them"
+                f"python -m cxr_train.evaluate {typed(run_dir=run, split=config.validation_split)} makes them"
             )
         found[run] = predictions
         pools.add((pool, fold.count))

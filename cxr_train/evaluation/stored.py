@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import check_folder
+from cxr_data.core.wording import typed
 from cxr_data.records.manifest import Manifest
 from cxr_data.records.split_names import have_common_images
 from cxr_train.evaluation.calibration import Line, fit_platt, fit_temperature
@@ -142,7 +143,7 @@ def _validated(run_dir: pathlib.Path, split: str | None, lack: str) -> NamedPred
     if stored is None:
         raise DataError(
             f"{lack}: {run_dir} has no predictions of its {split} split by its best "
-            f"model; python -m cxr_train.evaluate --run_dir={run_dir} --split={split} makes them"
+            f"model; python -m cxr_train.evaluate {typed(run_dir=run_dir, split=split)} makes them"
         )
     return stored
 

@@ -1,7 +1,6 @@
 """The flags of the runs that a command starts: those for all, and each run's, checked before it starts."""
 
 import contextlib
-import shlex
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -12,6 +11,7 @@ from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_folder, check_local
 from cxr_data.core.shown import KEYS_ELSEWHERE, holds_key
+from cxr_data.core.wording import typed
 from cxr_data.records.folds import count_images
 from cxr_data.records.manifest import Manifest
 from cxr_train.ablation.runner import GridRun
@@ -90,7 +90,7 @@ def keep_flags(layout: ManyRunsLayout, command: str) -> str:
     not_given = {name for name, flag in own_flags().items() if not flag.present}
     text = flags_text(leave_out=not_given, resolved={"run_dir": str(layout.directory)})
     storage.replace(layout.flags, text.encode())
-    return f"python -m {command} --flagfile={shlex.quote(str(layout.flags))}"
+    return f"python -m {command} {typed(flagfile=layout.flags)}"
 
 
 def data_of(values: Mapping[str, str], data: Mapping[int, Manifest]) -> Manifest:

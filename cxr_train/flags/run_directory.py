@@ -16,6 +16,7 @@ from absl import flags
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.settings import required, setting
+from cxr_data.core.wording import typed
 from cxr_train.runs.layout import CHECKPOINTS_NAME, FLAGS_NAME, TENSORBOARD_NAME, RunLayout
 from cxr_train.runs.mirror import mirrored
 
@@ -60,7 +61,8 @@ def refuse_flags_of_another_run(arguments: Sequence[str], run_dir: str | None) -
         if is_of_run and run_dir and storage.place(run_dir) != storage.place(str(path.parent)):
             raise DataError(
                 f"{path}: --run_dir={run_dir}: is another directory; to continue the run in {path.parent}, "
-                f"give --run_dir={path.parent} behind --flagfile, and --data if the shards were moved too"
+                f"give {typed(run_dir=path.parent)} behind --flagfile, and --data if the shards were moved "
+                "too"
             )
 
 

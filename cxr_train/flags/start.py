@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import pathlib
-import shlex
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -13,7 +12,7 @@ from cxr_data.core.choice import Choice
 from cxr_data.core.errors import UsageError
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.shown import say
-from cxr_data.core.wording import wrapped
+from cxr_data.core.wording import typed, wrapped
 from cxr_data.input import emulate
 from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
@@ -195,8 +194,7 @@ def _settle(
 def _resume_command(config: TrainConfig) -> str:
     if published(config.run_dir) != config.run_dir:
         return "the same flags and --resume"
-    flagfile = shlex.quote(str(config.layout.flags))
-    return f"python -m cxr_train.main --flagfile={flagfile} --resume"
+    return f"python -m cxr_train.main {typed(flagfile=config.layout.flags)} --resume"
 
 
 def _last_words(config: TrainConfig) -> str:

@@ -12,7 +12,7 @@ from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.errors import UsageError
 from cxr_data.core.folder_lock import locked
 from cxr_data.core.settings import setting
-from cxr_data.core.wording import tool
+from cxr_data.core.wording import tool, typed
 from cxr_data.input.options import ReadOptions
 from cxr_data.records.manifest import Manifest, read_manifest
 from cxr_data.records.split_names import SplitName, fold_splits, parse_split
@@ -204,7 +204,7 @@ def read_run_data(options: StartOptions, config: TrainConfig) -> Manifest:
     if options.image_size not in (None, manifest.size):
         raise UsageError(
             f"--image_size={options.image_size}: {config.data} holds {manifest.size} px images; "
-            f"convert again with python -m {tool('make_tfrecords')} --size={options.image_size}"
+            f"convert again with python -m {tool('make_tfrecords')} {typed(size=options.image_size)}"
         )
     return manifest
 

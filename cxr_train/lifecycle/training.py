@@ -12,7 +12,7 @@ from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.runtime import keep_large_allocations
 from cxr_data.core.settings import check_local
-from cxr_data.core.wording import wrapped
+from cxr_data.core.wording import typed, wrapped
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.folds import class_counts
 from cxr_data.records.manifest import read_manifest
@@ -190,8 +190,8 @@ def conclude(config: TrainConfig, trainer: Trainer, *, explain: bool) -> None:
     layout = config.layout
     storage.replace(layout.throughput, (json.dumps(summary, indent=2) + "\n").encode())
     run_dir = published(config.run_dir)
-    place = f"run directory {run_dir}; curves: tensorboard --logdir={run_dir}/{TENSORBOARD_NAME}"
-    logger.info("\n".join(["", throughput.lines(summary), wrapped(place, rest="  ")]))
+    curves = f"curves: tensorboard {typed(logdir=f'{run_dir}/{TENSORBOARD_NAME}')}"  # one line, to be pasted
+    logger.info("\n".join(["", throughput.lines(summary), f"run directory: {run_dir}", curves]))
     manifest = read_manifest(config.data, check_shards=False)
     # Findings do not compete: how often one is seen says nothing of another.
     images = {} if manifest.findings else class_counts(manifest, config.train_split)

@@ -1,9 +1,9 @@
 """What a run's data and its curve advise for the next one."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cxr_data.core.wording import typed
 from cxr_train.runs.config import TrainConfig
 from cxr_train.runs.mirror import published
 from cxr_train.runs.monitor import Monitor
@@ -64,5 +64,5 @@ def _train_longer(config: TrainConfig) -> list[str]:
     flags = config.layout.flags
     if not flags.exists() or published(config.run_dir) != config.run_dir:
         return [f"still improving: train longer, with the same settings and {longer} --resume"]
-    command = f"python -m cxr_train.main --flagfile={shlex.quote(str(flags))} {longer} --resume"
+    command = f"python -m cxr_train.main {typed(flagfile=flags)} {longer} --resume"
     return ["still improving: train longer:", f"  {command}"]

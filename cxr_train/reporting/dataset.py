@@ -8,7 +8,7 @@ from cxr_data.audit.causes import ADVICE, CAUTION, Cause, causes_of
 from cxr_data.audit.figures import CAPTIONS, embedded
 from cxr_data.audit.repair import explained_flags, repair_command
 from cxr_data.core.page import Picture
-from cxr_data.core.wording import capitalized, counted, tool
+from cxr_data.core.wording import capitalized, counted, tool, typed
 from cxr_data.records.in_words import counts_table, stored_facts
 from cxr_data.records.layout import AUDIT_FOLDER
 from cxr_train.reporting.record import RunRecord
@@ -20,7 +20,7 @@ def data_content(record: RunRecord) -> dict[str, Any]:
     content: dict[str, Any] = {
         "tables": [],
         "facts": [],
-        "audit_command": f"python -m {tool('audit_dataset')} --data={record.config.data}",
+        "audit_command": f"python -m {tool('audit_dataset')} {typed(data=record.config.data)}",
     }
     if manifest:
         content["tables"] = [counts_table(manifest)]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from statistics import NormalDist
 from typing import Any
 
-from cxr_data.core.wording import capitalized, counted
+from cxr_data.core.wording import capitalized, counted, typed
 from cxr_data.stats.bootstrap import CONFIDENCE
 from cxr_train.evaluation import wording
 from cxr_train.reporting.beside_audit import audited
@@ -72,11 +72,11 @@ def _probed(record: RunRecord, main: SplitRecord | None) -> Iterator[Line]:
         yield "open", "What the model reaches without the lungs is not known: it was trained on embeddings."
         return
     if not found:
-        command = f"python -m cxr_train.evaluate --run_dir={published(str(record.directory))}"
+        command = f"python -m cxr_train.evaluate {typed(run_dir=published(str(record.directory)))}"
         yield (
             "open",
             "What the model reaches without the lungs was not measured: "
-            f"{command} --split={main.name} --probe_images=256 does it.",
+            f"{command} {typed(split=main.name, probe_images=256)} does it.",
         )
         return
     kind = wording.kind_of_label(main.metrics)

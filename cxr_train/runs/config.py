@@ -262,7 +262,7 @@ class TrainConfig:
           DataError: the file is missing or not such a configuration.
         """
         if storage.size(str(path)) is None:
-            raise DataError(f"{path.parent} is not a run directory: it has no {path.name}")
+            raise _no_run(path)
         try:
             values = parse_json(storage.read_bytes(str(path)))
             if isinstance(values, dict):
@@ -273,3 +273,13 @@ class TrainConfig:
             return checked(cls, values)
         except (DataError, ValueError, UsageError) as error:
             raise DataError(f"{path} is not the configuration of a run: {error}") from error
+
+
+def _no_run(config: pathlib.Path) -> DataError:
+    """Return the error for a directory without the configuration of a run, with the ways out."""
+    run_dir = config.parent
+    if not run_dir.is_dir():
+        return DataError(f"{run_dir}: no such folder; give the directory of a run")
+    runs = sorted(str(path.parent) for path in run_dir.glob(f"*/{config.name}"))
+    below = f"give that of a run in it: {', '.join(runs[:3])}" if runs else "give one that a training wrote"
+    return DataError(f"{run_dir} is not a run directory, since it has no {config.name}: {below}")

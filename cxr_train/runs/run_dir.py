@@ -15,6 +15,7 @@ from cxr_data.core import storage
 from cxr_data.core.choice import Choice
 from cxr_data.core.errors import CxrError, DataError, UsageError
 from cxr_data.core.folder_lock import locked
+from cxr_data.core.wording import typed
 from cxr_data.records.copies import digest_of_pairs
 from cxr_data.records.layout import MANIFEST_NAME
 from cxr_data.records.split_names import parse_split
@@ -96,7 +97,7 @@ def check_resumed(config: TrainConfig, before: TrainConfig) -> None:
             raise UsageError(
                 f"--resume: the run in {config.run_dir} has --{name}={kept[name]}, not {value}; "
                 + (
-                    f"repeat its flags with --flagfile={layout.flags}"
+                    f"repeat its flags with {typed(flagfile=layout.flags)}"
                     if layout.flags.exists()
                     else f"its configuration is {layout.config}"
                 )

@@ -23,7 +23,9 @@ def trained_on(run_dir: pathlib.Path) -> Manifest:
     Raises:
       DataError: the run directory has no copy of it, or it is damaged.
     """
-    if not RunLayout(run_dir).manifest.exists():
+    layout = RunLayout(run_dir)
+    if not layout.manifest.exists():
+        TrainConfig.load(layout.config)  # says so where it is no run at all
         raise DataError(f"{run_dir} has no {MANIFEST_NAME}, the copy that says what the run was trained on")
     return read_manifest(str(run_dir), check_shards=False)
 

@@ -64,8 +64,10 @@ def test_round_trip(tmp_path):
 
 
 def test_missing_manifest_names_the_directory_and_the_way_out(tmp_path):
-    with pytest.raises(DataError, match=rf"{tmp_path}/nowhere .*manifest\.json.*make_tfrecords"):
+    with pytest.raises(DataError, match=rf"{tmp_path}/nowhere: .*--data=.*make_tfrecords"):
         m.read_manifest(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=rf"{tmp_path} .*manifest\.json.*make_tfrecords"):
+        m.read_manifest(str(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', '{"schema": "cxr.tfrecord/1"}', "\x00\xff"])
