@@ -7,6 +7,7 @@ what it prints any more, as in `| head`.
 """
 
 import contextlib
+import errno
 import gc
 import os
 import re
@@ -25,6 +26,22 @@ from cxr_data.core.chatter import wait_until_copied
 from cxr_data.core.errors import CxrError, OutOfMemoryError
 from cxr_data.core.releases import check_releases
 from cxr_data.core.shown import KEYS_ELSEWHERE, holds_key, shown_streams
+
+_OF_THE_DISK = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EROFS: "name another place",
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+}
+"""What to do about errors of the system that are no defect of ours, wherever they are met."""
+
+# What Python and absl say of flags, in words that say what to write.
+_IN_WORDS = (
+    (r"invalid literal for int\(\).*", "must be a whole number"),
+    (r"could not convert string to float.*", "must be a number, such as 0.5"),
+    (r"ERROR:: Unable to open flagfile: (?:\[Errno \d+\] )?(.*): '(.*)'", r"--flagfile=\2: \1"),
+)
 
 
 def own_flags() -> dict[str, flags.Flag]:
@@ -62,7 +79,10 @@ def _parse_flags(
         missing = ", ".join(
             f"--{name} is missing" for name in re.findall(r"flag --(\w+)=None: Flag", str(error))
         )
-        _fail(argv, f"{missing or error} (--help lists the flags)", exit_code=2)
+        said = str(error)
+        for pattern, words in _IN_WORDS:
+            said = re.sub(pattern, words, said)
+        _fail(argv, f"{missing or said} (--help lists the flags)", exit_code=2)
     if len(rest) > 1 and not takes_arguments:
         _fail(argv, f"unexpected argument {rest[1]!r} (--help lists the flags)", exit_code=2)
     _refuse_keys(argv, rest[1:])
@@ -153,6 +173,14 @@ def _exit_with(main: Callable[[], int | None], argv: Sequence[str], info_to: str
     except CxrError as error:
         _say_failure(argv, error)
         code = error.exit_code
+        _let_go(error)
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        way_out = _OF_THE_DISK[error.errno]
+        _say_failure(argv, f"{place}{error.strerror}; {way_out}, and run the same command again")
+        code = CxrError.exit_code
         _let_go(error)
     sys.exit(code or 0)
 

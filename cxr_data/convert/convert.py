@@ -249,9 +249,8 @@ def _report(
     else:
         rows.append(("speed", "nothing to do: the output was complete, and is checked"))
     progress.finish(rows)
-    warned = {*manifest.class_warnings(planned, made.task)}
-    for line in sorted({*manifest.class_warnings(made.counts, made.task)} - warned):
-        progress.say(f"WARNING: {line}, since its files are quarantined")
+    for line in manifest.class_warnings(made.counts, made.task, planned=planned):
+        progress.say(f"WARNING: {line}")
     _warn_of_small(made, progress)
     if storage.size(storage.join(made.directory, AUDIT_NAME)) is not None:
         for line in audit.audit_summary(made.directory).split("\n"):

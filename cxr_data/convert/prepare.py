@@ -15,7 +15,7 @@ from cxr_data.convert.progress import Progress
 from cxr_data.convert.split_file import assign_by_file
 from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.runtime import cores
-from cxr_data.core.wording import counted
+from cxr_data.core.wording import counted, listed
 from cxr_data.images import resize
 from cxr_data.records import manifest
 from cxr_data.records.index import MOST_SOURCES
@@ -53,7 +53,6 @@ _OPTIONAL = (
     "readers",
 )
 _DEFAULTS = SharderConfig("", "")
-_MOST_SHOWN = 8  # sources
 
 
 @dataclass(frozen=True)
@@ -198,8 +197,7 @@ def _sources(made: Plan) -> str:
             f"the column source has {len(counts):,} names, and at most {MOST_SOURCES:,} can be kept: write "
             "the hospital or the data set there, and not the patient"
         )
-    shown = [f"{count:,} of {name or 'unknown'}" for name, count in counts.most_common(_MOST_SHOWN)]
-    return ", ".join(shown) + (f" and {len(counts) - len(shown)} more" if len(counts) > len(shown) else "")
+    return listed([f"{count:,} of {name or 'unknown'}" for name, count in counts.most_common()])
 
 
 def _config_of(

@@ -83,8 +83,12 @@ class LocalStore:
     def replace(self, path: str, content: bytes, *, unique: bool = False) -> None:
         new = NewLocalFile(path, unique=unique)
         with contextlib.closing(new):  # a full disk must not stay full of half a file
-            with open(new.descriptor, "wb", closefd=False) as file:
-                file.write(content)
+            try:
+                with open(new.descriptor, "wb", closefd=False) as file:
+                    file.write(content)
+            except OSError as error:
+                error.filename = os.fspath(path)  # which the error of a descriptor lacks
+                raise
             new.commit()
 
     def walk(self, directory: str) -> Iterator[tuple[str, int]]:

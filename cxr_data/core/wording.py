@@ -48,6 +48,12 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Return the first names, and how many more there are: `a, b and 12 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def capitalized(text: str, kept: Sequence[str] = ()) -> str:
     """Return a sentence with a capital at its head, unless it begins with a name that is `kept` as it is."""
     return text if text.startswith(tuple(kept)) else f"{text[:1].upper()}{text[1:]}"

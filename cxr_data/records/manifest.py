@@ -27,7 +27,7 @@ from cxr_data.core.schema import (
     parse_json,
     unchecked_keys,
 )
-from cxr_data.core.wording import tool, typed
+from cxr_data.core.wording import listed, tool, typed
 from cxr_data.images.preprocess import PixelOptions
 from cxr_data.records.example import DTYPES, Fields
 from cxr_data.records.layout import INDEX_NAME, MANIFEST_NAME
@@ -200,30 +200,37 @@ def names_of(fields: Fields, class_names: Sequence[str]) -> list[str]:
     return [class_names[fields.label]] if 0 <= fields.label < len(class_names) else []
 
 
-def class_warnings(counts: Mapping[str, Mapping[str, int]], task: str = CLASSES) -> list[str]:
+def class_warnings(
+    counts: Mapping[str, Mapping[str, int]],
+    task: str = CLASSES,
+    *,
+    planned: Mapping[str, Mapping[str, int]] | None = None,
+) -> list[str]:
     """Say which classes have no image in which split, or that there is one class: no mean would show it.
 
     Args:
       counts: {split: {class name: images}}, as `Manifest.counts`.
       task: one of `TASKS`.
+      planned: the counts of the plan, for what the plan did not show: its files are quarantined.
 
     Returns:
-      A line each.
+      A line for each split.
     """
     names = {name for by_class in counts.values() for name in by_class}
-    only = (
-        [f"all images are of one class, {names.pop()!r}: there is nothing to classify"]
-        if len(names) == 1 and task == CLASSES
-        else []
-    )
-    kind = "class" if task == CLASSES else "finding"
-    return only + [
-        f"{kind} {name!r} has no image in the {split} split: it cannot be "
-        + ("learned" if split == "train" else "measured there")
-        for split, by_class in counts.items()
-        for name, images in by_class.items()
-        if not images
-    ]
+    lines = []
+    if len(names) == 1 and task == CLASSES and planned is None:
+        lines.append(f"all images are of one class, {names.pop()!r}: there is nothing to classify")
+    of = ("of the class", "of the classes") if task == CLASSES else ("with the finding", "with the findings")
+    for split, by_class in counts.items():
+        hoped_for = dict.fromkeys(by_class, 1) if planned is None else planned.get(split, {})
+        empty = [repr(name) for name, images in by_class.items() if not images and hoped_for.get(name)]
+        if empty:
+            lines.append(
+                f"the {split} split has no image {of[len(empty) > 1]} {listed(empty)}, which cannot be "
+                + ("learned" if split == "train" else "measured there")
+                + (", since all such files are quarantined" if planned is not None else "")
+            )
+    return lines
 
 
 def write_manifest(manifest: Manifest) -> None:

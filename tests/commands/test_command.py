@@ -17,6 +17,7 @@ from cxr_data.commands import command
 from cxr_data.core.errors import DataError, UsageError
 
 flags.DEFINE_integer("count", 1, "How many.")
+flags.DEFINE_float("share", 1, "How much.")
 
 def main():
     match flags.FLAGS.count:
@@ -26,6 +27,9 @@ def main():
         case 4: raise KeyboardInterrupt
         case 5: return 3
         case 6: raise ValueError("a defect")
+        case 7: raise OSError(28, "No space left on device", "out/table.csv")
+        case 8: raise PermissionError(13, "Permission denied", "out")
+        case 9: raise OSError(5, "Input/output error")
 
 command.run(main, ["/somewhere/count_things.py", *sys.argv[1:]])
 """
@@ -43,7 +47,11 @@ def count(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["--count=3"], 1, "count_things: error: a.tfrecord: record 7 is damaged\n"),
         (["--count=4"], 130, "count_things: error: interrupted\n"),
         (["--count=5"], 3, ""),
-        (["--count=many"], 2, "count_things: error: flag --count=many: invalid literal"),
+        (["--count=7"], 1, "count_things: error: out/table.csv: No space left on device; make room"),
+        (["--count=8"], 1, "count_things: error: out: Permission denied; change its permissions"),
+        (["--count=many"], 2, "count_things: error: flag --count=many: must be a whole number ("),
+        (["--share=0,5"], 2, "count_things: error: flag --share=0,5: must be a number"),
+        (["--flagfile=gone.txt"], 2, "count_things: error: --flagfile=gone.txt: No such file"),
         (["--kount=1"], 2, "count_things: error: Unknown command line flag 'kount'. Did you mean: count ?"),
         (["what"], 2, "count_things: error: unexpected argument 'what' (--help lists the flags)\n"),
     ],
@@ -97,13 +105,14 @@ def test_a_missing_flag_is_called_missing():
     assert result.stderr == "count_things: error: --data is missing (--help lists the flags)\n"
 
 
-def test_a_defect_of_ours_keeps_its_traceback():
+@pytest.mark.parametrize(("number", "error"), [(6, "ValueError: a defect"), (9, "Input/output error")])
+def test_a_defect_of_ours_keeps_its_traceback(number, error):
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "--count=6"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM, f"--count={number}"], capture_output=True, text=True, check=False
     )
     assert result.returncode == 1
     assert "Traceback" in result.stderr
-    assert "ValueError: a defect" in result.stderr
+    assert error in result.stderr
 
 
 IMPORTING = """

@@ -81,9 +81,9 @@ def test_a_class_without_images_in_a_split_is_told(tmp_path, capsys):
     save(source / "val/b/5.png", b"text")
     convert(source, tmp_path / "out")
     said = capsys.readouterr().err
-    assert re.search("WARNING: class 'c' .*train split", said)
-    assert re.search("WARNING: class 'b' .*validation split", said)
-    assert "class 'a'" not in said
+    assert re.search("WARNING: the train split .*'c'", said)
+    assert re.search("WARNING: the validation split .*'b'", said)
+    assert "'a'" not in said
 
 
 def test_masks_are_left_out_when_it_is_asked_for(tmp_path, capsys):

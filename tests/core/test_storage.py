@@ -138,3 +138,18 @@ def test_local_files_need_no_tensorflow(tmp_path):
         [sys.executable, "-c", code, tmp_path / "file"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "b'x' False\n"
+
+
+def test_an_error_of_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    class Full:
+        def __enter__(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __exit__(self, *error):
+            raise AssertionError(error)
+
+    monkeypatch.setattr(local_store, "open", lambda *_, **__: Full(), raising=False)
+    with pytest.raises(OSError, match="table.csv") as raised:
+        storage.replace(str(tmp_path / "table.csv"), b"1")
+    assert raised.value.errno == errno.ENOSPC
+    assert os.listdir(tmp_path) == []

@@ -127,3 +127,15 @@ def test_damaged_or_foreign_index(tmp_path):
     path.unlink()
     with pytest.raises(DataError, match=r"index\.npy"):
         read_index(made)
+
+
+def test_a_split_that_lacks_many_findings_is_one_line():
+    findings = [f"finding {number:02}" for number in range(14)]
+    counts = {"train": dict.fromkeys(findings, 0), "test": {**dict.fromkeys(findings, 3), findings[5]: 0}}
+    train, test = m.class_warnings(counts, "findings")
+    assert (train.count("finding 0"), train.count("6 more")) == (8, 1)
+    assert (test.count("finding 0"), test.count(findings[5])) == (1, 1)
+    planned = {"train": {**counts["train"], findings[2]: 9}, "test": counts["test"]}
+    (new,) = m.class_warnings(counts, "findings", planned=planned)
+    assert (new.count("finding 0"), new.count(findings[2])) == (1, 1)
+    assert m.class_warnings(counts, "findings", planned=counts) == []
