@@ -15,7 +15,7 @@ from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.core.progress_bar import progress_bar
 from cxr_data.core.settings import required, setting
 from cxr_data.core.shown import say
-from cxr_data.core.wording import counted
+from cxr_data.core.wording import byte_size, counted
 from cxr_data.records.manifest import Shard, read_manifest
 from cxr_data.records.verify import verify_dataset
 
@@ -49,7 +49,7 @@ def main() -> int:
     seconds = time.monotonic() - started
     problems = counted(len(result.problems), "problem")
     say(
-        f"{options.data}: {counted(result.records, 'record')}, {result.bytes / 1e9:.2f} GB "
+        f"{options.data}: {counted(result.records, 'record')}, {byte_size(result.bytes)} "
         f"in {seconds:.1f} s ({result.bytes / 1e6 / seconds:.0f} MB/s): "
         f"{problems if result.problems else 'everything is as the manifest says'}"
     )

@@ -14,6 +14,7 @@ from cxr_data.records.example import DTYPES
 from cxr_data.records.manifest import CLASSES
 from cxr_data.sources import patients
 from cxr_data.sources.duplicates import POLICIES
+from cxr_data.sources.splits import parse_splits
 from cxr_data.sources.tables.formats import FORMATS
 from cxr_data.sources.tables.row import READERS, Reading
 from cxr_data.sources.tables.table_list import TableOptions
@@ -196,6 +197,8 @@ class SharderConfig(Limits):
         if self.color == "keep" and self.channels == 1:
             raise UsageError("--color=keep needs --channels=3")
         harmonize.parse_crop(self.crop_border)
+        if self.splits != "auto":
+            parse_splits(self.splits)  # now, and not after the source was read
         self._check_tables()
         if self.split_file and self.splits not in ("auto", "folders"):
             raise UsageError(

@@ -29,7 +29,7 @@ from cxr_data.core.errors import DataError, UsageError
 from cxr_data.core.machine_memory import all_memory
 from cxr_data.core.runtime import cores
 from cxr_data.core.settings import check_folder
-from cxr_data.core.wording import counted, tool
+from cxr_data.core.wording import byte_size, counted, tool
 from cxr_data.images import assumed, measure
 from cxr_data.records import manifest
 from cxr_data.records.index import read_features
@@ -182,9 +182,7 @@ def _warn_of_space(config: SharderConfig, todo: Sequence[ShardPlan], progress: P
     needed = sum(len(shard.entries) for shard in todo) * config.pixel_options.payload_bytes
     free = storage.store_of(config.output).free_bytes(config.output)
     if free is not None and needed > free:
-        progress.say(
-            f"WARNING: {needed / 1e9:.1f} GB are needed, {config.output} has {free / 1e9:.1f} GB free"
-        )
+        progress.say(f"WARNING: {byte_size(needed)} are needed, {config.output} has {byte_size(free)} free")
 
 
 def _warn_of_memory(config: SharderConfig, progress: Progress) -> None:
@@ -193,7 +191,7 @@ def _warn_of_memory(config: SharderConfig, progress: Progress) -> None:
     if config.runner == "local" and workers * config.limits.memory > there:
         progress.say(
             f"WARNING: {counted(workers, 'worker')} of --image_memory_gb={config.image_memory_gb:g} may take "
-            f"{workers * config.image_memory_gb:.1f} GB, and {there / 1e9:.1f} GB are there: give fewer "
+            f"{byte_size(workers * config.limits.memory)}, and {byte_size(there)} are there: give fewer "
             "--workers or a smaller --image_memory_gb"
         )
 
@@ -242,7 +240,7 @@ def _report(
     assumptions = _assumptions(made)
     if assumptions:
         rows.append(("assumed", assumptions))
-    rows.append(("shards", f"{len(made.shards)} of {size / 1e9:.2f} GB in {made.directory}"))
+    rows.append(("shards", f"{len(made.shards)} of {byte_size(size)} in {made.directory}"))
     if new:
         speed = f"{images / seconds:.0f} img/s, {sum(r.bytes for r in new) / 1e6 / seconds:.0f} MB/s"
         rows.append(("speed", f"{counted(images, 'image')} in {seconds:.1f} s: {speed}"))

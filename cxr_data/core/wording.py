@@ -48,6 +48,15 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def byte_size(count: float) -> str:
+    """Return a number of bytes with its unit, a power of 1000: `950 bytes`, `48.2 MB`, `1.56 GB`."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            value = count / size
+            return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f} {unit}"
+    return f"{count:.0f} bytes"
+
+
 def listed(names: Sequence[str], most: int = 8) -> str:
     """Return the first names, and how many more there are: `a, b and 12 more`."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""

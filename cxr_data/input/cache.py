@@ -16,6 +16,7 @@ from cxr_data.core.choice import Choice
 from cxr_data.core.errors import DataError
 from cxr_data.core.machine_memory import free_memory
 from cxr_data.core.progress_bar import progress_bar
+from cxr_data.core.wording import byte_size
 from cxr_data.input.buffers import BatchBuffers, aligned_empty
 from cxr_data.input.order import PADDING
 from cxr_data.input.reader import PositionalReader, Reader
@@ -42,15 +43,15 @@ def choose_cache(requested: str, *, stored_bytes: int, local: bool, free: int, f
     """
     if requested != "auto":
         return Choice("cache", requested)
-    sizes = f"{stored_bytes / 1e9:.2f} GB stored, {free / 1e9:.1f} GB of memory free"
+    sizes = f"{byte_size(stored_bytes)} stored, {byte_size(free)} of memory free"
     if local:
         fits = "fit into" if stored_bytes <= free else "exceed"
         return Choice("cache", "none", f"local shards, {sizes}: they {fits} the page cache")
     if stored_bytes <= _SHARE_OF_FREE_MEMORY * free:
         return Choice("cache", "memory", sizes)
     if stored_bytes <= free_disk:
-        return Choice("cache", "disk", f"{sizes}, {free_disk / 1e9:.1f} GB of disk free")
-    return Choice("cache", "none", f"{sizes}, {free_disk / 1e9:.1f} GB of disk free: neither holds them")
+        return Choice("cache", "disk", f"{sizes}, {byte_size(free_disk)} of disk free")
+    return Choice("cache", "none", f"{sizes}, {byte_size(free_disk)} of disk free: neither holds them")
 
 
 class MemoryCache(PositionalReader):
@@ -73,7 +74,7 @@ class MemoryCache(PositionalReader):
         needed = int(np.prod(shape)) * dtype.itemsize
         if needed > free_memory():
             raise DataError(
-                f"--cache=memory needs {needed / 1e9:.1f} GB, {free_memory() / 1e9:.1f} GB are free; "
+                f"--cache=memory needs {byte_size(needed)}, {byte_size(free_memory())} are free; "
                 "use --cache=disk or --cache=none, or store uint8 or one channel"
             )
         self._buffers = BatchBuffers()
@@ -117,7 +118,7 @@ def cache_on_disk(manifest: Manifest, splits: Sequence[str], directory: pathlib.
     total = sum(shard.bytes for shard in missing)
     if total > shutil.disk_usage(place).free:
         raise DataError(
-            f"--cache=disk needs {total / 1e9:.1f} GB in {directory}: make room or choose another --cache_dir"
+            f"--cache=disk needs {byte_size(total)} in {directory}: make room or choose another --cache_dir"
         )
     if missing:
         logger.info("cache: copying %d of %d shards to %s", len(missing), len(wanted), place)

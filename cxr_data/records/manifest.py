@@ -175,7 +175,10 @@ class Manifest:
         names = joined_splits(split)
         for name in names:
             if name not in self.splits:
-                raise DataError(f"{self.directory} has no split {name!r}, only {', '.join(self.splits)}")
+                raise DataError(
+                    f"{self.directory} has no split {name!r}, only {', '.join(self.splits)}: name one of "
+                    "these, or convert again with --splits that draw it"
+                )
         return tuple(shard for shard in self.shards if shard.split in names)
 
     def count(self, split: str) -> int:

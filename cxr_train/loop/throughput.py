@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cxr_data.core.wording import counted, wrapped
+from cxr_data.core.wording import byte_size, counted, wrapped
 from cxr_data.input.bottleneck import InputRates, verdict
 from cxr_data.stats.undefined import json_number
 from cxr_train.engine.multi_step import StepRecords
@@ -139,8 +139,8 @@ def summarize_throughput(
 def lines(summary: dict[str, Any]) -> str:
     """Return the summary for the terminal; `throughput.json` has the sources of its numbers."""
     memory = (
-        f"peak memory {summary['peak_memory_bytes'] / 1e9:.2f} GB, of which a step is estimated at "
-        f"{summary['planned_memory_bytes'] / 1e9:.2f} GB"
+        f"peak memory {byte_size(summary['peak_memory_bytes'])}, of which a step is estimated at "
+        f"{byte_size(summary['planned_memory_bytes'])}"
     )
     if summary["images_per_second"] is None:
         return _wrapped(f"{memory}\n{summary['verdict']}")

@@ -329,6 +329,12 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(flags, message):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("splits", ["70,15,15", "train=0.8,test=0.2", "train:0,8,test:0,2", "train:0.5"])
+def test_splits_are_checked_before_the_source_is_read(splits):
+    with pytest.raises(UsageError, match=f"--splits={splits}: "):
+        SharderConfig("nowhere", "out", splits=splits)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, -1])
 @pytest.mark.parametrize("name", ["shard_mb", "max_pixels", "image_timeout", "image_memory_gb"])
 def test_what_is_no_positive_number_is_refused(name, value):

@@ -9,7 +9,7 @@ import pytest
 
 import cxr_data
 import cxr_train
-from cxr_data.core.wording import typed
+from cxr_data.core.wording import byte_size, typed
 
 FILES = [path for package in (cxr_data, cxr_train) for path in pathlib.Path(*package.__path__).rglob("*.py")]
 COMMAND = re.compile(r".*(python -m|tensorboard) .* --\w+=|.*\w --flagfile=", re.DOTALL)
@@ -18,6 +18,12 @@ COMMAND = re.compile(r".*(python -m|tensorboard) .* --\w+=|.*\w --flagfile=", re
 @pytest.mark.parametrize("value", ["shards", "my shards", "Röntgen/$HOME", "it's", "a;b", ""])
 def test_typed_flags_reach_a_shell_as_they_are(value):
     assert shlex.split(typed(data=value, split="test")) == [f"--data={value}", "--split=test"]
+
+
+def test_sizes_have_the_unit_that_shows_them():
+    sizes = [0, 999, 1_500, 13_049_000, 156_000_000, 1_555_200_000, 23.04e9]
+    shown = ["0 bytes", "999 bytes", "1.50 kB", "13.0 MB", "156 MB", "1.56 GB", "23.0 GB"]
+    assert list(map(byte_size, sizes)) == shown
 
 
 def unquoted(text: ast.JoinedStr) -> bool:

@@ -257,7 +257,7 @@ def test_known_patients_are_kept_and_unknown_ones_stand_alone(tmp_path, caplog):
     assert sorted(pictures_of_shards(adopted, quiet=True).patients()) == ["p1", "p2"]
     assert "ids: 2 of 6 records have none" in caplog.text
     assert "patients: 2 known, unknown in 3 of 6 records" in caplog.text
-    assert re.search("'normal' has no image .*test", caplog.text)
+    assert re.search("test split .*'normal', 'pneumonia'", caplog.text)
     assert verify_dataset(str(tmp_path), 1).problems == ()
 
 

@@ -112,7 +112,7 @@ def test_missing_and_truncated_shard(tmp_path):
 
 def test_unknown_split(tmp_path):
     made = make_dataset(tmp_path)
-    with pytest.raises(DataError, match=f"{tmp_path} .*'val', .*train, test"):
+    with pytest.raises(DataError, match=f"{tmp_path} .*'val', .*train, test: .*--splits"):
         made.shards_of("val")
 
 
