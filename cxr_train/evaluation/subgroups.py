@@ -10,6 +10,7 @@ best and the worst group, in the mean over the classes that have a number in eac
 therefore above 0 where the model is as good everywhere.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,10 @@ _MOST_VALUES = 12
 """A column of numbers with more values is cut into bands."""
 _BAND = 20
 UNKNOWN_VALUE = "unknown"
+
+_NO_VALUE = ("", "nan", "na", "n/a", "null", "?")
+_DICOM_AGE = re.compile(r"(\d{3})([YMWD])")
+_IN_A_YEAR = {"Y": 1, "M": 12, "W": 52.18, "D": 365.25}
 
 
 def measure_subgroups(
@@ -51,8 +56,12 @@ def measure_subgroups(
 
 
 def in_bands(values: Sequence[str]) -> list[str]:
-    """Return the values as they are, or bands of 20 where they are many different numbers, such as ages."""
-    filled = [value.strip() or UNKNOWN_VALUE for value in values]
+    """Return the values as they are, or bands of 20 where they are many different numbers, such as ages.
+
+    Args:
+      values: numbers may have a decimal comma, or be ages as DICOM and the NIH write them: `058Y`, `006M`.
+    """
+    filled = [UNKNOWN_VALUE if value.strip().lower() in _NO_VALUE else value.strip() for value in values]
     numbers = [_number(value) for value in filled]
     are_numbers = all(
         number is not None for number, v in zip(numbers, filled, strict=True) if v != UNKNOWN_VALUE
@@ -68,8 +77,10 @@ def _band(number: float) -> str:
 
 
 def _number(text: str) -> float | None:
+    if age := _DICOM_AGE.fullmatch(text):
+        return int(age[1]) / _IN_A_YEAR[age[2]]
     try:
-        number = float(text)
+        number = float(text.replace(",", "."))
     except ValueError:
         return None
     return number if np.isfinite(number) else None

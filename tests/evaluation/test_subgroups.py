@@ -55,6 +55,8 @@ def test_many_numbers_are_cut_into_bands_and_few_or_words_are_not():
     assert found[0] == "0-19"
     assert found[3] == "20-39"
     assert found[-2:] == ["unknown", "100-119"]
+    assert in_bands([f"{age.zfill(3)}Y" for age in ages] + ["006M"]) == [*in_bands(ages), "0-19"]
+    assert in_bands([f"{age},5" for age in ages] + ["NA"]) == [*in_bands(ages), "unknown"]
     assert in_bands(["0", "1", "0"]) == ["0", "1", "0"]
     assert in_bands(["F", "M", " "]) == ["F", "M", "unknown"]
     made = predictions(images=60)
