@@ -71,7 +71,9 @@ class Trial:
     held: float = 0.0
 
     def __str__(self) -> str:
-        known = "" if self.needed is None else f", {self.needed / 1e9:.1f} of {self.limit / 1e9:.1f} GB"
+        # Op by op, the allocation that fails is of one tensor, which alone would fit.
+        needed = self.needed if self.fits or (self.needed or 0) > self.limit else None
+        known = "" if needed is None else f", {needed / 1e9:.1f} of {self.limit / 1e9:.1f} GB"
         return f"{counted(self.images, 'image')} at once: {'fits' if self.fits else 'out of memory'}{known}"
 
     @property
@@ -79,7 +81,6 @@ class Trial:
         """The images that would use the memory well, if what a step needs beside `held` grows with them."""
         if self.needed is not None and self.needed > self.held:
             scaled = int(self.images * (_USABLE * self.limit - self.held) / (self.needed - self.held))
-            # Op by op, the allocation that fails is of one tensor, which alone would fit.
             if self.fits or scaled < self.images:
                 return scaled
         return self.images if self.fits else int(self.images * _SMALLER)

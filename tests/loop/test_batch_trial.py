@@ -94,6 +94,7 @@ def test_a_failure_that_names_one_tensor_only_is_not_asked_for_long():
 
     assert find_batch(device).images == 32
     assert tried == [90, 56, 32]
+    assert "1.5" not in str(device(90))
 
 
 def test_not_even_one_image():
