@@ -317,15 +317,20 @@ def fit_platt(labels: Counts, probabilities: Floats) -> list[Line | None]:
         logits = logits_of(probabilities[known, index], of_findings=True)
         targets = np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
 
-        def loss(line: Floats, logits: Floats = logits, targets: Floats = targets) -> tuple[float, Floats]:
-            moved = line[0] * logits + line[1]
+        # In units of their spread: far from 0 and close together, the search would end on the way.
+        middle, spread = logits.mean(), logits.std()
+        units = (logits - middle) / (spread or 1)
+
+        def loss(line: Floats, units: Floats = units, targets: Floats = targets) -> tuple[float, Floats]:
+            moved = line[0] * units + line[1]
             error = scipy.special.expit(moved) - targets
             value = (np.logaddexp(0, moved) - targets * moved).mean()
-            return float(value), np.array([(error * logits).mean(), error.mean()])
+            return float(value), np.array([(error * units).mean(), error.mean()])
 
         found = scipy.optimize.minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS")
         # A slope that is not positive would turn the order of the images round.
-        fitted.append((float(found.x[0]), float(found.x[1])) if found.x[0] > 0 else None)
+        slope = found.x[0] / spread if spread else 0.0
+        fitted.append((float(slope), float(found.x[1] - slope * middle)) if slope > 0 else None)
     return fitted
 
 

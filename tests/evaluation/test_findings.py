@@ -242,6 +242,21 @@ def test_no_threshold_and_no_line_is_made_of_a_few_images_or_of_noise():
     assert calibration.fit_platt(made.labels, turned)[:2] == [None, None]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_line_is_found_where_all_probabilities_are_nearly_the_same(sign):
+    random = np.random.default_rng(1)
+    units = random.normal(0, 1, [400, 1])
+    labels = (random.random([400, 1]) < scipy.special.expit(units)).astype(np.int64)
+    # All are 0.953: such is a network that has learned the share of a finding, and little else.
+    (line,) = calibration.fit_platt(labels, scipy.special.expit(3 + sign * 1e-4 * units))
+    if sign < 0:  # the order of the images is the wrong one
+        assert line is None
+        return
+    (in_units,) = calibration.fit_platt(labels, scipy.special.expit(units))
+    assert line[0] == pytest.approx(in_units[0] / 1e-4, rel=1e-3)
+    assert line[1] == pytest.approx(in_units[1] - 3 * line[0], rel=1e-3)
+
+
 def rows_of(predictions: NamedPredictions, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return predictions.labels[rows], predictions.probabilities[rows]
 
