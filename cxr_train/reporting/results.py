@@ -160,7 +160,8 @@ def external_results(record: RunRecord) -> Grid | None:
             interval = (intervals.get("macro") or {}).get(name)
             row.append(with_interval(metrics["macro"][name], interval).replace(" (", "\n("))
         rows.append(row)
-    header = ["data, split", "images", "accuracy", *(f"{_METRICS[name]}, mean" for name in _OF_EXTERNAL)]
+    share = wording.accuracy_name(record.external[0][2])
+    header = ["data, split", "images", share, *(f"{_METRICS[name]}, mean" for name in _OF_EXTERNAL)]
     return Grid("Images that are not of the run's data, with 95 % intervals", header, rows)
 
 
@@ -170,12 +171,12 @@ def external_notes(record: RunRecord) -> list[str]:
     """
     notes = []
     for place, split, metrics in record.external:
-        absent = metrics.get("left_out", {}).get("sensitivity", [])
+        absent = wording.undefined(metrics).get("sensitivity", [])
         if absent:
             notes.append(f"{place}, {split}: no image of {', '.join(absent)}; the means are without it.")
         if dropped := wording.left_out_by_class_map(metrics):
             notes.append(f"{place}, {split}: left out by --class_map: {', '.join(dropped)}.")
-        known = [*wording.patients(metrics), *trained_on(metrics)]
+        known = [*wording.too_few(metrics), *wording.patients(metrics), *trained_on(metrics)]
         notes += [f"{place}, {split}: {note}." for note in known]
     return notes
 

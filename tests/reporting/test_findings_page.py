@@ -182,6 +182,24 @@ def test_a_split_without_any_known_label_has_a_page(tmp_path):
     assert any("undefined" in note for note in content["result"]["notes"])
 
 
+def test_other_data_of_few_images_of_a_finding_are_not_said_to_have_none(tmp_path):
+    run_dir = tmp_path / "run"
+    write_findings_run(run_dir)
+    theirs = run_dir / "external" / "elsewhere"
+    theirs.mkdir(parents=True)
+    labels = np.array([[n < 7, n < 12, n < 12] for n in range(24)], int)
+    numbers = summarize(labels, np.random.default_rng(1).random([24, 3]), NAMES, hide_few=True)
+    own = json.loads((run_dir / "metrics_test.json").read_text())
+    found = own | numbers | {"images_trained_on": 11, "own_data": False}
+    (theirs / "metrics_all.json").write_text(json.dumps(found))
+    content = report_content(RunRecord.read(run_dir))
+    notes = " ".join(content["external_notes"])
+    assert f"{NAMES[0]} (7 of 24)" in notes
+    assert "no image of" not in notes
+    assert "11 of 24 images" in notes
+    assert any("known labels" in title for title in content["external"].header)
+
+
 def test_the_page_shows_the_errors_of_a_calibration_before_and_after(tmp_path):
     record = write_findings_run(tmp_path / "run")
     labels = np.random.default_rng(2).integers(0, 2, [200, 3])
