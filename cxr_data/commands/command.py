@@ -79,14 +79,19 @@ def _parse_flags(
         missing = ", ".join(
             f"--{name} is missing" for name in re.findall(r"flag --(\w+)=None: Flag", str(error))
         )
-        said = str(error)
-        for pattern, words in _IN_WORDS:
-            said = re.sub(pattern, words, said)
-        _fail(argv, f"{missing or said} (--help lists the flags)", exit_code=2)
+        _fail(argv, f"{missing or flag_error_in_words(error)} (--help lists the flags)", exit_code=2)
     if len(rest) > 1 and not takes_arguments:
         _fail(argv, f"unexpected argument {rest[1]!r} (--help lists the flags)", exit_code=2)
     _refuse_keys(argv, rest[1:])
     return list(rest[1:])
+
+
+def flag_error_in_words(error: Exception) -> str:
+    """Return what absl says of a flag, in words that say what to write."""
+    said = str(error)
+    for pattern, words in _IN_WORDS:
+        said = re.sub(pattern, words, said)
+    return said
 
 
 def _refuse_keys(argv: Sequence[str], arguments: Sequence[str]) -> None:

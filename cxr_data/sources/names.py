@@ -25,8 +25,10 @@ def split_of(name: str) -> str | None:
     return SPLIT_FOLDERS.get(name.strip().lower())
 
 
-_MISSING = {"nan", "null", "n/a", "<na>", "#n/a"}
-_NOBODY = _MISSING | {"na", "none", "nil", "unknown", "anonymous", "anonymized", "anonymised", "?", "-", "-1"}
+MISSING = frozenset({"nan", "null", "n/a", "<na>", "#n/a"})
+"""What programs write, in small letters, where a cell of a table has no value."""
+
+_NOBODY = MISSING | {"na", "none", "nil", "unknown", "anonymous", "anonymized", "anonymised", "?", "-", "-1"}
 
 
 def is_nobody(patient: str) -> bool:
@@ -90,7 +92,7 @@ def _not_a_class(name: str) -> str:
         return "it is empty"
     if "|" in name:
         return "the sign | separates findings; give each picture one class, or a table of findings (--labels)"
-    if name.strip().lower() in _MISSING or (number is not None and math.isnan(number)):
+    if name.strip().lower() in MISSING or (number is not None and math.isnan(number)):
         return "it stands for a missing label; leave such pictures out"
     if number is not None and number < 0:
         return "it stands for an uncertain or unknown finding; leave such pictures out, or give them a class"

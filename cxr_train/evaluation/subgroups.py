@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from cxr_data.sources.names import MISSING
 from cxr_data.stats.bootstrap import PatientBootstrap
 from cxr_train.evaluation import intervals, metrics
 from cxr_train.evaluation.predictions import NamedPredictions
@@ -25,7 +26,7 @@ _MOST_VALUES = 12
 _BAND = 20
 UNKNOWN_VALUE = "unknown"
 
-_NO_VALUE = ("", "nan", "na", "n/a", "null", "?")
+_NO_VALUE = {"", "na", "?", *MISSING}
 _DICOM_AGE = re.compile(r"(\d{3})([YMWD])")
 _IN_A_YEAR = {"Y": 1, "M": 12, "W": 52.18, "D": 365.25}
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from absl import flags
 from absl.testing import flagsaver
 
+from cxr_data.commands.command import flag_error_in_words
 from cxr_data.core import storage
 from cxr_data.core.errors import UsageError
 from cxr_data.core.settings import check_folder, check_local
@@ -149,4 +150,4 @@ def _named(name: str) -> Iterator[None]:
     try:
         yield
     except (flags.Error, UsageError) as error:
-        raise UsageError(f"run {name!r}: {error}") from error
+        raise UsageError(f"run {name!r}: {flag_error_in_words(error)}") from error

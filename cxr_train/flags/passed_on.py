@@ -5,6 +5,7 @@ from typing import Any
 
 from absl import flags
 
+from cxr_data.commands.command import flag_error_in_words
 from cxr_data.commands.setting_flags import define_flags, from_flags
 from cxr_data.convert.config import SharderConfig
 from cxr_data.core.errors import UsageError
@@ -48,7 +49,7 @@ class PassedOn:
             self.names = training(of_training)[1:]
         except flags.Error as error:
             raise UsageError(
-                f"{error} (--help lists the flags, and names the commands with others)"
+                f"{flag_error_in_words(error)} (--help lists the flags, and names the commands with others)"
             ) from error
         self.conversion, self.training = _given(self._conversion), _given(training)
         self.training.pop("train_on", None)  # which is --train_split

@@ -56,7 +56,10 @@ def to_submission(rows: Sequence[Row]) -> bytes:
         case = pathlib.PurePath(row["file"]).name
         if row["predicted"] not in SUBMISSION_CLASSES:
             reason = row["error"] or f"{row['predicted']} is no class of the challenge"
-            raise DataError(f"--submission: every case needs a class, and {row['file']} has none: {reason}")
+            raise DataError(
+                f"--submission: every case needs a class, and {row['file']} has none: {reason}; repair "
+                "the file, or leave it out"
+            )
         if case in lines:
             raise DataError(f"--submission: two files are case {case}, such as {row['file']}")
         lines[case] = [case, str(SUBMISSION_CLASSES[row["predicted"]])]

@@ -351,6 +351,7 @@ def test_a_dry_run_makes_nothing(fakes, capsys):
         (["xrays", "--depth=3"], {}, UsageError, "depth"),
         (["xrays", "other"], {}, UsageError, "other"),
         (["xrays", "--dropout=1.5"], {}, UsageError, "--dropout=1.5"),
+        (["xrays", "--dropout=0,5"], {}, UsageError, "--dropout=0,5: must be a number"),
         (["xrays", "--batch_size=x"], {}, UsageError, "--batch_size=x"),
         (["xrays", "--size=0"], {}, UsageError, "size"),
     ],
