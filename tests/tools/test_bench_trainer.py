@@ -24,6 +24,7 @@ from tools.bench.trainer import (
     BARE,
     FREE,
     LOOP,
+    LOOP_FINDINGS,
     LOOP_UINT8,
     STUDY,
     Way,
@@ -211,6 +212,7 @@ def test_a_small_run_gives_every_row(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert [row["way"]["kind"] for row in found] == ["free", "bare", "loop", "loop", "fit", "fit", "study"]
+    ways = [FREE, BARE, LOOP, LOOP_UINT8, LOOP_FINDINGS, FIT, FIT_8, STUDY]
+    assert [Way(**row["way"]) for row in found] == ways
     assert all(len(row["rates"]) == 2 and row["images_per_second"] > 0 for row in found)
     assert "xla: off" in done.stdout
