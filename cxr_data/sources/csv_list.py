@@ -63,7 +63,7 @@ def list_csv(
         if isinstance(entry, Quarantined):
             lost.append(Lost(entry, label, split))
             continue
-        group = line[patient] or None
+        group = (line[patient] or None) if patient else None  # "" is the name of an index column
         items.append(replace(entry, label=label, split=split or None, group=group, source=line["source"]))
     with_split = sum(item.split is not None for item in items)
     if with_split not in (0, len(items)):

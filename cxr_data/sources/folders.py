@@ -72,7 +72,8 @@ def _empty_folders(places: Places, files: Sequence[Sequence[str]], depth: int) -
 
     Args:
       places: of the source.
-      files: the parts of the path of each file, also of those that cannot be used.
+      files: the parts of the path of each file, also of those that cannot be used; of links to folders and
+        of folders that cannot be read too, which are left out already.
       depth: of the folders of classes: 1 below those of splits, else 0.
 
     Yields:
@@ -83,9 +84,12 @@ def _empty_folders(places: Places, files: Sequence[Sequence[str]], depth: int) -
     """
     for at, what in enumerate(["split", "class"][-depth - 1 :]):
         names = {parts[at] for parts in files if len(parts) > at + 1}
+        listed = {parts for parts in files if len(parts) == at + 1}
         for folder in sorted(places.root.glob("/".join("*" * (at + 1)))):
-            splits = folder.relative_to(places.root).parts[:depth]
-            if folder.name in names or folder.name.startswith(".") or not all(map(split_of, splits)):
+            parts = folder.relative_to(places.root).parts
+            if folder.name in names or folder.name.startswith(".") or parts in listed:
+                continue
+            if not all(map(split_of, parts[:depth])):
                 continue
             if places.excludes(folder):
                 yield Quarantined(places.id_of(folder), "excluded", "a folder without files")

@@ -16,6 +16,7 @@ PNG = encoded(picture(0))
 
 
 def reasons(found):
+    assert len({entry.id for entry in found.quarantined}) == len(found.quarantined)
     return {entry.id: entry.reason for entry in found.quarantined}
 
 
@@ -329,6 +330,14 @@ def test_csv(tmp_path):
         f"../{outside.name}": "outside_source",
     }
     assert found.discovered == 5
+
+
+def test_the_numbers_of_lines_are_no_patients(tmp_path):
+    for name in ("1.png", "2.png"):
+        save(tmp_path / name, PNG)
+    text = b",path,label\n0,1.png,a\n1,2.png,b\n"  # a data frame's index has no name
+    found = discover_images(str(save(tmp_path / "list.csv", text)))
+    assert [item.group for item in found.items] == [None, None]
 
 
 @pytest.mark.parametrize("patient", ["group", "Patient", "patient_id"])
