@@ -318,7 +318,8 @@ def fit_platt(labels: Counts, probabilities: Floats) -> list[Line | None]:
         targets = np.where(positive, (positive.sum() + 1) / (positive.sum() + 2), 1 / ((~positive).sum() + 2))
 
         # In units of their spread: far from 0 and close together, the search would end on the way.
-        middle, spread = logits.mean(), logits.std()
+        # Of equal logits it is 0, where rounding may leave a little.
+        middle, spread = logits.mean(), logits.std() if np.ptp(logits) else 0.0
         units = (logits - middle) / (spread or 1)
 
         def loss(line: Floats, units: Floats = units, targets: Floats = targets) -> tuple[float, Floats]:

@@ -257,6 +257,12 @@ def test_a_line_is_found_where_all_probabilities_are_nearly_the_same(sign):
     assert line[1] == pytest.approx(in_units[1] - 3 * line[0], rel=1e-3)
 
 
+@pytest.mark.parametrize("probability", [0.3, 0.1, 0.7])
+def test_no_line_is_made_of_one_probability(probability):
+    labels = (np.arange(100)[:, None] % 3 == 0).astype(np.int64)
+    assert calibration.fit_platt(labels, np.full([100, 1], probability)) == [None]
+
+
 def rows_of(predictions: NamedPredictions, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return predictions.labels[rows], predictions.probabilities[rows]
 
