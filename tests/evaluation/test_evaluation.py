@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 
@@ -224,6 +225,19 @@ def test_other_data_with_pictures_of_the_training_says_so(manifest, tmp_path):
     found = evaluate(run_dir, theirs, model, "test")
     assert found["images_trained_on"] is None
     assert "leakage: whether" in text.evaluation_table(found)
+
+
+def test_records_of_the_training_are_not_read_where_no_picture_is_in_both(manifest, tmp_path):
+    model = make_run(tmp_path / "run", manifest)
+    config = TrainConfig.load(tmp_path / "run/config.json")
+    moved = pathlib.Path(shutil.copytree(manifest.directory, tmp_path / "moved"))
+    dataclasses.replace(config, data=str(moved)).save(tmp_path / "run/config.json")
+    for shard in manifest.shards:
+        os.truncate(moved / shard.name, 0)  # a record that is looked at is damaged
+        os.truncate(moved / shard.name, shard.bytes)
+    new = write_shards(tmp_path / "new", {"test": random_images(20, seed=8)})
+    found = evaluate(tmp_path / "run", new, model, "test", train_split="train@1of2")
+    assert found["images_trained_on"] == 0
 
 
 def test_a_fold_with_copies_of_what_was_trained_on_says_so(tmp_path):
