@@ -40,6 +40,7 @@ _OF_THE_DISK = {
 _IN_WORDS = (
     (r"invalid literal for int\(\).*", "must be a whole number"),
     (r"could not convert string to float.*", "must be a number, such as 0.5"),
+    (r"\('Non-boolean argument to boolean flag', .*\)", "must be true or false"),
     (r"ERROR:: Unable to open flagfile: (?:\[Errno \d+\] )?(.*): '(.*)'", r"--flagfile=\2: \1"),
 )
 

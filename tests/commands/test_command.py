@@ -18,6 +18,7 @@ from cxr_data.core.errors import DataError, UsageError
 
 flags.DEFINE_integer("count", 1, "How many.")
 flags.DEFINE_float("share", 1, "How much.")
+flags.DEFINE_bool("loud", False, "Whether to shout.")
 
 def main():
     match flags.FLAGS.count:
@@ -51,6 +52,7 @@ def count(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["--count=8"], 1, "count_things: error: out: Permission denied; "),
         (["--count=many"], 2, "count_things: error: flag --count=many: must"),
         (["--share=0,5"], 2, "count_things: error: flag --share=0,5: must be a number"),
+        (["--loud=maybe"], 2, "count_things: error: flag --loud=maybe: must be true or"),
         (["--flagfile=gone.txt"], 2, "count_things: error: --flagfile=gone.txt: "),
         (["--kount=1"], 2, "count_things: error: Unknown command line flag 'kount'. Did you mean: count ?"),
         (["what"], 2, "count_things: error: unexpected argument 'what' (--help lists the flags)\n"),
