@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Iterator
 
 import numpy as np
+from numpy.lib.recfunctions import repack_fields
 
 from cxr_data.core import storage
 from cxr_data.core.errors import DataError
@@ -68,40 +69,47 @@ def are_in(manifest: Manifest, pool: str, other: Manifest, other_pool: str, chos
 
     Args:
       manifest, pool: see `tied_patients`.
-      other, other_pool: the other data set, with records of the same form, and some of its splits.
+      other, other_pool: the other data set, and some of its splits. Its pixels may be of another type, if
+        both have `features.npy`.
       chosen: int64 [M], positions in `other_pool` of the records that are looked at.
 
     Returns:
       bool [N].
 
     Raises:
-      DataError: the index or the measurements of a data set are damaged.
+      DataError: the index or the measurements of a data set are damaged, or they cannot be compared.
     """
-    here = read_split_index(manifest, pool)["crc32c"]
-    there = read_split_index(other, other_pool)["crc32c"][chosen]
-    found = np.isin(here, there)
+    found = np.ones(manifest.count(pool), bool)
+    is_stored_alike = (manifest.dtype, manifest.value_range) == (other.dtype, other.value_range)
+    if is_stored_alike:
+        here = read_split_index(manifest, pool)["crc32c"]
+        found = np.isin(here, read_split_index(other, other_pool)["crc32c"][chosen])
     if not found.any():
         return found
-    thumbnails = _thumbnails(manifest, pool), _thumbnails(other, other_pool)
-    if thumbnails[0] is None or thumbnails[1] is None:
-        return found
-    # Of millions of pairs, some have the same checksum by chance.
-    alike = set(zip(there.tolist(), map(bytes, thumbnails[1][chosen]), strict=True))
-    found[found] = [
-        (int(here[position]), bytes(thumbnails[0][position])) in alike for position in np.flatnonzero(found)
-    ]
+    rows, others = _features(manifest, pool), _features(other, other_pool)
+    if rows is None or others is None:
+        if is_stored_alike:
+            return found
+        raise DataError(
+            f"{manifest.directory} and {other.directory} hold pixels of two types, and nothing was measured "
+            "of one: convert both with the same --dtype"
+        )
+    # Of the 8-bit pictures; and of millions of pairs, some have the same checksum by chance.
+    names = ["crc32c", "thumbnail"]
+    alike = {row.tobytes() for row in repack_fields(others[names][chosen])}
+    found[found] = [row.tobytes() in alike for row in repack_fields(rows[names][found])]
     return found
 
 
-def _thumbnails(manifest: Manifest, pool: str) -> np.ndarray | None:
-    """Return the thumbnail of each record of some splits; None where none was made."""
+def _features(manifest: Manifest, pool: str) -> np.ndarray | None:
+    """Return what was measured of each record of some splits; None where nothing was."""
     features = read_features(manifest)
     if features is None:
         return None
     splits = parse_split(pool).splits
     inside = np.repeat([s.split in splits for s in manifest.shards], [s.records for s in manifest.shards])
-    thumbnails: np.ndarray = features["thumbnail"][inside]
-    return thumbnails
+    rows: np.ndarray = features[inside]
+    return rows
 
 
 def digest_of_pairs(directory: str) -> str:

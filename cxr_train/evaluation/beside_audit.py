@@ -139,7 +139,7 @@ def trained_on(summary: Mapping[str, Any]) -> list[str]:
     if count is None and not summary.get("own_data"):
         return [
             "leakage: whether the model was trained on some of these images is not known, since its training "
-            "data is not there any more"
+            "data is not there any more, or cannot be compared"
         ]
     return []
 

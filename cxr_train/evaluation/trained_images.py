@@ -30,8 +30,8 @@ def images_trained_on(
       train_split: of the run.
 
     Returns:
-      None where it is not known, since the training data is not there any more; and of whole splits of the
-      run's own data, whose leakage the audit counts.
+      None where it is not known, since the training data is not there any more or cannot be compared; and of
+      whole splits of the run's own data, whose leakage the audit counts.
     """
     try:
         if is_own_data(run_dir, manifest):

@@ -14,9 +14,11 @@ from runs import evaluated, make_run, probabilities_of
 from shards import labels_of, random_images, write_shards
 
 from cxr_data.core.errors import DataError, UsageError
+from cxr_data.images import measure
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.folds import positions_of
 from cxr_data.records.foreign import adopt
+from cxr_data.records.index import write_features
 from cxr_data.records.manifest import write_manifest
 from cxr_data.records.split_names import fold_splits
 from cxr_data.stats.bootstrap import PatientBootstrap
@@ -225,6 +227,27 @@ def test_other_data_with_pictures_of_the_training_says_so(manifest, tmp_path):
     found = evaluate(run_dir, theirs, model, "test")
     assert found["images_trained_on"] is None
     assert "leakage: whether" in text.evaluation_table(found)
+
+
+@pytest.mark.parametrize("is_measured", [True, False])
+def test_pictures_of_the_training_are_known_as_pixels_of_another_type(tmp_path, is_measured):
+    pictures = [np.rint(random_images(count, seed=count) * 255).astype(np.uint8) for count in (9, 6)]
+    made = []
+    for dtype, first in (("float32", 0), ("uint8", 4)):
+        of_test = np.concatenate([pictures[0][first:], pictures[1]])
+        splits = {"train": pictures[0], "test": of_test} if not made else {"test": of_test}
+        data = write_shards(
+            tmp_path / dtype, {name: images / np.float32(255) for name, images in splits.items()}, dtype=dtype
+        )
+        if is_measured:
+            rows = [measure.row_of(image.squeeze()) for images in splits.values() for image in images]
+            sha256 = write_features(data.directory, np.array(rows, measure.FEATURES_DTYPE))
+            data = dataclasses.replace(data, features_sha256=sha256)
+            write_manifest(data)
+        made.append(data)
+    model = make_run(tmp_path / "run", made[0])
+    found = evaluate(tmp_path / "run", made[1], model, "test")
+    assert found["images_trained_on"] == (5 if is_measured else None)
 
 
 def test_records_of_the_training_are_not_read_where_no_picture_is_in_both(manifest, tmp_path):
