@@ -69,8 +69,8 @@ def are_in(manifest: Manifest, pool: str, other: Manifest, other_pool: str, chos
 
     Args:
       manifest, pool: see `tied_patients`.
-      other, other_pool: the other data set, and some of its splits. Its pixels may be of another type, if
-        both have `features.npy`.
+      other, other_pool: the other data set, and some of its splits. Its pixels may be of another type, or a
+        gray picture have other channels, if both have `features.npy`.
       chosen: int64 [M], positions in `other_pool` of the records that are looked at.
 
     Returns:
@@ -80,7 +80,8 @@ def are_in(manifest: Manifest, pool: str, other: Manifest, other_pool: str, chos
       DataError: the index or the measurements of a data set are damaged, or they cannot be compared.
     """
     found = np.ones(manifest.count(pool), bool)
-    is_stored_alike = (manifest.dtype, manifest.value_range) == (other.dtype, other.value_range)
+    forms = [(one.dtype, one.channels, one.value_range) for one in (manifest, other)]
+    is_stored_alike = forms[0] == forms[1]
     if is_stored_alike:
         here = read_split_index(manifest, pool)["crc32c"]
         found = np.isin(here, read_split_index(other, other_pool)["crc32c"][chosen])
@@ -91,8 +92,8 @@ def are_in(manifest: Manifest, pool: str, other: Manifest, other_pool: str, chos
         if is_stored_alike:
             return found
         raise DataError(
-            f"{manifest.directory} and {other.directory} hold pixels of two types, and nothing was measured "
-            "of one: convert both with the same --dtype"
+            f"{manifest.directory} and {other.directory} hold pixels of two types or numbers of channels, "
+            "and nothing was measured of one: convert both with the same --dtype and --channels"
         )
     # Of the 8-bit pictures; and of millions of pairs, some have the same checksum by chance.
     names = ["crc32c", "thumbnail"]

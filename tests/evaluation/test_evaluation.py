@@ -230,15 +230,18 @@ def test_other_data_with_pictures_of_the_training_says_so(manifest, tmp_path):
 
 
 @pytest.mark.parametrize("is_measured", [True, False])
-def test_pictures_of_the_training_are_known_as_pixels_of_another_type(tmp_path, is_measured):
+@pytest.mark.parametrize("other", [("float32", 1), ("uint8", 3)])
+def test_pictures_of_the_training_are_known_as_pixels_of_another_form(tmp_path, is_measured, other):
     pictures = [np.rint(random_images(count, seed=count) * 255).astype(np.uint8) for count in (9, 6)]
+    pictures = [images[..., :1] for images in pictures]
     made = []
-    for dtype, first in (("float32", 0), ("uint8", 4)):
+    for (dtype, channels), first in ((other, 0), (("uint8", 1), 4)):
         of_test = np.concatenate([pictures[0][first:], pictures[1]])
         splits = {"train": pictures[0], "test": of_test} if not made else {"test": of_test}
-        data = write_shards(
-            tmp_path / dtype, {name: images / np.float32(255) for name, images in splits.items()}, dtype=dtype
-        )
+        stored = {
+            name: np.repeat(images / np.float32(255), channels, axis=-1) for name, images in splits.items()
+        }
+        data = write_shards(tmp_path / f"{dtype}{channels}", stored, dtype=dtype)
         if is_measured:
             rows = [measure.row_of(image.squeeze()) for images in splits.values() for image in images]
             sha256 = write_features(data.directory, np.array(rows, measure.FEATURES_DTYPE))
