@@ -345,20 +345,20 @@ def _with_interval(
     The interval of an AUROC of 0 or 1, which all resamples have, is the exact one over pairs of patients.
     """
     weights = np.concatenate([np.ones_like(weights[:1]), weights])
+    parts = [np.flatnonzero(folds == fold) for fold in range(int(folds.max()) + 1)]
     ends = []
     for k in range(scores.shape[1]):
         concordant, pairs = np.zeros(len(weights)), np.zeros(len(weights))
-        trials = 0
-        for fold in range(int(folds.max()) + 1):
-            held_out = np.flatnonzero(folds == fold)
+        for held_out in parts:
             ranking = Ranking.of(labels[held_out] == k, scores[held_out, k])
-            trials += disjoint_pairs(groups[held_out], labels[held_out] == k)
             more = ranking.pairs(weights[:, held_out[ranking.images]])
             concordant += more[0]
             pairs += more[1]
         auroc = np.where(pairs > 0, concordant / np.maximum(pairs, 1), 0.5)
-        is_exact = trials and auroc[0] in (0, 1)
-        reach = exact_interval(auroc[0], trials) if is_exact else percentiles(auroc[1:])
+        reach = percentiles(auroc[1:])
+        if auroc[0] in (0, 1):
+            trials = sum(disjoint_pairs(groups[part], labels[part] == k) for part in parts)
+            reach = exact_interval(auroc[0], trials) if trials else reach
         ends.append([auroc[0], *reach])
     return np.array(ends).T
 

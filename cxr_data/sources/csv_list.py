@@ -56,8 +56,8 @@ def list_csv(
                 raise DataError(
                     f"{line.where}: {entry.id} is {label!r} here and {label_of[entry.id]!r} above"
                 )
-            again = f"line {line.number}"
-            lost.append(Lost(Quarantined(f"{entry.id}#{again.replace(' ', '')}", "listed_twice", again)))
+            again = Quarantined(f"{entry.id}#line{line.number}", "listed_twice", f"line {line.number}")
+            lost.append(Lost(again))
             continue
         label_of[entry.id] = label
         if isinstance(entry, Quarantined):

@@ -117,10 +117,10 @@ def beside_result(summary: Mapping[str, Any], directory: str) -> list[str]:
         name: (row.get("auroc"), row.get("auroc"), (intervals.get(name) or {}).get("auroc"))
         for name, row in summary["per_class"].items()
     }
-    return _sentences(summary["audit"], trained_on(summary), reached, "the model reaches", directory)
+    return _sentences(summary["audit"], known_from_training(summary), reached, "the model reaches", directory)
 
 
-def trained_on(summary: Mapping[str, Any]) -> list[str]:
+def known_from_training(summary: Mapping[str, Any]) -> list[str]:
     """Return how many of the evaluated images the model was trained on, in words; empty for none.
 
     Args:
@@ -156,7 +156,7 @@ def beside_runs(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
         values = [row["auroc"] for row in rows if row.get("auroc") is not None]
         reached[name] = (min(values), max(values), None) if values else (None, None, None)
     most = max(of_runs, key=lambda summary: summary.get("images_trained_on") or 0)
-    return _sentences(first["audit"], trained_on(most), reached, "the runs reach", first["data"])
+    return _sentences(first["audit"], known_from_training(most), reached, "the runs reach", first["data"])
 
 
 _Reached = tuple[float | None, float | None, Sequence[float] | None]

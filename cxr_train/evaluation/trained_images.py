@@ -44,10 +44,12 @@ def images_trained_on(
         training = read_manifest(TrainConfig.load(RunLayout(run_dir).config).data)
         if not is_own_data(run_dir, training):
             return None
-        everything = np.arange(training.count(train_split))
-        if not are_in(manifest, split, training, train_split, everything)[index].any():
-            return 0  # which of them are of the part is told by the patient of every record
-        chosen = positions_of(training, train_split)
-        return int(are_in(manifest, split, training, train_split, chosen)[index].sum())
+        chosen = np.arange(training.count(train_split))
+        shown = are_in(manifest, split, training, train_split, chosen)[index]
+        # Which records are of a part of a split is told by the patient of every one.
+        if shown.any() and parse_split(train_split).is_part:
+            chosen = positions_of(training, train_split)
+            shown = are_in(manifest, split, training, train_split, chosen)[index]
+        return int(shown.sum())
     except CxrError:
         return None

@@ -6,6 +6,7 @@ import shutil
 
 from cxr_data.core import storage
 from cxr_data.core.errors import CxrError, DataError
+from cxr_data.core.wording import listed
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.index import read_split_fields
 from cxr_train.engine.strategy import Placement
@@ -49,8 +50,7 @@ def keep_evidence(
     if placement.cluster.is_chief:
         batch = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "ids": ids}
         storage.replace(list_of_ids, (json.dumps(batch, indent=2) + "\n").encode())
-    named = ", ".join(ids[:_NAMED]) + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")
-    found = f"{named} (all in {list_of_ids}, with the state before it)"
+    found = f"{listed(ids, _NAMED)} (all in {list_of_ids}, with the state before it)"
     if not known:
         found = f"--data_service, which gives none twice (the state before it is {directory})"
     return CxrError(

@@ -10,7 +10,7 @@ from cxr_data.core.wording import capitalized, counted
 from cxr_data.records.split_names import have_common_images
 from cxr_data.stats.co_occurrence import both_present
 from cxr_train.evaluation import text, wording
-from cxr_train.evaluation.beside_audit import trained_on
+from cxr_train.evaluation.beside_audit import known_from_training
 from cxr_train.evaluation.calibration import measure_calibration
 from cxr_train.evaluation.thresholds import REPORTED
 from cxr_train.evaluation.wording import no_temperature, optimistic
@@ -176,7 +176,7 @@ def external_notes(record: RunRecord) -> list[str]:
             notes.append(f"{place}, {split}: no image of {', '.join(absent)}; the means are without it.")
         if dropped := wording.left_out_by_class_map(metrics):
             notes.append(f"{place}, {split}: left out by --class_map: {', '.join(dropped)}.")
-        known = [*wording.too_few(metrics), *wording.patients(metrics), *trained_on(metrics)]
+        known = [*wording.too_few(metrics), *wording.patients(metrics), *known_from_training(metrics)]
         notes += [f"{place}, {split}: {note}." for note in known]
     return notes
 

@@ -154,7 +154,7 @@ def drawn(ranges: Mapping[str, Range], draw: int, seed: int) -> dict[str, str]:
 
 
 def _spread(number: int, flag: str, seed: int) -> float:
-    """Return one point, by its number from 0, of a sequence that fills [0, 1) evenly.
+    """Return the point of this number, from 0 on, in a sequence of points that fills [0, 1) evenly.
 
     However far one counts: of the first 2, 4, 8 points and so on, one lies in each half, quarter, eighth. The
     sequence is van der Corput's, scrambled anew for each flag and seed (Owen, 1995), so that the draws of two
