@@ -21,6 +21,7 @@ import tensorflow as tf
 from cxr_data.core.child_process import begin_worker
 from cxr_data.core.errors import CxrError, UsageError
 from cxr_data.core.wording import counted
+from cxr_data.input.data_errors import clear_data_errors
 from cxr_data.input.pipeline import Pipeline
 from cxr_data.records.manifest import read_manifest
 from cxr_train.engine.memory_errors import bytes_asked, is_out_of_memory
@@ -222,7 +223,8 @@ def take_one_step(
         )
         batches = placement.distribute(dataset)
         trial = dataclasses.replace(trial, held=_bytes_in_use())
-        _step(training, batches, placement)
+        with clear_data_errors(manifest):
+            _step(training, batches, placement)
     except tf.errors.OpError as error:
         if not is_out_of_memory(error):
             raise

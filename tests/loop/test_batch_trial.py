@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -16,7 +17,8 @@ from project import HELPERS, ROOT
 from shards import random_images, write_shards
 from waiting import SECONDS
 
-from cxr_data.core.errors import OutOfMemoryError, UsageError
+from cxr_data.core.errors import DataError, OutOfMemoryError, UsageError
+from cxr_data.records.manifest import read_manifest
 from cxr_train.engine.memory_errors import bytes_asked, clear_memory_errors
 from cxr_train.engine.step import TrainStep
 from cxr_train.loop.batch_trial import Trial, find_batch, said_by, take_one_step
@@ -187,6 +189,19 @@ def test_a_try_trains_what_will_be_unfrozen_later(data, tmp_path, monkeypatch):
         config = TrainConfig(**values, run_dir=str(tmp_path))
         assert take_one_step(config, 4, memory_gb=1, logical_devices=1, began=lambda trial: None).fits
     assert trained == built[-1].layers[1].weights
+
+
+def test_a_damaged_record_is_named_by_the_try(data, tmp_path):
+    damaged = shutil.copytree(data, tmp_path / "data")
+    for shard in damaged.glob("train*.tfrecord"):
+        content = bytearray(shard.read_bytes())
+        content[-10] ^= 255  # among the pixels of its last record
+        shard.write_bytes(content)
+    with tiny.registered("tiny", tiny.with_batch_norm):
+        config = TrainConfig("tiny", str(damaged), str(tmp_path / "run"), weights="none", head=(6,))
+        images = read_manifest(str(damaged)).count("train")
+        with pytest.raises(DataError, match="checksum"):
+            take_one_step(config, images, memory_gb=1, logical_devices=1, began=lambda trial: None)
 
 
 @pytest.mark.ci
